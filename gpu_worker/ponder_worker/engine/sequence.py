@@ -1,0 +1,93 @@
+"""The engine's view of one token stream: ids, page table, sampling state."""
+
+from typing import Literal
+
+from ponder_worker.engine.pages import PageTable
+from ponder_worker.engine.sampling import Sampling
+from ponder_worker.engine.stop import StopStrings
+
+FinishReason = Literal["stop", "length", "scored", "cancelled"]
+
+
+class Sequence:
+    """One request. Everything is read-only for those outside the engine.
+
+    tokens: prompt and generated ids; of a scored sequence, all ids from the start.
+    logprobs: one natural log-probability a token from `prompt_length` on that this engine sampled or scored, of the
+    model's distribution before temperature, filters and penalties. (Of a resumed sequence: of the new tokens only.)
+    """
+
+    __slots__ = (
+        "cancelled",
+        "finish_reason",
+        "logprobs",
+        "num_computed",
+        "num_computed_once",
+        "prompt_length",
+        "sampling",
+        "stop_string",
+        "stop_strings",
+        "stop_token_id",
+        "stop_token_ids",
+        "stop_trailing_chars",
+        "table",
+        "tokens",
+    )
+
+    def __init__(
+        self,
+        tokens: list[int],
+        prompt_length: int,
+        sampling: Sampling | None,
+        *,
+        salt: bytes = b"",
+        stop_token_ids: frozenset[int] = frozenset(),
+        stop_strings: StopStrings | None = None,
+    ) -> None:
+        self.tokens = tokens
+        self.prompt_length = prompt_length
+        self.sampling = sampling  # None: the tokens from prompt_length on are scored, nothing is generated
+        self.table = PageTable(salt)
+        self.num_computed = 0  # tokens whose keys and values stand in pages
+        self.num_computed_once = 0  # the most that ever stood there: what is computed below it is recomputed
+        self.logprobs: list[float] = []
+        self.stop_token_ids = stop_token_ids
+        self.stop_strings = stop_strings
+        self.cancelled = False
+        self.finish_reason: FinishReason | None = None
+        self.stop_token_id: int | None = None
+        self.stop_string: str | None = None
+        self.stop_trailing_chars = 0  # from the beginning of the stop string to the end of the generated text
+
+    @property
+    def generated(self) -> list[int]:
+        return self.tokens[self.prompt_length :]
+
+    @property
+    def num_wanted(self) -> int:
+        """Tokens to be computed. A scored sequence's last one has no successor that anyone asks for."""
+        return len(self.tokens) - (self.sampling is None)
+
+    @property
+    def first_needed(self) -> int:
+        """The first position whose output is needed, prefix in pages or not."""
+        if self.sampling is None:
+            return self.prompt_length - 1 + len(self.logprobs)
+        return len(self.tokens) - 1
+
+    def append(self, token: int, logprob: float) -> None:
+        """Takes a sampled token; sets `finish_reason` if it was the last one."""
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        self.inspect(token)
+
+    def inspect(self, token: int) -> None:
+        """Does the sequence end with this generated token?"""
+        assert self.sampling is not None
+        if token in self.stop_token_ids:
+            self.finish_reason, self.stop_token_id = "stop", token
+            return
+        if self.stop_strings is not None and (found := self.stop_strings.push(token)) is not None:
+            self.finish_reason, (self.stop_string, self.stop_trailing_chars) = "stop", found
+        elif len(self.tokens) - self.prompt_length >= self.sampling.max_tokens:
+            self.finish_reason = "length"

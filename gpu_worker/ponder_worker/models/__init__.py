@@ -1,0 +1,1 @@
+"""Model families, weights, tokenizer and reward kinds: what a model folder in Hugging Face's format holds."""

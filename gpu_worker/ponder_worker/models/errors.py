@@ -1,0 +1,38 @@
+"""What can be wrong with a model folder.
+
+ModelError
+├── MissingFile            a file that every model folder must have is not there
+├── InvalidFile            a file is there and cannot be read as what it should be
+├── UnsupportedModel       an architecture, activation, rope or reward kind that is not implemented
+├── MissingTensor          the weights lack a tensor that the config asks for
+├── MismatchedTensor       a tensor's shape is not the one that the config asks for
+└── InvalidConversation    messages that the chat template refuses, or no template to render them with
+"""
+
+
+class ModelError(Exception):
+    """A model folder cannot be used; the message names the folder, the file and the field."""
+
+
+class MissingFile(ModelError):
+    pass
+
+
+class InvalidFile(ModelError):
+    pass
+
+
+class UnsupportedModel(ModelError):
+    pass
+
+
+class MissingTensor(ModelError):
+    pass
+
+
+class MismatchedTensor(ModelError):
+    pass
+
+
+class InvalidConversation(ModelError):
+    pass

@@ -1,0 +1,62 @@
+"""Reading the files of a model folder, with errors that name them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ponder_worker.models.errors import InvalidFile, MissingFile
+
+_IDENTITY = (
+    "config.json",
+    "generation_config.json",
+    "reward.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+
+
+def read_json(folder: Path, name: str, *, required: bool = True) -> dict[str, Any]:
+    """The object in `folder/name`; an empty one if the file is absent and not required."""
+    path = folder / name
+    if not path.is_file():
+        if required:
+            raise MissingFile(f"{folder}: no {name}; a model folder in Hugging Face's format has one")
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InvalidFile(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidFile(f"{path}: expected an object, found {type(value).__name__}")
+    return value
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model in a fixed order: those of the index, or the single one."""
+    index = read_json(folder, "model.safetensors.index.json", required=False)
+    if index:
+        files = [folder / name for name in sorted(set(index.get("weight_map", {}).values()))]
+    else:
+        files = [folder / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise MissingFile(f"{folder}: no {file.name}; only safetensors weights are read")
+    return files
+
+
+def fingerprint(folder: str | Path) -> str:
+    """16 hex digits that change when config, tokenizer, template, reward kind or weights do.
+
+    SHA-256 over the names and contents of those files. It reads all weights once, about a second per gigabyte.
+    """
+    folder = Path(folder)
+    read_json(folder, "config.json")
+    digest = hashlib.sha256()
+    for file in [folder / name for name in _IDENTITY if (folder / name).is_file()] + weight_files(folder):
+        digest.update(file.name.encode() + b"\0" + file.stat().st_size.to_bytes(8, "little"))
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()[:16]

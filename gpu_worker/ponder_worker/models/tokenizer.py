@@ -1,0 +1,161 @@
+"""Text to token ids and back: a `tokenizers` file, a chat template, and the ids that end an answer."""
+
+import codecs
+import datetime
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer as _Tokenizer
+
+from ponder_worker.models.errors import InvalidConversation, InvalidFile, MissingFile
+from ponder_worker.models.folder import read_json
+
+
+class Tokenizer:
+    """Immutable once loaded; `stream()` gives the state of one incremental decoding."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        self._tokenizer = _load(folder)
+        fields = read_json(folder, "tokenizer_config.json", required=False)
+        self._special_texts = {
+            name: _text_of(fields[name]) for name in ("bos_token", "eos_token", "unk_token", "pad_token") if fields.get(name)
+        }
+        self._template = _template(folder, fields)
+        self._pieces = _pieces(self._tokenizer)
+        self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.eos_token_ids: frozenset[int] = _eos_token_ids(folder) or self._eos_of_config()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text as it stands, no special token added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens; bytes that are no UTF-8 become U+FFFD."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def stream(self) -> "TextStream":
+        """A decoder that takes ids one by one and holds incomplete UTF-8 back."""
+        return TextStream(self._pieces)
+
+    def render(self, messages: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Ids of a conversation by the chat template, ready for the model to answer.
+
+        Raises InvalidConversation when there is no template, or when it refuses the messages.
+        """
+        if self._template is None:
+            raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")
+        try:
+            text = self._template.render(messages=list(messages), add_generation_prompt=True, **self._special_texts)
+        except jinja2.TemplateError as error:
+            raise InvalidConversation(f"the chat template refuses the messages: {error}") from error
+        return self.encode(text)
+
+    def ids_containing(self, text: str) -> frozenset[int]:
+        """Ids whose own text contains the given one, such as those that end a line."""
+        wanted = text.encode()
+        return frozenset(token for token, piece in enumerate(self._pieces) if wanted in piece)
+
+    def _eos_of_config(self) -> frozenset[int]:
+        token = self._tokenizer.token_to_id(self._special_texts.get("eos_token", ""))
+        return frozenset() if token is None else frozenset((token,))
+
+
+class TextStream:
+    """One incremental decoding: `push` returns the text that became certain with this id."""
+
+    __slots__ = ("_decoder", "_pieces")
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """Ids beyond the vocabulary (padding rows of an embedding) have no text."""
+        return self._decoder.decode(self._pieces[token]) if token < len(self._pieces) else ""
+
+
+def _load(folder: Path) -> _Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise MissingFile(f"{folder}: no tokenizer.json; slow tokenizers are not read")
+    try:
+        return _Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception for whatever is wrong
+        raise InvalidFile(f"{path}: not a tokenizer: {error}") from error
+
+
+def _text_of(token: str | Mapping[str, Any]) -> str:
+    return token if isinstance(token, str) else str(token["content"])
+
+
+def _eos_token_ids(folder: Path) -> frozenset[int]:
+    """Those of generation_config.json, else of config.json."""
+    for name in ("generation_config.json", "config.json"):
+        ids = read_json(folder, name, required=False).get("eos_token_id")
+        if ids is not None:
+            return frozenset(ids if isinstance(ids, list) else (ids,))
+    return frozenset()
+
+
+def _template(folder: Path, fields: Mapping[str, Any]) -> jinja2.Template | None:
+    path = folder / "chat_template.jinja"
+    source = path.read_text(encoding="utf-8") if path.is_file() else fields.get("chat_template")
+    if isinstance(source, list):  # several named templates
+        source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+    if source is None:
+        return None
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise InvalidFile(f"{folder}: the chat template does not parse: {error}") from error
+
+
+def _pieces(tokenizer: _Tokenizer) -> list[bytes]:
+    """The bytes that each id stands for; empty for special tokens."""
+    fields = json.loads(tokenizer.to_str())
+    byte_level = '"ByteLevel"' in json.dumps(fields.get("decoder"))
+    added = {token: entry for token, entry in tokenizer.get_added_tokens_decoder().items()}
+    pieces: list[bytes] = []
+    byte_of = _byte_of_symbol()
+    for token in range(tokenizer.get_vocab_size(with_added_tokens=True)):
+        symbol = tokenizer.id_to_token(token)
+        if symbol is None or (token in added and added[token].special):
+            pieces.append(b"")
+        elif token in added:
+            pieces.append(added[token].content.encode())
+        elif byte_level:
+            pieces.append(bytes(byte_of[letter] for letter in symbol if letter in byte_of))
+        elif len(symbol) == 6 and symbol.startswith("<0x") and symbol.endswith(">"):
+            pieces.append(bytes((int(symbol[3:5], 16),)))
+        else:
+            pieces.append(symbol.replace("\u2581", " ").encode())
+    return pieces
+
+
+def _byte_of_symbol() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    symbols = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    symbols.update({chr(256 + index): byte for index, byte in enumerate(hidden)})
+    return symbols

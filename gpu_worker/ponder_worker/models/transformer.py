@@ -1,0 +1,126 @@
+"""A decoder-only transformer over one flat step: tokens of many sequences, keys and values in pages."""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from ponder_kernels import paged_attention, rms_norm, write_kv
+
+from ponder_worker.models import weights as weights_module
+from ponder_worker.models.config import ModelConfig, RopeScaling
+from ponder_worker.models.weights import LayerWeights, Weights
+
+
+class Transformer:
+    """Llama-type: RMS norm, rotary positions, grouped queries, SwiGLU."""
+
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        self.config = config
+        self.weights = weights
+        self.dtype = weights.embedding.dtype
+        self.device = weights.embedding.device
+        self._cosine, self._sine = _rotary_table(config, self.device, self.dtype)
+        self._scale = config.head_dim**-0.5
+
+    @classmethod
+    def load(cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> "Transformer":
+        config = ModelConfig.read(folder)
+        return cls(config, weights_module.load(folder, config, dtype=dtype, device=device))
+
+    @property
+    def flops_per_token(self) -> int:
+        """Of the matrix products of one token, its logits included; attention over the context is counted as bytes."""
+        layer = self.weights.layers[0]
+        matrices = (layer.query_key_value, layer.output, layer.gate_up, layer.down)
+        return 2 * (self.config.num_layers * sum(m.numel() for m in matrices) + self.weights.unembedding.numel())
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of one token in all layers."""
+        config = self.config
+        return 2 * config.num_layers * config.num_kv_heads * config.head_dim * self.dtype.itemsize
+
+    def new_pages(self, num_pages: int, page_size: int) -> torch.Tensor:
+        """`[num_layers, num_pages, 2, num_kv_heads, page_size, head_dim]`, zeroed: attention multiplies what it masks."""
+        config = self.config
+        shape = (config.num_layers, num_pages, 2, config.num_kv_heads, page_size, config.head_dim)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        slots: torch.Tensor,
+        where: paged_attention.Layout,
+        pages: torch.Tensor,
+    ) -> torch.Tensor:
+        """One step. Each layer writes its keys and values before it attends, so that sequences of one step may share.
+
+        tokens, positions, slots: `[num_tokens]` int64; pages: as `new_pages` makes them
+        -> hidden states `[num_tokens, hidden]` after the last norm
+        """
+        rotation = self._cosine[positions], self._sine[positions]
+        hidden = F.embedding(tokens, self.weights.embedding)
+        for layer, layer_pages in zip(self.weights.layers, pages, strict=True):
+            hidden = hidden + self._attention(layer, hidden, rotation, slots, where, layer_pages)
+            hidden = hidden + self._mlp(layer, hidden)
+        return rms_norm.op(hidden, self.weights.norm, self.config.norm_epsilon)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """`[num_rows, hidden]` -> float32 `[num_rows, vocabulary]`"""
+        return F.linear(hidden, self.weights.unembedding).float()
+
+    def _attention(
+        self,
+        layer: LayerWeights,
+        hidden: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+        slots: torch.Tensor,
+        where: paged_attention.Layout,
+        pages: torch.Tensor,
+    ) -> torch.Tensor:
+        config = self.config
+        normed = rms_norm.op(hidden, layer.attention_norm, config.norm_epsilon)
+        fused = F.linear(normed, layer.query_key_value, layer.query_key_value_bias)
+        heads = fused.view(len(hidden), -1, config.head_dim)
+        _rotate(heads[:, : config.num_heads + config.num_kv_heads], *rotation)
+        kv = heads[:, config.num_heads :].view(len(hidden), 2, config.num_kv_heads, config.head_dim)
+        write_kv.op(kv, pages, slots)
+        mixed = paged_attention.op(heads[:, : config.num_heads], pages, where, self._scale)
+        return F.linear(mixed.view(len(hidden), -1), layer.output, layer.output_bias)
+
+    def _mlp(self, layer: LayerWeights, hidden: torch.Tensor) -> torch.Tensor:
+        normed = rms_norm.op(hidden, layer.mlp_norm, self.config.norm_epsilon)
+        gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+
+
+def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:
+    """Rotary positions in place (https://arxiv.org/abs/2104.09864), halves as Hugging Face pairs them.
+
+    heads: `[num_tokens, num_heads, head_dim]`; cosine, sine: `[num_tokens, 1, head_dim / 2]`
+    """
+    half = heads.shape[-1] // 2
+    first, second = heads[..., :half], heads[..., half:]
+    rotated = first * cosine - second * sine
+    second.mul_(cosine).add_(first * sine)
+    first.copy_(rotated)
+
+
+def _rotary_table(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines, each `[context_tokens, 1, head_dim / 2]`."""
+    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    frequency = 1.0 / config.rope_theta**exponent
+    if config.rope_scaling is not None:
+        frequency = _stretch(frequency, config.rope_scaling)
+    angle = torch.outer(torch.arange(config.context_tokens, dtype=torch.float32), frequency)[:, None, :]
+    return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+
+
+def _stretch(frequency: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
+    """Low frequencies divided by the factor, high ones kept, those between blended."""
+    turns = scaling.original_context_tokens * frequency / (2 * math.pi)
+    span = scaling.high_frequency_factor - scaling.low_frequency_factor
+    keep = ((turns - scaling.low_frequency_factor) / span).clamp(0.0, 1.0)
+    return frequency * keep + frequency / scaling.factor * (1 - keep)

@@ -1,0 +1,125 @@
+"""Weights from safetensors files, memory-mapped, with the projections that are read together fused."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ponder_worker.models.config import ModelConfig
+from ponder_worker.models.errors import InvalidFile, MismatchedTensor, MissingTensor
+from ponder_worker.models.folder import fingerprint, weight_files
+
+__all__ = ["LayerWeights", "Weights", "fingerprint", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One layer. `[out, in]` as torch's linear wants it; biases are None where the config has none.
+
+    query_key_value: `[(num_heads + 2 * num_kv_heads) * head_dim, hidden]`; gate_up: `[2 * intermediate, hidden]`
+    """
+
+    attention_norm: torch.Tensor
+    query_key_value: torch.Tensor
+    query_key_value_bias: torch.Tensor | None
+    output: torch.Tensor
+    output_bias: torch.Tensor | None
+    mlp_norm: torch.Tensor
+    gate_up: torch.Tensor
+    gate_up_bias: torch.Tensor | None
+    down: torch.Tensor
+    down_bias: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """embedding and unembedding: `[vocabulary, hidden]`, the same tensor when tied; norm: `[hidden]`"""
+
+    embedding: torch.Tensor
+    layers: tuple[LayerWeights, ...]
+    norm: torch.Tensor
+    unembedding: torch.Tensor
+
+    def tensors(self) -> Iterable[torch.Tensor]:
+        """Every distinct tensor, once."""
+        seen = {id(tensor): tensor for tensor in (self.embedding, self.norm, self.unembedding)}
+        for layer in self.layers:
+            fields = (getattr(layer, name) for name in layer.__dataclass_fields__)
+            seen.update({id(tensor): tensor for tensor in fields if tensor is not None})
+        return seen.values()
+
+
+class _Source:
+    """The named tensors of a folder, checked and cast as they are taken."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+        self._folder, self._dtype, self._device = folder, dtype, device
+        self._file_of: dict[str, Any] = {}
+        for path in weight_files(folder):
+            try:
+                # A handle maps its file; pages of it are read when a tensor is taken.
+                file = safe_open(path, framework="pt", device="cpu")  # type: ignore[no-untyped-call]
+            except SafetensorError as error:
+                raise InvalidFile(f"{path}: not a safetensors file: {error}") from error
+            self._file_of.update(dict.fromkeys(file.keys(), file))
+
+    def has(self, name: str) -> bool:
+        return name in self._file_of
+
+    def take(self, name: str, *shape: int) -> torch.Tensor:
+        file = self._file_of.get(name)
+        if file is None:
+            raise MissingTensor(f"{self._folder}: the weights hold no tensor {name!r}, which config.json asks for")
+        tensor: torch.Tensor = file.get_tensor(name)
+        if tuple(tensor.shape) != shape:
+            raise MismatchedTensor(f"{self._folder}: {name} is {list(tensor.shape)}, config.json asks for {list(shape)}")
+        return tensor.to(device=self._device, dtype=self._dtype)
+
+    def fuse(self, parts: dict[str, int], *columns: int) -> torch.Tensor:
+        """The named tensors, `[rows, *columns]` each, one below the other."""
+        return torch.cat([self.take(name, rows, *columns) for name, rows in parts.items()])
+
+
+def load(folder: str | Path, config: ModelConfig, *, dtype: torch.dtype, device: torch.device) -> Weights:
+    """All weights of a model. Raises MissingTensor or MismatchedTensor by name."""
+    source = _Source(Path(folder), dtype, device)
+    embedding = source.take("model.embed_tokens.weight", config.vocabulary_size, config.hidden_size)
+    unembedding = embedding
+    if not config.tied_embeddings:
+        unembedding = source.take("lm_head.weight", config.vocabulary_size, config.hidden_size)
+    return Weights(
+        embedding=embedding,
+        layers=tuple(_layer(source, config, index) for index in range(config.num_layers)),
+        norm=source.take("model.norm.weight", config.hidden_size),
+        unembedding=unembedding,
+    )
+
+
+def _layer(source: _Source, config: ModelConfig, index: int) -> LayerWeights:
+    prefix = f"model.layers.{index}."
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    attention = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
+    mlp = {"gate_proj": inner, "up_proj": inner}
+
+    def named(room: str, parts: dict[str, int], kind: str) -> dict[str, int]:
+        return {f"{prefix}{room}.{name}.{kind}": rows for name, rows in parts.items()}
+
+    def bias(wanted: bool, room: str, parts: dict[str, int]) -> torch.Tensor | None:
+        return source.fuse(named(room, parts, "bias")) if wanted else None
+
+    return LayerWeights(
+        attention_norm=source.take(prefix + "input_layernorm.weight", hidden),
+        query_key_value=source.fuse(named("self_attn", attention, "weight"), hidden),
+        query_key_value_bias=bias(config.attention_bias, "self_attn", attention),
+        output=source.take(prefix + "self_attn.o_proj.weight", hidden, queries),
+        output_bias=bias(config.attention_bias, "self_attn", {"o_proj": hidden}),
+        mlp_norm=source.take(prefix + "post_attention_layernorm.weight", hidden),
+        gate_up=source.fuse(named("mlp", mlp, "weight"), hidden),
+        gate_up_bias=bias(config.mlp_bias, "mlp", mlp),
+        down=source.take(prefix + "mlp.down_proj.weight", hidden, inner),
+        down_bias=bias(config.mlp_bias, "mlp", {"down_proj": hidden}),
+    )

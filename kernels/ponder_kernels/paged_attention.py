@@ -1,0 +1,210 @@
+"""Causal attention of a step's queries over keys and values that stand in pages; decode and chunked prefill alike.
+
+Decode is bound by memory (every key and value once a step), prefill of more than about a hundred queries a
+sequence by the matrix rate. Softmax is computed online: https://arxiv.org/abs/2205.14135.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a machine without a GPU needs no Triton
+    triton = None
+
+__all__ = ["Group", "Layout", "layout", "op", "op_reference", "op_triton"]
+
+BLOCK_ROWS = 16  # the least that a tensor core takes; decode fills it with the query heads of one kv head
+BLOCK_KEYS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sequences of about one length, padded to a rectangle: what the reference computes at once.
+
+    tokens: `[num_sequences, num_queries]` rows of the step, padding repeats the last one;
+    pages: `[num_sequences, num_pages]`; mask: `[num_sequences, num_queries, num_pages * page_size]`, 0 or -inf
+    """
+
+    tokens: torch.Tensor
+    pages: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the queries and keys of a step stand; one a step serves all layers.
+
+    query_starts: `[num_sequences + 1]` rows of the step; context_lengths: `[num_sequences]` keys a sequence,
+    this step's included; page_table: `[num_sequences, max_pages]`; all int32.
+    """
+
+    query_starts: torch.Tensor
+    context_lengths: torch.Tensor
+    page_table: torch.Tensor
+    max_queries: int
+    groups: tuple[Group, ...]
+
+
+def layout(
+    query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, *, page_size: int,
+    device: torch.device, dtype: torch.dtype,
+) -> Layout:  # fmt: skip
+    """From int64 tensors on the CPU: `[num_sequences]`, `[num_sequences]`, `[num_sequences, max_pages]`."""
+    starts = F.pad(query_lengths.cumsum(0), (1, 0))
+    on_device = device.type == "cuda" and triton is not None
+    groups: tuple[Group, ...] = ()
+    if not on_device:
+        rows = _cut(query_lengths.tolist(), (context_lengths + page_size - 1).div(page_size, rounding_mode="floor").tolist())
+        groups = tuple(_group(row, starts, query_lengths, context_lengths, page_table, page_size, device, dtype) for row in rows)
+    return Layout(
+        query_starts=starts.to(device, torch.int32),
+        context_lengths=context_lengths.to(device, torch.int32),
+        page_table=page_table.to(device, torch.int32),
+        max_queries=int(query_lengths.max()),
+        groups=groups,
+    )
+
+
+def _cut(queries: list[int], pages: list[int]) -> list[list[int]]:
+    """Sequences in groups in which padding adds little: queries within a power of two, pages within 0.6."""
+    keys = [((length - 1).bit_length(), num_pages) for length, num_pages in zip(queries, pages, strict=True)]
+    groups: list[list[int]] = []
+    rung, floor = -1, 0.0
+    for index in sorted(range(len(keys)), key=keys.__getitem__, reverse=True):
+        if keys[index][0] != rung or keys[index][1] < floor:
+            rung, floor = keys[index][0], 0.6 * keys[index][1] - 2
+            groups.append([])
+        groups[-1].append(index)
+    return groups
+
+
+def _group(
+    rows: list[int], starts: torch.Tensor, queries: torch.Tensor, contexts: torch.Tensor, table: torch.Tensor,
+    page_size: int, device: torch.device, dtype: torch.dtype,
+) -> Group:  # fmt: skip
+    row = torch.tensor(rows)
+    length, context = queries[row, None], contexts[row, None]
+    num_pages = (int(context.max()) + page_size - 1) // page_size
+    step = torch.minimum(torch.arange(int(length.max())), length - 1)
+    position = context - length + step
+    hidden = torch.arange(num_pages * page_size) > position[:, :, None]
+    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+    return Group((starts[row, None] + step).to(device), table[row, :num_pages].to(device), mask.to(device))
+
+
+def op(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
+    """q: `[num_tokens, num_heads, head_dim]`, pages: `[num_pages, 2, num_kv_heads, page_size, head_dim]` contiguous,
+    scale: what q @ k is multiplied by -> `[num_tokens, num_heads, head_dim]`. Pages must hold finite numbers
+    everywhere: what is masked is multiplied by zero.
+    """
+    return op_triton(q, pages, where, scale) if q.is_cuda and triton is not None else op_reference(q, pages, where, scale)
+
+
+def op_reference(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
+    num_kv_heads, page_size, head_dim = pages.shape[2:]
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    heads = torch.arange(2 * num_kv_heads, device=q.device)
+    by_head = pages.view(-1, page_size * head_dim)
+    for group in where.groups:
+        # One gather, heads outermost, so that a head's keys come out contiguous.
+        index = group.pages[:, None, :] * (2 * num_kv_heads) + heads[:, None]
+        kv = by_head.index_select(0, index.view(-1)).view(len(group.tokens), 2, num_kv_heads, -1, head_dim)
+        attend = _attend_decode if group.tokens.shape[1] == 1 else _attend_prefill
+        out[group.tokens] = attend(q[group.tokens], kv[:, 0], kv[:, 1], group.mask, scale)
+    return out
+
+
+def _attend_decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+    """The query heads of one kv head stand as its rows, so that its keys are read once for all of them."""
+    b, _, num_heads, head_dim = q.shape
+    num_kv_heads, num_keys = k.shape[1:3]
+    rows = q.view(b, num_kv_heads, -1, head_dim)
+    wide = mask.view(b, 1, 1, num_keys).expand(b, 1, rows.shape[2], num_keys)
+    return F.scaled_dot_product_attention(rows, k, v, attn_mask=wide, scale=scale).reshape(b, 1, num_heads, head_dim)
+
+
+def _attend_prefill(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+    """A kv head stands in the place of a sequence and its query heads in that of heads, over keys of stride 0."""
+    b, num_queries, num_heads, head_dim = q.shape
+    num_kv_heads, num_keys = k.shape[1:3]
+    fold = b * num_kv_heads
+    num_groups = num_heads // num_kv_heads
+    rows = q.transpose(1, 2).reshape(fold, num_groups, num_queries, head_dim)
+    shared = (fold, num_groups, num_keys, head_dim)
+    keys = k.reshape(fold, 1, num_keys, head_dim).expand(shared)
+    values = v.reshape(fold, 1, num_keys, head_dim).expand(shared)
+    wide = mask[:, None].expand(b, num_kv_heads, num_queries, num_keys).reshape(fold, 1, num_queries, num_keys)
+    out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=wide, scale=scale)
+    return out.reshape(b, num_heads, num_queries, head_dim).transpose(1, 2)
+
+
+def op_triton(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
+    num_heads, head_dim = q.shape[1:]
+    num_kv_heads, page_size = pages.shape[2:4]
+    num_groups = num_heads // num_kv_heads
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    grid = (len(where.context_lengths), triton.cdiv(where.max_queries * num_groups, BLOCK_ROWS), num_kv_heads)
+    kernel[grid](
+        q, pages, out, where.query_starts, where.context_lengths, where.page_table, scale,
+        q.stride(0), q.stride(1), out.stride(0), out.stride(1), *pages.stride()[:4], where.page_table.stride(0),
+        num_groups, head_dim, page_size, triton.next_power_of_2(head_dim), BLOCK_ROWS, BLOCK_KEYS,
+    )  # fmt: skip
+    return out
+
+
+if triton is not None:
+
+    @triton.jit
+    def kernel(  # type: ignore[no-untyped-def]
+        q, pages, out, query_starts, context_lengths, page_table, scale,
+        q_token, q_head, out_token, out_head, page_stride, page_kind, page_head, page_slot, table_stride,
+        num_groups, head_dim, PAGE_SIZE: tl.constexpr, BLOCK_DIM: tl.constexpr,
+        BLOCK_ROWS: tl.constexpr, BLOCK_KEYS: tl.constexpr,
+    ):  # fmt: skip
+        """One program: BLOCK_ROWS (query, head) pairs of one sequence and kv head, over all keys they may see."""
+        sequence = tl.program_id(0)
+        kv_head = tl.program_id(2)
+        start = tl.load(query_starts + sequence)
+        num_queries = tl.load(query_starts + sequence + 1) - start
+        context = tl.load(context_lengths + sequence)
+        row = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        query = row // num_groups
+        alive = query < num_queries
+        position = context - num_queries + query
+        token = (start + query).to(tl.int64)
+        head = kv_head * num_groups + row % num_groups
+        column = tl.arange(0, BLOCK_DIM)
+        inside = column < head_dim
+        queries = tl.load(
+            q + token[:, None] * q_token + head[:, None] * q_head + column, mask=alive[:, None] & inside, other=0.0
+        )
+        best = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
+        mass = tl.zeros([BLOCK_ROWS], tl.float32)
+        total = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
+        last = (tl.program_id(1) * BLOCK_ROWS + BLOCK_ROWS - 1) // num_groups
+        end = tl.minimum(context, context - num_queries + last + 1)
+        if tl.program_id(1) * BLOCK_ROWS < num_queries * num_groups:
+            for first in range(0, end, BLOCK_KEYS):
+                key = first + tl.arange(0, BLOCK_KEYS)
+                known = key < end
+                page = tl.load(page_table + sequence * table_stride + key // PAGE_SIZE, mask=known, other=0).to(tl.int64)
+                place = page * page_stride + kv_head * page_head + (key % PAGE_SIZE) * page_slot
+                mask = known[:, None] & inside
+                keys = tl.load(pages + place[:, None] + column, mask=mask, other=0.0)
+                values = tl.load(pages + page_kind + place[:, None] + column, mask=mask, other=0.0)
+                score = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale
+                score = tl.where(known & (key <= position[:, None]), score, float("-inf"))
+                peak = tl.maximum(best, tl.max(score, 1))
+                share = tl.exp(score - peak[:, None])
+                shrink = tl.exp(best - peak)
+                mass = mass * shrink + tl.sum(share, 1)
+                total = total * shrink[:, None] + tl.dot(share.to(values.dtype), values, input_precision="ieee")
+                best = peak
+            result = (total / mass[:, None]).to(out.dtype.element_ty)
+            place = out + token[:, None] * out_token + head[:, None] * out_head + column
+            tl.store(place, result, mask=alive[:, None] & inside)
+

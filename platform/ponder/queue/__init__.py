@@ -1,0 +1,1 @@
+"""Celery on Redis: wake-ups that may be lost at any time."""

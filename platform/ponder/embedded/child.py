@@ -19,26 +19,28 @@ def spawn(
     log: Path,
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
-    on_parent_death: signal.Signals = signal.SIGTERM,
+    on_parent_death: signal.Signals | None = signal.SIGTERM,
+    talks: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Starts a process in a session of its own (a Ctrl-C in the terminal reaches only us), output appended to `log`.
 
     Call it from a thread that lives as long as the child should: the kernel sends `on_parent_death` when that
-    *thread* ends. `user` is switched to before exec, for programs that refuse to run as root.
+    *thread* ends (None: it goes on alone). `user` is switched to before exec, for programs that refuse to run as
+    root. One that `talks` has its stdout in a pipe to us, and only its stderr in the log.
     """
     with log.open("ab") as output:
         return subprocess.Popen(
             [str(argument) for argument in arguments],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE if talks else output,
+            stderr=output,
             env=dict(os.environ if environment is None else environment),
             start_new_session=True,
             preexec_fn=_prepare(user, on_parent_death, os.getpid()),
         )
 
 
-def _prepare(user: str | None, on_parent_death: signal.Signals, parent: int) -> Callable[[], None]:
+def _prepare(user: str | None, on_parent_death: signal.Signals | None, parent: int) -> Callable[[], None]:
     libc = ctypes.CDLL(None, use_errno=True)
     identity = pwd.getpwnam(user) if user else None
 
@@ -47,6 +49,8 @@ def _prepare(user: str | None, on_parent_death: signal.Signals, parent: int) -> 
             os.setgroups([])
             os.setgid(identity.pw_gid)
             os.setuid(identity.pw_uid)
+        if on_parent_death is None:
+            return
         # After the switch of user, which would clear it.
         libc.prctl(_PR_SET_PDEATHSIG, on_parent_death)
         if os.getppid() != parent:

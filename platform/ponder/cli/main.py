@@ -1,0 +1,89 @@
+"""`ponder`: what the user can ask for, and how every failure is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+import ponder
+from ponder.cli import exit_code
+from ponder.cli.lazy_group import Lazy, LazyGroup
+from ponder.errors import InvalidInput, PonderError
+
+SECTIONS = {
+    "Start here": {
+        "demo": Lazy("Five minutes: a real batch, a real search, a real bill, on this machine.", extra="demo"),
+        "up": Lazy("Start everything on this machine, in the background.", "ponder.cli.stack:up"),
+        "down": Lazy("Stop it.", "ponder.cli.stack:down"),
+        "status": Lazy("Say what is running here, and how it is.", "ponder.cli.stack:status"),
+        "env": Lazy('For eval "$(ponder env)": points the OpenAI SDK here.', "ponder.cli.env:env"),
+        "doctor": Lazy("Say what is missing on this machine and how to get it.", "ponder.cli.doctor:doctor"),
+    },
+    "Batches": {
+        "run": Lazy("Submit a file, watch it, fetch its results.", "ponder.cli.run:run"),
+        "submit": Lazy("Submit a file and print the batch's id.", "ponder.cli.submit:submit"),
+        "watch": Lazy("Show a batch's progress until it is settled.", "ponder.cli.watch:watch"),
+        "results": Lazy("Fetch a batch's results.", "ponder.cli.results:results"),
+        "cancel": Lazy("Cancel a batch.", "ponder.cli.batch:cancel"),
+        "retry": Lazy("Run a batch's failed and expired jobs again.", "ponder.cli.batch:retry"),
+        "batches": Lazy("List the batches, newest first.", "ponder.cli.batch:batches"),
+        "show": Lazy("Show one job: its search tree, attempts and cost.", "ponder.cli.show:show"),
+        "report": Lazy("What it cost: per task, and per successful task.", "ponder.cli.report:report"),
+    },
+    "Administration": {
+        "tenant": Lazy("Create and list tenants.", "ponder.cli.tenant:tenant"),
+        "key": Lazy("Create, list and revoke API keys.", "ponder.cli.key:key"),
+        "price": Lazy("List and set what an hour of a machine costs.", "ponder.cli.price:price"),
+    },
+    "Services": {
+        "serve": Lazy("Run the API.", "ponder.cli.service:serve"),
+        "dispatcher": Lazy("Run the dispatcher.", "ponder.cli.service:dispatcher"),
+        "worker": Lazy("Run a worker.", extra="worker"),
+        "migrate": Lazy("Bring the database to the newest schema.", "ponder.cli.service:migrate"),
+    },
+}
+
+EPILOG = """\b
+Exit codes: 0 all settled; 1 error; 2 wrong usage or input file;
+3 settled, but some jobs failed, expired or were refused; 130 interrupted.
+"""
+
+
+@click.group(
+    cls=LazyGroup,
+    sections=SECTIONS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(ponder.__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Hand in a batch of hard problems; get searched, verified answers, and what each one cost."""
+
+
+def main() -> None:
+    """The console script. Every error that is not our own bug is one message on stderr and an exit code."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    try:
+        answer = cli.main(arguments, prog_name="ponder", standalone_mode=False)
+        return answer if isinstance(answer, int) else exit_code.SETTLED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return exit_code.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; nothing is left to be flushed into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_code.SETTLED
+    except InvalidInput as error:
+        click.echo(f"error: {error}" + (f" ({error.param})" if error.param else ""), err=True)
+        return exit_code.USAGE
+    except PonderError as error:
+        click.echo(f"error: {error}", err=True)
+        return exit_code.FAILED

@@ -1,0 +1,139 @@
+"""`ponder up`, `down` and `status`: everything on one machine."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ponder.cli import exit_code
+from ponder.cli.console import Column, err, format_option, moment, print_json, print_rows
+from ponder.embedded.home import Home
+from ponder.embedded.plan import MODEL_NAME, Plan, demo_weights
+from ponder.errors import SetupError
+from ponder.settings import Settings
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Where the API listens.  [default: 8765, or PONDER_PORT]")
+@click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="How many workers; 0 for none.")
+@click.option("--model", type=click.Path(path_type=Path), help="A model's folder.  [default: the demo's]")
+@click.option("--reward-model", type=click.Path(path_type=Path), help="A reward model's folder.")
+@click.option("--name", help="What jobs call the model.  [default: demo, or the folder's name]")
+@click.option("--machine", default="cpu", show_default=True, help="What the price book calls this machine.")
+@click.option("--market", type=click.Choice(["on_demand", "spot"]), default="on_demand", show_default=True)
+@click.option("--foreground", is_flag=True, help="Stay, and stop everything with Ctrl-C.")
+def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
+    """Start Postgres, Redis, the API, the dispatcher and a worker on this machine, in the background.
+
+    Data, logs and your API key are kept under PONDER_HOME (~/.ponder). `ponder down` stops everything.
+    """
+    from ponder.embedded.launch import in_foreground, start_in_background, wait_until_ready
+
+    home = Home(Settings().home)
+    if home.running_pid() is not None:
+        wait_until_ready(home)
+        click.echo(f"already up: {home.recorded_url()} ({home.path})", err=True)
+        return
+    stack = plan(port=port, num_workers=workers, **model)
+    if foreground:
+        with phases() as on_phase, in_foreground(home, stack, on_phase) as process:
+            _say_up(stack)
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                click.echo("stopping …", err=True)
+        return
+    with phases() as on_phase:
+        start_in_background(home, stack, on_phase)
+    _say_up(stack)
+
+
+@click.command()
+def down() -> None:
+    """Stop what `ponder up` started. Unfinished batches go on at the next `ponder up`."""
+    from ponder.embedded.launch import stop_running
+
+    home = Home(Settings().home)
+    with err().status("stopping …"):
+        was_up = stop_running(home)
+    click.echo("stopped" if was_up else f"nothing was up in {home.path}", err=True)
+
+
+@click.command()
+@format_option("table", "json")
+def status(form: str) -> None:
+    """Say what is running here, and how it is. Exit code 1 where nothing is up."""
+    home = Home(Settings().home)
+    record = home.record()
+    if form == "json":
+        print_json(record | {"is_up": True} if record else {"is_up": False})
+    if record is None:
+        if form != "json":
+            pid = home.running_pid()
+            click.echo(f"starting (pid {pid})" if pid else f"nothing is up in {home.path}: `ponder up` starts it", err=True)
+        sys.exit(exit_code.FAILED)
+    if form == "json":
+        return
+    click.echo(f"{record['url']}, up since {moment(record['started_at'])}, data and logs in {home.path}", err=True)
+    print_rows(
+        record["services"],
+        [
+            Column("service", lambda row: row["name"]),
+            Column("state", lambda row: "running" if row["pid"] else "down, will be started again"),
+            Column("pid", lambda row: str(row["pid"] or "–"), is_number=True),
+            Column("restarts", lambda row: str(row["restarts"]), is_number=True),
+        ],
+    )
+
+
+def plan(
+    *,
+    port: int | None = None,
+    num_workers: int = 1,
+    model: Path | None = None,
+    reward_model: Path | None = None,
+    name: str | None = None,
+    machine: str = "cpu",
+    market: str = "on_demand",
+) -> Plan:
+    """The stack of this PONDER_HOME; with no model named, the demo's two."""
+    settings = Settings()
+    if model is None and num_workers:
+        weights = demo_weights()
+        if weights is None or shutil.which(sys.executable) is None:
+            raise SetupError("a worker needs the demo extra: pip install 'ponder[demo]' (or `ponder up --workers 0`)")
+        model, reward_model, name = weights / "generator", reward_model or weights / "reward", name or MODEL_NAME
+    return Plan(
+        home=str(settings.home.absolute()),
+        host=settings.host,
+        port=port or settings.port,
+        num_workers=num_workers,
+        model=str(model.absolute()) if model else "",
+        reward_model=str(reward_model.absolute()) if reward_model else "",
+        name=name or (model.name if model else MODEL_NAME),
+        machine=machine,
+        market=market,
+    )
+
+
+@contextmanager
+def phases() -> Iterator[Callable[[str], None]]:
+    """Shows what is being started, on stderr."""
+    console = err()
+    with console.status("starting …") as line:
+        yield lambda phase: line.update(f"starting {phase} …") if console.is_terminal else None
+
+
+def _say_up(stack: Plan) -> None:
+    click.echo(
+        f"ponder is up: {stack.url}\n"
+        f"  model {stack.name!r}, {stack.num_workers} worker(s); data, logs and your API key in {stack.home}\n"
+        f'  next: eval "$(ponder env)", ponder run FILE --model {stack.name} -o results.jsonl, ponder down',
+        err=True,
+    )

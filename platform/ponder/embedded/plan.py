@@ -1,0 +1,111 @@
+"""What a stack on one machine consists of."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ponder.embedded.home import Home
+from ponder.embedded.service import Service
+from ponder.errors import SetupError
+
+MODEL_NAME = "demo"
+_ROOM_BYTES = 300 * 1024 * 1024
+_OURS = [sys.executable, "-m", "ponder.cli"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the supervisor is to start; crosses to it as JSON."""
+
+    home: str
+    host: str
+    port: int
+    num_workers: int
+    model: str
+    reward_model: str
+    name: str
+    machine: str = "cpu"
+    market: str = "on_demand"
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def document(self) -> dict[str, object]:
+        return asdict(self)
+
+    def check(self) -> None:
+        """Raises SetupError, with the remedy, for what would stop the stack half-way."""
+        home = Home(Path(self.home))
+        home.prepare()
+        _check_room(home.path)
+        _check_port(self.host, self.port)
+        _check_models(self)
+
+    def services(self, database_url: str, redis_url: str) -> list[Service]:
+        """Our own processes, in the order in which they are started."""
+        home = Home(Path(self.home))
+        environment = os.environ | {
+            "PONDER_HOME": self.home,
+            "PONDER_HOST": self.host,
+            "PONDER_PORT": str(self.port),
+            "PONDER_DATABASE_URL": database_url,
+            "PONDER_REDIS_URL": redis_url,
+            "PYTHONUNBUFFERED": "1",
+        }
+        worker = [*_OURS, "worker", "--model", self.model, "--name", self.name]
+        worker += ["--machine", self.machine, "--market", self.market]
+        worker += ["--reward-model", self.reward_model] if self.reward_model else []
+        numbers = [""] if self.num_workers == 1 else [f"-{number}" for number in range(1, self.num_workers + 1)]
+        return [
+            Service("serve", [*_OURS, "serve"], environment, home.log("serve")),
+            Service("dispatcher", [*_OURS, "dispatcher"], environment, home.log("dispatcher")),
+            *(Service(f"worker{number}", worker, environment, home.log(f"worker{number}")) for number in numbers),
+        ]
+
+
+def demo_weights() -> Path | None:
+    """The folder of the shipped models; None where the worker's package is not installed."""
+    spec = find_spec("ponder_worker")
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(places))) / "demo" / "weights" if places else None
+
+
+def _check_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM_BYTES:
+        raise SetupError(
+            f"the disk of {folder} is nearly full ({free // 2**20} MB free, {_ROOM_BYTES // 2**20} MB needed): "
+            "make room, or set PONDER_HOME to a folder on another disk"
+        )
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise SetupError(
+                    f"port {port} is in use by another program: choose another one, "
+                    f"for example PONDER_PORT={port + 1}, or stop that program"
+                ) from error
+            raise SetupError(f"{host}:{port} cannot be listened on ({error.strerror}): set PONDER_HOST") from error
+
+
+def _check_models(plan: Plan) -> None:
+    if plan.num_workers == 0:
+        return
+    for folder in filter(None, (plan.model, plan.reward_model)):
+        if not (Path(folder) / "config.json").is_file():
+            raise SetupError(f"there is no model in {folder}: it has no config.json (Hugging Face's format is expected)")

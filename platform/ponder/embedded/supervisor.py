@@ -1,0 +1,212 @@
+"""The one process behind `ponder up`: starts the stack, keeps it going, and takes everything with it when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from ponder.embedded.home import Home
+from ponder.embedded.plan import Plan
+from ponder.embedded.postgres import EmbeddedPostgres
+from ponder.embedded.redis import EmbeddedRedis
+from ponder.embedded.service import Service
+from ponder.errors import PonderError, SetupError
+from ponder.store.engine import connect
+from ponder.store.first_key import ensure_operator_key, new_key
+from ponder.store.migrate import migrate
+
+_START_TIMEOUT_S = 120.0
+_MOST_DEATHS = 2
+
+
+class Stopped(BaseException):
+    """SIGTERM or Ctrl-C: not an error, and nothing may swallow it."""
+
+
+class Supervisor:
+    """Everything it starts is started from the main thread, so that the kernel ends it when this process ends."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.home = Home(Path(plan.home))
+        self.started_at = datetime.now(UTC)
+        self.postgres = EmbeddedPostgres(self.home.path)
+        self.redis = EmbeddedRedis(self.home.path)
+        self.services: list[Service] = []
+        self.key = ""
+
+    def run(self) -> None:
+        """Returns never; Stopped and SetupError leave nothing running."""
+        with ExitStack() as stack:
+            stack.callback(self._forget)
+            self._start(stack)
+            _say({"ready": self.plan.url})
+            _close_stdout()
+            while True:
+                time.sleep(0.5)
+                self._mend()
+
+    def _start(self, stack: ExitStack) -> None:
+        _say({"phase": "Postgres"})
+        stack.callback(self.postgres.stop)
+        _patiently(self.postgres)
+        _say({"phase": "Redis"})
+        stack.callback(self.redis.stop)
+        _patiently(self.redis)
+        _say({"phase": "the schema"})
+        self._prepare_database()
+        self.services = self.plan.services(self.postgres.url, self.redis.url)
+        stack.callback(self._stop_services)
+        for service in self.services:
+            service.start()
+        self._write_record(is_ready=False)
+        _say({"phase": "the API"})
+        self._wait_for(f"{self.plan.url}/readyz")
+        if self.plan.num_workers:
+            _say({"phase": "the worker"})
+            self._wait_for_worker()
+        self._write_record()
+
+    def _prepare_database(self) -> None:
+        self.key = self.home.key() or new_key()
+        engine = connect(self.postgres.url)
+        migrate(engine)
+        with engine.begin() as connection:
+            ensure_operator_key(connection, self.key, tenant="local", name="ponder up")
+        engine.dispose()
+        self.home.write_key(self.key)
+
+    def _wait_for(self, url: str) -> httpx.Response:
+        """The first good answer."""
+        give_up_at = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            with suppress(httpx.TransportError):
+                response = httpx.get(url, headers={"Authorization": f"Bearer {self.key}"}, timeout=5, trust_env=False)
+                if response.is_success:
+                    return response
+            self._mend()
+            self._give_up_on_the_dying(give_up_at, url)
+            time.sleep(0.1)
+
+    def _wait_for_worker(self) -> None:
+        give_up_at = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            url = f"{self.plan.url}/v1/models"
+            models = self._wait_for(url).json()["data"]
+            if any(model["id"] == self.plan.name and model["ponder"]["live_workers"] > 0 for model in models):
+                return
+            self._mend()
+            self._give_up_on_the_dying(give_up_at, url)
+            time.sleep(0.2)
+
+    def _give_up_on_the_dying(self, give_up_at: float, url: str) -> None:
+        for service in self.services:
+            if service.num_restarts >= _MOST_DEATHS:
+                raise SetupError(
+                    f"the {service.name} process does not start; the end of {service.log}:\n{service.last_words()}"
+                )
+        if time.monotonic() > give_up_at:
+            raise SetupError(f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s; see the logs in {self.home.path}")
+
+    def _mend(self) -> None:
+        """Starts again what has died."""
+        for store in (self.postgres, self.redis):
+            if store.process is not None and store.process.poll() is not None:
+                _log(f"{type(store).__name__} ended with {store.process.returncode}; starting it again")
+                with suppress(SetupError):
+                    store.start()
+        news = [said for service in self.services if (said := service.mend())]
+        for line in news:
+            _log(line)
+        if news:
+            with suppress(OSError):  # a full disk must not stop what still runs
+                self._write_record()
+
+    def _write_record(self, *, is_ready: bool = True) -> None:
+        stores = [("postgres", self.postgres.process), ("redis", self.redis.process)]
+        self.home.write_record(
+            {
+                "pid": os.getpid(),
+                "is_ready": is_ready,
+                "url": self.plan.url,
+                "started_at": self.started_at.isoformat(),
+                "plan": self.plan.document(),
+                "services": [{"name": name, "pid": p.pid, "restarts": 0} for name, p in stores if p is not None]
+                + [{"name": s.name, "pid": s.pid, "restarts": s.num_restarts} for s in self.services],
+            }
+        )
+
+    def _stop_services(self) -> None:
+        """All at once: the worker hands its work back while the others take it."""
+        for service in self.services:
+            service.ask_to_stop()
+        for service in reversed(self.services):
+            service.stop()
+
+    def _forget(self) -> None:
+        with suppress(OSError):
+            self.home.record_file.unlink()
+
+
+def _patiently(store: EmbeddedPostgres | EmbeddedRedis) -> None:
+    """Starts it; tries again while the one of a killed supervisor is still putting its files in order."""
+    for pause_s in (0.5, 2.0, 5.0, None):
+        try:
+            store.start()
+            return
+        except SetupError:
+            store.stop()
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+
+
+def _say(news: dict[str, str]) -> None:
+    """One line to whoever started us, if they are still listening."""
+    with suppress(BrokenPipeError, ValueError):
+        print(json.dumps(news), flush=True)
+
+
+def _close_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _log(line: str) -> None:
+    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", file=sys.stderr, flush=True)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)  # once is enough; stopping takes its seconds
+    raise Stopped
+
+
+def main() -> int:
+    plan = Plan(**json.loads(sys.argv[1]))
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, _stop)
+    try:
+        lock = Home(Path(plan.home)).lock()
+        plan.check()
+        Supervisor(plan).run()
+        os.close(lock)
+    except Stopped:
+        _log("stopped")
+    except (PonderError, OSError) as error:
+        _say({"error": str(error)})
+        _log(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""How the first key comes into being, where there is no operator yet who could ask the API for one."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from sqlalchemy import Connection, text
+
+_HINT_LENGTH = 8
+
+
+def new_key() -> str:
+    return f"pk-{secrets.token_urlsafe(32)}"
+
+
+def ensure_operator_key(connection: Connection, key: str, *, tenant: str, name: str) -> None:
+    """Makes `key` an operator's key of `tenant`, which is made if it does not exist; a known key is left as it is."""
+    tenant_id = connection.execute(
+        text(
+            "INSERT INTO tenants (id, name) VALUES (:id, :name) "
+            "ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id"
+        ),
+        {"id": f"tenant_{secrets.token_hex(8)}", "name": tenant},
+    ).scalar_one()
+    connection.execute(
+        text(
+            "INSERT INTO api_keys (id, tenant_id, name, sha256, hint, is_operator) "
+            "VALUES (:id, :tenant_id, :name, :sha256, :hint, true) ON CONFLICT (sha256) DO NOTHING"
+        ),
+        {
+            "id": f"key_{secrets.token_hex(8)}",
+            "tenant_id": tenant_id,
+            "name": name,
+            "sha256": hashlib.sha256(key.encode()).digest(),
+            "hint": key[:_HINT_LENGTH],
+        },
+    )

@@ -1,0 +1,132 @@
+"""The Celery task: wait for room, claim the shard in Postgres, hand its jobs over, return."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+from celery import Celery
+from celery.worker import WorkController, state
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from ponder.errors import LeaseLost
+from ponder.jobs.claim import Claim, claim
+from ponder_worker.engine_handle import EngineHandle
+from ponder_worker.holding import Holding
+
+_log = structlog.get_logger(__name__)
+
+_RETRY_S = 0.5
+
+
+class Intake:
+    """Takes shards in. `on_lease_lost` is told, once or more, when Postgres refuses this incarnation."""
+
+    def __init__(
+        self,
+        *,
+        database: Engine,
+        incarnation_id: str,
+        fingerprint: str,
+        holding: Holding,
+        engine: EngineHandle,
+        on_lease_lost: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._incarnation_id = incarnation_id
+        self._fingerprint = fingerprint
+        self._holding = holding
+        self._engine = engine
+        self._on_lease_lost = on_lease_lost
+        self._taken: set[int] = set()
+
+    def take(self, shard_id: int) -> None:
+        """Returns when the shard is ours and handed over, or when it is not to be had: stale, a duplicate, draining.
+
+        A message that is dropped here is published again by the sweep as long as its shard is queued.
+        """
+        while not self._holding.is_closed:
+            try:
+                self._take(shard_id)
+                return
+            except LeaseLost:
+                self._on_lease_lost()
+                return
+            except (SQLAlchemyError, OSError) as error:
+                # The message is gone from Redis, so it is ours to try again.
+                _log.warning("intake_waits_for_postgres", shard_id=shard_id, error=type(error).__name__)
+                self._holding.wait_until_closed(_RETRY_S)
+
+    def _take(self, shard_id: int) -> None:
+        tokens = self._estimated_tokens(shard_id)
+        if tokens is None or not self._holding.wait_for_room(tokens):
+            return
+        with self._database.begin() as connection:
+            claimed = claim(connection, shard_id, self._incarnation_id)
+        # A claim whose commit was not answered is given to us again by the next try; handing over is done once.
+        if claimed is not None and shard_id not in self._taken:
+            self._taken.add(shard_id)
+            self._hand_over(claimed, tokens)
+
+    def _estimated_tokens(self, shard_id: int) -> int | None:
+        """None: nothing to do for us here."""
+        with self._database.connect() as connection:
+            row = connection.execute(
+                text(
+                    "SELECT estimated_tokens FROM shards WHERE id = :id AND fingerprint = :fingerprint"
+                    " AND (state = 'queued' OR (state = 'held' AND holder = :holder))"
+                ),
+                {"id": shard_id, "fingerprint": self._fingerprint, "holder": self._incarnation_id},
+            ).first()
+        return None if row is None else int(row.estimated_tokens)
+
+    def _hand_over(self, claimed: Claim, tokens: int) -> None:
+        self._holding.add(claimed.jobs, tokens)
+        jobs = [
+            {"job_id": job.job_id, "tenant_id": job.tenant_id, "request": job.request, "deltas": job.deltas}
+            for job in claimed.jobs
+        ]
+        self._engine.send({"type": "admit", "jobs": jobs})
+        _log.info("shard_taken", shard_id=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=tokens)
+
+
+class CeleryConsumer:
+    """The bare Celery worker in a thread of its own.
+
+    `WorkController` and not `app.Worker`: the latter installs signal handlers, and a warm shutdown of its would wait
+    for a task that waits for room. Signals are `preemption`'s.
+    """
+
+    def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], None]) -> None:
+        app.set_default()
+
+        @app.task(name="ponder.intake", ignore_result=True)  # type: ignore[untyped-decorator]
+        def intake(shard_id: int) -> None:
+            take(int(shard_id))
+
+        self._controller = WorkController(
+            app=app,
+            hostname=name,
+            pool="threads",
+            concurrency=1,
+            prefetch_multiplier=1,
+            queues=list(queues),
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            task_events=False,
+        )
+        self._thread = threading.Thread(target=self._controller.start, name="celery", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Asks it to give back what it has prefetched and to end; returns at once."""
+        state.should_stop = 0

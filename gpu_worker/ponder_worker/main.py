@@ -1,0 +1,87 @@
+"""`ponder worker`: the composition root of the parent process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from ponder.embedded.address import database_url, redis_url
+from ponder.settings import Settings
+from ponder.store.engine import connect
+from ponder_worker import log
+
+
+@click.command()
+@click.option("--model", required=True, help="Folder of the generator, in Hugging Face's format.")
+@click.option(
+    "--reward-model", help="Folder of the reward model; without one, no strategy that needs scores is served."
+)
+@click.option("--name", help="What jobs call the model.  [default: the folder's name]")
+@click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
+@click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU where there is one."
+)
+@click.option(
+    "--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16", "float16"])
+)
+@click.option("--worker-name", help="A name for people that outlives the process.  [default: the host's name]")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics here.")
+def worker(
+    model: str,
+    reward_model: str | None,
+    name: str | None,
+    machine: str,
+    market: str,
+    device: str,
+    dtype: str,
+    worker_name: str | None,
+    metrics_port: int | None,
+) -> None:
+    """Run a worker: takes jobs for one model until it is told to go.
+
+    SIGTERM or Ctrl-C hand unfinished jobs back with every token and end it within 5 seconds, with exit code 0.
+    Another exit code means that it ended by itself: start it again.
+    """
+    from ponder_worker.metrics import serve_metrics
+    from ponder_worker.preemption import Notices
+    from ponder_worker.verify import Judge
+    from ponder_worker.worker import Identity, Rhythm, Worker
+
+    settings = Settings()
+    log.configure(settings.log_level)
+    notices = Notices()
+    notices.watch_signals()
+    identity = Identity(
+        id=f"inc_{secrets.token_hex(12)}",
+        worker=worker_name or socket.gethostname(),
+        model=name or Path(model).resolve().name,
+        machine=machine,
+        market=market,
+    )
+    one = Worker(
+        identity,
+        Rhythm(tick_s=settings.tick_s, lease_s=settings.lease_s, shard_tokens=settings.shard_tokens),
+        connect(database_url(settings), timeout_s=max(1.0, settings.lease_s / 3)),
+        redis_url(settings),
+        {"model": model, "reward_model": reward_model, "device": device, "dtype": dtype},
+        Judge(),
+        notices,
+    )
+    if metrics_port is not None:
+        serve_metrics(metrics_port, lambda: one.metrics)
+    _leave(one.serve())
+
+
+def _leave(code: int) -> None:
+    """Without the interpreter's farewell, which would wait for threads that wait for others."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,69 @@
+"""What the engine reported and Postgres has not confirmed yet. Two of them merge, so nothing is lost by waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ponder.jobs.tick import Settlement, Work
+
+
+@dataclass(slots=True)
+class Unsaved:
+    """`elapsed_s` is the time that the reports cover and `idle_s` the part of it in which nothing was runnable."""
+
+    progressed: bool = False
+    elapsed_s: float = 0.0
+    idle_s: float = 0.0
+    work: dict[tuple[int, str], float] = field(default_factory=dict)
+    deltas: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    settled: dict[int, Settlement] = field(default_factory=dict)
+
+    def add_report(self, report: Mapping[str, Any], elapsed_s: float) -> None:
+        """One report of the engine process, see `engine_process`; what it finished is settled separately."""
+        self.progressed = self.progressed or report["steps"] > 0 or report["num_jobs"] == 0
+        self.elapsed_s += elapsed_s
+        self.idle_s += elapsed_s * report["idle_fraction"]
+        for entry in report["work"]:
+            self._add_work(int(entry["job_id"]), entry["kind"], entry["weight"])
+        for job_id, deltas in report["deltas"].items():
+            self.deltas.setdefault(int(job_id), []).extend(deltas)
+
+    def settle(self, settlement: Settlement) -> None:
+        self.settled[settlement.job_id] = settlement
+
+    def followed_by(self, later: Self) -> Self:
+        """Both as one, in this order."""
+        merged = type(self)(self.progressed or later.progressed, self.elapsed_s, self.idle_s)
+        for part in (self, later):
+            for (job_id, kind), weight in part.work.items():
+                merged._add_work(job_id, kind, weight)
+            for job_id, deltas in part.deltas.items():
+                merged.deltas.setdefault(job_id, []).extend(deltas)
+            merged.settled.update(part.settled)
+        merged.elapsed_s += later.elapsed_s
+        merged.idle_s += later.idle_s
+        return merged
+
+    def forget(self, job_ids: Iterable[int]) -> None:
+        """Jobs that are not ours any more keep their work, which is paid for, and lose everything else."""
+        for job_id in job_ids:
+            self.deltas.pop(job_id, None)
+            self.settled.pop(job_id, None)
+
+    @property
+    def idle_fraction(self) -> float:
+        return min(1.0, self.idle_s / self.elapsed_s) if self.elapsed_s > 0 else 0.0
+
+    @property
+    def works(self) -> list[Work]:
+        return [Work(job_id=job_id, weight=weight, kind=kind) for (job_id, kind), weight in self.work.items()]
+
+    @property
+    def unsettled_deltas(self) -> dict[int, list[dict[str, Any]]]:
+        """Without those of jobs that settle now: their whole tree is in the settlement."""
+        return {job_id: deltas for job_id, deltas in self.deltas.items() if deltas and job_id not in self.settled}
+
+    def _add_work(self, job_id: int, kind: str, weight: float) -> None:
+        self.work[job_id, kind] = self.work.get((job_id, kind), 0.0) + weight

@@ -1,0 +1,17 @@
+"""Giving up a lease before its time."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+
+def abandon(connection: Connection, incarnation_id: str) -> None:
+    """The worker has lost its engine and can hand nothing back: its lease ends now, and the sweep does the rest."""
+    connection.execute(
+        text(
+            "UPDATE incarnations SET lease_until = LEAST(lease_until, clock_timestamp())"
+            " WHERE id = :id AND state <> 'ended'"
+        ),
+        {"id": incarnation_id},
+    )
+    connection.execute(text("SELECT pg_notify('ponder', 'abandoned')"))

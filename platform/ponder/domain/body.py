@@ -1,0 +1,137 @@
+"""The body of one OpenAI chat completion request, as far as ponder honours it; the rest is refused by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from ponder.domain.budget import ReasoningEffort
+from ponder.domain.options import LineOptions, check_schema
+
+KEPT = ("user", "store", "metadata", "service_tier")
+"""Accepted and kept with the job; they change nothing."""
+
+UNSUPPORTED = frozenset({
+    "audio", "function_call", "functions", "logit_bias", "modalities", "moderation", "parallel_tool_calls",
+    "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "stream",
+    "stream_options", "tool_choice", "tools", "top_logprobs", "verbosity", "web_search_options",
+})  # fmt: skip
+"""Fields of OpenAI's that ponder cannot honour."""
+
+_ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True,),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+}
+_CONTENT_TYPES = ("image_url", "input_audio", "file", "refusal")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _text(content: Any) -> Any:
+    """Text as it is, or text parts put together."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            named = kind if kind in _CONTENT_TYPES else "this type"
+            raise PydanticCustomError(
+                "unsupported_content",
+                "part {index} is no text part, and {named} is not supported",
+                {"index": index, "named": named},
+            )
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+class Message(_Part):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_text)]
+    # Written out as null by some clients; anything else cannot be honoured.
+    name: None = None
+    refusal: None = None
+    audio: None = None
+    tool_calls: None = None
+    function_call: None = None
+    annotations: None = None
+
+
+def _stop(value: Any) -> Any:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+def _scalar(value: Any) -> Any:
+    """OpenAI's metadata is text; numbers are common in data sets and harmless."""
+    if isinstance(value, (dict, list)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise PydanticCustomError("metadata", "metadata values are text or numbers")
+    return value
+
+
+class SchemaFormat(_Part):
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+    json_schema: dict[str, Any] = Field(default={}, alias="schema")
+
+    @field_validator("json_schema")
+    @classmethod
+    def _is_a_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_schema(value)
+        return value
+
+
+class ResponseFormat(_Part):
+    """`json_schema` and `json_object` are verified; `text` asks nothing."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+
+    @property
+    def wanted_schema(self) -> dict[str, Any] | None:
+        if self.type == "json_object":
+            return {"type": "object"}
+        return self.json_schema.json_schema if self.type == "json_schema" and self.json_schema else None
+
+
+class Body(_Part):
+    """Every field may be null, which means the default."""
+
+    model: str | None = Field(default=None, min_length=1, max_length=256)
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    n: int | None = Field(default=None, ge=1, le=128)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=1_000)]], BeforeValidator(_stop), Field(max_length=4)
+    ] = []
+    logprobs: bool | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    user: str | None = None
+    store: bool | None = None
+    metadata: dict[str, Annotated[Any, BeforeValidator(_scalar)]] | None = Field(default=None, max_length=16)
+    service_tier: str | None = None
+    ponder: LineOptions | None = None
+
+
+FIELDS = frozenset(Body.model_fields)
+
+
+def asks_nothing(field: str, value: Any) -> bool:
+    """Whether an unsupported field has a value that leaves it at what ponder does anyway."""
+    return value is None or value is False or value in ([], {}) or value in _ASKS_NOTHING.get(field, ())

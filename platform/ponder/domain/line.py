@@ -1,0 +1,93 @@
+"""From the bytes of a batch file to its lines, and from a line to a JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ponder.domain.storable import clean, fault, is_suspicious
+from ponder.errors import InvalidLine
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+def split(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines (from 1) without their ends, blank ones left out; None stands for one that is too long.
+
+    A line ends at `\\n` alone (U+2028 and its like are text); a `\\r` before it, a BOM at the very start and a missing
+    last newline do no harm. Holds one chunk and at most one line in memory.
+    """
+    number = 1
+    rest = b""
+    is_overlong = False
+    for chunk in chunks:
+        pieces = chunk.split(b"\n")
+        for piece in pieces[:-1]:
+            line = None if is_overlong else rest + piece
+            yield from _numbered(number, line, max_bytes)
+            number, rest, is_overlong = number + 1, b"", False
+        rest = b"" if is_overlong else rest + pieces[-1]
+        if len(rest) > max_bytes + len(_BOM) + 1:
+            rest, is_overlong = b"", True
+    if rest or is_overlong:
+        yield from _numbered(number, None if is_overlong else rest, max_bytes)
+
+
+def _numbered(number: int, line: bytes | None, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    if line is not None:
+        line = line.removesuffix(b"\r")
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        if not line or line.isspace():
+            return
+        if len(line) > max_bytes:
+            line = None
+    yield number, line
+
+
+def decode(line: bytes | None, number: int) -> dict[str, Any]:
+    """The line's JSON object, storable throughout; raises InvalidLine that never quotes the line."""
+    if line is None:
+        raise InvalidLine(
+            f"the line is longer than {MAX_LINE_BYTES // 1024 // 1024} MB", line=number, code="line_too_long"
+        )
+    try:
+        text = line.decode()
+        value = _DECODER.decode(text)
+    except UnicodeDecodeError as error:
+        raise _not_json(number, f"byte {error.start + 1} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _not_json(number, f"{error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise _not_json(number, str(error) if isinstance(error, _NotANumber) else "too large or too deep") from None
+    if not isinstance(value, dict):
+        raise _not_json(number, "a line must be an object {custom_id, method, url, body}")
+    if is_suspicious(text):
+        found = fault(value)
+        if found:
+            custom_id = value.get("custom_id")
+            raise InvalidLine(
+                f"{found.path} {found.reason}",
+                line=number,
+                code=found.code,
+                param=found.path,
+                custom_id=clean(custom_id) if isinstance(custom_id, str) else None,
+            )
+    return value
+
+
+class _NotANumber(ValueError):
+    """NaN and the infinities, which JSON does not have."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise _NotANumber(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _not_json(number: int, reason: str) -> InvalidLine:
+    return InvalidLine(f"the line is not JSON: {reason}", line=number, code="invalid_json_line")

@@ -1,0 +1,78 @@
+"""What is ponder's own in a batch and in a line: the `ponder` object beside OpenAI's fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from ponder.domain.budget import Budget
+from ponder.domain.state import Lane
+from ponder.domain.storable import StorableText
+from ponder.domain.strategy import Strategy
+from ponder.domain.verifier import Verifier
+
+
+def _budget(value: Any) -> Any:
+    """A bare number is a budget of tokens."""
+    return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _reference(value: Any) -> Any:
+    """Data sets hold expected answers as numbers too."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
+        raise PydanticCustomError("reference", "the reference is text or a number")
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _lane(value: Any) -> Any:
+    names = [lane.value for lane in Lane]
+    if value is not None and value not in names:
+        raise PydanticCustomError("priority", "the priority is one of {names}", {"names": ", ".join(names)})
+    return value if value is None else Lane(value)
+
+
+def _named(value: Any) -> Any:
+    """`"best_of_n"` is short for `{"name": "best_of_n"}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class LineOptions(BaseModel):
+    """`body.ponder` of a line; what it leaves out, the batch says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    strategy: Annotated[Strategy | None, BeforeValidator(_named)] = None
+    budget: Annotated[Budget | None, BeforeValidator(_budget)] = None
+    verifier: Annotated[Verifier | None, BeforeValidator(_named)] = None
+    reference: Annotated[StorableText | None, BeforeValidator(_reference)] = Field(default=None, max_length=1_000_000)
+    priority: Annotated[Lane | None, BeforeValidator(_lane)] = None
+
+    @field_validator("verifier")
+    @classmethod
+    def _schema_is_a_schema(cls, verifier: Verifier | None) -> Verifier | None:
+        if verifier is not None and verifier.name == "json_schema":
+            check_schema(verifier.json_schema)
+        return verifier
+
+
+class BatchOptions(LineOptions):
+    """`ponder` of a batch."""
+
+    strict: bool = False
+    """One bad line fails the whole batch."""
+
+    model: StorableText | None = Field(default=None, min_length=1, max_length=256)
+    """Runs every line with this model, whatever the line names."""
+
+
+def check_schema(schema: Any) -> None:
+    """Raises PydanticCustomError unless it is a JSON schema (draft 2020-12)."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except (SchemaError, RecursionError) as error:
+        reason = getattr(error, "message", "nested too deeply")
+        raise PydanticCustomError("json_schema", "not a JSON schema: {reason}", {"reason": reason[:200]}) from None

@@ -1,0 +1,215 @@
+"""One line of a batch file, checked against the models that are served, as the request of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from ponder.domain.body import FIELDS, KEPT, UNSUPPORTED, Body, Message, asks_nothing
+from ponder.domain.budget import TOKENS_BY_EFFORT, Budget
+from ponder.domain.options import BatchOptions, LineOptions
+from ponder.domain.refusal import explain
+from ponder.domain.state import Lane
+from ponder.domain.strategy import BestOfN, Direct, Strategy
+from ponder.domain.verifier import JsonSchema, Math, Verifier
+from ponder.errors import InvalidInput, InvalidLine
+
+ENDPOINT: Final = "/v1/chat/completions"
+MAX_CUSTOM_ID = 512
+_LINE_FIELDS = {"custom_id", "method", "url", "body"}
+_CHARACTERS_A_TOKEN = 16
+"""No tokenizer gets more text than this into a token on average: beyond it a prompt is too long for certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that a worker registered; jobs are pinned to its fingerprint."""
+
+    name: str
+    fingerprint: str
+    context_length: int
+    has_reward_model: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for all lines of a batch."""
+
+    options: BatchOptions
+    models: Mapping[str, ServedModel]
+    endpoint: str = ENDPOINT
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A line that was accepted; `document` is what the worker reads."""
+
+    custom_id: str
+    model: ServedModel
+    document: dict[str, Any]
+    strategy: str
+    level: str | None
+    priority: Lane | None
+
+
+def parse(value: Mapping[str, Any], number: int, terms: Terms) -> JobRequest:
+    """Raises InvalidLine with the code, the path of the field and the remedy; never quotes a prompt."""
+    custom_id = value.get("custom_id")
+    try:
+        _check_line(value, terms)
+        assert isinstance(custom_id, str)
+        return _request(custom_id, _body(value["body"]), terms)
+    except InvalidInput as error:
+        raise InvalidLine(
+            error.message,
+            line=number,
+            code=error.code,
+            param=error.param,
+            custom_id=custom_id[:MAX_CUSTOM_ID] if isinstance(custom_id, str) else None,
+        ) from None
+
+
+def _check_line(value: Mapping[str, Any], terms: Terms) -> None:
+    for name in ("custom_id", "method", "url", "body"):
+        if name not in value:
+            raise InvalidInput(f"{name} is missing", param=name, code="missing_required_parameter")
+    unknown = sorted(value.keys() - _LINE_FIELDS)
+    if unknown:
+        raise InvalidInput(f"{unknown[0]} is no field of a batch line", param=unknown[0], code="unknown_field")
+    custom_id = value["custom_id"]
+    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= MAX_CUSTOM_ID:
+        raise InvalidInput(
+            f"custom_id is a text of 1 to {MAX_CUSTOM_ID} characters", param="custom_id", code="invalid_custom_id"
+        )
+    if value["method"] != "POST":
+        raise InvalidInput("method must be POST", param="method", code="invalid_method")
+    if value["url"] != terms.endpoint:
+        raise InvalidInput(f"url must be the batch's endpoint, {terms.endpoint}", param="url", code="invalid_url")
+    if not isinstance(value["body"], dict):
+        raise InvalidInput("body must be an object", param="body", code="invalid_type")
+
+
+def _body(body: dict[str, Any]) -> Body:
+    others = sorted(body.keys() - FIELDS)
+    for name in others:
+        if name not in UNSUPPORTED:
+            raise InvalidInput(f"body.{name} is not a field ponder knows", param=f"body.{name}", code="unknown_field")
+        if not asks_nothing(name, body[name]):
+            raise InvalidInput(f"{name} is not supported", param=f"body.{name}", code="unsupported_field")
+    try:
+        return Body.model_validate({name: item for name, item in body.items() if name in FIELDS} if others else body)
+    except ValidationError as error:
+        raise explain(error, "body") from None
+
+
+def _request(custom_id: str, body: Body, terms: Terms) -> JobRequest:
+    model = _model(body, terms)
+    own = body.ponder or LineOptions()
+    strategy = own.strategy or terms.options.strategy or Direct()
+    _check_strategy(strategy, body.n or 1, model)
+    characters = sum(len(message.content) for message in body.messages)
+    if characters > model.context_length * _CHARACTERS_A_TOKEN:
+        raise InvalidInput(
+            f"the messages cannot fit into the {model.context_length} tokens of {model.name}'s context",
+            param="body.messages",
+            code="context_length_exceeded",
+        )
+    if own.priority and terms.options.priority and own.priority != terms.options.priority:
+        raise InvalidInput(
+            f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
+        )
+    reference = own.reference if own.reference is not None else terms.options.reference
+    verifier = _verifier(body, own, terms.options, reference)
+    document = {
+        "messages": [_message(message) for message in body.messages],
+        "sampling": _sampling(body),
+        "n": body.n or 1,
+        "strategy": strategy.model_dump(),
+        "budget": _budget(body, own, terms.options),
+        "verifier": verifier.model_dump(by_alias=True) if verifier else None,
+        "reference": reference,
+        "oracle": False,
+        "kept": {name: kept for name in KEPT if (kept := getattr(body, name)) is not None},
+    }
+    level = (body.metadata or {}).get("level")
+    return JobRequest(
+        custom_id, model, document, strategy.name, None if level is None else str(level)[:256], own.priority
+    )
+
+
+def _model(body: Body, terms: Terms) -> ServedModel:
+    name = terms.options.model or body.model
+    if name is None:
+        raise InvalidInput("body.model is missing", param="body.model", code="missing_required_parameter")
+    model = terms.models.get(name)
+    if model is None:
+        known = ", ".join(sorted(terms.models)[:5]) or "none: start a worker"
+        raise InvalidInput(
+            f"no worker has served the model {name} yet (known: {known})", param="body.model", code="model_not_found"
+        )
+    return model
+
+
+def _check_strategy(strategy: Strategy, n: int, model: ServedModel) -> None:
+    if not isinstance(strategy, Direct) and n > strategy.n:
+        raise InvalidInput(
+            f"n is {n}, but {strategy.name} has {strategy.n} candidates", param="body.n", code="invalid_value"
+        )
+    needs_scores = strategy.name == "beam_search" or (isinstance(strategy, BestOfN) and strategy.select != "majority")
+    if needs_scores and not model.has_reward_model:
+        raise InvalidInput(
+            f"{strategy.name} needs a reward model, and the workers of {model.name} have none",
+            param="body.ponder.strategy",
+            code="no_reward_model",
+        )
+
+
+def _message(message: Message) -> dict[str, str]:
+    """`developer` is OpenAI's newer word for `system`, which chat templates know."""
+    return {"role": "system" if message.role == "developer" else message.role, "content": message.content}
+
+
+def _sampling(body: Body) -> dict[str, Any]:
+    limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
+    if len(limits) > 1:
+        raise InvalidInput(
+            "max_tokens and max_completion_tokens differ: give one", param="body.max_tokens", code="invalid_value"
+        )
+    return {
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "max_tokens": limits.pop() if limits else None,
+        "stop": body.stop,
+        "seed": body.seed,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "logprobs": bool(body.logprobs),
+    }
+
+
+def _budget(body: Body, own: LineOptions, batch: BatchOptions) -> dict[str, Any]:
+    """Field by field: the line's budget before its reasoning effort before the batch's budget."""
+    merged = batch.budget.model_dump(exclude_none=True) if batch.budget else {}
+    if body.reasoning_effort:
+        merged["tokens"] = TOKENS_BY_EFFORT[body.reasoning_effort]
+    merged |= own.budget.model_dump(exclude_none=True) if own.budget else {}
+    return Budget(**merged).model_dump()
+
+
+def _verifier(body: Body, own: LineOptions, batch: BatchOptions, reference: str | None) -> Verifier | None:
+    """The line's own, else what its response format asks for, else the batch's, else `math` if there is a reference."""
+    schema = body.response_format.wanted_schema if body.response_format else None
+    if own.verifier and schema is not None and own.verifier.name != "json_schema":
+        raise InvalidInput(
+            "response_format is verified against its schema; it cannot go with another verifier",
+            param="body.ponder.verifier",
+            code="conflicting_verifier",
+        )
+    if own.verifier:
+        return own.verifier
+    if schema is not None:
+        return JsonSchema.model_validate({"schema": schema})
+    return batch.verifier or (Math() if reference is not None else None)

@@ -1,0 +1,99 @@
+"""Another try for what failed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from sqlalchemy import Connection, text
+
+from ponder.domain.window import window_s
+from ponder.errors import Conflict, NotFound
+from ponder.jobs.served import served_models
+from ponder.jobs.submit import Idempotency, repeated, wake
+
+_ENDED = ("completed", "expired", "cancelled")
+_INSERT = text(
+    """
+    INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, state,
+                         idempotency_key, request_sha256, retry_of, expires_at, in_progress_at)
+    SELECT :id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, 'in_progress',
+           CAST(:idempotency_key AS text), CAST(:sha256 AS bytea), id,
+           clock_timestamp() + make_interval(secs => :window_s), clock_timestamp()
+    FROM batches WHERE id = :batch_id AND tenant_id = :tenant_id
+    ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
+    RETURNING id
+    """
+)
+_JOBS = text(
+    """
+    INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
+                      estimated_tokens)
+    SELECT tenant_id, :id, line, custom_id, model, coalesce(served.value, fingerprint), request, strategy, level,
+           estimated_tokens
+    FROM jobs LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
+    WHERE batch_id = :batch_id AND tenant_id = :tenant_id AND state IN ('failed', 'expired')
+    ORDER BY line
+    """
+)
+_PORTIONS = text(
+    """
+    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
+    SELECT batch_id, model, fingerprint, tenant_id, max(line) FROM jobs WHERE batch_id = :id
+    GROUP BY batch_id, model, fingerprint, tenant_id
+    """
+)
+
+
+def retry(
+    connection: Connection, tenant_id: str, batch_id: str, *, new_batch_id: str, idempotency_key: str | None = None
+) -> str:
+    """A new batch, in progress at once, of the failed and expired jobs of an ended one; returns its id.
+
+    Custom ids and line numbers stay; the jobs are pinned to the weights that are served now. Raises NotFound, and
+    Conflict when the batch goes on or nothing of it failed.
+    """
+    sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
+    earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
+    if earlier is not None:
+        return earlier
+    window = _window_of_ended(connection, tenant_id, batch_id)
+    values = {"id": new_batch_id, "batch_id": batch_id, "tenant_id": tenant_id, "window_s": window}
+    values |= {"idempotency_key": idempotency_key, "sha256": sha256}
+    if connection.execute(_INSERT, values).scalar() is None:
+        earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
+        assert earlier is not None, "only a used Idempotency-Key keeps the batch from being made"
+        return earlier
+    num_jobs = _copy_jobs(connection, tenant_id, batch_id, new_batch_id)
+    if num_jobs == 0:
+        raise Conflict(f"no job of {batch_id} failed or expired: there is nothing to retry")
+    connection.execute(text("UPDATE batches SET num_lines = :n WHERE id = :id"), {"n": num_jobs, "id": new_batch_id})
+    connection.execute(_PORTIONS, {"id": new_batch_id})
+    wake(connection)
+    return new_batch_id
+
+
+def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> int:
+    batch = connection.execute(
+        text("SELECT state, completion_window FROM batches WHERE id = :id AND tenant_id = :tenant_id"),
+        {"id": batch_id, "tenant_id": tenant_id},
+    ).first()
+    if batch is None:
+        raise NotFound(f"there is no batch {batch_id}")
+    if batch.state not in _ENDED:
+        raise Conflict(f"the batch is {batch.state}; its jobs can be retried when it is one of {', '.join(_ENDED)}")
+    return window_s(batch.completion_window)
+
+
+def _copy_jobs(connection: Connection, tenant_id: str, batch_id: str, new_batch_id: str) -> int:
+    fingerprints = {name: model.fingerprint for name, model in served_models(connection).items()}
+    copied = connection.execute(
+        _JOBS,
+        {
+            "id": new_batch_id,
+            "batch_id": batch_id,
+            "tenant_id": tenant_id,
+            "fingerprints": json.dumps(fingerprints),
+        },
+    )
+    return copied.rowcount

@@ -1,0 +1,94 @@
+"""From a request to a batch that waits for its validation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from ponder.domain.state import Lane
+from ponder.domain.submission import Submission
+from ponder.domain.window import window_s
+from ponder.errors import Conflict, NotFound
+
+CHANNEL = "ponder"
+"""Wakes the dispatcher."""
+
+_INSERT = text(
+    """
+    INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane,
+                         idempotency_key, request_sha256, expires_at)
+    SELECT :id, tenant_id, id, :endpoint, :completion_window, CAST(:metadata AS jsonb), CAST(:options AS jsonb), :lane,
+           CAST(:idempotency_key AS text), CAST(:sha256 AS bytea), clock_timestamp() + make_interval(secs => :window_s)
+    FROM files
+    WHERE id = :file_id AND tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL
+    FOR SHARE
+    ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
+    RETURNING id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The caller's key, and what it was used for."""
+
+    key: str | None
+    sha256: bytes
+
+
+def submit(
+    connection: Connection, tenant_id: str, submission: Submission, *, batch_id: str, idempotency_key: str | None = None
+) -> str:
+    """Returns the id of the new batch, or of the one that the same request with the same key made before.
+
+    Raises NotFound for a file that is not there, Conflict for a key that was used for another request.
+    """
+    idempotency = Idempotency(idempotency_key, submission.sha256())
+    earlier = repeated(connection, tenant_id, idempotency)
+    if earlier is not None:
+        return earlier
+    inserted = connection.execute(
+        _INSERT,
+        {
+            "id": batch_id,
+            "tenant_id": tenant_id,
+            "file_id": submission.input_file_id,
+            "endpoint": submission.endpoint,
+            "completion_window": submission.completion_window,
+            "metadata": json.dumps(submission.metadata or {}),
+            "options": submission.ponder.model_dump_json(by_alias=True, exclude_unset=True),
+            "lane": submission.ponder.priority or Lane.BATCH,
+            "idempotency_key": idempotency.key,
+            "sha256": idempotency.sha256,
+            "window_s": window_s(submission.completion_window),
+        },
+    ).scalar()
+    if inserted is None:  # either no such file, or the same key came in by another connection just now
+        earlier = repeated(connection, tenant_id, idempotency)
+        if earlier is None:
+            raise NotFound(f"there is no input file {submission.input_file_id}")
+        return earlier
+    wake(connection)
+    return batch_id
+
+
+def repeated(connection: Connection, tenant_id: str, idempotency: Idempotency) -> str | None:
+    """The batch that this very request made before; raises Conflict if the key made another one."""
+    if idempotency.key is None:
+        return None
+    earlier = connection.execute(
+        text("SELECT id, request_sha256 FROM batches WHERE tenant_id = :tenant_id AND idempotency_key = :key"),
+        {"tenant_id": tenant_id, "key": idempotency.key},
+    ).first()
+    if earlier is None:
+        return None
+    if bytes(earlier.request_sha256) != idempotency.sha256:
+        raise Conflict("this Idempotency-Key was used for a different request")
+    return str(earlier.id)
+
+
+def wake(connection: Connection) -> None:
+    """When this transaction commits, the dispatcher looks for work at once."""
+    connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})

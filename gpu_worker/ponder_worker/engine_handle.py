@@ -86,7 +86,7 @@ class EngineHandle:
 def parse(data: bytes) -> Message:
     """JSON of the engine as Postgres can store it: NUL becomes U+FFFD, and a number that is none becomes null."""
     message: Message = json.loads(data, parse_constant=lambda _: None)
-    return _without_nul(message) if b"\\u0000" in data or b"\0" in data else message  # type: ignore[no-any-return]
+    return _without_nul(message) if b"\\u0000" in data or b"\0" in data else message
 
 
 def _without_nul(value: Any) -> Any:

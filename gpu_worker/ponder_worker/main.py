@@ -16,24 +16,21 @@ from ponder.settings import Settings
 from ponder.store.engine import connect
 from ponder_worker import log
 
+_DTYPES = ["auto", "float32", "bfloat16", "float16"]
+
 
 @click.command()
 @click.option("--model", required=True, help="Folder of the generator, in Hugging Face's format.")
-@click.option(
-    "--reward-model", help="Folder of the reward model; without one, no strategy that needs scores is served."
-)
+@click.option("--reward-model", help="Folder of the reward model; strategies that need scores need it.")
 @click.option("--name", help="What jobs call the model.  [default: the folder's name]")
 @click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
 @click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
-@click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU where there is one."
-)
-@click.option(
-    "--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16", "float16"])
-)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one.")
+@click.option("--dtype", default="auto", show_default=True, type=click.Choice(_DTYPES))
 @click.option("--worker-name", help="A name for people that outlives the process.  [default: the host's name]")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics here.")
 def worker(
+    *,
     model: str,
     reward_model: str | None,
     name: str | None,
@@ -66,13 +63,13 @@ def worker(
         market=market,
     )
     one = Worker(
-        identity,
-        Rhythm(tick_s=settings.tick_s, lease_s=settings.lease_s, shard_tokens=settings.shard_tokens),
-        connect(database_url(settings), timeout_s=max(1.0, settings.lease_s / 3)),
-        redis_url(settings),
-        {"model": model, "reward_model": reward_model, "device": device, "dtype": dtype},
-        Judge(),
-        notices,
+        identity=identity,
+        rhythm=Rhythm(tick_s=settings.tick_s, lease_s=settings.lease_s, shard_tokens=settings.shard_tokens),
+        database=connect(database_url(settings), timeout_s=max(1.0, settings.lease_s / 3)),
+        redis_url=redis_url(settings),
+        engine_options={"model": model, "reward_model": reward_model, "device": device, "dtype": dtype},
+        judge=Judge(),
+        notices=notices,
     )
     if metrics_port is not None:
         serve_metrics(metrics_port, lambda: one.metrics)

@@ -48,7 +48,7 @@ class Notice:
 class Notices:
     """The first notice decides. `give` may be called from any thread and from a signal handler.
 
-    A source of notices is whatever calls `give`: signals here; a thread that asks a cloud's metadata service is another.
+    A source of notices is whatever calls `give`: signals here, a thread that asks a cloud's metadata service elsewhere.
     """
 
     def __init__(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ponder.jobs.tick import Settlement, Work
+
+Kind = Literal["work", "recomputed"]
 
 
 @dataclass(slots=True)
@@ -16,7 +18,7 @@ class Unsaved:
     progressed: bool = False
     elapsed_s: float = 0.0
     idle_s: float = 0.0
-    work: dict[tuple[int, str], float] = field(default_factory=dict)
+    work: dict[tuple[int, Kind], float] = field(default_factory=dict)
     deltas: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     settled: dict[int, Settlement] = field(default_factory=dict)
 
@@ -65,5 +67,5 @@ class Unsaved:
         """Without those of jobs that settle now: their whole tree is in the settlement."""
         return {job_id: deltas for job_id, deltas in self.deltas.items() if deltas and job_id not in self.settled}
 
-    def _add_work(self, job_id: int, kind: str, weight: float) -> None:
+    def _add_work(self, job_id: int, kind: Kind, weight: float) -> None:
         self.work[job_id, kind] = self.work.get((job_id, kind), 0.0) + weight

@@ -56,6 +56,7 @@ class Worker:
 
     def __init__(
         self,
+        *,
         identity: Identity,
         rhythm: Rhythm,
         database: Engine,
@@ -154,12 +155,12 @@ class Worker:
         self._holding.report(ready["room_tokens"], 0)
         heartbeat.become(IncarnationState.READY)
         intake = Intake(
-            self._database,
-            self._identity.id,
-            ready["fingerprint"],
-            self._holding,
-            engine,
-            lambda: self._notices.give(Reason.LEASE_LOST, "refused while claiming"),
+            database=self._database,
+            incarnation_id=self._identity.id,
+            fingerprint=ready["fingerprint"],
+            holding=self._holding,
+            engine=engine,
+            on_lease_lost=lambda: self._notices.give(Reason.LEASE_LOST, "refused while claiming"),
         )
         # Interactive first: the order of the queues is the order in which they are asked.
         queues = [

@@ -32,6 +32,13 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), server_default="loading", nullable=False),
         sa.Column("room_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column(
+            "num_ticks",
+            sa.BigInteger(),
+            server_default="0",
+            nullable=False,
+            comment="tells a repeated tick from a new one",
+        ),
+        sa.Column(
             "started_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=False),
@@ -142,13 +149,6 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), server_default="validating", nullable=False),
         sa.Column("num_lines", sa.Integer(), server_default="0", nullable=False, comment="jobs and rejected lines"),
         sa.Column(
-            "cut_until",
-            sa.Integer(),
-            server_default="0",
-            nullable=False,
-            comment="lines up to here are cut into shards",
-        ),
-        sa.Column(
             "errors",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=True,
@@ -242,6 +242,36 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("batch_id", "line", name=op.f("pk_rejected_lines")),
     )
     op.create_table(
+        "portions",
+        sa.Column("batch_id", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column(
+            "fingerprint",
+            sa.Text(),
+            nullable=False,
+            comment="a portion: the jobs of a batch that need the same weights",
+        ),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column(
+            "cut_until",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="its lines up to here are cut into shards",
+        ),
+        sa.Column("last_line", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_portions_batch_id")),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_portions_tenant_id")),
+        sa.PrimaryKeyConstraint("batch_id", "model", "fingerprint", name=op.f("pk_portions")),
+    )
+    op.create_index(
+        "ix_portions_uncut",
+        "portions",
+        ["batch_id"],
+        unique=False,
+        postgresql_where=sa.text("cut_until < last_line"),
+    )
+    op.create_table(
         "shards",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("tenant_id", sa.Text(), nullable=False),
@@ -290,6 +320,10 @@ def upgrade() -> None:
         ),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=True, comment="settled | preempted | lost | cancelled"),
+        sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=True, comment="of the job's budget"),
+        sa.Column(
+            "limit_nanodollars", sa.BigInteger(), nullable=True, comment="of the job's budget, over all its attempts"
+        ),
         sa.ForeignKeyConstraint(["incarnation_id"], ["incarnations.id"], name=op.f("fk_attempts_incarnation_id")),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_attempts_job_id")),
         sa.ForeignKeyConstraint(["shard_id"], ["shards.id"], name=op.f("fk_attempts_shard_id")),
@@ -425,6 +459,8 @@ def downgrade() -> None:
     op.drop_index("ix_shards_open", table_name="shards", postgresql_where=sa.text("state <> 'finished'"))
     op.drop_index("ix_shards_holder", table_name="shards", postgresql_where=sa.text("state = 'held'"))
     op.drop_table("shards")
+    op.drop_index("ix_portions_uncut", table_name="portions", postgresql_where=sa.text("cut_until < last_line"))
+    op.drop_table("portions")
     op.drop_table("rejected_lines")
     op.drop_index("ix_jobs_batch_state", table_name="jobs")
     op.drop_table("jobs")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from typing import TypeVar
 
 NANODOLLARS = 1_000_000_000
@@ -39,17 +38,24 @@ def share(amount: int, weights: Mapping[_Key, float]) -> dict[_Key, int]:
     if not weights:
         assert amount == 0, "an amount with nobody to bear it"
         return {}
-    exact = {key: Fraction(weight) for key, weight in weights.items()}
-    total = sum(exact.values())
+    parts = _proportions(weights)
+    total = sum(parts.values())
     if total == 0:
-        exact = dict.fromkeys(weights, Fraction(1))
-        total = Fraction(len(exact))
-    quotas = {key: amount * weight / total for key, weight in exact.items()}
-    shares = {key: quota.numerator // quota.denominator for key, quota in quotas.items()}
-    by_remainder: Sequence[_Key] = sorted(quotas, key=lambda key: shares[key] - quotas[key])
+        parts = dict.fromkeys(weights, 1)
+        total = len(parts)
+    quotas = {key: divmod(amount * part, total) for key, part in parts.items()}
+    shares = {key: whole for key, (whole, _) in quotas.items()}
+    by_remainder = sorted(quotas, key=lambda key: -quotas[key][1])
     for key in by_remainder[: amount - sum(shares.values())]:
         shares[key] += 1
     return shares
+
+
+def _proportions(weights: Mapping[_Key, float]) -> dict[_Key, int]:
+    """The same proportions in integers, exactly: a float is an integer over a power of two."""
+    ratios = {key: float(weight).as_integer_ratio() for key, weight in weights.items()}
+    common = max(denominator for _, denominator in ratios.values())
+    return {key: numerator * (common // denominator) for key, (numerator, denominator) in ratios.items()}
 
 
 def dollars(amount_nanodollars: int | float) -> str:

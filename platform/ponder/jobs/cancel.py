@@ -18,13 +18,13 @@ _STATE = text("SELECT state FROM batches WHERE id = :id AND tenant_id = :tenant_
 _SHARDS = text(
     """
     UPDATE shards SET state = 'finished', finished_at = clock_timestamp()
-    WHERE id IN (SELECT id FROM shards WHERE batch_id = :id AND state = 'queued' ORDER BY id FOR UPDATE)
+    WHERE id IN (SELECT id FROM shards WHERE batch_id = :id AND state = 'queued' ORDER BY id FOR NO KEY UPDATE)
     """
 )
 _JOBS = text(
     """
     UPDATE jobs SET state = 'cancelled', settled_at = clock_timestamp()
-    WHERE id IN (SELECT id FROM jobs WHERE batch_id = :id AND state = 'pending' ORDER BY id FOR UPDATE)
+    WHERE id IN (SELECT id FROM jobs WHERE batch_id = :id AND state = 'pending' ORDER BY id FOR NO KEY UPDATE)
     """
 )
 

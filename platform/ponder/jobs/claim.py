@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+
+from ponder.domain.state import IncarnationState, ShardState
+from ponder.jobs.incarnation import hold
+from ponder.jobs.wake import wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,69 @@ class Claim:
     jobs: tuple[ClaimedJob, ...]
 
 
+_SHARD = text("SELECT state, model, fingerprint, job_ids FROM shards WHERE id = :id FOR NO KEY UPDATE")
+
+_HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
+
+_HELD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = clock_timestamp() WHERE id = :id")
+
+_FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_timestamp() WHERE id = :id")
+
+# Limits beyond what the types hold are as good as none.
+_ATTEMPT = text("""
+    WITH pending AS MATERIALIZED (
+        SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.request, batches.expires_at,
+               jobs.created_at + least(CAST(request -> 'budget' ->> 'deadline_s' AS float8), 1e9) * interval '1 second'
+                   AS deadline_at,
+               CAST(least(CAST(request -> 'budget' ->> 'dollars' AS float8), 9e9) * 1e9 AS bigint)
+                   AS limit_nanodollars
+        FROM jobs JOIN batches ON batches.id = jobs.batch_id
+        WHERE jobs.id = ANY(CAST(:ids AS bigint[])) AND jobs.state = 'pending'
+    ), opened AS (
+        INSERT INTO attempts (tenant_id, job_id, shard_id, incarnation_id, deadline_at, limit_nanodollars)
+        SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending ORDER BY id
+    )
+    SELECT id, tenant_id, batch_id, request, expires_at, deadline_at,
+           (SELECT count(*) FROM attempts WHERE job_id = pending.id AND outcome = 'lost') AS num_lost
+    FROM pending ORDER BY id
+""")
+
+_DELTAS = text("""
+    SELECT job_id, delta FROM tree_deltas WHERE job_id = ANY(CAST(:ids AS bigint[])) ORDER BY job_id, id
+""")
+
+
 def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim | None:
     """Makes the incarnation the holder of a queued shard and opens an attempt for each of its pending jobs.
 
     None when there is nothing to do: a duplicate message, a shard that is gone or has no pending job left, or one that
-    this incarnation may not have (other weights, or it is draining; such a shard is published again at once).
+    this incarnation may not have (other weights, or it is not ready; such a shard is published again at once).
     Raises LeaseLost.
     """
-    raise NotImplementedError
+    incarnation = hold(connection, incarnation_id)
+    shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
+    if shard is None or shard.state != ShardState.QUEUED:
+        return None
+    fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
+    if not fits or incarnation.state is not IncarnationState.READY:
+        connection.execute(_HAND_BACK, {"id": shard_id})
+        wake(connection)
+        return None
+    jobs = _open_attempts(connection, shard_id, incarnation_id, shard.job_ids)
+    if not jobs:
+        connection.execute(_FINISHED, {"id": shard_id})
+        wake(connection)
+        return None
+    connection.execute(_HELD, {"id": shard_id, "holder": incarnation_id})
+    return Claim(shard_id, jobs)
+
+
+def _open_attempts(
+    connection: Connection, shard_id: int, incarnation_id: str, job_ids: Iterable[int]
+) -> tuple[ClaimedJob, ...]:
+    values = {"ids": list(job_ids), "shard_id": shard_id, "incarnation_id": incarnation_id}
+    rows = connection.execute(_ATTEMPT, values).all()
+    deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for job_id, delta in connection.execute(_DELTAS, {"ids": [row.id for row in rows]}):
+        deltas[job_id].append(delta)
+    return tuple(ClaimedJob(*row[:4], deltas[row.id], *row[4:]) for row in rows)

@@ -1,29 +1,53 @@
-"""One life of one worker process: from its first sign to its end."""
+"""The life of one worker process: from its first sign to its end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from ponder.domain.state import IncarnationState
+from ponder.domain.incarnation import Incarnation
+from ponder.domain.state import IncarnationState, move
+from ponder.errors import LeaseLost
+from ponder.jobs.wake import wake
+from ponder.ledger.book import book
+from ponder.ledger.price_book import price_at
 
+__all__ = ["Incarnation", "drain", "end", "hold", "ready", "register"]
 
-@dataclass(frozen=True, slots=True)
-class Incarnation:
-    """The row as it is under our lock; `now` is Postgres's clock after the lock was had."""
+_REGISTER = text("""
+    INSERT INTO incarnations (id, worker, host, pid, model, machine, market, nanodollars_per_hour,
+                              started_at, lease_until, billed_until)
+    SELECT :id, :worker, :host, :pid, :model, :machine, :market, :nanodollars_per_hour,
+           now, now + :lease_s * interval '1 second', now
+    FROM clock_timestamp() AS now
+""")
 
-    id: str
-    model: str
-    fingerprint: str | None
-    state: IncarnationState
-    nanodollars_per_hour: int
-    num_ticks: int
-    started_at: datetime
-    lease_until: datetime
-    billed_until: datetime
-    now: datetime
+# The clock is read above the lock: below it, it would show the time before the wait.
+_HOLD = text("""
+    WITH held AS MATERIALIZED (SELECT * FROM incarnations WHERE id = :id FOR NO KEY UPDATE)
+    SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
+           greatest(clock_timestamp(), billed_until) AS now
+    FROM held
+""")
+
+_READY = text("""
+    UPDATE incarnations SET state = :state, fingerprint = :fingerprint, room_tokens = :room_tokens WHERE id = :id
+""")
+
+_MODEL = text("""
+    INSERT INTO models (name, fingerprint, context_length, has_reward_model)
+    VALUES (:name, :fingerprint, :context_length, :has_reward_model)
+    ON CONFLICT (name, fingerprint) DO UPDATE
+    SET context_length = excluded.context_length, has_reward_model = excluded.has_reward_model,
+        last_seen_at = clock_timestamp()
+""")
+
+_DRAIN = text("UPDATE incarnations SET state = :state WHERE id = :id")
+
+_END = text("""
+    UPDATE incarnations SET state = :state, ended_at = :at, end_reason = :reason, room_tokens = 0 WHERE id = :id
+""")
 
 
 def register(
@@ -39,7 +63,9 @@ def register(
     lease_s: float,
 ) -> None:
     """Its bill begins now, at the price in force. Raises UnknownMachine, which names the known ones."""
-    raise NotImplementedError
+    price = price_at(connection, machine, market).nanodollars_per_hour
+    values = {"id": id, "worker": worker, "host": host, "pid": pid, "model": model, "machine": machine}
+    connection.execute(_REGISTER, values | {"market": market, "nanodollars_per_hour": price, "lease_s": lease_s})
 
 
 def ready(
@@ -52,12 +78,21 @@ def ready(
     room_tokens: int,
 ) -> None:
     """The weights are loaded: jobs may come, and the model is known from now on. Raises LeaseLost."""
-    raise NotImplementedError
+    incarnation = hold(connection, id)
+    state = move(incarnation.state, IncarnationState.READY)
+    book(connection, incarnation, incarnation.now, overhead=incarnation.overhead)
+    connection.execute(_READY, {"id": id, "state": state.value, "fingerprint": fingerprint, "room_tokens": room_tokens})
+    model = {"name": incarnation.model, "fingerprint": fingerprint, "context_length": context_length}
+    connection.execute(_MODEL, model | {"has_reward_model": has_reward_model})
+    wake(connection)
 
 
 def drain(connection: Connection, id: str) -> None:
     """Nothing more is claimed by it. Raises LeaseLost."""
-    raise NotImplementedError
+    incarnation = hold(connection, id)
+    if incarnation.state is not IncarnationState.DRAINING:
+        state = move(incarnation.state, IncarnationState.DRAINING)
+        connection.execute(_DRAIN, {"id": id, "state": state.value})
 
 
 def hold(connection: Connection, id: str) -> Incarnation:
@@ -66,4 +101,18 @@ def hold(connection: Connection, id: str) -> Incarnation:
     Every write of a worker begins with it. Whoever locks more takes locks in this order: incarnation, batch,
     portion, shards by id, jobs by id.
     """
-    raise NotImplementedError
+    row = connection.execute(_HOLD, {"id": id}).one_or_none()
+    if row is None:
+        raise LeaseLost(f"no incarnation {id} was ever registered")
+    incarnation = Incarnation(*row[:3], IncarnationState(row.state), *row[4:])
+    if incarnation.state is IncarnationState.ENDED:
+        raise LeaseLost(f"{id} has ended")
+    if incarnation.lease_until <= incarnation.now:
+        raise LeaseLost(f"the lease of {id} ended at {incarnation.lease_until.isoformat()}")
+    return incarnation
+
+
+def end(connection: Connection, incarnation: Incarnation, at: datetime, reason: str) -> None:
+    """The last write of a held incarnation, after its bill was closed at `at`."""
+    state = move(incarnation.state, IncarnationState.ENDED)
+    connection.execute(_END, {"id": incarnation.id, "state": state.value, "at": at, "reason": reason})

@@ -2,11 +2,101 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from sqlalchemy import Connection, text
+
+from ponder.domain.cost import CostKind
+from ponder.domain.incarnation import Incarnation
+from ponder.domain.state import IncarnationState, JobState, move
+from ponder.jobs.incarnation import hold
 from ponder.jobs.report import EndReason, Settlement, TickReply, TickReport, Usage, Work
+from ponder.jobs.settle import settle
+from ponder.jobs.wake import wake
+from ponder.ledger.book import Bearer, Charge, book
+from ponder.store.document import dumps
 
 __all__ = ["EndReason", "Settlement", "TickReply", "TickReport", "Usage", "Work", "tick"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A job of the report, as it was when the tick began."""
+
+    id: int
+    tenant_id: str
+    batch_id: str
+    state: JobState
+    is_held: bool
+
+
+# Only what may be settled is locked; the rest is merely named in the ledger.
+_JOBS = text("""
+    WITH locked AS MATERIALIZED (
+        SELECT id, tenant_id, batch_id, state FROM jobs
+        WHERE id = ANY(CAST(:settled AS bigint[])) ORDER BY id FOR NO KEY UPDATE
+    ), reported AS (
+        SELECT * FROM locked
+        UNION ALL
+        SELECT id, tenant_id, batch_id, state FROM jobs WHERE id = ANY(CAST(:others AS bigint[]))
+    )
+    SELECT id, tenant_id, batch_id, state, id IN (
+        SELECT job_id FROM attempts WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
+    ) AS is_held
+    FROM reported
+""")
+
+_APPEND = text("""
+    INSERT INTO tree_deltas (tenant_id, job_id, incarnation_id, delta)
+    SELECT tenant_id, job_id, :incarnation_id, delta
+    FROM json_to_recordset(CAST(:deltas AS json)) AS appended(tenant_id text, job_id bigint, delta jsonb)
+""")
+
+_DROP = text("""
+    WITH dropped AS (
+        UPDATE attempts SET outcome = 'cancelled', ended_at = CAST(:now AS timestamptz)
+        FROM jobs
+        WHERE attempts.incarnation_id = :incarnation_id AND attempts.ended_at IS NULL
+          AND jobs.id = attempts.job_id AND jobs.state <> 'pending'
+        RETURNING attempts.job_id
+    ), forgotten AS (
+        DELETE FROM tree_deltas USING dropped WHERE tree_deltas.job_id = dropped.job_id
+    )
+    SELECT job_id FROM dropped ORDER BY job_id
+""")
+
+_DROPPED_BEFORE = text("""
+    SELECT job_id FROM attempts
+    WHERE incarnation_id = :incarnation_id AND outcome = 'cancelled' AND ended_at = CAST(:now AS timestamptz)
+    ORDER BY job_id
+""")
+
+_LIMITS = text("""
+    SELECT job_id, CASE WHEN deadline_at <= CAST(:now AS timestamptz) THEN 'deadline' ELSE 'dollars' END AS reason
+    FROM attempts
+    WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
+      AND CASE WHEN deadline_at <= CAST(:now AS timestamptz) THEN true
+               WHEN limit_nanodollars IS NULL THEN false
+               ELSE limit_nanodollars <= (SELECT sum(nanodollars) FROM ledger_entries
+                                          WHERE ledger_entries.job_id = attempts.job_id) END
+    ORDER BY job_id
+""")
+
+_FINISH_SHARDS = text("""
+    UPDATE shards SET state = 'finished', finished_at = CAST(:now AS timestamptz)
+    WHERE holder = :incarnation_id AND state = 'held' AND NOT EXISTS (
+        SELECT FROM attempts
+        WHERE attempts.incarnation_id = :incarnation_id AND ended_at IS NULL AND shard_id = shards.id
+    )
+""")
+
+_EXTEND = text("""
+    UPDATE incarnations
+    SET state = :state, room_tokens = :room_tokens, num_ticks = :number, lease_until = CAST(:lease_until AS timestamptz)
+    WHERE id = :incarnation_id
+""")
 
 
 def tick(connection: Connection, report: TickReport) -> TickReply:
@@ -14,4 +104,91 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
 
     Raises LeaseLost when the incarnation is not alive any more; nothing is written then.
     """
-    raise NotImplementedError
+    incarnation = hold(connection, report.incarnation_id)
+    if report.number == incarnation.num_ticks:
+        return _repeat(connection, incarnation)
+    assert report.number == incarnation.num_ticks + 1, f"tick {report.number} after {incarnation.num_ticks}"
+    now = incarnation.now
+    incarnation = replace(incarnation, state=_state(incarnation.state, report.state))
+    jobs = _reported_jobs(connection, report)
+    settled = settle(connection, _accepted(report.settled, jobs), now)
+    _append(connection, report, jobs, settled)
+    charges = [Charge(_bearer(work, jobs[work.job_id]), work.weight) for work in report.work]
+    book(
+        connection, incarnation, now, overhead=incarnation.overhead, charges=charges, idle_fraction=report.idle_fraction
+    )
+    dropped = _drop(connection, incarnation.id, now)
+    if settled or dropped:
+        connection.execute(_FINISH_SHARDS, {"incarnation_id": incarnation.id, "now": now})
+        wake(connection)
+    lease_until = _extend(connection, incarnation, report)
+    return TickReply(now, lease_until, dropped, _ended(connection, incarnation.id, now))
+
+
+def _repeat(connection: Connection, incarnation: Incarnation) -> TickReply:
+    """The reply that got lost, without any effect."""
+    values = {"incarnation_id": incarnation.id, "now": incarnation.billed_until}
+    dropped = tuple(connection.execute(_DROPPED_BEFORE, values).scalars())
+    ended = _ended(connection, incarnation.id, incarnation.now)
+    return TickReply(incarnation.now, incarnation.lease_until, dropped, ended)
+
+
+def _state(current: IncarnationState, reported: IncarnationState) -> IncarnationState:
+    """A report may be older than what `ready` or `drain` wrote meanwhile: only the way to draining is taken here."""
+    if reported is not IncarnationState.DRAINING or current is IncarnationState.DRAINING:
+        return current
+    return move(current, reported)
+
+
+def _reported_jobs(connection: Connection, report: TickReport) -> dict[int, _Job]:
+    settled = {settlement.job_id for settlement in report.settled}
+    others = {work.job_id for work in report.work} | set(report.deltas)
+    values = {"settled": sorted(settled), "others": sorted(others - settled), "incarnation_id": report.incarnation_id}
+    rows = connection.execute(_JOBS, values) if settled or others else ()
+    jobs = {row.id: _Job(row.id, row.tenant_id, row.batch_id, JobState(row.state), row.is_held) for row in rows}
+    assert jobs.keys() == settled | others, "a report about jobs that do not exist"
+    return jobs
+
+
+def _accepted(settlements: Iterable[Settlement], jobs: Mapping[int, _Job]) -> list[Settlement]:
+    """Once a job, and only for what this incarnation holds."""
+    once = {settlement.job_id: settlement for settlement in settlements}
+    return [settlement for job_id, settlement in once.items() if jobs[job_id].is_held]
+
+
+def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> None:
+    rows = [
+        {"tenant_id": jobs[job_id].tenant_id, "job_id": job_id, "delta": delta}
+        for job_id, deltas in report.deltas.items()
+        if jobs[job_id].is_held and jobs[job_id].state is JobState.PENDING and job_id not in settled
+        for delta in deltas
+    ]
+    if rows:
+        connection.execute(_APPEND, {"incarnation_id": report.incarnation_id, "deltas": dumps(rows)})
+
+
+def _bearer(work: Work, job: _Job) -> Bearer:
+    kind = CostKind(work.kind)
+    if job.state in (JobState.CANCELLED, JobState.EXPIRED):
+        kind = CostKind.CANCELLED
+    elif job.state is not JobState.PENDING:
+        kind = CostKind.DUPLICATE
+    return Bearer(job.id, job.tenant_id, job.batch_id, kind)
+
+
+def _drop(connection: Connection, incarnation_id: str, now: datetime) -> tuple[int, ...]:
+    return tuple(connection.execute(_DROP, {"incarnation_id": incarnation_id, "now": now}).scalars())
+
+
+def _extend(connection: Connection, incarnation: Incarnation, report: TickReport) -> datetime:
+    lease_until = incarnation.lease_until
+    if report.progressed:
+        lease_until = max(lease_until, incarnation.now + timedelta(seconds=report.lease_s))
+    values = {"incarnation_id": incarnation.id, "number": report.number, "room_tokens": report.room_tokens}
+    connection.execute(_EXTEND, values | {"state": incarnation.state.value, "lease_until": lease_until})
+    return lease_until
+
+
+def _ended(connection: Connection, incarnation_id: str, now: datetime) -> dict[int, EndReason]:
+    rows = connection.execute(_LIMITS, {"incarnation_id": incarnation_id, "now": now})
+    return {row.job_id: row.reason for row in rows}

@@ -2,17 +2,97 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
+from sqlalchemy import Connection, text
+
+from ponder.domain import money
 from ponder.domain.cost import CostKind
+from ponder.domain.incarnation import Incarnation
+from ponder.store.document import dumps
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """One bearer of a tick's time."""
+class Bearer:
+    """The job that an entry is for, with all that the entry names."""
 
     job_id: int
     tenant_id: str
     batch_id: str
     kind: CostKind
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one bearer made the machine do, in a unit that all charges of a booking share."""
+
+    bearer: Bearer
     weight: float
+
+
+# Entries and the moment they reach up to are written together, or not at all.
+_BOOK = text("""
+    WITH booked AS (
+        INSERT INTO ledger_entries (incarnation_id, tenant_id, batch_id, job_id, kind, nanodollars, from_at, until_at)
+        SELECT :id, entry.tenant_id, entry.batch_id, entry.job_id, entry.kind, entry.nanodollars,
+               CAST(:from_at AS timestamptz), CAST(:until_at AS timestamptz)
+        FROM json_to_recordset(CAST(:entries AS json))
+          AS entry(tenant_id text, batch_id text, job_id bigint, kind text, nanodollars bigint)
+    )
+    UPDATE incarnations SET billed_until = CAST(:until_at AS timestamptz) WHERE id = :id
+""")
+
+
+def book(
+    connection: Connection,
+    incarnation: Incarnation,
+    until: datetime,
+    *,
+    overhead: CostKind,
+    charges: Iterable[Charge] = (),
+    idle_fraction: float = 0.0,
+) -> None:
+    """Books the time from `billed_until` to `until` and moves `billed_until` there.
+
+    The idle part, and everything when nobody worked, is `overhead`; the rest is divided by weight. The caller holds
+    the lock on the incarnation. A clock that was set back books nothing.
+    """
+    until = max(until, incarnation.billed_until)
+    started_at, price = incarnation.started_at, incarnation.nanodollars_per_hour
+    amount = money.bill(started_at, until, price) - money.bill(started_at, incarnation.billed_until, price)
+    shares = _divide(amount, overhead, charges, idle_fraction)
+    entries = [_entry(bearer, nanodollars) for bearer, nanodollars in shares.items() if nanodollars]
+    assert sum(entry["nanodollars"] for entry in entries) == amount, "entries differ from the bill"
+    connection.execute(
+        _BOOK,
+        {"id": incarnation.id, "from_at": incarnation.billed_until, "until_at": until, "entries": dumps(entries)},
+    )
+
+
+def _divide(
+    amount: int, overhead: CostKind, charges: Iterable[Charge], idle_fraction: float
+) -> dict[Bearer | CostKind, int]:
+    weights: dict[Bearer, float] = defaultdict(float)
+    for charge in charges:
+        if charge.weight > 0:
+            weights[charge.bearer] += charge.weight
+    if not weights:
+        return {overhead: amount}
+    worked = money.share(amount, {True: 1 - idle_fraction, False: idle_fraction})[True]
+    return {overhead: amount - worked, **money.share(worked, weights)}
+
+
+def _entry(bearer: Bearer | CostKind, nanodollars: int) -> dict[str, Any]:
+    if isinstance(bearer, CostKind):
+        return {"kind": bearer.value, "nanodollars": nanodollars}
+    return {
+        "tenant_id": bearer.tenant_id,
+        "batch_id": bearer.batch_id,
+        "job_id": bearer.job_id,
+        "kind": bearer.kind.value,
+        "nanodollars": nanodollars,
+    }

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+
+from ponder.domain import money
+from ponder.errors import LedgerImbalance, NotFound
+
+# One statement, so that both sides are of the same moment.
+_BOTH_SIDES = text("""
+    SELECT started_at, billed_until, nanodollars_per_hour,
+           (SELECT CAST(coalesce(sum(nanodollars), 0) AS bigint) FROM ledger_entries
+            WHERE incarnation_id = incarnations.id) AS booked
+    FROM incarnations WHERE id = :id
+""")
 
 
 def check(connection: Connection, incarnation_id: str) -> int:
     """Entries = bill, to the nano-dollar; returns it. Raises LedgerImbalance."""
-    raise NotImplementedError
+    row = connection.execute(_BOTH_SIDES, {"id": incarnation_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"no incarnation {incarnation_id}")
+    bill = money.bill(row.started_at, row.billed_until, row.nanodollars_per_hour)
+    if row.booked != bill:
+        raise LedgerImbalance(f"{incarnation_id}: entries of {row.booked} nano-dollars, a bill of {bill}")
+    return bill

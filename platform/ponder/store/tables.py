@@ -103,7 +103,6 @@ batches = Table(
     Column("lane", Text, nullable=False, server_default="batch"),
     Column("state", Text, nullable=False, server_default="validating"),
     Column("num_lines", Integer, nullable=False, server_default="0", comment="jobs and rejected lines"),
-    Column("cut_until", Integer, nullable=False, server_default="0", comment="lines up to here are cut into shards"),
     Column("errors", JSONB, comment="why the whole batch failed: [{code, line, message, param}]"),
     Column("idempotency_key", Text),
     Column("request_sha256", LargeBinary, comment="tells a repeated submission from a different one with the same key"),
@@ -171,6 +170,18 @@ jobs = Table(
     Index("ix_jobs_batch_state", "batch_id", "state"),
 )
 
+portions = Table(
+    "portions",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("fingerprint", Text, primary_key=True, comment="a portion: the jobs of a batch that need the same weights"),
+    _tenant(),
+    Column("cut_until", Integer, nullable=False, server_default="0", comment="its lines up to here are cut into shards"),
+    Column("last_line", Integer, nullable=False),
+    Index("ix_portions_uncut", "batch_id", postgresql_where=text("cut_until < last_line")),
+)
+
 shards = Table(
     "shards",
     metadata,
@@ -208,6 +219,7 @@ incarnations = Table(
     Column("nanodollars_per_hour", BigInteger, nullable=False),
     Column("state", Text, nullable=False, server_default="loading"),
     Column("room_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("num_ticks", BigInteger, nullable=False, server_default="0", comment="tells a repeated tick from a new one"),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     _timestamp("lease_until", nullable=False),
     _timestamp("billed_until", nullable=False),
@@ -227,6 +239,8 @@ attempts = Table(
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     _timestamp("ended_at"),
     Column("outcome", Text, comment="settled | preempted | lost | cancelled"),
+    Column("deadline_at", DateTime(timezone=True), comment="of the job's budget"),
+    Column("limit_nanodollars", BigInteger, comment="of the job's budget, over all its attempts"),
     Index("ix_attempts_job", "job_id"),
     Index("ix_attempts_open", "incarnation_id", postgresql_where=text("ended_at IS NULL")),
 )

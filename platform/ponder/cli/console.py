@@ -29,11 +29,11 @@ class Column:
 
 def out() -> Console:
     """stdout; without colours in a pipe, and never cut to the terminal's width there."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
 
 
 def err() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
 def format_option(*formats: str) -> Callable[[_Command], _Command]:

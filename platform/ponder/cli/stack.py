@@ -21,7 +21,9 @@ from ponder.settings import Settings
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Where the API listens.  [default: 8765, or PONDER_PORT]")
-@click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="How many workers; 0 for none.")
+@click.option(
+    "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="How many workers; 0 for none."
+)
 @click.option("--model", type=click.Path(path_type=Path), help="A model's folder.  [default: the demo's]")
 @click.option("--reward-model", type=click.Path(path_type=Path), help="A reward model's folder.")
 @click.option("--name", help="What jobs call the model.  [default: demo, or the folder's name]")
@@ -76,7 +78,9 @@ def status(form: str) -> None:
     if record is None:
         if form != "json":
             pid = home.running_pid()
-            click.echo(f"starting (pid {pid})" if pid else f"nothing is up in {home.path}: `ponder up` starts it", err=True)
+            click.echo(
+                f"starting (pid {pid})" if pid else f"nothing is up in {home.path}: `ponder up` starts it", err=True
+            )
         sys.exit(exit_code.FAILED)
     if form == "json":
         return

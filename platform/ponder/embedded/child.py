@@ -36,7 +36,8 @@ def spawn(
             stderr=output,
             env=dict(os.environ if environment is None else environment),
             start_new_session=True,
-            preexec_fn=_prepare(user, on_parent_death, os.getpid()),
+            # Everything it needs is loaded before the fork; it makes system calls only.
+            preexec_fn=_prepare(user, on_parent_death, os.getpid()),  # noqa: PLW1509
         )
 
 

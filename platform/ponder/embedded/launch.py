@@ -35,9 +35,7 @@ def start_in_background(home: Home, plan: Plan, on_phase: Callable[[str], None])
 
 
 @contextmanager
-def in_foreground(
-    home: Home, plan: Plan, on_phase: Callable[[str], None]
-) -> Iterator[subprocess.Popen[bytes]]:
+def in_foreground(home: Home, plan: Plan, on_phase: Callable[[str], None]) -> Iterator[subprocess.Popen[bytes]]:
     """The ready stack for the length of a `with`: stopped at its end, and by the kernel if we are killed."""
     process = _begin(home, plan, signal.SIGTERM)
     try:

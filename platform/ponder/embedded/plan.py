@@ -108,4 +108,6 @@ def _check_models(plan: Plan) -> None:
         return
     for folder in filter(None, (plan.model, plan.reward_model)):
         if not (Path(folder) / "config.json").is_file():
-            raise SetupError(f"there is no model in {folder}: it has no config.json (Hugging Face's format is expected)")
+            raise SetupError(
+                f"there is no model in {folder}: it has no config.json (Hugging Face's format is expected)"
+            )

@@ -115,7 +115,9 @@ class Supervisor:
                     f"the {service.name} process does not start; the end of {service.log}:\n{service.last_words()}"
                 )
         if time.monotonic() > give_up_at:
-            raise SetupError(f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s; see the logs in {self.home.path}")
+            raise SetupError(
+                f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s; see the logs in {self.home.path}"
+            )
 
     def _mend(self) -> None:
         """Starts again what has died."""

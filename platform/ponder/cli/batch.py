@@ -1,0 +1,61 @@
+"""`ponder batches`, `cancel` and `retry`."""
+
+from __future__ import annotations
+
+import click
+
+from ponder.cli.api import connect
+from ponder.cli.console import Column, format_option, moment, print_json, print_rows
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@format_option("table", "json")
+def batches(limit: int, form: str) -> None:
+    """List the batches, newest first."""
+    with connect() as client:
+        rows = list(client.batches(limit))
+    if form == "json":
+        print_json(rows)
+        return
+    print_rows(
+        rows,
+        [
+            Column("batch", lambda row: row["id"]),
+            Column("status", lambda row: row["status"]),
+            Column("created", lambda row: moment(row["created_at"])),
+            Column("jobs", lambda row: f"{row['request_counts']['total']:,}", is_number=True),
+            Column("completed", lambda row: f"{row['request_counts']['completed']:,}", is_number=True),
+            Column("failed", lambda row: f"{row['request_counts']['failed']:,}", is_number=True),
+            Column("file", lambda row: str((row.get("metadata") or {}).get("file", "–"))),
+        ],
+        empty="no batches yet: `ponder run FILE` makes one",
+    )
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+@format_option("table", "json")
+def cancel(batch: str, form: str) -> None:
+    """Cancel BATCH. What is settled stays; what is running is stopped within seconds."""
+    with connect() as client:
+        document = client.cancel(batch)
+    if form == "json":
+        print_json(document)
+    else:
+        click.echo(f"{batch} is {document['status']}", err=True)
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+@click.option("--idempotency-key", metavar="KEY", help="The same key is the same new batch, however often.")
+@format_option("table", "json")
+def retry(batch: str, idempotency_key: str | None, form: str) -> None:
+    """Run the failed and expired jobs of BATCH again, as a new batch whose id is printed."""
+    with connect() as client:
+        document = client.retry(batch, idempotency_key=idempotency_key)
+    if form == "json":
+        print_json(document)
+        return
+    click.echo(document["id"])
+    click.echo(f"`ponder watch {document['id']}` shows its progress", err=True)

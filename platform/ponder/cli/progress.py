@@ -1,0 +1,180 @@
+"""Watching batches until they are settled: a live bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+
+from ponder.cli.console import duration, err
+from ponder.client import Client, Json
+from ponder.domain.money import dollars
+
+SETTLED = ("completed", "failed", "expired", "cancelled")
+_POLL_S = 0.5
+_LINE_EVERY_S = 10.0
+_WINDOW_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All watched batches together, at one moment. `share` is how much of the expected work is done, 0 … 1."""
+
+    at_s: float
+    num_done: int
+    num_failed: int
+    num_jobs: int
+    share: float
+    tokens: int
+    nanodollars: int
+    word: str
+    waiting: str
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast it has been going lately."""
+
+    snapshots: deque[Snapshot] = field(default_factory=deque)
+
+    def add(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+        while snapshot.at_s - self.snapshots[0].at_s > _WINDOW_S:
+            self.snapshots.popleft()
+
+    def tokens_per_s(self) -> float:
+        return self._rate(lambda snapshot: snapshot.tokens)
+
+    def left_s(self) -> float | None:
+        rate = self._rate(lambda snapshot: snapshot.share)
+        return (1 - self.snapshots[-1].share) / rate if rate > 0 else None
+
+    def _rate(self, amount: Callable[[Snapshot], float]) -> float:
+        first, last = self.snapshots[0], self.snapshots[-1]
+        passed_s = last.at_s - first.at_s
+        return (amount(last) - amount(first)) / passed_s if passed_s > 0 else 0.0
+
+
+def follow(client: Client, weights: Mapping[str, float], *, title: str = "jobs") -> dict[str, Json]:
+    """Shows the progress of these batches until all are settled; returns them.
+
+    `weights` says how much work a job of a batch is, compared with the others, for the time that is left.
+    """
+    batches: dict[str, Json] = {}
+    pace = Pace()
+    with _display(title) as show:
+        while True:
+            for batch_id in weights:
+                if batches.get(batch_id, {}).get("status") not in SETTLED:
+                    batches[batch_id] = client.batch(batch_id)
+            snapshot = _snapshot(batches, weights)
+            pace.add(snapshot)
+            is_over = all(batch["status"] in SETTLED for batch in batches.values())
+            show(snapshot, pace, is_over)
+            if is_over:
+                return batches
+            time.sleep(_POLL_S)
+
+
+def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snapshot:
+    done = {
+        name: batch["request_counts"]["completed"] + batch["request_counts"]["failed"]
+        for name, batch in batches.items()
+    }
+    work = sum(batch["request_counts"]["total"] * weights[name] for name, batch in batches.items())
+    open_batches = [batch for batch in batches.values() if batch["status"] not in SETTLED]
+    return Snapshot(
+        at_s=time.monotonic(),
+        num_done=sum(done.values()),
+        num_failed=sum(batch["request_counts"]["failed"] for batch in batches.values()),
+        num_jobs=sum(batch["request_counts"]["total"] for batch in batches.values()),
+        share=sum(done[name] * weights[name] for name in batches) / work if work else 0.0,
+        tokens=sum(_own(batch, "tokens_generated") for batch in batches.values()),
+        nanodollars=sum(_own(batch, "direct_nanodollars") for batch in batches.values()),
+        word=_word(open_batches, batches),
+        waiting=next((text for batch in open_batches if (text := _waiting(batch))), ""),
+    )
+
+
+def _word(open_batches: list[Json], batches: Mapping[str, Json]) -> str:
+    """The state of the least advanced batch."""
+    states = [batch["status"] for batch in open_batches or batches.values()]
+    known = ("validating", "in_progress", "cancelling", "finalizing")
+    return str(min(states, key=lambda state: known.index(state) if state in known else len(known))).replace("_", " ")
+
+
+def _own(batch: Json, name: str) -> int:
+    return int((batch.get("ponder") or {}).get(name) or 0)
+
+
+def _waiting(batch: Json) -> str:
+    waiting = (batch.get("ponder") or {}).get("waiting")
+    return str(waiting.get("message") or "") if isinstance(waiting, dict) else ""
+
+
+_Show = Callable[[Snapshot, Pace, bool], None]
+
+
+@contextmanager
+def _display(title: str) -> Iterator[_Show]:
+    console = err()
+    if not console.is_terminal:
+        yield _Lines(console, title).show
+        return
+    with Progress(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn("{task.fields[jobs]}"),
+        TextColumn("{task.fields[figures]}", style="cyan"),
+        console=console,
+        expand=True,
+    ) as progress:
+        task = progress.add_task(title, total=1.0, jobs="", figures="")
+
+        def show(snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
+            line: dict[str, Any] = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
+            progress.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
+
+        yield show
+
+
+@dataclass(slots=True)
+class _Lines:
+    """For logs and pipes."""
+
+    console: Console
+    title: str
+    last: str = ""
+    last_s: float = float("-inf")
+
+    def show(self, snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
+        """A line when something changed for good, and every few seconds."""
+        word = snapshot.word + snapshot.waiting
+        if word != self.last or snapshot.at_s - self.last_s >= _LINE_EVERY_S or is_over:
+            self.last, self.last_s = word, snapshot.at_s
+            self.console.print(f"{self.title}: {_jobs(snapshot)}, {_figures(snapshot, pace, is_over)}", soft_wrap=True)
+
+
+def _jobs(snapshot: Snapshot) -> str:
+    failed = f" ({snapshot.num_failed:,} failed)" if snapshot.num_failed else ""
+    return f"{snapshot.num_done:,}/{snapshot.num_jobs:,} jobs{failed}"
+
+
+def _figures(snapshot: Snapshot, pace: Pace, is_over: bool) -> str:
+    spent = f"{dollars(snapshot.nanodollars)} spent"
+    if is_over:
+        return f"{snapshot.tokens:,} tokens, {spent}"
+    if snapshot.waiting and pace.tokens_per_s() == 0:
+        return f"{snapshot.waiting}, {spent}"
+    if snapshot.word != "in progress":
+        return f"{snapshot.word}, {spent}"
+    left_s = pace.left_s()
+    left = f"{duration(left_s)} left" if left_s is not None else "time left unknown yet"
+    return f"{pace.tokens_per_s():,.0f} tokens/s, {spent}, {left}"

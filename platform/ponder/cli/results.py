@@ -1,0 +1,83 @@
+"""`ponder results`: a batch's output and error files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ponder.cli.api import connect
+from ponder.client import Client, Json
+from ponder.errors import Conflict, InvalidInput, Unreachable
+
+_TRIES = 3
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write them.  [default: stdout]")
+@click.option("--errors", is_flag=True, help="The lines that were refused, failed or expired, instead.")
+def results(batch: str, output: Path | None, errors: bool) -> None:
+    """Fetch the results of BATCH: OpenAI output lines, one a job. While it still runs: those there are so far."""
+    with connect() as client:
+        document = client.batch(batch)
+        file_id = document["error_file_id" if errors else "output_file_id"]
+        if file_id is None:
+            what = "lines in error" if errors else "results"
+            if document["status"] in ("validating", "in_progress", "finalizing", "cancelling"):
+                raise Conflict(f"{batch} is still {document['status'].replace('_', ' ')} and has no {what} yet")
+            click.echo(f"{batch} has no {what}", err=True)
+        elif output is None:
+            _print(client, file_id)
+        else:
+            fetch(client, file_id, output)
+            click.echo(f"written to {output}", err=True)
+
+
+def fetch_all(client: Client, batch: Json, output: Path) -> list[Path]:
+    """Output to `output`, and errors, if there are any, beside it; returns what was written."""
+    written = []
+    for file_id, place in ((batch["output_file_id"], output), (batch["error_file_id"], errors_beside(output))):
+        if file_id is not None:
+            fetch(client, file_id, place)
+            written.append(place)
+    return written
+
+
+def errors_beside(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.errors.jsonl")
+
+
+def check_writable(output: Path) -> None:
+    """Raises InvalidInput before anything is spent on results that could not be kept."""
+    if output.is_dir() or not output.parent.is_dir():
+        raise InvalidInput(
+            f"{output} cannot be written: {'it is a folder' if output.is_dir() else 'its folder is missing'}"
+        )
+
+
+def fetch(client: Client, file_id: str, place: Path) -> None:
+    """Whole or not at all: a broken connection starts it over, and what was at `place` stays until the end."""
+    draft = place.with_name(f".{place.name}.draft")
+    for left in reversed(range(_TRIES)):
+        try:
+            with draft.open("wb") as target, client.download(file_id) as pieces:
+                for piece in pieces:
+                    target.write(piece)
+            draft.replace(place)
+            return
+        except Unreachable:
+            if not left:
+                raise
+        except OSError as error:
+            raise InvalidInput(f"{place} cannot be written: {error.strerror}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _print(client: Client, file_id: str) -> None:
+    with client.download(file_id) as pieces:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,96 @@
+"""`ponder show JOB`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ponder.cli.api import connect
+from ponder.cli.console import Column, format_option, moment, out, print_json, table
+from ponder.client import Json
+from ponder.domain.money import dollars
+from ponder.errors import NotFound
+
+
+@click.command()
+@click.argument("job", metavar="JOB")
+@format_option("table", "json")
+def show(job: str, form: str) -> None:
+    """Show one job: its search tree with scores, its answer, where it ran and what it cost.
+
+    JOB is a job's id (job_123), or BATCH/CUSTOM_ID.
+    """
+    with connect() as client:
+        if "/" in job:
+            batch_id, _, custom_id = job.partition("/")
+            job = next((row["id"] for row in client.jobs(batch_id) if row["custom_id"] == custom_id), "")
+            if not job:
+                raise NotFound(f"{batch_id} has no job with the custom_id {custom_id!r}")
+        document = client.job(job)
+    if form == "json":
+        print_json(document)
+    else:
+        print_job(document)
+
+
+def print_job(job: Json) -> None:
+    console = out()
+    console.print(
+        f"{job['id']}  {job['custom_id']}, line {job['line']} of {job['batch_id']}", style="bold", markup=False
+    )
+    for title, value in _facts(job):
+        console.print(f"  {title:<9} {value}", markup=False)
+    if job.get("tree"):
+        print_tree(job)
+    if job.get("attempts"):
+        console.print()
+        console.print(table(job["attempts"], _ATTEMPT))
+
+
+def print_tree(job: Json) -> None:
+    from ponder.cli.tree import Drawing
+
+    title = f"{job['strategy']}: ✓ leads to the chosen answer, ✗ was pruned"
+    console = out()
+    console.print()
+    console.print(Drawing.of(job["tree"]).draw(title))
+
+
+def _facts(job: Json) -> list[tuple[str, str]]:
+    facts = [("state", job["state"] + (f", verdict {job['verdict']}" if job.get("verdict") else ""))]
+    if job.get("answer") is not None:
+        facts.append(("answer", str(job["answer"])))
+    if job.get("error"):
+        facts.append(("error", f"{job['error'].get('code')}: {job['error'].get('message')}"))
+    if job.get("waiting"):
+        facts.append(("waiting", str(job["waiting"].get("message") or job["waiting"].get("reason"))))
+    facts.append(("model", f"{job['model']} ({str(job.get('fingerprint') or '')[:12]})"))
+    facts.append(("strategy", job["strategy"] + (f", level {job['level']}" if job.get("level") else "")))
+    if job.get("usage"):
+        facts.append(("tokens", ", ".join(_usage(job["usage"]))))
+    cost = job.get("cost") or {}
+    kinds = ", ".join(f"{kind} {dollars(amount)}" for kind, amount in (cost.get("by_kind") or {}).items())
+    facts.append(("cost", dollars(cost.get("direct_nanodollars") or 0) + (f" ({kinds})" if kinds else "")))
+    return facts
+
+
+def _usage(usage: dict[str, Any]) -> list[str]:
+    words = {
+        "prompt_tokens": "prompt",
+        "completion_tokens": "generated",
+        "thinking_tokens": "of it thinking",
+        "reward_tokens": "scored by the reward model",
+        "cached_tokens": "from the cache",
+        "recomputed_tokens": "computed again",
+    }
+    return [f"{usage[name]:,} {word}" for name, word in words.items() if usage.get(name)]
+
+
+_ATTEMPT = [
+    Column("attempt on", lambda row: f"{row['machine']} ({row['market']})"),
+    Column("started", lambda row: moment(row["started_at"])),
+    Column("ended", lambda row: moment(row["ended_at"])),
+    Column("outcome", lambda row: row["outcome"] or "running"),
+    Column("worker", lambda row: row["incarnation_id"]),
+]

@@ -1,0 +1,138 @@
+"""The options that `run` and `submit` share, and what they make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ponder.cli.console import err
+from ponder.cli.dataset import Dataset, Fields
+from ponder.cli.source import Source
+from ponder.client import Client, Json
+from ponder.domain.strategy import STRATEGY_NAMES
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_OPTIONS = [
+    click.argument("file", type=click.Path(path_type=Path)),
+    click.option("--model", help="Which model answers; overrides what OpenAI lines name."),
+    click.option("--prompt", metavar="FIELD", help="Plain data sets: the field with the problem."),
+    click.option("--answer", metavar="FIELD", help="... with the expected answer; only reported on, never shown."),
+    click.option("--id", "id_field", metavar="FIELD", help="... with a unique id.  [default: row-1, row-2, …]"),
+    click.option("--level", metavar="FIELD", help="... with the difficulty, for `ponder report cost --by level`."),
+    click.option("--system", metavar="TEXT", help="... a system message before every problem."),
+    click.option("--strategy", type=click.Choice(STRATEGY_NAMES), help="How to search.  [default: direct]"),
+    click.option("--n", type=click.IntRange(1), help="How many samples or beams a problem."),
+    click.option("--width", type=click.IntRange(1), help="beam_search: how many steps are tried after each path."),
+    click.option("--select", type=click.Choice(["best", "weighted", "majority"]), help="best_of_n: how to choose."),
+    click.option("--budget-tokens", type=click.IntRange(1), help="The most tokens a problem may generate, in all."),
+    click.option("--budget-dollars", type=click.FloatRange(0, min_open=True), help="The most a problem may cost."),
+    click.option("--deadline", "deadline_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+                 help="Settle a problem with what there is, so long after submission."),
+    click.option("--max-tokens", type=click.IntRange(1), help="The most tokens a sample."),
+    click.option("--temperature", type=click.FloatRange(0, 2), help="[default: the model's own]"),
+    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True)),
+    click.option("--seed", type=int, help="The same seed gives the same search."),
+    click.option("--verifier", type=click.Choice(["exact", "number", "math"]),
+                 help="How answers are judged.  [default: math, where there is an expected answer]"),
+    click.option("--priority", type=click.Choice(["interactive", "batch"]), help="[default: batch]"),
+    click.option("--window", default="24h", show_default=True, help="When it expires: 1h … 14d."),
+    click.option("--strict", is_flag=True, help="One bad line fails the whole batch."),
+    click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; repeatable."),
+    click.option("--idempotency-key", metavar="KEY", help="The same key and file are the same batch, however often."),
+]  # fmt: skip
+
+
+def submission_options(command: _Command) -> _Command:
+    """FILE and everything that says what to do with it; the command gets them as keyword arguments."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A checked file and what the batch is to be."""
+
+    dataset: Dataset
+    options: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    window: str
+    idempotency_key: str | None
+
+    @classmethod
+    def of(cls, file: Path, **given: Any) -> Submission:
+        """Raises InvalidInput or click's UsageError for what cannot be."""
+        source = Source.of(file)
+        fields = Fields(given["prompt"], given["answer"], given["id_field"], given["level"])
+        body = _present(given, "max_tokens", "temperature", "top_p", "seed")
+        options = _options(given)
+        if given["n"] and "strategy" not in options:
+            body["n"] = given["n"]
+        if source.is_batch():
+            options |= _present(given, "model")
+        else:
+            body |= _present(given, "model")
+        dataset = Dataset(source, fields, body, given["system"])
+        dataset.check()
+        return cls(dataset, options, _metadata(given, file), given["window"], given["idempotency_key"])
+
+    def send(self, client: Client) -> Json:
+        """Uploads and submits; what was wrong with rows is told on stderr. Returns the batch."""
+        name = self.dataset.source.path.name.removesuffix(".gz")
+        with err().status(f"uploading {self.dataset.source.path.name} …"):
+            file_id = client.upload(self.dataset.lines, f"{Path(name).stem}.jsonl")["id"]
+            batch = client.submit(
+                file_id,
+                completion_window=self.window,
+                metadata=self.metadata,
+                options=self.options,
+                idempotency_key=self.idempotency_key,
+            )
+        self._tell_troubles()
+        return batch
+
+    def _tell_troubles(self) -> None:
+        for trouble in self.dataset.troubles:
+            click.echo(f"refused: {trouble}", err=True)
+        num_untold = self.dataset.num_troubles - len(self.dataset.troubles)
+        if num_untold > 0:
+            click.echo(f"refused: … and {num_untold} more rows, all in the batch's error file", err=True)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch's `ponder` object."""
+    options: dict[str, Any] = {}
+    if given["strategy"] is not None and given["strategy"] != "direct":
+        options["strategy"] = {"name": given["strategy"]} | _present(given, "n", "width", "select")
+    elif given["strategy"] == "direct":
+        options["strategy"] = {"name": "direct"}
+    elif given["width"] or given["select"]:
+        raise click.UsageError("--width and --select belong to a --strategy: name it")
+    budget = {name: given[f"budget_{name}"] for name in ("tokens", "dollars") if given[f"budget_{name}"]}
+    budget |= _present(given, "deadline_s")
+    if budget:
+        options["budget"] = budget
+    if given["verifier"]:
+        options["verifier"] = {"name": given["verifier"]}
+    if given["strict"]:
+        options["strict"] = True
+    return options | _present(given, "priority")
+
+
+def _present(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names if given[name] is not None}
+
+
+def _metadata(given: Mapping[str, Any], file: Path) -> dict[str, str]:
+    metadata = {"file": file.name}
+    for pair in given["metadata"]:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--metadata {pair}: KEY=VALUE is expected")
+        metadata[key] = value
+    return metadata

@@ -1,0 +1,102 @@
+"""A search tree as a drawing for the terminal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+from rich.tree import Tree
+
+_MOST_CHILDREN = 12
+_LONGEST_TEXT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The tree with its scores; the way to the chosen answer is marked, and so is what was pruned.
+
+    `nodes[0]` is the prompt; every other node names its parent.
+    """
+
+    nodes: Sequence[Mapping[str, Any]]
+    candidates: Sequence[Mapping[str, Any]]
+    chosen: int | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Drawing:
+        return cls(document.get("nodes") or [{}], document.get("candidates") or [], document.get("chosen"))
+
+    def draw(self, title: str) -> Tree:
+        children: dict[int, list[int]] = defaultdict(list)
+        for index, node in enumerate(self.nodes[1:], start=1):
+            children[int(node.get("parent", 0))].append(index)
+        best = self._best_path()
+        tree = Tree(Text(title, style="bold"), guide_style="dim")
+        open_branches = [(0, tree)]
+        while open_branches:
+            index, branch = open_branches.pop()
+            shown = _shown(children[index], self.nodes, best)
+            for child in shown:
+                open_branches.append((child, branch.add(self._label(child, child in best))))
+            num_hidden = len(children[index]) - len(shown)
+            if num_hidden:
+                branch.add(Text(f"… {num_hidden} more", style="dim"))
+        return tree
+
+    def _best_path(self) -> set[int]:
+        """The chosen candidate's node and all above it."""
+        path: set[int] = set()
+        index = int(self.candidates[self.chosen]["node"]) if self.chosen is not None else 0
+        while index > 0 and index not in path:
+            path.add(index)
+            index = int(self.nodes[index].get("parent", 0))
+        return path
+
+    def _label(self, index: int, is_best: bool) -> Text:
+        node = self.nodes[index]
+        state = node.get("state")
+        is_thrown_away = state in ("pruned", "cancelled")
+        label = Text(no_wrap=True, overflow="ellipsis")
+        label.append("✓ " if is_best else "✗ " if is_thrown_away else "  ", style="green" if is_best else "red dim")
+        if node.get("score") is not None:
+            label.append(f"{node['score']:+.2f}  ", style="cyan" if not is_thrown_away else "cyan dim")
+        label.append(
+            _one_line(str(node.get("text") or "")), style="bold green" if is_best else "dim" if is_thrown_away else ""
+        )
+        for candidate in self.candidates:
+            if candidate["node"] == index:
+                score = (
+                    ""
+                    if candidate.get("score") is None or node.get("score") is not None
+                    else f" {candidate['score']:+.2f}"
+                )
+                answer = "no answer" if candidate.get("answer") is None else f"= {candidate['answer']}"
+                label.append(f"  {answer}{score}", style="bold yellow" if is_best else "yellow")
+        if node.get("stop") in ("length", "budget"):
+            label.append(f"  (cut: {node['stop']})", style="red")
+        return label
+
+
+def _shown(children: Iterable[int], nodes: Sequence[Mapping[str, Any]], best: set[int]) -> list[int]:
+    """All, or the most interesting ones, in the order in which they were made."""
+    ordered = sorted(children, key=lambda index: int(nodes[index].get("ordinal", index)))
+    if len(ordered) <= _MOST_CHILDREN:
+        return ordered
+
+    def interest(index: int) -> tuple[bool, float]:
+        score = nodes[index].get("score")
+        return (index in best, float("-inf") if score is None else float(score))
+
+    kept = set(sorted(ordered, key=interest, reverse=True)[:_MOST_CHILDREN])
+    return [index for index in ordered if index in kept]
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    joined = " ⏎ ".join(lines)
+    if len(joined) <= _LONGEST_TEXT:
+        return joined
+    return f"{joined[: _LONGEST_TEXT // 2].rstrip()} … {joined[-_LONGEST_TEXT // 2 :].lstrip()}"

@@ -60,18 +60,17 @@ class Intake:
                 self._holding.wait_until_closed(_RETRY_S)
 
     def _take(self, shard_id: int) -> None:
-        tokens = self._estimated_tokens(shard_id)
+        tokens = None if shard_id in self._taken else self._estimated_tokens(shard_id)
         if tokens is None or not self._holding.wait_for_room(tokens):
             return
         with self._database.begin() as connection:
             claimed = claim(connection, shard_id, self._incarnation_id)
-        # A claim whose commit was not answered is given to us again by the next try; handing over is done once.
-        if claimed is not None and shard_id not in self._taken:
+        if claimed is not None:
             self._taken.add(shard_id)
             self._hand_over(claimed, tokens)
 
     def _estimated_tokens(self, shard_id: int) -> int | None:
-        """None: nothing to do for us here."""
+        """None: nothing to do for us here. A shard that we hold was claimed by a commit that was not answered."""
         with self._database.connect() as connection:
             row = connection.execute(
                 text(

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.embedded.address import database_url, redis_url
+from ponder.errors import Unreachable
 from ponder.settings import Settings
 from ponder.store.engine import connect
 from ponder_worker import log
@@ -46,6 +48,7 @@ def worker(
     SIGTERM or Ctrl-C hand unfinished jobs back with every token and end it within 5 seconds, with exit code 0.
     Another exit code means that it ended by itself: start it again.
     """
+    from ponder_worker.heartbeat import cause
     from ponder_worker.metrics import serve_metrics
     from ponder_worker.preemption import Notices
     from ponder_worker.verify import Judge
@@ -73,7 +76,13 @@ def worker(
     )
     if metrics_port is not None:
         serve_metrics(metrics_port, lambda: one.metrics)
-    _leave(one.serve())
+    try:
+        code = one.serve()
+    except (SQLAlchemyError, OSError) as error:
+        raise Unreachable(
+            f"Postgres does not do its part: {cause(error)}; `ponder migrate` makes its tables"
+        ) from error
+    _leave(code)
 
 
 def _leave(code: int) -> None:

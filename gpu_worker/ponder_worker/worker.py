@@ -92,6 +92,7 @@ class Worker:
         engine = EngineHandle(
             self._engine_options, lambda: self._notices.give(Reason.ENGINE_DIED, "the pipe to the engine process ended")
         )
+        _log.info("engine_started", engine_pid=engine.pid)
         self._heartbeat = heartbeat = Heartbeat(
             self._database,
             self._identity.id,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from ponder.jobs.wake import wake
+
 
 def abandon(connection: Connection, incarnation_id: str) -> None:
     """The worker has lost its engine and can hand nothing back: its lease ends now, and the sweep does the rest."""
@@ -14,4 +16,4 @@ def abandon(connection: Connection, incarnation_id: str) -> None:
         ),
         {"id": incarnation_id},
     )
-    connection.execute(text("SELECT pg_notify('ponder', 'abandoned')"))
+    wake(connection)

@@ -38,7 +38,7 @@ class Claim:
     jobs: tuple[ClaimedJob, ...]
 
 
-_SHARD = text("SELECT state, model, fingerprint, job_ids FROM shards WHERE id = :id FOR NO KEY UPDATE")
+_SHARD = text("SELECT state, holder, model, fingerprint, job_ids FROM shards WHERE id = :id FOR NO KEY UPDATE")
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
 
@@ -58,9 +58,10 @@ _ATTEMPT = text("""
         WHERE jobs.id = ANY(CAST(:ids AS bigint[])) AND jobs.state = 'pending'
     ), opened AS (
         INSERT INTO attempts (tenant_id, job_id, shard_id, incarnation_id, deadline_at, limit_nanodollars)
-        SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending ORDER BY id
+        SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending
+        WHERE CAST(:is_new AS boolean) ORDER BY id
     )
-    SELECT id, tenant_id, batch_id, request, expires_at, deadline_at,
+    SELECT id AS job_id, tenant_id, batch_id, request, expires_at, deadline_at,
            (SELECT count(*) FROM attempts WHERE job_id = pending.id AND outcome = 'lost') AS num_lost
     FROM pending ORDER BY id
 """)
@@ -75,10 +76,13 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
 
     None when there is nothing to do: a duplicate message, a shard that is gone or has no pending job left, or one that
     this incarnation may not have (other weights, or it is not ready; such a shard is published again at once).
+    What this incarnation holds already it is given again: the answer to the first claim's commit may have been lost.
     Raises LeaseLost.
     """
     incarnation = hold(connection, incarnation_id)
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
+    if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
+        return Claim(shard_id, _open_attempts(connection, shard_id, incarnation_id, shard.job_ids, is_new=False))
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
@@ -96,11 +100,11 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
 
 
 def _open_attempts(
-    connection: Connection, shard_id: int, incarnation_id: str, job_ids: Iterable[int]
+    connection: Connection, shard_id: int, incarnation_id: str, job_ids: Iterable[int], *, is_new: bool = True
 ) -> tuple[ClaimedJob, ...]:
-    values = {"ids": list(job_ids), "shard_id": shard_id, "incarnation_id": incarnation_id}
+    values = {"ids": list(job_ids), "shard_id": shard_id, "incarnation_id": incarnation_id, "is_new": is_new}
     rows = connection.execute(_ATTEMPT, values).all()
     deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for job_id, delta in connection.execute(_DELTAS, {"ids": [row.id for row in rows]}):
+    for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):
         deltas[job_id].append(delta)
-    return tuple(ClaimedJob(*row[:4], deltas[row.id], *row[4:]) for row in rows)
+    return tuple(ClaimedJob(**row._mapping, deltas=deltas[row.job_id]) for row in rows)

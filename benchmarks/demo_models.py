@@ -1,0 +1,86 @@
+"""Accuracy of the demo models by level and kind, and the probe of the reward model.
+
+    python benchmarks/demo_models.py --out benchmarks/results/demo_models.json
+
+The last line of standard output is one JSON object.
+"""
+
+import json
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import torch
+
+from ponder_worker import demo
+from ponder_worker.demo.evaluate import Figures, Pair, as_json, by, likelihood_probe, solve
+from ponder_worker.demo.problems import held_out_problems
+
+WEIGHTS = Path(demo.__file__).parent / "weights"
+
+
+@click.command()
+@click.option(
+    "--weights", type=click.Path(path_type=Path, exists=True), default=WEIGHTS, help="Folder of the two models."
+)
+@click.option("--per-level", default=100, show_default=True, help="Held-out problems of each level.")
+@click.option("--samples", default=16, show_default=True, help="Samples of each problem.")
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
+def main(
+    weights: Path, per_level: int, samples: int, temperature: float, seed: int, threads: int, out: Path | None
+) -> None:
+    """Measure the models in WEIGHTS on held-out problems."""
+    torch.set_num_threads(threads)
+    started = time.monotonic()
+    pair, problems = Pair.load(weights), held_out_problems(per_level, seed)
+    solved = solve(pair, problems, samples, temperature, seed)
+    levels = by(lambda problem: f"level {problem.level}", solved)
+    kinds = by(lambda problem: f"level {problem.level} {problem.kind}", solved)
+    for name, figures in {**levels, **kinds}.items():
+        click.echo(_line(name, figures))
+    probed = likelihood_probe(pair, problems, seed)
+    click.echo(f"probe: {as_json(probed)}")
+    result = {
+        "what": "demo models on held-out problems",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "command": " ".join(["python", "benchmarks/demo_models.py", *_arguments()]),
+        "settings": {"per_level": per_level, "samples": samples, "temperature": temperature, "seed": seed},
+        "parameters": {"generator": _size(pair.generator), "reward": _size(pair.reward)},
+        "levels": {name: as_json(figures) for name, figures in levels.items()},
+        "kinds": {name: as_json(figures) for name, figures in kinds.items()},
+        "probe": as_json(probed),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+    click.echo(json.dumps(result))
+
+
+def _line(name: str, figures: Figures) -> str:
+    n = max(figures.majority)
+    return (
+        f"{name:20} one sample {figures.one_sample:.2f}  majority@{n} {figures.majority[n]:.2f}"
+        f"  best-of-4 {figures.best_of.get(4, 0.0):.2f}  best-of-{n} {figures.best_of[n]:.2f}"
+        f"  pass@{n} {figures.pass_at[n]:.2f}  {figures.tokens_per_sample:.0f} tokens"
+    )
+
+
+def _size(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _arguments() -> list[str]:
+    """The command line without the paths, which differ from machine to machine."""
+    return [argument for argument in sys.argv[1:] if not argument.startswith("/")]
+
+
+if __name__ == "__main__":
+    main()

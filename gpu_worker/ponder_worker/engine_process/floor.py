@@ -1,0 +1,134 @@
+"""The engines of the process, and whose sequence is whose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ponder_worker.engine import Engine, Output, Sampling, Sequence
+from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.work import WorkBook
+
+_SCORE_EVERY = 4
+"""Scores wait for company while the generator is busy, at most so many steps: a step costs much, a row in it little."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one job has caused here. cached_tokens: of its prompt, found in pages when it first needed them."""
+
+    job_id: int
+    recomputed_tokens: int = 0
+    cached_tokens: int | None = None
+    reward_tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Entry:
+    """known: ids that came with the request, of which a former attempt generated and computed those in `former`."""
+
+    meter: Meter
+    done: Callable[[Sequence], None]
+    known: int
+    former: range
+    computed: int = 0
+
+
+class Floor:
+    """`step` computes one step of each engine that has work, books it, and tells who has ended."""
+
+    def __init__(self, engines: Engines, on_order: Callable[[], None]) -> None:
+        self.engines = engines
+        self.book = WorkBook()
+        self.num_steps = 0
+        self._on_order = on_order
+        self._entries: dict[Sequence, _Entry] = {}
+        self._since_scores = 0
+
+    @property
+    def has_work(self) -> bool:
+        reward = self.engines.reward
+        return self.engines.generator.has_work or (reward is not None and reward.has_work)
+
+    def generate(
+        self,
+        tokens: list[int],
+        sampling: Sampling,
+        *,
+        start: int,
+        former: range,
+        salt: bytes,
+        meter: Meter,
+        done: Callable[[Sequence], None],
+    ) -> Sequence:
+        sequence = self.engines.generator.generate(tokens, prompt_length=start, sampling=sampling, salt=salt)
+        return self._enter(sequence, _Entry(meter, done, len(tokens), former))
+
+    def score(
+        self, tokens: list[int], *, start: int, salt: bytes, meter: Meter, done: Callable[[Sequence], None]
+    ) -> Sequence:
+        assert self.engines.reward is not None
+        sequence = self.engines.reward.score(tokens, start=start, salt=salt)
+        return self._enter(sequence, _Entry(meter, done, len(tokens), range(0)))
+
+    def cancel(self, sequence: Sequence) -> None:
+        if self._entries.pop(sequence, None) is None:
+            return
+        reward = self.engines.reward
+        owner = reward if sequence.sampling is None and reward is not None else self.engines.generator
+        owner.cancel(sequence)
+
+    def step(self) -> None:
+        """One call may run `done` of many sequences, and these order new ones for the next step."""
+        generator, reward = self.engines.generator, self.engines.reward
+        ended: list[tuple[_Entry, Sequence]] = []
+        if generator.has_work:
+            self._account(generator, generator.step(), ended)
+        if reward is not None and reward.has_work and self._scores_are_due(generator, reward):
+            self._since_scores = 0
+            self._account(reward, reward.step(), ended)
+        self.num_steps += 1
+        for entry, sequence in ended:
+            entry.done(sequence)
+
+    def _scores_are_due(self, generator: Engine, reward: Engine) -> bool:
+        self._since_scores += 1
+        waiting = reward.num_waiting + reward.num_running
+        return not generator.has_work or waiting * 4 >= generator.num_running or self._since_scores >= _SCORE_EVERY
+
+    def _enter(self, sequence: Sequence, entry: _Entry) -> Sequence:
+        self._entries[sequence] = entry
+        self._on_order()
+        return sequence
+
+    def _account(self, engine: Engine, outputs: list[Output], ended: list[tuple[_Entry, Sequence]]) -> None:
+        flops, per_byte = float(engine.flops_per_token), self.engines.flops_per_byte
+        add, entries = self.book.add, self._entries
+        for output in outputs:
+            sequence = output.sequence
+            entry = entries.get(sequence)
+            if entry is None:  # cancelled between the plan and now
+                continue
+            weight = output.computed_tokens * flops + output.kv_bytes_read * per_byte
+            if output.computed_tokens > 1 or (output.computed_tokens and entry.computed < entry.known):
+                weight -= self._recomputed(engine, entry, output) * flops
+            add(entry.meter.job_id, "work", weight)
+            if output.finish_reason is not None:
+                ended.append((entries.pop(sequence), sequence))
+
+    def _recomputed(self, engine: Engine, entry: _Entry, output: Output) -> int:
+        """Tokens of this chunk that were computed before: in a former attempt, or before a preemption in the engine."""
+        sequence, meter = output.sequence, entry.meter
+        end = sequence.num_computed
+        start = end - output.computed_tokens
+        if not entry.computed and sequence.sampling is not None and meter.cached_tokens is None:
+            meter.cached_tokens = start
+        known = len(sequence.tokens) - len(output.tokens)  # before this step
+        before = known - 1 if known > entry.known else entry.computed
+        again = max(0, min(end, before) - start)
+        again += max(0, min(end, entry.former.stop) - max(start, entry.former.start, before))
+        entry.computed = max(entry.computed, end)
+        if again:
+            self.book.add(meter.job_id, "recomputed", again * float(engine.flops_per_token))
+            meter.recomputed_tokens += again
+        return again

@@ -1,0 +1,197 @@
+"""A job in the engine process: from its request document to what it finished with."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from ponder.domain.budget import Budget
+from ponder.domain.strategy import STRATEGY
+from ponder_worker.engine import EngineError
+from ponder_worker.engine_process import request as request_module
+from ponder_worker.engine_process.floor import Floor, Meter
+from ponder_worker.engine_process.line import Line
+from ponder_worker.engine_process.result import Made, as_choices, as_document
+from ponder_worker.models.errors import InvalidConversation
+from ponder_worker.search import seed, strategy
+from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.errors import InvalidRequest, NothingMade, SearchError
+from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.tree import SearchTree
+
+
+class Job:
+    """One search coroutine and its tree. Whatever it raises becomes its own error; `on_done` is called once."""
+
+    def __init__(self, admitted: dict[str, Any], floor: Floor, on_done: Callable[[Job], None]) -> None:
+        """Raises nothing: a request that cannot be run is a job that is done at `start`."""
+        self.id = int(admitted["job_id"])
+        self._request: dict[str, Any] = admitted["request"]
+        self._tenant = str(admitted["tenant_id"])
+        self._floor = floor
+        self._on_done = on_done
+        self._meter = Meter(self.id)
+        self._made: Made | None = None
+        self._error: BaseException | None = None
+        self._is_done = False
+        self._line: Line | None = None
+        self._task: asyncio.Task[None] | None = None
+        sampling = self._request["sampling"]
+        self.tree = SearchTree.fold(
+            seed.of_job(self.id, sampling.get("seed")),
+            admitted.get("deltas") or (),
+            keep_logprobs=bool(sampling.get("logprobs")),
+        )
+        self.search: Search | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def end(self, reason: str) -> None:
+        """Settles with what there is."""
+        self.tree.end(reason)
+        if self.search is not None:
+            self._guard(lambda: self.search.end(reason) if self.search is not None else None)
+
+    def drop(self) -> None:
+        """Stops, and will never be done."""
+        self._is_done = True
+        self._release()
+
+    def look(self) -> None:
+        """After a step."""
+        if self.search is not None and self.search.blocked:
+            for growth in list(self.search.blocked):
+                growth.look()
+
+    def delta(self) -> dict[str, Any] | None:
+        if self.search is not None:
+            self.search.sync_all()
+        self._count()
+        return self.tree.delta()
+
+    def finished(self) -> dict[str, Any]:
+        """The entry of a report. Its tree holds everything, so that no more deltas are needed."""
+        self._count()
+        made = self._made
+        return {
+            "job_id": self.id,
+            "error": None if self._error is None else _as_error(self._error),
+            "finish_reason": made.finish_reason if made else None,
+            "choices": as_choices(made, self._floor.engines.generator.tokenizer) if made else [],
+            "usage": {
+                "prompt_tokens": len(self.tree.root.ids),
+                "completion_tokens": self.tree.num_tokens,
+                "thinking_tokens": 0,
+                "reward_tokens": self.tree.counts.get("reward_tokens", 0),
+                "cached_tokens": self.tree.counts.get("cached_tokens", 0),
+                "recomputed_tokens": self.tree.counts.get("recomputed_tokens", 0),
+            },
+            "tree": as_document(self.tree, self.search, made),
+        }
+
+    async def _run(self) -> None:
+        try:
+            spec = STRATEGY.validate_python(self._request["strategy"])
+            self.search = search = self._open(strategy.needs_scores(spec))
+            ranked = await strategy.run(search, spec)
+            self._made = self._choose(search, ranked)
+        except asyncio.CancelledError:
+            return
+        except Exception as error:
+            self._fail(error)
+            return
+        self._finish()
+
+    def _open(self, scores: bool) -> Search:
+        engines, request = self._floor.engines, self._request
+        messages = request_module.messages(request)
+        if not self.tree.root.ids:
+            self.tree.root.ids += engines.generator.tokenizer.render(messages)
+            self.tree.root.cap = len(self.tree.root.ids)
+        room = request_module.room(engines, len(self.tree.root.ids), scores=scores)
+        self._line = Line(
+            self._floor,
+            request_module.sampling(request, engines.defaults),
+            messages=messages,
+            salt=self._tenant.encode(),
+            meter=self._meter,
+            prompt_length=len(self.tree.root.ids),
+            guard=self._guard,
+        )
+        budget = Budget.model_validate(request.get("budget") or {})
+        caps = [cap for cap in (budget.tokens_per_sample, request["sampling"].get("max_tokens")) if cap is not None]
+        return Search(
+            self.tree,
+            self._line,
+            Limits(budget.tokens, min(caps) if caps else None, room),
+            num_choices=int(request.get("n") or 1),
+            answer_of=request_module.answer_of(request),
+            scores_are_logs=engines.reward_kind is not None,
+        )
+
+    def _choose(self, search: Search, ranked: list[Candidate]) -> Made:
+        if not ranked:
+            raise NothingMade(f"the search ended before it had made anything: {self.tree.ended or 'budget'}")
+        return Made(tuple(ranked), search.num_choices, self.tree.ended or ("budget" if search.wall.refused else None))
+
+    def _guard(self, callback: Callable[[], None]) -> None:
+        if self._is_done:
+            return
+        try:
+            callback()
+        except Exception as error:
+            if self._task is not None:
+                self._task.cancel()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        if not isinstance(error, SearchError | EngineError | InvalidConversation | ValidationError):
+            # Frames and the kind only: a message may quote the prompt.
+            print(f"job {self.id}: {type(error).__name__}", file=sys.stderr)
+            traceback.print_tb(error.__traceback__, file=sys.stderr)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._is_done:
+            return
+        self._is_done = True
+        self._release()
+        self._on_done(self)
+
+    def _release(self) -> None:
+        if self.search is not None:
+            self.search.sync_all()
+            self.search.close()
+        if self._line is not None:
+            self._line.cancel_scores()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def _count(self) -> None:
+        meter = self._meter
+        self.tree.count("recomputed_tokens", meter.recomputed_tokens)
+        self.tree.count("reward_tokens", meter.reward_tokens)
+        if meter.cached_tokens and "cached_tokens" not in self.tree.counts:
+            self.tree.count("cached_tokens", min(meter.cached_tokens, len(self.tree.root.ids)))
+        meter.recomputed_tokens = meter.reward_tokens = 0
+
+
+def _as_error(error: BaseException) -> dict[str, str]:
+    match error:
+        case SearchError():
+            return {"code": error.code, "message": str(error)}
+        case EngineError():
+            return {"code": InvalidRequest.code, "message": str(error)}
+        case InvalidConversation():
+            return {"code": "invalid_conversation", "message": str(error)}
+        case ValidationError():
+            fields = ", ".join(".".join(map(str, detail["loc"])) or "it" for detail in error.errors())
+            return {"code": InvalidRequest.code, "message": f"the request cannot be read: {fields}"}
+    return {"code": "internal_error", "message": f"{type(error).__name__} in the engine process; see the worker's log"}

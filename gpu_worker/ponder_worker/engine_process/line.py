@@ -1,0 +1,107 @@
+"""One job's line to the engines: what the search asks for, in the engine's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Series
+from dataclasses import replace
+
+from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine_process.floor import Floor, Meter
+from ponder_worker.search.errors import NoRewardModel
+from ponder_worker.search.port import End, Order, Step, Stream
+
+
+class Line:
+    """An Engine as the search knows it. `guard` runs a callback so that what it raises fails this job alone."""
+
+    def __init__(
+        self,
+        floor: Floor,
+        sampling: Sampling,
+        *,
+        messages: list[dict[str, str]],
+        salt: bytes,
+        meter: Meter,
+        prompt_length: int,
+        guard: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._floor = floor
+        self._sampling = sampling
+        self._messages = messages
+        self._salt = salt
+        self._meter = meter
+        self._prompt_length = prompt_length
+        self._guard = guard
+        self._prompt_of_reward: list[int] | None = None
+        self._scoring: set[Sequence] = set()
+
+    def generate(self, order: Order, done: Callable[[End], None]) -> Stream:
+        stops = self._sampling.stop_strings
+        if order.separator is not None:
+            stops += (order.separator,)
+        sampling = replace(self._sampling, max_tokens=order.max_tokens, seed=order.seed, stop_strings=stops)
+        return self._floor.generate(
+            order.tokens,
+            sampling,
+            start=order.start,
+            former=range(self._prompt_length, order.num_former),
+            salt=self._salt,
+            meter=self._meter,
+            done=lambda sequence: self._guard(lambda: done(self._end(sequence, order.separator))),
+        )
+
+    def cancel(self, stream: Stream) -> None:
+        assert isinstance(stream, Sequence)
+        self._floor.cancel(stream)
+
+    def cancel_scores(self) -> None:
+        for sequence in self._scoring:
+            self._floor.cancel(sequence)
+        self._scoring.clear()
+
+    def score(self, step: Step, done: Callable[[float], None]) -> None:
+        engines = self._floor.engines
+        kind = engines.reward_kind
+        if kind is None:
+            raise NoRewardModel("the strategy scores its steps, and this worker was started without a reward model")
+        tokens, start = self._place(step)
+
+        def finish(sequence: Sequence) -> None:
+            self._scoring.discard(sequence)
+            self._guard(lambda: done(kind.score(sequence.logprobs)))
+
+        if start >= len(tokens):
+            self._guard(lambda: done(kind.score([])))
+            return
+        self._meter.reward_tokens += len(tokens) - start
+        self._scoring.add(self._floor.score(tokens, start=start, salt=self._salt, meter=self._meter, done=finish))
+
+    def decode(self, ids: Series[int]) -> str:
+        return self._floor.engines.generator.tokenizer.decode(ids)
+
+    def _place(self, step: Step) -> tuple[list[int], int]:
+        """The ids that the reward model reads, and where the step begins in them."""
+        engines = self._floor.engines
+        if engines.same_tokens:
+            return step.ids_before + step.ids, len(step.ids_before)
+        assert engines.reward is not None
+        tokenizer = engines.reward.tokenizer
+        if self._prompt_of_reward is None:
+            self._prompt_of_reward = tokenizer.render(self._messages)
+        before = tokenizer.encode(step.text_before) if step.text_before else []
+        both = tokenizer.encode(step.text_before + step.text)
+        # Where the step changes how the text before it is cut into tokens, it begins with the first changed one.
+        same = next(
+            (i for i, (a, b) in enumerate(zip(before, both, strict=False)) if a != b), min(len(before), len(both))
+        )
+        return self._prompt_of_reward + both, len(self._prompt_of_reward) + same
+
+    def _end(self, sequence: Sequence, separator: str | None) -> End:
+        if sequence.finish_reason != "stop":
+            return End("length")
+        if sequence.stop_string is None:
+            return End("stop")
+        if sequence.stop_string == separator and separator not in self._sampling.stop_strings:
+            return End("separator")
+        return End("stop", sequence.stop_trailing_chars)

@@ -1,0 +1,141 @@
+"""From folders to engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ponder_worker.engine import Engine
+from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.models import reward
+from ponder_worker.models.config import ModelConfig
+from ponder_worker.models.folder import fingerprint, read_json, weight_files
+from ponder_worker.models.reward import Likelihood
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CPU_KV_BYTES = 1 << 30
+_SPARE_BYTES = 2 << 30
+"""Of a GPU's memory, for what a step needs beside weights, keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """Of generation_config.json; OpenAI's where it says nothing."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    @classmethod
+    def read(cls, folder: str) -> SamplingDefaults:
+        fields = read_json(Path(folder), "generation_config.json", required=False)
+        return cls(
+            temperature=float(_given(fields, "temperature", 1.0)),
+            top_p=float(_given(fields, "top_p", 1.0)),
+            top_k=int(_given(fields, "top_k", 0)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """same_tokens: generator and reward model read the same ids. longest, longest_scored: tokens of one sequence."""
+
+    generator: Engine
+    reward: Engine | None
+    reward_kind: Likelihood | None
+    same_tokens: bool
+    longest: int
+    longest_scored: int
+    defaults: SamplingDefaults
+    fingerprint: str
+    flops_per_byte: float
+    """The machine constant that makes memory traffic and arithmetic one weight."""
+
+
+def load(options: EngineOptions) -> Engines:
+    """Raises a ModelError that says what is wrong with which file."""
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
+    device = _device(options.device)
+    folders = [options.model] + ([options.reward_model] if options.reward_model else [])
+    kinds = [reward.read(folder) for folder in folders[1:]]  # before any weights: it fails at once
+    dtypes = [_dtype(folder, options.dtype, device) for folder in folders]
+    per_page = [_kv_bytes(folder, dtype) * options.page_size for folder, dtype in zip(folders, dtypes, strict=True)]
+    kv_bytes = options.kv_bytes or _room_for_kv(folders, device)
+    shares = [2 / 3, 1 / 3] if len(folders) > 1 else [1.0]
+    num_pages = [
+        _num_pages(int(kv_bytes * share), bytes_of_page, folder, options)
+        for folder, bytes_of_page, share in zip(folders, per_page, shares, strict=True)
+    ]
+    longest = [
+        min(ModelConfig.read(folder).context_tokens, num * options.page_size)
+        for folder, num in zip(folders, num_pages, strict=True)
+    ]
+    engines = [
+        Engine.load(
+            folder,
+            dtype=dtype,
+            device=device,
+            num_pages=num,
+            page_size=options.page_size,
+            max_step_tokens=options.max_step_tokens,
+            max_sequences=options.max_sequences,
+        )
+        for folder, dtype, num in zip(folders, dtypes, num_pages, strict=True)
+    ]
+    return Engines(
+        generator=engines[0],
+        reward=engines[1] if kinds else None,
+        reward_kind=kinds[0] if kinds else None,
+        same_tokens=bool(kinds) and _tokenizer_bytes(folders[0]) == _tokenizer_bytes(folders[1]),
+        longest=longest[0],
+        longest_scored=longest[-1] if kinds else 0,
+        defaults=SamplingDefaults.read(options.model),
+        fingerprint=fingerprint(options.model),
+        flops_per_byte=5.0 if device.type == "cpu" else 200.0,
+    )
+
+
+def _given(fields: dict[str, object], name: str, default: float) -> float:
+    value = fields.get(name)
+    return value if isinstance(value, int | float) else default
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _dtype(folder: str, name: str, device: torch.device) -> torch.dtype:
+    """On a CPU float32 is both faster for small models and closer to everyone else's arithmetic."""
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else ModelConfig.read(folder).dtype
+    return _DTYPES.get(name, torch.float32)
+
+
+def _kv_bytes(folder: str, dtype: torch.dtype) -> int:
+    """Of one token."""
+    config = ModelConfig.read(folder)
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
+
+
+def _room_for_kv(folders: list[str], device: torch.device) -> int:
+    if device.type == "cpu":
+        return _CPU_KV_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    weights = sum(file.stat().st_size for folder in folders for file in weight_files(Path(folder)))
+    return max(_SPARE_BYTES, int(0.9 * free) - weights - _SPARE_BYTES)
+
+
+def _num_pages(kv_bytes: int, bytes_of_page: int, folder: str, options: EngineOptions) -> int:
+    """Never more than all sequences could fill, twice: what is over would only be a cache of old prefixes."""
+    context = ModelConfig.read(folder).context_tokens
+    most = 2 * options.max_sequences * -(-context // options.page_size)
+    return max(1, min(kv_bytes // bytes_of_page, most))
+
+
+def _tokenizer_bytes(folder: str) -> bytes:
+    return (Path(folder) / "tokenizer.json").read_bytes()

@@ -1,0 +1,193 @@
+"""Engine steps and search coroutines take turns; between two steps the parent is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ponder_worker.engine_process.floor import Floor
+from ponder_worker.engine_process.job import Job
+from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.options import EngineOptions
+
+_ADMIT_PER_STEP = 16
+_ORPHAN_S = 10.0
+_SHARDS_AHEAD = 3
+
+
+class Loop:
+    """Owns every job of this process. A step runs synchronously; coroutines go on when their completions arrive."""
+
+    def __init__(self, pipe: Connection, engines: Engines, options: EngineOptions) -> None:
+        self._pipe = pipe
+        self._engines = engines
+        self._options = options
+        self._wake = asyncio.Event()
+        self._floor = Floor(engines, self._wake.set)
+        self._jobs: dict[int, Job] = {}
+        self._arrived: deque[dict[str, Any]] = deque()
+        self._finished: list[dict[str, Any]] = []
+        self._steps_reported = 0
+        self._idle_s = 0.0
+        self._reported_at = time.monotonic()
+        self._stepping = True
+        self._over = False
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._pipe.fileno(), self._read)
+        loop.add_signal_handler(signal.SIGTERM, self._stop_stepping)
+        # A thread of its own: the pipe may be full for as long as the parent is busy, and it may wait for us to read.
+        writer = threading.Thread(target=self._write, daemon=True)
+        writer.start()
+        self._send(self._ready())
+        while not self._over:
+            if self._stepping and (self._arrived or self._floor.has_work):
+                self._admit()
+                self._step()
+                await asyncio.sleep(0)
+            else:
+                await self._rest()
+        self._outgoing.put(None)
+        await asyncio.to_thread(writer.join, 2.0)
+
+    def _step(self) -> None:
+        if not self._floor.has_work:
+            return
+        self._floor.step()
+        for job in list(self._jobs.values()):
+            job.look()
+
+    async def _rest(self) -> None:
+        """Until a message or an order comes. Coroutines that only just became ready run meanwhile."""
+        started = time.monotonic()
+        self._wake.clear()
+        await self._wake.wait()
+        self._idle_s += time.monotonic() - started
+
+    def _admit(self) -> None:
+        """A few between two steps: cutting a prompt into tokens takes time that others wait for."""
+        for _ in range(min(_ADMIT_PER_STEP, len(self._arrived))):
+            admitted = self._arrived.popleft()
+            job = Job(admitted, self._floor, self._take)
+            self._jobs[job.id] = job
+            job.start()
+
+    def _take(self, job: Job) -> None:
+        """A job is done."""
+        del self._jobs[job.id]
+        self._finished.append(job.finished())
+
+    def _read(self) -> None:
+        try:
+            while self._pipe.poll():
+                self._follow(json.loads(self._pipe.recv_bytes()))
+        except (EOFError, OSError):
+            os._exit(0)  # nobody is left whom anything could be told
+        self._wake.set()
+
+    def _follow(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "admit":
+                self._arrived.extend(job for job in message["jobs"] if int(job["job_id"]) not in self._jobs)
+            case "drop":
+                self._drop({int(job_id) for job_id in message["job_ids"]})
+            case "end":
+                self._end({int(job_id): str(reason) for job_id, reason in message["jobs"].items()})
+            case "report":
+                self._send(self._report(drained=False))
+            case "drain":
+                self._stepping = False
+                self._send(self._report(drained=True))
+                self._over = True
+            case unknown:
+                raise ValueError(f"unknown message {unknown!r}")
+
+    def _drop(self, job_ids: set[int]) -> None:
+        for job_id in job_ids & self._jobs.keys():
+            self._jobs.pop(job_id).drop()
+        self._arrived = deque(job for job in self._arrived if int(job["job_id"]) not in job_ids)
+        self._finished = [entry for entry in self._finished if entry["job_id"] not in job_ids]
+
+    def _end(self, reasons: dict[int, str]) -> None:
+        for admitted in self._arrived:
+            if (reason := reasons.get(int(admitted["job_id"]))) is not None:
+                admitted["deltas"] = [*(admitted.get("deltas") or ()), {"ended": reason}]
+        for job_id in reasons.keys() & self._jobs.keys():
+            self._jobs[job_id].end(reasons[job_id])
+
+    def _report(self, *, drained: bool) -> dict[str, Any]:
+        deltas = {str(job.id): [delta] for job in self._jobs.values() if (delta := job.delta()) is not None}
+        now, steps = time.monotonic(), self._floor.num_steps
+        elapsed = now - self._reported_at
+        report = {
+            "type": "report",
+            "steps": steps - self._steps_reported,
+            "work": self._floor.book.take(),
+            "idle_fraction": min(1.0, self._idle_s / elapsed) if elapsed > 0 else 0.0,
+            "deltas": deltas,
+            "finished": self._finished,
+            "room_tokens": self._room_tokens(),
+            "num_jobs": len(self._jobs) + len(self._arrived),
+            "drained": drained,
+            "metrics": self._metrics(),
+        }
+        self._finished, self._idle_s = [], 0.0
+        self._reported_at, self._steps_reported = now, steps
+        return report
+
+    def _ready(self) -> dict[str, Any]:
+        return {
+            "type": "ready",
+            "fingerprint": self._engines.fingerprint,
+            "context_length": self._engines.longest,
+            "has_reward_model": self._engines.reward is not None,
+            "room_tokens": self._room_tokens(),
+        }
+
+    def _room_tokens(self) -> int:
+        """In estimated tokens of shards: three of the largest when idle, room for one when all sequences are taken.
+
+        What keeps a step full is sequences; a job's tokens come to pass one after the other.
+        """
+        generator = self._engines.generator
+        if generator.num_waiting and not generator.free_tokens:
+            return 0
+        most = 2 * self._options.max_sequences
+        taken = generator.num_running + generator.num_waiting + len(self._arrived)
+        return max(0, most - taken) * _SHARDS_AHEAD * self._options.shard_tokens // most
+
+    def _metrics(self) -> dict[str, Any]:
+        generator, reward = self._engines.generator, self._engines.reward
+        metrics = asdict(generator.counters) | {
+            "num_running": generator.num_running,
+            "num_waiting": generator.num_waiting,
+        }
+        if reward is not None:
+            metrics |= {f"reward_{name}": value for name, value in asdict(reward.counters).items()}
+        return metrics
+
+    def _stop_stepping(self) -> None:
+        """SIGTERM to us alone: the parent still gets its reports, and we go when it does, or after a while."""
+        self._stepping = False
+        asyncio.get_running_loop().call_later(_ORPHAN_S, os._exit, 1)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._outgoing.put(json.dumps(message).encode())
+
+    def _write(self) -> None:
+        try:
+            while (data := self._outgoing.get()) is not None:
+                self._pipe.send_bytes(data)
+        except OSError:
+            os._exit(0)

@@ -1,0 +1,35 @@
+"""What the parent tells the child at its birth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """model, reward_model: folders. device, dtype: "auto" is a GPU if there is one, and the model's own type there.
+
+    kv_bytes: memory for the keys and values of both models; unset is what the device has left, or a gigabyte on a CPU.
+    shard_tokens: the estimated tokens of the largest shard, in which room is told.
+    """
+
+    model: str
+    reward_model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    page_size: int = 16
+    max_sequences: int = 256
+    max_step_tokens: int = 2048
+    kv_bytes: int | None = None
+    num_threads: int | None = None
+    shard_tokens: int = 200_000
+
+    @classmethod
+    def parse(cls, text: str) -> EngineOptions:
+        """Unknown fields are an error: a typing error in an option should not be ignored."""
+        given = json.loads(text)
+        unknown = given.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown engine options: {', '.join(sorted(unknown))}")
+        return cls(**given)

@@ -1,0 +1,23 @@
+"""Who caused how much work: what the bill is divided by."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Kind = Literal["work", "recomputed"]
+
+
+class WorkBook:
+    """Weights by job and kind since they were last taken; arithmetic and memory traffic in one unit, operations."""
+
+    def __init__(self) -> None:
+        self._weights: dict[tuple[int, Kind], float] = {}
+
+    def add(self, job_id: int, kind: Kind, weight: float) -> None:
+        key = (job_id, kind)
+        self._weights[key] = self._weights.get(key, 0.0) + weight
+
+    def take(self) -> list[dict[str, Any]]:
+        rows = [{"job_id": job_id, "kind": kind, "weight": weight} for (job_id, kind), weight in self._weights.items()]
+        self._weights = {}
+        return rows

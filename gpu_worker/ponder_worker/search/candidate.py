@@ -1,0 +1,21 @@
+"""A finished leaf with its answer and score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ponder_worker.search.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """is_complete: the model ended it itself. A text that was cut off is no answer while there is a whole one."""
+
+    node: Node
+    text: str
+    answer: str | None
+    is_complete: bool
+    score: float | None = None
+
+    def scored(self, score: float | None) -> Candidate:
+        return replace(self, score=score)

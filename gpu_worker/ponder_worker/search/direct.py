@@ -1,0 +1,12 @@
+"""One sample, or as many as choices are wanted: what every other strategy is compared with."""
+
+from __future__ import annotations
+
+from ponder.domain.strategy import Direct
+from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.search import Search
+
+
+async def direct(search: Search, spec: Direct) -> list[Candidate]:
+    samples = [candidate async for candidate in search.complete(search.root, search.num_choices)]
+    return sorted(samples, key=lambda candidate: (not candidate.is_complete, candidate.node.ordinal))

@@ -1,0 +1,69 @@
+"""What the search needs of an engine. The tests have one that computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Stream(Protocol):
+    """One token stream, read-only. tokens: prompt and generated ids so far; logprobs: of those generated here."""
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+    @property
+    def logprobs(self) -> Sequence[float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a stream ended: "stop" (end token or stop string), "separator" or "length".
+
+    stop_chars: characters at the end of its text, from a stop string on, that are not part of the answer.
+    """
+
+    reason: str
+    stop_chars: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """tokens after `start` were generated before and are gone on from; `max_tokens` counts from `start`.
+
+    num_former: tokens at the front that this attempt did not generate: the prompt, and what a former attempt made.
+    """
+
+    tokens: list[int]
+    start: int
+    max_tokens: int
+    seed: int
+    separator: str | None
+    num_former: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a reward model is to score: the last part of a path, after all that comes before it.
+
+    ids_before includes the prompt; text_before is the generated text only.
+    """
+
+    ids_before: list[int]
+    ids: list[int]
+    text_before: str
+    text: str
+
+
+class Engine(Protocol):
+    """One job's line to the engines. What it is told to do begins with the next step; `done` is called after a step."""
+
+    def generate(self, order: Order, done: Callable[[End], None]) -> Stream: ...
+
+    def cancel(self, stream: Stream) -> None:
+        """`done` will not be called."""
+
+    def score(self, step: Step, done: Callable[[float], None]) -> None:
+        """Raises NoRewardModel."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...

@@ -1,0 +1,62 @@
+"""Which candidate is the answer. The first one wins a tie, as in huggingface/search-and-learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from ponder_worker.search.answer import canonical
+from ponder_worker.search.candidate import Candidate
+
+Select = Literal["best", "weighted", "majority"]
+
+
+def rank(candidates: Sequence[Candidate], by: Select, *, scores_are_logs: bool = False) -> list[Candidate]:
+    """The selected candidate first, then the next best. Whole texts come before those that were cut off.
+
+    best: highest score. majority: most frequent canonical answer. weighted: highest sum of scores of an answer; scores
+    that are log-probabilities are summed as probabilities, for a sum of logarithms would punish agreement.
+    """
+    whole = [candidate for candidate in candidates if candidate.is_complete]
+    cut = [candidate for candidate in candidates if not candidate.is_complete]
+    order = {"best": _best, "weighted": lambda some: _weighted(some, scores_are_logs), "majority": _majority}[by]
+    return order(whole) + order(cut)
+
+
+def _best(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=_score, reverse=True)  # stable, also in reverse
+
+
+def _majority(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return _by_answer(candidates, lambda candidate: 1.0)
+
+
+def _weighted(candidates: Sequence[Candidate], scores_are_logs: bool) -> list[Candidate]:
+    highest = max(map(_score, candidates), default=0.0)
+
+    def weight(candidate: Candidate) -> float:
+        score = _score(candidate)
+        if not scores_are_logs:
+            return score if math.isfinite(score) else 0.0
+        return math.exp(score - highest) if math.isfinite(highest) else 0.0
+
+    return _by_answer(candidates, weight)
+
+
+def _by_answer(candidates: Sequence[Candidate], weight: Callable[[Candidate], float]) -> list[Candidate]:
+    """By the sum of weights of their answer; candidates without an answer come last."""
+    sums: dict[str, float] = {}
+    for candidate in candidates:
+        if candidate.answer is not None:
+            key = canonical(candidate.answer)
+            sums[key] = sums.get(key, 0.0) + weight(candidate)
+    places = {key: place for place, key in enumerate(sorted(sums, key=lambda key: sums[key], reverse=True))}
+    return sorted(
+        candidates,
+        key=lambda candidate: places[canonical(candidate.answer)] if candidate.answer is not None else len(places),
+    )
+
+
+def _score(candidate: Candidate) -> float:
+    return -math.inf if candidate.score is None else candidate.score

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_PIPE_WIDTH = 120
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -29,7 +31,8 @@ class Column:
 
 def out() -> Console:
     """stdout; without colours in a pipe, and never cut to the terminal's width there."""
-    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+    is_terminal = sys.stdout.isatty()
+    return Console(highlight=False, markup=False, soft_wrap=not is_terminal, width=None if is_terminal else _PIPE_WIDTH)
 
 
 def err() -> Console:

@@ -62,7 +62,7 @@ class Drawing:
         label = Text(no_wrap=True, overflow="ellipsis")
         label.append("✓ " if is_best else "✗ " if is_thrown_away else "  ", style="green" if is_best else "red dim")
         if node.get("score") is not None:
-            label.append(f"{node['score']:+.2f}  ", style="cyan" if not is_thrown_away else "cyan dim")
+            label.append(f"{_score(node['score'])}  ", style="cyan" if not is_thrown_away else "cyan dim")
         label.append(
             _one_line(str(node.get("text") or "")), style="bold green" if is_best else "dim" if is_thrown_away else ""
         )
@@ -71,7 +71,7 @@ class Drawing:
                 score = (
                     ""
                     if candidate.get("score") is None or node.get("score") is not None
-                    else f" {candidate['score']:+.2f}"
+                    else f" {_score(candidate['score'])}"
                 )
                 answer = "no answer" if candidate.get("answer") is None else f"= {candidate['answer']}"
                 label.append(f"  {answer}{score}", style="bold yellow" if is_best else "yellow")
@@ -92,6 +92,10 @@ def _shown(children: Iterable[int], nodes: Sequence[Mapping[str, Any]], best: se
 
     kept = set(sorted(ordered, key=interest, reverse=True)[:_MOST_CHILDREN])
     return [index for index in ordered if index in kept]
+
+
+def _score(score: float) -> str:
+    return f"{round(score, 2) + 0.0:+.2f}"  # never -0.00
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,95 @@
+"""`ponder demo`: a real batch through a real queue, engine, search and database, and its bill."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ponder.cli import exit_code
+from ponder.cli.lazy_group import Lazy, LazyGroup
+from ponder.client import Client
+from ponder.embedded.home import Home
+from ponder.settings import Settings
+
+SECTIONS = {"Commands": {"train": Lazy("Train the demo models again, from a seed.", "ponder_worker.demo.train:train")}}
+
+
+@click.group(cls=LazyGroup, sections=SECTIONS, invoke_without_command=True)
+@click.option("--problems", type=click.IntRange(1, 2000), default=40, show_default=True, help="How many a level.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where the API listens meanwhile.  [default: 8765]")
+@click.pass_context
+def demo(ctx: click.Context, problems: int, port: int | None) -> None:
+    """Solve held-out problems of five levels with four strategies, and show what each one solved and cost.
+
+    Starts everything on this machine (or uses what `ponder up` started) and stops what it started. Ctrl-C stops
+    cleanly; the next run goes on where this one stopped.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    try:
+        code = _show(problems, port)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; everything so far is kept, and running the demo again goes on from here", err=True)
+        sys.exit(exit_code.INTERRUPTED)
+    sys.exit(code)
+
+
+def _show(problems: int, port: int | None) -> int:
+    from ponder.cli.progress import follow
+    from ponder.embedded.plan import MODEL_NAME
+    from ponder_worker.demo.course import STRATEGIES, WORK, Course
+    from ponder_worker.demo.ending import tell_ending
+
+    home = Home(Settings().home)
+    course = Course.find(home.path / "demo", run_id=secrets.token_hex(6), problems_per_level=problems)
+    with _stack(home, port) as client:
+        if course.is_begun and not course.is_known_to(client):
+            course.finish()
+            course = Course.find(home.path / "demo", run_id=secrets.token_hex(6), problems_per_level=problems)
+        _introduce(course.is_begun, course.problems_per_level, len(STRATEGIES))
+        course.submit(client, MODEL_NAME)
+        settled = follow(client, {course.batches[name]: WORK[name] for name in STRATEGIES})
+        batches = {name: settled[course.batches[name]] for name in STRATEGIES}
+        code = tell_ending(client, course, batches)
+    course.finish()
+    return code
+
+
+def _introduce(is_begun: bool, problems_per_level: int, num_strategies: int) -> None:
+    num_problems = 5 * problems_per_level
+    if is_begun:
+        click.echo("going on with the run that was stopped", err=True)
+    click.echo(
+        f"{num_problems} problems that the model was never trained on, {num_strategies} ways of thinking: "
+        f"{num_problems * num_strategies:,} jobs",
+        err=True,
+    )
+
+
+@contextmanager
+def _stack(home: Home, port: int | None) -> Iterator[Client]:
+    """A client of the stack that runs in this home, or of one that lives as long as the `with`."""
+    from ponder.cli.stack import phases, plan
+    from ponder.embedded.launch import in_foreground, wait_until_ready
+
+    if home.running_pid() is not None:
+        wait_until_ready(home)
+        with _client(home) as client:
+            yield client
+        return
+    with phases() as on_phase, in_foreground(home, plan(port=port), on_phase) as started:
+        with _client(home) as client:
+            yield client
+        click.echo("stopping what was started …", err=True)
+        del started
+
+
+def _client(home: Home) -> Client:
+    key, url = home.key(), home.recorded_url()
+    assert key is not None, "a ready stack has left its key"
+    assert url is not None, "a ready stack has recorded its address"
+    return Client(url, key, patience_s=60)

@@ -1,0 +1,113 @@
+"""What one run of the demo does, remembered under PONDER_HOME: a second start goes on where the first stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ponder.client import Client, Json
+from ponder.errors import NotFound
+from ponder_worker.demo.problems import held_out_problems
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "direct": {"name": "direct"},
+    "self_consistency": {"name": "self_consistency", "n": 8},
+    "best_of_n": {"name": "best_of_n", "n": 8},
+    "beam_search": {"name": "beam_search", "n": 4, "width": 4},
+}
+WORK = {"direct": 1.0, "self_consistency": 7.0, "best_of_n": 9.0, "beam_search": 9.0}
+"""About how much work a job is, compared with one sample; only the time that is left is made of it."""
+
+_WINDOW = "14d"
+_MAX_TOKENS = 320
+
+
+@dataclass(slots=True)
+class Course:
+    """One run: which problems, and the file and batch of each strategy, as soon as there are such."""
+
+    file: Path
+    run_id: str
+    problems_per_level: int
+    uploads: dict[str, str] = field(default_factory=dict)
+    batches: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, folder: Path, *, run_id: str, problems_per_level: int) -> Course:
+        """The unfinished run of this folder, or a new one with this id."""
+        file = folder / "unfinished.json"
+        try:
+            return cls(file=file, **json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls(file, run_id, problems_per_level)
+
+    @property
+    def is_begun(self) -> bool:
+        return bool(self.batches)
+
+    @property
+    def results_file(self) -> Path:
+        return self.file.with_name(f"{self.run_id}.results.jsonl")
+
+    def submit(self, client: Client, model: str) -> None:
+        """What is not submitted yet. A crash in between repeats a step at most, and no batch twice."""
+        for name, strategy in STRATEGIES.items():
+            if name in self.batches:
+                continue
+            if name not in self.uploads:
+                self.uploads[name] = client.upload(partial(self._lines, model, name), f"demo-{name}.jsonl")["id"]
+                self._save()
+            batch = client.submit(
+                self.uploads[name],
+                completion_window=_WINDOW,
+                metadata={"file": f"demo, {name}", "demo": self.run_id},
+                options={"strategy": strategy, "verifier": {"name": "exact"}},
+                idempotency_key=f"demo-{self.run_id}-{name}",
+            )
+            self.batches[name] = batch["id"]
+            self._save()
+
+    def is_known_to(self, client: Client) -> bool:
+        """Whether the batches are still there: the database may have been removed in between."""
+        try:
+            return all(client.batch(batch_id) for batch_id in self.batches.values())
+        except NotFound:
+            return False
+
+    def write_results(self, client: Client, batches: dict[str, Json]) -> Path:
+        """Every output line of all strategies in one file; custom_id says the strategy, the level and the number."""
+        draft = self.results_file.with_suffix(".draft")
+        with draft.open("wb") as target:
+            for batch in batches.values():
+                for file_id in filter(None, (batch["output_file_id"], batch["error_file_id"])):
+                    with client.download(file_id) as pieces:
+                        target.writelines(pieces)
+        return draft.replace(self.results_file)
+
+    def finish(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        document = asdict(self)
+        del document["file"]
+        draft = self.file.with_suffix(".draft")
+        draft.write_text(json.dumps(document, indent=2))
+        draft.replace(self.file)
+
+    def _lines(self, model: str, strategy: str) -> Iterator[bytes]:
+        for number, problem in enumerate(held_out_problems(self.problems_per_level)):
+            body = {
+                "model": model,
+                "messages": [{"role": "user", "content": problem.prompt}],
+                "max_tokens": _MAX_TOKENS,
+                "metadata": {"level": str(problem.level), "kind": problem.kind},
+                "ponder": {"reference": str(problem.answer)},
+            }
+            custom_id = f"{strategy}/level-{problem.level}/{number % self.problems_per_level}"
+            line = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+            yield json.dumps(line).encode() + b"\n"

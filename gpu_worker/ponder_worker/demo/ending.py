@@ -1,0 +1,92 @@
+"""What the demo shows when everything is settled: the comparison, one search tree, and where to go from here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from ponder.cli import exit_code
+from ponder.cli.console import out
+from ponder.cli.show import print_tree
+from ponder.client import Client, Json
+from ponder.domain.money import dollars
+from ponder_worker.demo.comparison import cells, comparison
+from ponder_worker.demo.course import STRATEGIES, Course
+
+
+def tell_ending(client: Client, course: Course, batches: Mapping[str, Json]) -> int:
+    """Prints it and returns the exit code."""
+    results = course.write_results(client, dict(batches))
+    rows = client.cost_report(["strategy", "level"], list(course.batches.values()))["data"]
+    job = _telling_job(client, course)
+    console = out()
+    _tell_comparison(console, rows)
+    if job is not None:
+        _tell_tree(console, job)
+    _tell_next(console, results, job)
+    num_failed = sum(batch["request_counts"]["failed"] for batch in batches.values())
+    if num_failed:
+        console.print(f"\n{num_failed} jobs failed; why is in the results file", style="red")
+    return exit_code.SOME_JOBS_FAILED if num_failed else exit_code.SETTLED
+
+
+def _tell_comparison(console: Console, rows: list[Json]) -> None:
+    made = cells(rows)
+    console.print()
+    console.print(comparison(made, list(STRATEGIES)))
+    direct = sum(row["direct_nanodollars"] for row in rows)
+    loaded = sum(row["loaded_nanodollars"] for row in rows)
+    num_tasks = sum(row["settled"] for row in rows)
+    console.print(
+        f"\nThe bill: {dollars(loaded)} for {num_tasks:,} tasks. {dollars(direct)} of it is engine time that they "
+        "caused; the rest, loading and idling, is spread over them above."
+    )
+
+
+def _telling_job(client: Client, course: Course) -> Json | None:
+    """A beam search that found what one sample had missed, on the hardest level possible; any beam search otherwise."""
+    missed = {_problem(row) for row in client.jobs(course.batches["direct"]) if row["verdict"] == "failed"}
+    found = [row for row in client.jobs(course.batches["beam_search"]) if row["state"] == "completed"]
+    if not found:
+        return None
+
+    def interest(row: Json) -> tuple[bool, bool, str]:
+        return row["verdict"] == "passed", _problem(row) in missed, str(row["level"])
+
+    return client.job(max(found, key=interest)["id"])
+
+
+def _problem(row: Json) -> str:
+    """What is left of the custom_id without the strategy."""
+    return str(row["custom_id"]).partition("/")[2]
+
+
+def _tell_tree(console: Console, job: Json) -> None:
+    console.print(f"\nHow one of them was solved: {job['id']}, level {job['level']}", style="bold")
+    print_tree(job)
+
+
+def _tell_next(console: Console, results: Path, job: Json | None) -> None:
+    ponder = _command()
+    console.print(f"\nResults, one line a job: {results}")
+    console.print("\nNext:", style="bold")
+    console.print(
+        f"  {ponder} up                                   keeps it all running, with these batches in it; then"
+    )
+    console.print(f"  {ponder} report cost --by strategy,level      the same figures for scripts: --format json or csv")
+    if job is not None:
+        console.print(f"  {ponder} show {job['id']:<32} one job: attempts, tree and cost")
+    console.print(f"  {ponder} run FILE --model demo --prompt FIELD --answer FIELD     your own problems")
+
+
+def _command() -> str:
+    """What to type for `ponder` in this shell."""
+    if shutil.which("ponder"):
+        return "ponder"
+    program = os.path.relpath(sys.argv[0])
+    return program if not program.startswith("..") else sys.argv[0]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import queue
+import re
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -14,6 +15,7 @@ from typing import Any
 Message = dict[str, Any]
 
 _CLOSED: Message = {"type": "closed"}
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class EngineHandle:
@@ -84,18 +86,19 @@ class EngineHandle:
 
 
 def parse(data: bytes) -> Message:
-    """JSON of the engine as Postgres can store it: NUL becomes U+FFFD, and a number that is none becomes null."""
+    """JSON of the engine as Postgres can store it: a number that is none becomes null, and what is no text U+FFFD."""
     message: Message = json.loads(data, parse_constant=lambda _: None)
-    return _without_nul(message) if b"\\u0000" in data or b"\0" in data else message
+    is_clean = not any(escape in data for escape in (b"\\u0000", b"\\ud", b"\\uD"))
+    return message if is_clean else _storable(message)  # type: ignore[no-any-return]
 
 
-def _without_nul(value: Any) -> Any:
+def _storable(value: Any) -> Any:
     if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
+        return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, list):
-        return [_without_nul(item) for item in value]
+        return [_storable(item) for item in value]
     if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+        return {_storable(key): _storable(item) for key, item in value.items()}
     return value
 
 

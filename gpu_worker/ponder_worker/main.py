@@ -70,7 +70,13 @@ def worker(
         rhythm=Rhythm(tick_s=settings.tick_s, lease_s=settings.lease_s, shard_tokens=settings.shard_tokens),
         database=connect(database_url(settings), timeout_s=max(1.0, settings.lease_s / 3)),
         redis_url=redis_url(settings),
-        engine_options={"model": model, "reward_model": reward_model, "device": device, "dtype": dtype},
+        engine_options={
+            "model": model,
+            "reward_model": reward_model,
+            "device": device,
+            "dtype": dtype,
+            "shard_tokens": settings.shard_tokens,
+        },
         judge=Judge(),
         notices=notices,
     )

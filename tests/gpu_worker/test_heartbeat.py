@@ -1,0 +1,257 @@
+"""The tick against a real Postgres whose answers get lost, and an engine process that says what it is told to say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from ponder.domain.state import IncarnationState, Verdict
+from ponder.errors import LeaseLost
+from ponder.jobs import incarnation
+from ponder.jobs.abandon import abandon
+from ponder.jobs.claim import Claim, claim
+from ponder.ledger.check import check
+from ponder_worker.engine_handle import EngineHandle
+from ponder_worker.heartbeat import EngineStuck, Heartbeat
+from ponder_worker.holding import Holding
+from ponder_worker.settlement import Settling
+
+USAGE = dict.fromkeys(
+    ("prompt_tokens", "completion_tokens", "thinking_tokens", "reward_tokens", "cached_tokens", "recomputed_tokens"), 1
+)
+
+
+class ScriptedEngine:
+    """Answers each request for a report with the next one of `reports`, and with nothing when there is none."""
+
+    def __init__(self) -> None:
+        self.reports: list[dict[str, Any]] = []
+        self.sent: list[Mapping[str, Any]] = []
+        self.is_alive = True
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.sent.append(message)
+
+    def receive(self, timeout_s: float) -> dict[str, Any] | None:
+        return self.reports.pop(0) if self.reports else None
+
+    def say(self, **fields: Any) -> None:
+        self.reports.append(
+            {
+                "type": "report",
+                "steps": 1,
+                "work": [],
+                "idle_fraction": 0.0,
+                "deltas": {},
+                "finished": [],
+                "room_tokens": 1000,
+                "num_jobs": 1,
+                "drained": False,
+                "metrics": {},
+            }
+            | fields
+        )
+
+
+class UnreliableDatabase:
+    """An Engine of which the next transaction fails `before` or `after` its commit."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.fails: str | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        fails, self.fails = self.fails, None
+        with self._engine.begin() as connection:
+            yield connection
+            if fails == "before":
+                raise OperationalError("", None, Exception("the connection was lost"))
+        if fails == "after":
+            raise OperationalError("", None, Exception("the connection was lost"))
+
+
+class Worker:
+    """A heartbeat that holds one shard of two jobs."""
+
+    def __init__(self, engine: Engine, judge: Callable[..., Verdict], lease_s: float = 30) -> None:
+        self.database = UnreliableDatabase(engine)
+        self.engine = ScriptedEngine()
+        self.holding = Holding()
+        self.claim = _claim(engine, lease_s)
+        self.holding.add(self.claim.jobs, 10)
+        self.heartbeat = Heartbeat(
+            cast("Engine", self.database),
+            "inc",
+            cast("EngineHandle", self.engine),
+            self.holding,
+            Settling(judge, num_judges=1),
+            tick_s=0.05,
+            lease_s=lease_s,
+        )
+        self.heartbeat.become(IncarnationState.READY)
+        self.job_id = self.claim.jobs[0].job_id
+
+    def beat(self, **report: Any) -> None:
+        self.engine.say(**report)
+        self.heartbeat.beat()
+
+    def delta(self, *ids: int) -> dict[str, Any]:
+        return {"deltas": {str(self.job_id): [{"nodes": [{"node": 1, "ids": list(ids)}]}]}}
+
+    def finished(self) -> dict[str, Any]:
+        choice = {"text": "Answer: 4", "answer": "4", "finish_reason": "stop", "score": None, "logprobs": None}
+        return {
+            "job_id": self.job_id,
+            "error": None,
+            "finish_reason": "stop",
+            "choices": [choice],
+            "usage": USAGE,
+            "tree": {"nodes": []},
+        }
+
+
+@pytest.fixture
+def worker(engine: Engine) -> Worker:
+    return Worker(engine, lambda *_: Verdict.PASSED)
+
+
+def _claim(engine: Engine, lease_s: float) -> Claim:
+    with engine.begin() as connection:
+        incarnation.register(
+            connection, id="inc", worker="w", host="h", pid=1, model="m", machine="cpu", market="spot", lease_s=lease_s
+        )
+        incarnation.ready(
+            connection, "inc", fingerprint="f", context_length=100, has_reward_model=False, room_tokens=1000
+        )
+        for statement in (
+            "INSERT INTO tenants (id, name) VALUES ('t', 't')",
+            "INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes)"
+            " VALUES ('f', 't', 'f', 'batch', 'input', 0)",
+            "INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, state, expires_at)"
+            " VALUES ('b', 't', 'f', '/v1/chat/completions', '1h', 'in_progress', now() + interval '1 hour')",
+            "INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy,"
+            " estimated_tokens) SELECT 't', 'b', line, line::text, 'm', 'f', '{}', 'direct', 5 FROM generate_series(1, 2) AS line",
+            "INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)"
+            " SELECT 't', 'b', 'm', 'f', 'batch', array_agg(id), 10 FROM jobs",
+        ):
+            connection.execute(text(statement))
+        shard_id = connection.execute(text("SELECT id FROM shards")).scalar_one()
+        claimed = claim(connection, shard_id, "inc")
+        assert claimed is not None
+        return claimed
+
+
+def _ids(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        deltas = connection.execute(text("SELECT delta FROM tree_deltas ORDER BY id")).scalars()
+        return [token for delta in deltas for node in delta["nodes"] for token in node["ids"]]
+
+
+def _check_ledger(engine: Engine) -> None:
+    with engine.begin() as connection:
+        check(connection, "inc")
+
+
+def _state(engine: Engine, job_id: int) -> str:
+    with engine.connect() as connection:
+        return str(connection.execute(text("SELECT state FROM jobs WHERE id = :id"), {"id": job_id}).scalar_one())
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_tick_whose_commit_is_not_answered_is_saved_exactly_once(engine: Engine, worker: Worker, moment: str) -> None:
+    worker.beat(**worker.delta(1, 2))
+    worker.database.fails = moment
+    worker.beat(**worker.delta(3))
+    worker.beat(**worker.delta(4, 5))
+    assert _ids(engine) == [1, 2, 3, 4, 5]
+    _check_ledger(engine)
+
+
+def test_what_is_reported_during_an_outage_is_saved_after_it(engine: Engine, worker: Worker) -> None:
+    for token in range(5):
+        worker.database.fails = "before"
+        worker.beat(**worker.delta(token))
+    assert _ids(engine) == []
+    worker.beat(**worker.delta(5))
+    assert _ids(engine) == [0, 1, 2, 3, 4, 5]
+    _check_ledger(engine)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, worker: Worker, moment: str) -> None:
+    worker.database.fails = moment
+    worker.beat(finished=[worker.finished()])
+    worker.beat()
+    assert _state(engine, worker.job_id) == "completed"
+    assert worker.job_id not in worker.holding.job_ids
+    _check_ledger(engine)
+
+
+def test_a_verifier_that_takes_long_holds_up_no_tick(engine: Engine) -> None:
+    may_answer = threading.Event()
+
+    def judge(*_: object) -> Verdict:
+        may_answer.wait(10)
+        return Verdict.PASSED
+
+    worker = Worker(engine, judge)
+    worker.beat(**worker.delta(1), finished=[worker.finished()])
+    assert _ids(engine) == [1]
+    assert _state(engine, worker.job_id) == "pending"
+    may_answer.set()
+    worker.beat()
+    assert _state(engine, worker.job_id) == "completed"
+
+
+def test_a_job_that_was_cancelled_is_stopped_and_forgotten(engine: Engine, worker: Worker) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'cancelled' WHERE id = :id"), {"id": worker.job_id})
+    worker.beat(**worker.delta(1), work=[{"job_id": worker.job_id, "weight": 1.0, "kind": "work"}])
+    assert {"type": "drop", "job_ids": [worker.job_id]} in worker.engine.sent
+    assert worker.job_id not in worker.holding.job_ids
+    worker.beat(finished=[worker.finished()])
+    assert _state(engine, worker.job_id) == "cancelled"
+    _check_ledger(engine)
+
+
+def test_the_lease_is_not_extended_while_the_engine_makes_no_progress(engine: Engine, worker: Worker) -> None:
+    def lease() -> object:
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT lease_until FROM incarnations")).scalar_one()
+
+    before = lease()
+    worker.beat(steps=0, num_jobs=2)
+    assert lease() == before
+    worker.beat(steps=0, num_jobs=0)
+    assert lease() > before  # type: ignore[operator]
+
+
+def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Worker) -> None:
+    worker.beat()
+    with engine.begin() as connection:
+        abandon(connection, "inc")
+    with pytest.raises(LeaseLost):
+        worker.beat(finished=[worker.finished()])
+    assert _state(engine, worker.job_id) == "pending"
+
+
+def test_an_engine_that_says_nothing_for_a_whole_lease_is_stuck(engine: Engine) -> None:
+    worker = Worker(engine, lambda *_: Verdict.PASSED, lease_s=0.3)
+    with pytest.raises(EngineStuck):
+        worker.heartbeat.run()
+
+
+def test_the_last_tick_takes_what_the_engine_reports_when_it_stops(engine: Engine, worker: Worker) -> None:
+    worker.engine.say(**worker.delta(1))
+    worker.engine.say(**worker.delta(2), drained=True)
+    assert worker.heartbeat.drain(until=time.monotonic() + 1)
+    assert _ids(engine) == [1, 2]
+    _check_ledger(engine)

@@ -29,7 +29,7 @@ class SelfConsistency(Spec):
 class BestOfN(Spec):
     """n samples, each scored by the reward model (Cobbe et al. 2021, arXiv:2110.14168).
 
-    `best` takes the highest score, `weighted` the highest sum of scores per answer, `majority` the most frequent answer.
+    `best` takes the highest score, `weighted` the highest sum of scores per answer, `majority` the most frequent one.
     """
 
     name: Literal["best_of_n"] = "best_of_n"

@@ -33,6 +33,7 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
     return create_engine(
         parsed.set(drivername="postgresql+pg8000", query={}),
         connect_args=arguments,
+        hide_parameters=True,  # they hold prompts, and errors are logged
         pool_pre_ping=True,
         pool_size=pool_size,
         max_overflow=pool_size * 2,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
 import ponder
@@ -14,10 +16,21 @@ _INSTALLED = Path(ponder.__file__).parent / "store" / "migrations"
 _CHECKOUT = Path(ponder.__file__).parents[2] / "migrations"
 
 
+@cache
+def newest() -> str:
+    """The revision that this code expects a database to have."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
 def migrate(engine: Engine) -> None:
     """Runs every migration that the database has not seen, in one transaction."""
-    config = Config()
-    config.set_main_option("script_location", str(_INSTALLED if _INSTALLED.exists() else _CHECKOUT))
+    config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_INSTALLED if _INSTALLED.exists() else _CHECKOUT))
+    return config

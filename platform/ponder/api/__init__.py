@@ -1,0 +1,1 @@
+"""The front door: OpenAI's Batch API, and beside it what is ponder's own."""

@@ -1,0 +1,155 @@
+"""A batch as OpenAI's batch object, field by field, with what is ponder's own under `ponder`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, TextClause, text
+
+from ponder.api.services import unix
+from ponder.api.waiting import why_batch_waits
+
+COLUMNS = "*"
+_MAX_ERRORS = 1_000
+_TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
+_TIMES_OF_CANCELLING = ("cancelling_at", "cancelled_at")
+
+_JOBS = text(
+    "SELECT batch_id, state, verdict, count(*) AS num FROM jobs WHERE batch_id = ANY(CAST(:ids AS text[])) "
+    "GROUP BY batch_id, state, verdict"
+)
+_REJECTED = text(
+    "SELECT batch_id, count(*) AS num FROM rejected_lines WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id"
+)
+_ERRORS = text(
+    """
+    SELECT batch.id AS batch_id, line, code, message, param
+    FROM unnest(CAST(:ids AS text[])) AS batch(id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM rejected_lines WHERE batch_id = batch.id ORDER BY line LIMIT :limit
+    ) AS rejected
+    ORDER BY batch.id, line
+    """
+)
+_USAGE = text(
+    """
+    SELECT batch_id, sum(prompt_tokens) AS prompt, sum(cached_tokens) AS cached, sum(completion_tokens) AS generated,
+           sum(thinking_tokens) AS thinking
+    FROM jobs JOIN usage ON usage.job_id = jobs.id
+    WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id
+    """
+)
+_COST = text(
+    "SELECT batch_id, sum(nanodollars) AS num FROM ledger_entries WHERE batch_id = ANY(CAST(:ids AS text[])) "
+    "GROUP BY batch_id"
+)
+_RUNNING = text(
+    """
+    SELECT shards.batch_id, count(*) AS num
+    FROM shards JOIN attempts ON attempts.shard_id = shards.id AND attempts.ended_at IS NULL
+    WHERE shards.batch_id = ANY(CAST(:ids AS text[])) AND shards.state = 'held' GROUP BY shards.batch_id
+    """
+)
+_MODEL = text(
+    """
+    SELECT batch.id AS batch_id, model FROM unnest(CAST(:ids AS text[])) AS batch(id)
+    CROSS JOIN LATERAL (SELECT model FROM jobs WHERE batch_id = batch.id ORDER BY line LIMIT 1) AS first
+    """
+)
+
+
+def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+    """Of the rows of table `batches`, in their order; a fixed number of queries for any number of batches."""
+    ids = [batch.id for batch in batches]
+    facts = {
+        "jobs": _grouped(connection, _JOBS, ids),
+        "rejected": _grouped(connection, _REJECTED, ids),
+        "errors": _grouped(connection, _ERRORS, ids, limit=_MAX_ERRORS),
+        "usage": _grouped(connection, _USAGE, ids),
+        "cost": _grouped(connection, _COST, ids),
+        "running": _grouped(connection, _RUNNING, ids),
+        "model": _grouped(connection, _MODEL, ids),
+    }
+    return [
+        _object(connection, batch, {name: rows.get(batch.id, []) for name, rows in facts.items()}) for batch in batches
+    ]
+
+
+def _grouped(connection: Connection, query: TextClause, ids: Sequence[str], **values: Any) -> dict[str, list[Row[Any]]]:
+    groups: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(query, {"ids": list(ids), **values}):
+        groups.setdefault(row.batch_id, []).append(row)
+    return groups
+
+
+def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[Any]]]) -> dict[str, Any]:
+    counts = _counts(facts)
+    tokens = facts["usage"][0] if facts["usage"] else None
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "model": facts["model"][0].model if facts["model"] else None,
+        "errors": _errors(batch, facts["errors"]),
+        "input_file_id": batch.input_file_id,
+        "completion_window": batch.completion_window,
+        "status": batch.state,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        **{name: unix(batch._mapping[name]) for name in _TIMES + _TIMES_OF_CANCELLING},
+        "request_counts": {
+            "total": batch.num_lines,
+            "completed": counts["completed"],
+            "failed": counts["failed"] + counts["expired"] + counts["cancelled"] + counts["rejected"],
+        },
+        "usage": _usage(tokens),
+        "metadata": batch.metadata or None,
+        "ponder": {
+            "options": batch.options,
+            "lane": batch.lane,
+            "retry_of": batch.retry_of,
+            "counts": counts,
+            "verdicts": _verdicts(facts["jobs"]),
+            "tokens_generated": int(tokens.generated) if tokens else 0,
+            "direct_nanodollars": int(facts["cost"][0].num) if facts["cost"] else 0,
+            "num_running": facts["running"][0].num if facts["running"] else 0,
+            "waiting": why_batch_waits(connection, batch, counts["pending"], bool(facts["running"])),
+        },
+    }
+
+
+def _counts(facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
+    """Jobs by state, and the lines that never became one."""
+    counts = dict.fromkeys(("pending", "completed", "failed", "expired", "cancelled"), 0)
+    for row in facts["jobs"]:
+        counts[row.state] += row.num
+    counts["rejected"] = facts["rejected"][0].num if facts["rejected"] else 0
+    return counts
+
+
+def _verdicts(jobs: Sequence[Row[Any]]) -> dict[str, int]:
+    verdicts = dict.fromkeys(("passed", "failed", "unverified"), 0)
+    for row in jobs:
+        if row.verdict is not None:
+            verdicts[row.verdict] += row.num
+    return verdicts
+
+
+def _errors(batch: Row[Any], rejected: Sequence[Row[Any]]) -> dict[str, Any] | None:
+    data = list(batch.errors or [])
+    data += [{"code": row.code, "line": row.line, "message": row.message, "param": row.param} for row in rejected]
+    return {"object": "list", "data": data} if data else None
+
+
+def _usage(tokens: Row[Any] | None) -> dict[str, Any]:
+    prompt, cached, generated, thinking = (
+        (int(tokens.prompt), int(tokens.cached), int(tokens.generated), int(tokens.thinking)) if tokens else (0,) * 4
+    )
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": cached},
+        "output_tokens": generated,
+        "output_tokens_details": {"reasoning_tokens": thinking},
+        "total_tokens": prompt + generated,
+    }

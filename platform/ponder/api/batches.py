@@ -1,0 +1,134 @@
+"""/v1/batches."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+from sqlalchemy import Connection, text
+
+from ponder.api.auth import Tenant
+from ponder.api.batch_object import batch_objects
+from ponder.api.job_object import job_summary
+from ponder.api.page import After, Limit, page
+from ponder.api.services import Ponder, identifier
+from ponder.domain.state import JobState
+from ponder.domain.storable import StorableText
+from ponder.domain.submission import Submission
+from ponder.errors import NotFound
+from ponder.jobs.cancel import cancel
+from ponder.jobs.retry import retry
+from ponder.jobs.submit import submit
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+IdempotencyKey = Annotated[StorableText | None, Header(min_length=1, max_length=255)]
+
+_FIND = text("SELECT * FROM batches WHERE id = :id AND tenant_id = :tenant_id")
+_LIST = text(
+    """
+    SELECT * FROM batches
+    WHERE tenant_id = :tenant_id
+      AND (CAST(:after AS text) IS NULL
+           OR (created_at, id) < (SELECT created_at, id FROM batches WHERE id = :after AND tenant_id = :tenant_id))
+    ORDER BY created_at DESC, id DESC LIMIT :limit
+    """
+)
+_JOBS = text(
+    """
+    SELECT jobs.*, answer, finish_reason, error, completion_tokens
+    FROM jobs LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
+    WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
+      AND (CAST(:state AS text) IS NULL OR state = :state)
+      AND line > coalesce((SELECT line FROM jobs WHERE id = CAST(:after AS bigint) AND batch_id = :batch_id), 0)
+    ORDER BY line LIMIT :limit
+    """
+)
+
+
+@router.post("")
+def create(
+    submission: Submission, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
+    """A repeated `Idempotency-Key` gives the batch that the first request made."""
+    batch_id = f"batch_{secrets.token_hex(12)}"
+    with ponder.engine.begin() as connection:
+        batch_id = submit(connection, caller.tenant_id, submission, batch_id=batch_id, idempotency_key=idempotency_key)
+        return _one(connection, caller.tenant_id, batch_id)
+
+
+@router.get("")
+def list_batches(ponder: Ponder, caller: Tenant, limit: Limit = 20, after: After = None) -> dict[str, Any]:
+    with ponder.engine.connect() as connection:
+        if after is not None:
+            _require(connection, caller.tenant_id, after)
+        values = {"tenant_id": caller.tenant_id, "after": after, "limit": limit + 1}
+        return page(batch_objects(connection, connection.execute(_LIST, values).all()), limit)
+
+
+@router.get("/{batch_id}")
+def get_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+    with ponder.engine.connect() as connection:
+        return _one(connection, caller.tenant_id, batch_id)
+
+
+@router.post("/{batch_id}/cancel")
+def cancel_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+    with ponder.engine.begin() as connection:
+        cancel(connection, caller.tenant_id, identifier(batch_id, "batch"))
+        return _one(connection, caller.tenant_id, batch_id)
+
+
+@router.post("/{batch_id}/retry")
+def retry_batch(
+    batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
+    """A new batch of the failed and expired jobs of an ended one."""
+    new_batch_id = f"batch_{secrets.token_hex(12)}"
+    with ponder.engine.begin() as connection:
+        new_batch_id = retry(
+            connection,
+            caller.tenant_id,
+            identifier(batch_id, "batch"),
+            new_batch_id=new_batch_id,
+            idempotency_key=idempotency_key,
+        )
+        return _one(connection, caller.tenant_id, new_batch_id)
+
+
+@router.get("/{batch_id}/jobs")
+def list_jobs(
+    batch_id: str,
+    ponder: Ponder,
+    caller: Tenant,
+    *,
+    limit: Limit = 100,
+    after: After = None,
+    state: JobState | None = None,
+) -> dict[str, Any]:
+    """By line, without search trees."""
+    with ponder.engine.connect() as connection:
+        _require(connection, caller.tenant_id, batch_id)
+        values = {
+            "tenant_id": caller.tenant_id,
+            "batch_id": batch_id,
+            "after": None if after is None else int(identifier(after, "job").removeprefix("job_"), 10),
+            "state": state,
+            "limit": limit + 1,
+        }
+        return page([job_summary(row) for row in connection.execute(_JOBS, values)], limit)
+
+
+def _one(connection: Connection, tenant_id: str, batch_id: str) -> dict[str, Any]:
+    values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
+    rows = connection.execute(_FIND, values).all()
+    if not rows:
+        raise NotFound(f"there is no batch {batch_id}")
+    return batch_objects(connection, rows)[0]
+
+
+def _require(connection: Connection, tenant_id: str, batch_id: str) -> None:
+    values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
+    if connection.execute(_FIND, values).first() is None:
+        raise NotFound(f"there is no batch {batch_id}")

@@ -1,0 +1,107 @@
+"""Errors in OpenAI's form: {"error": {message, type, param, code}}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from ponder.domain.refusal import path
+from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
+
+_STATUSES: tuple[tuple[type[PonderError], int, str], ...] = (
+    (InvalidInput, 400, "invalid_request_error"),
+    (Unauthorized, 401, "authentication_error"),
+    (Forbidden, 403, "permission_error"),
+    (NotFound, 404, "invalid_request_error"),
+    (Conflict, 409, "invalid_request_error"),
+    (Unreachable, 503, "server_error"),
+)
+_CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 409: "conflict", 503: "unavailable"}
+_AWAY = ("08", "53", "57")
+"""Classes of SQLSTATE: connection lost, out of resources, shut down by its operator."""
+
+_log = structlog.get_logger("ponder.api")
+
+
+class TooLarge(InvalidInput):
+    """An upload or a body beyond its limit."""
+
+
+def answer(status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Translates everything that a route may raise."""
+    app.add_exception_handler(PonderError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(PoolTimeout, _busy)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _ours(request: Request, error: Exception) -> JSONResponse:
+    for kind, status, name in _STATUSES:
+        if isinstance(error, kind):
+            if isinstance(error, InvalidInput):
+                status = 413 if isinstance(error, TooLarge) else status
+                return answer(status, error.message, name, param=error.param, code=error.code)
+            return answer(status, str(error), name, code=_CODES[status])
+    return _unexpected(request, error)
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first: Mapping[str, Any] = error.errors()[0]
+    location = tuple(first["loc"])
+    param = None if first["type"] == "json_invalid" else path(location[1:]) or None
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    if first["type"] == "extra_forbidden":
+        return answer(
+            400, f"{param} is not a field ponder knows", "invalid_request_error", param=param, code="unknown_field"
+        )
+    message = str(first["msg"])
+    return answer(400, f"{param}: {message}" if param else message, "invalid_request_error", param=param, code=code)
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = (
+        f"{request.method} {request.url.path} is not a route of ponder" if error.status_code == 404 else error.detail
+    )
+    return answer(error.status_code, message, "invalid_request_error", code=_CODES.get(error.status_code))
+
+
+def _database(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DBAPIError)
+    details = error.orig.args[0] if error.orig and error.orig.args else None
+    state = str(details.get("C", "")) if isinstance(details, dict) else ""
+    is_away = isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
+    if is_away or state.startswith(_AWAY):
+        return answer(503, "the database does not answer; try again", "server_error", code="unavailable")
+    return _unexpected(request, error)
+
+
+def _busy(_request: Request, _error: Exception) -> JSONResponse:
+    return answer(503, "all database connections are in use; try again", "server_error", code="unavailable")
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    """Neither the log nor the answer quotes the error: it may quote a prompt."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None
+    _log.error("unexpected", method=request.method, error=type(error).__name__, where=where)
+    return answer(500, "an error of ponder's own; its log says where", "server_error", code="internal_error")

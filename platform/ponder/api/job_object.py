@@ -1,0 +1,95 @@
+"""A job as the API shows it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from ponder.api.services import unix
+from ponder.api.waiting import why_job_waits
+from ponder.errors import NotFound
+
+_ID = re.compile(r"job_([0-9]{1,18})")
+_FIND = text(
+    """
+    SELECT jobs.*, batches.lane, answer, finish_reason, error, prompt_tokens, completion_tokens, thinking_tokens,
+           reward_tokens, cached_tokens, recomputed_tokens, tree
+    FROM jobs JOIN batches ON batches.id = jobs.batch_id
+    LEFT JOIN results ON results.job_id = jobs.id
+    LEFT JOIN usage ON usage.job_id = jobs.id
+    LEFT JOIN search_trees ON search_trees.job_id = jobs.id
+    WHERE jobs.id = :id AND jobs.tenant_id = :tenant_id
+    """
+)
+_ATTEMPTS = text(
+    """
+    SELECT incarnation_id, worker, machine, market, attempts.started_at, attempts.ended_at, outcome
+    FROM attempts JOIN incarnations ON incarnations.id = attempts.incarnation_id
+    WHERE job_id = :id ORDER BY attempts.id
+    """
+)
+_COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job_id = :id GROUP BY kind ORDER BY kind")
+_TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
+
+
+def job_number(job_id: str) -> int:
+    """Raises NotFound for what is no job's id."""
+    match = _ID.fullmatch(job_id)
+    if match is None:
+        raise NotFound("there is no such job")
+    return int(match[1])
+
+
+def job_summary(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": f"job_{row.id}",
+        "object": "job",
+        "batch_id": row.batch_id,
+        "custom_id": row.custom_id,
+        "line": row.line,
+        "model": row.model,
+        "fingerprint": row.fingerprint,
+        "state": row.state,
+        "verdict": row.verdict,
+        "strategy": row.strategy,
+        "level": row.level,
+        "answer": row.answer,
+        "finish_reason": row.finish_reason,
+        "error": row.error,
+        "completion_tokens": row.completion_tokens or 0,
+        "created_at": unix(row.created_at),
+        "settled_at": unix(row.settled_at),
+    }
+
+
+def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str, Any]:
+    """With its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
+    values = {"id": job_number(job_id), "tenant_id": tenant_id}
+    row = connection.execute(_FIND, values).first()
+    if row is None:
+        raise NotFound(f"there is no job {job_id}")
+    by_kind = {cost.kind: int(cost.num) for cost in connection.execute(_COST, values)}
+    is_waiting = row.state == "pending"
+    return job_summary(row) | {
+        "request": row.request,
+        "estimated_tokens": row.estimated_tokens,
+        "usage": {f"{name}_tokens": row._mapping[f"{name}_tokens"] or 0 for name in _TOKENS},
+        "cost": {"direct_nanodollars": sum(by_kind.values()), "by_kind": by_kind},
+        "attempts": [_attempt(attempt) for attempt in connection.execute(_ATTEMPTS, values)],
+        "tree": row.tree,
+        "waiting": why_job_waits(connection, row, row.lane) if is_waiting else None,
+    }
+
+
+def _attempt(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "incarnation_id": row.incarnation_id,
+        "worker": row.worker,
+        "machine": row.machine,
+        "market": row.market,
+        "started_at": unix(row.started_at),
+        "ended_at": unix(row.ended_at),
+        "outcome": row.outcome,
+    }

@@ -1,0 +1,20 @@
+"""/v1/jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from ponder.api.auth import Tenant
+from ponder.api.job_object import job_object
+from ponder.api.services import Ponder
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+    """One problem: its attempts, usage, cost, search tree, and for a waiting one why it waits."""
+    with ponder.engine.connect() as connection:
+        return job_object(connection, caller.tenant_id, job_id)

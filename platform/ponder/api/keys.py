@@ -1,0 +1,120 @@
+"""/v1/keys: a key is shown once, when it is made; what is kept is its SHA-256."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+from sqlalchemy import Connection, Row, text
+
+from ponder.api.auth import Caller, Tenant, digest
+from ponder.api.page import After, Limit, page
+from ponder.api.services import Ponder, identifier, unix
+from ponder.domain.submission import StorableBody
+from ponder.errors import Forbidden, NotFound
+from ponder.store.first_key import new_key
+
+router = APIRouter(prefix="/v1/keys", tags=["administration"])
+
+_COLUMNS = "id, tenant_id, name, hint, is_operator, created_at, revoked_at"
+_HINT_LENGTH = 8
+_INSERT = text(
+    f"""
+    INSERT INTO api_keys (id, tenant_id, name, sha256, hint, is_operator)
+    VALUES (:id, :tenant_id, :name, :sha256, :hint, :is_operator) RETURNING {_COLUMNS}
+    """
+)
+_LIST = text(
+    f"""
+    SELECT {_COLUMNS} FROM api_keys
+    WHERE (:sees_all OR tenant_id = :tenant_id)
+      AND (CAST(:after AS text) IS NULL OR (created_at, id) > (SELECT created_at, id FROM api_keys WHERE id = :after))
+    ORDER BY created_at, id LIMIT :limit
+    """
+)
+_REVOKE = text(
+    """
+    UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp())
+    WHERE id = :id AND (:sees_all OR tenant_id = :tenant_id) RETURNING id
+    """
+)
+
+
+class NewKey(StorableBody):
+    """`tenant` is an id or a name; the caller's own if left out. Only operators make operators' keys."""
+
+    name: str = Field(min_length=1, max_length=200)
+    tenant: str | None = Field(default=None, min_length=1, max_length=200)
+    is_operator: bool = False
+
+
+@router.get("")
+def list_keys(ponder: Ponder, caller: Tenant, limit: Limit = 100, after: After = None) -> dict[str, Any]:
+    """The tenant's; an operator sees everybody's."""
+    values = {"after": None if after is None else identifier(after, "key"), "limit": limit + 1, **_scope(caller)}
+    with ponder.engine.connect() as connection:
+        return page([_object(row) for row in connection.execute(_LIST, values)], limit)
+
+
+@router.post("")
+def create_key(body: NewKey, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+    key = new_key()
+    with ponder.engine.begin() as connection:
+        tenant_id = _tenant_of(connection, body, caller)
+        row = connection.execute(
+            _INSERT,
+            {
+                "id": f"key_{secrets.token_hex(8)}",
+                "tenant_id": tenant_id,
+                "name": body.name,
+                "sha256": digest(key),
+                "hint": key[:_HINT_LENGTH],
+                "is_operator": body.is_operator,
+            },
+        ).one()
+    return _object(row) | {"key": key}
+
+
+@router.delete("/{key_id}")
+def revoke_key(key_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+    """From now on the key is refused; revoking it again does nothing."""
+    with ponder.engine.begin() as connection:
+        if connection.execute(_REVOKE, {"id": identifier(key_id, "key"), **_scope(caller)}).first() is None:
+            raise NotFound(f"there is no key {key_id}")
+    return {"id": key_id, "object": "api_key", "deleted": True}
+
+
+def _scope(caller: Caller) -> dict[str, Any]:
+    return {"sees_all": caller.is_operator, "tenant_id": caller.tenant_id}
+
+
+def _tenant_of(connection: Connection, body: NewKey, caller: Caller) -> str:
+    """The tenant a new key is for; raises Forbidden for what only an operator may do."""
+    if body.is_operator and not caller.is_operator:
+        raise Forbidden("only an operator's key can make an operator's key")
+    if body.tenant is None or body.tenant == caller.tenant_id:
+        return caller.tenant_id
+    if not caller.is_operator:
+        raise Forbidden("only an operator's key can make keys of another tenant")
+    found = connection.execute(
+        text("SELECT id FROM tenants WHERE id = :tenant OR name = :tenant ORDER BY id = :tenant DESC LIMIT 1"),
+        {"tenant": body.tenant},
+    ).scalar()
+    if found is None:
+        raise NotFound(f"there is no tenant {body.tenant}")
+    return str(found)
+
+
+def _object(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "api_key",
+        "name": row.name,
+        "tenant": row.tenant_id,
+        "hint": row.hint,
+        "is_operator": row.is_operator,
+        "created_at": unix(row.created_at),
+        "revoked_at": unix(row.revoked_at),
+    }

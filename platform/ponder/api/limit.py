@@ -1,0 +1,36 @@
+"""How large a body may be where it is not an upload."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ponder.api.errors import answer
+
+MAX_BODY_BYTES = 1024 * 1024
+_UPLOADS = "/v1/files"
+
+
+class Limited:
+    """ASGI middleware: a body is read into memory, so it is cut off before it can fill it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == _UPLOADS:
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+            message = f"a body has at most {MAX_BODY_BYTES} bytes"
+            await answer(413, message, "invalid_request_error", code="body_too_large")(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def counting() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if num_bytes > MAX_BODY_BYTES else message
+
+        await self._app(scope, counting, send)

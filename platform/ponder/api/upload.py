@@ -1,0 +1,88 @@
+"""An upload: spooled to disk while it comes in, then kept in Postgres in pieces; memory stays at a few megabytes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, BinaryIO
+
+from sqlalchemy import Connection, text
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from ponder.api.errors import TooLarge
+from ponder.domain.storable import clean
+from ponder.errors import InvalidInput, Unreachable
+
+MAX_BYTES = 8 * 1024**3
+CHUNK_BYTES = 1024 * 1024
+_FIELDS = {"file", "purpose"}
+_INSERT_FILE = text(
+    """
+    INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes)
+    VALUES (:id, :tenant_id, :filename, 'batch', 'input', 0) RETURNING created_at
+    """
+)
+_INSERT_CHUNK = text("INSERT INTO file_chunks (file_id, ordinal, data) VALUES (:id, :ordinal, :data)")
+_SET_BYTES = text("UPDATE files SET bytes = :bytes WHERE id = :id")
+
+
+@asynccontextmanager
+async def received(request: Request, max_bytes: int = MAX_BYTES) -> AsyncIterator[UploadFile]:
+    """The uploaded file, on disk from its second megabyte on; raises InvalidInput for any other form."""
+    try:
+        form = await _parse(request, max_bytes)
+    except OSError as error:
+        raise Unreachable(f"the upload could not be kept in {tempfile.gettempdir()}: {error.strerror}") from error
+    try:
+        yield _file_of(form)
+    finally:
+        await form.close()
+
+
+async def _parse(request: Request, max_bytes: int) -> FormData:
+    if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
+        raise InvalidInput("an upload is multipart/form-data with the fields file and purpose", param="file")
+    try:
+        return await MultiPartParser(request.headers, _limited(request, max_bytes), max_files=1, max_fields=10).parse()
+    except (MultiPartException, ClientDisconnect) as error:
+        reason = error.message if isinstance(error, MultiPartException) else "it broke off"
+        raise InvalidInput(f"the upload cannot be read: {reason}", param="file") from None
+
+
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    num_bytes = 0
+    async for piece in request.stream():
+        num_bytes += len(piece)
+        if num_bytes > max_bytes:
+            raise TooLarge(f"an upload has at most {max_bytes} bytes", param="file", code="file_too_large")
+        yield piece
+
+
+def _file_of(form: FormData) -> UploadFile:
+    for name in form:
+        if name not in _FIELDS:
+            raise InvalidInput(f"{name} is not supported", param=name.partition("[")[0], code="unsupported_field")
+    if form.get("purpose") != "batch":
+        raise InvalidInput("purpose must be batch", param="purpose", code="invalid_value")
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise InvalidInput("file is missing", param="file", code="missing_required_parameter")
+    return file
+
+
+def keep(connection: Connection, tenant_id: str, file_id: str, filename: str | None, file: BinaryIO) -> dict[str, Any]:
+    """Writes the file in chunks; returns its id, name, size and time."""
+    name = clean(filename or "")[:255] or "upload.jsonl"
+    created_at = connection.execute(
+        _INSERT_FILE, {"id": file_id, "tenant_id": tenant_id, "filename": name}
+    ).scalar_one()
+    num_bytes = ordinal = 0
+    while chunk := file.read(CHUNK_BYTES):
+        connection.execute(_INSERT_CHUNK, {"id": file_id, "ordinal": ordinal, "data": chunk})
+        num_bytes += len(chunk)
+        ordinal += 1
+    connection.execute(_SET_BYTES, {"id": file_id, "bytes": num_bytes})
+    return {"id": file_id, "filename": name, "bytes": num_bytes, "created_at": created_at, "purpose": "batch"}

@@ -1,0 +1,82 @@
+"""Why something waits: {reason, message, tokens_ahead}."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, text
+
+Reason = Literal["validating", "no_worker", "queued", "window"]
+
+_ALIVE = text(
+    """
+    SELECT count(*) FROM incarnations
+    WHERE model = :model AND (fingerprint = :fingerprint OR fingerprint IS NULL) AND state IN ('loading', 'ready')
+      AND lease_until > clock_timestamp()
+    """
+)
+_SHARD_OF_JOB = text(
+    """
+    SELECT id, state FROM shards
+    WHERE batch_id = :batch_id AND state <> 'finished' AND :job_id = ANY(job_ids) ORDER BY id DESC LIMIT 1
+    """
+)
+_NEXT_JOB = text(
+    """
+    SELECT id, batch_id, line, model, fingerprint FROM jobs
+    WHERE batch_id = :batch_id AND state = 'pending' ORDER BY line LIMIT 1
+    """
+)
+_QUEUED = text(
+    """
+    SELECT coalesce(sum(estimated_tokens), 0) FROM shards
+    WHERE state = 'queued' AND model = :model AND fingerprint = :fingerprint AND lane = :lane
+      AND (CAST(:before AS bigint) IS NULL OR id < :before)
+    """
+)
+_UNCUT = text(
+    """
+    SELECT coalesce(sum(estimated_tokens), 0)
+    FROM jobs JOIN portions USING (batch_id, model, fingerprint)
+    WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint AND state = 'pending'
+      AND line > cut_until AND line < :line
+    """
+)
+
+
+def why_batch_waits(
+    connection: Connection, batch: Row[Any], num_pending: int, is_running: bool
+) -> dict[str, Any] | None:
+    """None when nothing of it waits alone: some job runs, or none is left."""
+    if batch.state == "validating":
+        return _reason("validating", "the input file is being read", 0)
+    if batch.state != "in_progress" or is_running or num_pending == 0:
+        return None
+    job = connection.execute(_NEXT_JOB, {"batch_id": batch.id}).first()
+    return None if job is None else why_job_waits(connection, job, batch.lane)
+
+
+def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str, Any] | None:
+    """None when a worker has it. `job`: a pending one, with id, batch_id, line, model and fingerprint."""
+    shard = connection.execute(_SHARD_OF_JOB, {"batch_id": job.batch_id, "job_id": job.id}).first()
+    if shard is not None and shard.state == "held":
+        return None
+    weights = {"model": job.model, "fingerprint": job.fingerprint}
+    queued = {**weights, "lane": lane, "before": shard.id if shard is not None else None}
+    ahead = int(connection.execute(_QUEUED, queued).scalar_one())
+    if shard is None:
+        uncut = {**weights, "batch_id": job.batch_id, "line": job.line}
+        ahead += int(connection.execute(_UNCUT, uncut).scalar_one())
+    if not connection.execute(_ALIVE, weights).scalar_one():
+        return _reason(
+            "no_worker",
+            f"no live worker serves {job.model} with the weights {job.fingerprint}: start one with `ponder worker`",
+            ahead,
+        )
+    if shard is not None:
+        return _reason("queued", f"in the queue behind about {ahead:,} tokens", ahead)
+    return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
+
+
+def _reason(reason: Reason, message: str, tokens_ahead: int) -> dict[str, Any]:
+    return {"reason": reason, "message": message, "tokens_ahead": tokens_ahead}

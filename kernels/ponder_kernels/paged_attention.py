@@ -1,3 +1,4 @@
+# ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
 """Causal attention of a step's queries over keys and values that stand in pages; decode and chunked prefill alike.
 
 Decode is bound by memory (every key and value once a step), prefill of more than about a hundred queries a
@@ -19,6 +20,7 @@ __all__ = ["Group", "Layout", "layout", "op", "op_reference", "op_triton"]
 
 BLOCK_ROWS = 16  # the least that a tensor core takes; decode fills it with the query heads of one kv head
 BLOCK_KEYS = 32
+GROUP_BYTES = 1 << 21  # what the reference gathers at once; it pays to stay within a core's second cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,50 +52,66 @@ class Layout:
 
 
 def layout(
-    query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, *, page_size: int,
-    device: torch.device, dtype: torch.dtype,
-) -> Layout:  # fmt: skip
-    """From int64 tensors on the CPU: `[num_sequences]`, `[num_sequences]`, `[num_sequences, max_pages]`."""
+    query_lengths: torch.Tensor,
+    context_lengths: torch.Tensor,
+    page_table: torch.Tensor,
+    *,
+    pages: torch.Tensor,
+) -> Layout:
+    """From int64 tensors on the CPU: `[num_sequences]`, `[num_sequences]`, `[num_sequences, max_pages]`.
+
+    pages: one layer's, as `op` takes them; of these only shape, dtype and device are looked at.
+    """
     starts = F.pad(query_lengths.cumsum(0), (1, 0))
-    on_device = device.type == "cuda" and triton is not None
     groups: tuple[Group, ...] = ()
-    if not on_device:
-        rows = _cut(query_lengths.tolist(), (context_lengths + page_size - 1).div(page_size, rounding_mode="floor").tolist())
-        groups = tuple(_group(row, starts, query_lengths, context_lengths, page_table, page_size, device, dtype) for row in rows)
+    if not (pages.is_cuda and triton is not None):
+        counts = (context_lengths + pages.shape[3] - 1) // pages.shape[3]
+        most = GROUP_BYTES // (pages[0].numel() * pages.element_size())
+        rows = _cut(query_lengths.tolist(), counts.tolist(), most)
+        groups = tuple(_group(row, starts, query_lengths, context_lengths, page_table, pages) for row in rows)
     return Layout(
-        query_starts=starts.to(device, torch.int32),
-        context_lengths=context_lengths.to(device, torch.int32),
-        page_table=page_table.to(device, torch.int32),
+        query_starts=starts.to(pages.device, torch.int32),
+        context_lengths=context_lengths.to(pages.device, torch.int32),
+        page_table=page_table.to(pages.device, torch.int32),
         max_queries=int(query_lengths.max()),
         groups=groups,
     )
 
 
-def _cut(queries: list[int], pages: list[int]) -> list[list[int]]:
-    """Sequences in groups in which padding adds little: queries within a power of two, pages within 0.6."""
+def _cut(queries: list[int], pages: list[int], most: int) -> list[list[int]]:
+    """Sequences in groups of at most so many pages in which padding adds little: queries within a power of two,
+    pages within 0.6.
+    """
     keys = [((length - 1).bit_length(), num_pages) for length, num_pages in zip(queries, pages, strict=True)]
     groups: list[list[int]] = []
-    rung, floor = -1, 0.0
+    rung, floor, room = -1, 0.0, 0
     for index in sorted(range(len(keys)), key=keys.__getitem__, reverse=True):
-        if keys[index][0] != rung or keys[index][1] < floor:
-            rung, floor = keys[index][0], 0.6 * keys[index][1] - 2
+        if keys[index][0] != rung or keys[index][1] < floor or not room:
+            rung, widest = keys[index]
+            floor, room = 0.6 * widest - 2, max(1, most // widest)
             groups.append([])
         groups[-1].append(index)
+        room -= 1
     return groups
 
 
 def _group(
-    rows: list[int], starts: torch.Tensor, queries: torch.Tensor, contexts: torch.Tensor, table: torch.Tensor,
-    page_size: int, device: torch.device, dtype: torch.dtype,
-) -> Group:  # fmt: skip
+    rows: list[int],
+    starts: torch.Tensor,
+    queries: torch.Tensor,
+    contexts: torch.Tensor,
+    table: torch.Tensor,
+    pages: torch.Tensor,
+) -> Group:
     row = torch.tensor(rows)
     length, context = queries[row, None], contexts[row, None]
+    page_size = pages.shape[3]
     num_pages = (int(context.max()) + page_size - 1) // page_size
     step = torch.minimum(torch.arange(int(length.max())), length - 1)
     position = context - length + step
     hidden = torch.arange(num_pages * page_size) > position[:, :, None]
-    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
-    return Group((starts[row, None] + step).to(device), table[row, :num_pages].to(device), mask.to(device))
+    mask = torch.zeros(hidden.shape, dtype=pages.dtype).masked_fill_(hidden, float("-inf"))
+    return Group(*(tensor.to(pages.device) for tensor in (starts[row, None] + step, table[row, :num_pages], mask)))
 
 
 def op(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
@@ -101,7 +119,9 @@ def op(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> tor
     scale: what q @ k is multiplied by -> `[num_tokens, num_heads, head_dim]`. Pages must hold finite numbers
     everywhere: what is masked is multiplied by zero.
     """
-    return op_triton(q, pages, where, scale) if q.is_cuda and triton is not None else op_reference(q, pages, where, scale)
+    return (
+        op_triton(q, pages, where, scale) if q.is_cuda and triton is not None else op_reference(q, pages, where, scale)
+    )
 
 
 def op_reference(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
@@ -127,7 +147,9 @@ def _attend_decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torc
     return F.scaled_dot_product_attention(rows, k, v, attn_mask=wide, scale=scale).reshape(b, 1, num_heads, head_dim)
 
 
-def _attend_prefill(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+def _attend_prefill(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float
+) -> torch.Tensor:
     """A kv head stands in the place of a sequence and its query heads in that of heads, over keys of stride 0."""
     b, num_queries, num_heads, head_dim = q.shape
     num_kv_heads, num_keys = k.shape[1:3]
@@ -158,7 +180,7 @@ def op_triton(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float)
 
 if triton is not None:
 
-    @triton.jit
+    @triton.jit  # type: ignore[untyped-decorator]
     def kernel(  # type: ignore[no-untyped-def]
         q, pages, out, query_starts, context_lengths, page_table, scale,
         q_token, q_head, out_token, out_head, page_stride, page_kind, page_head, page_slot, table_stride,
@@ -191,7 +213,8 @@ if triton is not None:
             for first in range(0, end, BLOCK_KEYS):
                 key = first + tl.arange(0, BLOCK_KEYS)
                 known = key < end
-                page = tl.load(page_table + sequence * table_stride + key // PAGE_SIZE, mask=known, other=0).to(tl.int64)
+                entry = page_table + sequence * table_stride + key // PAGE_SIZE
+                page = tl.load(entry, mask=known, other=0).to(tl.int64)
                 place = page * page_stride + kv_head * page_head + (key % PAGE_SIZE) * page_slot
                 mask = known[:, None] & inside
                 keys = tl.load(pages + place[:, None] + column, mask=mask, other=0.0)
@@ -207,4 +230,3 @@ if triton is not None:
             result = (total / mass[:, None]).to(out.dtype.element_ty)
             place = out + token[:, None] * out_token + head[:, None] * out_head + column
             tl.store(place, result, mask=alive[:, None] & inside)
-

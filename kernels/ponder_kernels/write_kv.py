@@ -1,3 +1,4 @@
+# ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
 """Scatter of a step's keys and values into their pages. Bound by memory: one read, one write an element.
 
 A page is `[2, num_kv_heads, page_size, head_dim]`: keys, then values; a head's part of a page is contiguous.
@@ -54,7 +55,7 @@ def op_triton(kv: torch.Tensor, pages: torch.Tensor, slots: torch.Tensor) -> Non
 
 if triton is not None:
 
-    @triton.jit
+    @triton.jit  # type: ignore[untyped-decorator]
     def kernel(  # type: ignore[no-untyped-def]
         kv, pages, slots, kv_token, kv_kind, kv_head, page_stride, page_kind, page_head, page_slot,
         page_size, num_kv_heads, head_dim, BLOCK: tl.constexpr,

@@ -11,8 +11,8 @@ __all__ = [
     "EngineError",
     "InvalidRequest",
     "InvalidSampling",
-    "OversizedRequest",
     "Output",
+    "OversizedRequest",
     "Sampling",
     "Sequence",
 ]

@@ -89,15 +89,15 @@ class Engine:
             max_sequences=max_sequences,
         )
 
-    def generate(
-        self, tokens: Series[int], *, prompt_length: int, sampling: Sampling, salt: bytes = b""
-    ) -> Sequence:
+    def generate(self, tokens: Series[int], *, prompt_length: int, sampling: Sampling, salt: bytes = b"") -> Sequence:
         """Adds a request; tokens after prompt_length were generated before, and it goes on as if never interrupted.
 
         salt: sequences of different salts share no pages. Raises InvalidRequest, OversizedRequest.
         """
         if not 1 <= prompt_length <= len(tokens):
-            raise InvalidRequest(f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}")
+            raise InvalidRequest(
+                f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}"
+            )
         self._check_tokens(tokens, prompt_length + sampling.max_tokens)
         stop_ids = sampling.stop_token_ids | (self.tokenizer.eos_token_ids if sampling.stop_at_end else frozenset())
         stops = StopStrings(sampling.stop_strings, self.tokenizer.stream()) if sampling.stop_strings else None
@@ -114,8 +114,8 @@ class Engine:
     def score(self, tokens: Series[int], *, start: int, salt: bytes = b"") -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all before it.
 
-        What stands in pages already is not computed again: a longer version of a scored sequence costs its new tokens and
-        at most a page. Raises InvalidRequest, OversizedRequest.
+        What stands in pages already is not computed again: a longer version of a scored sequence costs its new tokens
+        and at most a page. Raises InvalidRequest, OversizedRequest.
         """
         if not 1 <= start < len(tokens):
             raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")

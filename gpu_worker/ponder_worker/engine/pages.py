@@ -2,7 +2,8 @@
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence as Series
+from collections.abc import Iterable
+from collections.abc import Sequence as Series
 from hashlib import blake2b
 
 PageKey = bytes

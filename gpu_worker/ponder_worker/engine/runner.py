@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from ponder_kernels import paged_attention
 
+from ponder_kernels import paged_attention
 from ponder_worker.engine.sampling import Draw, Sampler
 from ponder_worker.engine.scheduler import Chunk, Plan, Result
 from ponder_worker.models.transformer import Transformer
@@ -92,11 +92,14 @@ class Runner:
         write_from = np.array([chunk.write_from for chunk in chunks], dtype=np.int64)
         slots[positions < np.repeat(write_from, lengths)] = -1
         where = paged_attention.layout(
-            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table),
-            page_size=page_size, device=self.model.device, dtype=self.model.dtype,
-        )  # fmt: skip
+            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table), pages=self._pages[0]
+        )
         return self.model.forward(
-            self._tensor(np.array(tokens, dtype=np.int64)), self._tensor(positions), self._tensor(slots), where, self._pages
+            self._tensor(np.array(tokens, dtype=np.int64)),
+            self._tensor(positions),
+            self._tensor(slots),
+            where,
+            self._pages,
         )
 
     def _sample(

@@ -17,7 +17,7 @@ class StopStrings:
         self._tail = ""
 
     def push(self, token: int) -> tuple[str, int] | None:
-        """The earliest stop string that this token completes, and the characters from its beginning to the text's end."""
+        """The earliest stop string that this token completes, and the number of characters from its beginning on."""
         text = self._tail + self._stream.push(token)
         found = [(place, string) for string in self._strings if (place := text.find(string)) >= 0]
         if found:

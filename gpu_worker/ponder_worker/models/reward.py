@@ -40,5 +40,7 @@ def read(folder: str | Path) -> Likelihood:
         raise UnsupportedModel(f"{folder}/reward.json: kind {kind!r} is not supported; supported: 'likelihood'")
     if aggregate not in get_args(Aggregate):
         supported = ", ".join(repr(name) for name in get_args(Aggregate))
-        raise UnsupportedModel(f"{folder}/reward.json: aggregate {aggregate!r} is not supported; supported: {supported}")
+        raise UnsupportedModel(
+            f"{folder}/reward.json: aggregate {aggregate!r} is not supported; supported: {supported}"
+        )
     return Likelihood(aggregate)

@@ -23,7 +23,9 @@ class Tokenizer:
         self._tokenizer = _load(folder)
         fields = read_json(folder, "tokenizer_config.json", required=False)
         self._special_texts = {
-            name: _text_of(fields[name]) for name in ("bos_token", "eos_token", "unk_token", "pad_token") if fields.get(name)
+            name: _text_of(fields[name])
+            for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+            if fields.get(name)
         }
         self._template = _template(folder, fields)
         self._pieces = _pieces(self._tokenizer)
@@ -134,7 +136,7 @@ def _pieces(tokenizer: _Tokenizer) -> list[bytes]:
     """The bytes that each id stands for; empty for special tokens."""
     fields = json.loads(tokenizer.to_str())
     byte_level = '"ByteLevel"' in json.dumps(fields.get("decoder"))
-    added = {token: entry for token, entry in tokenizer.get_added_tokens_decoder().items()}
+    added = tokenizer.get_added_tokens_decoder()
     pieces: list[bytes] = []
     byte_of = _byte_of_symbol()
     for token in range(tokenizer.get_vocab_size(with_added_tokens=True)):

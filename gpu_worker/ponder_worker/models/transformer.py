@@ -1,15 +1,26 @@
 """A decoder-only transformer over one flat step: tokens of many sequences, keys and values in pages."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from ponder_kernels import paged_attention, rms_norm, write_kv
 
+from ponder_kernels import paged_attention, rms_norm, write_kv
 from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
 from ponder_worker.models.weights import LayerWeights, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What all layers of a step share. cosine, sine: `[num_tokens, 1, head_dim / 2]`; slots: `[num_tokens]`"""
+
+    cosine: torch.Tensor
+    sine: torch.Tensor
+    slots: torch.Tensor
+    where: paged_attention.Layout
 
 
 class Transformer:
@@ -42,7 +53,7 @@ class Transformer:
         return 2 * config.num_layers * config.num_kv_heads * config.head_dim * self.dtype.itemsize
 
     def new_pages(self, num_pages: int, page_size: int) -> torch.Tensor:
-        """`[num_layers, num_pages, 2, num_kv_heads, page_size, head_dim]`, zeroed: attention multiplies what it masks."""
+        """`[num_layers, num_pages, 2, num_kv_heads, page_size, head_dim]`, zeroed: attention multiplies masked ones."""
         config = self.config
         shape = (config.num_layers, num_pages, 2, config.num_kv_heads, page_size, config.head_dim)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -60,10 +71,10 @@ class Transformer:
         tokens, positions, slots: `[num_tokens]` int64; pages: as `new_pages` makes them
         -> hidden states `[num_tokens, hidden]` after the last norm
         """
-        rotation = self._cosine[positions], self._sine[positions]
+        step = _Step(self._cosine[positions], self._sine[positions], slots, where)
         hidden = F.embedding(tokens, self.weights.embedding)
         for layer, layer_pages in zip(self.weights.layers, pages, strict=True):
-            hidden = hidden + self._attention(layer, hidden, rotation, slots, where, layer_pages)
+            hidden = hidden + self._attention(layer, hidden, step, layer_pages)
             hidden = hidden + self._mlp(layer, hidden)
         return rms_norm.op(hidden, self.weights.norm, self.config.norm_epsilon)
 
@@ -71,23 +82,15 @@ class Transformer:
         """`[num_rows, hidden]` -> float32 `[num_rows, vocabulary]`"""
         return F.linear(hidden, self.weights.unembedding).float()
 
-    def _attention(
-        self,
-        layer: LayerWeights,
-        hidden: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
-        slots: torch.Tensor,
-        where: paged_attention.Layout,
-        pages: torch.Tensor,
-    ) -> torch.Tensor:
+    def _attention(self, layer: LayerWeights, hidden: torch.Tensor, step: "_Step", pages: torch.Tensor) -> torch.Tensor:
         config = self.config
         normed = rms_norm.op(hidden, layer.attention_norm, config.norm_epsilon)
         fused = F.linear(normed, layer.query_key_value, layer.query_key_value_bias)
         heads = fused.view(len(hidden), -1, config.head_dim)
-        _rotate(heads[:, : config.num_heads + config.num_kv_heads], *rotation)
+        _rotate(heads[:, : config.num_heads + config.num_kv_heads], step.cosine, step.sine)
         kv = heads[:, config.num_heads :].view(len(hidden), 2, config.num_kv_heads, config.head_dim)
-        write_kv.op(kv, pages, slots)
-        mixed = paged_attention.op(heads[:, : config.num_heads], pages, where, self._scale)
+        write_kv.op(kv, pages, step.slots)
+        mixed = paged_attention.op(heads[:, : config.num_heads], pages, step.where, self._scale)
         return F.linear(mixed.view(len(hidden), -1), layer.output, layer.output_bias)
 
     def _mlp(self, layer: LayerWeights, hidden: torch.Tensor) -> torch.Tensor:

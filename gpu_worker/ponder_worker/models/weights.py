@@ -58,10 +58,11 @@ class _Source:
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
         self._folder, self._dtype, self._device = folder, dtype, device
         self._file_of: dict[str, Any] = {}
+        open_file: Any = safe_open  # the library has no types
         for path in weight_files(folder):
             try:
                 # A handle maps its file; pages of it are read when a tensor is taken.
-                file = safe_open(path, framework="pt", device="cpu")  # type: ignore[no-untyped-call]
+                file = open_file(path, framework="pt", device="cpu")
             except SafetensorError as error:
                 raise InvalidFile(f"{path}: not a safetensors file: {error}") from error
             self._file_of.update(dict.fromkeys(file.keys(), file))
@@ -75,7 +76,9 @@ class _Source:
             raise MissingTensor(f"{self._folder}: the weights hold no tensor {name!r}, which config.json asks for")
         tensor: torch.Tensor = file.get_tensor(name)
         if tuple(tensor.shape) != shape:
-            raise MismatchedTensor(f"{self._folder}: {name} is {list(tensor.shape)}, config.json asks for {list(shape)}")
+            raise MismatchedTensor(
+                f"{self._folder}: {name} is {list(tensor.shape)}, config.json asks for {list(shape)}"
+            )
         return tensor.to(device=self._device, dtype=self._dtype)
 
     def fuse(self, parts: dict[str, int], *columns: int) -> torch.Tensor:

@@ -1,0 +1,69 @@
+"""Small random models in Hugging Face's format, made by transformers, which is what ours are compared with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+VOCABULARY = 300
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Byte-level: ids 0 to 2 are special, the 256 bytes follow, then some longer pieces."""
+    pieces = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "Ċa"]
+    tokenizer = Tokenizer(
+        models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[("a", "b"), ("Ċ", "a")])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<pad>", "<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": {"content": "</s>"}}')
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a model folder; fields of LlamaConfig may be given. The same fields give the same folder."""
+    made: dict[str, Path] = {}
+
+    def make(*, max_shard_size: str = "50GB", **fields: Any) -> Path:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        name = repr((max_shard_size, sorted(fields.items(), key=str)))
+        if name not in made:
+            sizes = {
+                "vocab_size": VOCABULARY,
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 512,
+                "tie_word_embeddings": True,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+                "initializer_range": 0.15,
+            }
+            torch.manual_seed(0)
+            model = LlamaForCausalLM(LlamaConfig(**(sizes | fields)))
+            for parameter in model.parameters():  # biases and norms are not random when new
+                torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.15)
+            made[name] = tmp_path_factory.mktemp("llama")
+            model.save_pretrained(made[name], max_shard_size=max_shard_size)
+            save_tokenizer(made[name])
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(llama_folder: Callable[..., Path]) -> Path:
+    return llama_folder()

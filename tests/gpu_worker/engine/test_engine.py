@@ -1,0 +1,229 @@
+"""What those who use an engine may rely on."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from ponder_worker.engine import Engine, InvalidRequest, Output, OversizedRequest, Sampling, Sequence
+from ponder_worker.engine.errors import InvalidSetting
+
+PROMPT = list(range(40, 80))
+
+
+@pytest.fixture
+def llm(tiny_llama: Path) -> Engine:
+    return Engine.load(tiny_llama, num_pages=256, max_step_tokens=128, max_sequences=32)
+
+
+def finish(engine: Engine) -> list[Output]:
+    outputs = []
+    while engine.has_work:
+        outputs += engine.step()
+        engine.check()
+    return outputs
+
+
+def sampled(num_tokens: int, seed: int = 0, **fields: object) -> Sampling:
+    return Sampling(num_tokens, seed=seed, stop_at_end=False, **fields)  # type: ignore[arg-type]
+
+
+def crowd(engine: Engine, size: int) -> list[Sequence]:
+    chance = random.Random(size)
+    sequences = []
+    for seed in range(size):
+        prompt = [chance.randrange(3, 300) for _ in range(chance.randint(1, 90))]
+        sequences.append(
+            engine.generate(prompt, prompt_length=len(prompt), sampling=sampled(chance.randint(1, 60), seed))
+        )
+    return sequences
+
+
+def test_the_same_tokens_are_sampled_alone_and_in_a_crowd(llm: Engine) -> None:
+    alone = llm.generate(PROMPT, prompt_length=40, sampling=sampled(80, 7))
+    finish(llm)
+    crowd(llm, 10)
+    for _ in range(5):
+        llm.step()
+    amid = llm.generate(PROMPT, prompt_length=40, sampling=sampled(80, 7))
+    crowd(llm, 10)
+    finish(llm)
+    assert amid.tokens == alone.tokens
+
+
+def test_other_seeds_sample_other_tokens(llm: Engine) -> None:
+    sequences = [llm.generate(PROMPT, prompt_length=40, sampling=sampled(30, seed)) for seed in range(8)]
+    finish(llm)
+    assert len({tuple(sequence.tokens) for sequence in sequences}) == 8
+
+
+@pytest.mark.parametrize("cut", [0, 1, 8, 24, 59])
+def test_a_sequence_resumed_on_its_ids_goes_on_as_if_never_interrupted(tiny_llama: Path, cut: int) -> None:
+    sampling = sampled(60, 3, presence_penalty=0.8, frequency_penalty=0.3, top_p=0.95)
+    engine = Engine.load(tiny_llama, num_pages=64)
+    whole = engine.generate(PROMPT, prompt_length=40, sampling=sampling)
+    finish(engine)
+    elsewhere = Engine.load(tiny_llama, num_pages=64)
+    resumed = elsewhere.generate(whole.tokens[: 40 + cut], prompt_length=40, sampling=sampling)
+    finish(elsewhere)
+    assert resumed.tokens == whole.tokens
+    assert resumed.logprobs == pytest.approx(whole.logprobs[cut:], abs=1e-4)
+
+
+def test_a_sequence_resumed_when_it_was_complete_ends_at_once(llm: Engine) -> None:
+    sequence = llm.generate(PROMPT, prompt_length=30, sampling=sampled(10))
+    outputs = finish(llm)
+    assert [(output.sequence, output.tokens, output.finish_reason) for output in outputs] == [(sequence, [], "length")]
+    assert llm.counters.computed_tokens == 0
+
+
+def test_siblings_that_arrive_together_compute_their_prompt_once(llm: Engine) -> None:
+    for seed in range(8):
+        llm.generate(range(3, 3 + 100), prompt_length=100, sampling=sampled(1, seed))
+    finish(llm)
+    assert llm.counters.computed_tokens == 100 + 7 * 4  # six pages of 16 are shared, the last four tokens are not
+
+
+def test_siblings_whose_prompt_fills_its_pages_compute_one_token_each(llm: Engine) -> None:
+    for seed in range(8):
+        llm.generate(range(3, 3 + 96), prompt_length=96, sampling=sampled(1, seed))
+    finish(llm)
+    assert llm.counters.computed_tokens == 96 + 7
+
+
+def test_a_shared_pages_bytes_are_divided_among_its_readers(llm: Engine) -> None:
+    for seed in range(4):
+        llm.generate(range(3, 3 + 64), prompt_length=64, sampling=sampled(2, seed))
+    llm.step()
+    outputs = llm.step()
+    token = llm.model.kv_bytes_per_token
+    assert [output.computed_tokens for output in outputs] == [1] * 4
+    assert [output.kv_bytes_read for output in outputs] == pytest.approx([token * (64 / 4 + 1)] * 4)
+
+
+def test_sequences_of_different_salts_share_nothing(llm: Engine) -> None:
+    for salt in (b"one", b"two"):
+        llm.generate(range(3, 3 + 96), prompt_length=96, sampling=sampled(1), salt=salt)
+    finish(llm)
+    assert llm.counters.prefix_hits == 0
+
+
+def test_a_cancelled_sequence_gives_its_pages_back_after_the_next_step(llm: Engine) -> None:
+    sequences = crowd(llm, 6)
+    llm.step()
+    for sequence in sequences:
+        llm.cancel(sequence)
+    assert llm.step() == []
+    llm.check()
+    assert not llm.has_work
+    assert llm.free_tokens == 256 * 16
+    assert {sequence.finish_reason for sequence in sequences} == {"cancelled"}
+
+
+def test_with_four_times_more_demand_than_pages_all_finish_with_the_tokens_of_an_empty_engine(tiny_llama: Path) -> None:
+    plenty = Engine.load(tiny_llama, num_pages=1024)
+    expected = crowd(plenty, 24)
+    finish(plenty)
+    demand = sum(-(-len(sequence.tokens) // 16) for sequence in expected)
+    scarce = Engine.load(tiny_llama, num_pages=demand // 4, max_step_tokens=64, max_sequences=24)
+    sequences = crowd(scarce, 24)
+    finish(scarce)
+    assert [sequence.tokens for sequence in sequences] == [sequence.tokens for sequence in expected]
+
+
+def test_preempted_sequences_are_recomputed_and_counted(tiny_llama: Path) -> None:
+    engine = Engine.load(tiny_llama, num_pages=16, max_step_tokens=64, max_sequences=8)
+    sequences = [engine.generate([3 + seed] * 8, prompt_length=8, sampling=sampled(200, seed)) for seed in range(4)]
+    finish(engine)
+    assert [len(sequence.tokens) for sequence in sequences] == [208] * 4
+    assert engine.counters.num_preemptions > 0
+    assert engine.counters.recomputed_tokens > 0
+
+
+def test_a_long_prefill_does_not_stall_those_who_decode(llm: Engine) -> None:
+    decoding = llm.generate(PROMPT, prompt_length=40, sampling=sampled(100))
+    llm.step()
+    llm.generate([5] * 500, prompt_length=500, sampling=sampled(1))
+    for _ in range(4):
+        assert decoding in [output.sequence for output in llm.step() if output.tokens]
+
+
+def test_a_stop_token_is_kept_and_marked(llm: Engine) -> None:
+    free = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1))
+    finish(llm)
+    wanted = free.tokens[60]
+    first = free.tokens.index(wanted, 40)
+    sequence = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1, stop_token_ids=frozenset({wanted})))
+    finish(llm)
+    assert sequence.tokens == free.tokens[: first + 1]
+    assert (sequence.finish_reason, sequence.stop_token_id) == ("stop", wanted)
+
+
+def test_the_models_end_token_stops_unless_asked_not_to(llm: Engine) -> None:
+    llm.tokenizer.eos_token_ids = frozenset(range(300))
+    ends = llm.generate(PROMPT, prompt_length=40, sampling=Sampling(5))
+    goes_on = llm.generate(PROMPT, prompt_length=40, sampling=Sampling(5, stop_at_end=False))
+    finish(llm)
+    assert (len(ends.tokens), len(goes_on.tokens)) == (41, 45)
+
+
+def test_a_stop_string_is_found_across_token_borders_and_after_a_resumption(llm: Engine) -> None:
+    free = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 2))
+    finish(llm)
+    stream = llm.tokenizer.stream()
+    texts = [stream.push(token) for token in free.generated]
+    wanted = (texts[20] + texts[21] + texts[22])[-3:]
+    place = "".join(texts).index(wanted)
+    sampling = sampled(50, 2, stop_strings=("never seen", wanted))
+    sequence = llm.generate(PROMPT, prompt_length=40, sampling=sampling)
+    resumed = llm.generate(free.tokens[:41], prompt_length=40, sampling=sampling)
+    finish(llm)
+    text = llm.tokenizer.decode(sequence.generated)
+    assert (sequence.finish_reason, sequence.stop_string) == ("stop", wanted)
+    assert text[: len(text) - sequence.stop_trailing_chars] == "".join(texts)[:place]
+    assert resumed.tokens == sequence.tokens
+
+
+def test_a_stop_string_in_the_prompt_is_no_reason_to_stop(llm: Engine) -> None:
+    prompt = llm.tokenizer.encode("STOP")
+    sequence = llm.generate(prompt, prompt_length=len(prompt), sampling=sampled(5, 9, stop_strings=("STOP",)))
+    finish(llm)
+    assert sequence.finish_reason == "length"
+
+
+def test_a_request_that_can_never_fit_is_refused_when_it_is_made(tiny_llama: Path) -> None:
+    engine = Engine.load(tiny_llama, num_pages=4, max_sequences=4)
+    with pytest.raises(OversizedRequest, match="may grow to 65 tokens, 5 pages of 16; the pool has 4 pages"):
+        engine.generate(PROMPT, prompt_length=40, sampling=Sampling(25))
+    with pytest.raises(OversizedRequest, match="may grow to 540 tokens; the model's context is 512"):
+        engine.generate(PROMPT, prompt_length=40, sampling=Sampling(500))
+    with pytest.raises(OversizedRequest):
+        engine.score([5] * 65, start=1)
+    assert not engine.has_work
+
+
+def test_requests_that_make_no_sense_are_refused_by_name(llm: Engine) -> None:
+    with pytest.raises(InvalidRequest, match=r"tokens\[1\] is 300; the vocabulary is 0 to 299"):
+        llm.generate([5, 300], prompt_length=1, sampling=Sampling(5))
+    with pytest.raises(InvalidRequest, match="prompt_length is 0"):
+        llm.generate([], prompt_length=0, sampling=Sampling(5))
+    with pytest.raises(InvalidRequest, match="start is 2"):
+        llm.score([5, 6], start=2)
+
+
+def test_sizes_that_make_no_engine_are_refused(llm: Engine) -> None:
+    with pytest.raises(InvalidSetting, match="max_step_tokens is 16"):
+        Engine(llm.model, llm.tokenizer, num_pages=8, max_step_tokens=16, max_sequences=32)
+
+
+def test_pages_left_by_others_never_reach_a_new_sequence(llm: Engine) -> None:
+    alone = llm.generate(PROMPT, prompt_length=40, sampling=sampled(40, 4))
+    finish(llm)
+    for _ in range(3):
+        crowd(llm, 20)
+        finish(llm)
+    again = llm.generate(PROMPT, prompt_length=40, sampling=sampled(40, 4), salt=b"fresh")
+    finish(llm)
+    assert again.tokens == alone.tokens
+    assert not torch.isnan(torch.tensor(again.logprobs)).any()

@@ -1,0 +1,118 @@
+"""Random lives of sequences over one pool; after every step the pool checks itself and its promises are compared."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ponder_worker.engine.pages import PagePool, PageTable
+
+PAGE = 4
+
+
+class Life:
+    def __init__(self, tokens: list[int], salt: bytes) -> None:
+        self.tokens = tokens
+        self.table = PageTable(salt)
+
+
+class PagesMachine(RuleBasedStateMachine):
+    """`written` is what a runner's tensor would hold: page -> the salt and all tokens up to its end."""
+
+    @initialize(num_pages=st.integers(1, 12))
+    def start(self, num_pages: int) -> None:
+        self.pool = PagePool(num_pages, PAGE)
+        self.lives: list[Life] = []
+        self.written: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+
+    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=20), salt=st.sampled_from([b"", b"salt"]))
+    def arrive(self, tokens: list[int], salt: bytes) -> None:
+        self._begin(tokens, salt)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        parent = data.draw(st.sampled_from(self.lives))
+        self._begin(parent.tokens[: data.draw(st.integers(1, len(parent.tokens)))], parent.table.salt)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data(), tokens=st.lists(st.integers(0, 1), min_size=1, max_size=9))
+    def extend(self, data: st.DataObject, tokens: list[int]) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        pages = list(life.table.pages)
+        free = self.pool.num_free
+        grown = life.tokens + tokens
+        if self.pool.grow(life.table, len(grown)):
+            life.tokens = grown
+            self._write(life)
+        else:
+            assert (list(life.table.pages), self.pool.num_free) == (pages, free)
+            assert self.pool.pages_for(len(grown)) - len(pages) > free
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        self.pool.release(life.table)
+        self.lives.remove(life)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def preempt_and_resume(self, data: st.DataObject) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        self.pool.release(life.table)
+        self.lives.remove(life)
+        self._begin(life.tokens, life.table.salt)
+
+    @invariant()
+    def free_and_held_pages_are_all_pages(self) -> None:
+        if hasattr(self, "pool"):
+            self.pool.check(life.table for life in self.lives)
+
+    def _begin(self, tokens: list[int], salt: bytes) -> None:
+        life = Life(tokens, salt)
+        life.table.key_tokens(tokens, PAGE)
+        found = self.pool.find(life.table)
+        for index, page in enumerate(found):
+            assert self.written[page] == (salt, tuple(tokens[: (index + 1) * PAGE]))
+        self.pool.share(life.table, found)
+        if self.pool.grow(life.table, len(tokens)):
+            self.lives.append(life)
+            self._write(life)
+        else:
+            self.pool.release(life.table)
+
+    def _write(self, life: Life) -> None:
+        first = life.table.num_registered
+        for index in range(first, len(life.table.pages)):
+            self.written[life.table.pages[index]] = (life.table.salt, tuple(life.tokens[: (index + 1) * PAGE]))
+        life.table.key_tokens(life.tokens, PAGE)
+        self.pool.register(life.table, len(life.tokens))
+
+
+TestPages = PagesMachine.TestCase
+TestPages.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_a_released_prefix_is_found_again_until_its_pages_are_needed_longest_unused_first() -> None:
+    pool = PagePool(4, PAGE)
+    older, newer = PageTable(), PageTable()
+    for table, tokens in ((older, [1] * 8), (newer, [2] * 8)):
+        table.key_tokens(tokens, PAGE)
+        assert pool.grow(table, 8)
+        pool.register(table, 8)
+        pool.release(table)
+    assert (len(pool.find(older)), len(pool.find(newer))) == (2, 2)
+    assert pool.grow(PageTable(), 4)
+    assert (len(pool.find(older)), len(pool.find(newer))) == (1, 2)
+
+
+def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> None:
+    pool = PagePool(4, PAGE)
+    table = PageTable()
+    table.key_tokens([1] * 4, PAGE)
+    assert pool.grow(table, 4)
+    pool.register(table, 4)
+    impostor = PageTable()
+    impostor.key_tokens([2] * 4, PAGE)
+    impostor.keys = table.keys
+    assert pool.find(impostor) == []

@@ -104,7 +104,7 @@ def hold(connection: Connection, id: str) -> Incarnation:
     row = connection.execute(_HOLD, {"id": id}).one_or_none()
     if row is None:
         raise LeaseLost(f"no incarnation {id} was ever registered")
-    incarnation = Incarnation(*row[:3], IncarnationState(row.state), *row[4:])
+    incarnation = Incarnation(**{**row._mapping, "state": IncarnationState(row.state)})
     if incarnation.state is IncarnationState.ENDED:
         raise LeaseLost(f"{id} has ended")
     if incarnation.lease_until <= incarnation.now:

@@ -2,21 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, text
+
+from ponder.domain.cost import CostKind
+from ponder.domain.incarnation import Incarnation
+from ponder.domain.state import IncarnationState
+from ponder.jobs.incarnation import end
+from ponder.jobs.recut import recut
+from ponder.jobs.wake import wake
+from ponder.ledger.book import book
+from ponder.queue.app import Message, queue_name
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    incarnations: tuple[str, ...]
+    """One dead incarnation and what became of its jobs."""
+
+    incarnation_id: str
     num_jobs_handed_on: int
     num_jobs_failed: int
 
 
-def sweep(connection: Connection, *, shard_tokens: int) -> Swept:
+# One that is ticking at this moment is skipped: it is not dead, or its tick will be refused.
+_LAPSED = text("""
+    SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
+           greatest(clock_timestamp(), billed_until) AS now
+    FROM incarnations
+    WHERE state <> 'ended' AND lease_until <= clock_timestamp()
+    ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+# A message is lost when its queue is empty, or when a shard that was published later is held for a while already.
+_UNCLAIMED = text("""
+    SELECT id, model, fingerprint, lane, EXISTS (
+        SELECT FROM shards AS later
+        WHERE later.state = 'held' AND later.model = shards.model AND later.fingerprint = shards.fingerprint
+          AND later.lane = shards.lane AND later.published_at > shards.published_at
+          AND later.held_at < clock_timestamp() - :after_s * interval '1 second'
+    ) AS is_overtaken
+    FROM shards
+    WHERE state = 'queued' AND published_at < clock_timestamp() - :after_s * interval '1 second'
+    ORDER BY id
+""")
+
+_PUBLISHED = text("""
+    UPDATE shards SET published_at = clock_timestamp()
+    WHERE id IN (
+        SELECT id FROM shards WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'queued' ORDER BY id FOR NO KEY UPDATE
+    )
+    RETURNING id
+""")
+
+
+def sweep(engine: Engine, *, shard_tokens: int) -> list[Swept]:
     """Ends incarnations past their lease: bill closed at the lease's end as `lost`, their jobs cut into new shards.
 
-    A job lost twice gets a shard alone; lost three times it fails as `worker_lost`.
+    A job lost twice gets a shard alone; lost three times it fails as `worker_lost`. One transaction an incarnation,
+    so that locks on jobs are taken in one order.
     """
-    raise NotImplementedError
+    swept: list[Swept] = []
+    while True:
+        with engine.begin() as connection:
+            one = _sweep_one(connection, shard_tokens)
+        if one is None:
+            return swept
+        swept.append(one)
+
+
+def _sweep_one(connection: Connection, shard_tokens: int) -> Swept | None:
+    row = connection.execute(_LAPSED).one_or_none()
+    if row is None:
+        return None
+    incarnation = Incarnation(**{**row._mapping, "state": IncarnationState(row.state)})
+    at = incarnation.lease_until
+    book(connection, incarnation, at, overhead=CostKind.LOST)
+    jobs = recut(connection, incarnation.id, at, outcome="lost", shard_tokens=shard_tokens)
+    end(connection, incarnation, at, "its lease ran out")
+    wake(connection)
+    return Swept(incarnation.id, jobs.num_handed_on, jobs.num_failed)
+
+
+def lost_messages(
+    connection: Connection, lengths: Callable[[Iterable[str]], Mapping[str, int]], *, republish_after_s: float
+) -> list[Message]:
+    """Shards whose message seems lost, marked as published now; the caller publishes them after the commit.
+
+    A message too many is harmless: the second claim gets nothing. `lengths` tells how many messages queues have.
+    """
+    shards = connection.execute(_UNCLAIMED, {"after_s": republish_after_s}).all()
+    if not shards:
+        return []
+    queues = {row.id: queue_name(row.model, row.fingerprint, row.lane) for row in shards}
+    num_waiting = lengths(sorted(set(queues.values())))
+    lost = [row.id for row in shards if row.is_overtaken or num_waiting[queues[row.id]] == 0]
+    marked = connection.execute(_PUBLISHED, {"ids": lost}).scalars() if lost else ()
+    return [Message(shard_id, queues[shard_id]) for shard_id in sorted(marked)]

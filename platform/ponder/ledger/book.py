@@ -76,7 +76,7 @@ def book(
 def _divide(
     amount: int, overhead: CostKind, charges: Iterable[Charge], idle_fraction: float
 ) -> dict[Bearer | CostKind, int]:
-    weights: dict[Bearer, float] = defaultdict(float)
+    weights: dict[Bearer | CostKind, float] = defaultdict(float)
     for charge in charges:
         if charge.weight > 0:
             weights[charge.bearer] += charge.weight

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, text
+
+from ponder.errors import InvalidInput
 
 Dimension = Literal["tenant", "batch", "model", "strategy", "level", "market", "machine"]
 DIMENSIONS: tuple[Dimension, ...] = ("tenant", "batch", "model", "strategy", "level", "market", "machine")
+
+_COLUMNS: dict[Dimension, str] = {
+    "tenant": "jobs.tenant_id",
+    "batch": "jobs.batch_id",
+    "model": "jobs.model",
+    "strategy": "jobs.strategy",
+    "level": "jobs.level",
+    "market": "place.market",
+    "machine": "place.machine",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +36,7 @@ class CostRow:
     num_settled: int
     num_passed: int
     accuracy: float | None
-    """Passed over judged (passed, failed verdicts and failed jobs); None when nothing was judged."""
+    """Passed over judged (passed, failed verdicts and failed jobs); None when no verdict was given."""
     completion_tokens: int
     tokens_per_job: float | None
     """Generated tokens a settled job."""
@@ -36,6 +48,41 @@ class CostRow:
     """Loaded nano-dollars a passed job, failures included; None when nothing passed."""
 
 
+# A job of a group was settled, or was tried last, at one place; what it cost may have arisen at several.
+_LAST_PLACE = """
+    LEFT JOIN LATERAL (
+        SELECT market, machine FROM attempts JOIN incarnations ON incarnations.id = attempts.incarnation_id
+        WHERE attempts.job_id = jobs.id ORDER BY attempts.id DESC LIMIT 1
+    ) AS place ON true"""
+
+_REPORT = """
+    WITH counted AS (
+        SELECT {columns}
+               1 AS is_job,
+               CAST(jobs.state <> 'pending' AS int) AS is_settled,
+               CAST(verdict IS NOT DISTINCT FROM 'passed' AS int) AS is_passed,
+               CAST(verdict IN ('passed', 'failed') AS int) AS has_verdict,
+               CAST(jobs.state = 'failed' AS int) AS is_failed,
+               coalesce(completion_tokens, 0) AS completion_tokens,
+               0 AS direct_nanodollars,
+               0 AS loaded_nanodollars
+        FROM jobs LEFT JOIN usage ON usage.job_id = jobs.id {last_place}
+        WHERE {chosen}
+        UNION ALL
+        SELECT {columns}
+               0, 0, 0, 0, 0, 0, place.direct_nanodollars, place.loaded_nanodollars
+        FROM job_costs AS place JOIN jobs ON jobs.id = place.job_id
+        WHERE {chosen}
+    )
+    SELECT {groups}
+           sum(is_job) AS num_jobs, sum(is_settled) AS num_settled, sum(is_passed) AS num_passed,
+           sum(has_verdict) AS num_verdicts, sum(is_failed) AS num_failed,
+           sum(completion_tokens) AS completion_tokens,
+           sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars
+    FROM counted {grouping}
+"""
+
+
 def cost_report(
     connection: Connection,
     tenant_id: str | None,
@@ -43,4 +90,41 @@ def cost_report(
     batch_ids: Sequence[str] | None = None,
 ) -> list[CostRow]:
     """One row a group, in the groups' order; without `by` one row in all. `tenant_id` None means every tenant's."""
-    raise NotImplementedError
+    unknown = [dimension for dimension in by if dimension not in _COLUMNS]
+    if unknown:
+        raise InvalidInput(f"a report goes by {', '.join(DIMENSIONS)}, not by {', '.join(unknown)}", param="by")
+    dimensions = list(dict.fromkeys(by))
+    rows = connection.execute(text(_statement(dimensions)), {"tenant_id": tenant_id, "batch_ids": batch_ids})
+    return [_row(row, dimensions) for row in rows if row.num_jobs is not None]
+
+
+def _statement(dimensions: Sequence[Dimension]) -> str:
+    """Only words of `_COLUMNS` enter the text."""
+    names = [f"group_{dimension}" for dimension in dimensions]
+    groups = ", ".join(names)
+    return _REPORT.format(
+        columns="".join(f"{_COLUMNS[dimension]} AS group_{dimension}, " for dimension in dimensions),
+        last_place=_LAST_PLACE if {"market", "machine"} & set(dimensions) else "",
+        chosen="""(CAST(:tenant_id AS text) IS NULL OR jobs.tenant_id = :tenant_id)
+          AND (CAST(:batch_ids AS text[]) IS NULL OR jobs.batch_id = ANY(CAST(:batch_ids AS text[])))""",
+        groups=f"{groups}," if names else "",
+        grouping=f"GROUP BY {groups} ORDER BY {groups}" if names else "",
+    )
+
+
+def _row(row: Row[Any], dimensions: Sequence[Dimension]) -> CostRow:
+    loaded = row.loaded_nanodollars
+    judged = row.num_verdicts + row.num_failed
+    return CostRow(
+        group={dimension: getattr(row, f"group_{dimension}") for dimension in dimensions},
+        num_jobs=int(row.num_jobs),
+        num_settled=int(row.num_settled),
+        num_passed=int(row.num_passed),
+        accuracy=row.num_passed / judged if row.num_verdicts else None,
+        completion_tokens=int(row.completion_tokens),
+        tokens_per_job=float(row.completion_tokens / row.num_settled) if row.num_settled else None,
+        direct_nanodollars=int(row.direct_nanodollars),
+        loaded_nanodollars=round(loaded),
+        nanodollars_per_job=float(loaded / row.num_settled) if row.num_settled else None,
+        cost_per_successful_task=float(loaded / row.num_passed) if row.num_passed else None,
+    )

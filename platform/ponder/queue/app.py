@@ -2,35 +2,109 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import redis
 from celery import Celery
+from kombu.exceptions import OperationalError
+
+from ponder.errors import InvalidInput, Unreachable
 
 TASK = "ponder.intake"
+_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """A wake-up: this shard may be claimed, by whoever consumes this queue."""
+
     shard_id: int
     queue: str
 
 
 def queue_name(model: str, fingerprint: str, lane: str) -> str:
     """One queue for the weights and lane that a shard needs; any characters may be in the model's name."""
-    raise NotImplementedError
+    readable = re.sub(r"[^A-Za-z0-9-]+", "-", model).strip("-")[:40]
+    identity = hashlib.sha256(f"{model}\0{fingerprint}".encode()).hexdigest()[:12]
+    return f"ponder.{readable}.{identity}.{lane}"
 
 
 def celery_app(redis_url: str) -> Celery:
     """Early ack, JSON only, no result backend, one message at a time; queues in the order they are consumed from."""
-    raise NotImplementedError
+    app = Celery("ponder", broker=_broker_url(redis_url), set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_backend=None,
+        task_ignore_result=True,
+        # Postgres knows what was claimed: redelivery by Redis would only repeat what runs already.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "queue_order_strategy": "priority",
+            "socket_timeout": _TIMEOUT_S,
+            "socket_connect_timeout": _TIMEOUT_S,
+            "retry_on_timeout": False,
+        },
+        task_publish_retry=False,
+    )
+    if redis_url.startswith("rediss://") and "ssl_cert_reqs" not in redis_url:
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return app
 
 
 def publish(app: Celery, messages: Iterable[Message]) -> None:
     """Raises Unreachable when Redis does not take them; what it did not take, the dispatcher publishes again later."""
-    raise NotImplementedError
+    try:
+        with app.producer_or_acquire() as producer:
+            for message in messages:
+                app.send_task(TASK, kwargs={"shard_id": message.shard_id}, queue=message.queue, producer=producer)
+    except (OperationalError, redis.exceptions.RedisError, OSError) as error:
+        raise Unreachable(f"Redis does not take messages: {error}") from error
 
 
-def queue_lengths(redis_url: str, queues: Iterable[str]) -> dict[str, int]:
+def queue_lengths(client: redis.Redis, queues: Iterable[str]) -> dict[str, int]:
     """How many messages wait in each. Raises Unreachable."""
-    raise NotImplementedError
+    names = list(queues)
+    try:
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.llen(name)
+        lengths: list[Any] = pipeline.execute()
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise Unreachable(f"Redis does not answer: {error}") from error
+    return dict(zip(names, lengths, strict=True))
+
+
+def redis_client(redis_url: str) -> redis.Redis:
+    """redis://, rediss:// or unix://; opens no connection yet."""
+    _check(redis_url)
+    return redis.Redis.from_url(redis_url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+
+
+def _broker_url(redis_url: str) -> str:
+    """Celery's spelling: a Unix socket is redis+socket://path?virtual_host=db."""
+    _check(redis_url)
+    if not redis_url.startswith("unix://"):
+        return redis_url
+    parts = urlsplit(redis_url)
+    query = dict(parse_qsl(parts.query))
+    query["virtual_host"] = query.pop("db", "0")
+    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    return f"redis+socket://{login}{parts.path}?{urlencode(query)}"
+
+
+def _check(redis_url: str) -> None:
+    if not redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidInput("a Redis URL begins with redis://, rediss:// or unix://", param="PONDER_REDIS_URL")

@@ -1,0 +1,130 @@
+"""Cutting anew what a holder did not finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from ponder.domain.state import JobState
+from ponder.jobs.cut import MAX_JOBS
+from ponder.jobs.report import Settlement
+from ponder.jobs.settle import settle
+from ponder.store.document import dumps
+
+_LOSSES_TO_BE_ALONE = 2
+_LOSSES_TO_FAIL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Recut:
+    num_handed_on: int
+    num_failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    id: int
+    tenant_id: str
+    batch_id: str
+    model: str
+    fingerprint: str
+    lane: str
+    estimated_tokens: int
+    num_lost: int
+
+    @property
+    def kin(self) -> tuple[str, ...]:
+        """Jobs that agree in this may share a shard."""
+        return (self.tenant_id, self.batch_id, self.model, self.fingerprint, self.lane)
+
+
+# Attempts first: how often a job was lost decides how it is cut.
+_END_ATTEMPTS = text("""
+    UPDATE attempts SET outcome = :outcome, ended_at = CAST(:at AS timestamptz)
+    WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
+""")
+
+_FINISH = text("""
+    UPDATE shards SET state = 'finished', finished_at = CAST(:at AS timestamptz)
+    WHERE id IN (
+        SELECT id FROM shards WHERE holder = :incarnation_id AND state = 'held' ORDER BY id FOR NO KEY UPDATE
+    )
+    RETURNING id
+""")
+
+_LEFT = text("""
+    SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.model, jobs.fingerprint, shards.lane, jobs.estimated_tokens,
+           (SELECT count(*) FROM attempts WHERE job_id = jobs.id AND outcome = 'lost') AS num_lost
+    FROM shards JOIN jobs ON jobs.id = ANY(shards.job_ids)
+    WHERE shards.id = ANY(CAST(:shard_ids AS bigint[])) AND jobs.state = 'pending'
+    ORDER BY jobs.id
+""")
+
+_LOCK = text("SELECT FROM jobs WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
+
+_CUT = text("""
+    INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)
+    SELECT tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens
+    FROM json_to_recordset(CAST(:shards AS json)) AS shard(
+        tenant_id text, batch_id text, model text, fingerprint text, lane text, job_ids bigint[],
+        estimated_tokens bigint)
+""")
+
+
+def recut(connection: Connection, incarnation_id: str, at: datetime, *, outcome: str, shard_tokens: int) -> Recut:
+    """Ends all attempts of an incarnation and hands its pending jobs on in new, unpublished shards.
+
+    A job lost twice gets a shard alone; lost three times it fails. The caller holds the lock on the incarnation.
+    """
+    connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome})
+    shard_ids = list(connection.execute(_FINISH, {"incarnation_id": incarnation_id, "at": at}).scalars())
+    jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
+    failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
+    if failed:
+        connection.execute(_LOCK, {"ids": [job.id for job in failed]})
+        settle(connection, map(_worker_lost, failed), at)
+    alone = [job for job in jobs if _LOSSES_TO_BE_ALONE <= job.num_lost < _LOSSES_TO_FAIL]
+    together = sorted((job for job in jobs if job.num_lost < _LOSSES_TO_BE_ALONE), key=lambda job: (job.kin, job.id))
+    shards = [[job] for job in alone]
+    for _, kin in groupby(together, key=lambda job: job.kin):
+        shards.extend(_chunks(kin, shard_tokens))
+    if shards:
+        connection.execute(_CUT, {"shards": dumps([_row(shard) for shard in shards])})
+    return Recut(num_handed_on=len(alone) + len(together), num_failed=len(failed))
+
+
+def _worker_lost(job: _Job) -> Settlement:
+    message = f"{job.num_lost} workers died while they held this job"
+    return Settlement(job.id, JobState.FAILED, error={"code": "worker_lost", "message": message})
+
+
+def _chunks(jobs: Iterable[_Job], shard_tokens: int) -> Iterator[list[_Job]]:
+    """Up to `shard_tokens` and MAX_JOBS each; a job larger than that is alone."""
+    chunk: list[_Job] = []
+    tokens = 0
+    for job in jobs:
+        if chunk and (len(chunk) == MAX_JOBS or tokens + job.estimated_tokens > shard_tokens):
+            yield chunk
+            chunk, tokens = [], 0
+        chunk.append(job)
+        tokens += job.estimated_tokens
+    if chunk:
+        yield chunk
+
+
+def _row(shard: Sequence[_Job]) -> dict[str, Any]:
+    first = shard[0]
+    return {
+        "tenant_id": first.tenant_id,
+        "batch_id": first.batch_id,
+        "model": first.model,
+        "fingerprint": first.fingerprint,
+        "lane": first.lane,
+        "job_ids": [job.id for job in shard],
+        "estimated_tokens": sum(job.estimated_tokens for job in shard),
+    }

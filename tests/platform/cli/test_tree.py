@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from ponder.cli.tree import Drawing
+
+
+def drawn(document: dict[str, Any]) -> str:
+    output = io.StringIO()
+    Console(file=output, width=100, markup=False).print(Drawing.of(document).draw("beam_search"))
+    return output.getvalue()
+
+
+def node(parent: int, ordinal: int, text: str, score: float | None, state: str = "finished") -> dict[str, Any]:
+    return {"parent": parent, "ordinal": ordinal, "text": text, "score": score, "state": state}
+
+
+def test_the_way_to_the_chosen_answer_is_marked_and_what_was_pruned_too() -> None:
+    nodes = [
+        {"text": "prompt"},
+        node(0, 0, "3 * 4 = 12\n", -0.001),
+        node(0, 1, "3 * 4 = 13\n", -4.2, "pruned"),
+        node(1, 0, "Answer: 12", -0.5),
+    ]
+    document = {"nodes": nodes, "candidates": [{"node": 3, "answer": "12", "score": -0.5}], "chosen": 0}
+    assert drawn(document).splitlines() == [
+        "beam_search",
+        "├── ✓ +0.00  3 * 4 = 12",
+        "│   └── ✓ -0.50  Answer: 12  = 12",
+        "└── ✗ -4.20  3 * 4 = 13",
+    ]
+
+
+def test_a_wide_tree_shows_its_best_nodes_and_counts_the_others() -> None:
+    nodes = [{"text": ""}, *(node(0, number, f"Answer: {number}", -float(number)) for number in range(40))]
+    document = {"nodes": nodes, "candidates": [{"node": 40, "answer": "39", "score": -39.0}], "chosen": 0}
+    text = drawn(document)
+    assert "… 28 more" in text
+    assert "✓ -39.00  Answer: 39" in text
+    assert "Answer: 10" in text
+    assert "Answer: 11" not in text
+
+
+def test_markup_in_a_models_text_is_text() -> None:
+    document = {"nodes": [{"text": ""}, node(0, 0, "[red]x[/red] [/]", None)], "candidates": [], "chosen": None}
+    assert "[red]x[/red] [/]" in drawn(document)
+
+
+def test_a_tree_that_is_still_empty_can_be_drawn() -> None:
+    assert drawn({}) == "beam_search\n"
+
+
+def test_many_lines_become_one_of_bounded_length() -> None:
+    text = drawn({"nodes": [{"text": ""}, node(0, 0, "step\n" * 100, None)], "candidates": [], "chosen": None})
+    assert text.count("\n") == 2
+    assert "step ⏎ step" in text

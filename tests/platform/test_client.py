@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from ponder.client import Client
+from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def client_of(handler: Handler, patience_s: float = 10.0) -> Client:
+    """Its clock is its own sleep."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    return Client(
+        "http://ponder",
+        "pk-x",
+        patience_s=patience_s,
+        transport=httpx.MockTransport(handler),
+        sleep=sleep,
+        clock=lambda: now[0],
+    )
+
+
+def answers(*responses: httpx.Response | Exception) -> tuple[Handler, list[httpx.Request]]:
+    seen: list[httpx.Request] = []
+    queue = list(responses)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        request.read()
+        seen.append(request)
+        answer = queue.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return handler, seen
+
+
+def test_the_key_goes_with_every_request() -> None:
+    handler, seen = answers(httpx.Response(200, json={"id": "batch_1"}))
+    assert client_of(handler).batch("batch_1") == {"id": "batch_1"}
+    assert seen[0].headers["Authorization"] == "Bearer pk-x"
+    assert seen[0].url == "http://ponder/v1/batches/batch_1"
+
+
+def test_a_submission_whose_answer_was_lost_is_repeated_with_the_same_idempotency_key() -> None:
+    handler, seen = answers(httpx.ReadTimeout("lost"), httpx.Response(503), httpx.Response(200, json={"id": "batch_1"}))
+    batch = client_of(handler).submit("file-1", options={"strict": True})
+    assert batch["id"] == "batch_1"
+    assert len({request.headers["Idempotency-Key"] for request in seen}) == 1
+    assert json.loads(seen[2].content)["ponder"] == {"strict": True}
+
+
+def test_what_may_not_be_done_twice_is_not_repeated_once_it_may_have_arrived() -> None:
+    handler, seen = answers(httpx.ReadTimeout("lost"), httpx.Response(200, json={}))
+    with pytest.raises(Unreachable):
+        client_of(handler).create_tenant("a")
+    assert len(seen) == 1
+
+
+def test_what_never_arrived_is_always_repeated() -> None:
+    handler, seen = answers(httpx.ConnectError("refused"), httpx.Response(200, json={"id": "tenant_1"}))
+    assert client_of(handler).create_tenant("a")["id"] == "tenant_1"
+    assert len(seen) == 2
+
+
+def test_patience_ends_and_the_error_says_how_to_start_the_server() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(Unreachable, match="ponder up"):
+        client_of(refuse, patience_s=1).models()
+
+
+def test_a_busy_server_is_asked_again_when_it_says() -> None:
+    handler, seen = answers(httpx.Response(429, headers={"Retry-After": "7"}), httpx.Response(200, json={"data": []}))
+    assert client_of(handler).models() == []
+    handler, seen = answers(httpx.Response(429, headers={"Retry-After": "70"}))
+    with pytest.raises(Unreachable):
+        client_of(handler).models()
+    assert len(seen) == 1
+
+
+def test_an_upload_is_opened_anew_for_every_try() -> None:
+    handler, seen = answers(httpx.Response(502), httpx.Response(200, json={"id": "file-1"}))
+
+    def lines() -> Iterator[bytes]:
+        yield from (b"line %d\n" % number for number in range(20_000))
+
+    assert client_of(handler).upload(lines, "a.jsonl")["id"] == "file-1"
+    for request in seen:
+        assert request.content.count(b"line ") == 20_000
+        assert b'filename="a.jsonl"' in request.content
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, InvalidInput), (401, Unauthorized), (403, Forbidden), (404, NotFound), (409, Conflict), (422, InvalidInput), (500, Unreachable)],
+)  # fmt: skip
+def test_openai_errors_become_ponder_errors(status: int, kind: type[PonderError]) -> None:
+    error = {"message": "no such thing", "type": "x", "param": "body.n", "code": "c"}
+    handler, _ = answers(httpx.Response(status, json={"error": error}))
+    with pytest.raises(kind, match="no such thing") as caught:
+        client_of(handler).batch("b")
+    if isinstance(caught.value, InvalidInput):
+        assert (caught.value.param, caught.value.code) == ("body.n", "c")
+
+
+def test_somebody_elses_answer_is_not_mistaken_for_ponders() -> None:
+    handler, _ = answers(httpx.Response(200, text="<html>welcome</html>"))
+    with pytest.raises(Unreachable, match="not as ponder does"):
+        client_of(handler).batch("b")
+
+
+def test_lists_are_read_page_by_page_up_to_the_limit() -> None:
+    ids = [f"batch_{number}" for number in range(250)]
+
+    def page(request: httpx.Request) -> httpx.Response:
+        after = request.url.params.get("after")
+        start = ids.index(after) + 1 if after else 0
+        stop = start + int(request.url.params["limit"])
+        return httpx.Response(200, json={"data": [{"id": i} for i in ids[start:stop]], "has_more": stop < len(ids)})
+
+    assert [batch["id"] for batch in client_of(page).batches()] == ids
+    assert [batch["id"] for batch in client_of(page).batches(120)] == ids[:120]
+
+
+def test_a_download_that_breaks_in_the_middle_is_unreachable() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x" * 100_000
+        raise httpx.ReadError("gone")
+
+    handler, _ = answers(httpx.Response(200, content=broken()))
+    with pytest.raises(Unreachable), client_of(handler).download("file-1") as pieces:
+        list(pieces)
+
+
+def test_an_address_that_is_none_is_the_users_error() -> None:
+    with pytest.raises(InvalidInput, match="http://"):
+        Client("ponder.example", "pk-x").models()

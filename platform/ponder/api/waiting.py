@@ -37,9 +37,9 @@ _QUEUED = text(
 _UNCUT = text(
     """
     SELECT coalesce(sum(estimated_tokens), 0)
-    FROM jobs JOIN portions USING (batch_id, model, fingerprint)
+    FROM jobs LEFT JOIN portions USING (batch_id, model, fingerprint)
     WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint AND state = 'pending'
-      AND line > cut_until AND line < :line
+      AND line > coalesce(cut_until, 0) AND line < :line
     """
 )
 

@@ -6,7 +6,10 @@ from sqlalchemy import Connection, text
 
 from ponder.domain.state import BatchState, sources
 from ponder.errors import Conflict, NotFound
-from ponder.jobs.submit import wake
+from ponder.jobs.wake import wake
+
+_AT_ONCE = 20_000
+"""Jobs; the dispatcher cancels what is left of a larger batch."""
 
 _CANCEL = text(
     """
@@ -22,9 +25,11 @@ _SHARDS = text(
     """
 )
 _JOBS = text(
-    """
+    f"""
     UPDATE jobs SET state = 'cancelled', settled_at = clock_timestamp()
-    WHERE id IN (SELECT id FROM jobs WHERE batch_id = :id AND state = 'pending' ORDER BY id FOR NO KEY UPDATE)
+    WHERE id IN (
+        SELECT id FROM jobs WHERE batch_id = :id AND state = 'pending' ORDER BY id LIMIT {_AT_ONCE} FOR NO KEY UPDATE
+    )
     """
 )
 

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, text
 from ponder.domain.window import window_s
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.served import served_models
-from ponder.jobs.submit import Idempotency, repeated, wake
+from ponder.jobs.submit import Idempotency, repeated
+from ponder.jobs.wake import wake
 
 _ENDED = ("completed", "expired", "cancelled")
 _INSERT = text(
@@ -36,6 +37,7 @@ _JOBS = text(
     ORDER BY line
     """
 )
+
 _PORTIONS = text(
     """
     INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)

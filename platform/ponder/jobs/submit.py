@@ -11,9 +11,7 @@ from ponder.domain.state import Lane
 from ponder.domain.submission import Submission
 from ponder.domain.window import window_s
 from ponder.errors import Conflict, NotFound
-
-CHANNEL = "ponder"
-"""Wakes the dispatcher."""
+from ponder.jobs.wake import wake
 
 _INSERT = text(
     """
@@ -87,8 +85,3 @@ def repeated(connection: Connection, tenant_id: str, idempotency: Idempotency) -
     if bytes(earlier.request_sha256) != idempotency.sha256:
         raise Conflict("this Idempotency-Key was used for a different request")
     return str(earlier.id)
-
-
-def wake(connection: Connection) -> None:
-    """When this transaction commits, the dispatcher looks for work at once."""
-    connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})

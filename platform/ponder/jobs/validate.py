@@ -17,7 +17,7 @@ from ponder.domain.request import Terms
 from ponder.domain.state import Lane
 from ponder.jobs.admission import Admission
 from ponder.jobs.served import served_models
-from ponder.jobs.submit import wake
+from ponder.jobs.wake import wake
 
 _OPEN = text(
     """

@@ -158,8 +158,8 @@ class Client:
     def prices(self) -> list[Json]:
         return list(self._get("prices")["data"])
 
-    def set_price(self, machine: str, market: str, nanodollars_per_hour: int, source: str) -> Json:
-        body = {"machine": machine, "market": market, "nanodollars_per_hour": nanodollars_per_hour, "source": source}
+    def set_price(self, machine: str, market: str, dollars_per_hour: str, source: str) -> Json:
+        body = {"machine": machine, "market": market, "dollars_per_hour": dollars_per_hour, "source": source}
         return self._request("PUT", "prices", json=body, repeatable=True)
 
     # How it is done

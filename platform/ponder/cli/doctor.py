@@ -111,7 +111,7 @@ def _models() -> list[Finding]:
 def _gpu() -> list[Finding]:
     has_driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
     said = "an NVIDIA driver is installed" if has_driver else f"none; the demo runs on {os.cpu_count()} CPU cores"
-    return [Finding("gpu", has_driver or None, said)]
+    return [Finding("device", has_driver or None, said)]
 
 
 def _api() -> list[Finding]:

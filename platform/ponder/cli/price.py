@@ -51,5 +51,5 @@ def set_price(machine: str, market: str, dollars_per_hour: str, source: str) -> 
             f"{dollars_per_hour} is no amount of dollars with at most nine decimal places"
         ) from error
     with connect() as client:
-        client.set_price(machine, market, amount, source)
+        client.set_price(machine, market, f"{Decimal(dollars_per_hour):f}", source)
     click.echo(f"{machine} ({market}) costs {dollars(amount)} an hour from now on", err=True)

@@ -121,12 +121,13 @@ class Supervisor:
 
     def _mend(self) -> None:
         """Starts again what has died."""
+        news: list[str] = []
         for store in (self.postgres, self.redis):
             if store.process is not None and store.process.poll() is not None:
-                _log(f"{type(store).__name__} ended with {store.process.returncode}; starting it again")
+                news.append(f"{type(store).__name__} ended with {store.process.returncode}; started again")
                 with suppress(SetupError):
                     store.start()
-        news = [said for service in self.services if (said := service.mend())]
+        news += [said for service in self.services if (said := service.mend())]
         for line in news:
             _log(line)
         if news:

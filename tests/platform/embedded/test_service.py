@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from ponder.embedded.service import Service
+
+
+def service(tmp_path: Path, program: str) -> Service:
+    return Service("it", [sys.executable, "-c", program], os.environ, tmp_path / "it.log")
+
+
+def test_what_died_is_started_again_but_not_at_once(tmp_path: Path) -> None:
+    it = service(tmp_path, "print('dying', flush=True); raise SystemExit(3)")
+    it.start()
+    assert it.process is not None
+    it.process.wait()
+    assert it.mend() is None
+    give_up_at = time.monotonic() + 20
+    while (said := it.mend()) is None:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+    assert said == "it ended with 3; started again (1)"
+    it.stop()
+    assert "dying" in it.last_words()
+
+
+def test_what_lives_is_left_alone_and_stops_when_asked(tmp_path: Path) -> None:
+    it = service(tmp_path, "import time; time.sleep(60)")
+    it.start()
+    assert it.mend() is None
+    assert it.pid is not None
+    it.ask_to_stop()
+    it.stop()
+    assert it.pid is None
+
+
+def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
+    it = service(
+        tmp_path, "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    )
+    it.grace_s = 0.2
+    it.start()
+    while "up" not in it.last_words():
+        time.sleep(0.02)
+    it.stop()
+    assert it.process is not None
+    assert it.process.returncode == -9

@@ -113,7 +113,6 @@ class Job:
         messages = request_module.messages(request)
         if not self.tree.root.ids:
             self.tree.root.ids += engines.generator.tokenizer.render(messages)
-            self.tree.root.cap = len(self.tree.root.ids)
         room = request_module.room(engines, len(self.tree.root.ids), scores=scores)
         self._line = Line(
             self._floor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Series
 from dataclasses import replace
+from itertools import takewhile
 
 from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine_process.floor import Floor, Meter
@@ -92,9 +93,7 @@ class Line:
         before = tokenizer.encode(step.text_before) if step.text_before else []
         both = tokenizer.encode(step.text_before + step.text)
         # Where the step changes how the text before it is cut into tokens, it begins with the first changed one.
-        same = next(
-            (i for i, (a, b) in enumerate(zip(before, both, strict=False)) if a != b), min(len(before), len(both))
-        )
+        same = sum(takewhile(bool, (a == b for a, b in zip(before, both, strict=False))))
         return self._prompt_of_reward + both, len(self._prompt_of_reward) + same
 
     def _end(self, sequence: Sequence, separator: str | None) -> End:

@@ -27,6 +27,7 @@ class SamplingDefaults:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    max_tokens: int | None = None
 
     @classmethod
     def read(cls, folder: str) -> SamplingDefaults:
@@ -35,6 +36,7 @@ class SamplingDefaults:
             temperature=float(_given(fields, "temperature", 1.0)),
             top_p=float(_given(fields, "top_p", 1.0)),
             top_k=int(_given(fields, "top_k", 0)),
+            max_tokens=int(_given(fields, "max_new_tokens", 0)) or None,
         )
 
 

@@ -37,7 +37,7 @@ def room(engines: Engines, prompt_tokens: int, *, scores: bool) -> int:
         longest = min(longest, engines.longest_scored)
     if prompt_tokens >= longest:
         raise PromptTooLong(f"the prompt has {prompt_tokens} tokens, and the model's context is {longest}")
-    return longest - prompt_tokens
+    return min(longest - prompt_tokens, engines.defaults.max_tokens or longest)
 
 
 def answer_of(request: dict[str, Any]) -> Callable[[str], str | None]:

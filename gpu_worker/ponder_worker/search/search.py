@@ -17,7 +17,7 @@ from ponder_worker.search.tree import Node, NodeState, SearchTree
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """tokens: of the job in all; tokens_per_sample: of one path; room_tokens: what the context leaves beside the prompt."""
+    """tokens: of the job in all; tokens_per_sample: of one path; room_tokens: what the context leaves to a path."""
 
     tokens: int | None
     tokens_per_sample: int | None
@@ -60,7 +60,7 @@ class Search:
         self._restore()
 
     def generate(self, node: Node, n: int = 1, *, separator: str | None = None, score: bool = False) -> Growth:
-        """n more children of a node: `async for child in …`, by (length in tokens, ordinal). Asking twice for 4 makes 8.
+        """n more children: `async for child in …`, by (length in tokens, ordinal). Asking twice for 4 makes 8.
 
         Each ends where the model ends it, at its limit, or after the `separator`, which it keeps. Fewer come when the
         budget has no room. They stand in the line for it from now on, not from when they are awaited.
@@ -114,7 +114,7 @@ class Search:
         return node.text
 
     def end(self, reason: str) -> None:
-        """Comes to its end with what there is: nobody starts any more, who grows is cut off as a candidate of its own."""
+        """Comes to its end with what there is: nobody starts any more, who grows is cut off as it is."""
         if self.tree.ended is None:
             self.tree.end(reason)
         self.wall.close()
@@ -226,9 +226,9 @@ class Search:
         return text[: len(text) - node.stop_chars]
 
     def _num_former(self, node: Node) -> int:
-        return len(self.root.ids) + sum(
-            self._former[step.index] for step in node.path() if step.index < len(self._former)
-        )
+        """Tokens at the front of its path that this attempt did not make."""
+        made = sum(self._former[step.index] for step in node.path() if step.index < len(self._former))
+        return len(self.root.ids) + made
 
     def _length(self, node: Node) -> int:
         stream = self._streams.get(node.index)

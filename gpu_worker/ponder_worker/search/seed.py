@@ -1,4 +1,4 @@
-"""Where sampling noise comes from: a node's seed depends on the job's seed and the node's address, and on nothing else."""
+"""Where sampling noise comes from: a node's seed depends on the job's seed and the node's address alone."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Node:
     """What one `generate` made: a step or a whole sample. Only its tree changes it.
 
     start: tokens before it on its path, prompt included. cap: the most tokens it may ever have.
-    stop: "stop" (the model ended it), "separator", "length" (its own limit), "budget" (the job's), or why it was cancelled.
+    stop: "stop" (the model ended it), "separator", "length" (its limit), "budget" (the job's), or why it was cut off.
     logprob: of its ids so far, of the model's own distribution; logprobs: one by one, if the tree keeps them.
     text: set when it ends, without a stop string; score: of this step alone.
     """
@@ -62,7 +62,7 @@ class SearchTree:
     """Children are addressed (parent, ordinal). Folding all deltas in order gives the tree again."""
 
     def __init__(self, root_seed: int, prompt: Sequence[int] = (), *, keep_logprobs: bool = False) -> None:
-        root = Node(0, None, 0, root_seed, 0, len(prompt), list(prompt), NodeState.FINISHED)
+        root = Node(0, None, 0, root_seed, 0, 0, list(prompt), NodeState.FINISHED)
         self.nodes: list[Node] = [root]
         self.ended: str | None = None
         """Why the search was told to come to its end before its time; written down before it is acted on."""

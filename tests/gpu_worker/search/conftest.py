@@ -1,0 +1,187 @@
+"""An engine that computes nothing: what it says is a function of the seed and the position, as with the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ponder.domain.strategy import STRATEGY
+from ponder_worker.search import seed, strategy
+from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.port import End, Order, Step
+from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.tree import SearchTree
+
+END = 0
+PIECES = ["", "1", "2", "3", "\n", "a"]
+PROMPT = [9, 9, 9]
+
+
+def token_at(stream_seed: int, position: int) -> int:
+    """Ends are rare, line breaks not."""
+    drawn = seed.of_child(stream_seed, position) % 40
+    return END if drawn < 3 else 4 if drawn < 10 else 1 + drawn % 3 if drawn < 30 else 5
+
+
+@dataclass(eq=False)
+class StubStream:
+    order: Order
+    done: Callable[[End], None]
+    tokens: list[int]
+    logprobs: list[float] = field(default_factory=list)
+
+    def advance(self) -> End | None:
+        token = token_at(self.order.seed, len(self.tokens))
+        self.tokens.append(token)
+        self.logprobs.append(-1.0 / (1 + token_at(self.order.seed, len(self.tokens) + 1000)))
+        made = len(self.tokens) - self.order.start
+        assert made <= self.order.max_tokens, "the engine was asked for a token beyond the cap"
+        if token == END:
+            return End("stop")
+        if PIECES[token] == self.order.separator:
+            return End("separator")
+        return End("length") if made == self.order.max_tokens else None
+
+
+class StubEngine:
+    """`step` advances some of its streams by a token and answers some scores; `rng` says which, so it is the clock."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.streams: list[StubStream] = []
+        self.scores: list[tuple[Step, Callable[[float], None]]] = []
+        self.num_generated = 0
+        self.num_scores = 0
+        self.num_streams = 0
+
+    def generate(self, order: Order, done: Callable[[End], None]) -> StubStream:
+        stream = StubStream(order, done, list(order.tokens))
+        self.streams.append(stream)
+        self.num_streams += 1
+        return stream
+
+    def cancel(self, stream: Any) -> None:
+        self.streams.remove(stream)
+
+    def score(self, step: Step, done: Callable[[float], None]) -> None:
+        assert step.ids
+        self.num_scores += 1
+        self.scores.append((step, done))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(PIECES[token] for token in ids)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.streams or self.scores)
+
+    def step(self) -> None:
+        chosen = [stream for stream in self.streams if self.rng.random() < 0.7]
+        ended = []
+        for stream in chosen:
+            self.num_generated += 1
+            if (end := stream.advance()) is not None:
+                self.streams.remove(stream)
+                ended.append((stream, end))
+        scored = [entry for entry in self.scores if self.rng.random() < 0.5]
+        self.scores = [entry for entry in self.scores if entry not in scored]
+        self.rng.shuffle(ended)
+        for stream, end in ended:
+            stream.done(end)
+        for step, done in scored:
+            done(score_of(step))
+
+
+def score_of(step: Step) -> float:
+    """A number that depends on all ids of the path; sums of them have no rounding."""
+    value = 0
+    for token in step.ids_before + step.ids:
+        value = seed.of_child(value, token)
+    return -float(value % 1024) / 64
+
+
+@dataclass
+class Attempt:
+    """One stay of a job with one worker. `deltas` is what ticks have saved, over all attempts."""
+
+    search: Search
+    engine: StubEngine
+    deltas: list[dict[str, Any]]
+    ranked: list[Candidate] | None = None
+
+    def save(self) -> None:
+        self.search.sync_all()
+        delta = self.search.tree.delta()
+        if delta is not None:
+            self.deltas.append(delta)
+
+
+JOB_SEED = 5
+
+
+def attempt(
+    limits: Limits,
+    *,
+    rng: random.Random,
+    deltas: list[dict[str, Any]] | None = None,
+    job_seed: int = JOB_SEED,
+    num_choices: int = 1,
+) -> Attempt:
+    deltas = [] if deltas is None else list(deltas)
+    tree = SearchTree.fold(job_seed, deltas) if deltas else SearchTree(job_seed, PROMPT)
+    if not tree.root.ids:
+        tree = SearchTree(job_seed, PROMPT)
+    engine = StubEngine(rng)
+    return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas)
+
+
+def run(
+    one: Attempt,
+    spec: dict[str, Any],
+    *,
+    after_step: Callable[[int], bool] = lambda num_steps: True,
+) -> list[Candidate] | None:
+    """Until the strategy is done, or until `after_step` (called with the number of the step) returns False: killed."""
+
+    async def live() -> list[Candidate] | None:
+        task = asyncio.ensure_future(strategy.run(one.search, STRATEGY.validate_python(spec)))
+        num_steps = 0
+        while not task.done():
+            await asyncio.sleep(0)
+            if task.done():
+                break
+            one.engine.step()
+            num_steps += 1
+            if one.search.wall.tokens is not None:
+                used = sum(one.search._length(node) for node in one.search.tree.nodes[1:])
+                assert used <= one.search.wall.tokens
+            for growth in list(one.search.blocked):
+                growth.look()
+            assert num_steps < 20_000, "the strategy waits for something that nobody does"
+            if not after_step(num_steps):
+                task.cancel()
+                return None
+        return await task
+
+    one.ranked = asyncio.run(live())
+    return one.ranked
+
+
+SPECS: list[dict[str, Any]] = [
+    {"name": "direct"},
+    {"name": "self_consistency", "n": 5},
+    {"name": "best_of_n", "n": 5, "select": "best"},
+    {"name": "best_of_n", "n": 4, "select": "weighted"},
+    {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6},
+    {"name": "beam_search", "n": 3, "width": 4, "max_rounds": 3},
+]
+
+
+@pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())).replace("\n", ""))
+def spec(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return request.param  # type: ignore[no-any-return]

@@ -1,0 +1,131 @@
+"""A strategy killed anywhere and run again on its saved tree ends as if it had never been killed."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ponder_worker.search.search import Limits
+from ponder_worker.search.tree import NodeState, SearchTree
+
+from .conftest import JOB_SEED, SPECS, Attempt, attempt, run
+
+LIMITS = [Limits(None, None, 40), Limits(60, None, 40), Limits(70, 20, 40)]
+
+
+def made(one: Attempt) -> dict[tuple[int, ...], Any]:
+    """Everything that a job leaves, by address: the order in which nodes were made may differ, and nothing else."""
+    return {
+        node.address: (node.ids, node.state, node.stop, node.logprob, node.score, node.cap)
+        for node in one.search.tree.nodes
+    }
+
+
+def outcome(one: Attempt) -> Any:
+    assert one.ranked is not None
+    return [(candidate.node.address, candidate.text, candidate.answer, candidate.score) for candidate in one.ranked]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=["unlimited", "tight", "whole"])
+def test_killed_after_any_step_it_ends_with_the_same_answer_and_the_same_tokens(
+    spec: dict[str, Any], limits: Limits
+) -> None:
+    whole = attempt(limits, rng=random.Random(0))
+    num_steps = [0]
+
+    def count(number: int) -> bool:
+        num_steps[0] = number
+        return True
+
+    run(whole, spec, after_step=count)
+    for killed_at in range(1, num_steps[0]):
+        first = attempt(limits, rng=random.Random(0))
+        run(first, spec, after_step=lambda number, stop=killed_at: number < stop)
+        first.save()
+        second = attempt(limits, rng=random.Random(killed_at), deltas=json.loads(json.dumps(first.deltas)))
+        saved = second.search.tree.num_tokens
+        run(second, spec)
+        assert outcome(second) == outcome(whole)
+        assert made(second) == made(whole)
+        assert second.engine.num_generated == whole.search.tree.num_tokens - saved, "a saved token was made again"
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_killed_many_times_with_ticks_lost_it_ends_the_same(data: st.DataObject) -> None:
+    spec = data.draw(st.sampled_from(SPECS))
+    limits = data.draw(st.sampled_from(LIMITS))
+    job_seed = data.draw(st.integers(0, 50))
+    whole = attempt(limits, rng=random.Random(1), job_seed=job_seed)
+    run(whole, spec)
+    deltas: list[dict[str, Any]] = []
+    for life in range(data.draw(st.integers(1, 4))):
+        one = attempt(limits, rng=random.Random(life), deltas=deltas, job_seed=job_seed)
+        killed_at, tick = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 7))
+
+        def step(number: int, one: Attempt = one, killed_at: int = killed_at, tick: int = tick) -> bool:
+            if number % tick == 0:
+                one.save()
+            return number < killed_at
+
+        run(one, spec, after_step=step)
+        if one.ranked is not None:
+            break
+        deltas = json.loads(json.dumps(one.deltas))
+    else:
+        one = attempt(limits, rng=random.Random(99), deltas=deltas, job_seed=job_seed)
+        run(one, spec)
+    assert outcome(one) == outcome(whole)
+    assert made(one) == made(whole)
+
+
+def test_no_node_is_scored_twice_over_all_attempts(spec: dict[str, Any]) -> None:
+    first = attempt(LIMITS[0], rng=random.Random(3))
+    run(first, spec, after_step=lambda number: number < 15)
+    first.save()
+    scored = sum(node.score is not None for node in first.search.tree.nodes)
+    second = attempt(LIMITS[0], rng=random.Random(4), deltas=first.deltas)
+    run(second, spec)
+    total = sum(node.score is not None for node in second.search.tree.nodes)
+    assert second.engine.num_scores == total - scored
+
+
+def test_folding_the_deltas_gives_the_tree(spec: dict[str, Any]) -> None:
+    one = attempt(LIMITS[1], rng=random.Random(2))
+
+    def step(number: int) -> bool:
+        one.save()
+        return True
+
+    run(one, spec, after_step=step)
+    one.save()
+    folded = SearchTree.fold(JOB_SEED, json.loads(json.dumps(one.deltas)))
+    decode = one.search.text
+    assert folded.document(lambda node: "") == one.search.tree.document(lambda node: "")
+    assert folded.delta() is None
+    assert [decode(node) for node in one.search.tree.nodes[1:]]
+
+
+def test_a_search_that_was_told_to_end_stays_ended() -> None:
+    first = attempt(LIMITS[0], rng=random.Random(0))
+    spec = SPECS[1]
+
+    def step(number: int) -> bool:
+        if number == 4:
+            first.search.end("deadline")
+            first.save()
+        return number < 4
+
+    run(first, spec, after_step=step)
+    second = attempt(LIMITS[0], rng=random.Random(0), deltas=first.deltas)
+    ranked = run(second, spec)
+    assert ranked is not None
+    assert second.engine.num_generated == 0
+    assert second.search.tree.ended == "deadline"
+    assert {node.stop for node in second.search.tree.nodes[1:] if node.state is NodeState.CANCELLED} == {"deadline"}
+    assert all(not candidate.is_complete or candidate.node.stop == "stop" for candidate in ranked)

@@ -1,0 +1,114 @@
+"""The Search handle."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from ponder_worker.search.search import Limits
+from ponder_worker.search.tree import NodeState
+
+from .conftest import Attempt, attempt, run
+
+UNLIMITED = Limits(None, None, 60)
+
+
+def play(one: Attempt, *counts: int) -> list[list[tuple[int, int]]]:
+    """(length, ordinal) of the children of the root as they are handed out, one list a `generate`."""
+
+    async def collect() -> list[list[tuple[int, int]]]:
+        growths = [one.search.generate(one.search.root, n) for n in counts]
+
+        async def drive() -> None:
+            while one.engine.has_work:
+                one.engine.step()
+                for growth in list(one.search.blocked):
+                    growth.look()
+                await asyncio.sleep(0)
+
+        driver = asyncio.ensure_future(drive())
+        found = [[(len(node.ids), node.ordinal) for node in await growth.all()] for growth in growths]
+        await driver
+        return found
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize("clock", range(20))
+def test_completions_come_by_length_and_ordinal_and_never_by_time(clock: int) -> None:
+    (found,) = play(attempt(UNLIMITED, rng=random.Random(clock)), 12)
+    assert found == sorted(found)
+    assert found == play(attempt(UNLIMITED, rng=random.Random(clock + 100)), 12)[0]
+
+
+def test_asking_twice_for_four_makes_eight() -> None:
+    first, second = play(attempt(UNLIMITED, rng=random.Random(0)), 4, 4)
+    assert sorted(ordinal for _, ordinal in first) == [0, 1, 2, 3]
+    assert sorted(ordinal for _, ordinal in second) == [4, 5, 6, 7]
+
+
+def test_a_short_sample_is_handed_out_while_longer_ones_still_grow() -> None:
+    one = attempt(UNLIMITED, rng=random.Random(0))
+
+    async def first_of_all() -> tuple[int, int]:
+        growth = one.search.generate(one.search.root, 12)
+        waiting = asyncio.ensure_future(growth.__anext__())
+        while not waiting.done():
+            one.engine.step()
+            for blocked in list(one.search.blocked):
+                blocked.look()
+            await asyncio.sleep(0)
+        return len(waiting.result().ids), len(one.engine.streams)
+
+    length, num_growing = asyncio.run(first_of_all())
+    assert num_growing > 0
+    assert length < 60
+
+
+def test_a_sample_that_was_cut_off_is_no_complete_candidate() -> None:
+    one = attempt(Limits(None, None, 1), rng=random.Random(0))
+    ranked = run(one, {"name": "self_consistency", "n": 6})
+    assert ranked is not None
+    by_stop = {candidate.node.stop: candidate.is_complete for candidate in ranked}
+    assert by_stop == {"length": False, "stop": True} or by_stop == {"length": False}
+
+
+def test_ending_leaves_half_grown_samples_as_candidates_that_are_not_complete() -> None:
+    one = attempt(UNLIMITED, rng=random.Random(0))
+
+    def end(number: int) -> bool:
+        if number == 3:
+            one.search.end("dollars")
+        return True
+
+    ranked = run(one, {"name": "self_consistency", "n": 5}, after_step=end)
+    assert ranked is not None
+    assert len(ranked) == 5
+    cut = [candidate for candidate in ranked if candidate.node.state is NodeState.CANCELLED]
+    assert cut
+    assert {candidate.node.stop for candidate in cut} == {"dollars"}
+    assert not one.engine.streams
+    assert one.search.wall.reserved == 0
+
+
+def test_the_text_of_a_path_is_the_text_of_its_steps() -> None:
+    one = attempt(UNLIMITED, rng=random.Random(0))
+    ranked = run(one, {"name": "beam_search", "n": 4, "width": 2})
+    assert ranked is not None
+    for candidate in ranked:
+        ids = one.search.tree.ids_to(candidate.node)[len(one.search.root.ids) :]
+        assert candidate.text == one.engine.decode(ids)
+        steps = candidate.node.path()
+        assert all(one.search.text(step).endswith("\n") for step in steps[:-1]), "the separator is kept"
+
+
+def test_direct_returns_its_samples_in_order_of_ordinals() -> None:
+    one = attempt(UNLIMITED, rng=random.Random(0), num_choices=5)
+    ranked = run(one, {"name": "direct"})
+    assert ranked is not None
+    assert [candidate.node.ordinal for candidate in ranked if candidate.is_complete] == sorted(
+        candidate.node.ordinal for candidate in ranked if candidate.is_complete
+    )
+    assert len(ranked) == 5

@@ -143,7 +143,8 @@ class _Dispatcher:
 def _is_woken(listener: Connection) -> bool:
     """pg8000 hands notifications out with the next answer, so something must be asked."""
     listener.execute(text("SELECT 1"))
-    notifications = listener.connection.driver_connection.notifications  # type: ignore[union-attr]
+    # Not `driver_connection`: a detached connection has none.
+    notifications = listener.connection.dbapi_connection.notifications  # type: ignore[union-attr]
     is_woken = bool(notifications)
     notifications.clear()
     return is_woken

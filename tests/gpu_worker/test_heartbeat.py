@@ -138,7 +138,8 @@ def _claim(engine: Engine, lease_s: float) -> Claim:
             "INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, state, expires_at)"
             " VALUES ('b', 't', 'f', '/v1/chat/completions', '1h', 'in_progress', now() + interval '1 hour')",
             "INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy,"
-            " estimated_tokens) SELECT 't', 'b', line, line::text, 'm', 'f', '{}', 'direct', 5 FROM generate_series(1, 2) AS line",
+            " estimated_tokens) SELECT 't', 'b', line, line::text, 'm', 'f', '{}', 'direct', 5"
+            " FROM generate_series(1, 2) AS line",
             "INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)"
             " SELECT 't', 'b', 'm', 'f', 'batch', array_agg(id), 10 FROM jobs",
         ):

@@ -6,19 +6,21 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 import torch
-from fleet import Fleet
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 
-# With importlib mode a test module finds its neighbours only where it is told to look.
+# pytest's importlib mode puts no folder on the path, and these tests share a module.
 sys.path.insert(0, str(Path(__file__).parent))
+if TYPE_CHECKING:
+    from fleet import Fleet
 
 
 @pytest.fixture
@@ -31,6 +33,8 @@ def fleet(
     tmp_path: Path,
 ) -> Iterator[Fleet]:
     """Whatever it starts is gone after the test."""
+    from fleet import Fleet
+
     redis.Redis.from_url(redis_server.url).flushall()
     with Fleet(
         postgres, redis_server, database_url, model=slow_model, reward_model=reward_model, folder=tmp_path

@@ -76,9 +76,9 @@ class Fleet:
                 process.kill()
             process.wait()
         self.engine.dispose()
-        if error is not None:
-            for log in sorted(self.folder.glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}", file=sys.stderr)
+        # Captured, and shown when the test has failed.
+        for log in sorted(self.folder.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
 
     def start_dispatcher(self) -> subprocess.Popen[bytes]:
         return self._start("dispatcher")

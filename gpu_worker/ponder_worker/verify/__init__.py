@@ -1,0 +1,9 @@
+"""Is this answer right? One file a verifier; those that may hang run in spawned processes with a limit."""
+
+from __future__ import annotations
+
+from ponder_worker.verify.case import Case, Judgement
+from ponder_worker.verify.examine import examine
+from ponder_worker.verify.judge import Judge
+
+__all__ = ["Case", "Judge", "Judgement", "examine"]

@@ -1,0 +1,93 @@
+"""A spawned process that examines one case after the other in its main thread, and dies with us."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import multiprocessing
+import os
+import resource
+import signal
+from multiprocessing.connection import Connection
+
+from ponder.domain.state import Verdict
+from ponder_worker.verify.case import Case, Judgement
+from ponder_worker.verify.examine import examine
+
+_PR_SET_PDEATHSIG = 1
+_MEMORY_BYTES = 4 << 30
+
+
+class Examiner:
+    """One such process. Any failure of it is the failure of the case that it had, and the next one gets a new process.
+
+    Make it in a thread that lives as long as it should: the kernel ends the process with that *thread*.
+    """
+
+    def __init__(self, *, start_s: float = 60.0) -> None:
+        """`start_s`: for the imports, which no case should pay for."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_live, args=(theirs,), name="ponder-examiner", daemon=True)
+        self._process.start()
+        theirs.close()
+        self.is_alive = self._receive(start_s) is not None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def examine(self, case: Case, limit_s: float) -> Judgement:
+        """Returns within the limit, whatever the verifier does; then it may not be alive any more."""
+        data = json.dumps({"verifier": case.verifier, "answer": case.answer, "reference": case.reference})
+        try:
+            self._pipe.send_bytes(data.encode())
+            found = self._receive(limit_s)
+        except OSError:
+            found = None
+        if found is None:
+            hung = self._process.is_alive()
+            self.close()
+            return Judgement(
+                Verdict.FAILED, f"the verifier took more than {limit_s:g} s" if hung else "the verifier died"
+            )
+        return Judgement(Verdict(found["verdict"]), found["reason"])
+
+    def close(self) -> None:
+        self.is_alive = False
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _receive(self, limit_s: float) -> dict[str, str] | None:
+        with contextlib.suppress(EOFError, OSError):
+            if self._pipe.poll(limit_s):
+                found: dict[str, str] = json.loads(self._pipe.recv_bytes())
+                return found
+        return None
+
+
+def _live(pipe: Connection) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    from ponder_worker.verify import math  # noqa: F401  # before the first case, whose limit does not pay for sympy
+
+    pipe.send_bytes(b"{}")
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            case = Case(**json.loads(pipe.recv_bytes()))
+            pipe.send_bytes(json.dumps(_examine(case)).encode())
+
+
+def _examine(case: Case) -> dict[str, str | None]:
+    try:
+        found = examine(case)
+    except Exception as error:
+        found = Judgement(Verdict.FAILED, f"the verifier raised {type(error).__name__}")
+    return {"verdict": found.verdict.value, "reason": found.reason}

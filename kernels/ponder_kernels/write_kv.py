@@ -65,6 +65,8 @@ if triton is not None:
         head = tl.program_id(1) % num_kv_heads
         slot = tl.load(slots + token)
         column = tl.arange(0, BLOCK)
-        value = tl.load(kv + token * kv_token + kind * kv_kind + head * kv_head + column, mask=column < head_dim)
-        place = (slot // page_size) * page_stride + kind * page_kind + head * page_head + (slot % page_size) * page_slot
-        tl.store(pages + place + column, value, mask=(column < head_dim) & (slot >= 0))
+        inside = column < head_dim
+        if slot >= 0:
+            value = tl.load(kv + token * kv_token + kind * kv_kind + head * kv_head + column, mask=inside)
+            page = pages + (slot // page_size) * page_stride + kind * page_kind + head * page_head
+            tl.store(page + (slot % page_size) * page_slot + column, value, mask=inside)

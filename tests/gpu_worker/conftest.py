@@ -25,7 +25,9 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<pad>", "<s>", "</s>"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": {"content": "</s>"}}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}}'
+    )
     (folder / "chat_template.jinja").write_text(TEMPLATE)
 
 

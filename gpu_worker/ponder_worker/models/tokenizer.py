@@ -55,7 +55,7 @@ class Tokenizer:
             raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")
         try:
             text = self._template.render(messages=list(messages), add_generation_prompt=True, **self._special_texts)
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is somebody's program: it may fail in any way
             raise InvalidConversation(f"the chat template refuses the messages: {error}") from error
         return self.encode(text)
 

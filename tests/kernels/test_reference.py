@@ -1,0 +1,52 @@
+"""The references against a float64 dense computation."""
+
+import torch
+from cases import Case, attention_cases, close, norm_cases
+from hypothesis import given, settings
+
+from ponder_kernels import paged_attention, rms_norm
+
+
+def dense(case: Case) -> torch.Tensor:
+    """Attention of every sequence by itself, in float64, over keys taken from their pages one by one."""
+    pages = case.pages.double()
+    page_size, num_groups = pages.shape[3], case.q.shape[1] // pages.shape[2]
+    out, row = [], 0
+    for length, context, table in zip(case.queries, case.contexts, case.table, strict=True):
+        kv = torch.cat([pages[page] for page in table], dim=2)[:, :, :context].repeat_interleave(num_groups, 1)
+        q = case.q[row : row + length].double().transpose(0, 1)
+        score = q @ kv[0].transpose(1, 2) * case.scale
+        position = torch.arange(context - length, context)
+        score = score.masked_fill(torch.arange(context) > position[:, None], float("-inf"))
+        out.append((score.softmax(-1) @ kv[1]).transpose(0, 1))
+        row += length
+    assert page_size * case.table.shape[1] >= max(case.contexts)
+    return torch.cat(out)
+
+
+@settings(deadline=None)
+@given(attention_cases())
+def test_paged_attention_equals_dense_attention(case: Case) -> None:
+    case.pages[case.unused] = torch.nan
+    found = paged_attention.op(case.q, case.pages, case.where, case.scale)
+    close(found, dense(case).to(found.dtype))
+
+
+@settings(deadline=None)
+@given(norm_cases())
+def test_rms_norm_equals_its_formula(case: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, weight = (tensor.double() for tensor in case)
+    expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    close(rms_norm.op(*case, 1e-5), expected.to(case[0].dtype))
+
+
+def test_sequences_of_a_group_differ_little_in_length_and_fit_the_limit() -> None:
+    queries, pages = [1] * 60 + [40, 33, 7], [1 + index % 20 for index in range(60)] + [8, 8, 8]
+    groups = paged_attention._cut(queries, pages, most=64)
+    assert sorted(index for group in groups for index in group) == list(range(63))
+    for group in groups:
+        counts = [pages[index] for index in group]
+        assert min(counts) >= 0.6 * max(counts) - 2
+        assert len(group) == 1 or max(counts) * len(group) <= 64
+    assert [61, 60] not in groups
+    assert sorted(groups[0]) == [60, 61]

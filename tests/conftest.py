@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import Engine, text
@@ -18,8 +20,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+def postgres() -> Iterator[EmbeddedPostgres]:
+    with _own_folder() as folder, EmbeddedPostgres(folder) as server:
         engine = connect(server.url)
         migrate(engine)
         engine.dispose()
@@ -49,9 +51,17 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A PONDER_HOME of one test."""
-    return tmp_path / "home"
+def home() -> Iterator[Path]:
+    """A PONDER_HOME of one test; not there yet."""
+    with _own_folder() as folder:
+        yield folder / "home"
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Not pytest's: another run of pytest takes the way into that from the user that Postgres runs as under root."""
+    with TemporaryDirectory(prefix="ponder-test-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _administer(postgres: EmbeddedPostgres, statement: str) -> None:

@@ -73,6 +73,10 @@ class Client:
 
         return self._answer(once, repeatable=True)
 
+    def uploads(self) -> Iterator[Json]:
+        """The batch files that were handed in, newest first."""
+        return self._pages("files", None, {"purpose": "batch"})
+
     @contextmanager
     def download(self, file_id: str) -> Iterator[Iterator[bytes]]:
         """The content of a file, piece by piece; raises Unreachable when the connection breaks in between."""

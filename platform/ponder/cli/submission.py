@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +84,9 @@ class Submission:
 
     def send(self, client: Client) -> Json:
         """Uploads and submits; what was wrong with rows is told on stderr. Returns the batch."""
-        name = self.dataset.source.path.name.removesuffix(".gz")
         with err().status(f"uploading {self.dataset.source.path.name} …"):
-            file_id = client.upload(self.dataset.lines, f"{Path(name).stem}.jsonl")["id"]
             batch = client.submit(
-                file_id,
+                self._upload(client),
                 completion_window=self.window,
                 metadata=self.metadata,
                 options=self.options,
@@ -95,6 +94,18 @@ class Submission:
             )
         self._tell_troubles()
         return batch
+
+    def _upload(self, client: Client) -> str:
+        """The file's id. With an idempotency key: of the file that an earlier try with this key and content made."""
+        stem = Path(self.dataset.source.path.name.removesuffix(".gz")).stem
+        if self.idempotency_key is None:
+            return str(client.upload(self.dataset.lines, f"{stem}.jsonl")["id"])
+        digest = hashlib.sha256(self.idempotency_key.encode())
+        for line in self.dataset.lines():
+            digest.update(line)
+        name = f"{stem}-{digest.hexdigest()[:24]}.jsonl"
+        earlier = next((file["id"] for file in client.uploads() if file["filename"] == name), None)
+        return str(earlier or client.upload(self.dataset.lines, name)["id"])
 
     def _tell_troubles(self) -> None:
         for trouble in self.dataset.troubles:

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ponder.cli import exit_code, watch
+
+Ponder = Callable[..., tuple[int, str, str]]
+Worker = Callable[[int], None]
+FIELDS = ("--model", "demo", "--prompt", "question", "--answer", "answer")
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    rows = [
+        {"question": f"Compute 3 + {number}.", "answer": str(3 + number), "level": number % 2} for number in range(4)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_run_submits_watches_and_fetches(ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    code, printed, said = ponder(
+        "run", str(problems), *FIELDS, "--level", "level", "--strategy", "best_of_n", "-o", str(out)
+    )
+    assert code == exit_code.SETTLED
+    assert printed == ""
+    assert "completed" in said
+    assert "4 of 4 jobs completed" in said
+    assert "\x1b" not in said
+    assert [line["custom_id"] for line in read(out)] == ["row-1", "row-2", "row-3", "row-4"]
+    assert not (tmp_path / "out.errors.jsonl").exists()
+
+    code, printed, _ = ponder("report", "cost", "--by", "strategy,level", "--format", "csv")
+    assert code == exit_code.SETTLED
+    header, *rows = printed.splitlines()
+    assert header.startswith("strategy,level,jobs,settled,passed,accuracy")
+    assert [row.split(",")[:5] for row in rows] == [
+        ["best_of_n", "0", "2", "2", "2"],
+        ["best_of_n", "1", "2", "2", "2"],
+    ]
+    assert json.loads(ponder("report", "cost", "--format", "json")[1])[0]["jobs"] == 4
+    assert ponder("report", "cost")[1].splitlines()[1].split("\t")[:2] == ["best_of_n", "4"]
+
+
+def test_a_refused_row_is_told_is_in_the_error_file_and_in_the_exit_code(
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
+) -> None:
+    problems.write_text(problems.read_text() + '{"question": "no answer"}\n')
+    out = tmp_path / "out.jsonl"
+    code, _, said = ponder("run", str(problems), *FIELDS, "-o", str(out))
+    assert code == exit_code.SOME_JOBS_FAILED
+    assert f"refused: {problems}, line 5: it has no field 'answer'" in said
+    assert len(read(out)) == 4
+    assert [line["custom_id"] for line in read(tmp_path / "out.errors.jsonl")] == ["row-5"]
+
+
+def test_failed_jobs_are_retried_as_a_batch_of_their_own(
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
+) -> None:
+    worker(2)
+    batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    code, _, said = ponder("watch", batch)
+    assert code == exit_code.SOME_JOBS_FAILED
+    assert "1 failed" in said
+    assert json.loads(ponder("results", batch, "--errors")[1])["custom_id"] == "row-2"
+    again = ponder("retry", batch)[1].strip()
+    assert json.loads(ponder("watch", again, "--format", "json")[1])["request_counts"]["total"] == 1
+    assert [row["id"] for row in json.loads(ponder("batches", "--format", "json")[1])] == [again, batch]
+
+
+def test_a_job_is_shown_with_its_tree_attempts_and_cost(ponder: Ponder, worker: Worker, problems: Path) -> None:
+    batch = json.loads(ponder("submit", str(problems), *FIELDS, "--format", "json")[1])["id"]
+    ponder("watch", batch)
+    code, printed, _ = ponder("show", f"{batch}/row-3")
+    assert code == exit_code.SETTLED
+    for said in (
+        "row-3, line 3",
+        "completed, verdict passed",
+        "✓ -0.50  3 + 4 = 7 ⏎ Answer: 7  = 7",
+        "✗ -4.00",
+        "cpu (on_demand)",
+        "settled",
+    ):
+        assert said in printed
+    job_id = printed.split()[0]
+    assert json.loads(ponder("show", job_id, "--format", "json")[1])["custom_id"] == "row-3"
+    assert ponder("show", f"{batch}/none")[0] == exit_code.FAILED
+
+
+def test_the_same_idempotency_key_is_the_same_batch(ponder: Ponder, worker: Worker, problems: Path) -> None:
+    ids = {ponder("submit", str(problems), *FIELDS, "--idempotency-key", "once")[1] for _ in range(2)}
+    assert len(ids) == 1
+
+
+def test_without_a_worker_a_batch_waits_and_says_why_and_can_be_left_and_cancelled(
+    ponder: Ponder, worker: Worker, problems: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    monkeypatch.setattr("ponder.cli.progress.follow", interrupt)
+    code, _, said = ponder("watch", batch)
+    assert code == exit_code.INTERRUPTED
+    assert f"ponder watch {batch}" in said
+    assert watch.PATIENCE_S > 60
+    assert ponder("cancel", batch)[0] == exit_code.SETTLED
+
+
+def test_openai_lines_run_with_another_model(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
+    body = {"model": "gpt-3.5-turbo-0125", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1000}
+    lines = [{"custom_id": f"r{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(3)]
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    out = tmp_path / "out.jsonl"
+    assert ponder("run", str(path), "-o", str(out))[0] == exit_code.SOME_JOBS_FAILED
+    assert len(read(tmp_path / "out.errors.jsonl")) == 3
+    assert ponder("run", str(path), "--model", "demo", "-o", str(out))[0] == exit_code.SETTLED
+    assert len(read(out)) == 3
+
+
+def test_administration(ponder: Ponder) -> None:
+    tenant = ponder("tenant", "create", "acme")[1].strip()
+    assert tenant in ponder("tenant", "list")[1]
+    key = ponder("key", "create", "ci", "--tenant", "acme")[1].strip()
+    assert key.startswith("pk-")
+    rows = json.loads(ponder("key", "list", "--format", "json")[1])
+    (made,) = [row for row in rows if row["name"] == "ci"]
+    assert key not in json.dumps(rows)
+    assert ponder("key", "revoke", made["id"])[0] == exit_code.SETTLED
+    assert ponder("price", "set", "h200", "spot", "2.5", "--source", "a test")[0] == exit_code.SETTLED
+    prices = json.loads(ponder("price", "list", "--format", "json")[1])
+    assert ("h200", "spot", 2_500_000_000) in [(p["machine"], p["market"], p["nanodollars_per_hour"]) for p in prices]
+    assert ponder("price", "set", "h200", "spot", "cheap", "--source", "x")[0] == exit_code.USAGE
+
+
+def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Path, tmp_path: Path) -> None:
+    for arguments, said in [
+        (["run", str(tmp_path / "none.jsonl")], "there is no such file"),
+        (["run", str(problems)], "--prompt question --answer answer"),
+        (["run", str(problems), *FIELDS, "-o", str(tmp_path / "no" / "out")], "cannot be written"),
+        (["submit", str(problems), *FIELDS, "--window", "9 years"], "window"),
+        (["submit", str(problems), *FIELDS, "--metadata", "x"], "KEY=VALUE"),
+        (["submit", str(problems), *FIELDS, "--width", "3"], "--strategy"),
+        (["report", "cost", "--by", "colour"], "none of strategy"),
+    ]:
+        code, printed, error = ponder(*arguments)
+        assert (code, printed) == (exit_code.USAGE, ""), arguments
+        assert said in error
+        assert "Traceback" not in error

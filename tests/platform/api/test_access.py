@@ -1,0 +1,122 @@
+"""Who may do what."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+
+def test_without_a_right_key_nothing_is_answered(http: httpx.Client) -> None:
+    for header in (
+        {},
+        {"Authorization": "Bearer pk-wrong"},
+        {"Authorization": "Basic x"},
+    ):
+        answer = httpx.get(f"{http.base_url}/v1/batches", headers=header)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_an_upload_without_a_key_is_not_even_read(http: httpx.Client) -> None:
+    answer = httpx.post(
+        f"{http.base_url}/v1/files", data={"purpose": "batch"}, files={"file": ("x.jsonl", b"{}" * 100_000)}
+    )
+    assert answer.status_code == 401
+
+
+def test_a_key_is_shown_once_and_kept_as_its_sha256(http: httpx.Client, engine: Engine) -> None:
+    made = http.post("/v1/keys", json={"name": "laptop"}).json()
+    assert made["key"].startswith("pk-")
+    assert made["hint"] == made["key"][:8]
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT * FROM api_keys WHERE id = :id"), {"id": made["id"]}).one()
+    assert bytes(kept.sha256) == hashlib.sha256(made["key"].encode()).digest()
+    assert made["key"] not in str(kept)
+    listed = http.get("/v1/keys").json()["data"]
+    assert [key["name"] for key in listed] == ["test", "laptop"]
+    assert all("key" not in key for key in listed)
+
+
+def test_a_revoked_key_is_refused(http: httpx.Client, stranger: httpx.Client) -> None:
+    assert stranger.get("/v1/batches").status_code == 200
+    [theirs] = [key for key in http.get("/v1/keys").json()["data"] if key["name"] == "theirs"]
+    for _ in range(2):
+        assert http.delete(f"/v1/keys/{theirs['id']}").json()["deleted"]
+    assert stranger.get("/v1/batches").status_code == 401
+
+
+@pytest.fixture
+def mine(submitted: Callable[..., Any], line: Callable[..., Any], worker: Any, passed: Any) -> Any:
+    """A finished batch of the first tenant."""
+    batch = submitted([line()])
+    worker.validate()
+    worker.work(passed)
+    return batch
+
+
+def test_another_tenants_things_do_not_exist(
+    http: httpx.Client, stranger: httpx.Client, mine: Any, engine: Engine
+) -> None:
+    output = http.get(f"/v1/batches/{mine.id}").json()["output_file_id"]
+    [key] = [key for key in http.get("/v1/keys").json()["data"] if key["name"] == "test"]
+    requests = [
+        ("GET", f"/v1/files/{mine.input_file_id}"),
+        ("GET", f"/v1/files/{mine.input_file_id}/content"),
+        ("GET", f"/v1/files/{output}/content"),
+        ("DELETE", f"/v1/files/{mine.input_file_id}"),
+        ("GET", f"/v1/files?after={mine.input_file_id}"),
+        ("GET", f"/v1/batches/{mine.id}"),
+        ("GET", f"/v1/batches?after={mine.id}"),
+        ("POST", f"/v1/batches/{mine.id}/cancel"),
+        ("POST", f"/v1/batches/{mine.id}/retry"),
+        ("GET", f"/v1/batches/{mine.id}/jobs"),
+        ("GET", "/v1/jobs/job_1"),
+        ("DELETE", f"/v1/keys/{key['id']}"),
+    ]
+    for method, path in requests:
+        assert stranger.request(method, path).status_code == 404, (method, path)
+    body = {"input_file_id": mine.input_file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    assert stranger.post("/v1/batches", json=body).status_code == 404
+    for path in ("/v1/files", "/v1/batches", "/v1/reports/cost?by=batch"):
+        assert stranger.get(path).json()["data"] == [], path
+    assert http.get("/v1/jobs/job_1").status_code == 200
+
+
+def test_what_only_an_operator_may_do(stranger: httpx.Client) -> None:
+    price = {"machine": "h200", "market": "spot", "dollars_per_hour": "1", "source": "me"}
+    for method, path, body in (
+        ("GET", "/v1/tenants", None),
+        ("POST", "/v1/tenants", {"name": "x"}),
+        ("POST", "/v1/keys", {"name": "x", "is_operator": True}),
+        ("POST", "/v1/keys", {"name": "x", "tenant": "home"}),
+        ("PUT", "/v1/prices", price),
+        ("GET", "/v1/reports/cost?tenant=all", None),
+    ):
+        answer = stranger.request(method, path, json=body)
+        assert answer.status_code == 403, (method, path)
+        assert answer.json()["error"]["type"] == "permission_error"
+    assert stranger.post("/v1/keys", json={"name": "x"}).status_code == 200
+    assert [key["name"] for key in stranger.get("/v1/keys").json()["data"]] == ["theirs", "x"]
+
+
+def test_two_tenants_have_two_names(http: httpx.Client) -> None:
+    made = http.post("/v1/tenants", json={"name": "strangers"}).json()
+    assert made["id"].startswith("tenant_")
+    assert http.post("/v1/tenants", json={"name": "strangers"}).status_code == 409
+    assert [tenant["name"] for tenant in http.get("/v1/tenants").json()["data"]] == ["home", "strangers"]
+    assert http.post("/v1/tenants", json={"name": "\x00"}).status_code == 400
+
+
+def test_the_same_idempotency_key_of_two_tenants_is_two_batches(http: httpx.Client, stranger: httpx.Client) -> None:
+    made = []
+    for client in (http, stranger):
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("x.jsonl", b"{}")}}
+        body = {"input_file_id": client.post("/v1/files", **form).json()["id"], "completion_window": "24h"}  # type: ignore[arg-type]
+        made.append(client.post("/v1/batches", json=body, headers={"Idempotency-Key": "k"}).json()["id"])
+    assert made[0] != made[1]

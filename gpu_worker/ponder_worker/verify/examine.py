@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ponder.domain.state import Verdict
 from ponder_worker.search.answer import of_reference
 from ponder_worker.verify import exact, json_schema, number
@@ -11,25 +14,31 @@ PURE = frozenset({"exact", "number"})
 """Verifiers that always return, in microseconds."""
 
 
+WITHOUT_REFERENCE = frozenset({"json_schema"})
+
+
 def examine(case: Case) -> Judgement:
     """Raises what the verifier raises."""
     if case.verifier is None:
         return Judgement(Verdict.UNVERIFIED, "no verifier")
-    name = case.verifier["name"]
     if case.answer is None:
         return Judgement(Verdict.FAILED, "there is no answer")
-    if name == "json_schema":
-        return json_schema.examine(case.answer, case.verifier.get("schema", case.verifier.get("json_schema", {})))
-    if case.reference is None:
+    name = case.verifier["name"]
+    if name not in WITHOUT_REFERENCE and case.reference is None:
         return Judgement(Verdict.UNVERIFIED, "no reference")
-    reference = of_reference(case.reference)
+    return _examine(name, case.verifier, case.answer, of_reference(case.reference or ""))
+
+
+def _examine(name: str, verifier: Mapping[str, Any], answer: str, reference: str) -> Judgement:
     match name:
         case "exact":
-            return exact.examine(case.answer, reference)
+            return exact.examine(answer, reference)
         case "number":
-            return number.examine(case.answer, reference)
+            return number.examine(answer, reference)
+        case "json_schema":
+            return json_schema.examine(answer, verifier.get("schema", verifier.get("json_schema", {})))
         case "math":
             from ponder_worker.verify import math  # brings sympy
 
-            return math.examine(case.answer, reference)
+            return math.examine(answer, reference)
     return Judgement(Verdict.UNVERIFIED, f"this worker knows no verifier {name!r}")

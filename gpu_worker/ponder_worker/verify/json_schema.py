@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from jsonschema import SchemaError
@@ -14,7 +13,7 @@ from ponder_worker.verify.case import Judgement
 _SHOWN = 200
 
 
-def examine(answer: str, schema: Mapping[str, Any]) -> Judgement:
+def examine(answer: str, schema: dict[str, Any]) -> Judgement:
     try:
         value = json.loads(answer)
     except ValueError as error:
@@ -24,7 +23,5 @@ def examine(answer: str, schema: Mapping[str, Any]) -> Judgement:
         kind.check_schema(schema)
     except SchemaError as error:
         return Judgement.of(False, f"the schema itself is wrong: {error.message[:_SHOWN]}")
-    error = next(iter(kind(schema).iter_errors(value)), None)
-    if error is None:
-        return Judgement.of(True, "")
-    return Judgement.of(False, f"at {error.json_path}: {error.message[:_SHOWN]}")
+    wrong = next(iter(kind(schema).iter_errors(value)), None)
+    return Judgement.of(wrong is None, f"at {wrong.json_path}: {wrong.message[:_SHOWN]}" if wrong else "")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import PURE, examine
+from ponder_worker.verify.examine import PURE, WITHOUT_REFERENCE, examine
 from ponder_worker.verify.examiner import Examiner
 
 
@@ -35,9 +35,8 @@ class Judge:
 
     def examine_all(self, cases: Sequence[Case]) -> list[Judgement]:
         """In the order of the cases; those that need a process share all of them."""
-        apart = {
-            i: self._callers.submit(self._examine_apart, case) for i, case in enumerate(cases) if not _is_pure(case)
-        }
+        costly = [i for i, case in enumerate(cases) if not _is_pure(case)]
+        apart = {i: self._callers.submit(self._examine_apart, cases[i]) for i in costly}
         return [apart[i].result() if i in apart else _guarded(case) for i, case in enumerate(cases)]
 
     def close(self) -> None:
@@ -62,7 +61,10 @@ class Judge:
 
 
 def _is_pure(case: Case) -> bool:
-    return case.verifier is None or case.answer is None or case.verifier.get("name") in PURE
+    if case.verifier is None or case.answer is None:
+        return True
+    name = case.verifier.get("name")
+    return name in PURE or (name not in WITHOUT_REFERENCE and case.reference is None)
 
 
 def _guarded(case: Case) -> Judgement:

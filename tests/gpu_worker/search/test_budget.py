@@ -127,6 +127,7 @@ def test_no_strategy_passes_the_wall_by_one_token_under_any_interleaving(
     assert one.search.wall.reserved == 0
     for leaf in tree.nodes[1:]:
         assert sum(len(node.ids) for node in leaf.path()) <= min(room, per_sample or room)
-    assert ranked and again, "a budget of one token makes one token"
+    assert ranked, "a budget of one token makes one token"
+    assert again
     assert [c.node.address for c in ranked] == [c.node.address for c in again], "time decided something"
     assert sorted(n.address for n in tree.nodes) == sorted(n.address for n in other.search.tree.nodes)

@@ -30,7 +30,7 @@ class Holding:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """No new work any more: `wait_for_room` returns False at once."""
+        """No new work any more: `wait_for_room` says no at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -45,14 +45,11 @@ class Holding:
         with self._changed:
             return self._changed.wait_for(lambda: self._closed, timeout_s)
 
-    def wait_for_room(self, tokens: int) -> bool:
-        """Returns True when so many estimated tokens fit, or when nothing is held: the largest shard runs alone."""
+    def wait_for_room(self, tokens: int, timeout_s: float) -> bool:
+        """Whether so many estimated tokens fit in time, or nothing is held: the largest shard runs alone."""
         with self._changed:
-            while not self._closed:
-                if self._admitting and (not self._jobs or self._room() >= tokens):
-                    return True
-                self._changed.wait()
-            return False
+            self._changed.wait_for(lambda: self._closed or self._fits(tokens), timeout_s)
+            return not self._closed and self._fits(tokens)
 
     def add(self, jobs: Iterable[ClaimedJob], estimated_tokens: int) -> None:
         with self._changed:
@@ -91,6 +88,9 @@ class Holding:
     def room_tokens(self) -> int:
         with self._changed:
             return max(0, self._room())
+
+    def _fits(self, tokens: int) -> bool:
+        return self._admitting and (not self._jobs or self._room() >= tokens)
 
     def _room(self) -> int:
         return self._room_tokens - (self._admitted_tokens - self._reported_tokens)

@@ -1,4 +1,4 @@
-"""The Celery task: wait for room, claim the shard in Postgres, hand its jobs over, return."""
+"""The Celery task: wait for room, claim the shard in Postgres, hand its jobs over, return. Or give the message back."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import threading
 from collections.abc import Callable, Sequence
 
 import structlog
-from celery import Celery
+from celery import Celery, Task
 from celery.worker import WorkController, state
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from ponder.errors import LeaseLost
+from ponder.errors import LeaseLost, Unreachable
 from ponder.jobs.claim import Claim, claim
+from ponder.queue.app import TASK, Message, publish
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_S = 0.5
+_PATIENCE_S = 2.0
+"""A full worker gives a message back after this long: to an idle worker, or to a more urgent shard behind it."""
 
 
 class Intake:
@@ -42,32 +45,32 @@ class Intake:
         self._on_lease_lost = on_lease_lost
         self._taken: set[int] = set()
 
-    def take(self, shard_id: int) -> None:
-        """Returns when the shard is ours and handed over, or when it is not to be had: stale, a duplicate, draining.
-
-        A message that is dropped here is published again by the sweep as long as its shard is queued.
-        """
+    def take(self, shard_id: int) -> bool:
+        """Whether the message has done its work: the shard was handed over, or is not to be had. If not, give it back."""
         while not self._holding.is_closed:
             try:
-                self._take(shard_id)
-                return
+                return self._take(shard_id)
             except LeaseLost:
                 self._on_lease_lost()
-                return
+                return False
             except (SQLAlchemyError, OSError) as error:
-                # The message is gone from Redis, so it is ours to try again.
+                # Whether it was claimed is open, and only we may find out.
                 _log.warning("intake_waits_for_postgres", shard_id=shard_id, error=type(error).__name__)
                 self._holding.wait_until_closed(_RETRY_S)
+        return False
 
-    def _take(self, shard_id: int) -> None:
+    def _take(self, shard_id: int) -> bool:
         tokens = None if shard_id in self._taken else self._estimated_tokens(shard_id)
-        if tokens is None or not self._holding.wait_for_room(tokens):
-            return
+        if tokens is None:
+            return True
+        if not self._holding.wait_for_room(tokens, _PATIENCE_S):
+            return False
         with self._database.begin() as connection:
             claimed = claim(connection, shard_id, self._incarnation_id)
         if claimed is not None:
             self._taken.add(shard_id)
             self._hand_over(claimed, tokens)
+        return True
 
     def _estimated_tokens(self, shard_id: int) -> int | None:
         """None: nothing to do for us here. A shard that we hold was claimed by a commit that was not answered."""
@@ -98,12 +101,13 @@ class CeleryConsumer:
     for a task that waits for room. Signals are `preemption`'s.
     """
 
-    def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], None]) -> None:
+    def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], bool]) -> None:
         app.set_default()
 
-        @app.task(name="ponder.intake", ignore_result=True)  # type: ignore[untyped-decorator]
-        def intake(shard_id: int) -> None:
-            take(int(shard_id))
+        @app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator]
+        def intake(task: Task, shard_id: int) -> None:
+            if not take(int(shard_id)):
+                _give_back(app, Message(int(shard_id), task.request.delivery_info["routing_key"]))
 
         self._controller = WorkController(
             app=app,
@@ -129,3 +133,11 @@ class CeleryConsumer:
     def stop(self) -> None:
         """Asks it to give back what it has prefetched and to end; returns at once."""
         state.should_stop = 0
+
+
+def _give_back(app: Celery, message: Message) -> None:
+    """A message that gets lost here is published again by the sweep."""
+    try:
+        publish(app, [message])
+    except Unreachable as error:
+        _log.warning("message_not_given_back", shard_id=message.shard_id, error=str(error))

@@ -198,9 +198,9 @@ class Worker:
 
     def _end(self, notice: Notice, engine: EngineHandle, heartbeat: Heartbeat, thread: threading.Thread) -> int:
         _log.info("leaving", reason=notice.reason, detail=notice.detail)
-        self._holding.close()
         if self._consumer is not None:
-            self._consumer.stop()
+            self._consumer.stop()  # before the intake gives back what this consumer would only fetch again
+        self._holding.close()
         if notice.reason is not Reason.PREEMPTED:
             heartbeat.stop()
             if notice.reason is not Reason.LEASE_LOST:

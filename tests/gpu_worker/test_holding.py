@@ -20,14 +20,14 @@ def _holding(room_tokens: int) -> Holding:
 
 def _waits(holding: Holding, tokens: int) -> tuple[threading.Thread, list[bool]]:
     answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(holding.wait_for_room(tokens)), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(holding.wait_for_room(tokens, 5)), daemon=True)
     thread.start()
     thread.join(0.05)
     return thread, answers
 
 
 def test_the_largest_shard_runs_alone() -> None:
-    assert _holding(10).wait_for_room(1_000_000)
+    assert _holding(10).wait_for_room(1_000_000, 0)
 
 
 def test_room_is_what_the_engine_said_less_what_was_handed_over_since() -> None:
@@ -50,6 +50,12 @@ def test_a_shard_waits_until_there_is_room() -> None:
     assert answers == [True]
 
 
+def test_waiting_for_room_ends() -> None:
+    holding = _holding(100)
+    holding.add([_job(1)], 60)
+    assert not holding.wait_for_room(50, 0.01)
+
+
 def test_nothing_is_taken_by_a_worker_that_leaves() -> None:
     holding = _holding(100)
     holding.add([_job(1)], 60)
@@ -57,7 +63,7 @@ def test_nothing_is_taken_by_a_worker_that_leaves() -> None:
     holding.close()
     thread.join(5)
     assert answers == [False]
-    assert not holding.wait_for_room(1)
+    assert not holding.wait_for_room(1, 0)
 
 
 def test_nothing_is_taken_past_the_lease_until_postgres_answers_again() -> None:

@@ -46,7 +46,7 @@ class Intake:
         self._taken: set[int] = set()
 
     def take(self, shard_id: int) -> bool:
-        """Whether the message has done its work: the shard was handed over, or is not to be had. If not, give it back."""
+        """Whether the message has done its work: the shard is handed over, or not to be had. If not, give it back."""
         while not self._holding.is_closed:
             try:
                 return self._take(shard_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import click
 
@@ -81,11 +81,12 @@ def _stack(home: Home, port: int | None) -> Iterator[Client]:
         with _client(home) as client:
             yield client
         return
-    with phases() as on_phase, in_foreground(home, plan(port=port), on_phase) as started:
+    with ExitStack() as running:
+        with phases() as on_phase:
+            running.enter_context(in_foreground(home, plan(port=port), on_phase))
         with _client(home) as client:
             yield client
-        click.echo("stopping what was started …", err=True)
-        del started
+        click.echo("\nstopping what was started …", err=True)
 
 
 def _client(home: Home) -> Client:

@@ -13,7 +13,7 @@ from ponder.client import Json
 from ponder.domain.interval import wilson
 
 _UNITS = (
-    (1_000_000_000, "$"),
+    (1_000_000_000, "dollars"),
     (1_000_000, "thousandths of a dollar"),
     (1_000, "millionths of a dollar"),
     (1, "billionths of a dollar"),
@@ -144,7 +144,12 @@ def _interval(cell: Cell | None) -> str:
 
 
 def _unit(made: Cells) -> tuple[Callable[[float], str], str]:
-    """How to write amounts so that the smallest has a digit before the point."""
-    least = min((cell.cost_per_task for cell in made.values() if cell.nanodollars), default=1.0)
-    size, name = next(((size, name) for size, name in _UNITS if least >= size), _UNITS[-1])
-    return (lambda nanodollars: f"{nanodollars / size:,.1f}"), f"in {name}" if size != _UNITS[0][0] else "in dollars"
+    """How to write amounts: in a unit that most of them have a digit before the point of."""
+    amounts = sorted(cell.cost_per_task for cell in made.values() if cell.nanodollars)
+    middle = amounts[len(amounts) // 2] if amounts else 1.0
+    size, name = next(((size, name) for size, name in _UNITS if middle >= size), _UNITS[-1])
+    return (lambda nanodollars: _three_digits(nanodollars / size)), f"in {name}"
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"

@@ -67,21 +67,27 @@ def _problem(row: Json) -> str:
 
 
 def _tell_tree(console: Console, job: Json) -> None:
-    console.print(f"\nHow one of them was solved: {job['id']}, level {job['level']}", style="bold")
+    verdict = "right" if job["verdict"] == "passed" else "wrong"
+    console.print(f"\nHow one of them was searched: {job['id']}, {job['strategy']}, level {job['level']}", style="bold")
     print_tree(job)
+    console.print(
+        f"The answer {job['answer']} is {verdict}; the search cost {dollars(job['cost']['direct_nanodollars'])}."
+    )
 
 
 def _tell_next(console: Console, results: Path, job: Json | None) -> None:
     ponder = _command()
     console.print(f"\nResults, one line a job: {results}")
     console.print("\nNext:", style="bold")
-    console.print(
-        f"  {ponder} up                                   keeps it all running, with these batches in it; then"
-    )
-    console.print(f"  {ponder} report cost --by strategy,level      the same figures for scripts: --format json or csv")
-    if job is not None:
-        console.print(f"  {ponder} show {job['id']:<32} one job: attempts, tree and cost")
-    console.print(f"  {ponder} run FILE --model demo --prompt FIELD --answer FIELD     your own problems")
+    steps = [
+        ("up", "start it all again, with these batches in it; then"),
+        (f"show {job['id']}" if job else "batches", "any job: its attempts, tree and cost"),
+        ("report cost --by strategy,level", "the bill, also as --format json or csv"),
+        ("run FILE --model demo --prompt FIELD --answer FIELD", "your own problems"),
+    ]
+    width = max(len(step) for step, _ in steps[:-1])
+    for step, why in steps:
+        console.print(f"  {ponder} {step:<{width}}  {why}")
 
 
 def _command() -> str:

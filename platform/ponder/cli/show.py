@@ -12,6 +12,8 @@ from ponder.client import Json
 from ponder.domain.money import dollars
 from ponder.errors import NotFound
 
+_LONGEST_PROBLEM = 300
+
 
 @click.command()
 @click.argument("job", metavar="JOB")
@@ -51,16 +53,26 @@ def print_job(job: Json) -> None:
 def print_tree(job: Json) -> None:
     from ponder.cli.tree import Drawing
 
-    title = f"{job['strategy']}: ✓ leads to the chosen answer, ✗ was pruned"
     console = out()
     console.print()
-    console.print(Drawing.of(job["tree"]).draw(title))
+    console.print(Drawing.of(job["tree"]).draw(_problem(job)))
+    console.print(
+        "✓ leads to the chosen answer, ✗ was pruned, ×3 came three times; the numbers are scores", style="dim"
+    )
+
+
+def _problem(job: Json) -> str:
+    """The last message, shortened to what fits on a line or two."""
+    messages = (job.get("request") or {}).get("messages") or [{}]
+    text = " ".join(str(messages[-1].get("content") or job["custom_id"]).split())
+    return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} …"
 
 
 def _facts(job: Json) -> list[tuple[str, str]]:
     facts = [("state", job["state"] + (f", verdict {job['verdict']}" if job.get("verdict") else ""))]
     if job.get("answer") is not None:
-        facts.append(("answer", str(job["answer"])))
+        reference = (job.get("request") or {}).get("reference")
+        facts.append(("answer", f"{job['answer']}" + (f", expected {_shortened(reference)}" if reference else "")))
     if job.get("error"):
         facts.append(("error", f"{job['error'].get('code')}: {job['error'].get('message')}"))
     if job.get("waiting"):
@@ -73,6 +85,10 @@ def _facts(job: Json) -> list[tuple[str, str]]:
     kinds = ", ".join(f"{kind} {dollars(amount)}" for kind, amount in (cost.get("by_kind") or {}).items())
     facts.append(("cost", dollars(cost.get("direct_nanodollars") or 0) + (f" ({kinds})" if kinds else "")))
     return facts
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"… {text[-60:]}"
 
 
 def _usage(usage: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
         return
     stack = plan(port=port, num_workers=workers, **model)
     if foreground:
-        with phases() as on_phase, in_foreground(home, stack, on_phase) as process:
+        with ExitStack() as running:
+            with phases() as on_phase:
+                process = running.enter_context(in_foreground(home, stack, on_phase))
             _say_up(stack)
             try:
                 process.wait()

@@ -30,6 +30,7 @@ class Drawing:
         return cls(document.get("nodes") or [{}], document.get("candidates") or [], document.get("chosen"))
 
     def draw(self, title: str) -> Tree:
+        """Leaves of one parent with the same text are one line that says how often it came."""
         children: dict[int, list[int]] = defaultdict(list)
         for index, node in enumerate(self.nodes[1:], start=1):
             children[int(node.get("parent", 0))].append(index)
@@ -38,13 +39,27 @@ class Drawing:
         open_branches = [(0, tree)]
         while open_branches:
             index, branch = open_branches.pop()
-            shown = _shown(children[index], self.nodes, best)
+            counts = self._merged(children[index], {child for child in children[index] if children[child]} | best)
+            shown = _shown(counts, self.nodes, best)
             for child in shown:
-                open_branches.append((child, branch.add(self._label(child, child in best))))
-            num_hidden = len(children[index]) - len(shown)
+                open_branches.append((child, branch.add(self._label(child, child in best, counts[child]))))
+            num_hidden = sum(counts.values()) - sum(counts[child] for child in shown)
             if num_hidden:
                 branch.add(Text(f"… {num_hidden} more", style="dim"))
         return tree
+
+    def _merged(self, children: Sequence[int], important: set[int]) -> dict[int, int]:
+        """How many children each shown one stands for: first those that something grows from, or is chosen."""
+        counts: dict[int, int] = {}
+        by_text: dict[str, int] = {}
+        for child in sorted(children, key=lambda child: (child not in important, child)):
+            text = str(self.nodes[child].get("text") or "").strip()
+            twin = by_text.setdefault(text, child)
+            if twin == child or child in important:
+                counts[child] = 1
+            else:
+                counts[twin] += 1
+        return counts
 
     def _best_path(self) -> set[int]:
         """The chosen candidate's node and all above it."""
@@ -55,7 +70,7 @@ class Drawing:
             index = int(self.nodes[index].get("parent", 0))
         return path
 
-    def _label(self, index: int, is_best: bool) -> Text:
+    def _label(self, index: int, is_best: bool, count: int) -> Text:
         node = self.nodes[index]
         state = node.get("state")
         is_thrown_away = state in ("pruned", "cancelled")
@@ -66,6 +81,8 @@ class Drawing:
         label.append(
             _one_line(str(node.get("text") or "")), style="bold green" if is_best else "dim" if is_thrown_away else ""
         )
+        if count > 1:
+            label.append(f"  ×{count}", style="dim")
         for candidate in self.candidates:
             if candidate["node"] == index:
                 score = (

@@ -46,16 +46,18 @@ _HELD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = cloc
 
 _FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_timestamp() WHERE id = :id")
 
-# Limits beyond what the types hold are as good as none.
+# Limits beyond what the types hold are none.
 _ATTEMPT = text("""
-    WITH pending AS MATERIALIZED (
-        SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.request, batches.expires_at,
-               jobs.created_at + least(CAST(request -> 'budget' ->> 'deadline_s' AS float8), 1e9) * interval '1 second'
-                   AS deadline_at,
-               CAST(least(CAST(request -> 'budget' ->> 'dollars' AS float8), 9e9) * 1e9 AS bigint)
-                   AS limit_nanodollars
+    WITH asked AS (
+        SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.request, jobs.created_at, batches.expires_at,
+               CAST(request -> 'budget' ->> 'deadline_s' AS float8) AS deadline_s,
+               CAST(request -> 'budget' ->> 'dollars' AS float8) AS dollars
         FROM jobs JOIN batches ON batches.id = jobs.batch_id
         WHERE jobs.id = ANY(CAST(:ids AS bigint[])) AND jobs.state = 'pending'
+    ), pending AS MATERIALIZED (
+        SELECT *, CASE WHEN deadline_s < 1e9 THEN created_at + deadline_s * interval '1 second' END AS deadline_at,
+               CASE WHEN dollars < 9e9 THEN CAST(dollars * 1e9 AS bigint) END AS limit_nanodollars
+        FROM asked
     ), opened AS (
         INSERT INTO attempts (tenant_id, job_id, shard_id, incarnation_id, deadline_at, limit_nanodollars)
         SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending

@@ -1,0 +1,238 @@
+"""A small fleet in a database of its own: tenants, batches and workers without an API and without an engine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
+from ponder.jobs.cancel import cancel
+from ponder.jobs.claim import Claim, claim
+from ponder.jobs.dispatch import dispatch
+from ponder.jobs.finish import finish
+from ponder.jobs.incarnation import ready, register
+from ponder.jobs.release import release
+from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
+from ponder.ledger.check import check
+from ponder.queue.app import Message, queue_name
+
+
+class World:
+    """Each method is one transaction, as a worker, a dispatcher or a user would make it."""
+
+    shard_tokens = 1_000
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._numbers = itertools.count(1)
+        self.num_ticks: dict[str, int] = {}
+
+    def sql(self, statement: str, **values: Any) -> Sequence[Any]:
+        with self.engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return result.all() if result.returns_rows else ()
+
+    def tenant(self) -> str:
+        tenant_id = f"tenant_{next(self._numbers):016x}"
+        self.sql("INSERT INTO tenants (id, name) VALUES (:id, :id)", id=tenant_id)
+        return tenant_id
+
+    def batch(
+        self,
+        num_jobs: int = 1,
+        *,
+        tenant: str | None = None,
+        models: Sequence[str] = ("demo",),
+        fingerprint: str = "f1",
+        lane: str = "batch",
+        strategy: str = "direct",
+        level: str | None = None,
+        budget: Mapping[str, Any] | None = None,
+        tokens: int = 100,
+        expires_in_s: float = 86_400,
+    ) -> str:
+        """A batch in progress; its lines ask for `models` in turn."""
+        tenant = tenant or self.tenant()
+        batch_id = f"batch_{next(self._numbers):024x}"
+        request = {
+            "messages": [{"role": "user", "content": "1 + 1?"}],
+            "sampling": {},
+            "strategy": {"name": strategy},
+            "budget": dict(budget or {}),
+        }
+        self.sql(
+            """
+            WITH file AS (
+                INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes)
+                VALUES (:file, :tenant, 'in.jsonl', 'batch', 'input', 0)
+            ), batch AS (
+                INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, lane, state, num_lines,
+                                     in_progress_at, expires_at)
+                VALUES (:id, :tenant, :file, '/v1/chat/completions', '24h', :lane, 'in_progress', :num_jobs,
+                        clock_timestamp(), clock_timestamp() + :expires_in_s * interval '1 second')
+            )
+            INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
+                              estimated_tokens)
+            SELECT :tenant, :id, line, 'line-' || line,
+                   (CAST(:models AS text[]))[1 + mod(line - 1, cardinality(CAST(:models AS text[])))],
+                   :fingerprint, CAST(:request AS jsonb), :strategy, :level, :tokens
+            FROM generate_series(1, CAST(:num_jobs AS int)) AS line
+            """,
+            id=batch_id,
+            file=f"file-{next(self._numbers):024x}",
+            tenant=tenant,
+            num_jobs=num_jobs,
+            models=list(models),
+            fingerprint=fingerprint,
+            lane=lane,
+            strategy=strategy,
+            level=level,
+            request=json.dumps(request),
+            tokens=tokens,
+            expires_in_s=expires_in_s,
+        )
+        return batch_id
+
+    def jobs(self, batch_id: str) -> list[int]:
+        rows = self.sql("SELECT id FROM jobs WHERE batch_id = :id ORDER BY line", id=batch_id)
+        return [row.id for row in rows]
+
+    def states(self, batch_id: str) -> list[str]:
+        rows = self.sql("SELECT state FROM jobs WHERE batch_id = :id ORDER BY line", id=batch_id)
+        return [row.state for row in rows]
+
+    def state(self, batch_id: str) -> str:
+        return self.sql("SELECT state FROM batches WHERE id = :id", id=batch_id)[0].state
+
+    def loading_worker(
+        self, *, model: str = "demo", machine: str = "h200", market: str = "spot", worker: str | None = None
+    ) -> str:
+        incarnation_id = f"inc_{next(self._numbers):024x}"
+        with self.engine.begin() as connection:
+            register(
+                connection,
+                id=incarnation_id,
+                worker=worker or f"worker of {incarnation_id}",
+                host="host",
+                pid=1,
+                model=model,
+                machine=machine,
+                market=market,
+                lease_s=3600,
+            )
+        self.num_ticks[incarnation_id] = 0
+        return incarnation_id
+
+    def worker(self, *, fingerprint: str = "f1", room_tokens: int = 0, **machine: Any) -> str:
+        incarnation_id = self.loading_worker(**machine)
+        self.ready(incarnation_id, fingerprint=fingerprint, room_tokens=room_tokens)
+        return incarnation_id
+
+    def ready(self, incarnation_id: str, *, fingerprint: str = "f1", room_tokens: int = 0) -> None:
+        with self.engine.begin() as connection:
+            ready(
+                connection,
+                incarnation_id,
+                fingerprint=fingerprint,
+                context_length=1024,
+                has_reward_model=True,
+                room_tokens=room_tokens,
+            )
+
+    def dispatch(self) -> list[int]:
+        """The shards whose messages would be published now."""
+        return [message.shard_id for message in self.messages()]
+
+    def messages(self) -> list[Message]:
+        with self.engine.begin() as connection:
+            return dispatch(connection, shard_tokens=self.shard_tokens)
+
+    def claim(self, shard_id: int, incarnation_id: str) -> Claim | None:
+        with self.engine.begin() as connection:
+            return claim(connection, shard_id, incarnation_id)
+
+    def claim_all(self, incarnation_id: str) -> list[int]:
+        """Dispatches, and claims what is in its queues, until nothing comes any more; returns the jobs."""
+        (own,) = self.sql("SELECT model, fingerprint FROM incarnations WHERE id = :id", id=incarnation_id)
+        queues = {queue_name(own.model, own.fingerprint, lane) for lane in Lane}
+        jobs: list[int] = []
+        while messages := [message for message in self.messages() if message.queue in queues]:
+            for message in messages:
+                claimed = self.claim(message.shard_id, incarnation_id)
+                jobs += [job.job_id for job in claimed.jobs] if claimed else []
+        return jobs
+
+    def report(self, incarnation_id: str, **said: Any) -> TickReport:
+        said = {"lease_s": 3600, "progressed": True, "state": IncarnationState.READY} | said
+        return TickReport(incarnation_id, self.num_ticks[incarnation_id] + 1, **said)
+
+    def tick(self, incarnation_id: str, **said: Any) -> TickReply:
+        reply = self.send(self.report(incarnation_id, **said))
+        self.num_ticks[incarnation_id] += 1
+        return reply
+
+    def send(self, report: TickReport) -> TickReply:
+        with self.engine.begin() as connection:
+            return tick(connection, report)
+
+    def release(self, incarnation_id: str) -> int:
+        with self.engine.begin() as connection:
+            return release(connection, incarnation_id, reason="preempted", shard_tokens=self.shard_tokens)
+
+    def finish(self) -> int:
+        with self.engine.begin() as connection:
+            return finish(connection)
+
+    def cancel(self, batch_id: str) -> None:
+        tenant_id = self.sql("SELECT tenant_id FROM batches WHERE id = :id", id=batch_id)[0].tenant_id
+        with self.engine.begin() as connection:
+            cancel(connection, tenant_id, batch_id)
+
+    def lapse(self, incarnation_id: str) -> None:
+        """Its lease ends now."""
+        self.sql(
+            "UPDATE incarnations SET lease_until = greatest(clock_timestamp(), billed_until) WHERE id = :id",
+            id=incarnation_id,
+        )
+
+    def billed(self, incarnation_id: str) -> int:
+        """What the ledger has for it, after checking that this is its bill."""
+        with self.engine.begin() as connection:
+            return check(connection, incarnation_id)
+
+    def kinds(self, incarnation_id: str) -> dict[str, int]:
+        rows = self.sql(
+            """
+            SELECT kind, CAST(sum(nanodollars) AS bigint) AS nanodollars FROM ledger_entries
+            WHERE incarnation_id = :id GROUP BY kind ORDER BY kind
+            """,
+            id=incarnation_id,
+        )
+        return {row.kind: row.nanodollars for row in rows}
+
+    @staticmethod
+    def passed(job_id: int) -> Settlement:
+        return Settlement(
+            job_id,
+            JobState.COMPLETED,
+            verdict=Verdict.PASSED,
+            answer="2",
+            finish_reason="stop",
+            choices=({"text": "2", "finish_reason": "stop"},),
+            usage=Usage(prompt_tokens=5, completion_tokens=7),
+            tree={"nodes": []},
+        )
+
+    @staticmethod
+    def work(*job_ids: int) -> list[Work]:
+        return [Work(job_id, 1.0) for job_id in job_ids]
+
+
+@pytest.fixture
+def world(engine: Engine) -> World:
+    return World(engine)

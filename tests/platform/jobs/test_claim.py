@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ponder.errors import LeaseLost
+
+
+def test_the_holder_gets_the_pending_jobs_with_all_that_an_engine_needs(world: Any) -> None:
+    batch = world.batch(3, budget={"dollars": 0.5, "deadline_s": 60})
+    worker = world.worker()
+    (shard,) = world.dispatch()
+
+    claimed = world.claim(shard, worker)
+
+    assert [job.job_id for job in claimed.jobs] == world.jobs(batch)
+    assert claimed.jobs[0].request["messages"] == [{"role": "user", "content": "1 + 1?"}]
+    assert claimed.jobs[0].deltas == []
+    assert claimed.jobs[0].num_lost == 0
+    assert claimed.jobs[0].deadline_at < claimed.jobs[0].expires_at
+
+
+def test_a_duplicate_message_gives_another_worker_nothing(world: Any) -> None:
+    world.batch()
+    worker, other = world.worker(), world.worker()
+    (shard,) = world.dispatch()
+
+    assert world.claim(shard, worker) is not None
+    assert world.claim(shard, other) is None
+    assert world.claim(12345, other) is None
+
+
+def test_the_holder_that_did_not_hear_of_its_claim_gets_the_same_again(world: Any) -> None:
+    world.batch(2)
+    worker = world.worker()
+    (shard,) = world.dispatch()
+
+    assert world.claim(shard, worker) == world.claim(shard, worker)
+    assert len(world.sql("SELECT 1 FROM attempts")) == 2
+
+
+def test_a_cancelled_batch_leaves_nothing_to_claim_and_the_shard_is_finished(world: Any) -> None:
+    batch = world.batch(2)
+    worker = world.worker()
+    (shard,) = world.dispatch()
+    world.sql("UPDATE jobs SET state = 'cancelled' WHERE batch_id = :id", id=batch)
+
+    assert world.claim(shard, worker) is None
+    assert world.sql("SELECT state FROM shards")[0].state == "finished"
+
+
+def test_a_worker_whose_lease_has_ended_may_not_claim(world: Any) -> None:
+    world.batch()
+    worker = world.worker()
+    (shard,) = world.dispatch()
+    world.lapse(worker)
+
+    with pytest.raises(LeaseLost, match="ended at"):
+        world.claim(shard, worker)
+    with pytest.raises(LeaseLost, match="ever registered"):
+        world.claim(shard, "inc_nobody")
+    assert world.sql("SELECT state FROM shards")[0].state == "queued"
+
+
+def test_a_worker_with_other_weights_hands_the_shard_back_at_once(world: Any) -> None:
+    world.batch()
+    (shard,) = world.dispatch()
+
+    assert world.claim(shard, world.worker(fingerprint="f2")) is None
+    assert world.dispatch() == [shard]
+    assert world.claim(shard, world.worker()) is not None
+
+
+def test_limits_beyond_any_calendar_are_no_limits(world: Any) -> None:
+    world.batch(budget={"dollars": 1e300, "deadline_s": 1e300})
+    worker = world.worker()
+
+    assert len(world.claim_all(worker)) == 1
+    assert world.tick(worker).ended == {}

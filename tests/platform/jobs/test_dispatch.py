@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+
+def _tenants(world: Any, shards: list[int]) -> list[str]:
+    rows = world.sql("SELECT id, tenant_id FROM shards")
+    tenant_of = {row.id: row.tenant_id for row in rows}
+    return [tenant_of[shard] for shard in shards]
+
+
+def _sizes(world: Any) -> list[int]:
+    return [row.n for row in world.sql("SELECT cardinality(job_ids) AS n FROM shards ORDER BY id")]
+
+
+def test_shards_are_cut_by_estimated_tokens(world: Any) -> None:
+    world.batch(25, tokens=100)  # shards of 1,000
+    assert len(world.claim_all(world.worker())) == 25
+    assert _sizes(world) == [10, 10, 5]
+
+
+def test_a_shard_has_at_most_256_jobs_and_at_least_one(world: Any) -> None:
+    world.batch(300, tokens=1)
+    world.batch(2, tokens=50_000)
+    assert len(world.claim_all(world.worker())) == 302
+    assert sorted(_sizes(world)) == [1, 1, 44, 256]
+
+
+def test_two_shards_a_queue_wait_in_redis_even_without_a_worker(world: Any) -> None:
+    world.batch(100)
+    assert len(world.dispatch()) == 2
+    assert world.dispatch() == []
+
+
+def test_the_window_grows_with_workers_and_their_room(world: Any) -> None:
+    world.batch(300)
+    world.worker()
+    world.worker()
+    assert len(world.dispatch()) == 4
+    world.worker(room_tokens=5_000)
+    assert len(world.dispatch()) == 6  # up to twice the room, in shards of 1,000 tokens
+
+
+def test_a_dead_worker_and_one_with_other_weights_open_no_window(world: Any) -> None:
+    world.batch(300)
+    world.lapse(world.worker(room_tokens=100_000))
+    world.worker(fingerprint="f2", room_tokens=100_000)
+    assert len(world.dispatch()) == 2
+
+
+def test_tenants_take_turns_however_much_each_has_waiting(world: Any) -> None:
+    rich, poor = world.tenant(), world.tenant()
+    world.batch(1000, tenant=rich)
+    world.batch(20, tenant=poor)
+    world.worker(room_tokens=2_000)
+    assert sorted(_tenants(world, world.dispatch())) == sorted([rich, rich, poor, poor])
+
+
+def test_who_cost_least_lately_is_next(world: Any) -> None:
+    spender, saver = world.tenant(), world.tenant()
+    worker = world.worker()
+    world.batch(1, tenant=spender)
+    (job,) = world.claim_all(worker)
+    world.tick(worker, work=world.work(job), settled=[world.passed(job)])
+
+    world.batch(100, tenant=spender)
+    world.batch(100, tenant=saver)
+    assert _tenants(world, world.dispatch()) == [saver, saver]
+
+
+def test_interactive_jobs_have_a_window_of_their_own_and_go_first(world: Any) -> None:
+    slow, quick = world.tenant(), world.tenant()
+    world.batch(100, tenant=slow)
+    assert len(world.dispatch()) == 2
+    world.batch(100, tenant=quick, lane="interactive")
+    world.batch(100, tenant=quick)
+    world.worker()
+    assert _tenants(world, world.dispatch()) == [quick, quick]
+
+
+def test_a_model_without_a_worker_holds_up_no_other_model_of_the_batch(world: Any) -> None:
+    batch = world.batch(100, models=["absent", "demo"])
+    jobs = world.claim_all(world.worker())
+    assert len(jobs) == 50
+    assert jobs == world.jobs(batch)[1::2]
+
+
+def test_nothing_is_cut_for_a_batch_that_is_being_cancelled_or_is_late(world: Any) -> None:
+    world.cancel(world.batch(5))
+    world.batch(5, expires_in_s=-1)
+    assert world.dispatch() == []
+
+
+def test_what_was_begun_comes_before_what_was_not(world: Any) -> None:
+    tenant = world.tenant()
+    world.batch(100, tenant=tenant)
+    worker = world.worker()
+    begun = world.dispatch()
+    for shard in begun:
+        world.claim(shard, worker)
+    world.release(worker)
+    again = world.dispatch()
+    rows = world.sql("SELECT job_ids FROM shards WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id", ids=begun + again)
+    assert [row.job_ids for row in rows[:2]] == [row.job_ids for row in rows[2:]]

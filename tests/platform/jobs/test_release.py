@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ponder.errors import LeaseLost
+
+
+def test_unsettled_jobs_are_cut_anew_and_go_on_from_their_trees(world: Any) -> None:
+    batch = world.batch(3)
+    worker, next_worker = world.worker(), world.worker()
+    first, second, third = world.claim_all(worker)
+    world.tick(worker, settled=[world.passed(first)], deltas={second: [{"a": 1}, {"b": 2}]})
+    world.tick(worker, deltas={second: [{"c": 3}]})
+
+    assert world.release(worker) == 2
+
+    (shard,) = world.dispatch()
+    claimed = world.claim(shard, next_worker)
+    assert [job.job_id for job in claimed.jobs] == [second, third]
+    assert [job.deltas for job in claimed.jobs] == [[{"a": 1}, {"b": 2}, {"c": 3}], []]
+    assert [job.num_lost for job in claimed.jobs] == [0, 0]
+    outcomes = world.sql("SELECT outcome FROM attempts WHERE incarnation_id = :id ORDER BY id", id=worker)
+    assert [row.outcome for row in outcomes] == ["settled", "preempted", "preempted"]
+    assert world.states(batch) == ["completed", "pending", "pending"]
+
+
+def test_the_bill_is_closed_and_nothing_can_be_written_any_more(world: Any) -> None:
+    worker = world.worker()
+    world.tick(worker)
+    world.release(worker)
+
+    world.billed(worker)
+    (row,) = world.sql("SELECT state, end_reason, ended_at = billed_until AS is_closed FROM incarnations")
+    assert tuple(row) == ("ended", "preempted", True)
+    assert "draining" in world.kinds(worker)
+    for write in (world.tick, world.release):
+        with pytest.raises(LeaseLost, match="has ended"):
+            write(worker)
+
+
+def test_what_is_left_of_many_shards_is_cut_together_but_batches_stay_apart(world: Any) -> None:
+    tenant = world.tenant()
+    batches = [world.batch(20, tenant=tenant, tokens=100) for _ in range(2)]
+    worker = world.worker(room_tokens=100_000)
+    jobs = world.claim_all(worker)
+    assert len(jobs) == 40
+    world.tick(worker, settled=[world.passed(job) for job in jobs if job % 4])
+
+    assert world.release(worker) == 10
+
+    shards = world.sql("SELECT batch_id, job_ids FROM shards WHERE state = 'queued' ORDER BY batch_id")
+    assert [row.batch_id for row in shards] == batches
+    assert sorted(job for row in shards for job in row.job_ids) == [job for job in jobs if job % 4 == 0]

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import Any
+
+from ponder.jobs.sweep import lost_messages, sweep
+from ponder.queue.app import queue_name
+
+
+def _sweep(world: Any) -> list[Any]:
+    return sweep(world.engine, shard_tokens=world.shard_tokens)
+
+
+def _die(world: Any) -> list[int]:
+    """A worker claims everything and dies; the sweep does its work."""
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    world.lapse(worker)
+    _sweep(world)
+    world.billed(worker)
+    return jobs
+
+
+def test_the_jobs_of_a_dead_worker_are_handed_on_and_its_bill_ends_with_its_lease(world: Any) -> None:
+    batch = world.batch(2)
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    world.tick(worker, work=world.work(*jobs), deltas={jobs[0]: [{"a": 1}]})
+    assert _sweep(world) == []
+    world.lapse(worker)
+
+    (swept,) = _sweep(world)
+
+    assert (swept.incarnation_id, swept.num_jobs_handed_on) == (worker, 2)
+    (row,) = world.sql("SELECT state, billed_until = lease_until AS is_closed FROM incarnations")
+    assert tuple(row) == ("ended", True)
+    assert world.kinds(worker)["lost"] > 0
+    world.billed(worker)
+    assert world.claim_all(world.worker()) == world.jobs(batch)
+
+
+def test_a_worker_that_died_while_loading_costs_until_its_lease_ended(world: Any) -> None:
+    worker = world.loading_worker()
+    world.lapse(worker)
+    _sweep(world)
+    assert world.kinds(worker).keys() == {"lost"}
+    assert world.billed(worker) > 0
+
+
+def test_a_job_lost_twice_runs_alone_and_fails_when_lost_again(world: Any) -> None:
+    world.batch(3)
+    _die(world)
+    assert len(world.sql("SELECT 1 FROM shards WHERE state = 'queued'")) == 1
+    _die(world)
+    assert [row.n for row in world.sql("SELECT cardinality(job_ids) AS n FROM shards WHERE state = 'queued'")] == [
+        1,
+        1,
+        1,
+    ]
+
+    worker = world.worker()
+    first, _ = world.dispatch()
+    (unlucky,) = world.claim(first, worker).jobs
+    assert unlucky.num_lost == 2
+    world.tick(worker, deltas={unlucky.job_id: [{"a": 1}]})
+    world.lapse(worker)
+    (swept,) = _sweep(world)
+
+    assert (swept.num_jobs_handed_on, swept.num_jobs_failed) == (0, 1)
+    (row,) = world.sql("SELECT state, error FROM jobs JOIN results ON job_id = id JOIN usage USING (job_id)")
+    assert row.state == "failed"
+    assert row.error == {"code": "worker_lost", "message": "3 workers died while they held this job"}
+    assert world.sql("SELECT 1 FROM tree_deltas") == []
+    assert {row.outcome for row in world.sql("SELECT outcome FROM attempts")} == {"lost"}
+
+
+def test_preemptions_are_no_losses(world: Any) -> None:
+    world.batch(2)
+    for _ in range(5):
+        worker = world.worker()
+        assert len(world.claim_all(worker)) == 2
+        world.release(worker)
+    (shard,) = world.dispatch()
+    assert [job.num_lost for job in world.claim(shard, world.worker()).jobs] == [0, 0]
+
+
+def test_a_message_is_published_again_when_its_queue_is_empty(world: Any) -> None:
+    world.batch()
+    (shard,) = world.dispatch()
+    queue = queue_name("demo", "f1", "batch")
+    world.sql("UPDATE shards SET published_at = published_at - interval '1 minute'")
+
+    def republished(num_waiting: int, after_s: float = 10) -> list[int]:
+        with world.engine.begin() as connection:
+            lost = lost_messages(
+                connection, lambda queues: dict.fromkeys(queues, num_waiting), republish_after_s=after_s
+            )
+        assert all(message.queue == queue for message in lost)
+        return [message.shard_id for message in lost]
+
+    assert republished(num_waiting=1) == []
+    assert republished(num_waiting=0, after_s=100) == []
+    assert republished(num_waiting=0) == [shard]
+    assert republished(num_waiting=0) == []  # only now
+
+
+def test_a_message_is_published_again_when_later_ones_were_claimed_long_ago(world: Any) -> None:
+    world.batch(20)
+    worker = world.worker()
+    first, second = world.dispatch()
+    world.claim(second, worker)
+    world.sql(
+        "UPDATE shards SET published_at = published_at - interval '1 minute', held_at = held_at - interval '30 s'"
+    )
+
+    with world.engine.begin() as connection:
+        lost = lost_messages(connection, lambda queues: dict.fromkeys(queues, 7), republish_after_s=10)
+    assert [message.shard_id for message in lost] == [first]

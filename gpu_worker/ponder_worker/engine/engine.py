@@ -130,7 +130,10 @@ class Engine:
             self._scheduler.cancel(sequence)
 
     def step(self) -> list[Output]:
-        """Computes one step; an empty list when there was nothing to compute."""
+        """Computes one step; an empty list when there was nothing to compute.
+
+        After an exception the engine is of no more use: pages may be registered that were never computed.
+        """
         plan = self._scheduler.plan()
         result = self._runner.run(plan)
         self._scheduler.commit(plan, result)

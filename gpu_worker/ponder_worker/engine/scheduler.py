@@ -171,8 +171,9 @@ class Scheduler:
             return False
         pool.share(table, found)
         sequence.num_computed = min(len(found) * pool.page_size, sequence.first_needed)
-        self.counters.prefix_queries += sequence.num_wanted
-        self.counters.prefix_hits += sequence.num_computed
+        if not sequence.num_computed_once:  # who comes back from preemption finds his own pages
+            self.counters.prefix_queries += sequence.num_wanted
+            self.counters.prefix_hits += sequence.num_computed
         return True
 
     def _preempt_youngest(self) -> Sequence:

@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main(pipe: Connection, options: str) -> None:
-    """The whole life of the child. `options`: EngineOptions as JSON. Returns when it was drained or its parent is gone.
+    """The whole life of the child, until it was drained or its parent is gone. `options`: EngineOptions as JSON.
 
     Call it in a process of its own, spawned by a thread that lives as long as the child should.
     """

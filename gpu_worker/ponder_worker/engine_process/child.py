@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection
 
 _PR_SET_PDEATHSIG = 1
@@ -29,6 +30,10 @@ def live(pipe: Connection, options: str) -> None:
         pipe.send_bytes(json.dumps({"type": "failed", "message": f"{type(error).__name__}: {error}"}).encode())
         return
     asyncio.run(Loop(pipe, engines, parsed).run())
+    # Everything is said. The interpreter's farewell to torch and to half-done searches takes seconds on a busy machine.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with_parent() -> None:

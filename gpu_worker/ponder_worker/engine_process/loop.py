@@ -36,8 +36,10 @@ class Loop:
         self._jobs: dict[int, Job] = {}
         self._arrived: deque[dict[str, Any]] = deque()
         self._finished: list[dict[str, Any]] = []
+        self._last_deltas: dict[int, dict[str, Any]] = {}
         self._steps_reported = 0
         self._idle_s = 0.0
+        self._resting_since: float | None = None
         self._reported_at = time.monotonic()
         self._stepping = True
         self._over = False
@@ -59,7 +61,7 @@ class Loop:
             else:
                 await self._rest()
         self._outgoing.put(None)
-        await asyncio.to_thread(writer.join, 2.0)
+        writer.join(2.0)
 
     def _step(self) -> None:
         if not self._floor.has_work:
@@ -70,10 +72,11 @@ class Loop:
 
     async def _rest(self) -> None:
         """Until a message or an order comes. Coroutines that only just became ready run meanwhile."""
-        started = time.monotonic()
+        self._resting_since = time.monotonic()
         self._wake.clear()
         await self._wake.wait()
-        self._idle_s += time.monotonic() - started
+        self._idle_s += time.monotonic() - self._resting_since
+        self._resting_since = None
 
     def _admit(self) -> None:
         """A few between two steps: cutting a prompt into tokens takes time that others wait for."""
@@ -86,6 +89,9 @@ class Loop:
     def _take(self, job: Job) -> None:
         """A job is done."""
         del self._jobs[job.id]
+        # Until its verdict is there and it is settled, its tree is what another worker would go on from.
+        if (delta := job.delta()) is not None:
+            self._last_deltas[job.id] = delta
         self._finished.append(job.finished())
 
     def _read(self) -> None:
@@ -116,6 +122,8 @@ class Loop:
     def _drop(self, job_ids: set[int]) -> None:
         for job_id in job_ids & self._jobs.keys():
             self._jobs.pop(job_id).drop()
+        for job_id in job_ids:
+            self._last_deltas.pop(job_id, None)
         self._arrived = deque(job for job in self._arrived if int(job["job_id"]) not in job_ids)
         self._finished = [entry for entry in self._finished if entry["job_id"] not in job_ids]
 
@@ -128,8 +136,12 @@ class Loop:
 
     def _report(self, *, drained: bool) -> dict[str, Any]:
         deltas = {str(job.id): [delta] for job in self._jobs.values() if (delta := job.delta()) is not None}
+        deltas |= {str(job_id): [delta] for job_id, delta in self._last_deltas.items()}
         now, steps = time.monotonic(), self._floor.num_steps
         elapsed = now - self._reported_at
+        if self._resting_since is not None:
+            self._idle_s += now - self._resting_since
+            self._resting_since = now
         report = {
             "type": "report",
             "steps": steps - self._steps_reported,
@@ -142,7 +154,7 @@ class Loop:
             "drained": drained,
             "metrics": self._metrics(),
         }
-        self._finished, self._idle_s = [], 0.0
+        self._finished, self._last_deltas, self._idle_s = [], {}, 0.0
         self._reported_at, self._steps_reported = now, steps
         return report
 

@@ -20,19 +20,22 @@ def split(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Iterator[
     last newline do no harm. Holds one chunk and at most one line in memory.
     """
     number = 1
-    rest = b""
+    rest = bytearray()
     is_overlong = False
     for chunk in chunks:
         pieces = chunk.split(b"\n")
         for piece in pieces[:-1]:
-            line = None if is_overlong else rest + piece
+            line = None if is_overlong else bytes(rest) + piece
             yield from _numbered(number, line, max_bytes)
-            number, rest, is_overlong = number + 1, b"", False
-        rest = b"" if is_overlong else rest + pieces[-1]
+            number, is_overlong = number + 1, False
+            rest.clear()
+        if not is_overlong:
+            rest += pieces[-1]
         if len(rest) > max_bytes + len(_BOM) + 1:
-            rest, is_overlong = b"", True
+            is_overlong = True
+            rest.clear()
     if rest or is_overlong:
-        yield from _numbered(number, None if is_overlong else rest, max_bytes)
+        yield from _numbered(number, None if is_overlong else bytes(rest), max_bytes)
 
 
 def _numbered(number: int, line: bytes | None, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from ponder.embedded.redis import EmbeddedRedis
+from ponder.jobs import dispatcher
+from ponder.queue.app import queue_lengths, queue_name, redis_client
+from ponder.settings import Settings
+
+QUEUE = queue_name("demo", "f1", "batch")
+
+
+def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[Callable[[], threading.Event]]:
+    """Starts a dispatcher; the event stops it."""
+    running: list[tuple[threading.Event, threading.Thread]] = []
+    redis_client(redis_server.url).flushall()
+
+    def start() -> threading.Event:
+        stop = threading.Event()
+        settings = Settings(shard_tokens=1_000)
+        thread = threading.Thread(target=dispatcher.run, args=(engine, redis_server.url, settings, stop))
+        thread.start()
+        running.append((stop, thread))
+        return stop
+
+    yield start
+    for stop, _ in running:
+        stop.set()
+    for _, thread in running:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def _length(redis_server: EmbeddedRedis) -> int:
+    return queue_lengths(redis_client(redis_server.url), [QUEUE])[QUEUE]
+
+
+def test_it_publishes_what_may_run_and_finishes_what_has_run(
+    world: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
+) -> None:
+    batch = world.batch(15)
+    worker = world.worker()
+    start()
+    _until(lambda: _length(redis_server) == 2)
+
+    for row in world.sql("SELECT id FROM shards ORDER BY id"):
+        jobs = [job.job_id for job in world.claim(row.id, worker).jobs]
+        world.tick(worker, settled=[world.passed(job) for job in jobs])
+    _until(lambda: world.state(batch) == "completed")
+
+
+def test_the_next_one_takes_over_and_two_never_publish_twice(
+    world: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
+) -> None:
+    first = start()
+    start()
+    world.batch(15)
+    _until(lambda: _length(redis_server) == 2)
+    first.set()
+    world.batch(5, lane="interactive")
+    interactive = queue_name("demo", "f1", "interactive")
+    _until(lambda: queue_lengths(redis_client(redis_server.url), [interactive])[interactive] == 1)
+    assert _length(redis_server) == 2
+
+
+def test_it_survives_losing_its_connections(
+    world: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
+) -> None:
+    start()
+    world.batch(5)
+    _until(lambda: _length(redis_server) == 1)
+    world.sql("""
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """)
+    redis_client(redis_server.url).client_kill_filter(_type="normal", skipme=True)
+    world.batch(5, lane="interactive")
+    interactive = queue_name("demo", "f1", "interactive")
+    _until(lambda: queue_lengths(redis_client(redis_server.url), [interactive])[interactive] == 1)
+
+
+def test_messages_that_redis_forgot_are_published_again(
+    world: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_REPUBLISH_AFTER_S", 0.5)
+    world.batch(5)
+    start()
+    _until(lambda: _length(redis_server) == 1)
+    redis_client(redis_server.url).flushall()
+    _until(lambda: _length(redis_server) == 1)
+
+
+def test_the_jobs_of_a_dead_worker_come_back(
+    world: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
+) -> None:
+    world.batch(5)
+    worker = world.worker()
+    assert len(world.claim_all(worker)) == 5
+    start()
+    world.lapse(worker)
+    _until(lambda: _length(redis_server) == 1)
+    world.billed(worker)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import uuid
+
+import pytest
+
+from ponder.embedded.redis import EmbeddedRedis
+from ponder.errors import InvalidInput, Unreachable
+from ponder.queue.app import Message, celery_app, publish, queue_lengths, queue_name, redis_client
+
+
+def test_a_message_holds_a_shard_id_and_nothing_else(redis_server: EmbeddedRedis) -> None:
+    queue = f"ponder.test.{uuid.uuid4()}"
+    app, client = celery_app(redis_server.url), redis_client(redis_server.url)
+
+    publish(app, [Message(7, queue), Message(8, queue)])
+
+    assert queue_lengths(client, [queue, "ponder.empty"]) == {queue: 2, "ponder.empty": 0}
+    message = json.loads(client.rpop(queue))
+    assert message["headers"]["task"] == "ponder.intake"
+    assert message["content-type"] == "application/json"
+    arguments, keywords, _ = json.loads(base64.b64decode(message["body"]))
+    assert (arguments, keywords) == ([], {"shard_id": 7})
+
+
+def test_names_of_queues_are_readable_and_never_mix_weights_or_lanes() -> None:
+    names = {
+        queue_name(model, fingerprint, lane)
+        for model in ("org/model v1", "org/model-v1", "日本語")
+        for fingerprint in ("f1", "f2")
+        for lane in ("interactive", "batch")
+    }
+    assert len(names) == 12
+    assert all(name.isascii() and " " not in name for name in names)
+    assert queue_name("org/model", "f1", "batch").startswith("ponder.org-model.")
+
+
+def test_redis_away_is_said_as_such(tmp_path: object) -> None:
+    url = f"unix://{tmp_path}/nobody.sock"
+    with pytest.raises(Unreachable):
+        publish(celery_app(url), [Message(1, "ponder.test")])
+    with pytest.raises(Unreachable):
+        queue_lengths(redis_client(url), ["ponder.test"])
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("redis://:secret@host:6380/2", "redis://:secret@host:6380/2"),
+        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
+        ("unix://:secret@/run/redis.sock?db=3", "redis+socket://:secret@/run/redis.sock?virtual_host=3"),
+    ],
+)
+def test_urls_are_taken_as_people_write_them(url: str, broker: str) -> None:
+    assert celery_app(url).conf.broker_url == broker
+
+
+def test_tls_verifies_unless_the_url_says_otherwise() -> None:
+    assert celery_app("rediss://host").conf.broker_use_ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    assert not celery_app("rediss://host?ssl_cert_reqs=none").conf.broker_use_ssl
+
+
+def test_another_kind_of_url_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="redis://"):
+        celery_app("amqp://host")

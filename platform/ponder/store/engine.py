@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
 from ponder.errors import InvalidInput
@@ -30,7 +30,7 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
         raise InvalidInput(f"the database URL has parameters that ponder does not know: {', '.join(sorted(unknown))}")
     if "application_name" in query:
         arguments["application_name"] = query["application_name"]
-    return create_engine(
+    engine = create_engine(
         parsed.set(drivername="postgresql+pg8000", query={}),
         connect_args=arguments,
         hide_parameters=True,  # they hold prompts, and errors are logged
@@ -38,6 +38,14 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
         pool_size=pool_size,
         max_overflow=pool_size * 2,
     )
+    event.listen(engine, "set_connection_execution_options", _leave_the_check_behind)
+    return engine
+
+
+def _leave_the_check_behind(connection: Connection, options: Mapping[str, Any]) -> None:
+    """The check before use begins a transaction with pg8000, in which an autocommit connection would stay for ever."""
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        connection.connection.rollback()
 
 
 def _parse(url: str) -> URL:

@@ -172,8 +172,11 @@ def test_bad_requests_fail_alone_and_say_why(shared: Process) -> None:
         job(12, {"name": "direct"}),
         job(13, {"name": "direct"}, sampling={"temperature": -1.0}),
         job(14, {"name": "direct"}, messages=[{"role": "user"}]),
+        {"job_id": 15, "tenant_id": "tenant_a", "request": {}, "deltas": []},
+        job(16, {"name": "direct"}) | {"deltas": [{"nodes": [{"node": 7, "state": "?"}]}]},
     )
-    finished, _ = shared.finish(5)
+    finished, _ = shared.finish(7)
+    assert {finished[number]["error"]["code"] for number in (15, 16)} == {"invalid_request"}
     assert finished[10]["error"]["code"] == "context_length_exceeded"
     assert "512" in finished[10]["error"]["message"]
     assert finished[11]["error"]["code"] == "invalid_request"
@@ -344,3 +347,20 @@ def test_it_dies_with_a_parent_that_was_killed(tiny_llama: Path) -> None:
     while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
         assert time.monotonic() < until, os.kill(child, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def test_out_of_pages_everybody_finishes_and_what_is_computed_again_is_booked_as_such(tiny_llama: Path) -> None:
+    process = Process(model=str(tiny_llama), num_threads=1, kv_bytes=512 * 16 * 20)  # 20 pages of 16 tokens
+    assert process.first["context_length"] == 320
+    sampling = {"max_tokens": 100}
+    process.admit(*(job(number, {"name": "self_consistency", "n": 4}, sampling=sampling) for number in range(4)))
+    finished, reports = process.finish(4)
+    assert [entry["error"] for entry in finished.values()] == [None] * 4
+    assert sum(entry["usage"]["recomputed_tokens"] for entry in finished.values()) > 0
+    again = sum(entry["weight"] for report in reports for entry in report["work"] if entry["kind"] == "recomputed")
+    counters = reports[-1]["metrics"]
+    assert counters["num_preemptions"] > 0
+    told = sum(entry["usage"]["recomputed_tokens"] for entry in finished.values())
+    assert told == counters["recomputed_tokens"]
+    assert again > 0
+    process.close()

@@ -29,7 +29,7 @@ class Job:
     """One search coroutine and its tree. Whatever it raises becomes its own error; `on_done` is called once."""
 
     def __init__(self, admitted: dict[str, Any], floor: Floor, on_done: Callable[[Job], None]) -> None:
-        """Raises nothing: a request that cannot be run is a job that is done at `start`."""
+        """Raises whatever a document brings about that is none of ours; `unreadable` then is its entry."""
         self.id = int(admitted["job_id"])
         self._request: dict[str, Any] = admitted["request"]
         self._tenant = str(admitted["tenant_id"])
@@ -180,6 +180,19 @@ class Job:
         if meter.cached_tokens and "cached_tokens" not in self.tree.counts:
             self.tree.count("cached_tokens", min(meter.cached_tokens, len(self.tree.root.ids)))
         meter.recomputed_tokens = meter.reward_tokens = 0
+
+
+def unreadable(job_id: int, error: Exception) -> dict[str, Any]:
+    """The entry of a report for a job whose document could not even be read."""
+    names = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
+    return {
+        "job_id": job_id,
+        "error": {"code": InvalidRequest.code, "message": f"the request cannot be read: {type(error).__name__}"},
+        "finish_reason": None,
+        "choices": [],
+        "usage": {f"{name}_tokens": 0 for name in names},
+        "tree": {"nodes": [], "candidates": [], "chosen": None},
+    }
 
 
 def _as_error(error: BaseException) -> dict[str, str]:

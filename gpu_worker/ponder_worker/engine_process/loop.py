@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ponder_worker.engine_process.floor import Floor
-from ponder_worker.engine_process.job import Job
+from ponder_worker.engine_process.job import Job, unreadable
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.options import EngineOptions
 
@@ -82,7 +82,11 @@ class Loop:
         """A few between two steps: cutting a prompt into tokens takes time that others wait for."""
         for _ in range(min(_ADMIT_PER_STEP, len(self._arrived))):
             admitted = self._arrived.popleft()
-            job = Job(admitted, self._floor, self._take)
+            try:
+                job = Job(admitted, self._floor, self._take)
+            except Exception as error:  # whatever it is, the other jobs go on
+                self._finished.append(unreadable(int(admitted["job_id"]), error))
+                continue
             self._jobs[job.id] = job
             job.start()
 

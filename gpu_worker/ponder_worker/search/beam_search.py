@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from ponder.domain.strategy import BeamSearch
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection import rank
+from ponder_worker.search.selection import by_score, rank
 from ponder_worker.search.tree import Node
 
 
@@ -50,6 +50,6 @@ def _without_duplicates(search: Search, steps: list[Node]) -> list[Node]:
 
 
 async def _survivors(search: Search, steps: list[Node], num: int) -> list[Node]:
-    scores = {step.index: await search.path_score(step) for step in steps}
-    best = sorted(steps, key=lambda step: scores[step.index], reverse=True)[:num]
-    return [step for step in steps if step in best]
+    candidates = [search.candidate(step).scored(await search.path_score(step)) for step in steps]
+    best = {candidate.node.index for candidate in by_score(candidates)[:num]}
+    return [step for step in steps if step.index in best]

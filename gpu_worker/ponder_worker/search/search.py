@@ -92,9 +92,13 @@ class Search:
         assert node.score is not None
         return node.score
 
-    async def path_score(self, node: Node) -> float:
-        """Of the whole path: the sum over its steps. A step without text claims nothing and is not scored."""
-        return sum([await self.score(step) for step in node.path() if self.text(step)], start=0.0)
+    async def path_score(self, node: Node) -> float | None:
+        """Of the whole path: the sum over its steps. A step without text claims nothing and is not scored.
+
+        None for a path without any text: where scores are log-probabilities, no claim would be the best of claims.
+        """
+        scores = [await self.score(step) for step in node.path() if self.text(step)]
+        return sum(scores) if scores else None
 
     def candidate(self, leaf: Node) -> Candidate:
         text = "".join(map(self.text, leaf.path()))

@@ -20,11 +20,12 @@ def rank(candidates: Sequence[Candidate], by: Select, *, scores_are_logs: bool =
     """
     whole = [candidate for candidate in candidates if candidate.is_complete]
     cut = [candidate for candidate in candidates if not candidate.is_complete]
-    order = {"best": _best, "weighted": lambda some: _weighted(some, scores_are_logs), "majority": _majority}[by]
+    order = {"best": by_score, "weighted": lambda some: _weighted(some, scores_are_logs), "majority": _majority}[by]
     return order(whole) + order(cut)
 
 
-def _best(candidates: Sequence[Candidate]) -> list[Candidate]:
+def by_score(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Highest first; without a score last."""
     return sorted(candidates, key=_score, reverse=True)  # stable, also in reverse
 
 

@@ -104,6 +104,21 @@ def test_the_text_of_a_path_is_the_text_of_its_steps() -> None:
         assert all(one.search.text(step).endswith("\n") for step in steps[:-1]), "the separator is kept"
 
 
+def test_a_sample_that_says_nothing_has_no_score_and_is_not_the_best() -> None:
+    """Its likelihood would be the highest."""
+    for job_seed in range(200):
+        one = attempt(UNLIMITED, rng=random.Random(0), job_seed=job_seed)
+        ranked = run(one, {"name": "best_of_n", "n": 6})
+        assert ranked is not None
+        empty = [candidate for candidate in ranked if not candidate.text]
+        if empty:
+            assert {candidate.score for candidate in empty} == {None}
+            assert ranked[0].text
+            assert ranked[-len(empty) :] == empty
+            return
+    pytest.fail("no sample of any seed was empty")
+
+
 def test_direct_returns_its_samples_in_order_of_ordinals() -> None:
     one = attempt(UNLIMITED, rng=random.Random(0), num_choices=5)
     ranked = run(one, {"name": "direct"})

@@ -37,6 +37,8 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # A connection that broke is an error of whoever used it, and told there.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     # A line a message, twice, is Celery's idea of information.
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)

@@ -29,6 +29,13 @@ _DTYPES = ["auto", "float32", "bfloat16", "float16"]
 @click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one.")
 @click.option("--dtype", default="auto", show_default=True, type=click.Choice(_DTYPES))
+@click.option(
+    "--max-sequences",
+    type=click.IntRange(1, 4096),
+    default=256,
+    show_default=True,
+    help="How many samples are computed at a time.",
+)
 @click.option("--worker-name", help="A name for people that outlives the process.  [default: the host's name]")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics here.")
 def worker(
@@ -40,6 +47,7 @@ def worker(
     market: str,
     device: str,
     dtype: str,
+    max_sequences: int,
     worker_name: str | None,
     metrics_port: int | None,
 ) -> None:
@@ -75,6 +83,7 @@ def worker(
             "reward_model": reward_model,
             "device": device,
             "dtype": dtype,
+            "max_sequences": max_sequences,
             "shard_tokens": settings.shard_tokens,
         },
         judge=Judge(),

@@ -61,7 +61,7 @@ class Fleet:
             "PONDER_REDIS_URL": redis.url,
             "PONDER_LEASE_S": str(LEASE_S),
             "PONDER_TICK_S": str(TICK_S),
-            "PONDER_SHARD_TOKENS": "5000",
+            "PONDER_SHARD_TOKENS": "1000",
             "OMP_NUM_THREADS": "1",
         }
 
@@ -89,9 +89,9 @@ class Fleet:
             "--machine", "cpu", "--market", "spot", "--device", "cpu", *arguments,
         )  # fmt: skip
 
-    def start_workers(self, number: int) -> list[subprocess.Popen[bytes]]:
+    def start_workers(self, number: int, *arguments: str) -> list[subprocess.Popen[bytes]]:
         """Returns when all of them take jobs."""
-        workers = [self.start_worker() for _ in range(number)]
+        workers = [self.start_worker(*arguments) for _ in range(number)]
         until(lambda: self.scalar("SELECT count(*) FROM incarnations WHERE state = 'ready'") == number, 60)
         return workers
 
@@ -179,6 +179,10 @@ class Fleet:
 
     def num_pending(self) -> int:
         return int(self.scalar("SELECT count(*) FROM jobs WHERE state = 'pending'"))
+
+    def num_published(self) -> int:
+        """Shards that wait for somebody to claim them, and of which a message ought to tell."""
+        return int(self.scalar("SELECT count(*) FROM shards WHERE state = 'queued' AND published_at IS NOT NULL"))
 
     def outcomes(self) -> list[str | None]:
         """How the attempts ended, in the order in which they began."""

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from ponder_worker import engine_process
-from ponder_worker.search.tree import NodeState, SearchTree
+from ponder_worker.search.node import NodeState
+from ponder_worker.search.tree import SearchTree
 
 STRATEGIES: list[dict[str, Any]] = [
     {"name": "direct"},

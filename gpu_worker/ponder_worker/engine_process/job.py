@@ -8,19 +8,16 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import ValidationError
-
 from ponder.domain.budget import Budget
 from ponder.domain.strategy import STRATEGY
-from ponder_worker.engine import EngineError
 from ponder_worker.engine_process import request as request_module
+from ponder_worker.engine_process.failure import EXPECTED, as_error
 from ponder_worker.engine_process.floor import Floor, Meter
 from ponder_worker.engine_process.line import Line
 from ponder_worker.engine_process.result import Made, as_choices, as_document
-from ponder_worker.models.errors import InvalidConversation
 from ponder_worker.search import seed, strategy
 from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.errors import InvalidRequest, NothingMade, SearchError
+from ponder_worker.search.errors import NothingMade
 from ponder_worker.search.search import Limits, Search
 from ponder_worker.search.tree import SearchTree
 
@@ -81,7 +78,7 @@ class Job:
         made = self._made
         return {
             "job_id": self.id,
-            "error": None if self._error is None else _as_error(self._error),
+            "error": None if self._error is None else as_error(self._error),
             "finish_reason": made.finish_reason if made else None,
             "choices": as_choices(made, self._floor.engines.generator.tokenizer) if made else [],
             "usage": {
@@ -151,7 +148,7 @@ class Job:
 
     def _fail(self, error: Exception) -> None:
         self._error = error
-        if not isinstance(error, SearchError | EngineError | InvalidConversation | ValidationError):
+        if not isinstance(error, EXPECTED):
             # Frames and the kind only: a message may quote the prompt.
             print(f"job {self.id}: {type(error).__name__}", file=sys.stderr)
             traceback.print_tb(error.__traceback__, file=sys.stderr)
@@ -180,30 +177,3 @@ class Job:
         if meter.cached_tokens and "cached_tokens" not in self.tree.counts:
             self.tree.count("cached_tokens", min(meter.cached_tokens, len(self.tree.root.ids)))
         meter.recomputed_tokens = meter.reward_tokens = 0
-
-
-def unreadable(job_id: int, error: Exception) -> dict[str, Any]:
-    """The entry of a report for a job whose document could not even be read."""
-    names = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
-    return {
-        "job_id": job_id,
-        "error": {"code": InvalidRequest.code, "message": f"the request cannot be read: {type(error).__name__}"},
-        "finish_reason": None,
-        "choices": [],
-        "usage": {f"{name}_tokens": 0 for name in names},
-        "tree": {"nodes": [], "candidates": [], "chosen": None},
-    }
-
-
-def _as_error(error: BaseException) -> dict[str, str]:
-    match error:
-        case SearchError():
-            return {"code": error.code, "message": str(error)}
-        case EngineError():
-            return {"code": InvalidRequest.code, "message": str(error)}
-        case InvalidConversation():
-            return {"code": "invalid_conversation", "message": str(error)}
-        case ValidationError():
-            fields = ", ".join(".".join(map(str, detail["loc"])) or "it" for detail in error.errors())
-            return {"code": InvalidRequest.code, "message": f"the request cannot be read: {fields}"}
-    return {"code": "internal_error", "message": f"{type(error).__name__} in the engine process; see the worker's log"}

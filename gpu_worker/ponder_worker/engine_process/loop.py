@@ -10,18 +10,18 @@ import signal
 import threading
 import time
 from collections import deque
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ponder_worker.engine_process.failure import unreadable
 from ponder_worker.engine_process.floor import Floor
-from ponder_worker.engine_process.job import Job, unreadable
+from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.occupancy import metrics, room_tokens
 from ponder_worker.engine_process.options import EngineOptions
 
 _ADMIT_PER_STEP = 16
 _ORPHAN_S = 10.0
-_SHARDS_AHEAD = 3
 
 
 class Loop:
@@ -153,10 +153,10 @@ class Loop:
             "idle_fraction": min(1.0, self._idle_s / elapsed) if elapsed > 0 else 0.0,
             "deltas": deltas,
             "finished": self._finished,
-            "room_tokens": self._room_tokens(),
+            "room_tokens": room_tokens(self._engines.generator, len(self._arrived), self._options),
             "num_jobs": len(self._jobs) + len(self._arrived),
             "drained": drained,
-            "metrics": self._metrics(),
+            "metrics": metrics(self._engines),
         }
         self._finished, self._last_deltas, self._idle_s = [], {}, 0.0
         self._reported_at, self._steps_reported = now, steps
@@ -168,30 +168,8 @@ class Loop:
             "fingerprint": self._engines.fingerprint,
             "context_length": self._engines.longest,
             "has_reward_model": self._engines.reward is not None,
-            "room_tokens": self._room_tokens(),
+            "room_tokens": room_tokens(self._engines.generator, len(self._arrived), self._options),
         }
-
-    def _room_tokens(self) -> int:
-        """In estimated tokens of shards: three of the largest when idle, room for one when all sequences are taken.
-
-        What keeps a step full is sequences; a job's tokens come to pass one after the other.
-        """
-        generator = self._engines.generator
-        if generator.num_waiting and not generator.free_tokens:
-            return 0
-        most = 2 * self._options.max_sequences
-        taken = generator.num_running + generator.num_waiting + len(self._arrived)
-        return max(0, most - taken) * _SHARDS_AHEAD * self._options.shard_tokens // most
-
-    def _metrics(self) -> dict[str, Any]:
-        generator, reward = self._engines.generator, self._engines.reward
-        metrics = asdict(generator.counters) | {
-            "num_running": generator.num_running,
-            "num_waiting": generator.num_waiting,
-        }
-        if reward is not None:
-            metrics |= {f"reward_{name}": value for name, value in asdict(reward.counters).items()}
-        return metrics
 
     def _stop_stepping(self) -> None:
         """SIGTERM to us alone: the parent still gets its reports, and we go when it does, or after a while."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.node import Node
 from ponder_worker.search.search import Search
-from ponder_worker.search.tree import Node, SearchTree
+from ponder_worker.search.tree import SearchTree
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from itertools import cycle, islice
 
 from ponder.domain.strategy import BeamSearch
 from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.node import Node
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection import by_score, rank
-from ponder_worker.search.tree import Node
 
 
 async def beam_search(search: Search, spec: BeamSearch) -> list[Candidate]:

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
-from ponder_worker.search.tree import Node
+from ponder_worker.search.node import Node
 
 
 class Growth:

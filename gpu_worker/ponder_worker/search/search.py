@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +10,10 @@ from ponder_worker.search.answer import extract
 from ponder_worker.search.budget import Wall
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.growth import Growth
-from ponder_worker.search.port import End, Engine, Order, Step, Stream
-from ponder_worker.search.tree import Node, NodeState, SearchTree
+from ponder_worker.search.node import Node, NodeState
+from ponder_worker.search.port import End, Engine, Order, Stream
+from ponder_worker.search.scores import Scores
+from ponder_worker.search.tree import SearchTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Search:
         self.blocked: set[Growth] = set()
         """Have a child ready that a sibling's length holds back: each wants a `look` after a step."""
         self._cursors: dict[int, int] = {}
-        self._scores: dict[int, asyncio.Future[float]] = {}
+        self._scores = Scores(tree, engine, self.text)
         self._former = [len(node.ids) for node in tree.nodes]
         self._restore()
 
@@ -87,10 +88,7 @@ class Search:
 
     async def score(self, node: Node) -> float:
         """The reward model's score of this step after all before it; asked once a node. Raises NoRewardModel."""
-        if node.score is None:
-            await self._ask_score(node)
-        assert node.score is not None
-        return node.score
+        return await self._scores.of(node)
 
     async def path_score(self, node: Node) -> float | None:
         """Of the whole path: the sum over its steps. A step without text claims nothing and is not scored.
@@ -204,22 +202,8 @@ class Search:
 
     def _hand_out(self, growth: Growth, node: Node, score: bool) -> None:
         if score and node.score is None and self.text(node):
-            self._ask_score(node)
+            self._scores.ask(node)
         growth.finish(node)
-
-    def _ask_score(self, node: Node) -> asyncio.Future[float]:
-        future = self._scores.get(node.index)
-        if future is None:
-            future = self._scores[node.index] = asyncio.get_running_loop().create_future()
-            ids = self.tree.ids_to(node)
-            before = "".join(map(self.text, node.path()[:-1]))
-            cut = len(ids) - len(node.ids)
-            self._engine.score(Step(ids[:cut], ids[cut:], before, self.text(node)), partial(self._take_score, node))
-        return future
-
-    def _take_score(self, node: Node, score: float) -> None:
-        self.tree.set_score(node, score)
-        self._scores.pop(node.index).set_result(score)
 
     def _text(self, node: Node) -> str:
         """Its part of the path's text; a character that begins in one step and ends in the next counts to the next."""

@@ -3,59 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from ponder_worker.search import seed
-
-
-class NodeState(StrEnum):
-    GROWING = "growing"
-    FINISHED = "finished"
-    PRUNED = "pruned"
-    CANCELLED = "cancelled"
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """What one `generate` made: a step or a whole sample. Only its tree changes it.
-
-    start: tokens before it on its path, prompt included. cap: the most tokens it may ever have.
-    stop: "stop" (the model ended it), "separator", "length" (its limit), "budget" (the job's), or why it was cut off.
-    logprob: of its ids so far, of the model's own distribution; logprobs: one by one, if the tree keeps them.
-    text: set when it ends, without a stop string; score: of this step alone.
-    """
-
-    index: int
-    parent: Node | None
-    ordinal: int
-    seed: int
-    start: int
-    cap: int
-    ids: list[int] = field(default_factory=list)
-    state: NodeState = NodeState.GROWING
-    stop: str | None = None
-    logprob: float = 0.0
-    logprobs: list[float] = field(default_factory=list)
-    score: float | None = None
-    text: str | None = None
-    stop_chars: int = 0
-    """Characters at the end of its text, from a stop string on, that are not part of the answer."""
-
-    @property
-    def address(self) -> tuple[int, ...]:
-        return tuple(node.ordinal for node in self.path())
-
-    def path(self) -> list[Node]:
-        """From the root's child down to this node; empty for the root."""
-        nodes: list[Node] = []
-        node = self
-        while node.parent is not None:
-            nodes.append(node)
-            node = node.parent
-        nodes.reverse()
-        return nodes
+from ponder_worker.search.node import Node, NodeState
 
 
 class SearchTree:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ponder_worker.search import seed
+from ponder_worker.search.node import NodeState
 from ponder_worker.search.port import Step
 from ponder_worker.search.search import Limits
-from ponder_worker.search.tree import NodeState
 
 from .conftest import END, PIECES, PROMPT, attempt, run, score_of, token_at
 

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
+from ponder_worker.search.node import NodeState
 from ponder_worker.search.search import Limits
-from ponder_worker.search.tree import NodeState
 
 from .conftest import Attempt, attempt, run
 

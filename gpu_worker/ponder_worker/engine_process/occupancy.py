@@ -1,0 +1,33 @@
+"""How busy the engines are, in the parent's words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ponder_worker.engine import Engine
+from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.options import EngineOptions
+
+_SHARDS_AHEAD = 3
+
+
+def room_tokens(generator: Engine, num_arrived: int, options: EngineOptions) -> int:
+    """In estimated tokens of shards: three of the largest when idle, room for one when all sequences are taken.
+
+    What keeps a step full is sequences; a job's tokens come to pass one after the other.
+    """
+    if generator.num_waiting and not generator.free_tokens:
+        return 0
+    most = 2 * options.max_sequences
+    taken = generator.num_running + generator.num_waiting + num_arrived
+    return max(0, most - taken) * _SHARDS_AHEAD * options.shard_tokens // most
+
+
+def metrics(engines: Engines) -> dict[str, Any]:
+    """Counters since the process began, those of the reward model after `reward_`."""
+    generator, reward = engines.generator, engines.reward
+    numbers = asdict(generator.counters) | {"num_running": generator.num_running, "num_waiting": generator.num_waiting}
+    if reward is not None:
+        numbers |= {f"reward_{name}": value for name, value in asdict(reward.counters).items()}
+    return numbers

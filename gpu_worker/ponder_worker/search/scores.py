@@ -1,0 +1,43 @@
+"""The reward model's scores of a tree's nodes, each asked for once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from ponder_worker.search.node import Node
+from ponder_worker.search.port import Engine, Step
+from ponder_worker.search.tree import SearchTree
+
+
+class Scores:
+    """A score that is out is waited for, one that is in the tree is taken from there, also from a former attempt."""
+
+    def __init__(self, tree: SearchTree, engine: Engine, text_of: Callable[[Node], str]) -> None:
+        self._tree = tree
+        self._engine = engine
+        self._text_of = text_of
+        self._out: dict[int, asyncio.Future[None]] = {}
+
+    async def of(self, node: Node) -> float:
+        """Raises NoRewardModel."""
+        if node.score is None:
+            await self.ask(node)
+        assert node.score is not None
+        return node.score
+
+    def ask(self, node: Node) -> asyncio.Future[None]:
+        """For the new step only, after all that comes before it."""
+        future = self._out.get(node.index)
+        if future is None:
+            future = self._out[node.index] = asyncio.get_running_loop().create_future()
+            ids = self._tree.ids_to(node)
+            before = "".join(map(self._text_of, node.path()[:-1]))
+            cut = len(ids) - len(node.ids)
+            self._engine.score(Step(ids[:cut], ids[cut:], before, self._text_of(node)), partial(self._take, node))
+        return future
+
+    def _take(self, node: Node, score: float) -> None:
+        self._tree.set_score(node, score)
+        self._out.pop(node.index).set_result(None)

@@ -35,7 +35,7 @@ def ponder(home: Path) -> Ponder:
 
 
 def test_a_stack_that_is_killed_leaves_no_process_and_one_that_is_stopped_hands_its_jobs_back(
-    ponder: Ponder, slow_model: Path, tmp_path: Path
+    ponder: Ponder, home: Path, slow_model: Path, tmp_path: Path
 ) -> None:
     up = ("up", "--model", str(slow_model), "--name", "slow")
     assert (started := ponder(*up)).returncode == 0, started.stderr
@@ -51,7 +51,7 @@ def test_a_stack_that_is_killed_leaves_no_process_and_one_that_is_stopped_hands_
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
     batch.write_text(json.dumps(line))
     assert (submitted := ponder("submit", str(batch))).returncode == 0, submitted.stderr
-    log = tmp_path / "home" / "worker.log"
+    log = home / "worker.log"
     until(lambda: "shard_taken" in log.read_text(), 20)
     family = children(json.loads(ponder("status", "--format", "json").stdout)["pid"])
     assert ponder("down").returncode == 0

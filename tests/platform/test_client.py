@@ -8,6 +8,7 @@ import pytest
 
 from ponder.client import Client
 from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
+from ponder.wire import Wire
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -19,14 +20,16 @@ def client_of(handler: Handler, patience_s: float = 10.0) -> Client:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    return Client(
+    wire = Wire(
         "http://ponder",
         "pk-x",
         patience_s=patience_s,
+        timeout_s=5,
         transport=httpx.MockTransport(handler),
         sleep=sleep,
         clock=lambda: now[0],
     )
+    return Client(wire)
 
 
 def answers(*responses: httpx.Response | Exception) -> tuple[Handler, list[httpx.Request]]:
@@ -103,8 +106,16 @@ def test_an_upload_is_opened_anew_for_every_try() -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, InvalidInput), (401, Unauthorized), (403, Forbidden), (404, NotFound), (409, Conflict), (422, InvalidInput), (500, Unreachable)],
-)  # fmt: skip
+    [
+        (400, InvalidInput),
+        (401, Unauthorized),
+        (403, Forbidden),
+        (404, NotFound),
+        (409, Conflict),
+        (422, InvalidInput),
+        (500, Unreachable),
+    ],
+)
 def test_openai_errors_become_ponder_errors(status: int, kind: type[PonderError]) -> None:
     error = {"message": "no such thing", "type": "x", "param": "body.n", "code": "c"}
     handler, _ = answers(httpx.Response(status, json={"error": error}))
@@ -143,6 +154,7 @@ def test_a_download_that_breaks_in_the_middle_is_unreachable() -> None:
         list(pieces)
 
 
-def test_an_address_that_is_none_is_the_users_error() -> None:
-    with pytest.raises(InvalidInput, match="http://"):
-        Client("ponder.example", "pk-x").models()
+@pytest.mark.parametrize("address", ["ponder.example", "http://ponder:port"])
+def test_an_address_that_is_none_is_the_users_error(address: str) -> None:
+    with pytest.raises(InvalidInput, match="http"):
+        Client.of(address, "pk-x").models()

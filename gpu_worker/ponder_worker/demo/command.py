@@ -93,4 +93,4 @@ def _client(home: Home) -> Client:
     key, url = home.key(), home.recorded_url()
     assert key is not None, "a ready stack has left its key"
     assert url is not None, "a ready stack has recorded its address"
-    return Client(url, key, patience_s=60)
+    return Client.of(url, key, patience_s=60)

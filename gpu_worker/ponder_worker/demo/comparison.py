@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ponder.client import Json
 from ponder.domain.interval import wilson
+from ponder.wire import Json
 
 _UNITS = (
     (1_000_000_000, "dollars"),

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ponder.client import Client, Json
+from ponder.client import Client
 from ponder.errors import NotFound
+from ponder.wire import Json
 from ponder_worker.demo.problems import held_out_problems
 
 STRATEGIES: dict[str, dict[str, Any]] = {

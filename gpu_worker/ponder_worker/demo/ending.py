@@ -13,8 +13,9 @@ from rich.console import Console
 from ponder.cli import exit_code
 from ponder.cli.console import out
 from ponder.cli.show import print_tree
-from ponder.client import Client, Json
+from ponder.client import Client
 from ponder.domain.money import dollars
+from ponder.wire import Json
 from ponder_worker.demo.comparison import cells, comparison
 from ponder_worker.demo.course import STRATEGIES, Course
 

@@ -29,4 +29,4 @@ def api_key(settings: Settings) -> str:
 
 def connect(*, patience_s: float = 3.0) -> Client:
     settings = Settings()
-    return Client(base_url(settings), api_key(settings), patience_s=patience_s)
+    return Client.of(base_url(settings), api_key(settings), patience_s=patience_s)

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from ponder.cli.console import duration, err
-from ponder.client import Client, Json
+from ponder.client import Client
 from ponder.domain.money import dollars
+from ponder.wire import Json
 
 SETTLED = ("completed", "failed", "expired", "cancelled")
 _POLL_S = 0.5

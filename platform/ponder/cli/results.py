@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from ponder.cli.api import connect
-from ponder.client import Client, Json
+from ponder.client import Client
 from ponder.errors import Conflict, InvalidInput, Unreachable
+from ponder.wire import Json
 
 _TRIES = 3
 

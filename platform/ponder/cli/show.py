@@ -8,9 +8,9 @@ import click
 
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, moment, out, print_json, table
-from ponder.client import Json
 from ponder.domain.money import dollars
 from ponder.errors import NotFound
+from ponder.wire import Json
 
 _LONGEST_PROBLEM = 300
 

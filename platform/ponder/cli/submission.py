@@ -13,8 +13,9 @@ import click
 from ponder.cli.console import err
 from ponder.cli.dataset import Dataset, Fields
 from ponder.cli.source import Source
-from ponder.client import Client, Json
+from ponder.client import Client
 from ponder.domain.strategy import STRATEGY_NAMES
+from ponder.wire import Json
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

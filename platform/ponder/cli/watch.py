@@ -9,8 +9,9 @@ import click
 from ponder.cli import exit_code
 from ponder.cli.api import connect
 from ponder.cli.console import duration, format_option, print_json
-from ponder.client import Client, Json
+from ponder.client import Client
 from ponder.domain.money import dollars
+from ponder.wire import Json
 
 PATIENCE_S = 120.0
 """How long a watch puts up with an API that does not answer: restarts take a while."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -65,4 +66,5 @@ def dollars(amount_nanodollars: int | float) -> str:
         return "$0"
     if abs(value) >= 1:
         return f"${value:,.2f}"
-    return f"${value:.2g}" if abs(value) >= 1e-4 else f"${value:.9f}".rstrip("0")
+    places = 1 - math.floor(math.log10(abs(value)))  # two digits that count
+    return f"${value:.{min(max(2, places), 9)}f}"

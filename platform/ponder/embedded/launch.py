@@ -18,7 +18,7 @@ from ponder.errors import SetupError
 
 _STOP_TIMEOUT_S = 45.0
 _START_TIMEOUT_S = 180.0
-_PROGRAM = [sys.executable, "-m", "ponder.embedded.supervisor"]
+_PROGRAM = [sys.executable, "-m", "ponder.embedded"]
 
 
 def start_in_background(home: Home, plan: Plan, on_phase: Callable[[str], None]) -> None:

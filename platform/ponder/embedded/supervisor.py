@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
 import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import httpx
 
 from ponder.embedded.home import Home
+from ponder.embedded.news import hang_up, log, say
 from ponder.embedded.plan import Plan
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.embedded.service import Service
-from ponder.errors import PonderError, SetupError
+from ponder.errors import SetupError
 from ponder.store.engine import connect
 from ponder.store.first_key import ensure_operator_key, new_key
 from ponder.store.migrate import migrate
 
 _START_TIMEOUT_S = 120.0
 _MOST_DEATHS = 2
-
-
-class Stopped(BaseException):
-    """SIGTERM or Ctrl-C: not an error, and nothing may swallow it."""
 
 
 class Supervisor:
@@ -45,34 +38,34 @@ class Supervisor:
         self.key = ""
 
     def run(self) -> None:
-        """Returns never; Stopped and SetupError leave nothing running."""
+        """Returns never; whatever is raised in it leaves nothing running."""
         with ExitStack() as stack:
             stack.callback(self._forget)
             self._start(stack)
-            _say({"ready": self.plan.url})
-            _close_stdout()
+            say({"ready": self.plan.url})
+            hang_up()
             while True:
                 time.sleep(0.5)
                 self._mend()
 
     def _start(self, stack: ExitStack) -> None:
-        _say({"phase": "Postgres"})
+        say({"phase": "Postgres"})
         stack.callback(self.postgres.stop)
         _patiently(self.postgres)
-        _say({"phase": "Redis"})
+        say({"phase": "Redis"})
         stack.callback(self.redis.stop)
         _patiently(self.redis)
-        _say({"phase": "the schema"})
+        say({"phase": "the schema"})
         self._prepare_database()
         self.services = self.plan.services(self.postgres.url, self.redis.url)
         stack.callback(self._stop_services)
         for service in self.services:
             service.start()
         self._write_record(is_ready=False)
-        _say({"phase": "the API"})
+        say({"phase": "the API"})
         self._wait_for(f"{self.plan.url}/readyz")
         if self.plan.num_workers:
-            _say({"phase": "the worker"})
+            say({"phase": "the worker"})
             self._wait_for_worker()
         self._write_record()
 
@@ -129,7 +122,7 @@ class Supervisor:
                     store.start()
         news += [said for service in self.services if (said := service.mend())]
         for line in news:
-            _log(line)
+            log(line)
         if news:
             with suppress(OSError):  # a full disk must not stop what still runs
                 self._write_record()
@@ -171,45 +164,3 @@ def _patiently(store: EmbeddedPostgres | EmbeddedRedis) -> None:
             if pause_s is None:
                 raise
             time.sleep(pause_s)
-
-
-def _say(news: dict[str, str]) -> None:
-    """One line to whoever started us, if they are still listening."""
-    with suppress(BrokenPipeError, ValueError):
-        print(json.dumps(news), flush=True)
-
-
-def _close_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _log(line: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", file=sys.stderr, flush=True)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)  # once is enough; stopping takes its seconds
-    raise Stopped
-
-
-def main() -> int:
-    plan = Plan(**json.loads(sys.argv[1]))
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(name, _stop)
-    try:
-        lock = Home(Path(plan.home)).lock()
-        plan.check()
-        Supervisor(plan).run()
-        os.close(lock)
-    except Stopped:
-        _log("stopped")
-    except (PonderError, OSError) as error:
-        _say({"error": str(error)})
-        _log(f"error: {error}")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -111,11 +111,10 @@ def _work(engine: Engine, bad_lines: set[int], stop: threading.Event) -> None:
             with engine.begin() as connection:
                 taken = claim(connection, message.shard_id, INCARNATION)
                 ids = [job.job_id for job in taken.jobs] if taken else []
-                lines = dict(
-                    connection.execute(
-                        text("SELECT id, line FROM jobs WHERE id = ANY(CAST(:ids AS bigint[]))"), {"ids": ids}
-                    ).all()
+                rows = connection.execute(
+                    text("SELECT id, line FROM jobs WHERE id = ANY(CAST(:ids AS bigint[]))"), {"ids": ids}
                 )
+                lines = {row.id: row.line for row in rows}
                 number += 1
                 settled = [_settle(job_id, lines[job_id] in bad_lines) for job_id in ids]
                 tick(connection, _report(number, settled))

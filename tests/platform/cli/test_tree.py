@@ -36,7 +36,14 @@ def test_the_way_to_the_chosen_answer_is_marked_and_what_was_pruned_too() -> Non
 
 def test_leaves_that_say_the_same_are_one_line_with_their_number() -> None:
     twins = [node(0, number, "2 * 5 = 10\n", -0.2, "pruned") for number in (0, 2, 3)]
-    nodes = [{"text": ""}, twins[0], node(0, 1, "2 * 5 = 10\n", -0.2), twins[1], node(2, 0, "Answer: 10", 0.0), twins[2]]
+    nodes = [
+        {"text": ""},
+        twins[0],
+        node(0, 1, "2 * 5 = 10\n", -0.2),
+        twins[1],
+        node(2, 0, "Answer: 10", 0.0),
+        twins[2],
+    ]
     document = {"nodes": nodes, "candidates": [{"node": 4, "answer": "10", "score": 0.0}], "chosen": 0}
     assert drawn(document).splitlines()[1:] == [
         "└── ✓ -0.20  2 * 5 = 10  ×4",

@@ -1,0 +1,173 @@
+"""One HTTP exchange with the API: sent again where that cannot do harm, and its failure in ponder's words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
+
+Json = dict[str, Any]
+
+CHUNK_BYTES = 64 * 1024
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+_BUSY = (429, 502, 503, 504)
+
+
+class Wire:
+    """One a thread. A request that got no answer is repeated for `patience_s` seconds if that cannot do harm.
+
+    Harmless is what is `repeatable` (it only reads, or has an Idempotency-Key), and whatever the server never received.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        patience_s: float,
+        timeout_s: float,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.base_url = base_url
+        self.patience_s = patience_s
+        self._sleep = sleep
+        self._clock = clock
+        with _translated(base_url):
+            self._http = httpx.Client(
+                base_url=f"{base_url}/v1/",
+                headers={"Authorization": f"Bearer {api_key}"},
+                timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+                transport=transport,
+                # A proxy that the environment names has no way to this machine.
+                trust_env=httpx.URL(base_url).host not in _THIS_MACHINE,
+            )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def ask(self, method: str, path: str, *, repeatable: bool = False, **arguments: Any) -> Json:
+        """The JSON object that is answered; `arguments` are httpx's."""
+        return self._object(self._send(lambda: self._http.request(method, path, **arguments), repeatable=repeatable))
+
+    def upload(self, path: str, pieces: Callable[[], Iterable[bytes]], filename: str, **fields: str) -> Json:
+        """A form with a file that is made while it is sent; `pieces` opens it anew for every try."""
+
+        def once() -> httpx.Response:
+            file = ("file", (filename, _Reader(pieces()), "application/jsonl"))
+            return self._http.post(path, data=fields, files=[file])  # type: ignore[list-item]
+
+        return self._object(self._send(once, repeatable=True))
+
+    @contextmanager
+    def download(self, path: str) -> Iterator[Iterator[bytes]]:
+        """The content piece by piece; raises Unreachable when the connection breaks in between."""
+        request = self._http.build_request("GET", path)
+        response = self._send(lambda: self._http.send(request, stream=True), repeatable=True)
+        try:
+            with _translated(self.base_url):
+                yield response.iter_bytes(CHUNK_BYTES)
+        finally:
+            response.close()
+
+    def _object(self, response: httpx.Response) -> Json:
+        try:
+            answer = response.json()
+        except json.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{self.base_url} answers, but not as ponder does: is this its address?")
+        return answer
+
+    def _send(self, once: Callable[[], httpx.Response], *, repeatable: bool) -> httpx.Response:
+        """The first successful response; raises what ponder calls the failure."""
+        give_up_at = self._clock() + self.patience_s
+        pause_s = 0.1
+        while True:
+            try:
+                with _translated(self.base_url):
+                    response = once()
+                if response.is_success:
+                    return response
+                failure, is_harmless = _error(response, self.base_url), response.status_code in _BUSY
+                pause_s = max(pause_s, _seconds(response.headers.get("Retry-After")))
+            except Unreachable as error:
+                failure, is_harmless = error, repeatable or isinstance(error.__cause__, httpx.ConnectError)
+            if not is_harmless or self._clock() + pause_s > give_up_at:
+                raise failure
+            self._sleep(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+
+
+class _Reader:
+    """What httpx wants of a file, over pieces that are made while they are sent."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+
+    def read(self, num_bytes: int = CHUNK_BYTES) -> bytes:
+        """At least `num_bytes` unless the end is near; nothing at the end."""
+        gathered: list[bytes] = []
+        length = 0
+        for piece in self._pieces:
+            gathered.append(piece)
+            length += len(piece)
+            if length >= num_bytes:
+                break
+        return b"".join(gathered)
+
+
+@contextmanager
+def _translated(base_url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"{base_url} is not a web address: {error}", param="PONDER_BASE_URL") from error
+    except httpx.UnsupportedProtocol as error:
+        raise InvalidInput(f"{base_url} does not begin with http:// or https://", param="PONDER_BASE_URL") from error
+    except httpx.TransportError as error:
+        reason = "took too long to answer" if isinstance(error, httpx.TimeoutException) else "does not answer"
+        raise Unreachable(
+            f"{base_url} {reason} ({error or type(error).__name__}). "
+            "`ponder up` starts ponder on this machine; PONDER_BASE_URL says where it is otherwise."
+        ) from error
+
+
+def _error(response: httpx.Response, base_url: str) -> PonderError:
+    response.read()
+    error = _details(response)
+    message = str(error.get("message") or f"{response.status_code} {response.reason_phrase}")
+    match response.status_code:
+        case 401:
+            return Unauthorized(message)
+        case 403:
+            return Forbidden(message)
+        case 404:
+            return NotFound(message)
+        case 409:
+            return Conflict(message)
+        case status if 400 <= status < 500 and status not in _BUSY:
+            return InvalidInput(message, param=error.get("param"), code=error.get("code") or "invalid_request")
+        case status:
+            return Unreachable(f"{base_url} answered {status}: {message}")
+
+
+def _details(response: httpx.Response) -> Json:
+    """OpenAI's error object; nothing where somebody else answered."""
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0

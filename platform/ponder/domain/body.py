@@ -116,7 +116,7 @@ class Body(_Part):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=1_000)]], BeforeValidator(_stop), Field(max_length=4)
-    ] = []
+    ] = Field(default_factory=list)
     logprobs: bool | None = None
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -82,14 +83,21 @@ def decode(line: bytes | None, number: int) -> dict[str, Any]:
 
 
 class _NotANumber(ValueError):
-    """NaN and the infinities, which JSON does not have."""
+    """NaN and the infinities, which JSON does not have, and what would become one of them."""
 
 
 def _refuse_constant(name: str) -> None:
     raise _NotANumber(f"{name} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise _NotANumber("a number is too large")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _not_json(number: int, reason: str) -> InvalidLine:

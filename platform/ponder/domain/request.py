@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ from ponder.errors import InvalidInput, InvalidLine
 
 ENDPOINT: Final = "/v1/chat/completions"
 MAX_CUSTOM_ID = 512
+_NOTHING = LineOptions()
+_MATH = Math()
 _LINE_FIELDS = {"custom_id", "method", "url", "body"}
 _CHARACTERS_A_TOKEN = 16
 """No tokenizer gets more text than this into a token on average: beyond it a prompt is too long for certain."""
@@ -34,13 +37,25 @@ class ServedModel:
     has_reward_model: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Terms:
     """What holds for all lines of a batch."""
 
     options: BatchOptions
     models: Mapping[str, ServedModel]
     endpoint: str = ENDPOINT
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        return self.options.strategy or Direct()
+
+    @cached_property
+    def strategy_document(self) -> dict[str, Any]:
+        return self.strategy.model_dump()
+
+    @cached_property
+    def budget_document(self) -> dict[str, Any]:
+        return (self.options.budget or Budget()).model_dump()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +122,8 @@ def _body(body: dict[str, Any]) -> Body:
 
 def _request(custom_id: str, body: Body, terms: Terms) -> JobRequest:
     model = _model(body, terms)
-    own = body.ponder or LineOptions()
-    strategy = own.strategy or terms.options.strategy or Direct()
+    own = body.ponder or _NOTHING
+    strategy = own.strategy or terms.strategy
     _check_strategy(strategy, body.n or 1, model)
     characters = sum(len(message.content) for message in body.messages)
     if characters > model.context_length * _CHARACTERS_A_TOKEN:
@@ -127,8 +142,8 @@ def _request(custom_id: str, body: Body, terms: Terms) -> JobRequest:
         "messages": [_message(message) for message in body.messages],
         "sampling": _sampling(body),
         "n": body.n or 1,
-        "strategy": strategy.model_dump(),
-        "budget": _budget(body, own, terms.options),
+        "strategy": own.strategy.model_dump() if own.strategy else terms.strategy_document,
+        "budget": _budget(body, own, terms),
         "verifier": verifier.model_dump(by_alias=True) if verifier else None,
         "reference": reference,
         "oracle": False,
@@ -190,13 +205,12 @@ def _sampling(body: Body) -> dict[str, Any]:
     }
 
 
-def _budget(body: Body, own: LineOptions, batch: BatchOptions) -> dict[str, Any]:
+def _budget(body: Body, own: LineOptions, terms: Terms) -> dict[str, Any]:
     """Field by field: the line's budget before its reasoning effort before the batch's budget."""
-    merged = batch.budget.model_dump(exclude_none=True) if batch.budget else {}
-    if body.reasoning_effort:
-        merged["tokens"] = TOKENS_BY_EFFORT[body.reasoning_effort]
-    merged |= own.budget.model_dump(exclude_none=True) if own.budget else {}
-    return Budget(**merged).model_dump()
+    if own.budget is None and body.reasoning_effort is None:
+        return terms.budget_document
+    effort = {"tokens": TOKENS_BY_EFFORT[body.reasoning_effort]} if body.reasoning_effort else {}
+    return terms.budget_document | effort | (own.budget.model_dump(exclude_none=True) if own.budget else {})
 
 
 def _verifier(body: Body, own: LineOptions, batch: BatchOptions, reference: str | None) -> Verifier | None:
@@ -212,4 +226,4 @@ def _verifier(body: Body, own: LineOptions, batch: BatchOptions, reference: str 
         return own.verifier
     if schema is not None:
         return JsonSchema.model_validate({"schema": schema})
-    return batch.verifier or (Math() if reference is not None else None)
+    return batch.verifier or (_MATH if reference is not None else None)

@@ -1,10 +1,12 @@
-"""Lines become jobs or refusals, in bunches of a few thousand by COPY."""
+"""Lines become jobs or refusals, both of them streamed into Postgres by COPY."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 
+from pydantic_core import to_json
 from sqlalchemy import Connection
 
 from ponder.domain.line import decode
@@ -14,15 +16,20 @@ from ponder.domain.storable import clean
 from ponder.errors import InvalidLine
 from ponder.jobs.estimate import estimate_tokens
 
-_BUNCH_BYTES = 2 * 1024 * 1024
-_JOBS = "jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, estimated_tokens)"
-_REJECTED = "rejected_lines (batch_id, line, custom_id, code, param, message)"
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+_PIECE_BYTES = 256 * 1024
+_SPOOL_BYTES = 4 * 1024 * 1024
+_COPY_JOBS = (
+    "COPY jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, estimated_tokens) "
+    "FROM STDIN"
+)
+_COPY_REJECTED = "COPY rejected_lines (batch_id, line, custom_id, code, param, message) FROM STDIN"
 
 
 class Admission:
     """Of one batch; needs about a hundred bytes a line for the custom ids it has seen."""
 
-    def __init__(self, connection: Connection, tenant_id: str, batch_id: str, terms: Terms) -> None:
+    def __init__(self, tenant_id: str, batch_id: str, terms: Terms) -> None:
         self.num_lines = 0
         self.num_rejected = 0
         self.num_readable = 0
@@ -31,24 +38,36 @@ class Admission:
         self._batch_id = batch_id
         self._terms = terms
         self._seen: dict[str, int] = {}
-        self._jobs = _Bunch(connection, _JOBS)
-        self._rejected = _Bunch(connection, _REJECTED)
 
-    def take(self, number: int, line: bytes | None) -> None:
-        """None is a line that is too long."""
-        self.num_lines += 1
+    def copy(self, connection: Connection, lines: Iterable[tuple[int, bytes | None]]) -> None:
+        """Writes all lines; Postgres takes rows in while the next ones are made.
+
+        `lines` must not use the same connection, which is invalid if anything goes wrong in here.
+        """
+        cursor = connection.connection.cursor()
         try:
-            value = decode(line, number)
-            self.num_readable += 1
-            self._refuse_duplicate(value.get("custom_id"), number)
-            request = parse(value, number, self._terms)
-            self._admit(number, request)
-        except InvalidLine as error:
-            self._reject(error)
+            with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as refusals:
+                cursor.execute(_COPY_JOBS, stream=_pieces(self._jobs(lines, refusals)))  # type: ignore[call-arg]
+                refusals.seek(0)
+                cursor.execute(_COPY_REJECTED, stream=_pieces(refusals))  # type: ignore[call-arg]
+        except BaseException:
+            connection.invalidate()
+            raise
 
-    def flush(self) -> None:
-        self._jobs.flush()
-        self._rejected.flush()
+    def _jobs(
+        self, lines: Iterable[tuple[int, bytes | None]], refusals: tempfile.SpooledTemporaryFile[bytes]
+    ) -> Iterator[bytes]:
+        """The rows of the lines that were admitted; those of the others are put aside, as one COPY runs at a time."""
+        for number, line in lines:
+            self.num_lines += 1
+            try:
+                value = decode(line, number)
+                self.num_readable += 1
+                self._refuse_duplicate(value.get("custom_id"), number)
+                yield self._job(number, parse(value, number, self._terms))
+            except InvalidLine as error:
+                self.num_rejected += 1
+                refusals.write(self._refusal(error))
 
     def _refuse_duplicate(self, custom_id: object, number: int) -> None:
         if not isinstance(custom_id, str):
@@ -63,50 +82,38 @@ class Admission:
                 custom_id=custom_id,
             )
 
-    def _admit(self, number: int, request: JobRequest) -> None:
-        try:
-            document = json.dumps(request.document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        except ValueError:
-            raise InvalidLine(
-                "a number is too large", line=number, code="invalid_number", param="body", custom_id=request.custom_id
-            ) from None
+    def _job(self, number: int, request: JobRequest) -> bytes:
         model = request.model
         tokens = min(estimate_tokens(request.document, model.context_length), 2**31 - 1)
-        pinned = (self._tenant_id, self._batch_id, str(number), request.custom_id, model.name, model.fingerprint)
-        self._jobs.add((*pinned, document, request.strategy, request.level, str(tokens)))
         self.is_interactive = self.is_interactive or request.priority is Lane.INTERACTIVE
+        pinned = (self._tenant_id, self._batch_id, str(number), request.custom_id, model.name, model.fingerprint)
+        document = to_json(request.document).decode()
+        return _row((*pinned, document, request.strategy, request.level, str(tokens)))
 
-    def _reject(self, error: InvalidLine) -> None:
-        self.num_rejected += 1
+    def _refusal(self, error: InvalidLine) -> bytes:
         custom_id = None if error.custom_id is None else clean(error.custom_id[:512])
         param = None if error.param is None else clean(error.param[:500])
-        self._rejected.add(
-            (self._batch_id, str(error.line), custom_id, error.code, param, clean(error.message[:1_000]))
-        )
+        return _row((self._batch_id, str(error.line), custom_id, error.code, param, clean(error.message[:1_000])))
 
 
-class _Bunch:
-    """Rows for one table, copied when there are enough of them."""
+def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """The rows put together, as each piece is a message of its own."""
+    piece = bytearray()
+    for row in rows:
+        piece += row
+        if len(piece) >= _PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
 
-    def __init__(self, connection: Connection, table: str) -> None:
-        self._cursor = connection.connection.cursor()
-        self._statement = f"COPY {table} FROM STDIN"
-        self._rows: list[bytes] = []
-        self._num_bytes = 0
 
-    def add(self, fields: Sequence[str | None]) -> None:
-        row = ("\t".join("\\N" if field is None else _escape(field) for field in fields) + "\n").encode()
-        self._rows.append(row)
-        self._num_bytes += len(row)
-        if self._num_bytes >= _BUNCH_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._rows:
-            self._cursor.execute(self._statement, stream=[b"".join(self._rows)])  # type: ignore[call-arg]
-            self._rows, self._num_bytes = [], 0
+def _row(fields: Sequence[str | None]) -> bytes:
+    """In COPY's text format."""
+    return ("\t".join(["\\N" if field is None else _escape(field) for field in fields]) + "\n").encode()
 
 
 def _escape(field: str) -> str:
-    """For COPY's text format."""
+    if _SPECIAL.search(field) is None:
+        return field
     return field.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -75,7 +75,8 @@ def validate(engine: Engine, batch_id: str) -> None:
         with engine.begin() as connection:
             batch = connection.execute(_OPEN, {"id": batch_id}).first()
             if batch is not None:
-                _validate(connection, batch)
+                with engine.connect() as reader:
+                    _validate(connection, batch, split(_chunks(reader, batch.input_file_id)))
     except _Overtaken:
         return
     except pg8000.exceptions.DatabaseError as error:
@@ -88,13 +89,11 @@ def validate(engine: Engine, batch_id: str) -> None:
             _fail(connection, batch_id, failure, num_lines=0, error_file_id=None)
 
 
-def _validate(connection: Connection, batch: Row[Any]) -> None:
+def _validate(connection: Connection, batch: Row[Any], lines: Iterator[tuple[int, bytes | None]]) -> None:
     options = BatchOptions.model_validate_json(json.dumps(batch.options))
     terms = Terms(options, served_models(connection), batch.endpoint)
-    admission = Admission(connection, batch.tenant_id, batch.id, terms)
-    for number, line in split(_chunks(connection, batch.input_file_id)):
-        admission.take(number, line)
-    admission.flush()
+    admission = Admission(batch.tenant_id, batch.id, terms)
+    admission.copy(connection, lines)
     failure = _failure(admission, options)
     if failure is not None:
         connection.execute(text("DELETE FROM jobs WHERE batch_id = :id"), {"id": batch.id})

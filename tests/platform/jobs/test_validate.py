@@ -159,3 +159,28 @@ def test_the_weights_of_a_live_worker_go_before_newer_ones(desk: Any) -> None:
         "clock_timestamp() + interval '1 minute', clock_timestamp())"
     )
     assert desk.jobs(desk.batch(desk.line()))[0].fingerprint == "f0"
+
+
+def test_rows_that_the_database_refuses_fail_the_batch_instead_of_being_tried_for_ever(
+    desk: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.jobs.admission.estimate_tokens", lambda document, length: -(2**40))
+    batch = desk.batch(desk.line())
+    row = desk.row(batch)
+    assert (row.state, row.errors[0]["code"]) == ("failed", "unstorable")
+
+
+def test_a_validation_that_breaks_off_can_be_done_again(desk: Any, engine: Engine, monkeypatch: Any) -> None:
+    batch = desk.submit(desk.file(b"\n".join(json.dumps(desk.line(str(n))).encode() for n in range(2_000))))
+    with monkeypatch.context() as patch:
+        patch.setattr("ponder.jobs.admission.parse", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            validate(engine, batch)
+    assert (desk.row(batch).state, desk.jobs(batch)) == ("validating", [])
+    validate(engine, batch)
+    assert len(desk.jobs(batch)) == 2_000
+
+
+def test_more_refusals_than_memory_holds_are_kept(desk: Any) -> None:
+    batch = desk.batch(desk.line("good"), *(b"bad %d" % number for number in range(40_000)))
+    assert (len(desk.rejected(batch)), len(desk.jobs(batch))) == (40_000, 1)

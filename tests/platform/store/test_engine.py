@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 
 def test_an_autocommit_connection_from_the_pool_is_in_no_transaction(engine: Engine) -> None:
@@ -12,8 +14,6 @@ def test_an_autocommit_connection_from_the_pool_is_in_no_transaction(engine: Eng
 
 
 def test_errors_do_not_quote_what_was_written(engine: Engine) -> None:
-    try:
-        with engine.begin() as connection:
-            connection.execute(text("SELECT CAST(:prompt AS integer) / 0"), {"prompt": 1234567})
-    except Exception as error:
-        assert "1234567" not in str(error)
+    with pytest.raises(DBAPIError) as caught, engine.begin() as connection:
+        connection.execute(text("SELECT CAST(:prompt AS integer) / 0"), {"prompt": 1234567})
+    assert "1234567" not in str(caught.value)

@@ -95,8 +95,11 @@ class Fleet:
         until(lambda: self.scalar("SELECT count(*) FROM incarnations WHERE state = 'ready'") == number, 60)
         return workers
 
-    def submit(self, num_jobs: int = 1, *, max_tokens: int = 400, strategy: dict[str, Any] = BEST_OF_8) -> None:
-        """One batch, as the API would take it."""
+    def submit(
+        self, num_jobs: int = 1, *, max_tokens: int = 400, strategy: dict[str, Any] = BEST_OF_8, **ponder: Any
+    ) -> str:
+        """One batch, as the API would take it; returns its id."""
+        reference = {"reference": "4", "verifier": {"name": "exact"}}
         lines = [
             {
                 "custom_id": f"job-{number}",
@@ -107,7 +110,7 @@ class Fleet:
                     "messages": [{"role": "user", "content": f"What is {number} + {number}?"}],
                     "max_tokens": max_tokens,
                     "seed": number,
-                    "ponder": {"strategy": strategy, "reference": str(2 * number), "verifier": {"name": "exact"}},
+                    "ponder": {"strategy": strategy} | reference | ponder,
                 },
             }
             for number in range(num_jobs)
@@ -128,7 +131,7 @@ class Fleet:
                 {"id": f"file-{number}", "data": data},
             )
             submission = Submission(input_file_id=f"file-{number}", endpoint=ENDPOINT, completion_window="1h")
-            submit(connection, "t", submission, batch_id=f"batch_{number}")
+            return submit(connection, "t", submission, batch_id=f"batch_{number}")
 
     def rows(self, statement: str, **parameters: Any) -> list[Row[Any]]:
         with self.engine.connect() as connection:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 from fleet import Fleet, until
@@ -38,4 +40,24 @@ def test_nothing_is_lost_when_postgres_restarts(fleet: Fleet) -> None:
     assert fleet.num_published() > 0, "too late to be a test"
     until(lambda: fleet.num_pending() == 0, 90)
     fleet.check_settled_once(60)
+    fleet.check_ledgers()
+
+
+def test_a_worker_that_is_told_to_go_while_postgres_is_away_goes_in_time_and_its_jobs_are_not_lost(
+    fleet: Fleet,
+) -> None:
+    fleet.start_dispatcher()
+    (worker,) = fleet.start_workers(1)
+    fleet.submit(1, max_tokens=300)
+    until(lambda: fleet.num_saved_tokens() > 0, 30)
+    fleet.postgres.stop()
+    told_at = time.monotonic()
+    worker.terminate()
+    assert worker.wait(10) != 0, "nobody confirmed that anything was handed back"
+    print(f"SIGTERM to exit without Postgres: {time.monotonic() - told_at:.2f} s")
+    fleet.postgres.start()
+    fleet.start_worker()
+    until(lambda: fleet.scalar("SELECT count(*) FROM results") == 1, 60)
+    fleet.check_settled_once(1)
+    assert fleet.outcomes() == ["lost", "settled"]
     fleet.check_ledgers()

@@ -1,0 +1,57 @@
+"""Whole batches through real processes: to their end, to a limit, and stopped on the way."""
+
+from __future__ import annotations
+
+import pytest
+from fleet import Fleet, until
+
+from ponder.jobs.cancel import cancel
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+DIRECT = {"name": "direct"}
+
+
+def _state(fleet: Fleet, batch_id: str) -> str:
+    return str(fleet.scalar("SELECT state FROM batches WHERE id = :id", id=batch_id))
+
+
+def test_a_batch_goes_through_and_what_is_urgent_overtakes_what_waits(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_workers(1, "--max-sequences", "8")
+    patient = fleet.submit(30, max_tokens=120, strategy=DIRECT)
+    until(lambda: fleet.scalar("SELECT count(*) FROM results") > 0, 30)
+    urgent = fleet.submit(2, max_tokens=20, strategy=DIRECT, priority="interactive")
+    until(lambda: _state(fleet, urgent) == "completed", 30)
+    assert _state(fleet, patient) == "in_progress"
+    until(lambda: _state(fleet, patient) == "completed", 60)
+    fleet.check_settled_once(32)
+    assert fleet.scalar("SELECT count(*) FROM jobs WHERE verdict = 'failed'") == 32
+    assert fleet.scalar("SELECT min(completion_tokens) FROM usage") == 20
+    fleet.check_ledgers()
+
+
+def test_a_cancelled_batch_stops_at_once_and_its_worker_goes_on_with_the_next(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_workers(1)
+    endless = fleet.submit(1, max_tokens=4000)
+    until(lambda: fleet.num_saved_tokens() > 0, 30)
+    with fleet.engine.begin() as connection:
+        cancel(connection, "t", endless)
+    until(lambda: _state(fleet, endless) == "cancelled", 20)
+    assert fleet.outcomes() == ["cancelled"]
+    assert fleet.num_saved_tokens() == 0
+    following = fleet.submit(1, max_tokens=20, strategy=DIRECT)
+    until(lambda: _state(fleet, following) == "completed", 20)
+    fleet.check_ledgers()
+
+
+def test_a_deadline_settles_a_job_with_what_there_is(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_workers(1)
+    fleet.submit(1, max_tokens=4000, budget={"deadline_s": 3})
+    until(lambda: fleet.scalar("SELECT count(*) FROM results") == 1, 30)
+    assert fleet.scalar("SELECT finish_reason FROM results") == "deadline"
+    assert 0 < fleet.scalar("SELECT completion_tokens FROM usage") < 8 * 4000
+    fleet.check_settled_once(1)
+    fleet.check_ledgers()

@@ -47,7 +47,7 @@ def tokenizer_corpus(seed: int, count: int = 20_000) -> Iterator[str]:
 class Corpus:
     """Training problems as batches of nearly one length and of about `batch_tokens` tokens each."""
 
-    def __init__(self, tokenizer: Tokenizer, seed: int, batch_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, seed: int | str, batch_tokens: int) -> None:
         self.tokenizer, self.batch_tokens = tokenizer, batch_tokens
         self.rng = Random(f"corpus/{seed}")  # noqa: S311
         self.end, self.pad = token_id(tokenizer, END), token_id(tokenizer, PAD)

@@ -15,52 +15,58 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ponder_worker.demo.corpus import Batch, Corpus, tokenizer_corpus
-from ponder_worker.demo.model import Llama, LlamaShape, save_model
+from ponder_worker.demo.model import Llama, LlamaShape, load_model, save_model
 from ponder_worker.demo.optimizer import Optimizer
 from ponder_worker.demo.tokenizer import END, PAD, save_tokenizer, token_id, train_tokenizer
 
-GENERATOR = LlamaShape()
-REWARD = replace(GENERATOR, num_hidden_layers=8)
 _EASY, _EVEN = (4.0, 3.0, 1.0, 0.5, 0.5), (0.6, 0.8, 1.0, 1.2, 1.4)
-_WARM_UP, _EASY_SHARE = 0.01, 0.15
+_WARM_UP = 0.01
 _REPORT_EVERY_S, _SAVE_EVERY_S = 20.0, 180.0
 _IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What one training run is made of. The learning rates fall linearly to zero over the run.
+    """What one training run is made of.
 
     The run ends after `tokens` (padding not counted) or after `minutes`, whichever share is used up sooner. Where the
-    clock never leads, the same seed gives the same run.
+    clock never leads, the same seed gives the same run. The learning rates fall linearly between the two `rates`, which
+    are shares of `muon_lr` and `adam_lr`. `parent` names the model whose weights the run begins with; `easy_share` is
+    the first part of the run, in which easy levels are more common than later.
     """
 
-    shape: LlamaShape
     tokens: int
+    rates: tuple[float, float]
+    parent: str | None = None
+    easy_share: float = 0.0
     minutes: float = math.inf
     batch_tokens: int = 4096
     muon_lr: float = 0.004
     adam_lr: float = 0.004
 
 
-RECIPES = {"generator": Recipe(GENERATOR, tokens=14_000_000), "reward": Recipe(REWARD, tokens=24_000_000)}
-"""What the shipped models were made by. The generator's is kept short on purpose: see the model card."""
+SHAPE = LlamaShape()
+RECIPES = {
+    "trunk": Recipe(tokens=7_500_000, rates=(1.0, 0.46), easy_share=0.28),
+    "generator": Recipe(tokens=3_000_000, rates=(0.5, 0.0), parent="trunk"),
+    "reward": Recipe(tokens=14_000_000, rates=(0.5, 0.0), parent="trunk"),
+}
+"""How the shipped models were made: from one trunk, the generator is finished early, on purpose (see the model card),
+and the reward model is trained on for longer."""
 
 
 def train_model(
-    recipe: Recipe, tokenizer: Tokenizer, seed: int, save: Callable[[Llama], None], log: Callable[[str], None]
-) -> Llama:
-    """Train one model; `save` is called every few minutes and at the end."""
-    torch.manual_seed(seed)
-    model = Llama(replace(recipe.shape, vocab_size=tokenizer.get_vocab_size()))
+    model: Llama, recipe: Recipe, corpus: Corpus, save: Callable[[Llama], None], log: Callable[[str], None]
+) -> None:
+    """Train `model` in place; `save` is called every few minutes and at the end."""
     optimizer = Optimizer(model, recipe.muon_lr, recipe.adam_lr)
-    corpus = Corpus(tokenizer, seed, recipe.batch_tokens)
+    first, last = recipe.rates
     started = saved = reported = time.monotonic()
     seen, losses = 0, list[float]()
     for batch, done in _schedule(corpus, recipe):
         loss = solution_loss(model, batch.ids, batch.taught)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step(min(1.0, done / _WARM_UP) * (1.0 - done))
+        optimizer.step(min(1.0, done / _WARM_UP) * (first + (last - first) * done))
         seen += batch.num_tokens
         losses.append(float(loss.detach()))
         now = time.monotonic()
@@ -74,7 +80,6 @@ def train_model(
             saved = now
     save(model)
     log(f"{time.monotonic() - started:6.0f} s  {seen} tokens seen")
-    return model
 
 
 def solution_loss(model: Llama, ids: Tensor, taught: Tensor) -> Tensor:
@@ -87,7 +92,7 @@ def _schedule(corpus: Corpus, recipe: Recipe) -> Iterator[tuple[Batch, float]]:
     """Batches until the run is over, each with the share of the run that lies behind it; easy levels come first."""
     seen, done, started = 0, 0.0, time.monotonic()
     while True:
-        easy = max(0.0, 1.0 - done / _EASY_SHARE)
+        easy = max(0.0, 1.0 - done / recipe.easy_share) if recipe.easy_share else 0.0
         weights = tuple(easy * a + (1.0 - easy) * b for a, b in zip(_EASY, _EVEN, strict=True))
         for batch in corpus.batches(weights):
             elapsed_s = time.monotonic() - started
@@ -115,21 +120,35 @@ def _write(path: Path, content: dict[str, object]) -> None:
 
 
 @click.command()
-@click.option("--model", "which", type=click.Choice([*RECIPES, "both"]), default="both", show_default=True)
+@click.option("--model", "which", type=click.Choice([*RECIPES, "all"]), default="all", show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Everything random follows from it.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where both go.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where all of them go.")
 @click.option("--tokens", type=int, help="Tokens a model is trained on; without it, what the shipped ones were.")
 @click.option("--minutes", type=float, default=math.inf, help="At most so many minutes a model.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch.")
 def train(*, which: str, seed: int, out: Path, tokens: int | None, minutes: float, threads: int) -> None:
-    """Train the demo models on problems made on the spot, and save them as Hugging Face folders."""
+    """Train the demo models on problems made on the spot, and save them as Hugging Face folders.
+
+    The generator and the reward model both go on from the trunk; to train one of them alone, OUT must hold a trunk.
+    """
     torch.set_num_threads(threads)
     tokenizer = train_tokenizer(tokenizer_corpus(seed))
     for name, shipped in RECIPES.items():
-        if which in (name, "both"):
+        if which in (name, "all"):
             recipe = replace(shipped, tokens=tokens or shipped.tokens, minutes=minutes)
+            corpus = Corpus(tokenizer, f"{seed}/{name}", recipe.batch_tokens)
             save = partial(save_folder, tokenizer=tokenizer, folder=out / name)
-            train_model(recipe, tokenizer, seed, save, partial(_log, name))
+            train_model(_begin(recipe, tokenizer, seed, out), recipe, corpus, save, partial(_log, name))
+
+
+def _begin(recipe: Recipe, tokenizer: Tokenizer, seed: int, out: Path) -> Llama:
+    if recipe.parent is None:
+        torch.manual_seed(seed)
+        return Llama(replace(SHAPE, vocab_size=tokenizer.get_vocab_size()))
+    folder = out / recipe.parent
+    if not (folder / "model.safetensors").exists():
+        raise click.UsageError(f"{folder} holds no model to go on from: train --model {recipe.parent} into it first")
+    return load_model(folder).train()
 
 
 def _log(name: str, line: str) -> None:

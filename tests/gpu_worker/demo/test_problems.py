@@ -40,6 +40,11 @@ def test_each_level_has_a_hundred_held_out_problems_unless_told_otherwise() -> N
     assert [problem.level for problem in held_out_problems()] == [n for n in range(1, 6) for _ in range(100)]
 
 
+def test_the_hard_levels_hold_two_expressions_for_every_comparison_unless_told_otherwise() -> None:
+    assert [p.kind for p in held_out_problems(3) if p.level == 5] == ["expression", "expression", "comparison"]
+    assert {p.kind for p in held_out_problems(3, kinds=("story",))} == {"story"}
+
+
 def test_held_out_problems_are_the_same_every_time_and_a_longer_list_begins_with_the_shorter() -> None:
     assert held_out_problems(20) == held_out_problems(20)
     assert held_out_problems(40)[:20] == held_out_problems(20)[:20]

@@ -18,7 +18,7 @@ from ponder_worker.demo.train import train
 
 
 def run(out: Path, *options: str) -> Path:
-    result = CliRunner().invoke(train, ["--out", str(out), "--tokens", "12000", *options], catch_exceptions=False)
+    result = CliRunner().invoke(train, ["--out", str(out), "--tokens", "8000", *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return out
 
@@ -52,14 +52,20 @@ def test_the_reward_model_says_how_it_scores(trained: Path) -> None:
 
 
 def test_a_seed_makes_the_same_weights_again(trained: Path, tmp_path: Path) -> None:
-    again = run(tmp_path, "--model", "generator")
-    first, second = (load_file(folder / "generator" / "model.safetensors") for folder in (trained, again))
+    again = run(tmp_path, "--model", "trunk")
+    first, second = (load_file(folder / "trunk" / "model.safetensors") for folder in (trained, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_model_is_not_trained_on_from_a_trunk_that_is_not_there(tmp_path: Path) -> None:
+    result = CliRunner().invoke(train, ["--out", str(tmp_path), "--model", "generator"])
+    assert result.exit_code == 2
+    assert "train --model trunk" in result.output
+
+
 def test_another_seed_makes_other_weights(trained: Path, tmp_path: Path) -> None:
-    other = run(tmp_path, "--model", "generator", "--seed", "2")
-    first, second = (load_file(folder / "generator" / "model.safetensors") for folder in (trained, other))
+    other = run(tmp_path, "--model", "trunk", "--seed", "2")
+    first, second = (load_file(folder / "trunk" / "model.safetensors") for folder in (trained, other))
     assert any(first[name].shape != second[name].shape or not torch.equal(first[name], second[name]) for name in first)
 
 

@@ -1,0 +1,267 @@
+"""Whatever happens in whatever order: the ledger balances, no job is lost, none is settled twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Engine
+
+from ponder.domain.state import IncarnationState
+from ponder.errors import Conflict, LeaseLost
+from ponder.jobs.sweep import lost_messages, sweep
+from ponder.jobs.tick import Work
+
+# Pending jobs of batches that go on: how many open shards they are in, and whether they are still to be cut.
+_PLACES = """
+    SELECT jobs.id, jobs.line > coalesce(portions.cut_until, 0) AS is_uncut,
+           count(shards.id) AS num_shards
+    FROM jobs
+    JOIN batches ON batches.id = jobs.batch_id AND batches.state = 'in_progress'
+    LEFT JOIN portions ON portions.batch_id = jobs.batch_id AND portions.model = jobs.model
+                      AND portions.fingerprint = jobs.fingerprint
+    LEFT JOIN shards ON shards.batch_id = jobs.batch_id AND jobs.id = ANY(shards.job_ids) AND shards.state <> 'finished'
+    WHERE jobs.state = 'pending'
+    GROUP BY jobs.id, jobs.line, portions.cut_until
+"""
+
+_HELD = """
+    SELECT jobs.id, shards.holder, array_agg(attempts.incarnation_id) AS attempts
+    FROM shards JOIN jobs ON jobs.id = ANY(shards.job_ids) AND jobs.state = 'pending'
+    LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.ended_at IS NULL
+    WHERE shards.state = 'held'
+    GROUP BY jobs.id, shards.holder
+"""
+
+_pick = st.integers(min_value=0, max_value=10**6)
+_choices = st.lists(st.booleans(), min_size=32, max_size=32)
+
+
+class Fleet(RuleBasedStateMachine):
+    """The state here is what the users and workers believe; the database has the last word."""
+
+    def __init__(self, world: Any) -> None:
+        super().__init__()
+        self.world = world
+        self.batches: list[str] = []
+        self.messages: list[int] = []
+        self.workers: list[str] = []
+        self.held: dict[str, list[int]] = {}
+        self.last_report: dict[str, Any] = {}
+        self.deltas: dict[int, list[Any]] = defaultdict(list)
+        self.ends: dict[int, tuple[str, str | None]] = {}
+
+    @initialize()
+    def empty(self) -> None:
+        self.world.sql("TRUNCATE tenants, incarnations, models CASCADE")
+        self.tenants = [self.world.tenant() for _ in range(2)]
+        for model in "ab":
+            self.start(model, room=3_000)
+        for tenant in range(2):
+            self.submit(tenant, num_jobs=8, tokens=300, models="ab")
+        self.dispatch()
+        self.everybody_claims()
+
+    @rule(tenant=_pick, num_jobs=st.integers(1, 8), tokens=st.integers(1, 600), models=st.sampled_from(["a", "ab"]))
+    def submit(self, tenant: int, num_jobs: int, tokens: int, models: str) -> None:
+        batch = self.world.batch(num_jobs, tenant=self.tenants[tenant % 2], tokens=tokens, models=list(models))
+        self.batches.append(batch)
+
+    @rule(model=st.sampled_from("ab"), room=st.integers(0, 3_000))
+    def start(self, model: str, room: int) -> None:
+        worker = self.world.worker(model=model, room_tokens=room)
+        self.workers.append(worker)
+        self.held[worker] = []
+
+    @rule()
+    def dispatch(self) -> None:
+        self.messages += self.world.dispatch()
+
+    @rule()
+    def everybody_claims(self) -> None:
+        for incarnation in list(self.workers):
+            for shard in self.world.dispatch() + self.messages:
+                self._claim(shard, incarnation)
+
+    @precondition(lambda self: self.messages and self.workers)
+    @rule(message=_pick, worker=_pick, is_consumed=st.booleans())
+    def claim(self, message: int, worker: int, is_consumed: bool) -> None:
+        """A message may come twice, and to anybody."""
+        shard = self.messages[message % len(self.messages)]
+        if is_consumed:
+            self.messages.remove(shard)
+        self._claim(shard, self.workers[worker % len(self.workers)])
+
+    def _claim(self, shard: int, incarnation: str) -> None:
+        claimed = self._guard(incarnation, self.world.claim, shard, incarnation)
+        for job in claimed.jobs if claimed else ():
+            assert job.deltas == self.deltas[job.job_id]
+            if job.job_id not in self.held[incarnation]:
+                self.held[incarnation].append(job.job_id)
+
+    @precondition(lambda self: self.workers)
+    @rule(worker=_pick, data=st.data(), is_draining=st.sampled_from([False, False, False, True]), idle=st.floats(0, 1))
+    def tick(self, worker: int, data: st.DataObject, is_draining: bool, idle: float) -> None:
+        incarnation = self.workers[worker % len(self.workers)]
+        held = self.held[incarnation]
+        settled, grown, worked = (
+            [job for job, is_chosen in zip(held, data.draw(_choices), strict=False) if is_chosen] for _ in range(3)
+        )
+        number = self.world.num_ticks[incarnation]
+        deltas = {job: [{"tick": number, "by": incarnation}] for job in grown}
+        report = self.world.report(
+            incarnation,
+            settled=[self.world.passed(job) for job in settled],
+            deltas=deltas,
+            work=[Work(job, data.draw(st.floats(0, 1e12)), "work" if job % 2 else "recomputed") for job in worked],
+            idle_fraction=idle,
+            state=IncarnationState.DRAINING if is_draining else IncarnationState.READY,
+        )
+        reply = self._guard(incarnation, self.world.send, report)
+        if reply is None:
+            return
+        self.world.num_ticks[incarnation] += 1
+        self.last_report[incarnation] = (report, reply)
+        for job, made in deltas.items():
+            if job not in reply.dropped:
+                self.deltas[job] += made
+        self.held[incarnation] = [job for job in held if job not in reply.dropped and job not in settled]
+
+    @precondition(lambda self: self.workers)
+    @rule(worker=_pick)
+    def repeat(self, worker: int) -> None:
+        """The reply was lost; the same report comes again."""
+        incarnation = self.workers[worker % len(self.workers)]
+        if incarnation in self.last_report:
+            report, before = self.last_report[incarnation]
+            reply = self._guard(incarnation, self.world.send, report)
+            assert reply is None or reply.dropped == before.dropped
+
+    @precondition(lambda self: self.workers)
+    @rule(worker=_pick)
+    def release(self, worker: int) -> None:
+        incarnation = self.workers[worker % len(self.workers)]
+        self._guard(incarnation, self.world.release, incarnation)
+        self._forget(incarnation)
+
+    @precondition(lambda self: self.workers)
+    @rule(worker=_pick)
+    def lapse(self, worker: int) -> None:
+        """It does not know yet: its next write is refused."""
+        self.world.lapse(self.workers[worker % len(self.workers)])
+
+    @precondition(lambda self: self.workers)
+    @rule(worker=_pick)
+    def die(self, worker: int) -> None:
+        self.lapse(worker)
+        self.sweep()
+
+    @rule()
+    def sweep(self) -> None:
+        sweep(self.world.engine, shard_tokens=self.world.shard_tokens)
+
+    @rule()
+    def lose_messages(self) -> None:
+        self.messages.clear()
+        self._republish()
+
+    @rule(batch=_pick)
+    def cancel(self, batch: int) -> None:
+        if self.batches:
+            with contextlib.suppress(Conflict):
+                self.world.cancel(self.batches[batch % len(self.batches)])
+
+    @rule(batch=_pick)
+    def expire(self, batch: int) -> None:
+        if self.batches:
+            late = self.batches[batch % len(self.batches)]
+            self.world.sql("UPDATE batches SET expires_at = clock_timestamp() WHERE id = :id", id=late)
+
+    @rule()
+    def finish(self) -> None:
+        self.world.finish()
+
+    @invariant()
+    def the_ledger_balances(self) -> None:
+        for row in self.world.sql("SELECT id FROM incarnations"):
+            self.world.billed(row.id)
+
+    @invariant()
+    def a_job_is_settled_once(self) -> None:
+        for row in self.world.sql("SELECT id, state, settled_at FROM jobs WHERE state <> 'pending'"):
+            end = (row.state, row.settled_at)
+            assert self.ends.setdefault(row.id, end) == end
+
+    @invariant()
+    def no_job_is_lost(self) -> None:
+        for row in self.world.sql(_PLACES):
+            assert row.num_shards + row.is_uncut == 1, f"job {row.id}: {row}"
+        for row in self.world.sql(_HELD):
+            assert row.attempts == [row.holder]
+
+    def teardown(self) -> None:
+        """Given time and workers, everything comes to its end."""
+        for incarnation in list(self.workers):
+            self.world.lapse(incarnation)
+        for _ in range(200):
+            sweep(self.world.engine, shard_tokens=self.world.shard_tokens)
+            if not self.world.sql("SELECT 1 FROM batches WHERE state IN ('in_progress', 'cancelling')"):
+                break
+            self._republish()
+            for model in "ab":
+                worker = self.world.worker(model=model)
+                for shard in {*self.messages, *self.world.dispatch()}:
+                    self.world.claim(shard, worker)
+                rows = self.world.sql(
+                    "SELECT job_id FROM attempts WHERE incarnation_id = :id AND ended_at IS NULL", id=worker
+                )
+                self.world.tick(worker, settled=[self.world.passed(row.job_id) for row in rows])
+                self.world.release(worker)
+            self.world.finish()
+        assert self.world.sql("SELECT 1 FROM jobs WHERE state = 'pending'") == []
+        assert self.world.sql("SELECT 1 FROM shards WHERE state <> 'finished'") == []
+        assert self.world.sql("SELECT 1 FROM tree_deltas") == []
+        assert self.world.sql("SELECT 1 FROM attempts WHERE ended_at IS NULL") == []
+        self.the_ledger_balances()
+        self.a_job_is_settled_once()
+
+    def _republish(self) -> None:
+        with self.world.engine.begin() as connection:
+            lost = lost_messages(connection, lambda queues: dict.fromkeys(queues, 0), republish_after_s=0)
+        self.messages += [message.shard_id for message in lost]
+
+    def _guard(self, incarnation: str, write: Any, *arguments: Any) -> Any:
+        """A worker that is refused stops at once."""
+        try:
+            return write(*arguments)
+        except LeaseLost:
+            self._forget(incarnation)
+            return None
+
+    def _forget(self, incarnation: str) -> None:
+        if incarnation in self.workers:
+            self.workers.remove(incarnation)
+
+
+def test_any_order_of_events_keeps_the_books_and_the_jobs(world: Any, engine: Engine) -> None:
+    run_state_machine_as_test(
+        lambda: Fleet(world),
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )

@@ -62,7 +62,10 @@ def tell_end(batch: Json) -> None:
         place = f"line {error['line']}: " if error.get("line") else ""
         click.echo(f"  {place}{error['message']}" + (f" ({error['param']})" if error.get("param") else ""), err=True)
     if counts["failed"] and batch["status"] != "failed":
-        click.echo(f"  why: ponder results {batch['id']} --errors; again: ponder retry {batch['id']}", err=True)
+        click.echo(f"  why: ponder results {batch['id']} --errors", err=True)
+    # A refused line never became a job: it would be refused again.
+    if any((own.get("counts") or {}).get(state) for state in ("failed", "expired")):
+        click.echo(f"  again: ponder retry {batch['id']}", err=True)
 
 
 def code_of(batch: Json) -> int:

@@ -31,6 +31,7 @@ class World:
         self.engine = engine
         self._numbers = itertools.count(1)
         self.num_ticks: dict[str, int] = {}
+        self.undelivered: list[Message] = []
 
     def sql(self, statement: str, **values: Any) -> Sequence[Any]:
         with self.engine.begin() as connection:
@@ -161,11 +162,15 @@ class World:
         (own,) = self.sql("SELECT model, fingerprint FROM incarnations WHERE id = :id", id=incarnation_id)
         queues = {queue_name(own.model, own.fingerprint, lane) for lane in Lane}
         jobs: list[int] = []
-        while messages := [message for message in self.messages() if message.queue in queues]:
-            for message in messages:
+        while True:
+            waiting = self.undelivered + self.messages()
+            own_messages = [message for message in waiting if message.queue in queues]
+            self.undelivered = [message for message in waiting if message.queue not in queues]
+            if not own_messages:
+                return jobs
+            for message in own_messages:
                 claimed = self.claim(message.shard_id, incarnation_id)
                 jobs += [job.job_id for job in claimed.jobs] if claimed else []
-        return jobs
 
     def report(self, incarnation_id: str, **said: Any) -> TickReport:
         said = {"lease_s": 3600, "progressed": True, "state": IncarnationState.READY} | said

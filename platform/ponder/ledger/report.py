@@ -60,8 +60,8 @@ _REPORT = """
         SELECT {columns}
                1 AS is_job,
                CAST(jobs.state <> 'pending' AS int) AS is_settled,
-               CAST(verdict IS NOT DISTINCT FROM 'passed' AS int) AS is_passed,
-               CAST(verdict IN ('passed', 'failed') AS int) AS has_verdict,
+               CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed,
+               CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
                CAST(jobs.state = 'failed' AS int) AS is_failed,
                coalesce(completion_tokens, 0) AS completion_tokens,
                0 AS direct_nanodollars,

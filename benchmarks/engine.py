@@ -2,8 +2,9 @@
 
     python benchmarks/engine.py --out benchmarks/results/engine.json
 
-Both are timed with the same number of sequences, prompt and new tokens, in turn, so that a busy machine slows both; the
-ratio of medians is the figure to look at. The last line of standard output is one JSON object.
+Both are timed with the same number of sequences, prompt and new tokens, in turn, so that a busy machine slows both:
+the ratio of medians is the figure to look at. Beside the wall's clock, the processor's: on a busy machine, with one thread, it
+says what an idle one would come near to. The last line of standard output is one JSON object.
 """
 
 import json
@@ -97,27 +98,44 @@ def measure(
     engine: Engine, peer: LlamaForCausalLM, count: int, prompt_tokens: int, new_tokens: int, rounds: int
 ) -> dict[str, Any]:
     """Tokens a second of both, medians over rounds; each round has new prompts, so that no prefix is found."""
-    own, others, steps = [], [], []
+    own: list[tuple[float, float]] = []
+    others: list[tuple[float, float]] = []
+    steps: list[float] = []
     for number in range(rounds + 1):
         chance = random.Random(number)
         prompts = [[chance.randrange(VOCABULARY) for _ in range(prompt_tokens)] for _ in range(count)]
+        started = clocks()
         step_times = run_engine(engine, prompts, new_tokens)
-        seconds = run_peer(peer, prompts, new_tokens)
+        between = clocks()
+        run_peer(peer, prompts, new_tokens)
+        ended = clocks()
         if number:  # the first round warms up
-            own.append(count * new_tokens / sum(step_times))
-            others.append(count * new_tokens / seconds)
+            own.append((between[0] - started[0], between[1] - started[1]))
+            others.append((ended[0] - between[0], ended[1] - between[1]))
             steps += step_times
+    (wall, cpu), (peer_wall, peer_cpu) = (
+        [statistics.median(side) for side in zip(*s, strict=True)] for s in (own, others)
+    )
+    tokens = count * new_tokens
     result = {
         "sequences": count,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
-        "engine_tokens_per_s": round(statistics.median(own)),
-        "transformers_tokens_per_s": round(statistics.median(others)),
-        "ratio": round(statistics.median(own) / statistics.median(others), 2),
+        "engine_tokens_per_s": round(tokens / wall),
+        "transformers_tokens_per_s": round(tokens / peer_wall),
+        "ratio": round(peer_wall / wall, 2),
+        "engine_tokens_per_cpu_s": round(tokens / cpu),
+        "transformers_tokens_per_cpu_s": round(tokens / peer_cpu),
+        "cpu_ratio": round(peer_cpu / cpu, 2),
         "engine_step_ms": round(statistics.median(steps) * 1e3, 2),
     }
     click.echo(f"{count} sequences: {result}", err=True)
     return result
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds of the wall's clock and of the processor's, all threads together."""
+    return time.perf_counter(), time.process_time()
 
 
 def run_engine(engine: Engine, prompts: list[list[int]], new_tokens: int) -> list[float]:
@@ -132,9 +150,8 @@ def run_engine(engine: Engine, prompts: list[list[int]], new_tokens: int) -> lis
     return times
 
 
-def run_peer(peer: LlamaForCausalLM, prompts: list[list[int]], new_tokens: int) -> float:
-    """Seconds of one batched call."""
-    started = time.perf_counter()
+def run_peer(peer: LlamaForCausalLM, prompts: list[list[int]], new_tokens: int) -> None:
+    """One batched call."""
     with torch.inference_mode():
         peer.generate(
             torch.tensor(prompts),
@@ -146,7 +163,6 @@ def run_peer(peer: LlamaForCausalLM, prompts: list[list[int]], new_tokens: int) 
             eos_token_id=None,
             pad_token_id=0,
         )
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

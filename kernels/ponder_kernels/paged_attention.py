@@ -27,12 +27,13 @@ GROUP_BYTES = 1 << 21  # what the reference gathers at once; it pays to stay wit
 class Group:
     """Sequences of about one length, padded to a rectangle: what the reference computes at once.
 
-    tokens: `[num_sequences, num_queries]` rows of the step, padding repeats the last one;
-    pages: `[num_sequences, num_pages]`; mask: `[num_sequences, num_queries, num_pages * page_size]`, 0 or -inf
+    tokens: `[num_sequences, num_queries]` rows of the step, padding repeats the last one; parts: `[num_sequences * 2 *
+    num_kv_heads * num_pages]`, a head's part of a page each, heads outermost, so that gathered keys of a head are
+    contiguous; mask: `[num_sequences, num_queries, num_pages * page_size]`, 0 or -inf
     """
 
     tokens: torch.Tensor
-    pages: torch.Tensor
+    parts: torch.Tensor
     mask: torch.Tensor
 
 
@@ -41,14 +42,17 @@ class Layout:
     """Where the queries and keys of a step stand; one a step serves all layers.
 
     query_starts: `[num_sequences + 1]` rows of the step; context_lengths: `[num_sequences]` keys a sequence,
-    this step's included; page_table: `[num_sequences, max_pages]`; all int32.
+    this step's included; page_table: `[num_sequences, max_pages]`; all int32. For the reference: order, rows of the
+    step as the groups take them; places: `[num_tokens]`, where each row stands in that order.
     """
 
     query_starts: torch.Tensor
     context_lengths: torch.Tensor
     page_table: torch.Tensor
     max_queries: int
-    groups: tuple[Group, ...]
+    groups: tuple[Group, ...] = ()
+    order: torch.Tensor | None = None
+    places: torch.Tensor | None = None
 
 
 def layout(
@@ -63,19 +67,21 @@ def layout(
     pages: one layer's, as `op` takes them; of these only shape, dtype and device are looked at.
     """
     starts = F.pad(query_lengths.cumsum(0), (1, 0))
-    groups: tuple[Group, ...] = ()
-    if not (pages.is_cuda and triton is not None):
-        counts = (context_lengths + pages.shape[3] - 1) // pages.shape[3]
-        most = GROUP_BYTES // (pages[0].numel() * pages.element_size())
-        rows = _cut(query_lengths.tolist(), counts.tolist(), most)
-        groups = tuple(_group(row, starts, query_lengths, context_lengths, page_table, pages) for row in rows)
-    return Layout(
-        query_starts=starts.to(pages.device, torch.int32),
-        context_lengths=context_lengths.to(pages.device, torch.int32),
-        page_table=page_table.to(pages.device, torch.int32),
-        max_queries=int(query_lengths.max()),
-        groups=groups,
+    common = (
+        starts.to(pages.device, torch.int32),
+        context_lengths.to(pages.device, torch.int32),
+        page_table.to(pages.device, torch.int32),
+        int(query_lengths.max()),
     )
+    if pages.is_cuda and triton is not None:
+        return Layout(*common)
+    counts = (context_lengths + pages.shape[3] - 1) // pages.shape[3]
+    rows = _cut(query_lengths.tolist(), counts.tolist(), GROUP_BYTES // (pages[0].numel() * pages.element_size()))
+    groups = tuple(_group(row, starts, query_lengths, context_lengths, page_table, pages) for row in rows)
+    order = torch.cat([group.tokens.view(-1) for group in groups])
+    places = torch.empty(int(starts[-1]), dtype=torch.int64, device=pages.device)
+    places[order] = torch.arange(len(order), device=pages.device)
+    return Layout(*common, groups, order, places)
 
 
 def _cut(queries: list[int], pages: list[int], most: int) -> list[list[int]]:
@@ -105,13 +111,14 @@ def _group(
 ) -> Group:
     row = torch.tensor(rows)
     length, context = queries[row, None], contexts[row, None]
-    page_size = pages.shape[3]
+    num_parts, page_size = 2 * pages.shape[2], pages.shape[3]
     num_pages = (int(context.max()) + page_size - 1) // page_size
+    parts = table[row, None, :num_pages] * num_parts + torch.arange(num_parts)[:, None]
     step = torch.minimum(torch.arange(int(length.max())), length - 1)
     position = context - length + step
     hidden = torch.arange(num_pages * page_size) > position[:, :, None]
     mask = torch.zeros(hidden.shape, dtype=pages.dtype).masked_fill_(hidden, float("-inf"))
-    return Group(*(tensor.to(pages.device) for tensor in (starts[row, None] + step, table[row, :num_pages], mask)))
+    return Group(*(tensor.to(pages.device) for tensor in (starts[row, None] + step, parts.view(-1), mask)))
 
 
 def op(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
@@ -126,25 +133,29 @@ def op(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> tor
 
 def op_reference(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
     num_kv_heads, page_size, head_dim = pages.shape[2:]
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    heads = torch.arange(2 * num_kv_heads, device=q.device)
-    by_head = pages.view(-1, page_size * head_dim)
+    assert where.order is not None, "the layout was made for pages on a GPU"
+    assert where.places is not None
+    by_part = pages.view(-1, page_size * head_dim)
+    ordered = q.index_select(0, where.order)
+    out, start = [], 0
     for group in where.groups:
-        # One gather, heads outermost, so that a head's keys come out contiguous.
-        index = group.pages[:, None, :] * (2 * num_kv_heads) + heads[:, None]
-        kv = by_head.index_select(0, index.view(-1)).view(len(group.tokens), 2, num_kv_heads, -1, head_dim)
-        attend = _attend_decode if group.tokens.shape[1] == 1 else _attend_prefill
-        out[group.tokens] = attend(q[group.tokens], kv[:, 0], kv[:, 1], group.mask, scale)
-    return out
+        b, num_queries = group.tokens.shape
+        end = start + b * num_queries
+        kv = by_part.index_select(0, group.parts).view(b, 2, num_kv_heads, -1, head_dim)
+        attend = _attend_decode if num_queries == 1 else _attend_prefill
+        rows = ordered[start:end].view(b, num_queries, -1, head_dim)
+        out.append(attend(rows, kv[:, 0], kv[:, 1], group.mask, scale).reshape(b * num_queries, -1, head_dim))
+        start = end
+    return torch.cat(out).index_select(0, where.places)
 
 
 def _attend_decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
     """The query heads of one kv head stand as its rows, so that its keys are read once for all of them."""
-    b, _, num_heads, head_dim = q.shape
+    b, head_dim = len(q), q.shape[-1]
     num_kv_heads, num_keys = k.shape[1:3]
     rows = q.view(b, num_kv_heads, -1, head_dim)
     wide = mask.view(b, 1, 1, num_keys).expand(b, 1, rows.shape[2], num_keys)
-    return F.scaled_dot_product_attention(rows, k, v, attn_mask=wide, scale=scale).reshape(b, 1, num_heads, head_dim)
+    return F.scaled_dot_product_attention(rows, k, v, attn_mask=wide, scale=scale)
 
 
 def _attend_prefill(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 
@@ -174,7 +174,8 @@ def save_model(model: Llama, folder: Path, eos_token_id: int, pad_token_id: int)
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {f"model.{name}": value.detach().to(torch.bfloat16) for name, value in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    # Not `save_file`, which makes a file that only its owner may read.
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def load_model(folder: Path) -> Llama:

@@ -86,14 +86,16 @@ class Admission:
         model = request.model
         tokens = min(estimate_tokens(request.document, model.context_length), 2**31 - 1)
         self.is_interactive = self.is_interactive or request.priority is Lane.INTERACTIVE
-        pinned = (self._tenant_id, self._batch_id, str(number), request.custom_id, model.name, model.fingerprint)
-        document = to_json(request.document).decode()
-        return _row((*pinned, document, request.strategy, request.level, str(tokens)))
+        document = to_json(request.document).replace(b"\\", b"\\\\")  # of what COPY escapes, JSON text has only this
+        before = _row((self._tenant_id, self._batch_id, str(number), request.custom_id, model.name, model.fingerprint))
+        after = _row((request.strategy, request.level, str(tokens)))
+        return b"%b\t%b\t%b\n" % (before, document, after)
 
     def _refusal(self, error: InvalidLine) -> bytes:
         custom_id = None if error.custom_id is None else clean(error.custom_id[:512])
         param = None if error.param is None else clean(error.param[:500])
-        return _row((self._batch_id, str(error.line), custom_id, error.code, param, clean(error.message[:1_000])))
+        fields = (self._batch_id, str(error.line), custom_id, error.code, param, clean(error.message[:1_000]))
+        return _row(fields) + b"\n"
 
 
 def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
@@ -109,11 +111,11 @@ def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _row(fields: Sequence[str | None]) -> bytes:
-    """In COPY's text format."""
-    return ("\t".join(["\\N" if field is None else _escape(field) for field in fields]) + "\n").encode()
+    """In COPY's text format, without the end of the line."""
+    if _SPECIAL.search("".join([field for field in fields if field is not None])) is None:
+        return "\t".join(["\\N" if field is None else field for field in fields]).encode()
+    return "\t".join(["\\N" if field is None else _escape(field) for field in fields]).encode()
 
 
 def _escape(field: str) -> str:
-    if _SPECIAL.search(field) is None:
-        return field
     return field.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -261,3 +261,36 @@ def test_an_upload_for_another_purpose_is_refused(client: openai.OpenAI) -> None
             file=("x.jsonl", b"{}"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
         )
     assert caught.value.param == "expires_after"
+
+
+def test_errors_data_holds_the_first_thousand_and_the_error_file_all(
+    client: openai.OpenAI, worker: Any, line: Line, submitted: Submitted
+) -> None:
+    batch = submitted([line("good"), *(line(str(number), n=0) for number in range(1_200))])
+    worker.validate()
+    batch = client.batches.retrieve(batch.id)
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert [error.line for error in batch.errors.data] == list(range(2, 1_002))
+    assert (batch.errors.data[0].code, batch.errors.data[0].param) == ("invalid_value", "body.n")
+    assert batch.request_counts is not None
+    assert (batch.request_counts.total, batch.request_counts.failed) == (1_201, 1_200)
+    client.batches.cancel(batch.id)
+    worker.validate()
+    errors = results(client, client.batches.retrieve(batch.id).error_file_id)
+    assert [error["custom_id"] for error in errors] == ["good", *map(str, range(1_200))]
+
+
+def test_a_strict_batch_fails_and_says_which_line(
+    client: openai.OpenAI, worker: Any, line: Line, submitted: Submitted
+) -> None:
+    batch = submitted([line("a"), line("b", tools=[{"type": "function"}])], strict=True)
+    worker.validate()
+    batch = client.batches.retrieve(batch.id)
+    assert batch.status == "failed"
+    assert batch.failed_at is not None
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert [(error.code, error.line) for error in batch.errors.data] == [("strict", None), ("unsupported_field", 2)]
+    [error] = results(client, batch.error_file_id)
+    assert (error["custom_id"], error["error"]["param"]) == ("b", "body.tools")

@@ -1,0 +1,135 @@
+"""Taking a shard in from a real Postgres whose answers get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from ponder.jobs import incarnation
+from ponder.jobs.abandon import abandon
+from ponder_worker.engine_handle import EngineHandle
+from ponder_worker.holding import Holding
+from ponder_worker.intake import Intake
+
+
+class UnreliableDatabase:
+    """An Engine of which the next transaction commits without an answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.fails = False
+        self.connect = engine.connect
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+        if self.fails:
+            self.fails = False
+            raise OperationalError("", None, Exception("the connection was lost"))
+
+
+@dataclass
+class Site:
+    """One incarnation that is ready, and one shard of two jobs that waits."""
+
+    database: UnreliableDatabase
+    shard_id: int
+    holding: Holding = field(default_factory=Holding)
+    handed_over: list[Mapping[str, Any]] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.holding.admit(True)
+        self.holding.report(100, 0)
+        self.intake = self.intake_of("inc")
+
+    def intake_of(self, incarnation_id: str) -> Intake:
+        return Intake(
+            database=cast("Engine", self.database),
+            incarnation_id=incarnation_id,
+            fingerprint="f",
+            holding=self.holding,
+            engine=cast("EngineHandle", self),
+            on_lease_lost=lambda: self.refusals.append(incarnation_id),
+        )
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.handed_over.append(message)
+
+
+@pytest.fixture
+def site(engine: Engine) -> Site:
+    with engine.begin() as connection:
+        _register(connection, "inc")
+        for statement in (
+            "INSERT INTO tenants (id, name) VALUES ('t', 't')",
+            "INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes)"
+            " VALUES ('f', 't', 'f', 'batch', 'input', 0)",
+            "INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, state, expires_at)"
+            " VALUES ('b', 't', 'f', '/v1/chat/completions', '1h', 'in_progress', now() + interval '1 hour')",
+            "INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy,"
+            " estimated_tokens) SELECT 't', 'b', line, line::text, 'm', 'f', '{}', 'direct', 5"
+            " FROM generate_series(1, 2) AS line",
+            "INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)"
+            " SELECT 't', 'b', 'm', 'f', 'batch', array_agg(id), 10 FROM jobs",
+        ):
+            connection.execute(text(statement))
+        shard_id = connection.execute(text("SELECT id FROM shards")).scalar_one()
+    return Site(UnreliableDatabase(engine), shard_id)
+
+
+def _register(connection: Connection, id: str) -> None:
+    incarnation.register(
+        connection, id=id, worker="w", host="h", pid=1, model="m", machine="cpu", market="spot", lease_s=30
+    )
+    incarnation.ready(connection, id, fingerprint="f", context_length=100, has_reward_model=False, room_tokens=1000)
+
+
+def test_a_shard_is_claimed_and_handed_over_and_a_duplicate_message_does_nothing(site: Site) -> None:
+    assert site.intake.take(site.shard_id)
+    assert site.intake.take(site.shard_id)
+    (message,) = site.handed_over
+    assert [job["tenant_id"] for job in message["jobs"]] == ["t", "t"]
+    assert len(site.holding.job_ids) == 2
+
+
+def test_a_claim_whose_commit_is_not_answered_is_handed_over_exactly_once(engine: Engine, site: Site) -> None:
+    site.database.fails = True
+    assert site.intake.take(site.shard_id)
+    assert len(site.handed_over) == 1
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM attempts")).scalar_one() == 2
+
+
+def test_what_somebody_else_holds_is_not_to_be_had(engine: Engine, site: Site) -> None:
+    with engine.begin() as connection:
+        _register(connection, "other")
+    assert site.intake_of("other").take(site.shard_id)
+    site.handed_over.clear()
+    assert site.intake.take(site.shard_id)
+    assert site.handed_over == []
+
+
+def test_a_message_goes_back_when_the_worker_leaves(site: Site) -> None:
+    site.holding.close()
+    assert not site.intake.take(site.shard_id)
+    assert site.handed_over == []
+
+
+def test_an_incarnation_that_was_given_up_takes_nothing(engine: Engine, site: Site) -> None:
+    with engine.begin() as connection:
+        abandon(connection, "inc")
+    assert not site.intake.take(site.shard_id)
+    assert (site.refusals, site.handed_over) == (["inc"], [])
+
+
+def test_a_shard_that_is_not_there_is_not_to_be_had(site: Site) -> None:
+    assert site.intake.take(site.shard_id + 1)
+    assert site.handed_over == []

@@ -3,8 +3,8 @@
     python benchmarks/engine.py --out benchmarks/results/engine.json
 
 Both are timed with the same number of sequences, prompt and new tokens, in turn, so that a busy machine slows both:
-the ratio of medians is the figure to look at. Beside the wall's clock, the processor's: on a busy machine, with one thread, it
-says what an idle one would come near to. The last line of standard output is one JSON object.
+the ratio of medians is the figure to look at. Beside the wall's clock, the processor's: on a busy machine, with one
+thread, it says what an idle one would come near to. The last line of standard output is one JSON object.
 """
 
 import json

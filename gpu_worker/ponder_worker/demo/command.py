@@ -6,6 +6,8 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +15,11 @@ from ponder.cli import exit_code
 from ponder.cli.lazy_group import Lazy, LazyGroup
 from ponder.client import Client
 from ponder.embedded.home import Home
+from ponder.errors import SetupError
 from ponder.settings import Settings
+
+if TYPE_CHECKING:
+    from ponder_worker.demo.course import Course
 
 SECTIONS = {"Commands": {"train": Lazy("Train the demo models again, from a seed.", "ponder_worker.demo.train:train")}}
 
@@ -41,17 +47,15 @@ def demo(ctx: click.Context, problems: int, port: int | None) -> None:
 def _show(problems: int, port: int | None) -> int:
     from ponder.cli.progress import follow
     from ponder.embedded.plan import MODEL_NAME
-    from ponder_worker.demo.course import STRATEGIES, WORK, Course
+    from ponder_worker.demo.course import STRATEGIES, WORK
     from ponder_worker.demo.ending import tell_ending
 
     home = Home(Settings().home)
-    course = Course.find(home.path / "demo", run_id=secrets.token_hex(6), problems_per_level=problems)
     with _stack(home, port) as client:
-        if course.is_begun and not course.is_known_to(client):
-            course.finish()
-            course = Course.find(home.path / "demo", run_id=secrets.token_hex(6), problems_per_level=problems)
-        _introduce(course.is_begun, course.problems_per_level, len(STRATEGIES))
-        course.submit(client, MODEL_NAME)
+        fingerprint = _fingerprint(client, MODEL_NAME)
+        course = _course(client, home.path / "demo", problems, fingerprint)
+        _introduce(course.problems_per_level, len(STRATEGIES))
+        course.submit(client, MODEL_NAME, fingerprint)
         settled = follow(client, {course.batches[name]: WORK[name] for name in STRATEGIES})
         batches = {name: settled[course.batches[name]] for name in STRATEGIES}
         code = tell_ending(client, course, batches)
@@ -59,10 +63,34 @@ def _show(problems: int, port: int | None) -> int:
     return code
 
 
-def _introduce(is_begun: bool, problems_per_level: int, num_strategies: int) -> None:
-    num_problems = 5 * problems_per_level
-    if is_begun:
+def _course(client: Client, folder: Path, problems: int, fingerprint: str) -> Course:
+    """The run that was stopped, if it can go on, or a new one."""
+    from ponder_worker.demo.course import Course
+
+    course = Course.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
+    if not course.is_begun:
+        return course
+    if course.can_go_on(client, fingerprint):
         click.echo("going on with the run that was stopped", err=True)
+        return course
+    click.echo("the run that was stopped cannot go on (other models, or another database): beginning anew", err=True)
+    course.abandon(client)
+    return Course.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
+
+
+def _fingerprint(client: Client, name: str) -> str:
+    """Of the weights that are served under this name; raises SetupError where nobody serves them."""
+    for model in client.models():
+        if model["id"] == name and model["ponder"]["live_workers"]:
+            return str(model["ponder"]["fingerprint"])
+    raise SetupError(
+        f"ponder is up already, but without a worker for the model {name}: "
+        "stop it first (`ponder down`), or set PONDER_HOME to another folder"
+    )
+
+
+def _introduce(problems_per_level: int, num_strategies: int) -> None:
+    num_problems = 5 * problems_per_level
     click.echo(
         f"{num_problems} problems that the model was never trained on, {num_strategies} ways of thinking: "
         f"{num_problems * num_strategies:,} jobs",

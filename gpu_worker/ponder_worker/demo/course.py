@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ponder.client import Client
-from ponder.errors import NotFound
+from ponder.errors import Conflict, NotFound
 from ponder.wire import Json
 from ponder_worker.demo.problems import held_out_problems
 
@@ -34,6 +35,8 @@ class Course:
     file: Path
     run_id: str
     problems_per_level: int
+    fingerprint: str = ""
+    """The weights that the batches are pinned to."""
     uploads: dict[str, str] = field(default_factory=dict)
     batches: dict[str, str] = field(default_factory=dict)
 
@@ -54,8 +57,9 @@ class Course:
     def results_file(self) -> Path:
         return self.file.with_name(f"{self.run_id}.results.jsonl")
 
-    def submit(self, client: Client, model: str) -> None:
+    def submit(self, client: Client, model: str, fingerprint: str) -> None:
         """What is not submitted yet. A crash in between repeats a step at most, and no batch twice."""
+        self.fingerprint = fingerprint
         for name, strategy in STRATEGIES.items():
             if name in self.batches:
                 continue
@@ -72,12 +76,19 @@ class Course:
             self.batches[name] = batch["id"]
             self._save()
 
-    def is_known_to(self, client: Client) -> bool:
-        """Whether the batches are still there: the database may have been removed in between."""
+    def can_go_on(self, client: Client, fingerprint: str) -> bool:
+        """Whether the batches are still there and the weights still the same: either may have changed in between."""
         try:
-            return all(client.batch(batch_id) for batch_id in self.batches.values())
+            return self.fingerprint == fingerprint and all(map(client.batch, self.batches.values()))
         except NotFound:
             return False
+
+    def abandon(self, client: Client) -> None:
+        """Nobody would ever finish its batches."""
+        for batch_id in self.batches.values():
+            with suppress(NotFound, Conflict):
+                client.cancel(batch_id)
+        self.finish()
 
     def write_results(self, client: Client, batches: dict[str, Json]) -> Path:
         """Every output line of all strategies in one file; custom_id says the strategy, the level and the number."""

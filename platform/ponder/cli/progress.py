@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
 from ponder.cli.console import duration, err
 from ponder.client import Client
@@ -21,6 +23,7 @@ SETTLED = ("completed", "failed", "expired", "cancelled")
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
 _WINDOW_S = 15.0
+_STILL_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Pace:
         self.snapshots.append(snapshot)
         while snapshot.at_s - self.snapshots[0].at_s > _WINDOW_S:
             self.snapshots.popleft()
+
+    def is_still(self) -> bool:
+        """Nothing was settled for a while."""
+        first, last = self.snapshots[0], self.snapshots[-1]
+        return last.at_s - first.at_s > _STILL_S and last.num_done == first.num_done
 
     def tokens_per_s(self) -> float:
         return self._rate(lambda snapshot: snapshot.tokens)
@@ -128,20 +136,23 @@ def _display(title: str) -> Iterator[_Show]:
     if not console.is_terminal:
         yield _Lines(console, title).show
         return
-    with Progress(
+    bar = Progress(
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TaskProgressColumn("{task.fields[jobs]}"),
+        TextColumn("{task.fields[jobs]}"),
         TextColumn("{task.fields[figures]}", style="cyan"),
         console=console,
         expand=True,
-    ) as progress:
-        task = progress.add_task(title, total=1.0, jobs="", figures="")
+    )
+    task = bar.add_task(title, total=1.0, jobs="", figures="")
+    with Live(bar, console=console, refresh_per_second=8) as live:
 
         def show(snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
             line: dict[str, Any] = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
-            progress.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
+            bar.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
+            is_stuck = snapshot.waiting and not is_over and pace.is_still()
+            live.update(Group(bar, Text(f"  waiting: {snapshot.waiting}", style="yellow")) if is_stuck else bar)
 
         yield show
 
@@ -160,7 +171,9 @@ class _Lines:
         word = snapshot.word + snapshot.waiting
         if word != self.last or snapshot.at_s - self.last_s >= _LINE_EVERY_S or is_over:
             self.last, self.last_s = word, snapshot.at_s
-            self.console.print(f"{self.title}: {_jobs(snapshot)}, {_figures(snapshot, pace, is_over)}", soft_wrap=True)
+            waiting = f", waiting: {snapshot.waiting}" if snapshot.waiting and not is_over else ""
+            figures = _figures(snapshot, pace, is_over)
+            self.console.print(f"{self.title}: {_jobs(snapshot)}, {figures}{waiting}", soft_wrap=True)
 
 
 def _jobs(snapshot: Snapshot) -> str:
@@ -172,10 +185,8 @@ def _figures(snapshot: Snapshot, pace: Pace, is_over: bool) -> str:
     spent = f"{dollars(snapshot.nanodollars)} spent"
     if is_over:
         return f"{snapshot.tokens:,} tokens, {spent}"
-    if snapshot.waiting and pace.tokens_per_s() == 0:
-        return f"{snapshot.waiting}, {spent}"
     if snapshot.word != "in progress":
         return f"{snapshot.word}, {spent}"
     left_s = pace.left_s()
-    left = f"{duration(left_s)} left" if left_s is not None else "time left unknown yet"
+    left = f"{duration(left_s)} left" if left_s is not None else "time left not known yet"
     return f"{pace.tokens_per_s():,.0f} tokens/s, {spent}, {left}"

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from ponder.client import Client
-from ponder.errors import Unreachable
+from ponder.errors import NotFound, Unreachable
 from ponder_worker.demo.course import STRATEGIES, Course
 
 
@@ -19,6 +19,7 @@ class Server:
         self.num_calls = num_calls
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
+        self.cancelled: list[str] = []
 
     def _answer(self) -> None:
         self.num_calls -= 1
@@ -36,6 +37,17 @@ class Server:
         self.batches.setdefault(idempotency_key, {"id": f"batch_{len(self.batches)}", "file": input_file_id, **options})
         return self.batches[idempotency_key]
 
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        for batch in self.batches.values():
+            if batch["id"] == batch_id:
+                return batch
+        raise NotFound(batch_id)
+
+    def cancel(self, batch_id: str) -> dict[str, Any]:
+        batch = self.batch(batch_id)
+        self.cancelled.append(batch_id)
+        return batch
+
 
 def course(folder: Path, run_id: str = "r1") -> Course:
     return Course.find(folder, run_id=run_id, problems_per_level=2)
@@ -43,7 +55,7 @@ def course(folder: Path, run_id: str = "r1") -> Course:
 
 def test_every_strategy_gets_the_same_problems(tmp_path: Path) -> None:
     server = Server()
-    course(tmp_path).submit(cast(Client, server), "demo")
+    course(tmp_path).submit(cast(Client, server), "demo", "f0")
     texts = [
         content.replace(name.encode(), b"") for name, content in zip(STRATEGIES, server.files.values(), strict=True)
     ]
@@ -58,10 +70,10 @@ def test_every_strategy_gets_the_same_problems(tmp_path: Path) -> None:
 def test_a_second_start_goes_on_where_the_first_broke_and_submits_nothing_twice(tmp_path: Path, num_calls: int) -> None:
     server = Server(num_calls)
     try:
-        course(tmp_path).submit(cast(Client, server), "demo")
+        course(tmp_path).submit(cast(Client, server), "demo", "f0")
     except Unreachable:
         server.num_calls = 1_000
-        course(tmp_path, "r2").submit(cast(Client, server), "demo")
+        course(tmp_path, "r2").submit(cast(Client, server), "demo", "f0")
     assert len(server.files) == 4
     assert len(server.batches) == 4
     assert len({key.split("-")[1] for key in server.batches}) == 1
@@ -69,10 +81,28 @@ def test_a_second_start_goes_on_where_the_first_broke_and_submits_nothing_twice(
 
 def test_a_finished_run_is_followed_by_a_fresh_one(tmp_path: Path) -> None:
     first = course(tmp_path)
-    first.submit(cast(Client, Server()), "demo")
+    first.submit(cast(Client, Server()), "demo", "f0")
     assert course(tmp_path, "r2").run_id == "r1"
     first.finish()
     assert course(tmp_path, "r2").run_id == "r2"
+
+
+def test_a_run_goes_on_only_with_the_same_weights_and_where_its_batches_are(tmp_path: Path) -> None:
+    server = Server()
+    course(tmp_path).submit(cast(Client, server), "demo", "f0")
+    assert course(tmp_path).can_go_on(cast(Client, server), "f0")
+    assert not course(tmp_path).can_go_on(cast(Client, server), "f1")
+    assert not course(tmp_path).can_go_on(cast(Client, Server()), "f0")
+
+
+def test_a_run_that_is_given_up_is_cancelled_and_followed_by_a_fresh_one(tmp_path: Path) -> None:
+    server = Server()
+    first = course(tmp_path)
+    first.submit(cast(Client, server), "demo", "f0")
+    server.batches.popitem()
+    first.abandon(cast(Client, server))
+    assert server.cancelled == ["batch_0", "batch_1", "batch_2"]
+    assert not course(tmp_path, "r2").is_begun
 
 
 def test_a_run_that_cannot_be_read_is_none(tmp_path: Path) -> None:

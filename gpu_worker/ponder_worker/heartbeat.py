@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.domain.state import IncarnationState
 from ponder.jobs.tick import TickReply, TickReport, tick
+from ponder.store.failure import brief
 from ponder_worker.engine_handle import EngineHandle, Message
 from ponder_worker.holding import Holding
 from ponder_worker.settlement import Settling
@@ -154,7 +155,7 @@ class Heartbeat:
         except (SQLAlchemyError, OSError) as error:
             if time.monotonic() > self._lease_ends:
                 self._holding.admit(False)
-            _log.warning("tick_not_saved", error=type(error).__name__, detail=cause(error))
+            _log.warning("tick_not_saved", error=brief(error))
         return self._unsure is None
 
     def _commit(self, report: TickReport, unsaved: Unsaved) -> None:
@@ -195,14 +196,6 @@ class Heartbeat:
             self._engine.send({"type": "end", "jobs": {str(job_id): reason for job_id, reason in reply.ended.items()}})
         if saved.settled:
             _log.info("jobs_settled", num_jobs=len(saved.settled), num_held=len(self._holding.job_ids))
-
-
-def cause(error: BaseException) -> str:
-    """Of a database error the code and the message, never the details or parameters, which may hold prompts."""
-    fields = getattr(getattr(error, "orig", None), "args", None) or ("",)
-    if isinstance(fields[0], dict):
-        return f"{fields[0].get('C')}: {fields[0].get('M')}"
-    return str(fields[0])[:200]
 
 
 def run_in_thread(heartbeat: Heartbeat, on_end: Callable[[BaseException], None]) -> threading.Thread:

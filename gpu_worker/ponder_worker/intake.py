@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ponder.errors import LeaseLost, Unreachable
 from ponder.jobs.claim import Claim, claim
 from ponder.queue.app import TASK, Message, publish
+from ponder.store.failure import brief
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
 
@@ -55,7 +56,7 @@ class Intake:
                 return False
             except (SQLAlchemyError, OSError) as error:
                 # Whether it was claimed is open, and only we may find out.
-                _log.warning("intake_waits_for_postgres", shard_id=shard_id, error=type(error).__name__)
+                _log.warning("intake_waits_for_postgres", shard_id=shard_id, error=brief(error))
                 self._holding.wait_until_closed(_RETRY_S)
         return False
 

@@ -16,6 +16,7 @@ from ponder.embedded.address import database_url, redis_url
 from ponder.errors import Unreachable
 from ponder.settings import Settings
 from ponder.store.engine import connect
+from ponder.store.failure import brief
 from ponder_worker import log
 
 _DTYPES = ["auto", "float32", "bfloat16", "float16"]
@@ -56,7 +57,6 @@ def worker(
     SIGTERM or Ctrl-C hand unfinished jobs back with every token and end it within 5 seconds, with exit code 0.
     Another exit code means that it ended by itself: start it again.
     """
-    from ponder_worker.heartbeat import cause
     from ponder_worker.metrics import serve_metrics
     from ponder_worker.preemption import Notices
     from ponder_worker.verify import Judge
@@ -94,9 +94,8 @@ def worker(
     try:
         code = one.serve()
     except (SQLAlchemyError, OSError) as error:
-        raise Unreachable(
-            f"Postgres does not do its part: {cause(error)}; `ponder migrate` makes its tables"
-        ) from error
+        hint = "is it running, and has `ponder migrate` made its tables?"
+        raise Unreachable(f"Postgres does not do its part: {hint} ({brief(error)})") from error
     _leave(code)
 
 

@@ -1,32 +1,12 @@
-"""Being told to go: who may say so, and how a worker leaves within seconds without losing a token."""
+"""Being told to go: who may say so."""
 
 from __future__ import annotations
 
 import queue
 import signal
-import threading
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 from types import FrameType
-
-import structlog
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
-
-from ponder.errors import LeaseLost
-from ponder.jobs.release import release
-from ponder_worker.engine_handle import EngineHandle
-from ponder_worker.heartbeat import Heartbeat, cause
-from ponder_worker.holding import Holding
-
-_log = structlog.get_logger(__name__)
-
-GONE_WITHIN_S = 5.0
-"""From the notice to the exit of the process."""
-_ENGINE_ANSWERS_WITHIN_S = 2.0
-_SAVED_WITHIN_S = 4.0
-_RETRY_S = 0.2
 
 
 class Reason(StrEnum):
@@ -71,55 +51,3 @@ class Notices:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, handle)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """What has to be stopped and saved when a worker goes."""
-
-    database: Engine
-    incarnation_id: str
-    engine: EngineHandle
-    holding: Holding
-    heartbeat: Heartbeat
-    heartbeat_thread: threading.Thread
-    shard_tokens: int
-
-    def leave(self, reason: str) -> bool:
-        """Stops admitting, drains the engine, ticks a last time and releases the shards.
-
-        Returns whether Postgres confirmed; where it did not, the lease ends by itself and the sweep does the same.
-        """
-        noticed_at = time.monotonic()
-        self.holding.close()
-        self.heartbeat.stop()
-        self.engine.send({"type": "drain"})
-        self.heartbeat_thread.join(_SAVED_WITHIN_S)
-        if self.heartbeat_thread.is_alive():
-            return False
-        try:
-            saved = self.heartbeat.drain(until=noticed_at + _ENGINE_ANSWERS_WITHIN_S)
-            while not saved and time.monotonic() < noticed_at + _SAVED_WITHIN_S:
-                time.sleep(_RETRY_S)
-                saved = self.heartbeat.save()
-            return saved and self._release(reason, until=noticed_at + _SAVED_WITHIN_S)
-        except LeaseLost:
-            return False
-
-    def _release(self, reason: str, until: float) -> bool:
-        num_tries = 0
-        while True:
-            num_tries += 1
-            try:
-                with self.database.begin() as connection:
-                    num_jobs = release(connection, self.incarnation_id, reason=reason, shard_tokens=self.shard_tokens)
-                _log.info("released", num_jobs=num_jobs)
-                return True
-            except LeaseLost:
-                # A release whose commit was not answered has ended this incarnation itself.
-                return num_tries > 1
-            except (SQLAlchemyError, OSError) as error:
-                _log.warning("release_waits_for_postgres", error=type(error).__name__, detail=cause(error))
-            if time.monotonic() + _RETRY_S > until:
-                return False
-            time.sleep(_RETRY_S)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.domain.state import IncarnationState, Lane
 from ponder.errors import LeaseLost, PonderError
 from ponder.jobs import incarnation
-from ponder.jobs.abandon import abandon
 from ponder.jobs.release import release
 from ponder.queue.app import celery_app, queue_name
+from ponder_worker.departure import Departure, attempt
 from ponder_worker.engine_handle import EngineHandle, Message
 from ponder_worker.heartbeat import EngineStuck, Heartbeat, run_in_thread
 from ponder_worker.holding import Holding
 from ponder_worker.intake import CeleryConsumer, Intake
-from ponder_worker.preemption import GONE_WITHIN_S, Leaving, Notice, Notices, Reason
+from ponder_worker.preemption import Notice, Notices, Reason
 from ponder_worker.settlement import Judge, Settling
 
 _log = structlog.get_logger(__name__)
@@ -104,11 +102,20 @@ class Worker:
         )
         thread = run_in_thread(heartbeat, self._heartbeat_ended)
         try:
-            notice = self._wait_until_loaded(engine)
-            if isinstance(notice, Notice):
-                return self._end(notice, engine, heartbeat, thread)
-            self._begin(notice, engine, heartbeat)
-            return self._end(self._wait(), engine, heartbeat, thread)
+            notice = self._load(engine, heartbeat) or self._wait()
+            _log.info("leaving", reason=notice.reason, detail=notice.detail)
+            if self._consumer is not None:
+                self._consumer.stop()  # before the intake gives back what this consumer would only fetch again
+            return Departure(
+                database=self._database,
+                incarnation_id=self._identity.id,
+                shard_tokens=self._rhythm.shard_tokens,
+                engine=engine,
+                holding=self._holding,
+                heartbeat=heartbeat,
+                heartbeat_thread=thread,
+                is_loading=self._consumer is None,
+            ).depart(notice)
         finally:
             engine.kill()
 
@@ -128,20 +135,23 @@ class Worker:
             )
         _log.info("registered", incarnation=one.id, model=one.model, machine=one.machine, market=one.market)
 
-    def _wait_until_loaded(self, engine: EngineHandle) -> Message | Notice:
+    def _load(self, engine: EngineHandle, heartbeat: Heartbeat) -> Notice | None:
+        """Returns None when jobs are taken in, or why it should come to an end before."""
         while True:
-            if (notice := self._notices.wait(0)) is not None:
-                return notice
-            message = engine.receive(0.1)
-            if message is not None and message["type"] == "ready":
-                return message
-            if message is not None and message["type"] == "failed":
-                self._try(
-                    lambda connection: release(
-                        connection, self._identity.id, reason="loading failed", shard_tokens=self._rhythm.shard_tokens
-                    )
-                )
+            notice = self._notices.wait(0)
+            # After the notice, because a child that fails says why and then ends.
+            message = engine.receive(0 if notice else 0.1) or {"type": None}
+            if message["type"] == "failed":
+                attempt(self._database, self._release_unused)
                 raise LoadingFailed(message["message"])
+            if notice is not None:
+                return notice
+            if message["type"] == "ready":
+                self._begin(message, engine, heartbeat)
+                return None
+
+    def _release_unused(self, connection: Connection) -> None:
+        release(connection, self._identity.id, reason="loading failed", shard_tokens=self._rhythm.shard_tokens)
 
     def _begin(self, ready: Message, engine: EngineHandle, heartbeat: Heartbeat) -> None:
         with self._database.begin() as connection:
@@ -179,14 +189,6 @@ class Worker:
             if self._consumer is not None and not self._consumer.is_alive:
                 return Notice(Reason.BROKEN, "the Celery consumer has ended")
 
-    def _try(self, write: Callable[[Connection], object]) -> None:
-        """A last write that may fail: without it the lease ends by itself."""
-        try:
-            with self._database.begin() as connection:
-                write(connection)
-        except (SQLAlchemyError, OSError, LeaseLost) as error:
-            _log.warning("last_write_failed", error=type(error).__name__)
-
     def _heartbeat_ended(self, error: BaseException) -> None:
         if isinstance(error, LeaseLost):
             self._notices.give(Reason.LEASE_LOST, "refused at a tick")
@@ -195,26 +197,3 @@ class Worker:
         else:
             _log.error("heartbeat_broke", exc_info=error)
             self._notices.give(Reason.BROKEN, type(error).__name__)
-
-    def _end(self, notice: Notice, engine: EngineHandle, heartbeat: Heartbeat, thread: threading.Thread) -> int:
-        _log.info("leaving", reason=notice.reason, detail=notice.detail)
-        if self._consumer is not None:
-            self._consumer.stop()  # before the intake gives back what this consumer would only fetch again
-        self._holding.close()
-        if notice.reason is not Reason.PREEMPTED:
-            heartbeat.stop()
-            if notice.reason is not Reason.LEASE_LOST:
-                self._try(lambda connection: abandon(connection, self._identity.id))
-            return 1
-        if self._consumer is None:
-            engine.kill()  # it loads, and would not answer in time
-        # Whatever hangs from here on, the machine is about to vanish: the lease then ends by itself.
-        watchdog = threading.Timer(GONE_WITHIN_S - 0.3, os._exit, (1,))
-        watchdog.daemon = True
-        watchdog.start()
-        leaving = Leaving(
-            self._database, self._identity.id, engine, self._holding, heartbeat, thread, self._rhythm.shard_tokens
-        )
-        is_saved = leaving.leave(notice.detail)
-        _log.info("left", is_saved=is_saved)
-        return 0 if is_saved else 1

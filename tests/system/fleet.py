@@ -55,7 +55,7 @@ class Fleet:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._logs: dict[int, Path] = {}
         self._numbers = itertools.count(1)
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "PONDER_HOME": str(folder / "home"),
             "PONDER_DATABASE_URL": database_url,
             "PONDER_REDIS_URL": redis.url,
@@ -209,7 +209,7 @@ class Fleet:
         process = spawn(
             [sys.executable, "-m", "ponder.cli", *arguments],
             log=log,
-            environment=self._environment,
+            environment=self.environment,
             on_parent_death=signal.SIGKILL,
         )
         self._processes.append(process)

@@ -22,6 +22,7 @@ from ponder.jobs.validate import validate
 from ponder.jobs.wake import CHANNEL
 from ponder.queue.app import celery_app, publish, queue_lengths, redis_client
 from ponder.settings import Settings
+from ponder.store.failure import brief
 
 _LEADER = 0x7765696768  # "weigh"
 _POLL_S = 0.2
@@ -49,7 +50,7 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
                 with _leadership(engine, stop) as listener:
                     service.lead(listener)
             except Exception as error:  # whatever breaks, batches must go on when it is mended
-                _log.warning("dispatcher interrupted", error=_brief(error), retry_s=_RETRY_S)
+                _log.warning("dispatcher interrupted", error=brief(error), retry_s=_RETRY_S)
                 stop.wait(_RETRY_S)
     client.close()
     app.close()
@@ -100,7 +101,7 @@ class _Dispatcher:
         try:
             step()
         except Exception as error:
-            _log.warning("a step failed", step=step.__name__.strip("_"), error=_brief(error))
+            _log.warning("a step failed", step=step.__name__.strip("_"), error=brief(error))
 
     def _validate(self) -> None:
         self.validations = {batch: future for batch, future in self.validations.items() if not future.done()}
@@ -153,12 +154,4 @@ def _is_woken(listener: Connection) -> bool:
 def _log_failure(batch_id: str, future: Future[None]) -> None:
     error = future.exception()
     if error is not None:
-        _log.warning("validation failed, will be tried again", batch=batch_id, error=_brief(error))
-
-
-def _brief(error: BaseException) -> str:
-    """Without the statement's parameters and Postgres's details, which may hold prompts."""
-    original = getattr(error, "orig", None) or error
-    answer = original.args[0] if original.args else None
-    said = f"{answer.get('C')} {answer.get('M')}" if isinstance(answer, dict) else str(original)
-    return f"{type(original).__name__}: {said[:300]}"
+        _log.warning("validation failed, will be tried again", batch=batch_id, error=brief(error))

@@ -334,6 +334,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_attempts_open", "attempts", ["incarnation_id"], unique=False, postgresql_where=sa.text("ended_at IS NULL")
     )
+    op.create_index(
+        "ix_attempts_open_job", "attempts", ["job_id"], unique=True, postgresql_where=sa.text("ended_at IS NULL")
+    )
     op.create_table(
         "ledger_entries",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -395,7 +398,7 @@ def upgrade() -> None:
         "search_trees",
         sa.Column("job_id", sa.BigInteger(), nullable=False),
         sa.Column("tenant_id", sa.Text(), nullable=False),
-        sa.Column("tree", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("tree", postgresql.JSON(astext_type=sa.Text()), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_search_trees_job_id")),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_search_trees_tenant_id")),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_search_trees")),
@@ -406,7 +409,7 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("job_id", sa.BigInteger(), nullable=False),
         sa.Column("incarnation_id", sa.Text(), nullable=False),
-        sa.Column("delta", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("delta", postgresql.JSON(astext_type=sa.Text()), nullable=False),
         sa.Column(
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
@@ -452,6 +455,7 @@ def downgrade() -> None:
         "ix_ledger_entries_batch", table_name="ledger_entries", postgresql_where=sa.text("batch_id IS NOT NULL")
     )
     op.drop_table("ledger_entries")
+    op.drop_index("ix_attempts_open_job", table_name="attempts", postgresql_where=sa.text("ended_at IS NULL"))
     op.drop_index("ix_attempts_open", table_name="attempts", postgresql_where=sa.text("ended_at IS NULL"))
     op.drop_index("ix_attempts_job", table_name="attempts")
     op.drop_table("attempts")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from ponder.jobs.report import Settlement
+from ponder.jobs.report import Settlement, Usage
 from ponder.store.document import dumps
 
 # Everything that a settled job leaves behind, in one statement; the jobs are locked and pending.
@@ -16,7 +16,7 @@ _SETTLE = text("""
     WITH settlement AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:settlements AS json)) AS settlement(
             job_id bigint, state text, verdict text, answer text, finish_reason text, choices jsonb, error jsonb,
-            tree jsonb, prompt_tokens bigint, completion_tokens bigint, thinking_tokens bigint, reward_tokens bigint,
+            tree json, prompt_tokens bigint, completion_tokens bigint, thinking_tokens bigint, reward_tokens bigint,
             cached_tokens bigint, recomputed_tokens bigint)
     ), job AS (
         UPDATE jobs SET state = settlement.state, verdict = settlement.verdict,
@@ -45,6 +45,9 @@ _SETTLE = text("""
 """)
 
 
+_USAGE = tuple(field.name for field in fields(Usage))
+
+
 def settle(connection: Connection, settlements: Iterable[Settlement], now: datetime) -> set[int]:
     """Writes state, result, usage and tree of pending jobs that the caller has locked, and ends their attempts.
 
@@ -60,10 +63,14 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
             "choices": list(settlement.choices) or None,
             "error": settlement.error,
             "tree": settlement.tree or None,
-            **asdict(settlement.usage),
+            **_usage(settlement.usage),
         }
         for settlement in settlements
     ]
     if not rows:
         return set()
     return set(connection.execute(_SETTLE, {"settlements": dumps(rows), "now": now}).scalars())
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {name: getattr(usage, name) for name in _USAGE}

@@ -51,7 +51,7 @@ _JOBS = text("""
 _APPEND = text("""
     INSERT INTO tree_deltas (tenant_id, job_id, incarnation_id, delta)
     SELECT tenant_id, job_id, :incarnation_id, delta
-    FROM json_to_recordset(CAST(:deltas AS json)) AS appended(tenant_id text, job_id bigint, delta jsonb)
+    FROM json_to_recordset(CAST(:deltas AS json)) AS appended(tenant_id text, job_id bigint, delta json)
 """)
 
 _DROP = text("""

@@ -20,7 +20,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -177,7 +177,9 @@ portions = Table(
     Column("model", Text, primary_key=True),
     Column("fingerprint", Text, primary_key=True, comment="a portion: the jobs of a batch that need the same weights"),
     _tenant(),
-    Column("cut_until", Integer, nullable=False, server_default="0", comment="its lines up to here are cut into shards"),
+    Column(
+        "cut_until", Integer, nullable=False, server_default="0", comment="its lines up to here are cut into shards"
+    ),
     Column("last_line", Integer, nullable=False),
     Index("ix_portions_uncut", "batch_id", postgresql_where=text("cut_until < last_line")),
 )
@@ -243,6 +245,7 @@ attempts = Table(
     Column("limit_nanodollars", BigInteger, comment="of the job's budget, over all its attempts"),
     Index("ix_attempts_job", "job_id"),
     Index("ix_attempts_open", "incarnation_id", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_attempts_open_job", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
 )
 
 tree_deltas = Table(
@@ -252,7 +255,7 @@ tree_deltas = Table(
     _tenant(),
     Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False),
     Column("incarnation_id", Text, ForeignKey("incarnations.id"), nullable=False),
-    Column("delta", JSONB, nullable=False),
+    Column("delta", JSON, nullable=False),
     _created_at(),
     Index("ix_tree_deltas_job", "job_id", "id"),
 )
@@ -262,7 +265,8 @@ search_trees = Table(
     metadata,
     Column("job_id", BigInteger, ForeignKey("jobs.id"), primary_key=True),
     _tenant(),
-    Column("tree", JSONB, nullable=False),
+    # Written once and read whole: as JSONB, every token id would be a numeric.
+    Column("tree", JSON, nullable=False),
 )
 
 results = Table(

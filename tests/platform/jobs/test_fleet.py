@@ -111,8 +111,14 @@ class Fleet(RuleBasedStateMachine):
                 self.held[incarnation].append(job.job_id)
 
     @precondition(lambda self: self.workers)
-    @rule(worker=_pick, data=st.data(), is_draining=st.sampled_from([False, False, False, True]), idle=st.floats(0, 1))
-    def tick(self, worker: int, data: st.DataObject, is_draining: bool, idle: float) -> None:
+    @rule(
+        worker=_pick,
+        data=st.data(),
+        is_draining=st.sampled_from([False, False, False, True]),
+        is_answered=st.booleans(),
+        idle=st.floats(0, 1),
+    )
+    def tick(self, worker: int, data: st.DataObject, is_draining: bool, is_answered: bool, idle: float) -> None:
         incarnation = self.workers[worker % len(self.workers)]
         held = self.held[incarnation]
         settled, grown, worked = (
@@ -137,12 +143,16 @@ class Fleet(RuleBasedStateMachine):
             if job not in reply.dropped:
                 self.deltas[job] += made
         self.held[incarnation] = [job for job in held if job not in reply.dropped and job not in settled]
+        if not is_answered:
+            self._repeat(incarnation)
 
     @precondition(lambda self: self.workers)
     @rule(worker=_pick)
     def repeat(self, worker: int) -> None:
+        self._repeat(self.workers[worker % len(self.workers)])
+
+    def _repeat(self, incarnation: str) -> None:
         """The reply was lost; the same report comes again."""
-        incarnation = self.workers[worker % len(self.workers)]
         if incarnation in self.last_report:
             report, before = self.last_report[incarnation]
             reply = self._guard(incarnation, self.world.send, report)

@@ -4,58 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
 from ponder.domain.body import FIELDS, KEPT, UNSUPPORTED, Body, Message, asks_nothing
-from ponder.domain.budget import TOKENS_BY_EFFORT, Budget
+from ponder.domain.budget import TOKENS_BY_EFFORT
 from ponder.domain.options import BatchOptions, LineOptions
 from ponder.domain.refusal import explain
 from ponder.domain.state import Lane
 from ponder.domain.strategy import BestOfN, Direct, Strategy
+from ponder.domain.terms import ENDPOINT, ServedModel, Terms
 from ponder.domain.verifier import JsonSchema, Math, Verifier
 from ponder.errors import InvalidInput, InvalidLine
 
-ENDPOINT: Final = "/v1/chat/completions"
+__all__ = ["ENDPOINT", "JobRequest", "ServedModel", "Terms", "parse"]
+
 MAX_CUSTOM_ID = 512
 _NOTHING = LineOptions()
 _MATH = Math()
 _LINE_FIELDS = {"custom_id", "method", "url", "body"}
 _CHARACTERS_A_TOKEN = 16
 """No tokenizer gets more text than this into a token on average: beyond it a prompt is too long for certain."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model that a worker registered; jobs are pinned to its fingerprint."""
-
-    name: str
-    fingerprint: str
-    context_length: int
-    has_reward_model: bool
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What holds for all lines of a batch."""
-
-    options: BatchOptions
-    models: Mapping[str, ServedModel]
-    endpoint: str = ENDPOINT
-
-    @cached_property
-    def strategy(self) -> Strategy:
-        return self.options.strategy or Direct()
-
-    @cached_property
-    def strategy_document(self) -> dict[str, Any]:
-        return self.strategy.model_dump()
-
-    @cached_property
-    def budget_document(self) -> dict[str, Any]:
-        return (self.options.budget or Budget()).model_dump()
 
 
 @dataclass(frozen=True, slots=True)

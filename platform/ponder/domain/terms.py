@@ -1,0 +1,45 @@
+"""What every line of a batch is held against: the batch's options and the models that are served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from ponder.domain.budget import Budget
+from ponder.domain.options import BatchOptions
+from ponder.domain.strategy import Direct, Strategy
+
+ENDPOINT: Final = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that a worker registered; jobs are pinned to its fingerprint."""
+
+    name: str
+    fingerprint: str
+    context_length: int
+    has_reward_model: bool
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for all lines of a batch."""
+
+    options: BatchOptions
+    models: Mapping[str, ServedModel]
+    endpoint: str = ENDPOINT
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        return self.options.strategy or Direct()
+
+    @cached_property
+    def strategy_document(self) -> dict[str, Any]:
+        return self.strategy.model_dump()
+
+    @cached_property
+    def budget_document(self) -> dict[str, Any]:
+        return (self.options.budget or Budget()).model_dump()

@@ -25,7 +25,7 @@ SECTIONS = {"Commands": {"train": Lazy("Train the demo models again, from a seed
 
 
 @click.group(cls=LazyGroup, sections=SECTIONS, invoke_without_command=True)
-@click.option("--problems", type=click.IntRange(1, 2000), default=40, show_default=True, help="How many a level.")
+@click.option("--problems", type=click.IntRange(1, 2000), default=100, show_default=True, help="How many a level.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Where the API listens meanwhile.  [default: 8765]")
 @click.pass_context
 def demo(ctx: click.Context, problems: int, port: int | None) -> None:

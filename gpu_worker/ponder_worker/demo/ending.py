@@ -81,7 +81,7 @@ def _tell_next(console: Console, results: Path, job: Json | None) -> None:
     console.print(f"\nResults, one line a job: {results}")
     console.print("\nNext:", style="bold")
     steps = [
-        ("up", "start it all again, with these batches in it; then"),
+        ("up", "start it again, batches included; then"),
         (f"show {job['id']}" if job else "batches", "any job: its attempts, tree and cost"),
         ("report cost --by strategy,level", "the bill, also as --format json or csv"),
         ("run FILE --model demo --prompt FIELD --answer FIELD", "your own problems"),

@@ -22,8 +22,9 @@ from ponder.wire import Json
 SETTLED = ("completed", "failed", "expired", "cancelled")
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
-_WINDOW_S = 15.0
-_STILL_S = 3.0
+_SHORT_S = 15.0
+_LONG_S = 60.0
+_STILL_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +44,36 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Pace:
-    """How fast it has been going lately."""
+    """How fast it has been going lately: tokens over seconds, the time that is left over a minute."""
 
     snapshots: deque[Snapshot] = field(default_factory=deque)
 
     def add(self, snapshot: Snapshot) -> None:
         self.snapshots.append(snapshot)
-        while snapshot.at_s - self.snapshots[0].at_s > _WINDOW_S:
+        while snapshot.at_s - self.snapshots[0].at_s > _LONG_S:
             self.snapshots.popleft()
 
     def is_still(self) -> bool:
         """Nothing was settled for a while."""
-        first, last = self.snapshots[0], self.snapshots[-1]
-        return last.at_s - first.at_s > _STILL_S and last.num_done == first.num_done
+        first = self._since(_STILL_S)
+        return self.snapshots[-1].at_s - first.at_s >= _STILL_S / 2 and self.snapshots[-1].num_done == first.num_done
 
     def tokens_per_s(self) -> float:
-        return self._rate(lambda snapshot: snapshot.tokens)
+        return self._rate(lambda snapshot: snapshot.tokens, self._since(_SHORT_S))
 
     def left_s(self) -> float | None:
-        rate = self._rate(lambda snapshot: snapshot.share)
+        """None until something is done."""
+        # From when the first thing was done: what came before was starting, not working.
+        first = next((one for one in self.snapshots if one.share > 0), self.snapshots[-1])
+        rate = self._rate(lambda snapshot: snapshot.share, first)
         return (1 - self.snapshots[-1].share) / rate if rate > 0 else None
 
-    def _rate(self, amount: Callable[[Snapshot], float]) -> float:
-        first, last = self.snapshots[0], self.snapshots[-1]
+    def _since(self, seconds: float) -> Snapshot:
+        """The oldest snapshot of so many seconds."""
+        return next(one for one in self.snapshots if self.snapshots[-1].at_s - one.at_s <= seconds)
+
+    def _rate(self, amount: Callable[[Snapshot], float], first: Snapshot) -> float:
+        last = self.snapshots[-1]
         passed_s = last.at_s - first.at_s
         return (amount(last) - amount(first)) / passed_s if passed_s > 0 else 0.0
 

@@ -12,7 +12,7 @@ from ponder.domain.money import dollars
 from ponder.errors import NotFound
 from ponder.wire import Json
 
-_LONGEST_PROBLEM = 300
+_LONGEST_PROBLEM = 600
 
 
 @click.command()

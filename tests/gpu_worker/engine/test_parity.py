@@ -148,3 +148,17 @@ def test_a_bfloat16_engine_stays_near_the_float32_one(tiny_llama: Path) -> None:
         scores.append(engine.score(range(3, 131), start=1))
         finish(engine)
     assert scores[1].logprobs == pytest.approx(scores[0].logprobs, abs=0.25)
+
+
+def test_penalties_count_generated_tokens_and_not_the_prompts(tiny_llama: Path) -> None:
+    engine = Engine.load(tiny_llama, num_pages=32)
+    sampling = Sampling(60, temperature=0.0, presence_penalty=0.9, frequency_penalty=0.7, stop_at_end=False)
+    sequence = engine.generate(range(20, 40), prompt_length=20, sampling=sampling)
+    finish(engine)
+    expected = peer_logits(tiny_llama, sequence.tokens)
+    counts = torch.zeros(300)
+    for position in range(20, 80):
+        penalised = expected[position - 1] - 0.7 * counts - 0.9 * (counts > 0)
+        assert sequence.tokens[position] == int(penalised.argmax())
+        counts[sequence.tokens[position]] += 1
+    assert counts.max() > 1

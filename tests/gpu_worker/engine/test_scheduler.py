@@ -121,3 +121,12 @@ def test_siblings_of_a_chunked_prompt_compute_it_once(budget: int) -> None:
         plan = scheduler.plan()
         scheduler.commit(plan, tape.run(plan))
     assert scheduler.counters.computed_tokens == 39 + 3 * 3
+
+
+def test_a_page_that_others_filled_is_read_and_not_written_again() -> None:
+    scheduler = Scheduler(PagePool(8, PAGE), max_step_tokens=32, max_sequences=2)
+    for _ in range(2):
+        scheduler.add(Sequence([1, 2] * PAGE, 2 * PAGE, Sampling(1)))
+    first, second = scheduler.plan().chunks
+    assert (first.start, first.end, first.write_from) == (0, 8, 0)
+    assert (second.start, second.end, second.write_from) == (7, 8, 8)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import IncarnationState, ShardState
 from ponder.jobs.incarnation import hold
@@ -38,7 +37,12 @@ class Claim:
     jobs: tuple[ClaimedJob, ...]
 
 
-_SHARD = text("SELECT state, holder, model, fingerprint, job_ids FROM shards WHERE id = :id FOR NO KEY UPDATE")
+# A shard is of one batch: what all its jobs share is read once.
+_SHARD = text("""
+    SELECT state, holder, model, fingerprint, job_ids,
+           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at
+    FROM shards WHERE id = :id FOR NO KEY UPDATE
+""")
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
 
@@ -49,11 +53,10 @@ _FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_time
 # Limits beyond what the types hold are none.
 _ATTEMPT = text("""
     WITH asked AS (
-        SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.request, jobs.created_at, batches.expires_at,
+        SELECT id, tenant_id, batch_id, request, created_at,
                CAST(request -> 'budget' ->> 'deadline_s' AS float8) AS deadline_s,
                CAST(request -> 'budget' ->> 'dollars' AS float8) AS dollars
-        FROM jobs JOIN batches ON batches.id = jobs.batch_id
-        WHERE jobs.id = ANY(CAST(:ids AS bigint[])) AND jobs.state = 'pending'
+        FROM jobs WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'pending'
     ), pending AS MATERIALIZED (
         SELECT *, CASE WHEN deadline_s < 1e9 THEN created_at + deadline_s * interval '1 second' END AS deadline_at,
                CASE WHEN dollars < 9e9 THEN CAST(dollars * 1e9 AS bigint) END AS limit_nanodollars
@@ -63,7 +66,7 @@ _ATTEMPT = text("""
         SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending
         WHERE CAST(:is_new AS boolean) ORDER BY id
     )
-    SELECT id AS job_id, tenant_id, batch_id, request, expires_at, deadline_at,
+    SELECT id AS job_id, tenant_id, batch_id, request, deadline_at,
            (SELECT count(*) FROM attempts WHERE job_id = pending.id AND outcome = 'lost') AS num_lost
     FROM pending ORDER BY id
 """)
@@ -84,7 +87,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     incarnation = hold(connection, incarnation_id)
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
-        return Claim(shard_id, _open_attempts(connection, shard_id, incarnation_id, shard.job_ids, is_new=False))
+        return Claim(shard_id, _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False))
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
@@ -92,7 +95,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         connection.execute(_HAND_BACK, {"id": shard_id})
         wake(connection)
         return None
-    jobs = _open_attempts(connection, shard_id, incarnation_id, shard.job_ids)
+    jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=True)
     if not jobs:
         connection.execute(_FINISHED, {"id": shard_id})
         wake(connection)
@@ -102,11 +105,11 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
 
 
 def _open_attempts(
-    connection: Connection, shard_id: int, incarnation_id: str, job_ids: Iterable[int], *, is_new: bool = True
+    connection: Connection, shard_id: int, incarnation_id: str, shard: Row[Any], *, is_new: bool
 ) -> tuple[ClaimedJob, ...]:
-    values = {"ids": list(job_ids), "shard_id": shard_id, "incarnation_id": incarnation_id, "is_new": is_new}
+    values = {"ids": shard.job_ids, "shard_id": shard_id, "incarnation_id": incarnation_id, "is_new": is_new}
     rows = connection.execute(_ATTEMPT, values).all()
     deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):
         deltas[job_id].append(delta)
-    return tuple(ClaimedJob(**row._mapping, deltas=deltas[row.job_id]) for row in rows)
+    return tuple(ClaimedJob(**row._mapping, expires_at=shard.expires_at, deltas=deltas[row.job_id]) for row in rows)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import queue
 import re
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -31,7 +32,10 @@ class EngineHandle:
         self._process = context.Process(
             target=_run_engine, args=(theirs, json.dumps(options)), name="ponder-engine", daemon=True
         )
+        # Blocked in the child from its first moment: a Ctrl-C or a SIGTERM to all of us is the parent's to answer.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         self._process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._on_closed = on_closed
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 from fleet import LEASE_S, Fleet, children, is_alive, until
@@ -69,13 +70,22 @@ def test_after_kill_9_of_an_engine_process_its_parent_ends_and_gives_up_the_leas
     fleet.check_ledgers()
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_told_to_go_hands_every_token_back_and_exits_with_0(fleet: Fleet, by: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("by", "send"),
+    [
+        pytest.param(signal.SIGTERM, os.kill, id="SIGTERM"),
+        pytest.param(signal.SIGTERM, os.killpg, id="SIGTERM to all its processes"),
+        pytest.param(signal.SIGINT, os.killpg, id="Ctrl-C"),
+    ],
+)
+def test_a_worker_that_is_told_to_go_hands_every_token_back_and_exits_with_0(
+    fleet: Fleet, by: signal.Signals, send: Callable[[int, int], None]
+) -> None:
     _begin(fleet)
     first = fleet.holder()
     family = children(first.pid)
     told_at = time.monotonic()
-    first.send_signal(by)
+    send(first.pid, by)
     assert first.wait(10) == 0
     print(f"{by.name} to exit: {time.monotonic() - told_at:.2f} s")
     until(lambda: not any(map(is_alive, family)), 2)

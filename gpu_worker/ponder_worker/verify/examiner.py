@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 from multiprocessing.connection import Connection
+from types import FrameType
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
@@ -32,7 +33,11 @@ class Examiner:
         self._process = context.Process(target=_live, args=(theirs,), name="ponder-examiner", daemon=True)
         self._process.start()
         theirs.close()
-        self.is_alive = self._receive(start_s) is not None
+        self._is_usable = self._receive(start_s) is not None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._is_usable and self._process.is_alive()
 
     @property
     def pid(self) -> int | None:
@@ -55,7 +60,7 @@ class Examiner:
         return Judgement(Verdict(found["verdict"]), found["reason"])
 
     def close(self) -> None:
-        self.is_alive = False
+        self._is_usable = False
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -74,6 +79,8 @@ def _live(pipe: Connection) -> None:
     if parent is not None and os.getppid() != parent.pid:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    desk = _Desk()
+    signal.signal(signal.SIGTERM, desk.leave)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     from ponder_worker.verify import math  # noqa: F401  # before the first case, whose limit does not pay for sympy
@@ -82,7 +89,19 @@ def _live(pipe: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             case = Case(**json.loads(pipe.recv_bytes()))
+            desk.is_busy = True
             pipe.send_bytes(json.dumps(_examine(case)).encode())
+            desk.is_busy = False
+
+
+class _Desk:
+    """A SIGTERM to a whole family of processes must not make a right answer wrong: who examines goes on."""
+
+    is_busy = False
+
+    def leave(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_busy:
+            os._exit(0)
 
 
 def _examine(case: Case) -> dict[str, str | None]:

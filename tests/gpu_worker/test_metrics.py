@@ -17,8 +17,7 @@ def test_metrics_are_read_when_somebody_asks() -> None:
 
 
 def test_the_parent_process_holds_no_torch() -> None:
-    program = (
-        "import sys, ponder_worker.main, ponder_worker.worker, ponder_worker.verify; print('torch' in sys.modules)"
-    )
+    modules = "ponder_worker.main, ponder_worker.worker, ponder_worker.verify"
+    program = f"import sys, {modules}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

@@ -49,7 +49,7 @@ SHAPE = LlamaShape()
 RECIPES = {
     "trunk": Recipe(tokens=7_500_000, rates=(1.0, 0.46), easy_share=0.28),
     "generator": Recipe(tokens=3_000_000, rates=(0.5, 0.0), parent="trunk"),
-    "reward": Recipe(tokens=14_000_000, rates=(0.5, 0.0), parent="trunk"),
+    "reward": Recipe(tokens=9_000_000, rates=(0.5, 0.0), parent="trunk"),
 }
 """How the shipped models were made: from one trunk, the generator is finished early, on purpose (see the model card),
 and the reward model is trained on for longer."""

@@ -76,7 +76,7 @@ if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --
     tail -n 5 "$log" >&2
     if grep -qiE 'no space left|errno 28|disk quota' "$log"; then
         fail "the disk is full." "Make room ($need_mb MB), then run it again."
-    elif grep -qiE 'connection|resolve|timed out|network is unreachable|proxy|ssl' "$log"; then
+    elif grep -qiE 'connection|resolve|timed out|network is unreachable|proxy|ssl|from versions: none' "$log"; then
         fail "the package index cannot be reached." \
             "Check the network or the proxy (HTTPS_PROXY, PIP_INDEX_URL), then run it again; what was fetched is kept."
     fi

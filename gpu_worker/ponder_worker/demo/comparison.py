@@ -9,15 +9,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ponder.cli.amount import Unit
 from ponder.domain.interval import wilson
 from ponder.wire import Json
-
-_UNITS = (
-    (1_000_000_000, "dollars"),
-    (1_000_000, "thousandths of a dollar"),
-    (1_000, "millionths of a dollar"),
-    (1, "billionths of a dollar"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +80,12 @@ class _Block:
 
 def comparison(made: Cells, strategies: Sequence[str]) -> Group:
     """One block a figure; the best strategy of every column is highlighted."""
-    amount, unit = _unit(made)
+    unit = Unit.of(cell.cost_per_task for cell in made.values())
     blocks = [
         _Block("Solved, with the 95 % interval", lambda cell: cell.accuracy, lambda share: f"{share:.0%}", max, True),
         _Block("Tokens a task", lambda cell: cell.tokens_per_task, lambda tokens: f"{tokens:,.0f}"),
-        _Block(f"Cost a task, {unit}", lambda cell: cell.cost_per_task, amount),
-        _Block(f"Cost per successful task, {unit}", lambda cell: cell.cost_per_success, amount, min),
+        _Block(f"Cost a task, in {unit.name}", lambda cell: cell.cost_per_task, unit.written),
+        _Block(f"Cost per successful task, in {unit.name}", lambda cell: cell.cost_per_success, unit.written, min),
     ]
     levels = [*sorted({level for _, level in made if level != ALL}), ALL]
     parts: list[Table | Text] = [_table(levels, is_header=True)]
@@ -141,15 +135,3 @@ def _interval(cell: Cell | None) -> str:
         return ""
     low, high = wilson(cell.num_passed, cell.num_judged)
     return f"{low * 100:.0f}–{high * 100:.0f} %"
-
-
-def _unit(made: Cells) -> tuple[Callable[[float], str], str]:
-    """How to write amounts: in a unit that most of them have a digit before the point of."""
-    amounts = sorted(cell.cost_per_task for cell in made.values() if cell.nanodollars)
-    middle = amounts[len(amounts) // 2] if amounts else 1.0
-    size, name = next(((size, name) for size, name in _UNITS if middle >= size), _UNITS[-1])
-    return (lambda nanodollars: _three_digits(nanodollars / size)), f"in {name}"
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"

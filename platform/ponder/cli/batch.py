@@ -27,7 +27,7 @@ def batches(limit: int, form: str) -> None:
             Column("jobs", lambda row: f"{row['request_counts']['total']:,}", is_number=True),
             Column("completed", lambda row: f"{row['request_counts']['completed']:,}", is_number=True),
             Column("failed", lambda row: f"{row['request_counts']['failed']:,}", is_number=True),
-            Column("file", lambda row: str((row.get("metadata") or {}).get("file", "–"))),
+            Column("file", lambda row: str((row.get("metadata") or {}).get("file", "–")), may_fold=True),
         ],
         empty="no batches yet: `ponder run FILE` makes one",
     )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from rich.console import Console
@@ -27,6 +27,7 @@ class Column:
     title: str
     value: Callable[[Mapping[str, Any]], str | Text]
     is_number: bool = False
+    may_fold: bool = False
 
 
 def out() -> Console:
@@ -63,7 +64,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        drawn.add_column(column.title, justify="right" if column.is_number else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if column.is_number else "left"
+        drawn.add_column(column.title, justify=justify, overflow="fold", no_wrap=not column.may_fold)
     for row in rows:
         drawn.add_row(*(column.value(row) for column in columns))
     return drawn

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import click
+from rich.text import Text
 
 from ponder.cli import exit_code
 from ponder.cli.api import base_url, connect
 from ponder.cli.console import format_option, out, print_json
 from ponder.embedded.home import Home
 from ponder.embedded.plan import demo_weights
-from ponder.errors import PonderError
+from ponder.errors import PonderError, Unreachable
 from ponder.settings import Settings
 
 _EXTRAS = {
@@ -58,12 +59,9 @@ def _tell(findings: list[Finding]) -> None:
     marks = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "dim")}
     for finding in findings:
         mark, style = marks[finding.is_well]
-        console.print(f"[{style}]{mark}[/] {finding.subject:<9} ", end="", markup=True)
-        console.print(finding.said, markup=False)
+        console.print(Text.assemble((mark, style), f" {finding.subject:<9} {finding.said}"))
         if finding.remedy and finding.is_well is not True:
-            console.print(
-                f"            → {finding.remedy}", markup=False, style="yellow" if finding.is_well is False else "dim"
-            )
+            console.print(f"            → {finding.remedy}", style="yellow" if finding.is_well is False else "dim")
 
 
 def _python() -> list[Finding]:
@@ -119,8 +117,12 @@ def _api() -> list[Finding]:
     try:
         with connect(patience_s=0) as client:
             models = client.models()
+    except Unreachable:
+        remedy = "`ponder up` starts ponder on this machine; PONDER_BASE_URL says where it is otherwise"
+        return [Finding("api", None, f"{url} does not answer", remedy)]
     except PonderError as error:
-        return [Finding("api", None, f"{url}: {error}", "`ponder up` starts it on this machine")]
+        what, _, remedy = str(error).partition(": ")
+        return [Finding("api", False, f"{url}: {what}", remedy)]
     live = [model["id"] for model in models if (model.get("ponder") or {}).get("live_workers")]
     said = f"{url} answers and takes the key; models with a worker: {', '.join(live) or 'none'}"
     return [Finding("api", True, said)]

@@ -14,7 +14,7 @@ from ponder.errors import InvalidInput, PonderError
 
 SECTIONS = {
     "Start here": {
-        "demo": Lazy("Five minutes: a real batch, a real search, a real bill, on this machine.", extra="demo"),
+        "demo": Lazy("A few minutes: a real batch, a real search, a real bill, on this machine.", extra="demo"),
         "up": Lazy("Start everything on this machine, in the background.", "ponder.cli.stack:up"),
         "down": Lazy("Stop it.", "ponder.cli.stack:down"),
         "status": Lazy("Say what is running here, and how it is.", "ponder.cli.stack:status"),

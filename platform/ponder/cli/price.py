@@ -32,7 +32,7 @@ def list_prices(form: str) -> None:
             Column("market", lambda row: row["market"]),
             Column("an hour", lambda row: dollars(row["nanodollars_per_hour"]), is_number=True),
             Column("since", lambda row: moment(row["valid_from"])),
-            Column("source", lambda row: row["source"]),
+            Column("source", lambda row: row["source"], may_fold=True),
         ],
     )
 

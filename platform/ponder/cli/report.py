@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from ponder.cli.amount import Unit
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, print_csv, print_json, print_rows
-from ponder.domain.money import dollars
 from ponder.errors import InvalidInput
 
 KEYS = ("strategy", "level", "model", "batch", "market", "machine")
@@ -27,8 +27,8 @@ def report() -> None:
 def cost(by: str, batch_ids: tuple[str, ...], form: str) -> None:
     """Accuracy, tokens and money a task, and the cost per successful task: everything spent over the tasks that passed.
 
-    `cost` is direct: the engine time that the jobs caused. `loaded` adds their share of idle, loading and lost time,
-    and is what the cost per successful task is made of.
+    `direct` is the engine time that the jobs caused. `loaded` adds their share of idle, loading and lost time; `/task`
+    is that over all settled jobs, `/success`, the cost per successful task, over those that passed.
     """
     keys = [key.strip() for key in by.split(",") if key.strip()]
     unknown = [key for key in keys if key not in KEYS]
@@ -41,34 +41,29 @@ def cost(by: str, batch_ids: tuple[str, ...], form: str) -> None:
     elif form == "csv":
         print_csv(rows, list(rows[0]) if rows else keys)
     else:
-        print_rows(rows, columns(keys), empty="nothing is settled yet")
+        unit = Unit.of(row["cost_per_job"] for row in rows)
+        print_rows(rows, _columns(keys, unit), empty="nothing is settled yet")
+        if rows:
+            click.echo(f"money in {unit.name}; loaded: with its share of idle, loading and lost time", err=True)
 
 
-def columns(keys: list[str]) -> list[Column]:
+def _columns(keys: list[str], unit: Unit) -> list[Column]:
     return [
         *(Column(key, _text(key)) for key in keys),
         Column("jobs", lambda row: f"{row['jobs']:,}", is_number=True),
         Column("settled", lambda row: f"{row['settled']:,}", is_number=True),
         Column("passed", lambda row: f"{row['passed']:,}", is_number=True),
-        Column("accuracy", lambda row: percent(row["accuracy"]), is_number=True),
-        Column("tokens/task", lambda row: amount(row["tokens_per_job"]), is_number=True),
-        Column("cost", lambda row: money(row["direct_nanodollars"]), is_number=True),
-        Column("loaded", lambda row: money(row["loaded_nanodollars"]), is_number=True),
-        Column("loaded/task", lambda row: money(row["cost_per_job"]), is_number=True),
-        Column("cost per success", lambda row: money(row["cost_per_successful_task"]), is_number=True),
+        Column("accuracy", lambda row: "–" if row["accuracy"] is None else f"{row['accuracy']:.1%}", is_number=True),
+        Column("tokens/task", _tokens, is_number=True),
+        Column("direct", lambda row: unit.written(row["direct_nanodollars"]), is_number=True),
+        Column("loaded", lambda row: unit.written(row["loaded_nanodollars"]), is_number=True),
+        Column("/task", lambda row: unit.written(row["cost_per_job"]), is_number=True),
+        Column("/success", lambda row: unit.written(row["cost_per_successful_task"]), is_number=True),
     ]
 
 
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
-
-
-def amount(number: float | None) -> str:
-    return "–" if number is None else f"{number:,.0f}"
-
-
-def money(nanodollars: float | None) -> str:
-    return "–" if nanodollars is None else dollars(nanodollars)
+def _tokens(row: Mapping[str, Any]) -> str:
+    return "–" if row["tokens_per_job"] is None else f"{row['tokens_per_job']:,.0f}"
 
 
 def _text(key: str) -> Any:

@@ -55,14 +55,15 @@ def print_tree(job: Json) -> None:
 
     console = out()
     console.print()
-    console.print(Drawing.of(job["tree"]).draw(_problem(job)))
+    console.print(_problem(job))
+    console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
     console.print(
         "✓ leads to the chosen answer, ✗ was pruned, ×3 came three times; the numbers are scores", style="dim"
     )
 
 
 def _problem(job: Json) -> str:
-    """The last message, shortened to what fits on a line or two."""
+    """The last message, shortened to what fits on a few lines."""
     messages = (job.get("request") or {}).get("messages") or [{}]
     text = " ".join(str(messages[-1].get("content") or job["custom_id"]).split())
     return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} …"

@@ -103,8 +103,8 @@ def test_the_same_idempotency_key_is_the_same_batch(ponder: Ponder, worker: Work
     assert len(ids) == 1
 
 
-def test_without_a_worker_a_batch_waits_and_says_why_and_can_be_left_and_cancelled(
-    ponder: Ponder, worker: Worker, problems: Path, monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_stops_only_the_watching_and_says_how_to_go_on(
+    ponder: Ponder, problems: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

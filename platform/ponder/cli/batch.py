@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from ponder.cli.api import connect
@@ -23,14 +26,18 @@ def batches(limit: int, form: str) -> None:
         [
             Column("batch", lambda row: row["id"]),
             Column("status", lambda row: row["status"]),
-            Column("created", lambda row: moment(row["created_at"])),
-            Column("jobs", lambda row: f"{row['request_counts']['total']:,}", is_number=True),
-            Column("completed", lambda row: f"{row['request_counts']['completed']:,}", is_number=True),
+            Column("created", lambda row: moment(row["created_at"])[:16]),
+            Column("done", _done, is_number=True),
             Column("failed", lambda row: f"{row['request_counts']['failed']:,}", is_number=True),
             Column("file", lambda row: str((row.get("metadata") or {}).get("file", "–")), may_fold=True),
         ],
         empty="no batches yet: `ponder run FILE` makes one",
     )
+
+
+def _done(row: Mapping[str, Any]) -> str:
+    counts = row["request_counts"]
+    return f"{counts['completed'] + counts['failed']:,}/{counts['total']:,}"
 
 
 @click.command()

@@ -132,7 +132,10 @@ def _own(batch: Json, name: str) -> int:
 
 def _waiting(batch: Json) -> str:
     waiting = (batch.get("ponder") or {}).get("waiting")
-    return str(waiting.get("message") or "") if isinstance(waiting, dict) else ""
+    if not isinstance(waiting, dict):
+        return ""
+    is_next = waiting.get("reason") in ("queued", "window") and not waiting.get("tokens_ahead")
+    return "it is next" if is_next else str(waiting.get("message") or "")
 
 
 _Show = Callable[[Snapshot, Pace, bool], None]

@@ -1,0 +1,91 @@
+"""The demo as a stranger runs it, with real processes, on few problems."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def start(home: Path) -> Callable[..., subprocess.Popen[str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PONDER_")}
+    environment |= {"PONDER_HOME": str(home), "PONDER_PORT": str(port)}
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        program = [sys.executable, "-m", "ponder.cli", "demo", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(program, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+    return begin
+
+
+def those_of(home: Path) -> list[psutil.Process]:
+    """Every process of the stack in this home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PONDER_HOME") == str(home) or str(home) in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come to pass"
+        time.sleep(0.2)
+
+
+def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
+    start: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    unfinished = home / "demo" / "unfinished.json"
+    first = start("--problems", "2")
+    wait_until(lambda: unfinished.exists() and len(json.loads(unfinished.read_text())["batches"]) == 4)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=90)
+    assert first.returncode == 130
+    assert said.count("goes on from here") == 1
+    assert "Traceback" not in said
+    assert those_of(home) == []
+
+    batches = json.loads(unfinished.read_text())["batches"]
+    second = start("--problems", "7")  # a number for the next run; this one has its problems
+    shown, said = second.communicate(timeout=280)
+    assert second.returncode == 0, said
+    assert "going on with the run that was stopped" in said
+    for part in ("Solved, with the 95 % interval", "Cost per successful task", "The bill: $", "✓", "Next:"):
+        assert part in shown
+    assert "\x1b" not in shown + said
+    (results,) = (home / "demo").glob("*.results.jsonl")
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert len({line["custom_id"] for line in lines}) == 4 * 5 * 2
+    assert set(batches) == {line["custom_id"].partition("/")[0] for line in lines}
+    assert not unfinished.exists()
+    assert those_of(home) == []
+
+
+def test_a_killed_demo_leaves_nothing(start: Callable[..., subprocess.Popen[str]], home: Path) -> None:
+    demo = start("--problems", "2")
+    wait_until(lambda: (home / "worker.log").exists() and "engine_started" in (home / "worker.log").read_text())
+    assert len(those_of(home)) >= 6
+    demo.kill()
+    demo.communicate()
+    wait_until(lambda: not those_of(home), timeout_s=40)

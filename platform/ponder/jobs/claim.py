@@ -50,17 +50,17 @@ _HELD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = cloc
 
 _FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_timestamp() WHERE id = :id")
 
-# Limits beyond what the types hold are none.
+# The jobs first, by id, then their state: see _CUT. Limits beyond what the types hold are none.
 _ATTEMPT = text("""
-    WITH asked AS (
-        SELECT id, tenant_id, batch_id, request, created_at,
+    WITH named AS MATERIALIZED (
+        SELECT id, tenant_id, batch_id, request, created_at, state,
                CAST(request -> 'budget' ->> 'deadline_s' AS float8) AS deadline_s,
                CAST(request -> 'budget' ->> 'dollars' AS float8) AS dollars
-        FROM jobs WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'pending'
+        FROM jobs WHERE id = ANY(CAST(:ids AS bigint[]))
     ), pending AS MATERIALIZED (
         SELECT *, CASE WHEN deadline_s < 1e9 THEN created_at + deadline_s * interval '1 second' END AS deadline_at,
                CASE WHEN dollars < 9e9 THEN CAST(dollars * 1e9 AS bigint) END AS limit_nanodollars
-        FROM asked
+        FROM named WHERE state = 'pending'
     ), opened AS (
         INSERT INTO attempts (tenant_id, job_id, shard_id, incarnation_id, deadline_at, limit_nanodollars)
         SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, text
 
 MAX_JOBS = 256
 """Of one shard."""
+_SPAN = 2_048
+"""Lines that are looked through for one shard; where models are mixed, a shard may find fewer jobs than fit in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +53,22 @@ _PUBLISH = text("""
     RETURNING id AS shard_id, estimated_tokens
 """)
 
+# What is uncut is pending, or its batch is just being ended and `claim` finds that out. To ask for the state here, or
+# to leave the lines without an end, would let Postgres read all of a large batch each time until its first ANALYZE.
 _CUT = text(f"""
-    WITH waiting AS (
+    WITH range AS MATERIALIZED (
+        SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until FROM portions
+        WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
+    ), waiting AS (
         SELECT id, line, estimated_tokens FROM jobs
-        WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint AND state = 'pending'
-          AND line > (SELECT cut_until FROM portions
-                      WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint)
-        ORDER BY line LIMIT {MAX_JOBS}
-    ), summed AS (
+        WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
+          AND line > (SELECT cut_until FROM range) AND line <= (SELECT until FROM range)
+        ORDER BY line LIMIT {MAX_JOBS + 1}
+    ), summed AS MATERIALIZED (
         SELECT *, sum(estimated_tokens) OVER (ORDER BY line) AS tokens, row_number() OVER (ORDER BY line) AS number
         FROM waiting
     ), taken AS MATERIALIZED (
-        SELECT * FROM summed WHERE number = 1 OR tokens <= :shard_tokens
+        SELECT * FROM summed WHERE number = 1 OR (number <= {MAX_JOBS} AND tokens <= :shard_tokens)
     ), shard AS (
         INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, published_at)
         SELECT :tenant_id, :batch_id, :model, :fingerprint, :lane, array_agg(id ORDER BY line), max(tokens),
@@ -70,7 +76,9 @@ _CUT = text(f"""
         FROM taken HAVING count(*) > 0
         RETURNING id, estimated_tokens
     ), portion AS (
-        UPDATE portions SET cut_until = coalesce((SELECT max(line) FROM taken), last_line)
+        UPDATE portions
+        SET cut_until = CASE WHEN (SELECT count(*) FROM taken) < (SELECT count(*) FROM summed)
+                             THEN (SELECT max(line) FROM taken) ELSE (SELECT until FROM range) END
         WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
         RETURNING cut_until < last_line AS has_more
     )
@@ -86,7 +94,7 @@ def sources(connection: Connection) -> list[Source]:
 def take(connection: Connection, waiting: deque[Source], shard_tokens: int) -> Taken | None:
     """The next shard of the first source, marked as published; a source that has no more is removed.
 
-    None when nothing was left in it. Only one transaction may do this at a time (`dispatch` sees to it).
+    None when it gave nothing this time. Only one transaction may do this at a time (`dispatch` sees to it).
     """
     source = waiting.popleft()
     if source.shard_id is not None:

@@ -57,15 +57,25 @@ _FINISH = text("""
     RETURNING id
 """)
 
+# The jobs first, by id, then their state: see jobs/cut.py.
 _LEFT = text("""
-    SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.model, jobs.fingerprint, shards.lane, jobs.estimated_tokens,
-           (SELECT count(*) FROM attempts WHERE job_id = jobs.id AND outcome = 'lost') AS num_lost
-    FROM shards JOIN jobs ON jobs.id = ANY(shards.job_ids)
-    WHERE shards.id = ANY(CAST(:shard_ids AS bigint[])) AND jobs.state = 'pending'
-    ORDER BY jobs.id
+    WITH named AS MATERIALIZED (
+        SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.model, jobs.fingerprint, shards.lane,
+               jobs.estimated_tokens, jobs.state
+        FROM shards CROSS JOIN LATERAL unnest(shards.job_ids) AS job_id JOIN jobs ON jobs.id = job_id
+        WHERE shards.id = ANY(CAST(:shard_ids AS bigint[]))
+    )
+    SELECT id, tenant_id, batch_id, model, fingerprint, lane, estimated_tokens,
+           (SELECT count(*) FROM attempts WHERE job_id = named.id AND outcome = 'lost') AS num_lost
+    FROM named WHERE state = 'pending' ORDER BY id
 """)
 
-_LOCK = text("SELECT FROM jobs WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
+_LOCK = text("""
+    WITH locked AS MATERIALIZED (
+        SELECT id, state FROM jobs WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE
+    )
+    SELECT id FROM locked WHERE state = 'pending'
+""")
 
 _CUT = text("""
     INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)
@@ -86,8 +96,8 @@ def recut(connection: Connection, incarnation_id: str, at: datetime, *, outcome:
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
     if failed:
-        connection.execute(_LOCK, {"ids": [job.id for job in failed]})
-        settle(connection, map(_worker_lost, failed), at)
+        locked = set(connection.execute(_LOCK, {"ids": [job.id for job in failed]}).scalars())
+        settle(connection, [_worker_lost(job) for job in failed if job.id in locked], at)
     alone = [job for job in jobs if _LOSSES_TO_BE_ALONE <= job.num_lost < _LOSSES_TO_FAIL]
     together = sorted((job for job in jobs if job.num_lost < _LOSSES_TO_BE_ALONE), key=lambda job: (job.kin, job.id))
     shards = [[job] for job in alone]

@@ -21,7 +21,7 @@ _SETTLE = text("""
     ), job AS (
         UPDATE jobs SET state = settlement.state, verdict = settlement.verdict,
                         settled_at = CAST(:now AS timestamptz)
-        FROM settlement WHERE jobs.id = settlement.job_id AND jobs.state = 'pending'
+        FROM settlement WHERE jobs.id = settlement.job_id
         RETURNING jobs.id AS job_id, jobs.tenant_id
     ), result AS (
         INSERT INTO results (job_id, tenant_id, answer, finish_reason, choices, error)
@@ -49,9 +49,9 @@ _USAGE = tuple(field.name for field in fields(Usage))
 
 
 def settle(connection: Connection, settlements: Iterable[Settlement], now: datetime) -> set[int]:
-    """Writes state, result, usage and tree of pending jobs that the caller has locked, and ends their attempts.
+    """Writes state, result, usage and tree of jobs that the caller has locked and seen pending; ends their attempts.
 
-    Returns the jobs that were settled; one that is not pending any more is left as it is.
+    Returns the jobs.
     """
     rows = [
         {

@@ -31,6 +31,11 @@ class _Job:
     state: JobState
     is_held: bool
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this incarnation may still say something about it."""
+        return self.is_held and self.state is JobState.PENDING
+
 
 # Only what may be settled is locked; the rest is merely named in the ledger.
 _JOBS = text("""
@@ -153,14 +158,14 @@ def _reported_jobs(connection: Connection, report: TickReport) -> dict[int, _Job
 def _accepted(settlements: Iterable[Settlement], jobs: Mapping[int, _Job]) -> list[Settlement]:
     """Once a job, and only for what this incarnation holds."""
     once = {settlement.job_id: settlement for settlement in settlements}
-    return [settlement for job_id, settlement in once.items() if jobs[job_id].is_held]
+    return [settlement for job_id, settlement in once.items() if jobs[job_id].is_open]
 
 
 def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> None:
     rows = [
         {"tenant_id": jobs[job_id].tenant_id, "job_id": job_id, "delta": delta}
         for job_id, deltas in report.deltas.items()
-        if jobs[job_id].is_held and jobs[job_id].state is JobState.PENDING and job_id not in settled
+        if jobs[job_id].is_open and job_id not in settled
         for delta in deltas
     ]
     if rows:

@@ -85,6 +85,22 @@ def test_a_model_without_a_worker_holds_up_no_other_model_of_the_batch(world: An
     assert jobs == world.jobs(batch)[1::2]
 
 
+def test_lines_of_a_model_may_lie_far_apart(world: Any) -> None:
+    batch = world.batch(9_000, models=["absent"] * 2_999 + ["demo"], tokens=10)
+    assert world.claim_all(world.worker()) == world.jobs(batch)[2_999::3_000]
+
+
+def test_cutting_a_large_batch_does_not_read_it_for_every_shard(world: Any) -> None:
+    world.batch(20_000, tokens=4)
+    world.worker(room_tokens=35_000)
+    assert len(world.dispatch()) == 70
+    world.sql("SELECT pg_stat_force_next_flush()")
+    (read,) = world.sql(
+        "SELECT idx_tup_fetch + seq_tup_read AS num_rows FROM pg_stat_user_tables WHERE relname = 'jobs'"
+    )
+    assert 70 * 256 <= read.num_rows < 70 * 3_000 + 40_000  # and once all of them, for the portion
+
+
 def test_nothing_is_cut_for_a_batch_that_is_being_cancelled_or_is_late(world: Any) -> None:
     world.cancel(world.batch(5))
     world.batch(5, expires_in_s=-1)

@@ -26,5 +26,5 @@ down: ## Stop it.
 	@$(BIN)/ponder down
 
 clean: ## Remove .venv and what the tools left here; data under PONDER_HOME stay.
-	rm -rf .venv .venv.draft .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

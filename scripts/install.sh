@@ -47,14 +47,12 @@ free_mb=$(df -Pm . | awk 'NR == 2 { print $4 }')
     "Make room, or clone onto another disk."
 [ -w . ] || fail "this folder cannot be written." "Clone into a folder of yours."
 
-# What is half-done stays in a draft, or carries no stamp.
-trap 'rm -rf "$venv.draft"; printf "\nponder: the install was interrupted; run it again to go on.\n" >&2; exit 130' INT TERM
+# What is half-done carries no stamp, and is made again or gone on with.
+trap 'printf "\nponder: the install was interrupted; run it again to go on.\n" >&2; exit 130' INT TERM
 if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     printf 'making %s with %s\n' "$venv" "$("$python" --version)" >&2
-    rm -rf "$venv" "$venv.draft"
-    "$python" -m venv "$venv.draft" || fail "$python could not make a virtual environment." "See the message above."
-    rm -rf "$venv.draft"
-    "$python" -m venv "$venv"
+    rm -rf "$venv"
+    said=$("$python" -m venv "$venv" 2>&1) || fail "$python could not make a virtual environment." "$said"
     pwd >"$venv/.place"
 fi
 

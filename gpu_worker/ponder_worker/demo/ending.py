@@ -19,6 +19,9 @@ from ponder.wire import Json
 from ponder_worker.demo.comparison import cells, comparison
 from ponder_worker.demo.course import STRATEGIES, Course
 
+_MOST_LOOKED_AT = 8
+_MOST_NODES = 30
+
 
 def tell_ending(client: Client, course: Course, batches: Mapping[str, Json]) -> int:
     """Prints it and returns the exit code."""
@@ -59,7 +62,17 @@ def _telling_job(client: Client, course: Course) -> Json | None:
     def interest(row: Json) -> tuple[bool, bool, str]:
         return row["verdict"] == "passed", _problem(row) in missed, str(row["level"])
 
-    return client.job(max(found, key=interest)["id"])
+    most = max(map(interest, found))
+    alike = [row["id"] for row in found if interest(row) == most][:_MOST_LOOKED_AT]
+    return max(map(client.job, alike), key=_num_turns)
+
+
+def _num_turns(job: Json) -> int:
+    """How many different steps the search took back; none for a tree that would fill the screen."""
+    nodes = (job.get("tree") or {}).get("nodes") or []
+    turned_back = {(node["parent"], node.get("text")) for node in nodes if node.get("state") == "pruned"}
+    kept = {(node["parent"], node.get("text")) for node in nodes if node.get("state") != "pruned"}
+    return len(turned_back - kept) if len(turned_back | kept) <= _MOST_NODES else 0
 
 
 def _problem(row: Json) -> str:

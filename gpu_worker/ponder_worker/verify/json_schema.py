@@ -7,10 +7,14 @@ from typing import Any
 
 from jsonschema import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from ponder_worker.verify.case import Judgement
 
 _SHOWN = 200
+_NOTHING_ELSEWHERE: Registry[Any] = Registry()
+"""jsonschema itself would fetch what a `$ref` names, also from our own network and disk."""
 
 
 def examine(answer: str, schema: dict[str, Any]) -> Judgement:
@@ -23,5 +27,8 @@ def examine(answer: str, schema: dict[str, Any]) -> Judgement:
         kind.check_schema(schema)
     except SchemaError as error:
         return Judgement.of(False, f"the schema itself is wrong: {error.message[:_SHOWN]}")
-    wrong = next(iter(kind(schema).iter_errors(value)), None)
+    try:
+        wrong = next(iter(kind(schema, registry=_NOTHING_ELSEWHERE).iter_errors(value)), None)
+    except Unresolvable as error:
+        return Judgement.of(False, f"the schema refers to what it does not hold: {error.ref[:_SHOWN]}")
     return Judgement.of(wrong is None, f"at {wrong.json_path}: {wrong.message[:_SHOWN]}" if wrong else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_a_schema_that_is_wrong_fails_the_candidate_and_says_so() -> None:
     found = examine(Case({"name": "json_schema", "schema": {"type": "nonsense"}}, "1"))
     assert found.verdict is Verdict.FAILED
     assert "schema" in (found.reason or "")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/schema", "file:///etc/passwd"])
+def test_a_schema_that_points_elsewhere_makes_the_worker_fetch_nothing(address: str) -> None:
+    schema = {"$ref": address}
+    with patch("urllib.request.urlopen", side_effect=AssertionError("asked for")) as fetch:
+        found = examine(Case({"name": "json_schema", "schema": schema}, "1"))
+    fetch.assert_not_called()
+    assert found.verdict is Verdict.FAILED
+    assert address in (found.reason or "")
 
 
 @pytest.mark.skipif(not _PAIRS.is_file(), reason=f"needs the public data {_PAIRS.name} beside the project")

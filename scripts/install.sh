@@ -56,21 +56,10 @@ if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/nu
     pwd >"$venv/.place"
 fi
 
-# Without an NVIDIA GPU the CPU build of torch does, which is a tenth of the size and needs no Triton.
-torch_index=https://download.pytorch.org/whl/cpu
-more=
-if ! command -v nvidia-smi >/dev/null 2>&1 && "$venv/bin/python" -c "
-import sys, urllib.request
-urllib.request.urlopen(urllib.request.Request(sys.argv[1], method='HEAD'), timeout=5)
-" "$torch_index/torch/" >/dev/null 2>&1; then
-    more="--extra-index-url $torch_index"
-fi
-
 log=$venv/install.log
 printf 'installing ponder[%s]: once, a few minutes (details in %s)\n' "$extra" "$log" >&2
-# shellcheck disable=SC2086  # $more is two words or none
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
-    $more -c constraints.txt -e ".[$extra]" >"$log" 2>&1; then
+    -c constraints.txt -e ".[$extra]" >"$log" 2>&1; then
     tail -n 5 "$log" >&2
     if grep -qiE 'no space left|errno 28|disk quota' "$log"; then
         fail "the disk is full." "Make room ($need_mb MB), then run it again."

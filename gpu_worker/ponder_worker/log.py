@@ -19,8 +19,8 @@ def configure(level: str) -> None:
     ]
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
-        shared.pop()  # the console draws exceptions itself
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        shared.pop()  # the console draws exceptions itself: plainly, for a rich one shows local variables
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
 _LABEL = re.compile(r"\banswer\b[ \t]*(?:\*\*)?[ \t]*(?::|\bis\b)[ \t]*(?:\*\*)?[ \t]*(\S[^\n]*)", re.IGNORECASE)
@@ -46,7 +46,7 @@ def canonical(answer: str) -> str:
         text = text.replace(old, new)
     number = as_number(text)
     if number is not None:
-        return str(number.normalize() + 0) if number else "0"
+        return str(number.normalize(Context(prec=len(text)))) if number else "0"
     return " ".join(text.split())
 
 

@@ -46,6 +46,13 @@ def test_answers_that_differ_in_writing_only_are_one(one: str, other: str) -> No
     assert canonical(one) == canonical(other)
 
 
+def test_long_numbers_are_one_only_where_every_digit_is() -> None:
+    one = "1" * 40
+    assert canonical(one) == canonical(one + ".0")
+    assert canonical(one) != canonical(one[:-1] + "2")
+    assert canonical(one + "00") == canonical(one + "e2")
+
+
 @given(st.text())
 def test_any_text_has_an_answer_or_none(text: str) -> None:
     answer = extract(text)

@@ -7,12 +7,15 @@ import os
 import secrets
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.embedded.address import database_url, redis_url
+from ponder.embedded.plan import MODEL_NAME, demo_weights
 from ponder.errors import Unreachable
 from ponder.settings import Settings
 from ponder.store.engine import connect
@@ -22,8 +25,27 @@ from ponder_worker import log
 _DTYPES = ["auto", "float32", "bfloat16", "float16"]
 
 
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Two folders, and what jobs call the model."""
+
+    model: str
+    reward_model: str | None
+    name: str
+
+    @classmethod
+    def named(cls, model: str, reward_model: str | None, name: str | None) -> Self:
+        """What the command line names. `demo` is the shipped pair, unless a folder here is called so."""
+        weights = demo_weights()
+        if model == MODEL_NAME and weights is not None and not Path(model).is_dir():
+            return cls(str(weights / "generator"), reward_model or str(weights / "reward"), name or MODEL_NAME)
+        return cls(model, reward_model, name or Path(model).resolve().name)
+
+
 @click.command()
-@click.option("--model", required=True, help="Folder of the generator, in Hugging Face's format.")
+@click.option(
+    "--model", required=True, help="Folder of the generator, in Hugging Face's format; demo: the shipped models."
+)
 @click.option("--reward-model", help="Folder of the reward model; strategies that need scores need it.")
 @click.option("--name", help="What jobs call the model.  [default: the folder's name]")
 @click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
@@ -63,13 +85,14 @@ def worker(
     from ponder_worker.worker import Identity, Rhythm, Worker
 
     settings = Settings()
+    models = Models.named(model, reward_model, name)
     log.configure(settings.log_level)
     notices = Notices()
     notices.watch_signals()
     identity = Identity(
         id=f"inc_{secrets.token_hex(12)}",
         worker=worker_name or socket.gethostname(),
-        model=name or Path(model).resolve().name,
+        model=models.name,
         machine=machine,
         market=market,
     )
@@ -79,8 +102,8 @@ def worker(
         database=connect(database_url(settings), timeout_s=max(1.0, settings.lease_s / 3)),
         redis_url=redis_url(settings),
         engine_options={
-            "model": model,
-            "reward_model": reward_model,
+            "model": models.model,
+            "reward_model": models.reward_model,
             "device": device,
             "dtype": dtype,
             "max_sequences": max_sequences,

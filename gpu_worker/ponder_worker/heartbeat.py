@@ -15,6 +15,7 @@ from ponder.jobs.tick import TickReply, TickReport, tick
 from ponder.store.failure import brief
 from ponder_worker.engine_handle import EngineHandle, Message
 from ponder_worker.holding import Holding
+from ponder_worker.ledger_check import LedgerCheck
 from ponder_worker.settlement import Settling
 from ponder_worker.unsaved import Unsaved
 
@@ -62,6 +63,7 @@ class Heartbeat:
         self._asked: int | None = None
         self._reported_at = time.monotonic()
         self._stopping = threading.Event()
+        self._ledger_check = LedgerCheck(database, incarnation_id)
         self.metrics: Message = {}
 
     def run(self) -> None:
@@ -91,7 +93,8 @@ class Heartbeat:
                 raise EngineStuck(f"no report from the engine process for {self._lease_s:g} s")
             return
         self._collect_verdicts(_VERDICT_S)
-        self.save()
+        if self.save():
+            self._ledger_check.look(is_idle=not self._holding.job_ids)
 
     def drain(self, until: float) -> bool:
         """After `stop`: the engine's last report, the verdicts that come in time and the last tick.

@@ -350,6 +350,41 @@ def test_it_dies_with_a_parent_that_was_killed(tiny_llama: Path) -> None:
         time.sleep(0.05)
 
 
+def test_a_message_that_it_does_not_understand_ends_it_at_once(tiny_llama: Path) -> None:
+    process = Process(model=str(tiny_llama), num_threads=1)
+    process.send(type="dance")
+    process.process.join(5)
+    assert process.process.exitcode == 1, "our own bug, which must not look like an engine that is busy"
+
+
+def test_idle_it_checks_its_pages_after_it_has_reported_what_it_made(tiny_llama: Path, tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import json, multiprocessing, sys, threading, time\n"
+        "from ponder_worker import engine_process\n"
+        "from ponder_worker.engine import Engine\n"
+        "def check(engine):\n"
+        "    raise AssertionError('a page is missing')\n"
+        "Engine.check = check\n"
+        "ours, theirs = multiprocessing.Pipe()\n"
+        "def parent():\n"
+        "    ours.recv_bytes()\n"
+        "    ours.send_bytes(json.dumps({'type': 'admit', 'jobs': [json.loads(sys.argv[2])]}).encode())\n"
+        "    while True:\n"
+        '        ours.send_bytes(b\'{"type": "report"}\')\n'
+        "        print(len(json.loads(ours.recv_bytes())['finished']), flush=True)\n"
+        "        time.sleep(0.1)\n"
+        "threading.Thread(target=parent, daemon=True).start()\n"
+        "engine_process.main(theirs, sys.argv[1])\n"
+    )
+    options = json.dumps({"model": str(tiny_llama), "num_threads": 1})
+    command = [sys.executable, str(script), options, json.dumps(job(1, {"name": "direct"}))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "a page is missing" in ended.stderr
+    assert ended.stdout.split()[-1] == "1"
+
+
 def test_out_of_pages_everybody_finishes_and_what_is_computed_again_is_booked_as_such(tiny_llama: Path) -> None:
     process = Process(model=str(tiny_llama), num_threads=1, kv_bytes=512 * 16 * 20)  # 20 pages of 16 tokens
     assert process.first["context_length"] == 320

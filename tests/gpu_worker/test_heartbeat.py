@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from ponder.domain.state import IncarnationState, Verdict
 from ponder.errors import LeaseLost
@@ -194,6 +195,20 @@ def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, w
     assert _state(engine, worker.job_id) == "completed"
     assert worker.job_id not in worker.holding.job_ids
     _check_ledger(engine)
+
+
+def test_the_ledger_is_held_against_the_bill_when_work_has_ended(engine: Engine, worker: Worker) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE incarnations SET started_at = started_at - interval '1 hour'"))
+    with capture_logs() as logged:
+        worker.beat(**worker.delta(1))
+    assert logged == [], "not while it has work"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'cancelled'"))
+    with capture_logs() as logged:
+        worker.beat()
+        worker.beat(num_jobs=0)
+    assert [entry["event"] for entry in logged] == ["ledger_does_not_balance"], "told once"
 
 
 def test_a_verifier_that_takes_long_holds_up_no_tick(engine: Engine) -> None:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from multiprocessing.connection import Connection
 
 _PR_SET_PDEATHSIG = 1
@@ -29,11 +30,16 @@ def live(pipe: Connection, options: str) -> None:
     except Exception as error:
         pipe.send_bytes(json.dumps({"type": "failed", "message": f"{type(error).__name__}: {error}"}).encode())
         return
-    asyncio.run(Loop(pipe, engines, parsed).run())
+    code = 0
+    try:
+        asyncio.run(Loop(pipe, engines, parsed).run())
+    except Exception:
+        traceback.print_exc()
+        code = 1
     # Everything is said. The interpreter's farewell to torch and to half-done searches takes seconds on a busy machine.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _die_with_parent() -> None:

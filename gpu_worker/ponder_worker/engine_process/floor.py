@@ -91,6 +91,12 @@ class Floor:
         for entry, sequence in ended:
             entry.done(sequence)
 
+    def check(self) -> None:
+        """AssertionError unless the engines' pages are free or held by those who name them."""
+        self.engines.generator.check()
+        if self.engines.reward is not None:
+            self.engines.reward.check()
+
     def _scores_are_due(self, generator: Engine, reward: Engine) -> bool:
         self._since_scores += 1
         waiting = reward.num_waiting + reward.num_running

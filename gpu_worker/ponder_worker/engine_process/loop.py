@@ -43,9 +43,12 @@ class Loop:
         self._reported_at = time.monotonic()
         self._stepping = True
         self._over = False
+        self._broken: Exception | None = None
+        self._check_is_due = False
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     async def run(self) -> None:
+        """Until it was drained. Raises whatever bug of ours ended it: who started us is told by our death."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._pipe.fileno(), self._read)
         loop.add_signal_handler(signal.SIGTERM, self._stop_stepping)
@@ -59,7 +62,10 @@ class Loop:
                 self._step()
                 await asyncio.sleep(0)
             else:
+                self._check()
                 await self._rest()
+            if self._broken is not None:
+                raise self._broken
         self._outgoing.put(None)
         writer.join(2.0)
 
@@ -67,8 +73,15 @@ class Loop:
         if not self._floor.has_work:
             return
         self._floor.step()
+        self._check_is_due = True
         for job in list(self._jobs.values()):
             job.look()
+
+    def _check(self) -> None:
+        """Once each time that work has ended and is reported. AssertionError when a page is neither free nor held."""
+        if self._check_is_due and self._stepping and not (self._jobs or self._finished):
+            self._check_is_due = False
+            self._floor.check()
 
     async def _rest(self) -> None:
         """Until a message or an order comes. Coroutines that only just became ready run meanwhile."""
@@ -104,6 +117,8 @@ class Loop:
                 self._follow(json.loads(self._pipe.recv_bytes()))
         except (EOFError, OSError):
             os._exit(0)  # nobody is left whom anything could be told
+        except Exception as error:  # asyncio would write it down and go on
+            self._broken = error
         self._wake.set()
 
     def _follow(self, message: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, Row, TextClause, text
 from ponder.api.services import unix
 from ponder.api.waiting import why_batch_waits
 
-COLUMNS = "*"
 _MAX_ERRORS = 1_000
 _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
 _TIMES_OF_CANCELLING = ("cancelling_at", "cancelled_at")
@@ -40,6 +39,10 @@ _USAGE = text(
     WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id
     """
 )
+_SO_FAR = text(
+    "SELECT batch_id, sum(num_tokens) AS num FROM tree_deltas WHERE batch_id = ANY(CAST(:ids AS text[])) "
+    "GROUP BY batch_id"
+)
 _COST = text(
     "SELECT batch_id, sum(nanodollars) AS num FROM ledger_entries WHERE batch_id = ANY(CAST(:ids AS text[])) "
     "GROUP BY batch_id"
@@ -67,6 +70,7 @@ def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[d
         "rejected": _grouped(connection, _REJECTED, ids),
         "errors": _grouped(connection, _ERRORS, ids, limit=_MAX_ERRORS),
         "usage": _grouped(connection, _USAGE, ids),
+        "so_far": _grouped(connection, _SO_FAR, ids),
         "cost": _grouped(connection, _COST, ids),
         "running": _grouped(connection, _RUNNING, ids),
         "model": _grouped(connection, _MODEL, ids),
@@ -111,12 +115,17 @@ def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[A
             "retry_of": batch.retry_of,
             "counts": counts,
             "verdicts": _verdicts(facts["jobs"]),
-            "tokens_generated": int(tokens.generated) if tokens else 0,
-            "direct_nanodollars": int(facts["cost"][0].num) if facts["cost"] else 0,
-            "num_running": facts["running"][0].num if facts["running"] else 0,
+            # A job's deltas go when it is settled and has a usage.
+            "tokens_generated": (int(tokens.generated) if tokens else 0) + _sum(facts["so_far"]),
+            "direct_nanodollars": _sum(facts["cost"]),
+            "num_running": _sum(facts["running"]),
             "waiting": why_batch_waits(connection, batch, counts["pending"], bool(facts["running"])),
         },
     }
+
+
+def _sum(rows: Sequence[Row[Any]]) -> int:
+    return sum(int(row.num) for row in rows)
 
 
 def _counts(facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
@@ -124,7 +133,7 @@ def _counts(facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
     counts = dict.fromkeys(("pending", "completed", "failed", "expired", "cancelled"), 0)
     for row in facts["jobs"]:
         counts[row.state] += row.num
-    counts["rejected"] = facts["rejected"][0].num if facts["rejected"] else 0
+    counts["rejected"] = _sum(facts["rejected"])
     return counts
 
 

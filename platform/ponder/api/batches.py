@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from ponder.api.auth import Tenant
 from ponder.api.batch_object import batch_objects
-from ponder.api.job_object import job_summary
+from ponder.api.job_object import COMPLETION_TOKENS, job_summary
 from ponder.api.page import After, Limit, page
 from ponder.api.services import Ponder, identifier
 from ponder.domain.state import JobState
@@ -36,8 +36,8 @@ _LIST = text(
     """
 )
 _JOBS = text(
-    """
-    SELECT jobs.*, answer, finish_reason, error, completion_tokens
+    f"""
+    SELECT jobs.*, answer, finish_reason, error, {COMPLETION_TOKENS}
     FROM jobs LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
       AND (CAST(:state AS text) IS NULL OR state = :state)

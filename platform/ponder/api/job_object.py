@@ -12,9 +12,14 @@ from ponder.api.waiting import why_job_waits
 from ponder.errors import NotFound
 
 _ID = re.compile(r"job_([0-9]{1,18})")
+COMPLETION_TOKENS = """
+    coalesce(completion_tokens, (SELECT CAST(sum(num_tokens) AS bigint) FROM tree_deltas WHERE job_id = jobs.id))
+        AS completion_tokens"""
+"""Of a settled job from its usage, of an open one from what its tree has so far."""
 _FIND = text(
-    """
-    SELECT jobs.*, batches.lane, answer, finish_reason, error, prompt_tokens, completion_tokens, thinking_tokens,
+    f"""
+    SELECT jobs.*, batches.lane, answer, finish_reason, error, prompt_tokens, thinking_tokens,
+           {COMPLETION_TOKENS},
            reward_tokens, cached_tokens, recomputed_tokens, tree
     FROM jobs JOIN batches ON batches.id = jobs.batch_id
     LEFT JOIN results ON results.job_id = jobs.id

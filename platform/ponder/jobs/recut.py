@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from ponder.domain.state import JobState
 from ponder.jobs.cut import MAX_JOBS
-from ponder.jobs.report import Settlement
+from ponder.jobs.report import Settlement, Usage
 from ponder.jobs.settle import settle
 from ponder.store.document import dumps
 
@@ -74,7 +74,9 @@ _LOCK = text("""
     WITH locked AS MATERIALIZED (
         SELECT id, state FROM jobs WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE
     )
-    SELECT id FROM locked WHERE state = 'pending'
+    SELECT id, (SELECT CAST(coalesce(sum(num_tokens), 0) AS bigint) FROM tree_deltas WHERE job_id = locked.id)
+        AS num_tokens
+    FROM locked WHERE state = 'pending'
 """)
 
 _CUT = text("""
@@ -96,8 +98,9 @@ def recut(connection: Connection, incarnation_id: str, at: datetime, *, outcome:
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
     if failed:
-        locked = set(connection.execute(_LOCK, {"ids": [job.id for job in failed]}).scalars())
-        settle(connection, [_worker_lost(job) for job in failed if job.id in locked], at)
+        locked = connection.execute(_LOCK, {"ids": [job.id for job in failed]})
+        tokens = {row.id: row.num_tokens for row in locked}
+        settle(connection, [_worker_lost(job, tokens[job.id]) for job in failed if job.id in tokens], at)
     alone = [job for job in jobs if _LOSSES_TO_BE_ALONE <= job.num_lost < _LOSSES_TO_FAIL]
     together = sorted((job for job in jobs if job.num_lost < _LOSSES_TO_BE_ALONE), key=lambda job: (job.kin, job.id))
     shards = [[job] for job in alone]
@@ -108,9 +111,10 @@ def recut(connection: Connection, incarnation_id: str, at: datetime, *, outcome:
     return Recut(num_handed_on=len(alone) + len(together), num_failed=len(failed))
 
 
-def _worker_lost(job: _Job) -> Settlement:
-    message = f"{job.num_lost} workers died while they held this job"
-    return Settlement(job.id, JobState.FAILED, error={"code": "worker_lost", "message": message})
+def _worker_lost(job: _Job, num_tokens: int) -> Settlement:
+    """What it had generated is its usage; of the rest nobody is left who knows."""
+    error = {"code": "worker_lost", "message": f"{job.num_lost} workers died while they held this job"}
+    return Settlement(job.id, JobState.FAILED, error=error, usage=Usage(completion_tokens=num_tokens))
 
 
 def _chunks(jobs: Iterable[_Job], shard_tokens: int) -> Iterator[list[_Job]]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from ponder.domain.cost import CostKind
+from ponder.domain.delta import num_sampled
 from ponder.domain.incarnation import Incarnation
 from ponder.domain.state import IncarnationState, JobState, move
 from ponder.jobs.incarnation import hold
@@ -54,9 +55,10 @@ _JOBS = text("""
 """)
 
 _APPEND = text("""
-    INSERT INTO tree_deltas (tenant_id, job_id, incarnation_id, delta)
-    SELECT tenant_id, job_id, :incarnation_id, delta
-    FROM json_to_recordset(CAST(:deltas AS json)) AS appended(tenant_id text, job_id bigint, delta json)
+    INSERT INTO tree_deltas (tenant_id, batch_id, job_id, incarnation_id, delta, num_tokens)
+    SELECT tenant_id, batch_id, job_id, :incarnation_id, delta, num_tokens
+    FROM json_to_recordset(CAST(:deltas AS json))
+      AS appended(tenant_id text, batch_id text, job_id bigint, delta json, num_tokens bigint)
 """)
 
 _DROP = text("""
@@ -163,7 +165,13 @@ def _accepted(settlements: Iterable[Settlement], jobs: Mapping[int, _Job]) -> li
 
 def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> None:
     rows = [
-        {"tenant_id": jobs[job_id].tenant_id, "job_id": job_id, "delta": delta}
+        {
+            "tenant_id": jobs[job_id].tenant_id,
+            "batch_id": jobs[job_id].batch_id,
+            "job_id": job_id,
+            "delta": delta,
+            "num_tokens": num_sampled(delta),
+        }
         for job_id, deltas in report.deltas.items()
         if jobs[job_id].is_open and job_id not in settled
         for delta in deltas

@@ -253,11 +253,14 @@ tree_deltas = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     _tenant(),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False),
     Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False),
     Column("incarnation_id", Text, ForeignKey("incarnations.id"), nullable=False),
     Column("delta", JSON, nullable=False),
+    Column("num_tokens", BigInteger, nullable=False, comment="that sampling added"),
     _created_at(),
     Index("ix_tree_deltas_job", "job_id", "id"),
+    Index("ix_tree_deltas_batch", "batch_id"),
 )
 
 search_trees = Table(

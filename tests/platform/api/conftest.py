@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -130,7 +130,12 @@ class Worker:
                 claimed += [job.job_id for job in taken.jobs] if taken else []
         return claimed
 
-    def tick(self, settled: Sequence[Settlement] = (), work: Sequence[int] = ()) -> None:
+    def tick(
+        self,
+        settled: Sequence[Settlement] = (),
+        work: Sequence[int] = (),
+        deltas: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
         self.num_ticks += 1
         report = TickReport(
             "inc_0123456789abcdef01234567",
@@ -141,6 +146,7 @@ class Worker:
             room_tokens=1_000_000,
             work=[Work(job_id, 1.0) for job_id in work],
             settled=settled,
+            deltas=deltas or {},
         )
         with self.engine.begin() as connection:
             tick(connection, report)

@@ -58,6 +58,24 @@ def test_a_waiting_job_says_why(
     assert (shown["waiting"], shown["num_running"], shown["counts"]["pending"]) == (None, 1, 1)
 
 
+def test_tokens_are_counted_while_they_are_made(
+    worker: Any, submitted: Any, line: Any, job: Any, http: httpx.Client, passed: Any
+) -> None:
+    batch = submitted([line()])
+    worker.validate()
+    [job_id] = worker.claim()
+
+    def generated() -> tuple[int, int]:
+        ponder = http.get(f"/v1/batches/{batch.id}").json()["ponder"]
+        return ponder["tokens_generated"], job()["usage"]["completion_tokens"]
+
+    assert generated() == (0, 0)
+    worker.tick(deltas={job_id: [{"nodes": [{"node": 0, "ids": [9] * 5}, {"node": 1, "ids": [1, 2, 3]}]}]})
+    assert generated() == (3, 3)
+    worker.tick(settled=[passed(job_id)])
+    assert generated() == (12, 12)
+
+
 def test_a_queued_job_says_how_many_tokens_are_before_it(
     worker: Any, submitted: Any, line: Any, http: httpx.Client, engine: Engine
 ) -> None:

@@ -61,13 +61,13 @@ def test_a_job_lost_twice_runs_alone_and_fails_when_lost_again(world: Any) -> No
     first, _ = world.dispatch()
     (unlucky,) = world.claim(first, worker).jobs
     assert unlucky.num_lost == 2
-    world.tick(worker, deltas={unlucky.job_id: [{"a": 1}]})
+    world.tick(worker, deltas={unlucky.job_id: [{"nodes": [{"node": 1, "ids": [5, 6]}]}]})
     world.lapse(worker)
     (swept,) = _sweep(world)
 
     assert (swept.num_jobs_handed_on, swept.num_jobs_failed) == (0, 1)
-    (row,) = world.sql("SELECT state, error FROM jobs JOIN results ON job_id = id JOIN usage USING (job_id)")
-    assert row.state == "failed"
+    (row,) = world.sql("SELECT * FROM jobs JOIN results ON job_id = id JOIN usage USING (job_id)")
+    assert (row.state, row.completion_tokens) == ("failed", 2)
     assert row.error == {"code": "worker_lost", "message": "3 workers died while they held this job"}
     assert world.sql("SELECT 1 FROM tree_deltas") == []
     assert {row.outcome for row in world.sql("SELECT outcome FROM attempts")} == {"lost"}

@@ -9,11 +9,30 @@ from ponder.errors import LeaseLost
 from ponder.jobs.tick import Settlement, Work, tick
 
 
+def _grown(*ids: int) -> dict[str, Any]:
+    """News of the first sample."""
+    return {"node": 1, "ids": list(ids)}
+
+
+def test_what_a_job_has_generated_is_known_while_it_runs(world: Any) -> None:
+    batch = world.batch()
+    worker = world.worker()
+    (job,) = world.claim_all(worker)
+    prompt = {"node": 0, "ids": [7, 7, 7]}
+    world.tick(worker, deltas={job: [{"nodes": [prompt, _grown(1, 2)]}, {"nodes": [], "counts": {}}]})
+    world.tick(worker, deltas={job: [{"nodes": [_grown(3), {"node": 2, "ids": [4], "parent": 0}]}]})
+
+    rows = world.sql("SELECT batch_id, num_tokens FROM tree_deltas ORDER BY id")
+    assert [tuple(row) for row in rows] == [(batch, 2), (batch, 0), (batch, 2)]
+
+
 def test_a_settled_job_leaves_a_result_a_usage_and_a_tree_and_no_deltas(world: Any) -> None:
     batch = world.batch(2)
     worker = world.worker()
     first, second = world.claim_all(worker)
-    world.tick(worker, deltas={first: [{"nodes": [1]}, {"nodes": [2]}], second: [{"nodes": [3]}]})
+    world.tick(
+        worker, deltas={first: [{"nodes": [_grown(1)]}, {"nodes": [_grown(2)]}], second: [{"nodes": [_grown(1, 2)]}]}
+    )
 
     world.tick(worker, settled=[world.passed(first)])
 

@@ -96,8 +96,10 @@ class Client:
     def models(self) -> list[Json]:
         return list(self._get("models")["data"])
 
-    def cost_report(self, by: Sequence[str], batch_ids: Sequence[str] = ()) -> Json:
-        return self._get("reports/cost", {"by": ",".join(by), "batch_id": list(batch_ids)})
+    def cost_report(self, by: Sequence[str], batch_ids: Sequence[str] = (), tenant: str | None = None) -> Json:
+        """`tenant`: an operator's, another's id or `all`."""
+        query: Json = {"by": ",".join(by), "batch_id": list(batch_ids)}
+        return self._get("reports/cost", query | ({} if tenant is None else {"tenant": tenant}))
 
     # Administration
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from ponder.api.auth import Caller, Tenant
 from ponder.api.services import Ponder, identifier
 from ponder.errors import Forbidden, InvalidInput
-from ponder.ledger.report import DIMENSIONS, CostRow, Dimension, cost_report
+from ponder.ledger.report import DIMENSIONS, CostRow, Dimension, cost_report, unassigned
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
 
@@ -22,13 +22,17 @@ def cost(
     batch_id: Annotated[list[str] | None, Query(max_length=1_000)] = None,
     tenant: Annotated[str | None, Query(max_length=100, description="an operator's: another tenant, or `all`")] = None,
 ) -> dict[str, Any]:
-    """What tasks cost, group by group; nano-dollars throughout."""
+    """What tasks cost, group by group; nano-dollars throughout.
+
+    For an operator who asks about no batch in particular, `unassigned_nanodollars` is the overhead that no job bears.
+    """
     dimensions = _dimensions(by)
     batch_ids = None if batch_id is None else [identifier(one, "batch") for one in batch_id]
     tenant_id = _tenant(tenant, caller)
     with ponder.engine.connect() as connection:
         rows = cost_report(connection, tenant_id, dimensions, batch_ids)
-    return {"object": "list", "by": dimensions, "data": [_row(row) for row in rows]}
+        rest = unassigned(connection) if caller.is_operator and batch_ids is None else None
+    return {"object": "list", "by": dimensions, "data": [_row(row) for row in rows], "unassigned_nanodollars": rest}
 
 
 def _dimensions(by: str) -> list[Dimension]:

@@ -10,9 +10,10 @@ import click
 from ponder.cli.amount import Unit
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, print_csv, print_json, print_rows
+from ponder.domain.money import dollars
 from ponder.errors import InvalidInput
 
-KEYS = ("strategy", "level", "model", "batch", "market", "machine")
+KEYS = ("strategy", "level", "model", "batch", "market", "machine", "tenant")
 
 
 @click.group()
@@ -23,19 +24,22 @@ def report() -> None:
 @report.command()
 @click.option("--by", default="strategy", show_default=True, metavar="KEY,KEY,…", help=f"Of {', '.join(KEYS)}.")
 @click.option("--batch", "batch_ids", multiple=True, metavar="BATCH", help="Only this batch; repeatable.")
+@click.option("--tenant", metavar="TENANT", help="With an operator's key: another tenant's id, or all.")
 @format_option("table", "json", "csv")
-def cost(by: str, batch_ids: tuple[str, ...], form: str) -> None:
+def cost(by: str, batch_ids: tuple[str, ...], tenant: str | None, form: str) -> None:
     """Accuracy, tokens and money a task, and the cost per successful task: everything spent over the tasks that passed.
 
     `direct` is the engine time that the jobs caused. `loaded` adds their share of idle, loading and lost time; `/task`
-    is that over all settled jobs, `/success`, the cost per successful task, over those that passed.
+    is that over all settled jobs, `/success`, the cost per successful task, over those that passed. Operators are told
+    what no job bears: the overhead of hours in which a worker served nobody.
     """
     keys = [key.strip() for key in by.split(",") if key.strip()]
     unknown = [key for key in keys if key not in KEYS]
     if unknown or not keys:
         raise InvalidInput(f"--by {by}: {', '.join(unknown) or 'nothing'} is none of {', '.join(KEYS)}")
     with connect() as client:
-        rows = client.cost_report(keys, batch_ids)["data"]
+        answer = client.cost_report(keys, batch_ids, tenant)
+    rows = answer["data"]
     if form == "json":
         print_json(rows)
     elif form == "csv":
@@ -45,6 +49,8 @@ def cost(by: str, batch_ids: tuple[str, ...], form: str) -> None:
         print_rows(rows, _columns(keys, unit), empty="nothing is settled yet")
         if rows:
             click.echo(f"money in {unit.name}; loaded: with its share of idle, loading and lost time", err=True)
+        if unassigned := answer["unassigned_nanodollars"]:
+            click.echo(f"borne by no job: {dollars(unassigned)}, of hours in which a worker served nobody", err=True)
 
 
 def _columns(keys: list[str], unit: Unit) -> list[Column]:

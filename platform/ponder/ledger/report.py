@@ -83,6 +83,11 @@ _REPORT = """
 """
 
 
+_UNASSIGNED = text("""
+    SELECT CAST(coalesce(sum(overhead_nanodollars), 0) AS bigint) FROM worker_hours WHERE direct_nanodollars = 0
+""")
+
+
 def cost_report(
     connection: Connection,
     tenant_id: str | None,
@@ -96,6 +101,14 @@ def cost_report(
     dimensions = list(dict.fromkeys(by))
     rows = connection.execute(text(_statement(dimensions)), {"tenant_id": tenant_id, "batch_ids": batch_ids})
     return [_row(row, dimensions) for row in rows if row.num_jobs is not None]
+
+
+def unassigned(connection: Connection) -> int:
+    """Nano-dollars of overhead of the hours in which a worker served nobody, so that no job bears it.
+
+    With the loaded cost of all tenants' jobs it makes up the bill of all workers.
+    """
+    return int(connection.execute(_UNASSIGNED).scalar_one())
 
 
 def _statement(dimensions: Sequence[Dimension]) -> str:

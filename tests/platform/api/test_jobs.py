@@ -144,6 +144,13 @@ def test_a_cost_report_says_what_a_success_costs(
     assert http.get("/v1/reports/cost?by=colour").json()["error"]["param"] == "by"
 
 
+def test_what_no_job_bears_is_told_to_operators_only(http: httpx.Client, stranger: httpx.Client, worker: Any) -> None:
+    worker.tick()
+    assert http.get("/v1/reports/cost").json()["unassigned_nanodollars"] > 0
+    assert http.get("/v1/reports/cost?batch_id=batch_00").json()["unassigned_nanodollars"] is None
+    assert stranger.get("/v1/reports/cost").json()["unassigned_nanodollars"] is None
+
+
 def test_a_price_is_set_by_date(http: httpx.Client) -> None:
     body = {"machine": "h200", "market": "spot", "dollars_per_hour": "1.234567891", "source": "a contract"}
     price = http.put("/v1/prices", json=body).json()

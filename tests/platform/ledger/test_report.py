@@ -7,7 +7,7 @@ import pytest
 from ponder.domain.state import JobState, Verdict
 from ponder.errors import InvalidInput
 from ponder.jobs.tick import Settlement, Usage, Work
-from ponder.ledger.report import CostRow, cost_report
+from ponder.ledger.report import CostRow, cost_report, unassigned
 
 
 def _report(world: Any, *by: Any, tenant: str | None = None, batches: list[str] | None = None) -> list[CostRow]:
@@ -112,6 +112,17 @@ def test_the_sql_view_says_the_same_as_the_report(world: Any, spent: dict[str, s
         assert (row.num_jobs, row.num_settled, row.num_passed) == (same.num_jobs, same.num_settled, same.num_passed)
         assert float(row.loaded_nanodollars) == pytest.approx(same.loaded_nanodollars, abs=1)
         assert float(row.cost_per_successful_task) == pytest.approx(same.cost_per_successful_task)
+
+
+def test_what_no_job_bears_and_the_loaded_cost_of_all_are_the_bill(world: Any, spent: dict[str, str]) -> None:
+    idle = world.worker(worker="nobody asked for it")
+    world.tick(idle)
+    with world.engine.begin() as connection:
+        rest = unassigned(connection)
+    assert rest == world.billed(idle) > 0
+    (row,) = _report(world)
+    billed = sum(world.billed(worker) for worker in (spent["spot"], spent["on_demand"], idle))
+    assert row.loaded_nanodollars + rest == pytest.approx(billed, abs=1)
 
 
 def test_an_unknown_dimension_is_answered_with_the_known_ones(world: Any) -> None:

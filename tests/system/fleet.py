@@ -92,7 +92,7 @@ class Fleet:
     def start_workers(self, number: int, *arguments: str) -> list[subprocess.Popen[bytes]]:
         """Returns when all of them take jobs."""
         workers = [self.start_worker(*arguments) for _ in range(number)]
-        until(lambda: self.scalar("SELECT count(*) FROM incarnations WHERE state = 'ready'") == number, 60)
+        until(lambda: self.scalar("SELECT count(*) FROM incarnations WHERE state = 'ready'") == number, 120)
         return workers
 
     def submit(

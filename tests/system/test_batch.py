@@ -31,7 +31,7 @@ def test_a_batch_goes_through_and_what_is_urgent_overtakes_what_waits(fleet: Fle
     fleet.check_ledgers()
 
 
-def test_a_cancelled_batch_stops_at_once_and_its_worker_goes_on_with_the_next(fleet: Fleet) -> None:
+def test_a_cancelled_batch_stops_at_once_and_a_deadline_settles_the_next_with_what_there_is(fleet: Fleet) -> None:
     fleet.start_dispatcher()
     fleet.start_workers(1)
     endless = fleet.submit(1, max_tokens=4000)
@@ -41,16 +41,8 @@ def test_a_cancelled_batch_stops_at_once_and_its_worker_goes_on_with_the_next(fl
     until(lambda: _state(fleet, endless) == "cancelled", 20)
     assert fleet.outcomes() == ["cancelled"]
     assert fleet.num_saved_tokens() == 0
-    following = fleet.submit(1, max_tokens=20, strategy=DIRECT)
-    until(lambda: _state(fleet, following) == "completed", 20)
-    fleet.check_ledgers()
-
-
-def test_a_deadline_settles_a_job_with_what_there_is(fleet: Fleet) -> None:
-    fleet.start_dispatcher()
-    fleet.start_workers(1)
-    fleet.submit(1, max_tokens=4000, budget={"deadline_s": 3})
-    until(lambda: fleet.scalar("SELECT count(*) FROM results") == 1, 30)
+    following = fleet.submit(1, max_tokens=4000, budget={"deadline_s": 3})
+    until(lambda: _state(fleet, following) == "completed", 30)
     assert fleet.scalar("SELECT finish_reason FROM results") == "deadline"
     assert 0 < fleet.scalar("SELECT completion_tokens FROM usage") < 8 * 4000
     fleet.check_settled_once(1)

@@ -208,7 +208,8 @@ def test_openai_sampling_fields_are_honoured(shared: Process) -> None:
     assert len(set(texts[25])) > 1
     assert texts[26] != texts[20][:1]
     content = finished[21]["choices"][0]["logprobs"]["content"]
-    assert len(content) == finished[21]["usage"]["completion_tokens"]
+    made = bytes(byte for entry in content for byte in entry["bytes"])
+    assert made.decode(errors="replace") == texts[21][0]
     assert all(entry["logprob"] <= 0 for entry in content)
     stop = texts[20][0][3]
     shared.admit(job(27, {"name": "direct"}, sampling=greedy | {"stop": [stop]}))

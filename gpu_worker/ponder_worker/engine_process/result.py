@@ -53,13 +53,26 @@ def _finish_reason(candidate: Candidate) -> str:
 
 
 def _logprobs(leaf: Node, tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """Of every token, in OpenAI's form; None where they were not kept."""
+    """Of every token of the text, in OpenAI's form; None where they were not kept."""
     nodes = leaf.path()
     if not any(node.logprobs for node in nodes):
         return None
     content = []
     for node in nodes:
         for token, logprob in zip(node.ids, node.logprobs, strict=True):
-            text = tokenizer.decode([token])
-            content.append({"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []})
-    return {"content": content, "refusal": None}
+            text, some = tokenizer.decode([token]), tokenizer.bytes_of(token)
+            content.append({"token": text, "logprob": logprob, "bytes": list(some), "top_logprobs": []})
+    return {"content": content[: len(content) - _num_beyond(leaf, tokenizer)], "refusal": None}
+
+
+def _num_beyond(leaf: Node, tokenizer: Tokenizer) -> int:
+    """Tokens at the end that are no part of the text: what ended it, be it a special token or a stop string."""
+    text = tokenizer.decode(leaf.ids)
+    left = len(text[len(text) - leaf.stop_chars :].encode())
+    num = 0
+    for token in reversed(leaf.ids):
+        left -= len(tokenizer.bytes_of(token))
+        if left < 0:
+            break
+        num += 1
+    return num

@@ -42,6 +42,10 @@ class Tokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def bytes_of(self, token: int) -> bytes:
+        """Those that the id stands for, a part of a character or several; none for a special token or no token."""
+        return self._pieces[token] if token < len(self._pieces) else b""
+
     def stream(self) -> "TextStream":
         """A decoder that takes ids one by one and holds incomplete UTF-8 back."""
         return TextStream(self._pieces)

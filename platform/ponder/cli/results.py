@@ -18,9 +18,9 @@ _TRIES = 3
 @click.command()
 @click.argument("batch", metavar="BATCH")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write them.  [default: stdout]")
-@click.option("--errors", is_flag=True, help="The lines that were refused, failed or expired, instead.")
+@click.option("--errors", is_flag=True, help="The lines that were refused, failed, expired or cancelled, instead.")
 def results(batch: str, output: Path | None, errors: bool) -> None:
-    """Fetch the results of BATCH: OpenAI output lines, one a job. While it still runs: those there are so far."""
+    """Fetch the results of BATCH once it has ended: OpenAI output lines, one a completed job."""
     with connect() as client:
         document = client.batch(batch)
         file_id = document["error_file_id" if errors else "output_file_id"]

@@ -21,6 +21,8 @@ from ponder.wire import Json
 
 SETTLED = ("completed", "failed", "expired", "cancelled")
 _POLL_S = 0.5
+_PAUSE_FACTOR = 4
+"""A batch of a million jobs takes seconds to count: to ask takes a fifth of the time at most."""
 _LINE_EVERY_S = 10.0
 _SHORT_S = 15.0
 _LONG_S = 60.0
@@ -87,16 +89,18 @@ def follow(client: Client, weights: Mapping[str, float], *, title: str = "jobs")
     pace = Pace()
     with _display(title) as show:
         while True:
+            asked_at_s = time.monotonic()
             for batch_id in weights:
                 if batches.get(batch_id, {}).get("status") not in SETTLED:
                     batches[batch_id] = client.batch(batch_id)
+            asking_s = time.monotonic() - asked_at_s
             snapshot = _snapshot(batches, weights)
             pace.add(snapshot)
             is_over = all(batch["status"] in SETTLED for batch in batches.values())
             show(snapshot, pace, is_over)
             if is_over:
                 return batches
-            time.sleep(_POLL_S)
+            time.sleep(max(_POLL_S, _PAUSE_FACTOR * asking_s))
 
 
 def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snapshot:

@@ -59,6 +59,7 @@ def list_files(
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=50, pattern="^[a-z_-]+$")] = None,
 ) -> dict[str, Any]:
+    """A file that is made from results has 0 bytes here until it was read or asked for by its id."""
     if after is not None:
         _find(ponder.engine, caller.tenant_id, after)
     with ponder.engine.connect() as connection:
@@ -66,7 +67,7 @@ def list_files(
             _LISTS[order],
             {"tenant_id": caller.tenant_id, "after": after, "purpose": purpose, "limit": limit + 1},
         ).all()
-    return page([_object(_sized(ponder.engine, row)) for row in rows], limit)
+    return page([_object(dict(row._mapping)) for row in rows], limit)
 
 
 @router.get("/{file_id}")
@@ -109,11 +110,23 @@ def _find(engine: Engine, tenant_id: str, file_id: str) -> Row[Any]:
 
 def _content(engine: Engine, row: Row[Any]) -> Iterator[bytes]:
     """Every piece in a transaction of its own: a slow reader holds no connection."""
-    if row.kind == "output":
-        return output_lines(engine, row.tenant_id, row.batch_id)
-    if row.kind == "errors":
-        return error_lines(engine, row.tenant_id, row.batch_id)
-    return _chunks(engine, row.id)
+    if row.kind == "input":
+        return _chunks(engine, row.id)
+    lines = output_lines if row.kind == "output" else error_lines
+    return _measured(engine, row, lines(engine, row.tenant_id, row.batch_id))
+
+
+def _measured(engine: Engine, row: Row[Any], pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces; at their end the file's size is known, and kept."""
+    num_bytes = 0
+    for piece in pieces:
+        num_bytes += len(piece)
+        yield piece
+    if num_bytes != row.bytes:
+        with engine.begin() as connection:
+            connection.execute(
+                text("UPDATE files SET bytes = :bytes WHERE id = :id"), {"bytes": num_bytes, "id": row.id}
+            )
 
 
 def _chunks(engine: Engine, file_id: str) -> Iterator[bytes]:
@@ -129,14 +142,9 @@ def _chunks(engine: Engine, file_id: str) -> Iterator[bytes]:
 
 def _sized(engine: Engine, row: Row[Any]) -> Mapping[str, Any]:
     """With its size, which for a file made from results is counted when it is first asked for."""
-    file = dict(row._mapping)
-    if row.kind != "input" and row.bytes == 0:
-        file["bytes"] = sum(len(piece) for piece in _content(engine, row))
-        with engine.begin() as connection:
-            connection.execute(
-                text("UPDATE files SET bytes = :bytes WHERE id = :id"), {"bytes": file["bytes"], "id": row.id}
-            )
-    return file
+    if row.kind == "input" or row.bytes:
+        return dict(row._mapping)
+    return {**row._mapping, "bytes": sum(len(piece) for piece in _content(engine, row))}
 
 
 def _object(file: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,18 +80,25 @@ def test_a_result_is_a_chat_completion_with_ponders_own_beside_it(
     assert own["cost"]["direct_nanodollars"] > 0
 
 
+@pytest.mark.parametrize("asked_first", [True, False])
 def test_an_output_file_knows_its_size(
-    client: openai.OpenAI, worker: Any, line: Line, submitted: Submitted, passed: Any
+    client: openai.OpenAI, worker: Any, line: Line, submitted: Submitted, passed: Any, asked_first: bool
 ) -> None:
+    """A list makes no file up: with a million results that would take minutes."""
     batch = submitted([line(str(number)) for number in range(250)])
     worker.validate()
     worker.work(passed)
     file_id = client.batches.retrieve(batch.id).output_file_id
     assert file_id is not None
+    [listed] = client.files.list(purpose="batch_output")
+    assert (listed.id, listed.bytes) == (file_id, 0)
+    asked = client.files.retrieve(file_id) if asked_first else None
     content = client.files.content(file_id).content
     assert [json.loads(one)["custom_id"] for one in content.splitlines()] == [str(number) for number in range(250)]
-    file = client.files.retrieve(file_id)
+    file = asked or client.files.retrieve(file_id)
     assert (file.bytes, file.purpose, file.status) == (len(content), "batch_output", "processed")
+    [listed] = client.files.list(purpose="batch_output")
+    assert listed.bytes == len(content)
 
 
 def test_a_cancelled_batch_keeps_what_was_done(

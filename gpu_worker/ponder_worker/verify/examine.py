@@ -10,11 +10,16 @@ from ponder_worker.search.answer import of_reference
 from ponder_worker.verify import exact, json_schema, number
 from ponder_worker.verify.case import Case, Judgement
 
-PURE = frozenset({"exact", "number"})
-"""Verifiers that always return, in microseconds."""
+_PURE = frozenset({"exact", "number"})
+_WITHOUT_REFERENCE = frozenset({"json_schema"})
 
 
-WITHOUT_REFERENCE = frozenset({"json_schema"})
+def is_pure(case: Case) -> bool:
+    """Whether its verifier always returns, in microseconds."""
+    if case.verifier is None or case.answer is None:
+        return True
+    name = case.verifier.get("name")
+    return name in _PURE or (name not in _WITHOUT_REFERENCE and case.reference is None)
 
 
 def examine(case: Case) -> Judgement:
@@ -24,7 +29,7 @@ def examine(case: Case) -> Judgement:
     if case.answer is None:
         return Judgement(Verdict.FAILED, "there is no answer")
     name = case.verifier["name"]
-    if name not in WITHOUT_REFERENCE and case.reference is None:
+    if name not in _WITHOUT_REFERENCE and case.reference is None:
         return Judgement(Verdict.UNVERIFIED, "no reference")
     return _examine(name, case.verifier, case.answer, of_reference(case.reference or ""))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import PURE, WITHOUT_REFERENCE, examine
+from ponder_worker.verify.examine import examine, is_pure
 from ponder_worker.verify.examiner import Examiner
 
 
@@ -29,13 +29,13 @@ class Judge:
         return self.examine(Case(verifier, answer, reference)).verdict
 
     def examine(self, case: Case) -> Judgement:
-        if _is_pure(case):
+        if is_pure(case):
             return _guarded(case)
         return self._examine_apart(case)
 
     def examine_all(self, cases: Sequence[Case]) -> list[Judgement]:
         """In the order of the cases; those that need a process share all of them."""
-        costly = [i for i, case in enumerate(cases) if not _is_pure(case)]
+        costly = [i for i, case in enumerate(cases) if not is_pure(case)]
         apart = {i: self._callers.submit(self._examine_apart, cases[i]) for i in costly}
         return [apart[i].result() if i in apart else _guarded(case) for i, case in enumerate(cases)]
 
@@ -58,13 +58,6 @@ class Judge:
             return Judgement(Verdict.FAILED, f"the verifier could not be started: {type(error).__name__}")
         finally:
             self._free.put(examiner)
-
-
-def _is_pure(case: Case) -> bool:
-    if case.verifier is None or case.answer is None:
-        return True
-    name = case.verifier.get("name")
-    return name in PURE or (name not in WITHOUT_REFERENCE and case.reference is None)
 
 
 def _guarded(case: Case) -> Judgement:

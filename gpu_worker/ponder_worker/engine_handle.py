@@ -52,10 +52,6 @@ class EngineHandle:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
-
     def send(self, message: Mapping[str, Any]) -> None:
         self._outgoing.put(json.dumps(message).encode())
 

@@ -105,10 +105,6 @@ class Search:
     def prune(self, node: Node) -> None:
         self.tree.prune(node)
 
-    def has_room(self, node: Node) -> bool:
-        """May a child of this node have a token at all?"""
-        return self._cap(node) > 0
-
     def text(self, node: Node) -> str:
         """Of this step alone."""
         if node.text is None:

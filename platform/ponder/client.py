@@ -87,8 +87,14 @@ class Client:
 
     # Jobs, models, reports
 
-    def jobs(self, batch_id: str, *, state: str | None = None, limit: int | None = None) -> Iterator[Json]:
-        return self._pages(f"batches/{batch_id}/jobs", limit, {"state": state} if state else None)
+    def jobs(
+        self, batch_id: str, *, state: str | None = None, custom_id: str | None = None, limit: int | None = None
+    ) -> Iterator[Json]:
+        """By line; those in one state, or the one with a custom id."""
+        query = {"state": state, "custom_id": custom_id}
+        return self._pages(
+            f"batches/{batch_id}/jobs", limit, {name: value for name, value in query.items() if value is not None}
+        )
 
     def job(self, job_id: str) -> Json:
         return self._get(f"jobs/{job_id}")

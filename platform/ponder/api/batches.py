@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Query
 from sqlalchemy import Connection, text
 
 from ponder.api.auth import Tenant
@@ -41,6 +41,7 @@ _JOBS = text(
     FROM jobs LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
       AND (CAST(:state AS text) IS NULL OR state = :state)
+      AND (CAST(:custom_id AS text) IS NULL OR custom_id = :custom_id)
       AND line > coalesce((SELECT line FROM jobs WHERE id = CAST(:after AS bigint) AND batch_id = :batch_id), 0)
     ORDER BY line LIMIT :limit
     """
@@ -106,6 +107,7 @@ def list_jobs(
     limit: Limit = 100,
     after: After = None,
     state: JobState | None = None,
+    custom_id: Annotated[StorableText | None, Query(max_length=512)] = None,
 ) -> dict[str, Any]:
     """By line, without search trees."""
     with ponder.engine.connect() as connection:
@@ -115,6 +117,7 @@ def list_jobs(
             "batch_id": batch_id,
             "after": None if after is None else int(identifier(after, "job").removeprefix("job_"), 10),
             "state": state,
+            "custom_id": custom_id,
             "limit": limit + 1,
         }
         return page([job_summary(row) for row in connection.execute(_JOBS, values)], limit)

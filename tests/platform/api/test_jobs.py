@@ -117,6 +117,9 @@ def test_jobs_are_listed_by_line_and_state(
     assert ([job["line"] for job in page["data"]], page["has_more"]) == ([3, 4, 5], False)
     failures = http.get(path, params={"state": "failed"}).json()["data"]
     assert [job["error"]["code"] for job in failures] == ["worker_lost"]
+    assert [job["line"] for job in http.get(path, params={"custom_id": "3"}).json()["data"]] == [4]
+    assert http.get(path, params={"custom_id": "3", "state": "failed"}).json()["data"] == []
+    assert http.get(path, params={"custom_id": "\0"}).status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 _PIPE_WIDTH = 120
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -33,11 +35,26 @@ class Column:
 def out() -> Console:
     """stdout; without colours in a pipe, and never cut to the terminal's width there."""
     is_terminal = sys.stdout.isatty()
-    return Console(highlight=False, markup=False, soft_wrap=not is_terminal, width=None if is_terminal else _PIPE_WIDTH)
+    return Console(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=not is_terminal,
+        width=None if is_terminal else _PIPE_WIDTH,
+    )
 
 
 def err() -> Console:
-    return Console(stderr=True, highlight=False, markup=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def harmless(value: Any) -> Any:
+    """The same without what a terminal would obey: prompts and answers are anybody's text."""
+    if isinstance(value, str):
+        return _CONTROL.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {key: harmless(item) for key, item in value.items()}
+    return [harmless(item) for item in value] if isinstance(value, list) else value
 
 
 def format_option(*formats: str) -> Callable[[_Command], _Command]:
@@ -52,6 +69,7 @@ def print_json(document: Any) -> None:
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, empty: str = "nothing yet") -> None:
     """A table; in a pipe its cells are separated by tabs, with no frame, for `cut` and `awk`."""
+    rows = harmless(list(rows))
     if not sys.stdout.isatty():
         for row in [[column.title for column in columns], *([str(c.value(row)) for c in columns] for row in rows)]:
             click.echo("\t".join(row))

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ponder.cli.api import connect
-from ponder.cli.console import Column, format_option, moment, out, print_json, table
+from ponder.cli.console import Column, format_option, harmless, moment, out, print_json, table
 from ponder.domain.money import dollars
 from ponder.errors import NotFound
 from ponder.wire import Json
@@ -26,14 +26,14 @@ def show(job: str, form: str) -> None:
     with connect() as client:
         if "/" in job:
             batch_id, _, custom_id = job.partition("/")
-            job = next((row["id"] for row in client.jobs(batch_id) if row["custom_id"] == custom_id), "")
+            job = next((row["id"] for row in client.jobs(batch_id, custom_id=custom_id)), "")
             if not job:
                 raise NotFound(f"{batch_id} has no job with the custom_id {custom_id!r}")
         document = client.job(job)
     if form == "json":
         print_json(document)
     else:
-        print_job(document)
+        print_job(harmless(document))
 
 
 def print_job(job: Json) -> None:
@@ -80,7 +80,7 @@ def _facts(job: Json) -> list[tuple[str, str]]:
         facts.append(("waiting", str(job["waiting"].get("message") or job["waiting"].get("reason"))))
     facts.append(("model", f"{job['model']} ({str(job.get('fingerprint') or '')[:12]})"))
     facts.append(("strategy", job["strategy"] + (f", level {job['level']}" if job.get("level") else "")))
-    if job.get("usage"):
+    if any((job.get("usage") or {}).values()):
         facts.append(("tokens", ", ".join(_usage(job["usage"]))))
     cost = job.get("cost") or {}
     kinds = ", ".join(f"{kind} {dollars(amount)}" for kind, amount in (cost.get("by_kind") or {}).items())

@@ -98,6 +98,16 @@ def test_a_job_is_shown_with_its_tree_attempts_and_cost(ponder: Ponder, worker: 
     assert ponder("show", f"{batch}/none")[0] == exit_code.FAILED
 
 
+def test_what_a_terminal_would_obey_is_shown_and_not_done(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps({"question": "\x1b[31m1 + 1 :smile: [red]?", "answer": "\x1b]0;title\x07 2"}))
+    batch = json.loads(ponder("submit", str(path), *FIELDS, "--format", "json")[1])["id"]
+    ponder("watch", batch)
+    printed = ponder("show", f"{batch}/row-1")[1]
+    assert "\ufffd[31m1 + 1 :smile: [red]?" in printed
+    assert "expected \ufffd]0;title\ufffd 2" in printed
+
+
 def test_the_same_idempotency_key_is_the_same_batch(ponder: Ponder, worker: Worker, problems: Path) -> None:
     ids = {ponder("submit", str(problems), *FIELDS, "--idempotency-key", "once")[1] for _ in range(2)}
     assert len(ids) == 1

@@ -79,15 +79,19 @@ class Floor:
         owner.cancel(sequence)
 
     def step(self) -> None:
-        """One call may run `done` of many sequences, and these order new ones for the next step."""
+        """One call may run `done` of many sequences, and these order new ones for the next step.
+
+        It counts in `num_steps`, which is what keeps the lease, if anything was computed or found complete.
+        """
         generator, reward = self.engines.generator, self.engines.reward
         ended: list[tuple[_Entry, Sequence]] = []
+        computed = False
         if generator.has_work:
-            self._account(generator, generator.step(), ended)
+            computed = self._account(generator, generator.step(), ended)
         if reward is not None and reward.has_work and self._scores_are_due(generator, reward):
             self._since_scores = 0
-            self._account(reward, reward.step(), ended)
-        self.num_steps += 1
+            computed = self._account(reward, reward.step(), ended) or computed
+        self.num_steps += computed
         for entry, sequence in ended:
             entry.done(sequence)
 
@@ -107,7 +111,8 @@ class Floor:
         self._on_order()
         return sequence
 
-    def _account(self, engine: Engine, outputs: list[Output], ended: list[tuple[_Entry, Sequence]]) -> None:
+    def _account(self, engine: Engine, outputs: list[Output], ended: list[tuple[_Entry, Sequence]]) -> bool:
+        """Returns whether there was anything to book."""
         flops, per_byte = float(engine.flops_per_token), self.engines.flops_per_byte
         add, entries = self.book.add, self._entries
         for output in outputs:
@@ -121,6 +126,7 @@ class Floor:
             add(entry.meter.job_id, "work", weight)
             if output.finish_reason is not None:
                 ended.append((entries.pop(sequence), sequence))
+        return bool(outputs)
 
     def _recomputed(self, engine: Engine, entry: _Entry, output: Output) -> int:
         """Tokens of this chunk that were computed before: in a former attempt, or before a preemption in the engine."""

@@ -11,7 +11,7 @@ from celery.worker import WorkController, state
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from ponder.errors import LeaseLost, Unreachable
+from ponder.errors import Unreachable
 from ponder.jobs.claim import Claim, claim
 from ponder.queue.app import TASK, Message, publish
 from ponder.store.failure import brief
@@ -26,7 +26,10 @@ _PATIENCE_S = 2.0
 
 
 class Intake:
-    """Takes shards in. `on_lease_lost` is told, once or more, when Postgres refuses this incarnation."""
+    """Takes shards in. `on_end` is told, once or more, when this incarnation must end.
+
+    It is LeaseLost when Postgres refused us, or a bug of ours: what was claimed by then would never be handed over.
+    """
 
     def __init__(
         self,
@@ -36,14 +39,14 @@ class Intake:
         fingerprint: str,
         holding: Holding,
         engine: EngineHandle,
-        on_lease_lost: Callable[[], None],
+        on_end: Callable[[Exception], None],
     ) -> None:
         self._database = database
         self._incarnation_id = incarnation_id
         self._fingerprint = fingerprint
         self._holding = holding
         self._engine = engine
-        self._on_lease_lost = on_lease_lost
+        self._on_end = on_end
         self._taken: set[int] = set()
 
     def take(self, shard_id: int) -> bool:
@@ -51,13 +54,13 @@ class Intake:
         while not self._holding.is_closed:
             try:
                 return self._take(shard_id)
-            except LeaseLost:
-                self._on_lease_lost()
-                return False
             except (SQLAlchemyError, OSError) as error:
                 # Whether it was claimed is open, and only we may find out.
                 _log.warning("intake_waits_for_postgres", shard_id=shard_id, error=brief(error))
                 self._holding.wait_until_closed(_RETRY_S)
+            except Exception as error:
+                self._on_end(error)
+                return False
         return False
 
     def _take(self, shard_id: int) -> bool:

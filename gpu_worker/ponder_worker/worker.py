@@ -100,7 +100,7 @@ class Worker:
             tick_s=self._rhythm.tick_s,
             lease_s=self._rhythm.lease_s,
         )
-        thread = run_in_thread(heartbeat, self._heartbeat_ended)
+        thread = run_in_thread(heartbeat, lambda error: self._end("heartbeat", error))
         try:
             notice = self._load(engine, heartbeat) or self._wait()
             _log.info("leaving", reason=notice.reason, detail=notice.detail)
@@ -171,7 +171,7 @@ class Worker:
             fingerprint=ready["fingerprint"],
             holding=self._holding,
             engine=engine,
-            on_lease_lost=lambda: self._notices.give(Reason.LEASE_LOST, "refused while claiming"),
+            on_end=lambda error: self._end("intake", error),
         )
         # Interactive first: the order of the queues is the order in which they are asked.
         queues = [
@@ -189,11 +189,12 @@ class Worker:
             if self._consumer is not None and not self._consumer.is_alive:
                 return Notice(Reason.BROKEN, "the Celery consumer has ended")
 
-    def _heartbeat_ended(self, error: BaseException) -> None:
+    def _end(self, part: str, error: BaseException) -> None:
+        """Told by a part of ours that cannot go on."""
         if isinstance(error, LeaseLost):
-            self._notices.give(Reason.LEASE_LOST, "refused at a tick")
+            self._notices.give(Reason.LEASE_LOST, f"the {part} was refused")
         elif isinstance(error, EngineStuck):
             self._notices.give(Reason.ENGINE_STUCK, str(error))
         else:
-            _log.error("heartbeat_broke", exc_info=error)
+            _log.error(f"{part}_broke", exc_info=error)
             self._notices.give(Reason.BROKEN, type(error).__name__)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
 from ponder.jobs.abandon import abandon
 from ponder_worker.engine_handle import EngineHandle
@@ -43,7 +44,8 @@ class Site:
     shard_id: int
     holding: Holding = field(default_factory=Holding)
     handed_over: list[Mapping[str, Any]] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
+    ends: list[Exception] = field(default_factory=list)
+    is_broken: bool = False
 
     def __post_init__(self) -> None:
         self.holding.admit(True)
@@ -57,10 +59,12 @@ class Site:
             fingerprint="f",
             holding=self.holding,
             engine=cast("EngineHandle", self),
-            on_lease_lost=lambda: self.refusals.append(incarnation_id),
+            on_end=self.ends.append,
         )
 
     def send(self, message: Mapping[str, Any]) -> None:
+        if self.is_broken:
+            raise TypeError("not JSON")
         self.handed_over.append(message)
 
 
@@ -127,7 +131,14 @@ def test_an_incarnation_that_was_given_up_takes_nothing(engine: Engine, site: Si
     with engine.begin() as connection:
         abandon(connection, "inc")
     assert not site.intake.take(site.shard_id)
-    assert (site.refusals, site.handed_over) == (["inc"], [])
+    assert [type(error) for error in site.ends] == [LeaseLost]
+    assert site.handed_over == []
+
+
+def test_a_bug_after_the_claim_ends_the_incarnation_so_that_its_jobs_are_not_held_for_ever(site: Site) -> None:
+    site.is_broken = True
+    assert not site.intake.take(site.shard_id)
+    assert [type(error) for error in site.ends] == [TypeError]
 
 
 def test_a_shard_that_is_not_there_is_not_to_be_had(site: Site) -> None:

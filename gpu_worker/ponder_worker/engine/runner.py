@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ponder_kernels import paged_attention
 from ponder_worker.engine.sampling import Draw, Sampler
 from ponder_worker.engine.scheduler import Chunk, Plan, Result
 from ponder_worker.models.transformer import Transformer
@@ -91,8 +90,8 @@ class Runner:
         slots += positions % page_size
         write_from = np.array([chunk.write_from for chunk in chunks], dtype=np.int64)
         slots[positions < np.repeat(write_from, lengths)] = -1
-        where = paged_attention.layout(
-            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table), pages=self._pages[0]
+        where = self.model.layouts(
+            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table), self._pages
         )
         return self.model.forward(
             self._tensor(np.array(tokens, dtype=np.int64)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -11,8 +12,9 @@ from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.runner import Runner
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.scheduler import Chunk, Counters, Scheduler
-from ponder_worker.engine.sequence import FinishReason, Sequence
+from ponder_worker.engine.sequence import FinishReason, Priority, Sequence
 from ponder_worker.engine.stop import StopStrings
+from ponder_worker.models.readout import Readout
 from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
 
@@ -89,29 +91,43 @@ class Engine:
             max_sequences=max_sequences,
         )
 
-    def generate(self, tokens: Series[int], *, prompt_length: int, sampling: Sampling, salt: bytes = b"") -> Sequence:
+    def generate(
+        self,
+        tokens: Series[int],
+        *,
+        prompt_length: int,
+        sampling: Sampling,
+        salt: bytes = b"",
+        priority: Priority = "batch",
+    ) -> Sequence:
         """Adds a request; tokens after prompt_length were generated before, and it goes on as if never interrupted.
 
-        salt: sequences of different salts share no pages. Raises InvalidRequest, OversizedRequest.
+        salt: sequences of different salts share no pages. priority: who is served first and preempted last. Raises
+        InvalidRequest, OversizedRequest.
         """
         if not 1 <= prompt_length <= len(tokens):
             raise InvalidRequest(
                 f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}"
             )
         self._check_tokens(tokens, prompt_length + sampling.max_tokens)
+        self._check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
         stop_ids = sampling.stop_token_ids | (self.tokenizer.eos_token_ids if sampling.stop_at_end else frozenset())
         stops = StopStrings(sampling.stop_strings, self.tokenizer.stream()) if sampling.stop_strings else None
         sequence = Sequence(
-            list(tokens), prompt_length, sampling, salt=salt, stop_token_ids=stop_ids, stop_strings=stops
+            list(tokens),
+            prompt_length,
+            sampling,
+            salt=salt,
+            stop_token_ids=stop_ids,
+            stop_strings=stops,
+            priority=priority,
         )
-        for length in range(prompt_length + 1, len(tokens) + 1):
-            sequence.inspect(sequence.tokens[length - 1])
-        if sequence.finish_reason is None and len(tokens) - prompt_length >= sampling.max_tokens:
-            sequence.finish_reason = "length"
+        for number, token in enumerate(sequence.tokens[prompt_length:], 1):
+            sequence.inspect(token, number)
         self._scheduler.add(sequence)
         return sequence
 
-    def score(self, tokens: Series[int], *, start: int, salt: bytes = b"") -> Sequence:
+    def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all before it.
 
         What stands in pages already is not computed again: a longer version of a scored sequence costs its new tokens
@@ -120,7 +136,30 @@ class Engine:
         if not 1 <= start < len(tokens):
             raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")
         self._check_tokens(tokens, len(tokens))
-        sequence = Sequence(list(tokens), start, None, salt=salt)
+        sequence = Sequence(list(tokens), start, None, salt=salt, priority=priority)
+        self._scheduler.add(sequence)
+        return sequence
+
+    def read(
+        self,
+        tokens: Series[int],
+        marks: Series[int],
+        readout: Readout,
+        *,
+        salt: bytes = b"",
+        priority: Priority = "batch",
+    ) -> Sequence:
+        """Adds a request for what `readout` reads at the marks, positions in rising order; see `Sequence.readings`.
+
+        As with `score`, what stands in pages is not computed again. Raises InvalidRequest, OversizedRequest.
+        """
+        rising = all(low < high for low, high in pairwise((-1, *marks, len(tokens))))
+        if not marks or not rising:
+            raise InvalidRequest(f"marks are {list(marks)}; they must be rising positions of {len(tokens)} tokens")
+        self._check_tokens(tokens, len(tokens))
+        sequence = Sequence(
+            list(tokens), marks[0] + 1, None, salt=salt, marks=tuple(marks), readout=readout, priority=priority
+        )
         self._scheduler.add(sequence)
         return sequence
 
@@ -174,11 +213,14 @@ class Engine:
         """AssertionError unless every page is free or held, and held by those who name it."""
         self._scheduler.check()
 
-    def _check_tokens(self, tokens: Series[int], most: int) -> None:
+    def _check_ids(self, name: str, tokens: Series[int]) -> None:
         vocabulary = self.model.config.vocabulary_size
-        wrong = next((index for index, token in enumerate(tokens) if not 0 <= token < vocabulary), None)
-        if wrong is not None:
-            raise InvalidRequest(f"tokens[{wrong}] is {tokens[wrong]}; the vocabulary is 0 to {vocabulary - 1}")
+        if tokens and (min(tokens) < 0 or max(tokens) >= vocabulary):
+            wrong = next(index for index, token in enumerate(tokens) if not 0 <= token < vocabulary)
+            raise InvalidRequest(f"{name}[{wrong}] is {tokens[wrong]}; the vocabulary is 0 to {vocabulary - 1}")
+
+    def _check_tokens(self, tokens: Series[int], most: int) -> None:
+        self._check_ids("tokens", tokens)
         context = self.model.config.context_tokens
         if most > context:
             raise OversizedRequest(f"the request may grow to {most} tokens; the model's context is {context}")

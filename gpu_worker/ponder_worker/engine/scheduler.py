@@ -37,7 +37,8 @@ class Result:
     """What the runner found, a list entry a chunk.
 
     tokens: the sampled one, if the chunk reaches the end of its sequence's known tokens; logprobs: of that token, or of
-    the tokens that the chunk scored; kv_bytes_read: a page's bytes divided among those who read it in this step.
+    the tokens that the chunk scored, or what was read at its marks; kv_bytes_read: a page's bytes divided among those
+    who read it in this step.
     """
 
     tokens: list[int | None]
@@ -118,9 +119,9 @@ class Scheduler:
                 sequence.append(token, logprobs[0])
                 counters.generated_tokens += 1
             elif logprobs:
-                sequence.logprobs += logprobs
+                sequence.take_scores(logprobs)
                 counters.scored_tokens += len(logprobs)
-                if chunk.end == sequence.num_wanted:
+                if chunk.end == sequence.num_wanted:  # its last position is always one that is scored
                     sequence.finish_reason = "scored"
             if sequence.finish_reason is not None:
                 finished = True

@@ -160,6 +160,26 @@ def test_a_stop_token_is_kept_and_marked(llm: Engine) -> None:
     assert (sequence.finish_reason, sequence.stop_token_id) == ("stop", wanted)
 
 
+def test_nothing_stops_a_sequence_before_its_least_length(llm: Engine) -> None:
+    free = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1))
+    finish(llm)
+    text = llm.tokenizer.decode(free.generated[:3])[-1]
+    wanted = frozenset(free.tokens[40:45])
+    sequence = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1, min_tokens=20, stop_token_ids=wanted))
+    by_text = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1, min_tokens=20, stop_strings=(text,)))
+    finish(llm)
+    assert not wanted & set(sequence.generated[:19])
+    assert min(len(sequence.generated), len(by_text.generated)) >= 20
+
+
+def test_a_biased_token_is_always_drawn_and_a_bias_outside_the_vocabulary_is_refused(llm: Engine) -> None:
+    sequence = llm.generate(PROMPT, prompt_length=40, sampling=sampled(10, logit_bias=((77, 1000.0),)))
+    finish(llm)
+    assert sequence.generated == [77] * 10
+    with pytest.raises(InvalidRequest, match=r"logit_bias\[0\] is 300"):
+        llm.generate(PROMPT, prompt_length=40, sampling=sampled(10, logit_bias=((300, 1.0),)))
+
+
 def test_the_models_end_token_stops_unless_asked_not_to(llm: Engine) -> None:
     llm.tokenizer.eos_token_ids = frozenset(range(300))
     ends = llm.generate(PROMPT, prompt_length=40, sampling=Sampling(5))

@@ -9,9 +9,10 @@ import torch
 
 from ponder_worker.engine.errors import InvalidRequest, InvalidSetting, OversizedRequest
 from ponder_worker.engine.pages import PagePool
+from ponder_worker.engine.plan import Chunk, Counters
 from ponder_worker.engine.runner import Runner
 from ponder_worker.engine.sampling import Sampling
-from ponder_worker.engine.scheduler import Chunk, Counters, Scheduler
+from ponder_worker.engine.scheduler import Scheduler
 from ponder_worker.engine.sequence import FinishReason, Priority, Sequence
 from ponder_worker.engine.stop import StopStrings
 from ponder_worker.models.readout import Readout

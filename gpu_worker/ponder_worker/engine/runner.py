@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ponder_worker.engine.plan import Chunk, Plan, Result
 from ponder_worker.engine.sampler import Draw, Sampler
 from ponder_worker.engine.sampling import Sampling
-from ponder_worker.engine.scheduler import Chunk, Plan, Result
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.transformer import Transformer
@@ -69,6 +69,9 @@ class Runner:
         chunks = plan.chunks
         if not chunks:
             return Result([], [], [])
+        if plan.copies:
+            source, target = self._tensor(plan.copies).T
+            self._pages[:, target] = self._pages[:, source]
         shape = Shape.of(chunks)
         hidden = self._forward(chunks, shape)
         row_ends = np.cumsum(shape.ends - shape.starts)

@@ -1,5 +1,6 @@
 """How the next token is chosen."""
 
+from collections import Counter
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 
@@ -65,13 +66,14 @@ class Sampler:
                 tokens, biases = zip(*sampling.logit_bias, strict=True)
                 line[torch.tensor(tokens, device=self._device)] += torch.tensor(biases, device=self._device)
             if sampling.repetition_penalty != 1.0:
-                seen = torch.tensor([*draw.prompt, *draw.generated], device=self._device).unique()
+                seen = torch.tensor(list({*draw.prompt, *draw.generated}), device=self._device)
                 found = line[seen]
                 factor = sampling.repetition_penalty
                 line[seen] = torch.where(found < 0, found * factor, found / factor)
             if draw.generated and (sampling.frequency_penalty or sampling.presence_penalty):
-                tokens_seen, counts = torch.tensor(draw.generated, device=self._device).unique(return_counts=True)
-                line[tokens_seen] -= sampling.frequency_penalty * counts + sampling.presence_penalty
+                counts = Counter(draw.generated)
+                lowered = [sampling.frequency_penalty * count + sampling.presence_penalty for count in counts.values()]
+                line[torch.tensor(list(counts), device=self._device)] -= torch.tensor(lowered, device=self._device)
             if draw.banned:
                 line[torch.tensor(draw.banned, device=self._device)] = -torch.inf
         return logits

@@ -27,6 +27,7 @@ class Sequence:
         "marks",
         "num_computed",
         "num_computed_once",
+        "number",
         "priority",
         "prompt_length",
         "readings",
@@ -58,6 +59,7 @@ class Sequence:
         self.prompt_length = prompt_length
         self.sampling = sampling  # None: tokens are scored, from prompt_length on or read at marks; none is generated
         self.priority = priority
+        self.number = 0  # in the order of arrival; the scheduler's
         self.marks = marks  # positions at which `readout` reads; without, the log-probabilities are the scores
         self.readout = readout
         self.readings: list[float] = []

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ponder_kernels import paged_attention, rms_norm, write_kv
+from ponder_kernels import rms_norm, write_kv
+from ponder_worker.models import attention
 from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
 from ponder_worker.models.weights import LayerWeights, Weights
@@ -60,13 +61,13 @@ class Transformer:
 
     def layouts(
         self, query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, pages: torch.Tensor
-    ) -> tuple[paged_attention.Layout, ...]:
-        """Of a step, one a layer; layers that look back equally far share theirs. Arguments: `paged_attention.layout`,
+    ) -> tuple[attention.Layout, ...]:
+        """Of a step, one a layer; layers that look back equally far share theirs. Arguments: `attention.layout`,
         but `pages` as `new_pages` makes them."""
         longest = int(context_lengths.max())
         windows = [None if window is None or window >= longest else window for window in self.config.windows]
         of = {
-            window: paged_attention.layout(query_lengths, context_lengths, page_table, pages=pages[0], window=window)
+            window: attention.layout(query_lengths, context_lengths, page_table, pages=pages[0], window=window)
             for window in set(windows)
         }
         return tuple(of[window] for window in windows)
@@ -76,7 +77,7 @@ class Transformer:
         tokens: torch.Tensor,
         positions: torch.Tensor,
         slots: torch.Tensor,
-        where: Series[paged_attention.Layout],
+        where: Series[attention.Layout],
         pages: torch.Tensor,
     ) -> torch.Tensor:
         """One step. Each layer writes its keys and values before it attends, so that sequences of one step may share.
@@ -100,7 +101,7 @@ class Transformer:
         layer: LayerWeights,
         hidden: torch.Tensor,
         step: "_Step",
-        where: paged_attention.Layout,
+        where: attention.Layout,
         pages: torch.Tensor,
     ) -> torch.Tensor:
         config = self.config
@@ -114,7 +115,7 @@ class Transformer:
         _rotate(heads[:, : config.num_heads + config.num_kv_heads], step.cosine, step.sine)
         kv = heads[:, config.num_heads :].view(len(hidden), 2, config.num_kv_heads, config.head_dim)
         write_kv.op(kv, pages, step.slots)
-        mixed = paged_attention.op(heads[:, : config.num_heads], pages, where, self._scale)
+        mixed = attention.attend(heads[:, : config.num_heads], pages, where, self._scale)
         return F.linear(mixed.view(len(hidden), -1), layer.output, layer.output_bias)
 
     def _mlp(self, layer: LayerWeights, hidden: torch.Tensor) -> torch.Tensor:

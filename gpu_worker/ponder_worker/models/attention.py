@@ -5,12 +5,13 @@ cascades. A GPU's steps go to `ponder_kernels.paged_attention` as they are.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from ponder_kernels import paged_attention
 
-_LEAST_SAVED_PAGES = 8
+_LEAST_SAVED_PAGES = 24  # below, another round of operators costs more than it saves
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)  # private: it may go
 
 
@@ -102,9 +103,11 @@ def _families(
     if len(decoding) < 2:
         return []
     first, order = page_table[decoding, 0].sort(stable=True)
-    sizes = first.unique_consecutive(return_counts=True)[1].tolist()
+    borders = [0, *((first[1:] != first[:-1]).nonzero()[:, 0] + 1).tolist(), len(first)]
+    ordered = decoding[order]
     found = []
-    for sequences in decoding[order].split(sizes):
+    for start, end in pairwise(borders):
+        sequences = ordered[start:end]
         if len(sequences) < 2:
             continue
         most = int((context_lengths[sequences].min() - 1) // page_size)

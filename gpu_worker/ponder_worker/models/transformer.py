@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence as Series
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from ponder_kernels import rms_norm, write_kv
 from ponder_worker.models import attention
 from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
+from ponder_worker.models.linear import can_prepack, linear
 from ponder_worker.models.weights import LayerWeights, Weights
 
 
@@ -24,15 +25,31 @@ class _Step:
     slots: torch.Tensor
 
 
+class _Layer:
+    """One layer's norms, and its matrix products."""
+
+    __slots__ = ("attention_norm", "down", "gate_up", "key_norm", "mlp_norm", "output", "query_key_value", "query_norm")
+
+    def __init__(self, layer: LayerWeights) -> None:
+        self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
+        self.query_norm, self.key_norm = layer.query_norm, layer.key_norm
+        self.query_key_value = linear(layer.query_key_value, layer.query_key_value_bias)
+        self.output = linear(layer.output, layer.output_bias)
+        self.gate_up = linear(layer.gate_up, layer.gate_up_bias)
+        self.down = linear(layer.down, layer.down_bias)
+
+
 class Transformer:
     """Llama-type: RMS norm, rotary positions, grouped queries, SwiGLU."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self.config = config
-        self.weights = weights
+        self._layers = [_Layer(layer) for layer in weights.layers]
+        self._unembed = linear(weights.unembedding, None)
         self.dtype = weights.embedding.dtype
         self.device = weights.embedding.device
         self._cosine, self._sine = _rotary_table(config, self.device, self.dtype)
+        self.weights = _without_packed(weights)
         self._scale = config.head_dim**-0.5
 
     @classmethod
@@ -87,18 +104,18 @@ class Transformer:
         """
         step = _Step(self._cosine[positions], self._sine[positions], slots)
         hidden = F.embedding(tokens, self.weights.embedding)
-        for layer, layout, layer_pages in zip(self.weights.layers, where, pages, strict=True):
+        for layer, layout, layer_pages in zip(self._layers, where, pages, strict=True):
             hidden = hidden + self._attention(layer, hidden, step, layout, layer_pages)
             hidden = hidden + self._mlp(layer, hidden)
         return rms_norm.op(hidden, self.weights.norm, self.config.norm_epsilon)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[num_rows, hidden]` -> float32 `[num_rows, vocabulary]`"""
-        return F.linear(hidden, self.weights.unembedding).float()
+        return self._unembed(hidden).float()
 
     def _attention(
         self,
-        layer: LayerWeights,
+        layer: _Layer,
         hidden: torch.Tensor,
         step: "_Step",
         where: attention.Layout,
@@ -106,7 +123,7 @@ class Transformer:
     ) -> torch.Tensor:
         config = self.config
         normed = rms_norm.op(hidden, layer.attention_norm, config.norm_epsilon)
-        fused = F.linear(normed, layer.query_key_value, layer.query_key_value_bias)
+        fused = layer.query_key_value(normed)
         heads = fused.view(len(hidden), -1, config.head_dim)
         if layer.query_norm is not None and layer.key_norm is not None:
             _normalise(heads[:, : config.num_heads], layer.query_norm, config.norm_epsilon)
@@ -116,12 +133,21 @@ class Transformer:
         kv = heads[:, config.num_heads :].view(len(hidden), 2, config.num_kv_heads, config.head_dim)
         write_kv.op(kv, pages, step.slots)
         mixed = attention.attend(heads[:, : config.num_heads], pages, where, self._scale)
-        return F.linear(mixed.view(len(hidden), -1), layer.output, layer.output_bias)
+        return layer.output(mixed.view(len(hidden), -1))
 
-    def _mlp(self, layer: LayerWeights, hidden: torch.Tensor) -> torch.Tensor:
+    def _mlp(self, layer: _Layer, hidden: torch.Tensor) -> torch.Tensor:
         normed = rms_norm.op(hidden, layer.mlp_norm, self.config.norm_epsilon)
-        gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+        gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+        return layer.down(F.silu(gate).mul_(up))
+
+
+def _without_packed(weights: Weights) -> Weights:
+    """Matrices that `linear` laid out anew keep their shapes only, so that nothing is held twice."""
+    if weights.embedding.dtype != torch.bfloat16 or weights.embedding.device.type != "cpu" or not can_prepack():
+        return weights
+    names = ("query_key_value", "output", "gate_up", "down")
+    layers = [replace(layer, **{name: getattr(layer, name).to("meta") for name in names}) for layer in weights.layers]
+    return replace(weights, layers=tuple(layers))
 
 
 def _normalise(heads: torch.Tensor, weight: torch.Tensor, epsilon: float) -> None:

@@ -1,5 +1,7 @@
 """The engine: a step is three verbs, plan, run, commit."""
 
+import time
+from collections.abc import Callable
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ponder_worker.engine.errors import InvalidRequest, InvalidSetting, OversizedRequest
+from ponder_worker.engine.latency import Latencies
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.plan import Chunk, Counters
 from ponder_worker.engine.runner import Runner
@@ -51,6 +54,7 @@ class Engine:
         page_size: int = 16,
         max_step_tokens: int = 2048,
         max_sequences: int = 256,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """num_pages * page_size tokens of context in all; a step computes at most max_step_tokens.
 
@@ -66,6 +70,8 @@ class Engine:
             )
         self.model = model
         self.tokenizer = tokenizer
+        self.latencies = Latencies()
+        self._clock = clock
         self._pool = PagePool(num_pages, page_size)
         self._scheduler = Scheduler(self._pool, max_step_tokens=max_step_tokens, max_sequences=max_sequences)
         self._runner = Runner(model, num_pages=num_pages, page_size=page_size)
@@ -125,8 +131,7 @@ class Engine:
         )
         for number, token in enumerate(sequence.tokens[prompt_length:], 1):
             sequence.inspect(token, number)
-        self._scheduler.add(sequence)
-        return sequence
+        return self._add(sequence)
 
     def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all before it.
@@ -138,8 +143,7 @@ class Engine:
             raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")
         self._check_tokens(tokens, len(tokens))
         sequence = Sequence(list(tokens), start, None, salt=salt, priority=priority)
-        self._scheduler.add(sequence)
-        return sequence
+        return self._add(sequence)
 
     def read(
         self,
@@ -161,6 +165,10 @@ class Engine:
         sequence = Sequence(
             list(tokens), marks[0] + 1, None, salt=salt, marks=tuple(marks), readout=readout, priority=priority
         )
+        return self._add(sequence)
+
+    def _add(self, sequence: Sequence) -> Sequence:
+        sequence.arrived_s = self._clock()
         self._scheduler.add(sequence)
         return sequence
 
@@ -174,9 +182,11 @@ class Engine:
 
         After an exception the engine is of no more use: pages may be registered that were never computed.
         """
+        planned_s = self._clock()
         plan = self._scheduler.plan()
         result = self._runner.run(plan)
         self._scheduler.commit(plan, result)
+        self.latencies.observe(plan, planned_s, self._clock())
         outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0.0) for sequence in plan.finished]
         for chunk, token, logprobs, read in zip(
             plan.chunks, result.tokens, result.logprobs, result.kv_bytes_read, strict=True
@@ -201,6 +211,18 @@ class Engine:
         """An estimate of the room for more: tokens of free pages, less those that the waiting already know."""
         free = self._pool.num_free * self._pool.page_size
         return max(0, free - sum(len(sequence.tokens) for sequence in self._scheduler.waiting))
+
+    @property
+    def pages(self) -> dict[str, int | float]:
+        """Gauges and counters of the pool. unique_pages are held by somebody, referenced_pages counts every holder."""
+        pool = self._pool
+        return {
+            "kv_cache_usage_perc": pool.num_held / pool.num_pages,
+            "unique_pages": pool.num_held,
+            "referenced_pages": pool.num_referenced,
+            "evicted_pages": pool.num_evicted,
+            "thrashed_pages": pool.num_thrashed,
+        }
 
     @property
     def counters(self) -> Counters:

@@ -21,6 +21,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "arrived_s",
         "cancelled",
         "finish_reason",
         "logprobs",
@@ -33,12 +34,14 @@ class Sequence:
         "readings",
         "readout",
         "sampling",
+        "started_s",
         "stop_string",
         "stop_strings",
         "stop_token_id",
         "stop_token_ids",
         "stop_trailing_chars",
         "table",
+        "token_s",
         "tokens",
     )
 
@@ -59,6 +62,9 @@ class Sequence:
         self.prompt_length = prompt_length
         self.sampling = sampling  # None: tokens are scored, from prompt_length on or read at marks; none is generated
         self.priority = priority
+        self.arrived_s = 0.0
+        self.started_s: float | None = None  # when it was first let into a step
+        self.token_s: float | None = None  # when its last token came
         self.number = 0  # in the order of arrival; the scheduler's
         self.marks = marks  # positions at which `readout` reads; without, the log-probabilities are the scores
         self.readout = readout

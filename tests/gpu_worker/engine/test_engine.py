@@ -141,6 +141,21 @@ def test_preempted_sequences_are_recomputed_and_counted(tiny_llama: Path) -> Non
     assert engine.counters.recomputed_tokens > 0
 
 
+def test_latencies_are_counted_from_arrival_by_the_clock_that_was_given(llm: Engine) -> None:
+    times = iter(range(1000))
+    engine = Engine(llm.model, llm.tokenizer, num_pages=64, max_sequences=1, clock=lambda: float(next(times)))
+    for seed in range(2):
+        engine.generate(PROMPT, prompt_length=40, sampling=sampled(3, seed))  # they arrive at 0 and 1
+    finish(engine)  # a step is planned at 2, 4, 6 and ends at 3, 5, 7; the second sequence comes in at 8
+    found = {name: (sum(counts), sum_s) for name, (counts, sum_s) in engine.latencies.as_numbers().items()}
+    assert found == {
+        "request_queue_time_seconds": (2, 2 + 7),
+        "time_to_first_token_seconds": (2, 3 + 8),
+        "inter_token_latency_seconds": (4, 8),
+        "e2e_request_latency_seconds": (2, 7 + 12),
+    }
+
+
 def test_a_long_prefill_does_not_stall_those_who_decode(llm: Engine) -> None:
     decoding = llm.generate(PROMPT, prompt_length=40, sampling=sampled(100))
     llm.step()

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.engine import InvalidSampling, Sampling
@@ -36,6 +36,7 @@ def test_noise_of_neighbouring_seeds_and_positions_is_uncorrelated() -> None:
     assert float((torch.corrcoef(noise) - torch.eye(4)).abs().max()) < 0.1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 100_000)), min_size=1, max_size=8))
 def test_noise_depends_on_seed_position_and_token_and_on_nothing_else(keys: list[tuple[int, int]]) -> None:
     sampler = Sampler(50, CPU)
@@ -72,6 +73,7 @@ def test_filters_leave_the_most_probable_tokens_and_their_proportions(sampling: 
     assert found == pytest.approx(expected, abs=0.015)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0.05, 0.999), st.integers(0, 500))
 def test_top_p_over_a_flat_vocabulary_keeps_the_smallest_set_that_holds_the_mass(
     seed: int, top_p: float, top_k: int

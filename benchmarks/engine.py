@@ -36,9 +36,13 @@ VOCABULARY = 280
 
 @click.command()
 @click.option("--sequences", multiple=True, type=int, default=(64, 200), show_default=True)
-@click.option("--prompt", "prompt_tokens", default=64, show_default=True, help="Tokens of each prompt; all differ.")
+@click.option("--prompt", "prompt_tokens", default=64, show_default=True, help="Tokens of each prompt.")
 @click.option("--new", "new_tokens", default=128, show_default=True, help="Tokens that each sequence generates.")
+@click.option(
+    "--siblings", multiple=True, type=int, default=(1, 16), show_default=True, help="Sequences that share a prompt."
+)
 @click.option("--rounds", default=3, show_default=True)
+@click.option("--quick", is_flag=True, help="One size, one round, fewer tokens: seconds instead of minutes.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
@@ -46,17 +50,23 @@ def main(
     sequences: tuple[int, ...],
     prompt_tokens: int,
     new_tokens: int,
+    siblings: tuple[int, ...],
     rounds: int,
+    quick: bool,
     threads: int,
     dtype: str,
     out: Path | None,
 ) -> None:
     """Time a random Llama of a million parameters, prefill and decode together."""
     torch.set_num_threads(threads)
+    if quick:
+        sequences, rounds, new_tokens = sequences[:1], 1, min(new_tokens, 48)
+    pages_each = -(-(prompt_tokens + new_tokens) // 16) + 1
     with tempfile.TemporaryDirectory() as folder:
         peer = random_llama(Path(folder)).to(getattr(torch, dtype))
-        engine = Engine.load(folder, dtype=getattr(torch, dtype), num_pages=max(sequences) * 16)
-    results = [measure(engine, peer, count, prompt_tokens, new_tokens, rounds) for count in sequences]
+        engine = Engine.load(folder, dtype=getattr(torch, dtype), num_pages=max(sequences) * pages_each)
+    cases = [(count, share) for count in sequences for share in siblings]
+    results = [measure(engine, peer, count, share, prompt_tokens, new_tokens, rounds) for count, share in cases]
     report = {
         "what": "decode of a random Llama, 1M parameters, prefill included",
         "date": datetime.now(UTC).date().isoformat(),
@@ -85,7 +95,7 @@ def random_llama(folder: Path) -> LlamaForCausalLM:
         num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        max_position_embeddings=8192,
         tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config).eval()
@@ -95,15 +105,19 @@ def random_llama(folder: Path) -> LlamaForCausalLM:
 
 
 def measure(
-    engine: Engine, peer: LlamaForCausalLM, count: int, prompt_tokens: int, new_tokens: int, rounds: int
+    engine: Engine, peer: LlamaForCausalLM, count: int, siblings: int, prompt_tokens: int, new_tokens: int, rounds: int
 ) -> dict[str, Any]:
-    """Tokens a second of both, medians over rounds; each round has new prompts, so that no prefix is found."""
+    """Tokens a second of both, medians over rounds; `siblings` sequences share a prompt.
+
+    Each round has new prompts, so that no prefix of an earlier one is found.
+    """
     own: list[tuple[float, float]] = []
     others: list[tuple[float, float]] = []
     steps: list[float] = []
     for number in range(rounds + 1):
         chance = random.Random(number)
-        prompts = [[chance.randrange(VOCABULARY) for _ in range(prompt_tokens)] for _ in range(count)]
+        different = [[chance.randrange(VOCABULARY) for _ in range(prompt_tokens)] for _ in range(-(-count // siblings))]
+        prompts = [different[index // siblings] for index in range(count)]
         started = clocks()
         step_times = run_engine(engine, prompts, new_tokens)
         between = clocks()
@@ -119,6 +133,7 @@ def measure(
     tokens = count * new_tokens
     result = {
         "sequences": count,
+        "siblings": siblings,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
         "engine_tokens_per_s": round(tokens / wall),
@@ -129,7 +144,7 @@ def measure(
         "cpu_ratio": round(peer_cpu / cpu, 2),
         "engine_step_ms": round(statistics.median(steps) * 1e3, 2),
     }
-    click.echo(f"{count} sequences: {result}", err=True)
+    click.echo(f"{count} sequences, {siblings} a prompt: {result}", err=True)
     return result
 
 

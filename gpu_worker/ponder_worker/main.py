@@ -113,7 +113,7 @@ def worker(
         notices=notices,
     )
     if metrics_port is not None:
-        serve_metrics(metrics_port, lambda: one.metrics)
+        serve_metrics(metrics_port, lambda: one.metrics, lambda: one.latencies)
     try:
         code = one.serve()
     except (SQLAlchemyError, OSError) as error:

@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+_GAUGES = {
+    "num_requests_running": "num_running",
+    "num_requests_waiting": "num_waiting",
+    "kv_cache_usage_perc": "kv_cache_usage_perc",
+}
+_COUNTERS = {
+    "prefix_cache_queries": "prefix_queries",
+    "prefix_cache_hits": "prefix_hits",
+    "prompt_tokens": "prompt_tokens",
+    "generation_tokens": "generated_tokens",
+    "num_preemptions": "num_preemptions",
+}
 
 
 class WorkerMetrics(Collector):
     """Read when somebody asks; `read` gives what is true now, name by name."""
 
-    def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(
+        self, read: Callable[[], Mapping[str, float]], latencies: Callable[[], Mapping[str, Any]] = dict
+    ) -> None:
         self._read = read
+        self._latencies = latencies
 
     def collect(self) -> Iterator[Metric]:
         for name, value in self._read().items():
             yield GaugeMetricFamily(f"ponder_worker_{name}", name.replace("_", " "), value=value)
+        yield from as_vllm(self._read(), self._latencies())
 
 
-def serve_metrics(port: int, read: Callable[[], Mapping[str, float]]) -> None:
+def as_vllm(numbers: Mapping[str, float], latencies: Mapping[str, Any]) -> Iterator[Metric]:
+    """The generator's numbers under the names that vLLM's users know, after `ponder:`."""
+    for name, own in _GAUGES.items():
+        if own in numbers:
+            yield GaugeMetricFamily(f"ponder:{name}", f"As vllm:{name}.", value=numbers[own])
+    for name, own in _COUNTERS.items():
+        if own in numbers:
+            yield CounterMetricFamily(f"ponder:{name}", f"As vllm:{name}.", value=numbers[own])
+    bounds = [*(str(float(bound)) for bound in latencies.get("latency_buckets_s", ())), "+Inf"]
+    for name, (counts, sum_s) in latencies.get("latencies", {}).items():
+        buckets = list(zip(bounds, accumulate(counts), strict=True))
+        yield HistogramMetricFamily(f"ponder:{name}", f"As vllm:{name}.", buckets=buckets, sum_value=sum_s)
+
+
+def serve_metrics(
+    port: int, read: Callable[[], Mapping[str, float]], latencies: Callable[[], Mapping[str, Any]]
+) -> None:
     """On every interface, from a daemon thread. Raises OSError where the port is taken."""
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(read))
+    registry.register(WorkerMetrics(read, latencies))
     start_http_server(port, registry=registry)

@@ -81,6 +81,12 @@ class Worker:
         numbers = {name: float(value) for name, value in reported.items() if isinstance(value, int | float)}
         return numbers | {"held_jobs": len(self._holding.job_ids), "room_tokens": self._holding.room_tokens}
 
+    @property
+    def latencies(self) -> dict[str, Any]:
+        """What the engine last reported of how long requests took."""
+        reported = self._heartbeat.metrics if self._heartbeat is not None else {}
+        return {name: reported[name] for name in ("latencies", "latency_buckets_s") if name in reported}
+
     def serve(self) -> int:
         """The whole life; returns the exit code of the process: 0 after a preemption that handed everything back.
 

@@ -61,10 +61,12 @@ def layout(
     page_table: torch.Tensor,
     *,
     pages: torch.Tensor,
+    window: int | None = None,
 ) -> Layout:
     """From int64 tensors on the CPU: `[num_sequences]`, `[num_sequences]`, `[num_sequences, max_pages]`.
 
-    pages: one layer's, as `op` takes them; of these only shape, dtype and device are looked at.
+    pages: one layer's, as `op` takes them; of these only shape, dtype and device are looked at. window: a query sees
+    so many keys, its own included; such a step goes by the reference on every device.
     """
     starts = F.pad(query_lengths.cumsum(0), (1, 0))
     common = (
@@ -73,11 +75,11 @@ def layout(
         page_table.to(pages.device, torch.int32),
         int(query_lengths.max()),
     )
-    if pages.is_cuda and triton is not None:
+    if pages.is_cuda and triton is not None and window is None:
         return Layout(*common)
     counts = (context_lengths + pages.shape[3] - 1) // pages.shape[3]
     rows = _cut(query_lengths.tolist(), counts.tolist(), GROUP_BYTES // (pages[0].numel() * pages.element_size()))
-    groups = tuple(_group(row, starts, query_lengths, context_lengths, page_table, pages) for row in rows)
+    groups = tuple(_group(row, starts, query_lengths, context_lengths, page_table, pages, window) for row in rows)
     order = torch.cat([group.tokens.view(-1) for group in groups])
     places = torch.empty(int(starts[-1]), dtype=torch.int64, device=pages.device)
     places[order] = torch.arange(len(order), device=pages.device)
@@ -108,6 +110,7 @@ def _group(
     contexts: torch.Tensor,
     table: torch.Tensor,
     pages: torch.Tensor,
+    window: int | None,
 ) -> Group:
     row = torch.tensor(rows)
     length, context = queries[row, None], contexts[row, None]
@@ -116,7 +119,10 @@ def _group(
     parts = table[row, None, :num_pages] * num_parts + torch.arange(num_parts)[:, None]
     step = torch.minimum(torch.arange(int(length.max())), length - 1)
     position = context - length + step
-    hidden = torch.arange(num_pages * page_size) > position[:, :, None]
+    key = torch.arange(num_pages * page_size)
+    hidden = key > position[:, :, None]
+    if window is not None:
+        hidden |= key <= position[:, :, None] - window
     mask = torch.zeros(hidden.shape, dtype=pages.dtype).masked_fill_(hidden, float("-inf"))
     return Group(*(tensor.to(pages.device) for tensor in (starts[row, None] + step, parts.view(-1), mask)))
 
@@ -126,9 +132,8 @@ def op(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> tor
     scale: what q @ k is multiplied by -> `[num_tokens, num_heads, head_dim]`. Pages must hold finite numbers
     everywhere: what is masked is multiplied by zero.
     """
-    return (
-        op_triton(q, pages, where, scale) if q.is_cuda and triton is not None else op_reference(q, pages, where, scale)
-    )
+    by_triton = q.is_cuda and triton is not None and where.order is None
+    return op_triton(q, pages, where, scale) if by_triton else op_reference(q, pages, where, scale)
 
 
 def op_reference(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 VOCABULARY = 300
+torch.set_num_threads(1)  # of models this small, a second thread costs more than it computes
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -33,13 +34,13 @@ def save_tokenizer(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a model folder; fields of LlamaConfig may be given. The same fields give the same folder."""
+    """Makes a model folder; fields of its config may be given. The same fields give the same folder."""
     made: dict[str, Path] = {}
 
-    def make(*, max_shard_size: str = "50GB", **fields: Any) -> Path:
-        from transformers import LlamaConfig, LlamaForCausalLM
+    def make(*, max_shard_size: str = "50GB", family: str = "Llama", head: str = "ForCausalLM", **fields: Any) -> Path:
+        import transformers
 
-        name = repr((max_shard_size, sorted(fields.items(), key=str)))
+        name = repr((max_shard_size, family, head, sorted(fields.items(), key=str)))
         if name not in made:
             sizes = {
                 "vocab_size": VOCABULARY,
@@ -55,7 +56,8 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
                 "initializer_range": 0.15,
             }
             torch.manual_seed(0)
-            model = LlamaForCausalLM(LlamaConfig(**(sizes | fields)))
+            config = getattr(transformers, f"{family}Config")(**(sizes | fields))
+            model = getattr(transformers, f"{family}{head}")(config)
             for parameter in model.parameters():  # biases and norms are not random when new
                 torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.15)
             made[name] = tmp_path_factory.mktemp("llama")

@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 
 from ponder_worker import engine_process
+from ponder_worker.engine_process.loading import load
+from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.models.errors import UnsupportedModel
 from ponder_worker.search.node import NodeState
 from ponder_worker.search.tree import SearchTree
 
@@ -319,6 +322,30 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(
     assert [entry["error"] for entry in finished.values()] == [None, None]
     assert all(entry["choices"][0]["score"] < 0 for entry in finished.values())
     process.close()
+
+
+def test_a_reward_model_that_is_read_at_marks_scores_every_step(
+    tiny_llama: Path, reward_llama: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(reward_llama, folder)
+    fields = {"kind": "token", "mark": " ?", "suffix": "+\n", "good": "+", "bad": "-"}
+    (folder / "reward.json").write_text(json.dumps(fields))
+    process = Process(model=str(tiny_llama), reward_model=str(folder), num_threads=1)
+    process.admit(job(1, STRATEGIES[4]), job(2, STRATEGIES[2]))
+    finished, _ = process.finish(2)
+    assert [entry["error"] for entry in finished.values()] == [None, None]
+    assert all(entry["choices"][0]["score"] < 0 for entry in finished.values())
+    assert all(entry["usage"]["reward_tokens"] > 0 for entry in finished.values())
+    process.close()
+
+
+def test_a_reward_model_without_the_head_of_its_kind_is_refused_by_name(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(tiny_llama, folder)
+    (folder / "reward.json").write_text(json.dumps({"kind": "classes", "mark": " ?"}))
+    with pytest.raises(UnsupportedModel, match="these weights, which have no head"):
+        load(EngineOptions(model=str(tiny_llama), reward_model=str(folder), kv_bytes=1 << 20))
 
 
 def test_it_dies_with_a_parent_that_was_killed(tiny_llama: Path) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ponder_kernels import paged_attention
-from ponder_worker.engine.sampling import Draw, Sampler
-from ponder_worker.engine.scheduler import Chunk, Plan, Result
+from ponder_worker.engine.plan import Chunk, Plan, Result
+from ponder_worker.engine.sampler import Draw, Sampler
+from ponder_worker.engine.sampling import Sampling
+from ponder_worker.engine.sequence import Sequence
+from ponder_worker.models.readout import Readout
 from ponder_worker.models.transformer import Transformer
 
 Integers = npt.NDArray[np.int64]
@@ -67,13 +69,18 @@ class Runner:
         chunks = plan.chunks
         if not chunks:
             return Result([], [], [])
+        if plan.copies:
+            source, target = self._tensor(plan.copies).T
+            self._pages[:, target] = self._pages[:, source]
         shape = Shape.of(chunks)
         hidden = self._forward(chunks, shape)
         row_ends = np.cumsum(shape.ends - shape.starts)
         tokens: list[int | None] = [None] * len(chunks)
         logprobs: list[list[float]] = [[] for _ in chunks]
         self._sample(chunks, hidden, row_ends, tokens, logprobs)
-        self._score(chunks, hidden, row_ends, logprobs)
+        if any(chunk.sequence.sampling is None for chunk in chunks):
+            self._score(chunks, hidden, row_ends, logprobs)
+            self._read(chunks, hidden, row_ends, logprobs)
         read = shape.tokens_read(self._page_size) * self.model.kv_bytes_per_token
         return Result(tokens, logprobs, read.tolist())
 
@@ -91,8 +98,8 @@ class Runner:
         slots += positions % page_size
         write_from = np.array([chunk.write_from for chunk in chunks], dtype=np.int64)
         slots[positions < np.repeat(write_from, lengths)] = -1
-        where = paged_attention.layout(
-            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table), pages=self._pages[0]
+        where = self.model.layouts(
+            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table), self._pages
         )
         return self.model.forward(
             self._tensor(np.array(tokens, dtype=np.int64)),
@@ -117,8 +124,7 @@ class Runner:
             sequence = chunk.sequence
             if sequence.sampling is not None and chunk.end == len(sequence.tokens):
                 indices.append(index)
-                generated = sequence.generated if sequence.sampling.penalises else ()
-                draws.append(Draw(sequence.sampling, chunk.end, generated))
+                draws.append(_draw(sequence, sequence.sampling))
         if not indices:
             return
         logits = self.model.logits(hidden[self._tensor(row_ends[indices] - 1)])
@@ -136,7 +142,11 @@ class Runner:
         scored: list[tuple[int, int]] = []
         for index, chunk in enumerate(chunks):
             sequence = chunk.sequence
-            if sequence.sampling is None and (first := max(chunk.start, sequence.first_needed)) < chunk.end:
+            if (
+                sequence.sampling is None
+                and not sequence.marks
+                and (first := max(chunk.start, sequence.first_needed)) < chunk.end
+            ):
                 end = int(row_ends[index])
                 rows += range(end - (chunk.end - first), end)
                 targets += sequence.tokens[first + 1 : chunk.end + 1]
@@ -150,8 +160,40 @@ class Runner:
             logprobs[index] = found[place : place + count]
             place += count
 
+    def _read(
+        self, chunks: Series[Chunk], hidden: torch.Tensor, row_ends: Integers, logprobs: list[list[float]]
+    ) -> None:
+        """Fills in what is read at those marks that the chunks reach."""
+        rows: dict[Readout, list[tuple[int, int]]] = {}
+        for index, chunk in enumerate(chunks):
+            readout = chunk.sequence.readout
+            if readout is not None:
+                due = chunk.sequence.marks[len(chunk.sequence.readings) :]
+                behind = int(row_ends[index]) - chunk.end
+                rows.setdefault(readout, []).extend((index, behind + mark) for mark in due if mark < chunk.end)
+        for readout, places in rows.items():
+            if places:
+                found = readout(self.model, hidden[self._tensor([row for _, row in places])]).tolist()
+                for (index, _), value in zip(places, found, strict=True):
+                    logprobs[index].append(value)
+
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.int64).to(self.model.device, non_blocking=True)
+
+
+def _draw(sequence: Sequence, sampling: Sampling) -> Draw:
+    """What the choice of the sequence's next token depends on."""
+    position = len(sequence.tokens)
+    if not (sampling.penalises or sampling.min_tokens):
+        return Draw(sampling, position)
+    too_early = position - sequence.prompt_length < sampling.min_tokens
+    return Draw(
+        sampling,
+        position,
+        sequence.generated if sampling.penalises else (),
+        sequence.tokens[: sequence.prompt_length] if sampling.repetition_penalty != 1.0 else (),
+        tuple(sequence.stop_token_ids) if too_early else (),
+    )
 
 
 def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,10 @@ from typing import Literal
 from ponder_worker.engine.pages import PageTable
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.stop import StopStrings
+from ponder_worker.models.readout import Readout
 
 FinishReason = Literal["stop", "length", "scored", "cancelled"]
+Priority = Literal["interactive", "batch", "speculative"]
 
 
 class Sequence:
@@ -15,22 +17,31 @@ class Sequence:
     tokens: prompt and generated ids; of a scored sequence, all ids from the start.
     logprobs: one natural log-probability a token from `prompt_length` on that this engine sampled or scored, of the
     model's distribution before temperature, filters and penalties. (Of a resumed sequence: of the new tokens only.)
+    readings: of a sequence that is read, one probability a mark, in the marks' order.
     """
 
     __slots__ = (
+        "arrived_s",
         "cancelled",
         "finish_reason",
         "logprobs",
+        "marks",
         "num_computed",
         "num_computed_once",
+        "number",
+        "priority",
         "prompt_length",
+        "readings",
+        "readout",
         "sampling",
+        "started_s",
         "stop_string",
         "stop_strings",
         "stop_token_id",
         "stop_token_ids",
         "stop_trailing_chars",
         "table",
+        "token_s",
         "tokens",
     )
 
@@ -43,10 +54,21 @@ class Sequence:
         salt: bytes = b"",
         stop_token_ids: frozenset[int] = frozenset(),
         stop_strings: StopStrings | None = None,
+        priority: Priority = "batch",
+        marks: tuple[int, ...] = (),
+        readout: Readout | None = None,
     ) -> None:
         self.tokens = tokens
         self.prompt_length = prompt_length
-        self.sampling = sampling  # None: the tokens from prompt_length on are scored, nothing is generated
+        self.sampling = sampling  # None: tokens are scored, from prompt_length on or read at marks; none is generated
+        self.priority = priority
+        self.arrived_s = 0.0
+        self.started_s: float | None = None  # when it was first let into a step
+        self.token_s: float | None = None  # when its last token came
+        self.number = 0  # in the order of arrival; the scheduler's
+        self.marks = marks  # positions at which `readout` reads; without, the log-probabilities are the scores
+        self.readout = readout
+        self.readings: list[float] = []
         self.table = PageTable(salt)
         self.num_computed = 0  # tokens whose keys and values stand in pages
         self.num_computed_once = 0  # the most that ever stood there: what is computed below it is recomputed
@@ -66,11 +88,15 @@ class Sequence:
     @property
     def num_wanted(self) -> int:
         """Tokens to be computed. A scored sequence's last one has no successor that anyone asks for."""
+        if self.marks:
+            return self.marks[-1] + 1
         return len(self.tokens) - (self.sampling is None)
 
     @property
     def first_needed(self) -> int:
         """The first position whose output is needed, prefix in pages or not."""
+        if self.marks:
+            return self.marks[len(self.readings)]
         if self.sampling is None:
             return self.prompt_length - 1 + len(self.logprobs)
         return len(self.tokens) - 1
@@ -79,15 +105,20 @@ class Sequence:
         """Takes a sampled token; sets `finish_reason` if it was the last one."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        self.inspect(token)
+        self.inspect(token, len(self.tokens) - self.prompt_length)
 
-    def inspect(self, token: int) -> None:
-        """Does the sequence end with this generated token?"""
+    def take_scores(self, values: list[float]) -> None:
+        """Of a chunk: log-probabilities or readings."""
+        (self.readings if self.marks else self.logprobs).extend(values)
+
+    def inspect(self, token: int, num_generated: int) -> None:
+        """Does the sequence end with this generated token, the so-manieth?"""
         assert self.sampling is not None
-        if token in self.stop_token_ids:
+        early = num_generated < self.sampling.min_tokens
+        if token in self.stop_token_ids and not early:
             self.finish_reason, self.stop_token_id = "stop", token
             return
-        if self.stop_strings is not None and (found := self.stop_strings.push(token)) is not None:
+        if self.stop_strings is not None and (found := self.stop_strings.push(token)) is not None and not early:
             self.finish_reason, (self.stop_string, self.stop_trailing_chars) = "stop", found
-        elif len(self.tokens) - self.prompt_length >= self.sampling.max_tokens:
+        elif num_generated >= self.sampling.max_tokens:
             self.finish_reason = "length"

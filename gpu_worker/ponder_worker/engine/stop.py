@@ -22,6 +22,7 @@ class StopStrings:
         found = [(place, string) for string in self._strings if (place := text.find(string)) >= 0]
         if found:
             place, string = min(found)
+            self._tail = ""  # for a stream that is too short to end, and goes on
             return string, len(text) - place
         self._tail = text[-self._keep :] if self._keep else ""
         return None

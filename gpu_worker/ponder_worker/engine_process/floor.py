@@ -71,6 +71,14 @@ class Floor:
         sequence = self.engines.reward.score(tokens, start=start, salt=salt)
         return self._enter(sequence, _Entry(meter, done, len(tokens), range(0)))
 
+    def read(self, tokens: list[int], *, salt: bytes, meter: Meter, done: Callable[[Sequence], None]) -> Sequence:
+        """What the reward model's head says at the last of these tokens."""
+        reward, readout = self.engines.reward, self.engines.readout
+        assert reward is not None
+        assert readout is not None
+        sequence = reward.read(tokens, [len(tokens) - 1], readout, salt=salt)
+        return self._enter(sequence, _Entry(meter, done, len(tokens), range(0)))
+
     def cancel(self, sequence: Sequence) -> None:
         if self._entries.pop(sequence, None) is None:
             return

@@ -9,6 +9,8 @@ from itertools import takewhile
 
 from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine_process.floor import Floor, Meter
+from ponder_worker.models.reward import Mark
+from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.search.errors import NoRewardModel
 from ponder_worker.search.port import End, Order, Step, Stream
 
@@ -66,17 +68,29 @@ class Line:
         kind = engines.reward_kind
         if kind is None:
             raise NoRewardModel("the strategy scores its steps, and this worker was started without a reward model")
-        tokens, start = self._place(step)
 
         def finish(sequence: Sequence) -> None:
             self._scoring.discard(sequence)
-            self._guard(lambda: done(kind.score(sequence.logprobs)))
+            self._guard(lambda: done(kind.score(sequence.readings if sequence.marks else sequence.logprobs)))
 
+        if isinstance(kind, Mark):
+            self._read(kind, step, finish)
+            return
+        tokens, start = self._place(step)
         if start >= len(tokens):
             self._guard(lambda: done(kind.score([])))
             return
         self._meter.reward_tokens += len(tokens) - start
         self._scoring.add(self._floor.score(tokens, start=start, salt=self._salt, meter=self._meter, done=finish))
+
+    def _read(self, kind: Mark, step: Step, finish: Callable[[Sequence], None]) -> None:
+        reward = self._floor.engines.reward
+        assert reward is not None
+        steps = [text for text in (*step.steps_before, step.text) if text]
+        tokens = self._reward_prompt(reward.tokenizer) + kind.tokens(reward.tokenizer, steps)
+        # What stands in pages since the step before is not computed again: the new step and its mark are.
+        self._meter.reward_tokens += len(kind.tokens(reward.tokenizer, [step.text]))
+        self._scoring.add(self._floor.read(tokens, salt=self._salt, meter=self._meter, done=finish))
 
     def decode(self, ids: Series[int]) -> str:
         return self._floor.engines.generator.tokenizer.decode(ids)
@@ -88,13 +102,17 @@ class Line:
             return step.ids_before + step.ids, len(step.ids_before)
         assert engines.reward is not None
         tokenizer = engines.reward.tokenizer
-        if self._prompt_of_reward is None:
-            self._prompt_of_reward = tokenizer.render(self._messages)
+        prompt = self._reward_prompt(tokenizer)
         before = tokenizer.encode(step.text_before) if step.text_before else []
         both = tokenizer.encode(step.text_before + step.text)
         # Where the step changes how the text before it is cut into tokens, it begins with the first changed one.
         same = sum(takewhile(bool, (a == b for a, b in zip(before, both, strict=False))))
-        return self._prompt_of_reward + both, len(self._prompt_of_reward) + same
+        return prompt + both, len(prompt) + same
+
+    def _reward_prompt(self, tokenizer: Tokenizer) -> list[int]:
+        if self._prompt_of_reward is None:
+            self._prompt_of_reward = tokenizer.render(self._messages)
+        return self._prompt_of_reward
 
     def _end(self, sequence: Sequence, separator: str | None) -> End:
         if sequence.finish_reason != "stop":

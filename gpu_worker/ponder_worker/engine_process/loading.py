@@ -12,7 +12,8 @@ from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.models import reward
 from ponder_worker.models.config import ModelConfig
 from ponder_worker.models.folder import fingerprint, read_json, weight_files
-from ponder_worker.models.reward import Likelihood
+from ponder_worker.models.readout import Readout
+from ponder_worker.models.reward import Likelihood, Mark
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CPU_KV_BYTES = 1 << 30
@@ -42,11 +43,13 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """same_tokens: generator and reward model read the same ids. longest, longest_scored: tokens of one sequence."""
+    """same_tokens: generator and reward model read the same ids, no marks among them. longest, longest_scored: tokens
+    of one sequence. readout: of a reward model that is read at marks."""
 
     generator: Engine
     reward: Engine | None
-    reward_kind: Likelihood | None
+    reward_kind: Likelihood | Mark | None
+    readout: Readout | None
     same_tokens: bool
     longest: int
     longest_scored: int
@@ -87,11 +90,18 @@ def load(options: EngineOptions) -> Engines:
         )
         for folder, dtype, num in zip(folders, dtypes, num_pages, strict=True)
     ]
+    readout = None
+    if kinds and isinstance(kinds[0], Mark):
+        readout = kinds[0].readout(engines[1].tokenizer)
+        readout.check(engines[1].model, f"{folders[1]}/reward.json")
     return Engines(
         generator=engines[0],
         reward=engines[1] if kinds else None,
         reward_kind=kinds[0] if kinds else None,
-        same_tokens=bool(kinds) and _tokenizer_bytes(folders[0]) == _tokenizer_bytes(folders[1]),
+        readout=readout,
+        same_tokens=bool(kinds)
+        and isinstance(kinds[0], Likelihood)
+        and _tokenizer_bytes(folders[0]) == _tokenizer_bytes(folders[1]),
         longest=longest[0],
         longest_scored=longest[-1] if kinds else 0,
         defaults=SamplingDefaults.read(options.model),

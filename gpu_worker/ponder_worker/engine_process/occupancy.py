@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ponder_worker.engine import Engine
+from ponder_worker.engine.latency import BUCKETS_S
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.options import EngineOptions
 
@@ -25,9 +26,15 @@ def room_tokens(generator: Engine, num_arrived: int, options: EngineOptions) -> 
 
 
 def metrics(engines: Engines) -> dict[str, Any]:
-    """Counters since the process began, those of the reward model after `reward_`."""
+    """Counters since the process began, those of the reward model after `reward_`; latencies are the generator's."""
     generator, reward = engines.generator, engines.reward
-    numbers = asdict(generator.counters) | {"num_running": generator.num_running, "num_waiting": generator.num_waiting}
+    numbers: dict[str, Any] = asdict(generator.counters) | {
+        "num_running": generator.num_running,
+        "num_waiting": generator.num_waiting,
+    }
+    numbers |= generator.pages
     if reward is not None:
-        numbers |= {f"reward_{name}": value for name, value in asdict(reward.counters).items()}
+        numbers |= {f"reward_{name}": value for name, value in (asdict(reward.counters) | reward.pages).items()}
+    numbers["latencies"] = generator.latencies.as_numbers()
+    numbers["latency_buckets_s"] = BUCKETS_S
     return numbers

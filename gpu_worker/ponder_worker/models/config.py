@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ponder_worker.models.errors import InvalidFile, UnsupportedModel
+from ponder_worker.models.family import ARCHITECTURES, Family, windows
 from ponder_worker.models.folder import read_json
-
-ARCHITECTURES = ("LlamaForCausalLM",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,11 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Sizes are counts of elements; `context_tokens` is the longest sequence the model was made for."""
+    """Sizes are counts of elements; `context_tokens` is the longest sequence the model was made for.
+
+    query_bias: of q, k and v; query_norm: queries and keys are normalised, each head by itself, before rotation;
+    windows: `[num_layers]` tokens that a layer looks back on, its own included; None is all.
+    """
 
     vocabulary_size: int
     hidden_size: int
@@ -36,8 +39,11 @@ class ModelConfig:
     rope_theta: float
     rope_scaling: RopeScaling | None
     tied_embeddings: bool
-    attention_bias: bool
+    query_bias: bool
+    output_bias: bool
     mlp_bias: bool
+    query_norm: bool
+    windows: tuple[int | None, ...]
     dtype: str
 
     @classmethod
@@ -48,16 +54,16 @@ class ModelConfig:
 
     @classmethod
     def parse(cls, fields: dict[str, Any], where: str = "config.json") -> "ModelConfig":
-        _refuse_unsupported(fields, where)
+        family = _family(fields, where)
         try:
-            num_heads = int(fields["num_attention_heads"])
+            num_heads, num_layers = int(fields["num_attention_heads"]), int(fields["num_hidden_layers"])
             hidden_size = int(fields["hidden_size"])
             rope = _rope_fields(fields)
             config = cls(
                 vocabulary_size=int(fields["vocab_size"]),
                 hidden_size=hidden_size,
                 intermediate_size=int(fields["intermediate_size"]),
-                num_layers=int(fields["num_hidden_layers"]),
+                num_layers=num_layers,
                 num_heads=num_heads,
                 num_kv_heads=int(fields.get("num_key_value_heads") or num_heads),
                 head_dim=int(fields.get("head_dim") or hidden_size // num_heads),
@@ -66,8 +72,11 @@ class ModelConfig:
                 rope_theta=float(rope.get("rope_theta", 10000.0)),
                 rope_scaling=_rope_scaling(rope, where),
                 tied_embeddings=bool(fields.get("tie_word_embeddings", False)),
-                attention_bias=bool(fields.get("attention_bias", False)),
+                query_bias=family.query_bias or bool(fields.get("attention_bias", False)),
+                output_bias=not family.query_bias and bool(fields.get("attention_bias", False)),
                 mlp_bias=bool(fields.get("mlp_bias", False)),
+                query_norm=family.query_norm,
+                windows=windows(family, fields, num_layers),
                 dtype=str(fields.get("dtype") or fields.get("torch_dtype") or "float32"),
             )
         except KeyError as error:
@@ -82,15 +91,19 @@ class ModelConfig:
         return config
 
 
-def _refuse_unsupported(fields: dict[str, Any], where: str) -> None:
+def _family(fields: dict[str, Any], where: str) -> Family:
     names = fields.get("architectures") or ["none given"]
-    if names[0] not in ARCHITECTURES:
+    family = ARCHITECTURES.get(names[0])
+    if family is None:
         raise UnsupportedModel(
             f"{where}: architecture {names[0]!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
         )
     activation = fields.get("hidden_act", "silu")
     if activation != "silu":
         raise UnsupportedModel(f"{where}: hidden_act {activation!r} is not supported; supported: 'silu'")
+    if fields.get("quantization_config"):
+        raise UnsupportedModel(f"{where}: quantization_config is not supported; supported: unquantised weights")
+    return family
 
 
 def _rope_fields(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,24 @@
 """Reward kinds: how a model folder's `reward.json` says that its model scores a step.
 
-`likelihood`: the log-probabilities of the step's tokens under this (stronger) model, aggregated.
+    {"kind": "likelihood", "aggregate": "sum"}                             log-probabilities of the step's tokens
+    {"kind": "classes", "mark": "<extra_0>"}                               two-class head, read at the mark
+    {"kind": "value", "mark": "\\n"}                                        one-output head, read at the mark
+    {"kind": "token", "mark": " ки\\n", "good": "+", "bad": "-"}            two logits, read at the mark
+
+A mark's kinds read the prompt and then, for each step, `prefix` + step + `mark` + `suffix`; the probability is read at
+the last id of the mark. (Where a mark's last id is no part of it, as a line's end after it, that is the suffix.)
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from ponder_worker.models.errors import UnsupportedModel
+from ponder_worker.models.errors import InvalidFile, UnsupportedModel
 from ponder_worker.models.folder import read_json
+from ponder_worker.models.readout import Kind, Readout
+from ponder_worker.models.tokenizer import Tokenizer
 
 Aggregate = Literal["sum", "mean", "min"]
 
@@ -31,16 +39,74 @@ class Likelihood:
         return total / len(logprobs) if self.aggregate == "mean" else total
 
 
-def read(folder: str | Path) -> Likelihood:
-    """The reward kind of a model folder. Raises MissingFile, or UnsupportedModel for an unknown kind."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A step's score is the logarithm of the probability read at the mark behind it, so that a path's is their sum."""
+
+    kind: Kind
+    mark: str
+    prefix: str = ""
+    suffix: str = ""
+    good: str = ""
+    bad: str = ""
+
+    def readout(self, tokenizer: Tokenizer) -> Readout:
+        """Raises UnsupportedModel where `good` or `bad` is not one token."""
+        if self.kind != "token":
+            return Readout(self.kind)
+        return Readout("token", *(_one_token(tokenizer, text) for text in (self.good, self.bad)))
+
+    def tokens(self, tokenizer: Tokenizer, steps: Sequence[str]) -> list[int]:
+        """The ids behind the prompt's, up to the mark of the last step. Each part is cut by itself, so that those of
+        earlier steps stay as they are and stand in pages."""
+        ids: list[int] = []
+        for index, step in enumerate(steps):
+            if index:
+                ids += tokenizer.encode(self.suffix)
+            ids += tokenizer.encode(self.prefix + step) + tokenizer.encode(self.mark)
+        return ids
+
+    def score(self, probabilities: Sequence[float]) -> float:
+        """0 for an empty step; finite also where the probability was rounded to nothing."""
+        return math.log(max(probabilities[-1], 1e-30)) if probabilities else 0.0
+
+
+def read(folder: str | Path) -> Likelihood | Mark:
+    """The reward kind of a model folder. Raises MissingFile, InvalidFile, or UnsupportedModel for an unknown kind."""
     folder = Path(folder)
     fields = read_json(folder, "reward.json")
-    kind, aggregate = fields.get("kind"), fields.get("aggregate", "sum")
+    kind = fields.get("kind")
+    if kind in get_args(Kind):
+        return _mark(fields, f"{folder}/reward.json")
+    aggregate = fields.get("aggregate", "sum")
     if kind != "likelihood":
-        raise UnsupportedModel(f"{folder}/reward.json: kind {kind!r} is not supported; supported: 'likelihood'")
-    if aggregate not in get_args(Aggregate):
-        supported = ", ".join(repr(name) for name in get_args(Aggregate))
         raise UnsupportedModel(
-            f"{folder}/reward.json: aggregate {aggregate!r} is not supported; supported: {supported}"
+            f"{folder}/reward.json: kind {kind!r} is not supported; supported: {_names('likelihood', *get_args(Kind))}"
+        )
+    if aggregate not in get_args(Aggregate):
+        raise UnsupportedModel(
+            f"{folder}/reward.json: aggregate {aggregate!r} is not supported; supported: {_names(*get_args(Aggregate))}"
         )
     return Likelihood(aggregate)
+
+
+def _mark(fields: dict[str, Any], where: str) -> Mark:
+    needed = ("mark", "good", "bad") if fields["kind"] == "token" else ("mark",)
+    texts = {name: fields.get(name, "") for name in ("mark", "prefix", "suffix", "good", "bad")}
+    for name, text in texts.items():
+        if not isinstance(text, str) or (name in needed and not text):
+            raise InvalidFile(
+                f"{where}: {name} is {text!r}; it must be a text{' that is not empty' * (name in needed)}"
+            )
+    return Mark(fields["kind"], **texts)
+
+
+def _one_token(tokenizer: Tokenizer, text: str) -> int:
+    ids = tokenizer.encode(text)
+    if len(ids) != 1:
+        raise UnsupportedModel(f"reward.json: {text!r} is {len(ids)} tokens; a text is supported that is one token")
+    return ids[0]
+
+
+def _names(*names: str) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,15 +1,18 @@
 """A decoder-only transformer over one flat step: tokens of many sequences, keys and values in pages."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence as Series
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from ponder_kernels import paged_attention, rms_norm, write_kv
+from ponder_kernels import rms_norm, write_kv
+from ponder_worker.models import attention
 from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
+from ponder_worker.models.linear import can_prepack, linear
 from ponder_worker.models.weights import LayerWeights, Weights
 
 
@@ -20,7 +23,20 @@ class _Step:
     cosine: torch.Tensor
     sine: torch.Tensor
     slots: torch.Tensor
-    where: paged_attention.Layout
+
+
+class _Layer:
+    """One layer's norms, and its matrix products."""
+
+    __slots__ = ("attention_norm", "down", "gate_up", "key_norm", "mlp_norm", "output", "query_key_value", "query_norm")
+
+    def __init__(self, layer: LayerWeights) -> None:
+        self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
+        self.query_norm, self.key_norm = layer.query_norm, layer.key_norm
+        self.query_key_value = linear(layer.query_key_value, layer.query_key_value_bias)
+        self.output = linear(layer.output, layer.output_bias)
+        self.gate_up = linear(layer.gate_up, layer.gate_up_bias)
+        self.down = linear(layer.down, layer.down_bias)
 
 
 class Transformer:
@@ -28,10 +44,12 @@ class Transformer:
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self.config = config
-        self.weights = weights
+        self._layers = [_Layer(layer) for layer in weights.layers]
+        self._unembed = linear(weights.unembedding, None)
         self.dtype = weights.embedding.dtype
         self.device = weights.embedding.device
         self._cosine, self._sine = _rotary_table(config, self.device, self.dtype)
+        self.weights = _without_packed(weights)
         self._scale = config.head_dim**-0.5
 
     @classmethod
@@ -58,45 +76,84 @@ class Transformer:
         shape = (config.num_layers, num_pages, 2, config.num_kv_heads, page_size, config.head_dim)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
+    def layouts(
+        self, query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, pages: torch.Tensor
+    ) -> tuple[attention.Layout, ...]:
+        """Of a step, one a layer; layers that look back equally far share theirs. Arguments: `attention.layout`,
+        but `pages` as `new_pages` makes them."""
+        longest = int(context_lengths.max())
+        windows = [None if window is None or window >= longest else window for window in self.config.windows]
+        of = {
+            window: attention.layout(query_lengths, context_lengths, page_table, pages=pages[0], window=window)
+            for window in set(windows)
+        }
+        return tuple(of[window] for window in windows)
+
     def forward(
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
         slots: torch.Tensor,
-        where: paged_attention.Layout,
+        where: Series[attention.Layout],
         pages: torch.Tensor,
     ) -> torch.Tensor:
         """One step. Each layer writes its keys and values before it attends, so that sequences of one step may share.
 
-        tokens, positions, slots: `[num_tokens]` int64; pages: as `new_pages` makes them
+        tokens, positions, slots: `[num_tokens]` int64; where: a layout a layer; pages: as `new_pages` makes them
         -> hidden states `[num_tokens, hidden]` after the last norm
         """
-        step = _Step(self._cosine[positions], self._sine[positions], slots, where)
+        step = _Step(self._cosine[positions], self._sine[positions], slots)
         hidden = F.embedding(tokens, self.weights.embedding)
-        for layer, layer_pages in zip(self.weights.layers, pages, strict=True):
-            hidden = hidden + self._attention(layer, hidden, step, layer_pages)
+        for layer, layout, layer_pages in zip(self._layers, where, pages, strict=True):
+            hidden = hidden + self._attention(layer, hidden, step, layout, layer_pages)
             hidden = hidden + self._mlp(layer, hidden)
         return rms_norm.op(hidden, self.weights.norm, self.config.norm_epsilon)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[num_rows, hidden]` -> float32 `[num_rows, vocabulary]`"""
-        return F.linear(hidden, self.weights.unembedding).float()
+        return self._unembed(hidden).float()
 
-    def _attention(self, layer: LayerWeights, hidden: torch.Tensor, step: "_Step", pages: torch.Tensor) -> torch.Tensor:
+    def _attention(
+        self,
+        layer: _Layer,
+        hidden: torch.Tensor,
+        step: "_Step",
+        where: attention.Layout,
+        pages: torch.Tensor,
+    ) -> torch.Tensor:
         config = self.config
         normed = rms_norm.op(hidden, layer.attention_norm, config.norm_epsilon)
-        fused = F.linear(normed, layer.query_key_value, layer.query_key_value_bias)
+        fused = layer.query_key_value(normed)
         heads = fused.view(len(hidden), -1, config.head_dim)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            _normalise(heads[:, : config.num_heads], layer.query_norm, config.norm_epsilon)
+            keys = heads[:, config.num_heads : config.num_heads + config.num_kv_heads]
+            _normalise(keys, layer.key_norm, config.norm_epsilon)
         _rotate(heads[:, : config.num_heads + config.num_kv_heads], step.cosine, step.sine)
         kv = heads[:, config.num_heads :].view(len(hidden), 2, config.num_kv_heads, config.head_dim)
         write_kv.op(kv, pages, step.slots)
-        mixed = paged_attention.op(heads[:, : config.num_heads], pages, step.where, self._scale)
-        return F.linear(mixed.view(len(hidden), -1), layer.output, layer.output_bias)
+        mixed = attention.attend(heads[:, : config.num_heads], pages, where, self._scale)
+        return layer.output(mixed.view(len(hidden), -1))
 
-    def _mlp(self, layer: LayerWeights, hidden: torch.Tensor) -> torch.Tensor:
+    def _mlp(self, layer: _Layer, hidden: torch.Tensor) -> torch.Tensor:
         normed = rms_norm.op(hidden, layer.mlp_norm, self.config.norm_epsilon)
-        gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+        gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+        return layer.down(F.silu(gate).mul_(up))
+
+
+def _without_packed(weights: Weights) -> Weights:
+    """Matrices that `linear` laid out anew keep their shapes only, so that nothing is held twice."""
+    if weights.embedding.dtype != torch.bfloat16 or weights.embedding.device.type != "cpu" or not can_prepack():
+        return weights
+    names = ("query_key_value", "output", "gate_up", "down")
+    layers = [replace(layer, **{name: getattr(layer, name).to("meta") for name in names}) for layer in weights.layers]
+    return replace(weights, layers=tuple(layers))
+
+
+def _normalise(heads: torch.Tensor, weight: torch.Tensor, epsilon: float) -> None:
+    """Qwen3's norm of each query or key head, in place. heads: `[num_tokens, num_heads, head_dim]`"""
+    flat = heads.reshape(-1, heads.shape[-1])
+    heads.copy_(rms_norm.op(flat, weight, epsilon).view(heads.shape))
 
 
 def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:

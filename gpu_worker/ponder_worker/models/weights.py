@@ -15,11 +15,15 @@ from ponder_worker.models.folder import fingerprint, weight_files
 __all__ = ["LayerWeights", "Weights", "fingerprint", "load"]
 
 
+_HEADS = (("score.0", "score.2"), ("score",), ("v_head.summary",))
+
+
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
     """One layer. `[out, in]` as torch's linear wants it; biases are None where the config has none.
 
-    query_key_value: `[(num_heads + 2 * num_kv_heads) * head_dim, hidden]`; gate_up: `[2 * intermediate, hidden]`
+    query_key_value: `[(num_heads + 2 * num_kv_heads) * head_dim, hidden]`; gate_up: `[2 * intermediate, hidden]`;
+    query_norm, key_norm: `[head_dim]`, where the family has them
     """
 
     attention_norm: torch.Tensor
@@ -32,16 +36,23 @@ class LayerWeights:
     gate_up_bias: torch.Tensor | None
     down: torch.Tensor
     down_bias: torch.Tensor | None
+    query_norm: torch.Tensor | None
+    key_norm: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """embedding and unembedding: `[vocabulary, hidden]`, the same tensor when tied; norm: `[hidden]`"""
+    """embedding and unembedding: `[vocabulary, hidden]`, the same tensor when tied; norm: `[hidden]`
+
+    head: the matrices and biases of a reward model's own head, in order, a ReLU between them; empty for a language
+    model. A model with a head may have no unembedding of its own.
+    """
 
     embedding: torch.Tensor
     layers: tuple[LayerWeights, ...]
     norm: torch.Tensor
     unembedding: torch.Tensor
+    head: tuple[tuple[torch.Tensor, torch.Tensor | None], ...] = ()
 
     def tensors(self) -> Iterable[torch.Tensor]:
         """Every distinct tensor, once."""
@@ -49,6 +60,7 @@ class Weights:
         for layer in self.layers:
             fields = (getattr(layer, name) for name in layer.__dataclass_fields__)
             seen.update({id(tensor): tensor for tensor in fields if tensor is not None})
+        seen.update({id(tensor): tensor for pair in self.head for tensor in pair if tensor is not None})
         return seen.values()
 
 
@@ -70,6 +82,11 @@ class _Source:
     def has(self, name: str) -> bool:
         return name in self._file_of
 
+    def take_any(self, name: str) -> torch.Tensor:
+        """Of whatever shape it has."""
+        tensor: torch.Tensor = self._file_of[name].get_tensor(name)
+        return tensor.to(device=self._device, dtype=self._dtype)
+
     def take(self, name: str, *shape: int) -> torch.Tensor:
         file = self._file_of.get(name)
         if file is None:
@@ -90,15 +107,31 @@ def load(folder: str | Path, config: ModelConfig, *, dtype: torch.dtype, device:
     """All weights of a model. Raises MissingTensor or MismatchedTensor by name."""
     source = _Source(Path(folder), dtype, device)
     embedding = source.take("model.embed_tokens.weight", config.vocabulary_size, config.hidden_size)
-    unembedding = embedding
-    if not config.tied_embeddings:
+    unembedding, head = embedding, _head(source, config)
+    if not config.tied_embeddings and (source.has("lm_head.weight") or not head):
         unembedding = source.take("lm_head.weight", config.vocabulary_size, config.hidden_size)
     return Weights(
         embedding=embedding,
         layers=tuple(_layer(source, config, index) for index in range(config.num_layers)),
         norm=source.take("model.norm.weight", config.hidden_size),
         unembedding=unembedding,
+        head=head,
     )
+
+
+def _head(source: _Source, config: ModelConfig) -> tuple[tuple[torch.Tensor, torch.Tensor | None], ...]:
+    """Qwen2.5-Math-PRM has `score.0` and `score.2`, transformers' classifiers `score`, Skywork's `v_head.summary`."""
+    stems = next((s for s in _HEADS if source.has(f"{s[-1]}.weight")), ())
+    head = []
+    width = config.hidden_size
+    for stem in stems:
+        weight = source.take_any(f"{stem}.weight")
+        rows = weight.shape[0]
+        if weight.shape != (rows, width):
+            raise MismatchedTensor(f"{stem}.weight is {list(weight.shape)}; its input has {width} columns")
+        head.append((weight, source.take(f"{stem}.bias", rows) if source.has(f"{stem}.bias") else None))
+        width = rows
+    return tuple(head)
 
 
 def _layer(source: _Source, config: ModelConfig, index: int) -> LayerWeights:
@@ -114,15 +147,20 @@ def _layer(source: _Source, config: ModelConfig, index: int) -> LayerWeights:
     def bias(wanted: bool, room: str, parts: dict[str, int]) -> torch.Tensor | None:
         return source.fuse(named(room, parts, "bias")) if wanted else None
 
+    def norm(name: str) -> torch.Tensor | None:
+        return source.take(f"{prefix}self_attn.{name}.weight", config.head_dim) if config.query_norm else None
+
     return LayerWeights(
         attention_norm=source.take(prefix + "input_layernorm.weight", hidden),
         query_key_value=source.fuse(named("self_attn", attention, "weight"), hidden),
-        query_key_value_bias=bias(config.attention_bias, "self_attn", attention),
+        query_key_value_bias=bias(config.query_bias, "self_attn", attention),
         output=source.take(prefix + "self_attn.o_proj.weight", hidden, queries),
-        output_bias=bias(config.attention_bias, "self_attn", {"o_proj": hidden}),
+        output_bias=bias(config.output_bias, "self_attn", {"o_proj": hidden}),
         mlp_norm=source.take(prefix + "post_attention_layernorm.weight", hidden),
         gate_up=source.fuse(named("mlp", mlp, "weight"), hidden),
         gate_up_bias=bias(config.mlp_bias, "mlp", mlp),
         down=source.take(prefix + "mlp.down_proj.weight", hidden, inner),
         down_bias=bias(config.mlp_bias, "mlp", {"down_proj": hidden}),
+        query_norm=norm("q_norm"),
+        key_norm=norm("k_norm"),
     )

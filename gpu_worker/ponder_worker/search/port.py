@@ -46,13 +46,14 @@ class Order:
 class Step:
     """What a reward model is to score: the last part of a path, after all that comes before it.
 
-    ids_before includes the prompt; text_before is the generated text only.
+    ids_before includes the prompt; text_before is the generated text only, and steps_before the same, step by step.
     """
 
     ids_before: list[int]
     ids: list[int]
     text_before: str
     text: str
+    steps_before: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -33,9 +33,10 @@ class Scores:
         if future is None:
             future = self._out[node.index] = asyncio.get_running_loop().create_future()
             ids = self._tree.ids_to(node)
-            before = "".join(map(self._text_of, node.path()[:-1]))
+            before = tuple(map(self._text_of, node.path()[:-1]))
             cut = len(ids) - len(node.ids)
-            self._engine.score(Step(ids[:cut], ids[cut:], before, self._text_of(node)), partial(self._take, node))
+            step = Step(ids[:cut], ids[cut:], "".join(before), self._text_of(node), before)
+            self._engine.score(step, partial(self._take, node))
         return future
 
     def _take(self, node: Node, score: float) -> None:

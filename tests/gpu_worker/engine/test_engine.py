@@ -141,6 +141,21 @@ def test_preempted_sequences_are_recomputed_and_counted(tiny_llama: Path) -> Non
     assert engine.counters.recomputed_tokens > 0
 
 
+def test_latencies_are_counted_from_arrival_by_the_clock_that_was_given(llm: Engine) -> None:
+    times = iter(range(1000))
+    engine = Engine(llm.model, llm.tokenizer, num_pages=64, max_sequences=1, clock=lambda: float(next(times)))
+    for seed in range(2):
+        engine.generate(PROMPT, prompt_length=40, sampling=sampled(3, seed))  # they arrive at 0 and 1
+    finish(engine)  # a step is planned at 2, 4, 6 and ends at 3, 5, 7; the second sequence comes in at 8
+    found = {name: (sum(counts), sum_s) for name, (counts, sum_s) in engine.latencies.as_numbers().items()}
+    assert found == {
+        "request_queue_time_seconds": (2, 2 + 7),
+        "time_to_first_token_seconds": (2, 3 + 8),
+        "inter_token_latency_seconds": (4, 8),
+        "e2e_request_latency_seconds": (2, 7 + 12),
+    }
+
+
 def test_a_long_prefill_does_not_stall_those_who_decode(llm: Engine) -> None:
     decoding = llm.generate(PROMPT, prompt_length=40, sampling=sampled(100))
     llm.step()
@@ -158,6 +173,26 @@ def test_a_stop_token_is_kept_and_marked(llm: Engine) -> None:
     finish(llm)
     assert sequence.tokens == free.tokens[: first + 1]
     assert (sequence.finish_reason, sequence.stop_token_id) == ("stop", wanted)
+
+
+def test_nothing_stops_a_sequence_before_its_least_length(llm: Engine) -> None:
+    free = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1))
+    finish(llm)
+    text = llm.tokenizer.decode(free.generated[:3])[-1]
+    wanted = frozenset(free.tokens[40:45])
+    sequence = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1, min_tokens=20, stop_token_ids=wanted))
+    by_text = llm.generate(PROMPT, prompt_length=40, sampling=sampled(50, 1, min_tokens=20, stop_strings=(text,)))
+    finish(llm)
+    assert not wanted & set(sequence.generated[:19])
+    assert min(len(sequence.generated), len(by_text.generated)) >= 20
+
+
+def test_a_biased_token_is_always_drawn_and_a_bias_outside_the_vocabulary_is_refused(llm: Engine) -> None:
+    sequence = llm.generate(PROMPT, prompt_length=40, sampling=sampled(10, logit_bias=((77, 1000.0),)))
+    finish(llm)
+    assert sequence.generated == [77] * 10
+    with pytest.raises(InvalidRequest, match=r"logit_bias\[0\] is 300"):
+        llm.generate(PROMPT, prompt_length=40, sampling=sampled(10, logit_bias=((300, 1.0),)))
 
 
 def test_the_models_end_token_stops_unless_asked_not_to(llm: Engine) -> None:

@@ -63,6 +63,13 @@ class PagesMachine(RuleBasedStateMachine):
         self.lives.remove(life)
         self._begin(life.tokens, life.table.salt)
 
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def leave_a_part_for_others(self, data: st.DataObject) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        computed = data.draw(st.integers(0, len(life.tokens)))
+        self.pool.register_partial(life.table, life.tokens, computed)
+
     @invariant()
     def free_and_held_pages_are_all_pages(self) -> None:
         if hasattr(self, "pool"):
@@ -74,6 +81,11 @@ class PagesMachine(RuleBasedStateMachine):
         found = self.pool.find(life.table)
         for index, page in enumerate(found):
             assert self.written[page] == (salt, tuple(tokens[: (index + 1) * PAGE]))
+        page, used = self.pool.find_partial(life.table, tokens, len(found))
+        if used:  # the page was written by somebody who had the same tokens so far
+            known = len(found) * PAGE + used
+            assert self.written[page][0] == salt
+            assert self.written[page][1][:known] == tuple(tokens[:known])
         self.pool.share(life.table, found)
         if self.pool.grow(life.table, len(tokens)):
             self.lives.append(life)
@@ -116,3 +128,27 @@ def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> Non
     impostor.key_tokens([2] * 4, PAGE)
     impostor.keys = table.keys
     assert pool.find(impostor) == []
+
+
+def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> None:
+    pool = PagePool(3, PAGE)
+    first, second = PageTable(), PageTable()
+    for table, token in ((first, 1), (second, 2), (first, 1)):
+        table.key_tokens([token] * 8, PAGE)
+        pool.share(table, pool.find(table))
+        assert pool.grow(table, 8)
+        pool.register(table, 8)
+        pool.release(table)
+    assert (pool.num_evicted, pool.num_thrashed) == (2, 1)
+    assert (pool.num_held, pool.num_referenced) == (0, 0)
+
+
+def test_pages_of_a_family_are_referenced_more_often_than_they_are_held() -> None:
+    pool = PagePool(8, PAGE)
+    tables = [PageTable() for _ in range(3)]
+    for table in tables:
+        table.key_tokens([1] * 8, PAGE)
+        pool.share(table, pool.find(table))
+        assert pool.grow(table, 9)
+        pool.register(table, 8)
+    assert (pool.num_held, pool.num_referenced) == (5, 9)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from ponder_kernels import paged_attention
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.models.transformer import Transformer
 
@@ -27,14 +26,20 @@ FAMILIES: list[dict[str, Any]] = [
             "original_max_position_embeddings": 64,
         }
     },
+    {"family": "Qwen2"},
+    {"family": "Qwen2", "use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+    {"family": "Qwen3", "head_dim": 32, "tie_word_embeddings": False},
+    {"family": "Qwen3", "head_dim": 16, "attention_bias": True},
+    {"family": "Mistral", "sliding_window": None},
+    {"family": "Mistral", "sliding_window": 33},
 ]
 
 
 def peer_logits(folder: Path, tokens: list[int]) -> torch.Tensor:
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with torch.inference_mode():
-        logits: torch.Tensor = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)(
+        logits: torch.Tensor = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(
             torch.tensor([tokens])
         ).logits
     return logits[0]
@@ -50,9 +55,7 @@ def own_logits(folder: Path, tokens: list[int], chunks: list[int]) -> torch.Tens
     with torch.inference_mode():
         for length in chunks:
             positions = torch.arange(start, start + length)
-            where = paged_attention.layout(
-                torch.tensor([length]), torch.tensor([start + length]), table[None], pages=pages[0]
-            )
+            where = model.layouts(torch.tensor([length]), torch.tensor([start + length]), table[None], pages)
             slots = table[positions // PAGE] * PAGE + positions % PAGE
             hidden = model.forward(torch.tensor(tokens)[positions], positions, slots, where, pages)
             logits.append(model.logits(hidden))
@@ -81,14 +84,18 @@ def test_logits_equal_those_of_transformers_at_every_position(
         torch.testing.assert_close(own_logits(folder, tokens, chunks), expected, atol=1e-4, rtol=0)
 
 
-def test_two_hundred_greedy_tokens_equal_those_of_transformers(tiny_llama: Path) -> None:
-    from transformers import LlamaForCausalLM
+@pytest.mark.parametrize("fields", [FAMILIES[0], FAMILIES[4], *FAMILIES[6:8], FAMILIES[-1]])
+def test_two_hundred_greedy_tokens_equal_those_of_transformers(
+    llama_folder: Callable[..., Path], fields: dict[str, Any]
+) -> None:
+    from transformers import AutoModelForCausalLM
 
+    folder = llama_folder(**fields)
     prompt = list(range(10, 47))
-    engine = Engine.load(tiny_llama, num_pages=32)
+    engine = Engine.load(folder, num_pages=32)
     sequence = engine.generate(prompt, prompt_length=37, sampling=greedy(200))
     finish(engine)
-    peer = LlamaForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     expected = peer.generate(
         torch.tensor([prompt]),
         max_new_tokens=200,

@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.engine import InvalidSampling, Sampling
-from ponder_worker.engine.sampling import Draw, Sampler
+from ponder_worker.engine.sampler import Draw, Sampler
 
 CPU = torch.device("cpu")
 
@@ -36,6 +36,7 @@ def test_noise_of_neighbouring_seeds_and_positions_is_uncorrelated() -> None:
     assert float((torch.corrcoef(noise) - torch.eye(4)).abs().max()) < 0.1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 100_000)), min_size=1, max_size=8))
 def test_noise_depends_on_seed_position_and_token_and_on_nothing_else(keys: list[tuple[int, int]]) -> None:
     sampler = Sampler(50, CPU)
@@ -72,14 +73,15 @@ def test_filters_leave_the_most_probable_tokens_and_their_proportions(sampling: 
     assert found == pytest.approx(expected, abs=0.015)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0.05, 0.999), st.integers(0, 500))
 def test_top_p_over_a_flat_vocabulary_keeps_the_smallest_set_that_holds_the_mass(
     seed: int, top_p: float, top_k: int
 ) -> None:
-    from ponder_worker.engine.sampling import _filtered
+    from ponder_worker.engine.filters import filtered
 
     logits = torch.randn(1, 700, generator=torch.Generator().manual_seed(seed))
-    kept = _filtered(logits, [Sampling(1, top_p=top_p, top_k=top_k)]).isfinite().sum()
+    kept = filtered(logits, [Sampling(1, top_p=top_p, top_k=top_k)]).isfinite().sum()
     ordered = logits.sort(descending=True).values[:, : top_k or 700].double().softmax(-1)
     mass = ordered.cumsum(-1)
     assert abs(int((mass - ordered < top_p).sum()) - int(kept)) <= 1  # float32 against float64 at the border
@@ -96,6 +98,24 @@ def test_penalties_lower_what_was_generated_by_count_and_by_presence() -> None:
     assert not logits.any()
 
 
+def test_repetition_bias_and_the_ban_of_early_stops_are_those_of_transformers() -> None:
+    from transformers import LogitsProcessorList, MinNewTokensLengthLogitsProcessor, RepetitionPenaltyLogitsProcessor
+    from transformers import SequenceBiasLogitsProcessor as Bias
+
+    logits = torch.randn(1, 30, generator=torch.Generator().manual_seed(3))
+    prompt, generated, biases = [4, 4, 9], [1, 2, 2], ((7, 1.5), (9, -0.5))
+    sampling = Sampling(9, temperature=0.0, repetition_penalty=1.4, logit_bias=biases, min_tokens=4)
+    ours = Sampler(30, CPU)._penalised(logits, [Draw(sampling, 6, generated, prompt, (0, 5))])
+    processors = LogitsProcessorList(
+        [
+            Bias({(token,): bias for token, bias in biases}),
+            RepetitionPenaltyLogitsProcessor(1.4),
+            MinNewTokensLengthLogitsProcessor(3, 4, [0, 5], device="cpu"),
+        ]
+    )
+    torch.testing.assert_close(ours, processors(torch.tensor([prompt + generated]), logits.clone()))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -109,6 +129,10 @@ def test_penalties_lower_what_was_generated_by_count_and_by_presence() -> None:
         ("seed", -1),
         ("presence_penalty", 3.0),
         ("stop_strings", ("",)),
+        ("repetition_penalty", 0.0),
+        ("min_tokens", 2),
+        ("logit_bias", ((-1, 1.0),)),
+        ("logit_bias", ((1, math.inf),)),
     ],
 )
 def test_a_parameter_out_of_range_is_refused_by_name(field: str, value: object) -> None:

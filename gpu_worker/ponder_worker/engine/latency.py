@@ -1,0 +1,56 @@
+"""How long requests wait and take, in buckets as Prometheus wants them."""
+
+from bisect import bisect_left
+
+from ponder_worker.engine.plan import Plan
+from ponder_worker.engine.sequence import Sequence
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0)
+
+
+class Histogram:
+    """counts: observations at most each bound of BUCKETS_S and above the one before; the last is of those above all."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+
+class Latencies:
+    """Of generated sequences, under the names that vLLM gives them."""
+
+    def __init__(self) -> None:
+        self.time_to_first_token_seconds = Histogram()
+        self.inter_token_latency_seconds = Histogram()
+        self.e2e_request_latency_seconds = Histogram()
+        self.request_queue_time_seconds = Histogram()
+
+    def observe(self, plan: Plan, planned_s: float, now_s: float) -> None:
+        """After a step was committed that was planned at one time and has ended at the other."""
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            if sequence.sampling is None:
+                continue
+            if sequence.started_s is None:
+                sequence.started_s = planned_s
+                self.request_queue_time_seconds.observe(planned_s - sequence.arrived_s)
+            if sequence.num_computed < len(sequence.tokens) - 1:
+                continue  # amid its prefill: no token came of it
+            self._token(sequence, now_s)
+
+    def _token(self, sequence: Sequence, now_s: float) -> None:
+        if sequence.token_s is None:
+            self.time_to_first_token_seconds.observe(now_s - sequence.arrived_s)
+        else:
+            self.inter_token_latency_seconds.observe(now_s - sequence.token_s)
+        sequence.token_s = now_s
+        if sequence.finish_reason is not None:
+            self.e2e_request_latency_seconds.observe(now_s - sequence.arrived_s)
+
+    def as_numbers(self) -> dict[str, tuple[list[int], float]]:
+        """name -> counts and sum, as `Histogram` has them."""
+        return {name: (histogram.counts, histogram.sum_s) for name, histogram in vars(self).items()}

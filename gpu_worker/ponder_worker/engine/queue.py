@@ -1,0 +1,45 @@
+"""Who waits: a line for each priority."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+from ponder_worker.engine.sequence import Priority, Sequence
+
+_RANKS = {name: rank for rank, name in enumerate(get_args(Priority))}
+
+
+def urgency(sequence: Sequence) -> tuple[int, int]:
+    """Smaller is served first: by priority, then by age."""
+    return _RANKS[sequence.priority], sequence.number
+
+
+class Queue:
+    """Most urgent first."""
+
+    def __init__(self) -> None:
+        self._lines: tuple[deque[Sequence], ...] = tuple(deque() for _ in _RANKS)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines))
+
+    def __iter__(self) -> Iterator[Sequence]:
+        for line in self._lines:
+            yield from line
+
+    @property
+    def first(self) -> Sequence:
+        return next(line[0] for line in self._lines if line)
+
+    def append(self, sequence: Sequence) -> None:
+        self._lines[_RANKS[sequence.priority]].append(sequence)
+
+    def put_back(self, sequence: Sequence) -> None:
+        """Before all others of its priority: it is older than they are."""
+        self._lines[_RANKS[sequence.priority]].appendleft(sequence)
+
+    def pop(self) -> Sequence:
+        return next(line for line in self._lines if line).popleft()
+
+    def keep(self, wanted: Callable[[Sequence], bool]) -> None:
+        self._lines = tuple(deque(filter(wanted, line)) for line in self._lines)

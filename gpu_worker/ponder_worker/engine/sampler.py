@@ -1,0 +1,79 @@
+"""How the next token is chosen."""
+
+from collections import Counter
+from collections.abc import Sequence as Series
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ponder_worker.engine.filters import filtered
+from ponder_worker.engine.noise import Noise
+from ponder_worker.engine.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One row to sample: the parameters, the position of the token to come, and the tokens generated so far.
+
+    `generated` may be left empty where nothing penalises, `prompt` where nothing penalises repetition. banned: ids that
+    must not come yet.
+    """
+
+    sampling: Sampling
+    position: int
+    generated: Series[int] = ()
+    prompt: Series[int] = ()
+    banned: Series[int] = ()
+
+
+class Sampler:
+    """Chooses tokens for the rows of a step."""
+
+    def __init__(self, vocabulary_size: int, device: torch.device) -> None:
+        self.noise = Noise(vocabulary_size, device)
+        self._device = device
+
+    def sample(self, logits: torch.Tensor, draws: Series[Draw]) -> torch.Tensor:
+        """logits: float32 `[num_rows, vocabulary]`, unchanged -> token ids `[num_rows]` int64"""
+        samplings = [draw.sampling for draw in draws]
+        temperature = np.array([sampling.temperature for sampling in samplings], dtype=np.float32)
+        if any(draw.banned or draw.sampling.logit_bias or draw.sampling.penalises for draw in draws):
+            logits = self._penalised(logits, draws)
+        if not temperature.any():
+            return logits.argmax(dim=-1)
+        greedy = temperature == 0
+        heat = torch.from_numpy(np.where(greedy, np.float32(1), temperature)).to(self._device)
+        scores = logits / heat[:, None]
+        rows = [row for row, sampling in enumerate(samplings) if sampling.filters]
+        if len(rows) == len(samplings):
+            scores = filtered(scores, samplings)
+        elif rows:
+            scores[rows] = filtered(scores[rows], [samplings[row] for row in rows])
+        noise = self.noise([sampling.seed for sampling in samplings], [draw.position for draw in draws])
+        if greedy.any():
+            noise *= torch.from_numpy(~greedy).to(self._device)[:, None]
+        return scores.add_(noise).argmax(dim=-1)
+
+    def _penalised(self, logits: torch.Tensor, draws: Series[Draw]) -> torch.Tensor:
+        """logit + bias; then divided by the repetition penalty, or multiplied where it is negative; then OpenAI's
+        - frequency_penalty * count - presence_penalty * (count > 0). Banned ids become -inf.
+        """
+        logits = logits.clone()
+        for row, draw in enumerate(draws):
+            sampling, line = draw.sampling, logits[row]
+            if sampling.logit_bias:
+                tokens, biases = zip(*sampling.logit_bias, strict=True)
+                line[torch.tensor(tokens, device=self._device)] += torch.tensor(biases, device=self._device)
+            if sampling.repetition_penalty != 1.0:
+                seen = torch.tensor(list({*draw.prompt, *draw.generated}), device=self._device)
+                found = line[seen]
+                factor = sampling.repetition_penalty
+                line[seen] = torch.where(found < 0, found * factor, found / factor)
+            if draw.generated and (sampling.frequency_penalty or sampling.presence_penalty):
+                counts = Counter(draw.generated)
+                lowered = [sampling.frequency_penalty * count + sampling.presence_penalty for count in counts.values()]
+                line[torch.tensor(list(counts), device=self._device)] -= torch.tensor(lowered, device=self._device)
+            if draw.banned:
+                line[torch.tensor(draw.banned, device=self._device)] = -torch.inf
+        return logits

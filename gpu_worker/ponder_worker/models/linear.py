@@ -1,0 +1,34 @@
+"""Matrix products with weights that are laid out once, where torch has that for the processor at hand."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+Linear = Callable[[torch.Tensor], torch.Tensor]
+"""`[num_rows, in]` -> `[num_rows, out]`"""
+
+_ROWS = 64  # that the layout is chosen for
+
+
+def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out for oneDNN; float32 gains nothing by it."""
+    if weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and can_prepack():
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        product: Any = torch.ops.mkldnn._linear_pointwise
+        return lambda x: product(x, packed, bias, "none", [], "")
+    return lambda x: F.linear(x, weight, bias)
+
+
+@cache
+def can_prepack() -> bool:
+    """The operators are private to torch: are they there, and do they compute what the public one does?"""
+    weight, rows = torch.eye(32, dtype=torch.bfloat16), torch.arange(64, dtype=torch.bfloat16).view(2, 32)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        found = torch.ops.mkldnn._linear_pointwise(rows, packed, weight[0], "none", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return torch.equal(found, F.linear(rows, weight, weight[0]))

@@ -1,0 +1,48 @@
+"""What a reward model says at a position: one probability, read from the hidden state that stands there."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from ponder_worker.models.errors import UnsupportedModel
+from ponder_worker.models.transformer import Transformer
+
+Kind = Literal["classes", "value", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """How hidden states become probabilities that what came before is right.
+
+    classes: softmax over the two classes of the model's head, the second is "right" (Qwen2.5-Math-PRM,
+    https://arxiv.org/abs/2501.07301); value: sigmoid of its one output (Skywork-o1-Open-PRM); token: softmax over the
+    logits of the ids `good` and `bad` (Math-Shepherd, https://arxiv.org/abs/2312.08935).
+    """
+
+    kind: Kind
+    good: int = 0
+    bad: int = 0
+
+    def check(self, model: Transformer, where: str) -> None:
+        """Raises UnsupportedModel when the model has no such head."""
+        wanted = {"classes": 2, "value": 1, "token": None}[self.kind]
+        head = model.weights.head
+        outputs = len(head[-1][0]) if head else None
+        if wanted is not None and outputs != wanted:
+            found = "no head" if outputs is None else f"a head of {outputs} outputs"
+            raise UnsupportedModel(
+                f"{where}: kind {self.kind!r} is not supported by these weights, which have {found}; supported: "
+                f"score or v_head.summary with {wanted}"
+            )
+
+    def __call__(self, model: Transformer, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden: `[num_rows, hidden]` -> probabilities, float32 `[num_rows]`"""
+        if self.kind == "token":
+            rows = model.weights.unembedding[[self.good, self.bad]]
+            return F.linear(hidden, rows).float().softmax(-1)[:, 0]
+        for index, (weight, bias) in enumerate(model.weights.head):
+            hidden = F.linear(F.relu(hidden) if index else hidden, weight, bias)
+        outputs = hidden.float()
+        return outputs.softmax(-1)[:, 1] if self.kind == "classes" else outputs[:, 0].sigmoid()

@@ -2,6 +2,8 @@
 .PHONY: help demo test up down clean
 
 BIN = .venv/bin
+# Threads that spin while they wait cost milliseconds an operation where others share the cores.
+export OMP_WAIT_POLICY = PASSIVE
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile

@@ -10,25 +10,30 @@ from ponder_kernels import paged_attention, rms_norm
 def dense(case: Case) -> torch.Tensor:
     """Attention of every sequence by itself, in float64, over keys taken from their pages one by one."""
     pages = case.pages.double()
-    page_size, num_groups = pages.shape[3], case.q.shape[1] // pages.shape[2]
+    if case.scales is not None:
+        pages = pages * case.scales[..., None].double()
+    num_groups = case.q.shape[1] // pages.shape[2]
     out, row = [], 0
     for length, context, table in zip(case.queries, case.contexts, case.table, strict=True):
-        kv = torch.cat([pages[page] for page in table], dim=2)[:, :, :context].repeat_interleave(num_groups, 1)
+        kv = torch.cat([pages[max(page, 0)] for page in table], dim=2)[:, :, :context].repeat_interleave(num_groups, 1)
         q = case.q[row : row + length].double().transpose(0, 1)
         score = q @ kv[0].transpose(1, 2) * case.scale
-        position = torch.arange(context - length, context)
-        score = score.masked_fill(torch.arange(context) > position[:, None], float("-inf"))
-        out.append((score.softmax(-1) @ kv[1]).transpose(0, 1))
+        if case.soft_cap:
+            score = case.soft_cap * (score / case.soft_cap).tanh()
+        position = torch.arange(context - length, context)[:, None]
+        key = torch.arange(context)
+        hidden = (key > position) | (key <= position - (case.window or context))
+        out.append((score.masked_fill(hidden, float("-inf")).softmax(-1) @ kv[1]).transpose(0, 1))
         row += length
-    assert page_size * case.table.shape[1] >= max(case.contexts)
     return torch.cat(out)
 
 
 @settings(deadline=None)
 @given(attention_cases())
 def test_paged_attention_equals_dense_attention(case: Case) -> None:
-    case.pages[case.unused] = torch.nan
-    found = paged_attention.op(case.q, case.pages, case.where, case.scale)
+    if case.scales is None:
+        case.pages[case.unused] = torch.nan
+    found = case.reference()
     close(found, dense(case).to(found.dtype))
 
 

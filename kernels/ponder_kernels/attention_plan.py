@@ -1,3 +1,4 @@
+# ruff: noqa: PLR0917
 """Which keys a step's attention reads for whom: pages that several sequences name are read once for all of them.
 
 Every sequence is cut at absolute multiples of a *leaf* (64 tokens), and leaves are gathered into *blocks* (512). A

@@ -128,11 +128,13 @@ def work_of(
         planned.fold_queries, planned.fold_starts, planned.entries, page_table.numpy().astype(np.int32),
     ]  # fmt: skip
     flat = torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts])).to(device)
-    pieces = flat.split([part.size for part in parts])
+    pieces = torch.split(flat, [part.size for part in parts])
     views = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
+    narrow, wide, narrow_direct, wide_direct, tokens, positions, fold_queries, fold_starts, entries, table = views
     return Work(
-        *views, planned.num_slots, planned.leaf_tokens, planned.leaves_per_block, tile_queries, narrow_rows
-    )
+        narrow, wide, narrow_direct, wide_direct, tokens, positions, fold_queries, fold_starts, entries, table,
+        planned.num_slots, planned.leaf_tokens, planned.leaves_per_block, tile_queries, narrow_rows,
+    )  # fmt: skip
 
 
 def _cut(queries: list[int], pages: list[int], most: int) -> list[list[int]]:
@@ -338,7 +340,7 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def from_fp8(bits, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
-        """float8_e4m3fn divided by 256, exactly: its bits moved into a float16's. Needs no fp8 unit (sm_80 has none)."""
+        """float8_e4m3fn divided by 256, exactly: its bits moved into a float16's. It needs no fp8 unit."""
         wide = bits.to(tl.uint16)
         moved = ((wide & 0x80) << 8) | ((wide & 0x7F) << 7)
         return moved.to(tl.float16, bitcast=True).to(dtype)
@@ -389,7 +391,8 @@ if triton is not None:
         q, pages, out, partials, masses, scales, items, tokens, positions, page_table, scale, soft_cap, window,
         q_token, q_head, out_token, out_head, table_stride,
         NUM_KV_HEADS: tl.constexpr, NUM_GROUPS: tl.constexpr, HEAD_DIM: tl.constexpr, SOFT_CAP: tl.constexpr,
-        FP8: tl.constexpr, DIRECT: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_ROWS: tl.constexpr, LEAF: tl.constexpr, LEAVES: tl.constexpr,
+        FP8: tl.constexpr, DIRECT: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_DIM: tl.constexpr,
+        BLOCK_ROWS: tl.constexpr, LEAF: tl.constexpr, LEAVES: tl.constexpr,
     ):  # fmt: skip
         """One program: one work item and kv head. A row is a (query, head) pair."""
         item = items + tl.program_id(0) * 6
@@ -469,6 +472,4 @@ if triton is not None:
             block, block_mass = merge(block, block_mass, mixed, mass)
         total, total_mass = merge(total, total_mass, block, block_mass)
         token = tl.load(tokens + tl.load(fold_queries + index)).to(tl.int64)
-        tl.store(
-            out + token * out_token + head[:, None] * out_head + column, total.to(out.dtype.element_ty), mask=mask
-        )
+        tl.store(out + token * out_token + head[:, None] * out_head + column, total.to(out.dtype.element_ty), mask=mask)

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from hypothesis import strategies as st
 
-from ponder_kernels import paged_attention
+from ponder_kernels import paged_attention, rope, sample
 
 DTYPES = st.sampled_from([torch.float32, torch.float16])
 
@@ -131,3 +131,67 @@ def norm_cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     dtype, rows, hidden = draw(DTYPES), draw(st.integers(0, 5)), draw(st.integers(1, 300))
     generator = torch.Generator().manual_seed(hidden)
     return torch.randn(rows, hidden, generator=generator).to(dtype), torch.randn(hidden, generator=generator).to(dtype)
+
+
+@st.composite
+def sample_cases(draw: st.DrawFn) -> tuple[torch.Tensor, sample.Choice]:
+    rows, vocabulary = draw(st.integers(1, 4)), draw(st.sampled_from([1, 5, 63, 300]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    logits = torch.randn(rows, vocabulary, generator=generator) * draw(st.sampled_from([0.5, 4.0]))
+    if draw(st.booleans()):
+        logits = logits.round()  # ties at the thresholds
+
+    def each(values: list[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.tensor([draw(st.sampled_from(values)) for _ in range(rows)], dtype=dtype)
+
+    seeds = torch.tensor([draw(st.integers(-(2**63), 2**63 - 1)) for _ in range(rows)])
+    counts = (torch.rand(rows, vocabulary, generator=generator) < 0.2).int() * 2
+    return logits, sample.Choice(
+        temperature=each([0.0, 0.6, 1.0]),
+        top_k=each([0, 1, 7, 1000], torch.int32),
+        top_p=each([1.0, 0.9, 0.31, 1e-6]),
+        min_p=each([0.0, 0.1, 1.0]),
+        seeds=seeds,
+        positions=torch.tensor([draw(st.integers(0, 1 << 20)) for _ in range(rows)]),
+        presence_penalty=each([0.0, 1.3]),
+        frequency_penalty=each([0.0, -0.7]),
+        counts=counts if draw(st.booleans()) else None,
+    )
+
+
+@dataclass(frozen=True)
+class QkvCase:
+    heads: torch.Tensor
+    pages: torch.Tensor
+    slots: torch.Tensor
+    positions: torch.Tensor
+    tables: tuple[torch.Tensor, torch.Tensor]
+    options: dict[str, Any]
+
+    def run(self, op: Any) -> tuple[torch.Tensor, ...]:
+        """-> the heads, the pages (their bits, where they are float8) and the scales after it"""
+        heads, pages = self.heads.clone(), self.pages.clone()
+        options = {name: value.clone() for name, value in self.options.items()}
+        op(heads, pages, self.slots, self.positions, *self.tables, **options)
+        after = (heads, pages.view(torch.uint8) if "scales" in options else pages)
+        return (*after, options["scales"]) if "scales" in options else after
+
+
+@st.composite
+def qkv_cases(draw: st.DrawFn) -> QkvCase:
+    dtype, num_heads, num_kv_heads = draw(DTYPES), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    head_dim, page_size, num_pages = draw(st.sampled_from([16, 24, 64])), draw(st.sampled_from([16, 32])), 2
+    slots = draw(st.lists(st.integers(0, num_pages * page_size - 1), unique=True, min_size=1, max_size=6))
+    slots += [-1] * draw(st.integers(0, 2))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    heads = torch.randn(len(slots), num_heads + 2 * num_kv_heads, head_dim, generator=generator).to(dtype)
+    shape = (num_pages, 2, num_kv_heads, page_size, head_dim)
+    options = {}
+    if draw(st.booleans()):
+        options = {name: torch.rand(head_dim, generator=generator).to(dtype) for name in ("query_norm", "key_norm")}
+    pages = torch.full(shape, -7.0, dtype=dtype)
+    if draw(st.booleans()):
+        pages = pages.to(torch.float8_e4m3fn)
+        options["scales"] = torch.full(shape[:-1], -1.0)
+    positions = torch.randint(0, 50, (len(slots),), generator=generator)
+    return QkvCase(heads, pages, torch.tensor(slots), positions, rope.table(50, head_dim, 10000.0), options)

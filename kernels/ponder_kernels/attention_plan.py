@@ -29,9 +29,10 @@ class Plan:
     """Work items are `[count, 6]`: row of the page table, first leaf, end leaf, first query, number of queries, slot.
 
     narrow, wide: of one query and of several; each query leaves its partial at slot + its number. The direct ones: all
-    leaves of some queries of one sequence, folded at once, no slot. tokens: `[num_tokens]`, the step's row of each query in the
-    order in which items count them; positions: likewise. fold_queries: `[num_folded]` queries whose partials are to be
-    folded, from entries[fold_starts[i]] to entries[fold_starts[i + 1]]; an entry is 2 * slot + (begins a block).
+    leaves of some queries of one sequence, folded at once, no slot. tokens: `[num_tokens]`, the step's row of each
+    query in the order in which items count them; positions: likewise. fold_queries: `[num_folded]` queries whose
+    partials are to be folded, from entries[fold_starts[i]] to entries[fold_starts[i + 1]]; an entry is 2 * slot +
+    (begins a block).
     """
 
     narrow: Integers
@@ -102,8 +103,8 @@ def plan(
     if window:
         seen &= (leaf + 1) * leaf_tokens > (first - window + 1)[:, None]
     boundary = _boundaries(by_leaf[order], seen, contexts, queries, leaf_tokens, share, direct_queries)
-    shares = ~boundary.all(1)
-    shares[:-1] |= shares[1:].copy()
+    like_last = ~np.all(boundary, axis=1)
+    shares = like_last | np.append(like_last[1:], False)
     blocks_seen = seen.reshape(len(order), -1, leaves_per_block).any(2).sum(1)
     several = shares | (blocks_seen > 1)
     folded = (queries <= direct_queries) & several
@@ -116,14 +117,23 @@ def plan(
     single = (direct[:, 4] == 1) & narrow
     fold_queries, fold_starts, entries = _entries(tiles, leaves_per_block)
     return Plan(
-        *(np.ascontiguousarray(part, dtype=np.int32) for part in (tiles[alone], tiles[~alone])),
-        *(np.ascontiguousarray(part, dtype=np.int32) for part in (direct[single], direct[~single])),
-        *(np.ascontiguousarray(part, dtype=np.int32) for part in (tokens, positions)),
-        *(np.ascontiguousarray(part, dtype=np.int32) for part in (fold_queries, fold_starts, entries)),
-        leaf_tokens,
-        leaves_per_block,
-        int(tiles[:, 4].sum()),
+        narrow=_int32(tiles[alone]),
+        wide=_int32(tiles[~alone]),
+        narrow_direct=_int32(direct[single]),
+        wide_direct=_int32(direct[~single]),
+        tokens=_int32(tokens),
+        positions=_int32(positions),
+        fold_queries=_int32(fold_queries),
+        fold_starts=_int32(fold_starts),
+        entries=_int32(entries),
+        leaf_tokens=leaf_tokens,
+        leaves_per_block=leaves_per_block,
+        num_slots=int(tiles[:, 4].sum()),
     )
+
+
+def _int32(values: npt.NDArray[np.int64]) -> Integers:
+    return np.ascontiguousarray(values, dtype=np.int32)
 
 
 def _by_leaf(

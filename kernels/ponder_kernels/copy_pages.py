@@ -20,8 +20,8 @@ BLOCK = 4096
 
 def op(source: torch.Tensor, target: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
     """source, target: `[num_layers, num_pages, ...]` contiguous, of one dtype and page shape; the same tensor, or
-    one of them in pinned host memory. sources, targets: `[count]` int64 on the device that copies. No page is copied to twice
-    or both from and to.
+    one of them in pinned host memory. sources, targets: `[count]` int64 on the device that copies. No page is copied to
+    twice, or both from and to.
     """
     run = op_triton if sources.is_cuda and triton is not None else op_reference
     run(source, target, sources, targets)

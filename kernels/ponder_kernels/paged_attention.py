@@ -324,7 +324,7 @@ def options(block_rows: int, block_dim: int) -> dict[str, int]:
 
 if triton is not None:
 
-    @triton.jit  # type: ignore[untyped-decorator]
+    @triton.jit
     def merge(a, a_mass, b, b_mass):  # type: ignore[no-untyped-def]
         """Of two normalised results and their log2-sum-exp2. One without mass leaves the other's bits as they are."""
         peak = tl.maximum(a_mass, b_mass)

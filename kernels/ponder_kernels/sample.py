@@ -113,20 +113,20 @@ def op_triton(logits: torch.Tensor, choice: Choice) -> tuple[torch.Tensor, torch
 
 if triton is not None:
 
-    @triton.jit  # type: ignore[untyped-decorator]
+    @triton.jit
     def mix(x):  # type: ignore[no-untyped-def]
         x = x + 0x9E3779B97F4A7C15
         x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
         x = (x ^ (x >> 27)) * 0x94D049BB133111EB
         return x ^ (x >> 31)
 
-    @triton.jit  # type: ignore[untyped-decorator]
+    @triton.jit
     def scramble(x):  # type: ignore[no-untyped-def]
         x = (x ^ (x >> 16)) * tl.full([1], 0x7FEB352D, tl.uint32)
         x = (x ^ (x >> 15)) * tl.full([1], 0x846CA68B, tl.uint32)
         return x ^ (x >> 16)
 
-    @triton.jit  # type: ignore[untyped-decorator]
+    @triton.jit
     def gumbel(low, high, token):  # type: ignore[no-untyped-def]
         bits = scramble(token.to(tl.uint32) * tl.full([1], 0x9E3779B9, tl.uint32) + low)
         bits = scramble(bits ^ high)
@@ -147,7 +147,7 @@ if triton is not None:
             value = value - count * frequency - tl.where(count > 0, presence, 0.0)
         return value / heat
 
-    @triton.jit  # type: ignore[untyped-decorator]
+    @triton.jit
     def value_of(order):  # type: ignore[no-untyped-def]
         """The float32 of a place in their order, as int64: 0 is 0.0, -1 is -0.0."""
         bits = tl.where(order >= 0, order, -1 - order + 0x80000000)

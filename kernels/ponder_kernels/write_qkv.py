@@ -111,7 +111,7 @@ def op_triton(
 
 if triton is not None:
 
-    @triton.jit  # type: ignore[untyped-decorator]
+    @triton.jit
     def to_fp8(value):  # type: ignore[no-untyped-def]
         """The bits of float8_e4m3fn, nearest even, of float32 numbers within 448: needs no fp8 unit."""
         bits = value.to(tl.uint32, bitcast=True)

@@ -4,7 +4,8 @@
 
 Of one layer and one kv head of a bfloat16 model. `keys` are the bytes of keys and values read, as a part of what is
 read when every sequence reads its own; `partials` are the bytes of partial results, written and read again, as a part
-of the same; `all` is their sum, and 1 / all the bound of what sharing saves. `private` is the same family planned without sharing.
+of the same;
+`all` is their sum, and 1 / all the bound of what sharing saves. `private` is the same family planned without sharing.
 Times are the planner's, on this machine's processor (not its wall's clock). The last line of standard output is one
 JSON object.
 """

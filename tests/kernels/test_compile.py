@@ -9,7 +9,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ from ponder_kernels import (  # noqa: E402
 )
 
 CAPABILITIES = [80, 90, 100]
+SHARED_BYTES = 163 << 10  # an A100's program has so much at most
+# A spill is stack. On sm_100 the matrix product's kernels keep 16 bytes there, whatever their registers.
+STACK_BYTES = {80: 0, 90: 0, 100: 16}
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "kernel_resources.json"
 
 
@@ -108,11 +112,13 @@ def builds() -> list[Build]:
         for wide, direct in ((False, False), (True, False), (True, True))
     ]
     out += [attention(dtype, 64, wide=wide, direct=False) for dtype in ("fp16", "fp32") for wide in (False, True)]
+    out += [attention(dtype, 256, wide=False, direct=False) for dtype in ("fp16", "fp32")]
+    out += [attention("fp16", 128, wide=True, direct=direct) for direct in (False, True)]
+    out += [attention("fp32", 128, wide=False, direct=False)]
     out += [attention("bf16", 128, wide=wide, direct=False, fp8=True) for wide in (False, True)]
-    out += [
-        attention("bf16", 128, wide=False, direct=True),
-        attention("bf16", 128, wide=False, direct=False, page_size=32),
-    ]
+    out += [attention("bf16", head_dim, wide=False, direct=False, fp8=True) for head_dim in (64, 80, 96, 256)]
+    out += [attention("bf16", 128, wide=False, direct=True)]
+    out += [attention("bf16", 128, wide=False, direct=False, page_size=32)]
     out += [attention("bf16", 128, wide=False, direct=False, soft_cap=True)]
     fold = dict.fromkeys(("partials", "masses"), "*fp32")
     fold |= dict.fromkeys(("fold_queries", "fold_starts", "entries", "tokens"), "*i32")
@@ -162,22 +168,33 @@ def builds() -> list[Build]:
     return out
 
 
-@pytest.mark.parametrize("build", builds(), ids=lambda build: build.name)
-def test_it_compiles_and_what_is_hot_does_not_spill(build: Build) -> None:
+BUILDS = {build.name: build for build in builds()}
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[dict[tuple[str, int], Future[dict[str, int]]]]:
+    """Two at a time: the assembler is a process of its own."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {(name, c): pool.submit(build.compile, c) for name, build in BUILDS.items() for c in CAPABILITIES}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_it_compiles_and_what_is_hot_does_not_spill(
+    name: str, compiled: dict[tuple[str, int], Future[dict[str, int]]]
+) -> None:
     recorded = json.loads(RECORD.read_text())
-    same_triton = recorded["triton"] == triton.__version__
     for capability in CAPABILITIES:
-        found = build.compile(capability)
-        if build.hot:
-            assert not found["stack_bytes"], (capability, found)
-        if same_triton:
-            assert recorded["kernels"][build.name][f"sm_{capability}"] == found, capability
+        found = compiled[name, capability].result()
+        assert found["shared_bytes"] <= SHARED_BYTES
+        if BUILDS[name].hot:
+            assert found["stack_bytes"] <= STACK_BYTES[capability], (capability, found)
+        if recorded["triton"] == triton.__version__:
+            assert recorded["kernels"][name][f"sm_{capability}"] == found, capability
 
 
 if __name__ == "__main__":
     with ThreadPoolExecutor(2) as pool:
-        every = builds()
-        jobs = {b.name: {f"sm_{c}": pool.submit(b.compile, c) for c in CAPABILITIES} for b in every}
+        jobs = {name: {f"sm_{c}": pool.submit(b.compile, c) for c in CAPABILITIES} for name, b in BUILDS.items()}
         table = {name: {c: job.result() for c, job in row.items()} for name, row in jobs.items()}
     RECORD.write_text(json.dumps({"triton": triton.__version__, "kernels": table}, indent=1) + "\n")
     for name, row in table.items():

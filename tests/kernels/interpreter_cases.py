@@ -3,6 +3,8 @@
 bfloat16 is left out: the interpreter's dot product of it is silently wrong.
 """
 
+from dataclasses import replace
+
 import torch
 from cases import (
     DTYPES,
@@ -42,6 +44,19 @@ def test_a_family_has_the_same_bits_grouped_and_ungrouped(case: Case) -> None:
         apart = case.kernel(share=False, batch_invariant=True, leaf_tokens=32, leaves_per_block=4)
     assert torch.equal(together, apart)
     close(together, case.reference())
+
+
+@few
+@given(attention_cases(longest=200, head_dims=(16,)), st.integers(0, 3))
+def test_a_query_has_the_same_bits_in_company_and_alone_and_computed_again(case: Case, row: int) -> None:
+    row %= len(case.queries)
+    options = {"batch_invariant": True, "leaf_tokens": 32, "leaves_per_block": 2}
+    together = case.kernel(**options).split(case.queries)[row]
+    q, table = case.q.split(case.queries)[row], case.table[row : row + 1]
+    alone = replace(case, q=q, queries=[len(q)], contexts=[case.contexts[row]], table=table)
+    assert torch.equal(alone.kernel(**options), together)
+    last = replace(alone, q=q[-1:], queries=[1])  # as a decode would have it
+    assert torch.equal(last.kernel(**options), together[-1:])
 
 
 @few

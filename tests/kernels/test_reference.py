@@ -31,7 +31,7 @@ def dense(case: Case) -> torch.Tensor:
     return torch.cat(out)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(attention_cases())
 def test_paged_attention_equals_dense_attention(case: Case) -> None:
     if case.scales is None:

@@ -105,8 +105,9 @@ def plan(
     boundary = _boundaries(by_leaf[order], seen, contexts, queries, leaf_tokens, share, direct_queries)
     like_last = ~np.all(boundary, axis=1)
     shares = like_last | np.append(like_last[1:], False)
-    blocks_seen = seen.reshape(len(order), -1, leaves_per_block).any(2).sum(1)
-    several = shares | (blocks_seen > 1)
+    block_tokens = leaf_tokens * leaves_per_block
+    oldest = np.maximum(first - window + 1, 0) if window else 0
+    several = shares | ((contexts - 1) // block_tokens > oldest // block_tokens)
     folded = (queries <= direct_queries) & several
     items = _items(boundary, seen & folded[:, None], starts, leaves_per_block)
     items[:, 0] = order[items[:, 0]]
@@ -172,7 +173,10 @@ def _boundaries(
         return boundary
     whole = (np.arange(seen.shape[1]) + 1) * leaf_tokens <= (contexts - queries + 1)[:, None]
     whole &= seen & (queries <= direct_queries)[:, None]
-    boundary[1:] = (pages[1:] != pages[:-1]).any(2) | ~whole[1:] | ~whole[:-1]
+    differs = pages[1:] != pages[:-1]
+    boundary[1:] = ~whole[1:] | ~whole[:-1]
+    for page in range(pages.shape[2]):  # numpy is slow at reducing a short last axis
+        boundary[1:] |= differs[:, :, page]
     return boundary
 
 
@@ -187,7 +191,7 @@ def _items(boundary: Flags, seen: Flags, starts: npt.NDArray[np.int64], leaves_p
     group_end = np.minimum.accumulate(np.where(after, row + 1, num_rows)[::-1], axis=0)[::-1]
     blocks = (num_rows, num_leaves // leaves_per_block, leaves_per_block)
     by_block = group_start.reshape(blocks), group_end.reshape(blocks)
-    same = np.logical_and.reduce([part == part[:, :, :1] for part in by_block])
+    same = (by_block[0] == by_block[0][:, :, :1]) & (by_block[1] == by_block[1][:, :, :1])
     in_head = np.logical_and.accumulate(same, axis=2).reshape(num_rows, num_leaves)
     end = np.where(in_head & seen, np.arange(num_leaves) + 1, 0).reshape(blocks).max(2)
     head_row, head_block = np.nonzero(boundary[:, ::leaves_per_block] & (end > 0))

@@ -1,6 +1,8 @@
 """The references against a float64 dense computation."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -172,3 +174,11 @@ def test_what_write_qkv_writes_is_near_what_it_was_given(case: QkvCase) -> None:
                 assert ((stored - value).abs() <= value.abs().amax(-1, keepdim=True) / 16).all()
             else:
                 assert torch.equal(found[1][place].float(), value)
+
+
+def test_every_kernel_imports_without_triton() -> None:
+    code = (
+        "import sys, pkgutil, importlib; sys.modules['triton'] = None; import ponder_kernels as p;"
+        "[importlib.import_module('ponder_kernels.' + m.name) for m in pkgutil.iter_modules(p.__path__)]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

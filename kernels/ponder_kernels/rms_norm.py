@@ -1,5 +1,8 @@
 # ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
-"""Root-mean-square normalisation (https://arxiv.org/abs/1910.07467). Bound by memory: one read, one write a row."""
+"""Root-mean-square normalisation (https://arxiv.org/abs/1910.07467). Bound by memory: one read, one write a row.
+
+A row is one program's, its sum has one order: the same bits in whatever company.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +16,34 @@ except ImportError:  # a machine without a GPU needs no Triton
 __all__ = ["op", "op_reference", "op_triton"]
 
 
-def op(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """x: `[num_tokens, hidden]`, weight: `[hidden]` of the same dtype -> `[num_tokens, hidden]`"""
-    return op_triton(x, weight, epsilon) if x.is_cuda and triton is not None else op_reference(x, weight, epsilon)
+def op(x: torch.Tensor, weight: torch.Tensor, epsilon: float, residual: torch.Tensor | None = None) -> torch.Tensor:
+    """x: `[num_tokens, hidden]`, weight: `[hidden]` of the same dtype -> `[num_tokens, hidden]`
+
+    residual: `[num_tokens, hidden]`; x is added to it in place, and the sum is what is normalised.
+    """
+    run = op_triton if x.is_cuda and triton is not None else op_reference
+    return run(x, weight, epsilon, residual)
 
 
-def op_reference(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+def op_reference(
+    x: torch.Tensor, weight: torch.Tensor, epsilon: float, residual: torch.Tensor | None = None
+) -> torch.Tensor:
+    if residual is not None:
+        x = residual.add_(x)
     return F.rms_norm(x, (x.shape[-1],), weight, epsilon)
 
 
-def op_triton(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+def op_triton(
+    x: torch.Tensor, weight: torch.Tensor, epsilon: float, residual: torch.Tensor | None = None
+) -> torch.Tensor:
     rows, hidden = x.shape
     out = torch.empty_like(x)
     if rows:
-        kernel[(rows,)](x, weight, out, x.stride(0), out.stride(0), hidden, epsilon, triton.next_power_of_2(hidden))
+        other = x if residual is None else residual
+        kernel[(rows,)](
+            x, weight, out, other, x.stride(0), out.stride(0), other.stride(0), hidden, epsilon,
+            ADD=residual is not None, BLOCK=triton.next_power_of_2(hidden),
+        )  # fmt: skip
     return out
 
 
@@ -34,12 +51,18 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def kernel(  # type: ignore[no-untyped-def]
-        x, weight, out, x_stride, out_stride, hidden, epsilon, BLOCK: tl.constexpr,
+        x, weight, out, residual, x_stride, out_stride, residual_stride, hidden, epsilon,
+        ADD: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
         row = tl.program_id(0).to(tl.int64)
         column = tl.arange(0, BLOCK)
         inside = column < hidden
-        value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(x + row * x_stride + column, mask=inside, other=0.0)
+        if ADD:
+            place = residual + row * residual_stride + column
+            value = (tl.load(place, mask=inside, other=0.0).to(tl.float32) + value.to(tl.float32)).to(value.dtype)
+            tl.store(place, value, mask=inside)
+        value = value.to(tl.float32)
         scale = tl.rsqrt(tl.sum(value * value) / hidden + epsilon)
         gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + row * out_stride + column, (value * scale * gain).to(out.dtype.element_ty), mask=inside)

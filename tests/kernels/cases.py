@@ -1,11 +1,15 @@
 """Shapes that hypothesis draws, and how near is near enough."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from hypothesis import strategies as st
 
-from ponder_kernels import paged_attention
+from ponder_kernels import paged_attention, rope, sample
 
 DTYPES = st.sampled_from([torch.float32, torch.float16])
 
@@ -16,12 +20,34 @@ class Case:
 
     q: torch.Tensor
     pages: torch.Tensor
-    where: paged_attention.Layout
     scale: float
     contexts: list[int]
     queries: list[int]
     table: torch.Tensor
     unused: torch.Tensor
+    window: int
+    soft_cap: float
+    scales: torch.Tensor | None
+
+    def reference(self) -> torch.Tensor:
+        where = paged_attention.layout(*self.lengths, pages=self.pages, window=self.window)
+        return paged_attention.op_reference(
+            self.q, self.pages, where, self.scale, soft_cap=self.soft_cap, scales=self.scales
+        )
+
+    def kernel(self, **options: Any) -> torch.Tensor:
+        """The outputs are poisoned by conftest's `poison`: what a kernel does not write is not a number."""
+        num_heads = self.q.shape[1]
+        where = paged_attention.layout(
+            *self.lengths, pages=self.pages, num_heads=num_heads, window=self.window, for_kernel=True, **options
+        )
+        return paged_attention.op_triton(
+            self.q, self.pages, where, self.scale, soft_cap=self.soft_cap, scales=self.scales
+        )
+
+    @property
+    def lengths(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return torch.tensor(self.queries), torch.tensor(self.contexts), self.table
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -29,13 +55,35 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """What torch.empty makes is full of NaN or of the lowest integer, so that an unwritten element is seen."""
+    makers = {name: getattr(torch, name) for name in ("empty", "empty_like")}
+
+    def poison(name: str) -> Any:
+        def make(*args: Any, **kwargs: Any) -> torch.Tensor:
+            tensor: torch.Tensor = makers[name](*args, **kwargs)
+            return tensor.fill_(torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).min)
+
+        return make
+
+    with patch.object(torch, "empty", poison("empty")), patch.object(torch, "empty_like", poison("empty_like")):
+        yield
+
+
 @st.composite
-def attention_cases(draw: st.DrawFn) -> Case:
+def attention_cases(
+    draw: st.DrawFn, *, longest: int = 150, head_dims: tuple[int, ...] = (16, 64, 80, 96), family: bool = False
+) -> Case:
+    """Ragged sequences, of which some share the beginning of another one's pages, to its end or not."""
     dtype = draw(DTYPES)
     num_kv_heads, num_groups = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 3, 7]))
-    head_dim, page_size = draw(st.sampled_from([16, 32, 48, 80])), draw(st.sampled_from([16, 32]))
-    contexts = draw(st.lists(st.integers(1, 70), min_size=1, max_size=4))
-    queries = [draw(st.one_of(st.just(1), st.integers(1, context))) for context in contexts]
+    head_dim, page_size = draw(st.sampled_from(head_dims)), draw(st.sampled_from([16, 32]))
+    borders = [edge + by for edge in (16, 32, 64, 128) for by in (-1, 0, 1)]
+    length = st.one_of(st.sampled_from(borders), st.integers(1, longest))
+    contexts = draw(st.lists(length, min_size=2 if family else 1, max_size=4))
+    one = st.just(1)
+    queries = [draw(one if family else st.one_of(one, st.integers(1, min(context, 40)))) for context in contexts]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     most = max(-(-context // page_size) for context in contexts)
     num_pages = most * len(contexts) + 3
@@ -44,14 +92,24 @@ def attention_cases(draw: st.DrawFn) -> Case:
     for row, context in enumerate(contexts):
         count = -(-context // page_size)
         table[row, :count] = order[row * most : row * most + count]
-    if draw(st.booleans()):  # siblings share their first page
-        table[:, 0] = table[0, 0]
+        if row and (family or draw(st.booleans())):
+            other = draw(st.integers(0, row - 1))
+            whole = min((context - queries[row]) // page_size, (contexts[other] - queries[other]) // page_size)
+            shared = draw(st.integers(0, whole))
+            table[row, :shared] = table[other, :shared]
+    window = draw(st.sampled_from([0, 0, 1, 30, 64]))
+    if window:  # what no query sees any more has left the table
+        for row, (context, length_) in enumerate(zip(contexts, queries, strict=True)):
+            table[row, : max(0, context - length_ - window + 1) // page_size] = -1
     shape = (num_pages, 2, num_kv_heads, page_size, head_dim)
-    pages = torch.randn(shape, generator=generator).to(dtype)
+    pages, scales = torch.randn(shape, generator=generator).to(dtype), None
+    if draw(st.booleans()) and not family:
+        scales = torch.rand(shape[:-1], generator=generator) * 0.02 + 0.001
+        pages = (pages.float() / scales[..., None]).clamp(-448, 448).to(torch.float8_e4m3fn)
     q = torch.randn(sum(queries), num_kv_heads * num_groups, head_dim, generator=generator).to(dtype)
-    where = paged_attention.layout(torch.tensor(queries), torch.tensor(contexts), table, pages=pages)
-    unused = torch.tensor(sorted(set(range(1, num_pages)) - set(table.flatten().tolist())))
-    return Case(q, pages, where, head_dim**-0.5, contexts, queries, table, unused)
+    unused = torch.tensor(sorted(set(range(1, num_pages)) - set(table.flatten().tolist())), dtype=torch.int64)
+    cap = draw(st.sampled_from([0.0, 5.0]))
+    return Case(q, pages, head_dim**-0.5, contexts, queries, table, unused, window, cap, scales)
 
 
 @st.composite
@@ -73,3 +131,67 @@ def norm_cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     dtype, rows, hidden = draw(DTYPES), draw(st.integers(0, 5)), draw(st.integers(1, 300))
     generator = torch.Generator().manual_seed(hidden)
     return torch.randn(rows, hidden, generator=generator).to(dtype), torch.randn(hidden, generator=generator).to(dtype)
+
+
+@st.composite
+def sample_cases(draw: st.DrawFn) -> tuple[torch.Tensor, sample.Choice]:
+    rows, vocabulary = draw(st.integers(1, 4)), draw(st.sampled_from([1, 5, 63, 300]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    logits = torch.randn(rows, vocabulary, generator=generator) * draw(st.sampled_from([0.5, 4.0]))
+    if draw(st.booleans()):
+        logits = logits.round()  # ties at the thresholds
+
+    def each(values: list[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.tensor([draw(st.sampled_from(values)) for _ in range(rows)], dtype=dtype)
+
+    seeds = torch.tensor([draw(st.integers(-(2**63), 2**63 - 1)) for _ in range(rows)])
+    counts = (torch.rand(rows, vocabulary, generator=generator) < 0.2).int() * 2
+    return logits, sample.Choice(
+        temperature=each([0.0, 0.6, 1.0]),
+        top_k=each([0, 1, 7, 1000], torch.int32),
+        top_p=each([1.0, 0.9, 0.31, 1e-6]),
+        min_p=each([0.0, 0.1, 1.0]),
+        seeds=seeds,
+        positions=torch.tensor([draw(st.integers(0, 1 << 20)) for _ in range(rows)]),
+        presence_penalty=each([0.0, 1.3]),
+        frequency_penalty=each([0.0, -0.7]),
+        counts=counts if draw(st.booleans()) else None,
+    )
+
+
+@dataclass(frozen=True)
+class QkvCase:
+    heads: torch.Tensor
+    pages: torch.Tensor
+    slots: torch.Tensor
+    positions: torch.Tensor
+    tables: tuple[torch.Tensor, torch.Tensor]
+    options: dict[str, Any]
+
+    def run(self, op: Any) -> tuple[torch.Tensor, ...]:
+        """-> the heads, the pages (their bits, where they are float8) and the scales after it"""
+        heads, pages = self.heads.clone(), self.pages.clone()
+        options = {name: value.clone() for name, value in self.options.items()}
+        op(heads, pages, self.slots, self.positions, *self.tables, **options)
+        after = (heads, pages.view(torch.uint8) if "scales" in options else pages)
+        return (*after, options["scales"]) if "scales" in options else after
+
+
+@st.composite
+def qkv_cases(draw: st.DrawFn) -> QkvCase:
+    dtype, num_heads, num_kv_heads = draw(DTYPES), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    head_dim, page_size, num_pages = draw(st.sampled_from([16, 24, 64])), draw(st.sampled_from([16, 32])), 2
+    slots = draw(st.lists(st.integers(0, num_pages * page_size - 1), unique=True, min_size=1, max_size=6))
+    slots += [-1] * draw(st.integers(0, 2))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    heads = torch.randn(len(slots), num_heads + 2 * num_kv_heads, head_dim, generator=generator).to(dtype)
+    shape = (num_pages, 2, num_kv_heads, page_size, head_dim)
+    options = {}
+    if draw(st.booleans()):
+        options = {name: torch.rand(head_dim, generator=generator).to(dtype) for name in ("query_norm", "key_norm")}
+    pages = torch.full(shape, -7.0, dtype=dtype)
+    if draw(st.booleans()):
+        pages = pages.to(torch.float8_e4m3fn)
+        options["scales"] = torch.full(shape[:-1], -1.0)
+    positions = torch.randint(0, 50, (len(slots),), generator=generator)
+    return QkvCase(heads, pages, torch.tensor(slots), positions, rope.table(50, head_dim, 10000.0), options)

@@ -1,34 +1,44 @@
 """The references against a float64 dense computation."""
 
+import math
+import subprocess
+import sys
+
+import pytest
 import torch
-from cases import Case, attention_cases, close, norm_cases
+from cases import Case, QkvCase, attention_cases, close, norm_cases, qkv_cases, sample_cases
 from hypothesis import given, settings
 
-from ponder_kernels import paged_attention, rms_norm
+from ponder_kernels import paged_attention, rms_norm, rope, sample, step_score, swiglu, write_qkv
 
 
 def dense(case: Case) -> torch.Tensor:
     """Attention of every sequence by itself, in float64, over keys taken from their pages one by one."""
     pages = case.pages.double()
-    page_size, num_groups = pages.shape[3], case.q.shape[1] // pages.shape[2]
+    if case.scales is not None:
+        pages = pages * case.scales[..., None].double()
+    num_groups = case.q.shape[1] // pages.shape[2]
     out, row = [], 0
     for length, context, table in zip(case.queries, case.contexts, case.table, strict=True):
-        kv = torch.cat([pages[page] for page in table], dim=2)[:, :, :context].repeat_interleave(num_groups, 1)
+        kv = torch.cat([pages[max(page, 0)] for page in table], dim=2)[:, :, :context].repeat_interleave(num_groups, 1)
         q = case.q[row : row + length].double().transpose(0, 1)
         score = q @ kv[0].transpose(1, 2) * case.scale
-        position = torch.arange(context - length, context)
-        score = score.masked_fill(torch.arange(context) > position[:, None], float("-inf"))
-        out.append((score.softmax(-1) @ kv[1]).transpose(0, 1))
+        if case.soft_cap:
+            score = case.soft_cap * (score / case.soft_cap).tanh()
+        position = torch.arange(context - length, context)[:, None]
+        key = torch.arange(context)
+        hidden = (key > position) | (key <= position - (case.window or context))
+        out.append((score.masked_fill(hidden, float("-inf")).softmax(-1) @ kv[1]).transpose(0, 1))
         row += length
-    assert page_size * case.table.shape[1] >= max(case.contexts)
     return torch.cat(out)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(attention_cases())
 def test_paged_attention_equals_dense_attention(case: Case) -> None:
-    case.pages[case.unused] = torch.nan
-    found = paged_attention.op(case.q, case.pages, case.where, case.scale)
+    if case.scales is None:
+        case.pages[case.unused] = torch.nan
+    found = case.reference()
     close(found, dense(case).to(found.dtype))
 
 
@@ -50,3 +60,126 @@ def test_sequences_of_a_group_differ_little_in_length_and_fit_the_limit() -> Non
         assert len(group) == 1 or max(counts) * len(group) <= 64
     assert [61, 60] not in groups
     assert sorted(groups[0]) == [60, 61]
+
+
+@settings(deadline=None)
+@given(sample_cases())
+def test_noise_is_that_of_the_hash_and_of_nothing_else(case: tuple[torch.Tensor, sample.Choice]) -> None:
+    """Known values of the hash, computed with whole numbers; the row's company plays no part."""
+    seeds, positions = case[1].seeds, case[1].positions
+    found = sample.noise(seeds, positions, 50)
+    for row, (seed, position) in enumerate(zip(seeds.tolist(), positions.tolist(), strict=True)):
+        assert torch.equal(found[row], sample.noise(seeds[row : row + 1], positions[row : row + 1], 50)[0])
+        key = mix(seed % 2**64 ^ mix(position))
+        for token in (0, 1, 49):
+            bits = scramble((token * 0x9E3779B9 + key) % 2**32)
+            uniform = ((scramble(bits ^ key >> 32) & 0x7FFFFFFF) + 0.5) * 2.0**-31
+            expected = -math.log(-math.log1p(-min(uniform, 1 - 2.0**-24)))
+            assert abs(found[row, token].item() - expected) < 1e-4 * (1 + abs(expected))
+
+
+def mix(x: int) -> int:
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+def scramble(x: int) -> int:
+    x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+    x = (x ^ x >> 15) * 0x846CA68B % 2**32
+    return x ^ x >> 16
+
+
+def test_noise_and_choice_are_those_of_the_engine() -> None:
+    engine = pytest.importorskip("ponder_worker.engine.sampler")
+    noise = pytest.importorskip("ponder_worker.engine.noise").Noise(300, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(40, 300, generator=generator) * 3
+    kinds = [
+        {"temperature": t, "top_k": k, "top_p": p, "min_p": m}
+        for t, k, p, m in (
+            (1.0, 0, 1.0, 0.0),
+            (0.7, 5, 1.0, 0.0),
+            (1.0, 0, 0.8, 0.0),
+            (1.3, 9, 0.5, 0.02),
+            (0.0, 3, 0.5, 0.1),
+        )
+    ] * 8
+    seeds = [(row * 0x9E3779B97F4A7C15) % 2**64 for row in range(40)]
+    draws = [
+        engine.Draw(engine.Sampling(max_tokens=1, seed=seed, **kind), row)
+        for row, (seed, kind) in enumerate(zip(seeds, kinds, strict=True))
+    ]
+    sampler = engine.Sampler(300, torch.device("cpu"))
+    signed = torch.tensor([seed - 2**64 if seed >= 2**63 else seed for seed in seeds])
+    positions = torch.arange(40)
+    torch.testing.assert_close(sample.noise(signed, positions, 300), noise(seeds, list(range(40))))
+    column = {name: torch.tensor([kind[name] for kind in kinds]) for name in kinds[0]}
+    column["top_k"] = column["top_k"].int()
+    choice = sample.Choice(
+        **column, seeds=signed, positions=positions,
+        presence_penalty=torch.zeros(40), frequency_penalty=torch.zeros(40),
+    )  # fmt: skip
+    tokens, _ = sample.op(logits, choice)
+    assert tokens.tolist() == sampler.sample(logits, draws).tolist()
+
+
+def test_a_filter_leaves_only_what_it_should_and_in_the_right_parts() -> None:
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0]]).expand(20000, 5).contiguous()
+    full = torch.ones(20000)
+    choice = sample.Choice(
+        full, (full * 4).int(), full * 0.9, full * 0, torch.arange(20000), full.long(), full * 0, full * 0
+    )
+    tokens, logprobs = sample.op(logits, choice)
+    share = torch.bincount(tokens, minlength=5) / 20000
+    expected = torch.tensor([3.0, 2.0, 1.0]).softmax(0)  # before the fourth 0.968 stands, before the third 0.881
+    torch.testing.assert_close(share, torch.cat([expected, torch.zeros(2)]), atol=0.015, rtol=0)
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[0, tokens])
+
+
+def test_rope_is_that_of_transformers_with_the_scaling_of_llama_3() -> None:
+    library = pytest.importorskip("transformers.modeling_rope_utils")
+    config = pytest.importorskip("transformers").LlamaConfig(
+        hidden_size=64, num_attention_heads=1, max_position_embeddings=256,
+        rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+    )  # fmt: skip
+    frequency, _ = library.ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    cosine, sine = rope.table(200, 64, 10000.0, rope.Scaling(8.0, 1.0, 4.0, 64))
+    angle = torch.outer(torch.arange(200.0), frequency)
+    torch.testing.assert_close(cosine, angle.cos(), atol=2e-5, rtol=0)
+    torch.testing.assert_close(sine, angle.sin(), atol=2e-5, rtol=0)
+
+
+def test_step_score_and_swiglu_equal_their_formulas() -> None:
+    hidden, unembedding = torch.randn(9, 33), torch.randn(40, 33)
+    rows, labels = torch.tensor([8, 0, 3]), torch.tensor([7, 2])
+    expected = (hidden.double() @ unembedding.double().T)[rows][:, labels].softmax(-1)
+    close(step_score.op(hidden, unembedding, rows, labels), expected.float())
+    gate, up = hidden[:, :16].double(), hidden[:, 16:32].double()
+    close(swiglu.op(hidden[:, :32].contiguous()), (gate / (1 + (-gate).exp()) * up).float())
+
+
+@settings(deadline=None)
+@given(qkv_cases())
+def test_what_write_qkv_writes_is_near_what_it_was_given(case: QkvCase) -> None:
+    num_kv_heads, page_size = case.pages.shape[2:4]
+    found = case.run(write_qkv.op)
+    for token, slot in enumerate(case.slots.tolist()):
+        if slot >= 0:
+            place = (slot // page_size, 1, slice(None), slot % page_size)
+            value = case.heads[token, -num_kv_heads:].float()
+            if len(found) == 3:
+                stored = found[1].view(torch.float8_e4m3fn)[place].float() * found[2][place][:, None]
+                assert ((stored - value).abs() <= value.abs().amax(-1, keepdim=True) / 16).all()
+            else:
+                assert torch.equal(found[1][place].float(), value)
+
+
+def test_every_kernel_imports_without_triton() -> None:
+    code = (
+        "import sys, pkgutil, importlib; sys.modules['triton'] = None; import ponder_kernels as p;"
+        "[importlib.import_module('ponder_kernels.' + m.name) for m in pkgutil.iter_modules(p.__path__)]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -55,7 +55,7 @@ def layout(
     if window is None and pages.device.type == "cpu":
         found = _families(query_lengths, context_lengths, page_table, pages.shape[3])
     if not found:
-        whole = paged_attention.layout(query_lengths, context_lengths, page_table, pages=pages, window=window)
+        whole = paged_attention.layout(query_lengths, context_lengths, page_table, pages=pages, window=window or 0)
         return Layout(None, (), None, None, whole)
     members = torch.cat([sequences for sequences, _ in found])
     shared = torch.cat([torch.full_like(sequences, num_pages) for sequences, num_pages in found])

@@ -1,0 +1,123 @@
+"""What the planner of shared attention deals out, counted; no kernel runs."""
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ponder_kernels.attention_plan import Plan, plan
+
+Integers = npt.NDArray[np.int64]
+PAGE = 16
+
+
+class Tree:
+    """Sequences that fork from each other as a search does: whole pages are shared, others copied."""
+
+    def __init__(self) -> None:
+        self.sequences: list[tuple[list[int], int]] = []
+        self._pages = 0
+
+    def add(self, length: int, parent: int | None = None) -> int:
+        """A sequence of so many tokens more than its parent's."""
+        pages, tokens = self.sequences[parent] if parent is not None else ([], 0)
+        kept = pages[: tokens // PAGE]
+        total = tokens + length
+        fresh = -(-total // PAGE) - len(kept)
+        self.sequences.append((kept + list(range(self._pages, self._pages + fresh)), total))
+        self._pages += fresh
+        return len(self.sequences) - 1
+
+    def step(self, rows: list[int]) -> tuple[Integers, Integers]:
+        """-> contexts, page table"""
+        chosen = [self.sequences[row] for row in rows]
+        table = np.zeros((len(rows), max(len(pages) for pages, _ in chosen)), dtype=np.int64)
+        for row, (pages, _) in enumerate(chosen):
+            table[row, : len(pages)] = pages
+        return np.array([tokens for _, tokens in chosen]), table
+
+
+def unique_tokens(contexts: Integers, table: Integers, leaf: int) -> tuple[int, int]:
+    """-> tokens of whole leaves, each once, by their pages; tokens of all tails"""
+    leaves, tails = set(), 0
+    for context, pages in zip(contexts.tolist(), table, strict=True):
+        for begin in range(0, context - leaf + 1, leaf):
+            leaves.add((begin, *pages[begin // PAGE : (begin + leaf) // PAGE].tolist()))
+        tails += context % leaf
+    return len(leaves) * leaf, tails
+
+
+def decode(contexts: Integers, table: Integers, **options: object) -> Plan:
+    return plan(np.ones_like(contexts), contexts, table, PAGE, **options)  # type: ignore[arg-type]
+
+
+def beam_tree() -> tuple[Integers, Integers]:
+    """A system prompt, problems under it, steps under those: four levels, shuffled."""
+    generator, tree = np.random.default_rng(7), Tree()
+    system, leaves = tree.add(900), []
+    for _ in range(6):
+        level = [tree.add(int(generator.integers(100, 400)), system)]
+        for _ in range(3):
+            level = [tree.add(int(generator.integers(30, 101)), row) for row in level for _ in range(2)]
+        leaves += level
+    return tree.step(generator.permutation(leaves).tolist())
+
+
+def test_a_tree_of_several_levels_is_read_little_more_than_once() -> None:
+    contexts, table = beam_tree()
+    for leaf, blocks in ((64, 8), (32, 16), (16, 32), (128, 4)):
+        found = decode(contexts, table, leaf_tokens=leaf, leaves_per_block=blocks)
+        whole, tails = unique_tokens(contexts, table, leaf)
+        assert whole <= found.tokens_read() - tails <= 1.1 * whole
+    assert decode(contexts, table, share=False).tokens_read() == contexts.sum()
+    assert found.tokens_read() < 0.25 * contexts.sum()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_every_query_meets_every_key_of_its_own_once_and_no_other(data: st.DataObject) -> None:
+    tree = Tree()
+    for row in range(data.draw(st.integers(1, 7))):
+        parent = data.draw(st.none() | st.integers(0, row - 1)) if row else None
+        tree.add(data.draw(st.integers(1, 200)), parent)
+    contexts, table = tree.step(data.draw(st.permutations(range(len(tree.sequences)))))
+    queries = np.array([data.draw(st.integers(1, min(30, context))) for context in contexts.tolist()])
+    window = data.draw(st.sampled_from([0, 0, 20, 100]))
+    found = plan(queries, contexts, table, PAGE, tile_queries=4, window=window, leaf_tokens=32, leaves_per_block=4)
+    starts, row_of = np.cumsum(queries) - queries, np.repeat(np.arange(len(queries)), queries)
+    assert sorted(found.tokens.tolist()) == list(range(queries.sum()))
+    met: dict[int, list[int]] = {token: [] for token in range(queries.sum())}
+    for items in (found.narrow, found.wide, found.narrow_direct, found.wide_direct):
+        for row, first, end, begin, count, _ in items.tolist():
+            assert items is found.narrow_direct or items is found.wide_direct or first // 4 == (end - 1) // 4
+            for token in found.tokens[begin : begin + count].tolist():
+                met[token] += [
+                    table[row, key // PAGE] * PAGE + key % PAGE
+                    for key in range(first * 32, end * 32)
+                    if key // PAGE < table.shape[1] and key <= position(token, starts, row_of, contexts, queries)
+                ]
+    for token, slots in met.items():
+        place, row = position(token, starts, row_of, contexts, queries), row_of[token]
+        own = [table[row, key // PAGE] * PAGE + key % PAGE for key in range(place + 1)]
+        seen = own[max(0, place + 1 - window) :] if window else own
+        assert len(set(slots)) == len(slots)
+        assert set(seen) <= set(slots) <= set(own)
+
+
+def position(token: int, starts: Integers, row_of: Integers, contexts: Integers, queries: Integers) -> int:
+    row = row_of[token]
+    return int(contexts[row] - queries[row] + token - starts[row])
+
+
+def test_entries_lead_to_every_partial_once_and_in_order() -> None:
+    found = decode(*beam_tree())
+    slots = found.entries >> 1
+    assert sorted(slots.tolist()) == list(range(found.num_slots))
+    items = np.concatenate([found.narrow, found.wide])
+    for query, begin, end in zip(found.fold_queries, found.fold_starts, found.fold_starts[1:], strict=False):
+        leaves = []
+        for slot in slots[begin:end]:
+            item = items[(items[:, 5] <= slot) & (slot < items[:, 5] + items[:, 4])][0]
+            assert item[3] + slot - item[5] == query
+            leaves += range(item[1], item[2])
+        assert leaves == list(range(len(leaves)))

@@ -131,7 +131,7 @@ def _work(engine: Engine, name: str, numbers: Iterator[int], shards: list[int], 
         jobs = [job.job_id for job in claimed.jobs]
         work = [Work(job, 1.0 + job % 7) for job in jobs]
         with watch.lap("tick_growing"):
-            send(work=work, deltas={job: [{"nodes": [_NODE]}] for job in jobs})
+            send(work=work, deltas={job: [{"nodes": [_NODE | {"node": 1}]}] for job in jobs})
         settlements = [_settlement(job) for job in jobs]
         with watch.lap("tick_settling"):
             send(work=work, settled=settlements)

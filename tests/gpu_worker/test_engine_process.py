@@ -134,6 +134,14 @@ def test_it_says_that_it_is_ready(shared: Process) -> None:
     assert ready["room_tokens"] > 0
 
 
+def test_the_same_generator_without_its_reward_model_has_another_fingerprint(
+    shared: Process, options: dict[str, Any]
+) -> None:
+    alone = Process(**{**options, "reward_model": None})
+    alone.close()
+    assert alone.first["fingerprint"] != shared.first["fingerprint"]
+
+
 def test_jobs_of_all_strategies_finish_with_an_answer_a_tree_and_a_bill(shared: Process) -> None:
     shared.admit(*(job(number, strategy) for number, strategy in enumerate(STRATEGIES)))
     finished, reports = shared.finish(len(STRATEGIES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,9 +106,15 @@ def load(options: EngineOptions) -> Engines:
         longest=longest[0],
         longest_scored=longest[-1] if kinds else 0,
         defaults=SamplingDefaults.read(options.model),
-        fingerprint=fingerprint(options.model),
+        fingerprint=_fingerprint(folders),
         flops_per_byte=5.0 if device.type == "cpu" else 200.0,
     )
+
+
+def _fingerprint(folders: list[str]) -> str:
+    """Of generator and reward model together: with other scores a resumed search would decide otherwise."""
+    prints = [fingerprint(folder) for folder in folders]
+    return prints[0] if len(prints) == 1 else hashlib.sha256("+".join(prints).encode()).hexdigest()[:16]
 
 
 def _given(fields: dict[str, object], name: str, default: float) -> float:

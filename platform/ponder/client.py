@@ -112,8 +112,11 @@ class Client:
     def tenants(self) -> list[Json]:
         return list(self._pages("tenants", None))
 
-    def create_tenant(self, name: str) -> Json:
-        return self._wire.ask("POST", "tenants", json={"name": name})
+    def create_tenant(self, name: str, *, quota_tokens: int | None = None) -> Json:
+        return self._wire.ask("POST", "tenants", json={"name": name, "quota_tokens": quota_tokens})
+
+    def set_quota(self, tenant_id: str, quota_tokens: int | None) -> Json:
+        return self._wire.ask("PUT", f"tenants/{tenant_id}", json={"quota_tokens": quota_tokens})
 
     def keys(self) -> list[Json]:
         return list(self._pages("keys", None))

@@ -19,14 +19,15 @@ def _state(fleet: Fleet, batch_id: str) -> str:
 def test_a_batch_goes_through_and_what_is_urgent_overtakes_what_waits(fleet: Fleet) -> None:
     fleet.start_dispatcher()
     fleet.start_workers(1, "--max-sequences", "8")
-    patient = fleet.submit(30, max_tokens=120, strategy=DIRECT)
+    patient = fleet.submit(150, max_tokens=120, strategy=DIRECT)
     until(lambda: fleet.scalar("SELECT count(*) FROM results") > 0, 30)
     urgent = fleet.submit(2, max_tokens=20, strategy=DIRECT, priority="interactive")
     until(lambda: _state(fleet, urgent) == "completed", 30)
-    assert _state(fleet, patient) == "in_progress"
-    until(lambda: _state(fleet, patient) == "completed", 60)
-    fleet.check_settled_once(32)
-    assert fleet.scalar("SELECT count(*) FROM jobs WHERE verdict = 'failed'") == 32
+    until(lambda: _state(fleet, patient) == "completed", 90)
+    last = "SELECT max(settled_at) FROM jobs WHERE batch_id = :id"
+    assert fleet.scalar(last, id=urgent) < fleet.scalar(last, id=patient)
+    fleet.check_settled_once(152)
+    assert fleet.scalar("SELECT count(*) FROM jobs WHERE verdict = 'failed'") == 152
     assert fleet.scalar("SELECT min(completion_tokens) FROM usage") == 20
     fleet.check_ledgers()
 

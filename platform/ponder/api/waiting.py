@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
-Reason = Literal["validating", "no_worker", "queued", "window"]
+Reason = Literal["validating", "no_worker", "queued", "quota", "window"]
 
 _ALIVE = text(
     """
@@ -43,6 +43,17 @@ _UNCUT = text(
     """
 )
 
+_QUOTA_REACHED = text(
+    """
+    SELECT tenants.quota_tokens FROM batches JOIN tenants ON tenants.id = batches.tenant_id
+    WHERE batches.id = :batch_id AND quota_tokens <= (
+        SELECT coalesce(sum(estimated_tokens), 0) FROM shards
+        WHERE shards.tenant_id = tenants.id
+          AND (shards.state = 'held' OR (shards.state = 'queued' AND published_at IS NOT NULL))
+    )
+    """
+)
+
 
 def why_batch_waits(
     connection: Connection, batch: Row[Any], num_pending: int, is_running: bool
@@ -75,6 +86,9 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str,
         )
     if shard is not None:
         return _reason("queued", f"in the queue behind about {ahead:,} tokens", ahead)
+    quota = connection.execute(_QUOTA_REACHED, {"batch_id": job.batch_id}).scalar()
+    if quota is not None:
+        return _reason("quota", f"your quota of {quota:,} tokens in flight is reached", ahead)
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
 
 

@@ -40,12 +40,18 @@ class _Tenant:
     id: str
     spent_nanodollars: int = 0
     tokens_in_flight: int = 0
+    quota_tokens: int | None = None
     waiting: defaultdict[_Queue, deque[Source]] = field(default_factory=lambda: defaultdict(deque))
 
     @property
     def turn(self) -> tuple[int, int, str]:
         """The smallest is next."""
         return (self.spent_nanodollars, self.tokens_in_flight, self.id)
+
+    @property
+    def is_within_quota(self) -> bool:
+        """Whether it may have another shard; the last one may pass the quota."""
+        return self.quota_tokens is None or self.tokens_in_flight < self.quota_tokens
 
 
 # `validate` makes them; this is for jobs that came another way.
@@ -73,6 +79,11 @@ _IN_FLIGHT = text("""
     GROUP BY tenant_id, model, fingerprint, lane
 """)
 
+_QUOTAS = text("""
+    SELECT id, quota_tokens FROM tenants
+    WHERE id = ANY(CAST(:tenant_ids AS text[])) AND quota_tokens IS NOT NULL
+""")
+
 _SPENT = text("""
     SELECT tenant_id, CAST(sum(nanodollars) AS bigint) AS nanodollars
     FROM ledger_entries
@@ -86,6 +97,7 @@ def dispatch(connection: Connection, *, shard_tokens: int) -> list[Message]:
 
     Each queue gets shards while its window is open, interactive ones first. Next is the tenant that cost least in the
     last ten minutes, then the one with the fewest tokens in flight; within a tenant, what was begun, then the oldest.
+    A tenant that has as many tokens in flight as its quota says gets none.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     connection.execute(_PORTION)
@@ -111,6 +123,8 @@ def _tenants(connection: Connection) -> dict[str, _Tenant]:
     for source in sources(connection):
         tenant = tenants.setdefault(source.tenant_id, _Tenant(source.tenant_id))
         tenant.waiting[source.queue].append(source)
+    for row in connection.execute(_QUOTAS, {"tenant_ids": list(tenants)}):
+        tenants[row.id].quota_tokens = row.quota_tokens
     if len(tenants) > 1:
         for row in connection.execute(_SPENT, {"tenant_ids": list(tenants)}):
             tenants[row.tenant_id].spent_nanodollars = row.nanodollars
@@ -136,7 +150,7 @@ def _fill(
     connection: Connection, queue: _Queue, window: _Window, tenants: list[_Tenant], shard_tokens: int
 ) -> Iterator[int]:
     while window.is_open:
-        waiting = [tenant for tenant in tenants if tenant.waiting.get(queue)]
+        waiting = [tenant for tenant in tenants if tenant.waiting.get(queue) and tenant.is_within_quota]
         if not waiting:
             return
         tenant = min(waiting, key=lambda tenant: tenant.turn)

@@ -50,6 +50,7 @@ tenants = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
+    Column("quota_tokens", BigInteger, comment="estimated tokens in flight at a time; null: no limit"),
     _created_at(),
 )
 

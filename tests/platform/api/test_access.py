@@ -113,6 +113,14 @@ def test_two_tenants_have_two_names(http: httpx.Client) -> None:
     assert http.post("/v1/tenants", json={"name": "\x00"}).status_code == 400
 
 
+def test_an_operator_sets_and_lifts_a_tenants_quota(http: httpx.Client) -> None:
+    made = http.post("/v1/tenants", json={"name": "hungry", "quota_tokens": 5000}).json()
+    assert made["quota_tokens"] == 5000
+    assert http.put(f"/v1/tenants/{made['id']}", json={}).json()["quota_tokens"] is None
+    assert http.put(f"/v1/tenants/{made['id']}", json={"quota_tokens": 0}).status_code == 400
+    assert http.put("/v1/tenants/tenant_0000000000000000", json={}).status_code == 404
+
+
 def test_the_same_idempotency_key_of_two_tenants_is_two_batches(http: httpx.Client, stranger: httpx.Client) -> None:
     made = []
     for client in (http, stranger):

@@ -58,6 +58,21 @@ def test_a_waiting_job_says_why(
     assert (shown["waiting"], shown["num_running"], shown["counts"]["pending"]) == (None, 1, 1)
 
 
+def test_a_job_waits_for_its_tenants_quota(
+    worker: Any, submitted: Any, line: Any, http: httpx.Client, engine: Engine
+) -> None:
+    submitted([line()])
+    worker.validate()
+    worker.claim()
+    second = submitted([line()])
+    worker.validate()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE tenants SET quota_tokens = 1"))
+    waiting = http.get(f"/v1/batches/{second.id}").json()["ponder"]["waiting"]
+    assert waiting["reason"] == "quota"
+    assert "quota of 1 tokens" in waiting["message"]
+
+
 def test_tokens_are_counted_while_they_are_made(
     worker: Any, submitted: Any, line: Any, job: Any, http: httpx.Client, passed: Any
 ) -> None:

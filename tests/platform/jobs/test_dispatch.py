@@ -56,6 +56,17 @@ def test_tenants_take_turns_however_much_each_has_waiting(world: Any) -> None:
     assert sorted(_tenants(world, world.dispatch())) == sorted([rich, rich, poor, poor])
 
 
+def test_a_tenant_has_no_more_in_flight_than_its_quota_and_a_shard(world: Any) -> None:
+    bounded, free = world.tenant(), world.tenant()
+    world.sql("UPDATE tenants SET quota_tokens = 1500 WHERE id = :id", id=bounded)
+    world.batch(100, tokens=100, tenant=bounded)  # shards of 1,000
+    world.batch(30, tokens=100, tenant=free)
+    world.worker(room_tokens=20_000)
+    assert sorted(_tenants(world, world.dispatch())) == sorted([bounded, bounded, free, free, free])
+    world.sql("UPDATE tenants SET quota_tokens = NULL WHERE id = :id", id=bounded)
+    assert set(_tenants(world, world.dispatch())) == {bounded}
+
+
 def test_who_cost_least_lately_is_next(world: Any) -> None:
     spender, saver = world.tenant(), world.tenant()
     worker = world.worker()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, text
 
@@ -15,6 +16,10 @@ from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.store.engine import connect
 from ponder.store.migrate import migrate
+
+# How long an example takes says more about the machine than about us.
+hypothesis.settings.register_profile("ponder", deadline=None)
+hypothesis.settings.load_profile("ponder")
 
 _numbers = itertools.count(1)
 

@@ -17,8 +17,8 @@ from ponder.embedded.redis import EmbeddedRedis
 from ponder.store.engine import connect
 from ponder.store.migrate import migrate
 
-# How long an example takes says more about the machine than about us.
-hypothesis.settings.register_profile("ponder", deadline=None)
+# How long an example takes says more about the machine than about us; the same examples every time.
+hypothesis.settings.register_profile("ponder", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ponder")
 
 _numbers = itertools.count(1)

@@ -152,6 +152,7 @@ class Search:
                 self.wall.restore(node.cap)
             else:
                 self.wall.count(len(node.ids))
+        self.wall.refused = bool(self.tree.refused)
         if self.tree.ended is not None:
             self.end(self.tree.ended)
 
@@ -165,14 +166,17 @@ class Search:
 
     def _ask(self, growth: Growth, parent: Node, ordinal: int, separator: str | None, score: bool) -> None:
         cap = self._cap(parent)
-        if not cap:
+        if not cap or (parent.index, ordinal) in self.tree.refused:
             return
 
         def answer(granted: int) -> None:
             if granted:
                 self._start(growth, self.tree.add(parent, ordinal, granted), separator, score)
-            else:
-                growth.refuse(ordinal)
+                return
+            if self.tree.ended is None:
+                # Asked again by the next attempt, it would wait for half-grown nodes that only start after it.
+                self.tree.refuse(parent, ordinal)
+            growth.refuse(ordinal)
 
         growth.ask(ordinal)
         limit = self._limits.tokens_per_sample

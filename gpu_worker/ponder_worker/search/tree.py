@@ -19,6 +19,8 @@ class SearchTree:
         """Why the search was told to come to its end before its time; written down before it is acted on."""
         self.counts: dict[str, int] = {}
         """What the next attempt goes on counting from, such as `recomputed_tokens`."""
+        self.refused: set[tuple[int, int]] = set()
+        """(parent's index, ordinal) of children that the budget had no room for: what is refused once stays refused."""
         self._keep_logprobs = keep_logprobs
         self._children: dict[tuple[int, int], Node] = {}
         self._saved = [0]  # ids of each node that a delta has told
@@ -86,6 +88,10 @@ class SearchTree:
         node.score = score
         self._change(node, "score")
 
+    def refuse(self, parent: Node, ordinal: int) -> None:
+        self.refused.add((parent.index, ordinal))
+        self._news.setdefault("refused", []).append([parent.index, ordinal])
+
     def end(self, reason: str) -> None:
         self.ended = self._news["ended"] = reason
 
@@ -114,6 +120,7 @@ class SearchTree:
                 tree._take(row)
             tree.ended = delta.get("ended", tree.ended)
             tree.counts.update(delta.get("counts", {}))
+            tree.refused.update((parent, ordinal) for parent, ordinal in delta.get("refused", ()))
         tree._saved = [len(node.ids) for node in tree.nodes]
         tree._changed, tree._news = {}, {}
         return tree

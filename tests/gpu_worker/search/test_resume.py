@@ -56,18 +56,15 @@ def test_killed_after_any_step_it_ends_with_the_same_answer_and_the_same_tokens(
         assert second.engine.num_generated == whole.search.tree.num_tokens - saved, "a saved token was made again"
 
 
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_killed_many_times_with_ticks_lost_it_ends_the_same(data: st.DataObject) -> None:
-    spec = data.draw(st.sampled_from(SPECS))
-    limits = data.draw(st.sampled_from(LIMITS))
-    job_seed = data.draw(st.integers(0, 50))
+def killed_again_and_again(
+    spec: dict[str, Any], limits: Limits, job_seed: int, lives: list[tuple[int, int]]
+) -> tuple[Attempt, Attempt]:
+    """lives: (killed after this step, saved every so many steps) -> the last attempt, and one never killed."""
     whole = attempt(limits, rng=random.Random(1), job_seed=job_seed)
     run(whole, spec)
     deltas: list[dict[str, Any]] = []
-    for life in range(data.draw(st.integers(1, 4))):
+    for life, (killed_at, tick) in enumerate(lives):
         one = attempt(limits, rng=random.Random(life), deltas=deltas, job_seed=job_seed)
-        killed_at, tick = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 7))
 
         def step(number: int, one: Attempt = one, killed_at: int = killed_at, tick: int = tick) -> bool:
             if number % tick == 0:
@@ -76,13 +73,38 @@ def test_killed_many_times_with_ticks_lost_it_ends_the_same(data: st.DataObject)
 
         run(one, spec, after_step=step)
         if one.ranked is not None:
-            break
+            return one, whole
         deltas = json.loads(json.dumps(one.deltas))
-    else:
-        one = attempt(limits, rng=random.Random(99), deltas=deltas, job_seed=job_seed)
-        run(one, spec)
+    one = attempt(limits, rng=random.Random(99), deltas=deltas, job_seed=job_seed)
+    run(one, spec)
+    return one, whole
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(SPECS),
+    st.sampled_from(LIMITS),
+    st.integers(0, 50),
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 7)), min_size=1, max_size=4),
+)
+def test_killed_many_times_with_ticks_lost_it_ends_the_same(
+    spec: dict[str, Any], limits: Limits, job_seed: int, lives: list[tuple[int, int]]
+) -> None:
+    one, whole = killed_again_and_again(spec, limits, job_seed, lives)
     assert outcome(one) == outcome(whole)
     assert made(one) == made(whole)
+
+
+@pytest.mark.parametrize(
+    ("job_seed", "lives"), [(39, [(30, 2), (17, 6), (12, 5)]), (44, [(7, 5), (30, 2), (17, 4), (21, 6)])]
+)
+def test_who_was_refused_does_not_wait_for_half_grown_steps_of_later_rounds(
+    job_seed: int, lives: list[tuple[int, int]]
+) -> None:
+    beam = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6}
+    one, whole = killed_again_and_again(beam, Limits(70, 20, 40), job_seed, lives)
+    assert outcome(one) == outcome(whole)
+    assert one.search.wall.refused
 
 
 def test_no_node_is_scored_twice_over_all_attempts(spec: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from ponder_worker.engine_process.failure import EXPECTED, as_error
 from ponder_worker.engine_process.floor import Floor, Meter
 from ponder_worker.engine_process.line import Line
 from ponder_worker.engine_process.result import Made, as_choices, as_document
+from ponder_worker.models.reward import Mark
 from ponder_worker.search import seed, strategy
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.errors import NothingMade
@@ -95,7 +96,7 @@ class Job:
     async def _run(self) -> None:
         try:
             spec = STRATEGY.validate_python(self._request["strategy"])
-            self.search = search = self._open(strategy.needs_scores(spec))
+            self.search = search = self._open(spec.needs_scores)
             ranked = await strategy.run(search, spec)
             self._made = self._choose(search, ranked)
         except asyncio.CancelledError:
@@ -125,10 +126,11 @@ class Job:
         return Search(
             self.tree,
             self._line,
-            Limits(budget.tokens, min(caps) if caps else None, room),
+            Limits(budget.tokens, min(caps) if caps else None, room, budget.thinking_tokens),
             num_choices=int(request.get("n") or 1),
             answer_of=request_module.answer_of(request),
-            scores_are_logs=engines.reward_kind is not None,
+            # A score at a mark is of all steps before it; a likelihood is of its own step.
+            aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",
         )
 
     def _choose(self, search: Search, ranked: list[Candidate]) -> Made:

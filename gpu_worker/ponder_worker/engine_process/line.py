@@ -11,8 +11,9 @@ from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine_process.floor import Floor, Meter
 from ponder_worker.models.reward import Mark
 from ponder_worker.models.tokenizer import Tokenizer
-from ponder_worker.search.errors import NoRewardModel
-from ponder_worker.search.port import End, Order, Step, Stream
+from ponder_worker.search.errors import NoRewardModel, NoVerifier
+from ponder_worker.search.port import End, Order, Step, Stream, Verdict
+from ponder_worker.search.thought import Thought
 
 
 class Line:
@@ -38,6 +39,10 @@ class Line:
         self._guard = guard
         self._prompt_of_reward: list[int] | None = None
         self._scoring: set[Sequence] = set()
+
+    @property
+    def thought(self) -> Thought | None:
+        return self._floor.engines.thought
 
     def generate(self, order: Order, done: Callable[[End], None]) -> Stream:
         stops = self._sampling.stop_strings
@@ -91,6 +96,15 @@ class Line:
         # What stands in pages since the step before is not computed again: the new step and its mark are.
         self._meter.reward_tokens += len(kind.tokens(reward.tokenizer, [step.text]))
         self._scoring.add(self._floor.read(tokens, salt=self._salt, meter=self._meter, done=finish))
+
+    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+        raise NoVerifier("no verifier may drive this job")
+
+    def encode(self, text: str) -> list[int]:
+        return self._floor.engines.generator.tokenizer.encode(text)
+
+    def turn(self, text: str) -> list[int]:
+        return self._floor.engines.generator.tokenizer.turn(self._messages, text)
 
     def decode(self, ids: Series[int]) -> str:
         return self._floor.engines.generator.tokenizer.decode(ids)

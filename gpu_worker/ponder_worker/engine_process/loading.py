@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from ponder_worker.engine import Engine
+from ponder_worker.engine_process import thinking
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.models import reward
 from ponder_worker.models.config import ModelConfig
 from ponder_worker.models.folder import fingerprint, read_json, weight_files
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Likelihood, Mark
+from ponder_worker.search.thought import Thought
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CPU_KV_BYTES = 1 << 30
@@ -51,6 +53,7 @@ class Engines:
     reward: Engine | None
     reward_kind: Likelihood | Mark | None
     readout: Readout | None
+    thought: Thought | None
     same_tokens: bool
     longest: int
     longest_scored: int
@@ -100,6 +103,7 @@ def load(options: EngineOptions) -> Engines:
         reward=engines[1] if kinds else None,
         reward_kind=kinds[0] if kinds else None,
         readout=readout,
+        thought=thinking.read(folders[0], engines[0].tokenizer),
         same_tokens=bool(kinds)
         and isinstance(kinds[0], Likelihood)
         and _tokenizer_bytes(folders[0]) == _tokenizer_bytes(folders[1]),

@@ -14,6 +14,9 @@ from tokenizers import Tokenizer as _Tokenizer
 from ponder_worker.models.errors import InvalidConversation, InvalidFile, MissingFile
 from ponder_worker.models.folder import read_json
 
+_ANSWER = "0f8b0a5c-answer"
+"""Stands for the model's answer where only what follows it is wanted."""
+
 
 class Tokenizer:
     """Immutable once loaded; `stream()` gives the state of one incremental decoding."""
@@ -55,18 +58,31 @@ class Tokenizer:
 
         Raises InvalidConversation when there is no template, or when it refuses the messages.
         """
-        if self._template is None:
-            raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")
-        try:
-            text = self._template.render(messages=list(messages), add_generation_prompt=True, **self._special_texts)
-        except Exception as error:  # a template is somebody's program: it may fail in any way
-            raise InvalidConversation(f"the chat template refuses the messages: {error}") from error
-        return self.encode(text)
+        return self.encode(self._rendered(messages))
+
+    def turn(self, messages: Iterable[Mapping[str, Any]], text: str) -> list[int]:
+        """Ids between the model's answer to these messages and its next one: its turn ends, the user says this.
+
+        Raises InvalidConversation, also when the template does not keep the answer as it is.
+        """
+        answer = {"role": "assistant", "content": _ANSWER}
+        _, found, after = self._rendered([*messages, answer, {"role": "user", "content": text}]).rpartition(_ANSWER)
+        if not found:
+            raise InvalidConversation("the chat template does not render a conversation of several turns")
+        return self.encode(after)
 
     def ids_containing(self, text: str) -> frozenset[int]:
         """Ids whose own text contains the given one, such as those that end a line."""
         wanted = text.encode()
         return frozenset(token for token, piece in enumerate(self._pieces) if wanted in piece)
+
+    def _rendered(self, messages: Iterable[Mapping[str, Any]]) -> str:
+        if self._template is None:
+            raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")
+        try:
+            return self._template.render(messages=list(messages), add_generation_prompt=True, **self._special_texts)
+        except Exception as error:  # a template is somebody's program: it may fail in any way
+            raise InvalidConversation(f"the chat template refuses the messages: {error}") from error
 
     def _eos_of_config(self) -> frozenset[int]:
         token = self._tokenizer.token_to_id(self._special_texts.get("eos_token", ""))

@@ -25,13 +25,13 @@ async def beam_search(search: Search, spec: BeamSearch) -> list[Candidate]:
         going = [step for step in steps if step.stop == "separator"]
         if not steps:
             done += [path for path in paths if path is not search.root]
-        paths = await _survivors(search, _without_duplicates(search, going), max(1, spec.n // spec.width))
+        paths = await _survivors(search, _without_duplicates(search, going), spec)
         for step in going:
             if step not in paths:
                 search.prune(step)
         if not paths:
             break
-    candidates = [search.candidate(leaf).scored(await search.path_score(leaf)) for leaf in done]
+    candidates = [search.candidate(leaf).scored(await search.path_score(leaf, spec.aggregate)) for leaf in done]
     return rank(candidates, by="best")
 
 
@@ -49,7 +49,7 @@ def _without_duplicates(search: Search, steps: list[Node]) -> list[Node]:
     return list(unique.values())
 
 
-async def _survivors(search: Search, steps: list[Node], num: int) -> list[Node]:
-    candidates = [search.candidate(step).scored(await search.path_score(step)) for step in steps]
-    best = {candidate.node.index for candidate in by_score(candidates)[:num]}
+async def _survivors(search: Search, steps: list[Node], spec: BeamSearch) -> list[Node]:
+    candidates = [search.candidate(step).scored(await search.path_score(step, spec.aggregate)) for step in steps]
+    best = {candidate.node.index for candidate in by_score(candidates)[: max(1, spec.n // spec.width)]}
     return [step for step in steps if step.index in best]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
     cap: int
     whole: bool
     answer: Callable[[int], None]
@@ -17,40 +17,47 @@ class _Request:
 class Wall:
     """Grants reservations in the order in which they were asked for; used + reserved never exceeds `tokens`.
 
-    A sample reserves its cap, and the answer's tail, before its first token and returns what it did not use. Who is
+    A sample reserves its cap, its answer's tail in it, before its first token and returns what it did not use. Who is
     granted does not depend on time: the first in line waits while somebody ahead of it may still return tokens, and is
     refused only when nobody can.
     """
 
-    def __init__(self, tokens: int | None, *, tail_tokens: int = 0) -> None:
+    def __init__(self, tokens: int | None) -> None:
         self.tokens = tokens
         self.used = 0
         self.reserved = 0
         self.refused = False
         """Whether anybody was ever refused: then the budget ended the search."""
-        self._tail = tail_tokens
         self._longest = 1
-        self._line: deque[_Request] = deque()
+        self._line: deque[Request] = deque()
         self._closed = False
 
-    def ask(self, cap: int, *, whole: bool, answer: Callable[[int], None]) -> None:
+    def ask(self, cap: int, *, whole: bool, answer: Callable[[int], None]) -> Request:
         """`answer` gets the tokens granted, now or later; 0 is a refusal.
 
         whole: all of `cap` or nothing. Otherwise, when nobody runs any more, what is left is granted, if the longest
         sample so far would fit: a sample's length was not limited by a person, only by the model's context.
         """
         assert cap > 0
-        self._line.append(_Request(cap, whole, answer))
+        request = Request(cap, whole, answer)
+        self._line.append(request)
         self._serve()
+        return request
+
+    def withdraw(self, request: Request) -> None:
+        """It leaves the line, if it still stands there, and is not answered."""
+        if request in self._line:
+            self._line.remove(request)
+            self._serve()
 
     def restore(self, cap: int) -> None:
         """A half-grown sample of a former attempt holds its reservation again."""
-        self.reserved += cap + self._tail
+        self.reserved += cap
 
     def settle(self, cap: int, used: int) -> None:
         """A sample that was granted `cap` has ended with `used` tokens."""
         assert used <= cap
-        self.reserved -= cap + self._tail
+        self.reserved -= cap
         self.count(used)
         self._serve()
 
@@ -77,20 +84,20 @@ class Wall:
                 return
             request = self._line.popleft()
             if granted:
-                self.reserved += granted + self._tail
+                self.reserved += granted
                 self.check()
             else:
                 self.refused = self.refused or not self._closed
             request.answer(granted)
 
-    def _grant(self, request: _Request) -> int | None:
+    def _grant(self, request: Request) -> int | None:
         """Tokens for it; 0: never; None: not yet."""
         if self._closed:
             return 0
         if self.tokens is None:
             return request.cap
-        cap = min(request.cap, max(1, self.tokens - self._tail))
-        free = self.tokens - self.used - self.reserved - self._tail
+        cap = min(request.cap, self.tokens)
+        free = self.tokens - self.used - self.reserved
         if cap <= free:
             return cap
         if self.reserved:

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
+from ponder_worker.search.budget import Request
 from ponder_worker.search.node import Node
 
 
@@ -15,13 +16,18 @@ class Growth:
     A child is handed out when no sibling can come before it any more: siblings that still grow are already as long.
     """
 
-    def __init__(self, length: Callable[[Node], int], blocked: set[Growth]) -> None:
+    def __init__(
+        self, parent: Node, length: Callable[[Node], int], blocked: set[Growth], on_cancel: Callable[[Growth], None]
+    ) -> None:
         """blocked: where it enters itself while only the length of a growing sibling holds a ready child back."""
+        self.parent = parent
+        self.asked: dict[int, Request | None] = {}
+        """Ordinals that wait for the budget."""
+        self.growing: dict[int, Node] = {}
+        self.ready: list[tuple[int, int, Node]] = []
         self._length = length
         self._blocked = blocked
-        self._asked: set[int] = set()
-        self._growing: dict[int, Node] = {}
-        self._ready: list[tuple[int, int, Node]] = []
+        self._on_cancel = on_cancel
         self._wakeup: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> Growth:
@@ -32,27 +38,40 @@ class Growth:
             self._wakeup = asyncio.get_running_loop().create_future()
             self.look()
             await self._wakeup
-        if not self._ready:
+        if not self.ready:
             raise StopAsyncIteration
-        return heapq.heappop(self._ready)[2]
+        return heapq.heappop(self.ready)[2]
 
     async def all(self) -> list[Node]:
         return [node async for node in self]
 
+    def cancel(self) -> None:
+        """The rest is not wanted: who grows is cut off in mid-token, who waits never begins, who is ready is pruned."""
+        self._on_cancel(self)
+        self.asked.clear()
+        self.growing.clear()
+        self.ready.clear()
+        self.look()
+
     def ask(self, ordinal: int) -> None:
-        self._asked.add(ordinal)
+        self.asked[ordinal] = None
+
+    def wait(self, ordinal: int, request: Request) -> None:
+        """Asked, it was not answered at once."""
+        if ordinal in self.asked:
+            self.asked[ordinal] = request
 
     def refuse(self, ordinal: int) -> None:
-        self._asked.discard(ordinal)
+        self.asked.pop(ordinal, None)
         self.look()
 
     def grow(self, node: Node) -> None:
-        self._asked.discard(node.ordinal)
-        self._growing[node.ordinal] = node
+        self.asked.pop(node.ordinal, None)
+        self.growing[node.ordinal] = node
 
     def finish(self, node: Node) -> None:
-        self._growing.pop(node.ordinal, None)
-        heapq.heappush(self._ready, (len(node.ids), node.ordinal, node))
+        self.growing.pop(node.ordinal, None)
+        heapq.heappush(self.ready, (len(node.ids), node.ordinal, node))
         self.look()
 
     def look(self) -> None:
@@ -62,14 +81,14 @@ class Growth:
         elif self._can_go_on():
             self._blocked.discard(self)
             self._wakeup.set_result(None)
-        elif self._ready:
+        elif self.ready:
             self._blocked.add(self)
 
     def _can_go_on(self) -> bool:
-        if not self._ready:
-            return not (self._asked or self._growing)
-        if self._asked:
+        if not self.ready:
+            return not (self.asked or self.growing)
+        if self.asked:
             return False
-        length, ordinal, _ = self._ready[0]
+        length, ordinal, _ = self.ready[0]
         # A sibling that has k tokens and goes on will have k + 1 at least.
-        return all((length, ordinal) < (self._length(node) + 1, node.ordinal) for node in self._growing.values())
+        return all((length, ordinal) < (self._length(node) + 1, node.ordinal) for node in self.growing.values())

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ponder_worker.search.thought import Thought
+
 
 class Stream(Protocol):
     """One token stream, read-only. tokens: prompt and generated ids so far; logprobs: of those generated here."""
@@ -56,8 +58,20 @@ class Step:
     steps_before: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """feedback: what was wrong, for the next try; empty where the verifier says nothing."""
+
+    passed: bool
+    feedback: str = ""
+
+
 class Engine(Protocol):
     """One job's line to the engines. What it is told to do begins with the next step; `done` is called after a step."""
+
+    @property
+    def thought(self) -> Thought | None:
+        """How the generator thinks; None for a model that does not think before it answers."""
 
     def generate(self, order: Order, done: Callable[[End], None]) -> Stream: ...
 
@@ -65,6 +79,14 @@ class Engine(Protocol):
         """`done` will not be called."""
 
     def score(self, step: Step, done: Callable[[float], None]) -> None:
-        """Raises NoRewardModel."""
+        """Of the step alone: the logarithm of a probability. Raises NoRewardModel."""
+
+    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+        """Asks the job's verifier about a candidate. Raises NoVerifier."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def turn(self, text: str) -> list[int]:
+        """Ids that end the model's turn, say this as the user, and open its next one. Raises InvalidRequest."""
 
     def decode(self, ids: Sequence[int]) -> str: ...

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from ponder.domain.strategy import Aggregate
 from ponder_worker.search.node import Node
 from ponder_worker.search.port import Engine, Step
 from ponder_worker.search.tree import SearchTree
@@ -42,3 +44,17 @@ class Scores:
     def _take(self, node: Node, score: float) -> None:
         self._tree.set_score(node, score)
         self._out.pop(node.index).set_result(None)
+
+
+def aggregate(scores: Sequence[float], by: Aggregate) -> float:
+    """A path's score from its steps', all logarithms of probabilities; the mean is that of the probabilities."""
+    match by:
+        case "last":
+            return scores[-1]
+        case "min":
+            return min(scores)
+        case "product":
+            return sum(scores)
+        case "mean":
+            highest = max(scores)
+            return highest + math.log(sum(math.exp(score - highest) for score in scores) / len(scores))

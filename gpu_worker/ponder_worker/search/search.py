@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+from ponder.domain.strategy import Aggregate
+from ponder_worker.search import seed
 from ponder_worker.search.answer import extract
 from ponder_worker.search.budget import Wall
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.growth import Growth
 from ponder_worker.search.node import Node, NodeState
-from ponder_worker.search.port import End, Engine, Order, Stream
-from ponder_worker.search.scores import Scores
+from ponder_worker.search.port import End, Engine, Verdict
+from ponder_worker.search.samples import Samples
+from ponder_worker.search.scores import Scores, aggregate
+from ponder_worker.search.streams import Manner, Streams, text_of
 from ponder_worker.search.tree import SearchTree
+
+_DRAWS = 1 << 32
+"""Ordinals from here on are no children's: what a strategy draws at random has seeds of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """tokens: of the job in all; tokens_per_sample: of one path; room_tokens: what the context leaves to a path."""
+    """tokens: of the job in all; tokens_per_sample: of one path; room_tokens: what the context leaves to a path.
+
+    thinking_tokens: of one sample's thought, which is closed then.
+    """
 
     tokens: int | None
     tokens_per_sample: int | None
     room_tokens: int
-    tail_tokens: int = 0
+    thinking_tokens: int | None = None
 
 
 class Search:
     """One job's search. Everything that a strategy does through it is a function of the tree, never of time.
 
     Made on a tree of a former attempt it hands out the children that are there, goes on with half-grown ones, and asks
-    for a score only where there is none.
+    for a score or a verdict only where there is none.
     """
 
     def __init__(
@@ -41,69 +54,129 @@ class Search:
         *,
         num_choices: int = 1,
         answer_of: Callable[[str], str | None] = extract,
-        scores_are_logs: bool = False,
+        aggregate: Aggregate = "product",
     ) -> None:
+        """aggregate: how a path is scored where its strategy does not say."""
         self.tree = tree
         self.root = tree.root
         self.num_choices = num_choices
-        self.scores_are_logs = scores_are_logs
-        self.wall = Wall(limits.tokens, tail_tokens=limits.tail_tokens)
+        self.wall = Wall(limits.tokens)
+        self.manner = Manner(thought=engine.thought, thinking_tokens=limits.thinking_tokens)
+        """How samples grow unless `generate` is told otherwise."""
+        self.blocked: set[Growth] = set()
+        """Have a child ready that a sibling's length holds back: each wants a `look` after a step."""
         self._engine = engine
         self._limits = limits
         self._answer_of = answer_of
-        self._streams: dict[int, Stream] = {}
+        self._aggregate = aggregate
+        self._streams = Streams(tree, engine)
         self._growths: dict[int, Growth] = {}  # of each growing node
-        self.blocked: set[Growth] = set()
-        """Have a child ready that a sibling's length holds back: each wants a `look` after a step."""
         self._cursors: dict[int, int] = {}
         self._scores = Scores(tree, engine, self.text)
-        self._former = [len(node.ids) for node in tree.nodes]
         self._restore()
 
-    def generate(self, node: Node, n: int = 1, *, separator: str | None = None, score: bool = False) -> Growth:
+    def generate(
+        self, node: Node, n: int = 1, *, separator: str | None = None, score: bool = False, manner: Manner | None = None
+    ) -> Growth:
         """n more children: `async for child in …`, by (length in tokens, ordinal). Asking twice for 4 makes 8.
 
         Each ends where the model ends it, at its limit, or after the `separator`, which it keeps. Fewer come when the
         budget has no room. They stand in the line for it from now on, not from when they are awaited.
         score: their scores are asked for as soon as they have ended.
         """
-        growth = Growth(self._length, self.blocked)
+        growth = Growth(node, self._streams.length, self.blocked, self._cancel)
+        manner = manner or replace(self.manner, separator=separator)
         first = self._cursors.get(node.index, 0)
         self._cursors[node.index] = first + n
         for ordinal in range(first, first + n):
             child = self.tree.child(node, ordinal)
             if child is None:
-                self._ask(growth, node, ordinal, separator, score)
+                self._ask(growth, ordinal, manner, score)
             elif child.state is NodeState.GROWING:
-                self._start(growth, child, separator, score)
-            else:
+                self._start(growth, child, manner, score)
+            elif child.stop != "settled":
                 self._hand_out(growth, child, score)
         return growth
 
-    async def complete(self, node: Node, n: int = 1, *, score: bool = False) -> AsyncIterator[Candidate]:
+    def complete(
+        self,
+        node: Node,
+        n: int = 1,
+        *,
+        score: bool = False,
+        aggregate: Aggregate | None = None,
+        manner: Manner | None = None,
+    ) -> Samples:
         """n whole samples below a node as candidates, scored if asked for, in `generate`'s order."""
-        async for leaf in self.generate(node, n, score=score):
+
+        async def candidate_of(leaf: Node) -> Candidate:
             candidate = self.candidate(leaf)
-            yield candidate.scored(await self.path_score(leaf)) if score else candidate
+            return candidate.scored(await self.path_score(leaf, aggregate)) if score else candidate
+
+        return Samples(self.generate(node, n, score=score, manner=manner), candidate_of)
 
     async def score(self, node: Node) -> float:
         """The reward model's score of this step after all before it; asked once a node. Raises NoRewardModel."""
         return await self._scores.of(node)
 
-    async def path_score(self, node: Node) -> float | None:
-        """Of the whole path: the sum over its steps. A step without text claims nothing and is not scored.
+    async def path_score(self, node: Node, by: Aggregate | None = None) -> float | None:
+        """Of the whole path, its steps' scores taken together. A step without text claims nothing and is not scored.
 
         None for a path without any text: where scores are log-probabilities, no claim would be the best of claims.
         """
-        scores = [await self.score(step) for step in node.path() if self.text(step)]
-        return sum(scores) if scores else None
+        scores = [await self.score(step) for step in node.path() if step.stop != "forced" and self.text(step)]
+        return aggregate(scores, by or self._aggregate) if scores else None
+
+    async def verify(self, candidate: Candidate) -> Verdict:
+        """What the job's verifier says; asked once a leaf. Raises NoVerifier."""
+        leaf = candidate.node
+        if leaf.passed is None:
+            said: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+            self._engine.verify(candidate.text, candidate.answer, said.set_result)
+            verdict = await said
+            self.tree.set_verdict(leaf, verdict.passed, verdict.feedback)
+        return Verdict(bool(leaf.passed), leaf.feedback or "")
+
+    async def say(self, node: Node, text: str) -> Node | None:
+        """The user's answer to the model's turn that ends here, as a child; None when the budget has no room for it."""
+        ordinal = self._cursors.get(node.index, 0)
+        self._cursors[node.index] = ordinal + 1
+        child = self.tree.child(node, ordinal)
+        ids = self._engine.turn(text) if child is None else []
+        if node.ids and ids[:1] == node.ids[-1:]:  # the model has ended its turn itself
+            ids = ids[1:]
+        if child is None and len(ids) < self._cap(node):
+            granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self.wall.ask(len(ids), whole=True, answer=granted.set_result)
+            if await granted:
+                child = self.tree.add(node, ordinal, len(ids))
+                self.tree.force(child, ids)
+                self.tree.finish(child, "forced", self._text(child))
+                self.wall.settle(len(ids), len(ids))
+        return child
 
     def candidate(self, leaf: Node) -> Candidate:
-        text = "".join(map(self.text, leaf.path()))
+        """The text is of the model's last turn."""
+        path = leaf.path()
+        turns = [index for index, step in enumerate(path) if step.stop == "forced"]
+        text = "".join(map(self.text, path[turns[-1] + 1 :] if turns else path))
         return Candidate(leaf, text, self._answer_of(text), is_complete=leaf.stop == "stop")
 
     def prune(self, node: Node) -> None:
         self.tree.prune(node)
+
+    def decide(self, name: str, decision: Callable[[], Any]) -> Any:
+        """What was decided under this name, by a former attempt too; a decision that rests on more than the tree."""
+        if name not in self.tree.decisions:
+            self.tree.decide(name, decision())
+        return self.tree.decisions[name]
+
+    def random(self, draw: int) -> random.Random:
+        """The source of the strategy's own draw of this number: the same in every attempt."""
+        return random.Random(seed.of_child(self.root.seed, _DRAWS + draw))  # noqa: S311
+
+    def encode(self, text: str) -> list[int]:
+        return self._engine.encode(text)
 
     def text(self, node: Node) -> str:
         """Of this step alone."""
@@ -117,34 +190,17 @@ class Search:
             self.tree.end(reason)
         self.wall.close()
         for node in list(self.tree.growing):
-            self.sync(node)
-            stream = self._streams.pop(node.index, None)
-            if stream is not None:
-                self._engine.cancel(stream)
-            self.tree.cancel(node, reason, self._text(node))
-            self.wall.settle(node.cap, len(node.ids))
-            growth = self._growths.pop(node.index, None)
+            growth = self._growths.get(node.index)
+            self._cut_off(node, reason)
             if growth is not None:
                 growth.finish(node)
 
     def close(self) -> None:
         """Gives up everything that runs and writes nothing down."""
-        for stream in self._streams.values():
-            self._engine.cancel(stream)
-        self._streams.clear()
-
-    def sync(self, node: Node) -> None:
-        """Moves what its stream has made so far into the tree."""
-        stream = self._streams.get(node.index)
-        if stream is None:
-            return
-        new = stream.tokens[node.start + len(node.ids) :]
-        if new:
-            self.tree.extend(node, new, stream.logprobs[len(stream.logprobs) - len(new) :])
+        self._streams.close()
 
     def sync_all(self) -> None:
-        for node in self.tree.growing:
-            self.sync(node)
+        self._streams.sync_all()
 
     def _restore(self) -> None:
         for node in self.tree.nodes[1:]:
@@ -152,7 +208,7 @@ class Search:
                 self.wall.restore(node.cap)
             else:
                 self.wall.count(len(node.ids))
-        self.wall.refused = bool(self.tree.refused)
+        self.wall.refused = "budget" in self.tree.refused.values()
         if self.tree.ended is not None:
             self.end(self.tree.ended)
 
@@ -164,33 +220,35 @@ class Search:
             limit = min(limit, self._limits.tokens_per_sample)
         return max(0, limit - made)
 
-    def _ask(self, growth: Growth, parent: Node, ordinal: int, separator: str | None, score: bool) -> None:
+    def _ask(self, growth: Growth, ordinal: int, manner: Manner, score: bool) -> None:
+        parent = growth.parent
         cap = self._cap(parent)
         if not cap or (parent.index, ordinal) in self.tree.refused:
             return
 
         def answer(granted: int) -> None:
             if granted:
-                self._start(growth, self.tree.add(parent, ordinal, granted), separator, score)
+                self._start(growth, self.tree.add(parent, ordinal, granted), manner, score)
                 return
             if self.tree.ended is None:
                 # Asked again by the next attempt, it would wait for half-grown nodes that only start after it.
-                self.tree.refuse(parent, ordinal)
+                self.tree.refuse(parent, ordinal, "budget")
             growth.refuse(ordinal)
 
         growth.ask(ordinal)
         limit = self._limits.tokens_per_sample
-        self.wall.ask(cap, whole=limit is not None and limit <= self._limits.room_tokens, answer=answer)
+        growth.wait(
+            ordinal,
+            self.wall.ask(cap, whole=limit is not None and limit <= self._limits.room_tokens, answer=answer),
+        )
 
-    def _start(self, growth: Growth, node: Node, separator: str | None, score: bool) -> None:
+    def _start(self, growth: Growth, node: Node, manner: Manner, score: bool) -> None:
         growth.grow(node)
         self._growths[node.index] = growth
-        order = Order(self.tree.ids_to(node), node.start, node.cap, node.seed, separator, self._num_former(node))
-        self._streams[node.index] = self._engine.generate(order, partial(self._finish, growth, node, score))
+        self._streams.start(node, manner, partial(self._finish, growth, score))
 
-    def _finish(self, growth: Growth, node: Node, score: bool, end: End) -> None:
-        self.sync(node)
-        del self._streams[node.index], self._growths[node.index]
+    def _finish(self, growth: Growth, score: bool, node: Node, end: End) -> None:
+        del self._growths[node.index]
         assert node.parent is not None
         reason = end.reason
         if reason == "length" and node.cap < self._cap(node.parent):
@@ -205,19 +263,21 @@ class Search:
             self._scores.ask(node)
         growth.finish(node)
 
+    def _cancel(self, growth: Growth) -> None:
+        for ordinal, request in growth.asked.items():
+            if request is not None:
+                self.wall.withdraw(request)
+            self.tree.refuse(growth.parent, ordinal, "settled")
+        for node in growth.growing.values():
+            self._cut_off(node, "settled")
+        for _, _, node in growth.ready:
+            self.tree.prune(node)
+
+    def _cut_off(self, node: Node, reason: str) -> None:
+        self._streams.cut_off(node)
+        self._growths.pop(node.index, None)
+        self.tree.cancel(node, reason, self._text(node))
+        self.wall.settle(node.cap, len(node.ids))
+
     def _text(self, node: Node) -> str:
-        """Its part of the path's text; a character that begins in one step and ends in the next counts to the next."""
-        ids = self.tree.ids_to(node)[len(self.root.ids) :]
-        text = self._engine.decode(ids)
-        before = self._engine.decode(ids[: len(ids) - len(node.ids)]).rstrip("�") if len(ids) > len(node.ids) else ""
-        text = text[len(before) :] if text.startswith(before) else self._engine.decode(node.ids)
-        return text[: len(text) - node.stop_chars]
-
-    def _num_former(self, node: Node) -> int:
-        """Tokens at the front of its path that this attempt did not make."""
-        made = sum(self._former[step.index] for step in node.path() if step.index < len(self._former))
-        return len(self.root.ids) + made
-
-    def _length(self, node: Node) -> int:
-        stream = self._streams.get(node.index)
-        return len(node.ids) if stream is None else len(stream.tokens) - node.start
+        return text_of(node, self.tree, self._engine)

@@ -12,15 +12,15 @@ from ponder_worker.search.candidate import Candidate
 Select = Literal["best", "weighted", "majority"]
 
 
-def rank(candidates: Sequence[Candidate], by: Select, *, scores_are_logs: bool = False) -> list[Candidate]:
+def rank(candidates: Sequence[Candidate], by: Select) -> list[Candidate]:
     """The selected candidate first, then the next best. Whole texts come before those that were cut off.
 
-    best: highest score. majority: most frequent canonical answer. weighted: highest sum of scores of an answer; scores
-    that are log-probabilities are summed as probabilities, for a sum of logarithms would punish agreement.
+    best: highest score. majority: most frequent canonical answer. weighted: highest sum of an answer's probabilities,
+    whose logarithms the scores are: a sum of logarithms would punish agreement.
     """
     whole = [candidate for candidate in candidates if candidate.is_complete]
     cut = [candidate for candidate in candidates if not candidate.is_complete]
-    order = {"best": by_score, "weighted": lambda some: _weighted(some, scores_are_logs), "majority": _majority}[by]
+    order = {"best": by_score, "weighted": _weighted, "majority": _majority}[by]
     return order(whole) + order(cut)
 
 
@@ -33,16 +33,11 @@ def _majority(candidates: Sequence[Candidate]) -> list[Candidate]:
     return _by_answer(candidates, lambda candidate: 1.0)
 
 
-def _weighted(candidates: Sequence[Candidate], scores_are_logs: bool) -> list[Candidate]:
+def _weighted(candidates: Sequence[Candidate]) -> list[Candidate]:
     highest = max(map(_score, candidates), default=0.0)
-
-    def weight(candidate: Candidate) -> float:
-        score = _score(candidate)
-        if not scores_are_logs:
-            return score if math.isfinite(score) else 0.0
-        return math.exp(score - highest) if math.isfinite(highest) else 0.0
-
-    return _by_answer(candidates, weight)
+    if not math.isfinite(highest):
+        return _by_answer(candidates, lambda candidate: 0.0)
+    return _by_answer(candidates, lambda candidate: math.exp(_score(candidate) - highest))
 
 
 def _by_answer(candidates: Sequence[Candidate], weight: Callable[[Candidate], float]) -> list[Candidate]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from ponder.domain.strategy import SelfConsistency
 from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.sampling import sample
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection import rank
 
 
 async def self_consistency(search: Search, spec: SelfConsistency) -> list[Candidate]:
-    candidates = [candidate async for candidate in search.complete(search.root, spec.n)]
-    return rank(candidates, by="majority")
+    return await sample(search, spec.n, select="majority", early_stopping=spec.early_stopping)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ponder.domain.strategy import BeamSearch, BestOfN, Direct, SelfConsistency
+from ponder.domain.strategy import AnyStrategy, BeamSearch, BestOfN, Direct, SelfConsistency
 from ponder_worker.search.beam_search import beam_search
 from ponder_worker.search.best_of_n import best_of_n
 from ponder_worker.search.candidate import Candidate
@@ -10,10 +10,8 @@ from ponder_worker.search.direct import direct
 from ponder_worker.search.search import Search
 from ponder_worker.search.self_consistency import self_consistency
 
-Spec = Direct | SelfConsistency | BestOfN | BeamSearch
 
-
-async def run(search: Search, spec: Spec) -> list[Candidate]:
+async def run(search: Search, spec: AnyStrategy) -> list[Candidate]:
     """All candidates that the strategy made, the chosen one first. A function of the tree and of nothing else."""
     match spec:
         case Direct():
@@ -24,7 +22,5 @@ async def run(search: Search, spec: Spec) -> list[Candidate]:
             return await best_of_n(search, spec)
         case BeamSearch():
             return await beam_search(search, spec)
-
-
-def needs_scores(spec: Spec) -> bool:
-    return isinstance(spec, BeamSearch) or (isinstance(spec, BestOfN) and spec.select != "majority")
+        case _:
+            raise NotImplementedError(spec.name)

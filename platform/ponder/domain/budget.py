@@ -15,13 +15,15 @@ TOKENS_BY_EFFORT: dict[str, int] = {"minimal": 1_024, "low": 4_096, "medium": 16
 
 
 class Budget(Spec):
-    """`tokens` is a hard wall on generated tokens of the whole job; a sample never exceeds `tokens_per_sample`.
+    """`tokens` is a hard wall on generated tokens of the whole job; a sample never exceeds `tokens_per_sample`, and its
+    thought is closed at `thinking_tokens`. Thinking counts to all three.
 
     Dollars and the deadline can be passed by one tick's work at most.
     """
 
     tokens: int | None = Field(default=None, ge=1, le=100_000_000)
     tokens_per_sample: int | None = Field(default=None, ge=1, le=1_000_000)
+    thinking_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     dollars: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds from submission."""

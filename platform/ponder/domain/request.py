@@ -13,7 +13,7 @@ from ponder.domain.budget import TOKENS_BY_EFFORT
 from ponder.domain.options import BatchOptions, LineOptions
 from ponder.domain.refusal import explain
 from ponder.domain.state import Lane
-from ponder.domain.strategy import BestOfN, Direct, Strategy
+from ponder.domain.strategy import Strategy
 from ponder.domain.terms import ENDPOINT, ServedModel, Terms
 from ponder.domain.verifier import JsonSchema, Math, Verifier
 from ponder.errors import InvalidInput, InvalidLine
@@ -139,12 +139,10 @@ def _model(body: Body, terms: Terms) -> ServedModel:
 
 
 def _check_strategy(strategy: Strategy, n: int, model: ServedModel) -> None:
-    if not isinstance(strategy, Direct) and n > strategy.n:
-        raise InvalidInput(
-            f"n is {n}, but {strategy.name} has {strategy.n} candidates", param="body.n", code="invalid_value"
-        )
-    needs_scores = strategy.name == "beam_search" or (isinstance(strategy, BestOfN) and strategy.select != "majority")
-    if needs_scores and not model.has_reward_model:
+    most = strategy.num_candidates
+    if most is not None and n > most:
+        raise InvalidInput(f"n is {n}, but {strategy.name} has {most} candidates", param="body.n", code="invalid_value")
+    if strategy.needs_scores and not model.has_reward_model:
         raise InvalidInput(
             f"{strategy.name} needs a reward model, and the workers of {model.name} have none",
             param="body.ponder.strategy",

@@ -6,6 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+Aggregate = Literal["last", "min", "product", "mean"]
+"""How the scores of a path's steps, probabilities of being right, become one."""
+
+EarlyStopping = Literal["beta", "window"]
+"""beta: more samples would not change the answer with a probability of 0.95 (Aggarwal et al. 2023, arXiv:2305.11860).
+window: five samples in a row agree (Li et al. 2024, arXiv:2401.10480)."""
+
 
 class Spec(BaseModel):
     """Immutable, and an unknown field is an error rather than ignored."""
@@ -13,20 +20,43 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Direct(Spec):
+class StrategySpec(Spec):
+    """What all strategies can be asked."""
+
+    @property
+    def num_candidates(self) -> int | None:
+        """The most it makes; None: as many as choices are asked for."""
+        return getattr(self, "n", None)
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it asks a reward model."""
+        return True
+
+
+class Direct(StrategySpec):
     """One sample; what every other strategy is compared with."""
 
     name: Literal["direct"] = "direct"
 
+    @property
+    def needs_scores(self) -> bool:
+        return False
 
-class SelfConsistency(Spec):
+
+class SelfConsistency(StrategySpec):
     """Majority over the canonical answers of n samples (Wang et al. 2022, arXiv:2203.11171)."""
 
     name: Literal["self_consistency"] = "self_consistency"
     n: int = Field(default=8, ge=1, le=1024)
+    early_stopping: EarlyStopping | None = "beta"
+
+    @property
+    def needs_scores(self) -> bool:
+        return False
 
 
-class BestOfN(Spec):
+class BestOfN(StrategySpec):
     """n samples, each scored by the reward model (Cobbe et al. 2021, arXiv:2110.14168).
 
     `best` takes the highest score, `weighted` the highest sum of scores per answer, `majority` the most frequent one.
@@ -35,9 +65,26 @@ class BestOfN(Spec):
     name: Literal["best_of_n"] = "best_of_n"
     n: int = Field(default=8, ge=1, le=1024)
     select: Literal["best", "weighted", "majority"] = "best"
+    early_stopping: EarlyStopping | None = "beta"
+
+    @property
+    def needs_scores(self) -> bool:
+        return self.select != "majority"
 
 
-class BeamSearch(Spec):
+class StepSearch(StrategySpec):
+    """A search over steps that a reward model scores.
+
+    aggregate: unset is the reward model's own way: `product` where a score is a likelihood, else `last`.
+    """
+
+    n: int = Field(default=4, ge=1, le=256)
+    max_rounds: int = Field(default=40, ge=1, le=400)
+    separator: str = Field(default="\n", min_length=1, max_length=16)
+    aggregate: Aggregate | None = None
+
+
+class BeamSearch(StepSearch):
     """Reward-guided search over steps (Snell et al. 2024, arXiv:2408.03314).
 
     n paths; each round every active path grows by one step, all are scored, and the best n / width survive and
@@ -45,12 +92,99 @@ class BeamSearch(Spec):
     """
 
     name: Literal["beam_search"] = "beam_search"
-    n: int = Field(default=4, ge=1, le=256)
     width: int = Field(default=4, ge=1, le=64)
-    max_rounds: int = Field(default=40, ge=1, le=400)
+
+
+class Dvts(StepSearch):
+    """Diverse verifier tree search: n / width independent subtrees, each keeps the best of `width` continuations
+    (Beeching et al. 2024, https://huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute).
+    """
+
+    name: Literal["dvts"] = "dvts"
+    n: int = Field(default=8, ge=1, le=256)
+    width: int = Field(default=4, ge=1, le=64)
+
+
+class Rebase(StepSearch):
+    """Reward-balanced search: each round n expansions, less those that are finished, are shared among the paths in
+    proportion to exp(score / temperature) (Wu et al. 2024, arXiv:2408.00724).
+    """
+
+    name: Literal["rebase"] = "rebase"
+    n: int = Field(default=8, ge=1, le=256)
+    temperature: float = Field(default=0.2, gt=0, le=100)
+
+
+class Mcts(StepSearch):
+    """Monte Carlo tree search over steps, chosen by PUCT, with the reward model as value instead of rollouts
+    (Zhang et al. 2024, arXiv:2406.03816; PUCT: Silver et al. 2017, arXiv:1712.01815).
+
+    n simulations; each expands a leaf by `width` steps.
+    """
+
+    name: Literal["mcts"] = "mcts"
+    n: int = Field(default=16, ge=1, le=1024)
+    width: int = Field(default=4, ge=1, le=64)
+    exploration: float = Field(default=1.0, ge=0, le=100)
+
+
+class ParticleFilter(StepSearch):
+    """n particles, resampled after every step in proportion to their scores to the power of 1 / temperature
+    (Puri et al. 2025, arXiv:2502.01618).
+    """
+
+    name: Literal["particle_filter"] = "particle_filter"
+    n: int = Field(default=8, ge=1, le=256)
+    temperature: float = Field(default=1.0, gt=0, le=100)
+
+
+class Refine(StrategySpec):
+    """An answer is verified and, where it fails, tried again in the same conversation with what the verifier said
+    (Madaan et al. 2023, arXiv:2303.17651; with a verifier from outside: Huang et al. 2023, arXiv:2310.01798). n tries.
+    """
+
+    name: Literal["refine"] = "refine"
+    n: int = Field(default=3, ge=1, le=64)
+
+    @property
+    def needs_scores(self) -> bool:
+        return False
+
+
+class BudgetForcing(StrategySpec):
+    """One sample whose thought is held off its end `num_waits` times by `wait`, and closed at the limit of thinking
+    tokens (Muennighoff et al. 2025, arXiv:2501.19393). A model without marks around its thought is held off its end,
+    and made to answer by `answer`.
+    """
+
+    name: Literal["budget_forcing"] = "budget_forcing"
+    num_waits: int = Field(default=1, ge=0, le=64)
+    wait: str = Field(default="Wait", min_length=1, max_length=256)
+    answer: str = Field(default="\nFinal Answer:", min_length=1, max_length=256)
+
+    @property
+    def needs_scores(self) -> bool:
+        return False
+
+
+class Adaptive(StrategySpec):
+    """A few probes tell how hard a job is; what more is spent, up to n samples or a beam search of n paths, is learnt
+    from earlier jobs of the batch.
+    """
+
+    name: Literal["adaptive"] = "adaptive"
+    n: int = Field(default=16, ge=1, le=256)
+    num_probes: int = Field(default=3, ge=1, le=64)
     separator: str = Field(default="\n", min_length=1, max_length=16)
 
 
-Strategy = Annotated[Direct | SelfConsistency | BestOfN | BeamSearch, Field(discriminator="name")]
-STRATEGY: TypeAdapter[Direct | SelfConsistency | BestOfN | BeamSearch] = TypeAdapter(Strategy)
-STRATEGY_NAMES = ("direct", "self_consistency", "best_of_n", "beam_search")
+AnyStrategy = (
+    Direct | SelfConsistency | BestOfN | BeamSearch | Dvts | Rebase | Mcts | ParticleFilter | Refine | BudgetForcing
+    | Adaptive
+)  # fmt: skip
+Strategy = Annotated[AnyStrategy, Field(discriminator="name")]
+STRATEGY: TypeAdapter[AnyStrategy] = TypeAdapter(Strategy)
+STRATEGY_NAMES = (
+    "direct", "self_consistency", "best_of_n", "beam_search", "dvts", "rebase", "mcts", "particle_filter", "refine",
+    "budget_forcing", "adaptive",
+)  # fmt: skip

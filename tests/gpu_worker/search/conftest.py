@@ -13,13 +13,16 @@ import pytest
 from ponder.domain.strategy import STRATEGY
 from ponder_worker.search import seed, strategy
 from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.port import End, Order, Step
+from ponder_worker.search.port import End, Order, Step, Verdict
 from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree import SearchTree
 
 END = 0
-PIECES = ["", "1", "2", "3", "\n", "a"]
-PROMPT = [9, 9, 9]
+OPEN, CLOSE, WAIT, CLOSING, TURN = 6, 7, 8, 9, 10
+PIECES = ["", "1", "2", "3", "\n", "a", "<think>", "</think>", "Wait", "So:", "No."]
+PROMPT = [11, 11, 11]
+THOUGHT = Thought((OPEN,), (CLOSE,), "</think>", (CLOSING, CLOSE), answer_tokens=5)
 
 
 def token_at(stream_seed: int, position: int) -> int:
@@ -28,15 +31,22 @@ def token_at(stream_seed: int, position: int) -> int:
     return END if drawn < 3 else 4 if drawn < 10 else 1 + drawn % 3 if drawn < 30 else 5
 
 
+def thinking_token_at(stream_seed: int, position: int) -> int:
+    """A thought opens at once, and closes seldom."""
+    drawn = seed.of_child(stream_seed, position) % 40
+    return OPEN if position == len(PROMPT) else CLOSE if 30 <= drawn < 33 else token_at(stream_seed, position)
+
+
 @dataclass(eq=False)
 class StubStream:
     order: Order
     done: Callable[[End], None]
     tokens: list[int]
+    draw: Callable[[int, int], int]
     logprobs: list[float] = field(default_factory=list)
 
     def advance(self) -> End | None:
-        token = token_at(self.order.seed, len(self.tokens))
+        token = self.draw(self.order.seed, len(self.tokens))
         self.tokens.append(token)
         self.logprobs.append(-1.0 / (1 + token_at(self.order.seed, len(self.tokens) + 1000)))
         made = len(self.tokens) - self.order.start
@@ -51,16 +61,20 @@ class StubStream:
 class StubEngine:
     """`step` advances some of its streams by a token and answers some scores; `rng` says which, so it is the clock."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, thought: Thought | None = None) -> None:
         self.rng = rng
+        self.thought = thought
         self.streams: list[StubStream] = []
         self.scores: list[tuple[Step, Callable[[float], None]]] = []
         self.num_generated = 0
         self.num_scores = 0
         self.num_streams = 0
+        self.num_verified = 0
+        self.verifying: list[tuple[str, Callable[[Verdict], None]]] = []
 
     def generate(self, order: Order, done: Callable[[End], None]) -> StubStream:
-        stream = StubStream(order, done, list(order.tokens))
+        draw = token_at if self.thought is None else thinking_token_at
+        stream = StubStream(order, done, list(order.tokens), draw)
         self.streams.append(stream)
         self.num_streams += 1
         return stream
@@ -73,12 +87,22 @@ class StubEngine:
         self.num_scores += 1
         self.scores.append((step, done))
 
+    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+        self.num_verified += 1
+        self.verifying.append((text, done))
+
+    def encode(self, text: str) -> list[int]:
+        return [PIECES.index(text)]
+
+    def turn(self, text: str) -> list[int]:
+        return [END, TURN]
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[token] for token in ids)
 
     @property
     def has_work(self) -> bool:
-        return bool(self.streams or self.scores)
+        return bool(self.streams or self.scores or self.verifying)
 
     def step(self) -> None:
         chosen = [stream for stream in self.streams if self.rng.random() < 0.7]
@@ -95,6 +119,10 @@ class StubEngine:
             stream.done(end)
         for step, done in scored:
             done(score_of(step))
+        verified = [entry for entry in self.verifying if self.rng.random() < 0.5]
+        self.verifying = [entry for entry in self.verifying if entry not in verified]
+        for text, said in verified:
+            said(verdict_of(text))
 
 
 def score_of(step: Step) -> float:
@@ -103,6 +131,11 @@ def score_of(step: Step) -> float:
     for token in step.ids_before + step.ids:
         value = seed.of_child(value, token)
     return -float(value % 1024) / 64
+
+
+def verdict_of(text: str) -> Verdict:
+    passed = sum(map(ord, text)) % 3 == 0
+    return Verdict(passed, "" if passed else "No.")
 
 
 @dataclass
@@ -131,12 +164,13 @@ def attempt(
     deltas: list[dict[str, Any]] | None = None,
     job_seed: int = JOB_SEED,
     num_choices: int = 1,
+    thought: Thought | None = None,
 ) -> Attempt:
     deltas = [] if deltas is None else list(deltas)
     tree = SearchTree.fold(job_seed, deltas) if deltas else SearchTree(job_seed, PROMPT)
     if not tree.root.ids:
         tree = SearchTree(job_seed, PROMPT)
-    engine = StubEngine(rng)
+    engine = StubEngine(rng, thought)
     return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas)
 
 
@@ -158,7 +192,7 @@ def run(
             one.engine.step()
             num_steps += 1
             if one.search.wall.tokens is not None:
-                used = sum(one.search._length(node) for node in one.search.tree.nodes[1:])
+                used = sum(one.search._streams.length(node) for node in one.search.tree.nodes[1:])
                 assert used <= one.search.wall.tokens
             for growth in list(one.search.blocked):
                 growth.look()
@@ -174,14 +208,17 @@ def run(
 
 SPECS: list[dict[str, Any]] = [
     {"name": "direct"},
-    {"name": "self_consistency", "n": 5},
-    {"name": "best_of_n", "n": 5, "select": "best"},
-    {"name": "best_of_n", "n": 4, "select": "weighted"},
+    {"name": "self_consistency", "n": 9},
+    {"name": "self_consistency", "n": 12, "early_stopping": "window"},
+    {"name": "self_consistency", "n": 5, "early_stopping": None},
+    {"name": "best_of_n", "n": 9, "select": "best"},
+    {"name": "best_of_n", "n": 5, "select": "best", "early_stopping": None},
+    {"name": "best_of_n", "n": 4, "select": "weighted", "early_stopping": None},
     {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6},
     {"name": "beam_search", "n": 3, "width": 4, "max_rounds": 3},
 ]
 
 
-@pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())).replace("\n", ""))
+@pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
 def spec(request: pytest.FixtureRequest) -> dict[str, Any]:
     return request.param  # type: ignore[no-any-return]

@@ -37,14 +37,14 @@ def test_what_a_sample_returns_lets_another_start() -> None:
     assert wall.used + wall.reserved == 220
 
 
-def test_the_answers_tail_is_reserved_too() -> None:
-    wall = Wall(100, tail_tokens=10)
+def test_who_leaves_the_line_lets_the_next_one_in() -> None:
+    wall = Wall(100)
     granted: list[int] = []
-    wall.ask(50, whole=True, answer=granted.append)
-    wall.ask(50, whole=True, answer=granted.append)
-    assert granted == [50]
-    wall.settle(50, 30)
-    assert granted == [50, 50]
+    wall.ask(80, whole=True, answer=granted.append)
+    first = wall.ask(50, whole=True, answer=granted.append)
+    wall.ask(10, whole=True, answer=granted.append)
+    wall.withdraw(first)
+    assert granted == [80, 10]
 
 
 def test_a_cap_that_no_person_set_shrinks_to_what_is_left_but_not_below_the_longest_sample() -> None:

@@ -20,10 +20,14 @@ LIMITS = [Limits(None, None, 40), Limits(60, None, 40), Limits(70, 20, 40)]
 
 
 def made(one: Attempt) -> dict[tuple[int, ...], Any]:
-    """Everything that a job leaves, by address: the order in which nodes were made may differ, and nothing else."""
+    """Everything that a job leaves, by address: the order in which nodes were made may differ, and nothing else.
+
+    What was settled before it was wanted is left out: how far it had come is the clock's.
+    """
     return {
-        node.address: (node.ids, node.state, node.stop, node.logprob, node.score, node.cap)
+        node.address: (node.ids, node.state, node.stop, node.logprob, node.score, node.cap, node.forced, node.passed)
         for node in one.search.tree.nodes
+        if node.stop != "settled" and not (node.state is NodeState.PRUNED and node.stop != "separator")
     }
 
 
@@ -53,7 +57,7 @@ def test_killed_after_any_step_it_ends_with_the_same_answer_and_the_same_tokens(
         run(second, spec)
         assert outcome(second) == outcome(whole)
         assert made(second) == made(whole)
-        assert second.engine.num_generated == whole.search.tree.num_tokens - saved, "a saved token was made again"
+        assert second.engine.num_generated == second.search.tree.num_tokens - saved, "a saved token was made again"
 
 
 def killed_again_and_again(
@@ -136,7 +140,7 @@ def test_folding_the_deltas_gives_the_tree(spec: dict[str, Any]) -> None:
 
 def test_a_search_that_was_told_to_end_stays_ended() -> None:
     first = attempt(LIMITS[0], rng=random.Random(0))
-    spec = SPECS[1]
+    spec = {"name": "self_consistency", "n": 5}
 
     def step(number: int) -> bool:
         if number == 4:

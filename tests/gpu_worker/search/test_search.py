@@ -83,7 +83,7 @@ def test_ending_leaves_half_grown_samples_as_candidates_that_are_not_complete() 
             one.search.end("dollars")
         return True
 
-    ranked = run(one, {"name": "self_consistency", "n": 5}, after_step=end)
+    ranked = run(one, {"name": "self_consistency", "n": 5, "early_stopping": None}, after_step=end)
     assert ranked is not None
     assert len(ranked) == 5
     cut = [candidate for candidate in ranked if candidate.node.state is NodeState.CANCELLED]

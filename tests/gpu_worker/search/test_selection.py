@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ def candidate(answer: str | None, score: float | None = None, *, is_complete: bo
     return Candidate(Node(place, None, place, 0, 0, 0), answer or "", answer, is_complete, score)
 
 
-def chosen(by: Select, *candidates: Candidate, scores_are_logs: bool = False) -> Candidate:
-    return rank(candidates, by, scores_are_logs=scores_are_logs)[0]
+def chosen(by: Select, *candidates: Candidate) -> Candidate:
+    return rank(candidates, by)[0]
 
 
 def test_best_takes_the_highest_score_and_the_first_of_a_tie() -> None:
@@ -35,13 +36,9 @@ def test_majority_takes_the_first_answer_of_a_tie() -> None:
     assert chosen("majority", *map(candidate, "2121")).answer == "2"
 
 
-def test_weighted_sums_the_scores_of_an_answer() -> None:
-    assert chosen("weighted", candidate("1", 0.9), candidate("2", 0.5), candidate("2", 0.5)).answer == "2"
-
-
-def test_weighted_log_probabilities_are_summed_as_probabilities() -> None:
-    options = candidate("1", -1.0), candidate("2", -1.1), candidate("2", -1.2), candidate("3", -1000.0)
-    assert chosen("weighted", *options, scores_are_logs=True).answer == "2"
+def test_weighted_sums_the_probabilities_of_an_answer() -> None:
+    options = candidate("1", math.log(0.9)), candidate("2", math.log(0.5)), candidate("2", math.log(0.5))
+    assert chosen("weighted", *options, candidate("3", -1000.0)).answer == "2"
 
 
 def test_a_text_without_an_answer_never_wins_a_vote() -> None:

@@ -39,7 +39,13 @@ def test_a_bare_line_has_every_default() -> None:
         },
         "n": 1,
         "strategy": {"name": "direct"},
-        "budget": {"tokens": None, "tokens_per_sample": None, "dollars": None, "deadline_s": None},
+        "budget": {
+            "tokens": None,
+            "tokens_per_sample": None,
+            "thinking_tokens": None,
+            "dollars": None,
+            "deadline_s": None,
+        },
         "verifier": None,
         "reference": None,
         "oracle": False,
@@ -69,7 +75,13 @@ def test_a_line_goes_before_its_batch() -> None:
     assert plain.document["verifier"] == {"name": "exact"}
     own = request(batch, ponder={"strategy": {"name": "beam_search", "n": 2}, "budget": 50, "verifier": "number"})
     assert own.document["strategy"]["n"] == 2
-    assert own.document["budget"] == {"tokens": 50, "tokens_per_sample": None, "dollars": None, "deadline_s": 60}
+    assert own.document["budget"] == {
+        "tokens": 50,
+        "tokens_per_sample": None,
+        "thinking_tokens": None,
+        "dollars": None,
+        "deadline_s": 60,
+    }
     assert own.document["verifier"] == {"name": "number"}
 
 

@@ -1,0 +1,47 @@
+"""How a model thinks, by its folder: `thinking.json`, or the marks that its tokenizer knows.
+
+    {"open": "<think>", "close": "</think>", "closing": "…\\n</think>\\n\\n", "answer_tokens": 512}
+
+closing: what is put where a thought must end; the close is part of it. answer_tokens: kept for the answer behind it.
+Each is optional. A model without the file thinks if its tokenizer has the marks as tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ponder_worker.models.errors import InvalidFile
+from ponder_worker.models.folder import read_json
+from ponder_worker.models.tokenizer import Tokenizer
+from ponder_worker.search.thought import Thought
+
+_NAMES = ("open", "close", "closing", "answer_tokens")
+_CLOSING = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly now.\n"
+    "</think>\n\n"
+)
+"""As published for Qwen3: https://qwen.readthedocs.io/en/latest/getting_started/quickstart.html#thinking-budget"""
+
+
+def read(folder: str | Path, tokenizer: Tokenizer) -> Thought | None:
+    """None for a model that does not think before it answers. Raises InvalidFile."""
+    where = f"{folder}/thinking.json"
+    given = (Path(folder) / "thinking.json").is_file()
+    fields: dict[str, Any] = read_json(Path(folder), "thinking.json", required=False)
+    unknown = sorted(fields.keys() - set(_NAMES))
+    if unknown:
+        raise InvalidFile(f"{where}: {unknown[0]} is not known; known: {', '.join(_NAMES)}")
+    texts = {"open": "<think>", "close": "</think>", "closing": _CLOSING} | fields
+    answer_tokens = texts.pop("answer_tokens", 512)
+    for name, text in texts.items():
+        if not isinstance(text, str) or not text:
+            raise InvalidFile(f"{where}: {name} is {text!r}; it must be a text that is not empty")
+    if not isinstance(answer_tokens, int) or answer_tokens < 1:
+        raise InvalidFile(f"{where}: answer_tokens is {answer_tokens!r}; it must be a whole number above 0")
+    if texts["close"] not in texts["closing"]:
+        raise InvalidFile(f"{where}: closing does not hold {texts['close']!r}, which ends the thought")
+    open_ids, close_ids, closing_ids = (tuple(tokenizer.encode(texts[name])) for name in ("open", "close", "closing"))
+    if not given and (len(open_ids) != 1 or len(close_ids) != 1):
+        return None
+    return Thought(open_ids, close_ids, texts["close"], closing_ids, answer_tokens)

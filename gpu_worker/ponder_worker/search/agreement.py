@@ -1,0 +1,66 @@
+"""When more samples would not change the answer, and how many it takes to know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import comb
+
+from ponder.domain.strategy import EarlyStopping
+from ponder_worker.search.answer import canonical
+from ponder_worker.search.candidate import Candidate
+
+CONFIDENCE = 0.95
+WINDOW = 5
+
+
+def probability_of_majority(first: int, second: int) -> float:
+    """That the answer seen `first` times is more frequent than the one seen `second` times, whatever is still to come.
+
+    The integral of x^first (1 - x)^second over (1/2, 1], over that of (0, 1] (Aggarwal et al. 2023, arXiv:2305.11860);
+    for whole numbers 1 - P(Binomial(first + second + 1, 1/2) <= second).
+    """
+    num = first + second + 1
+    return 1.0 - sum(comb(num, k) for k in range(second + 1)) / (1 << num)
+
+
+class Agreement:
+    """Of candidates in the order in which they were made. One that was cut off votes for nothing."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._votes = [_vote(candidate) for candidate in candidates]
+        ranked = Counter(vote for vote in self._votes if vote is not None).most_common(2)
+        self.top: str | None = ranked[0][0] if ranked else None
+        self.first = ranked[0][1] if ranked else 0
+        self.second = ranked[1][1] if len(ranked) > 1 else 0
+
+    @property
+    def share(self) -> float:
+        """Of the most frequent answer; 0 without any."""
+        return self.first / len(self._votes) if self._votes else 0.0
+
+    def is_settled(self, rule: EarlyStopping, chosen: Candidate) -> bool:
+        """Whether more samples would not change that `chosen` is the answer."""
+        if self.top is None or _vote(chosen) != self.top:
+            return False
+        if rule == "beta":
+            return probability_of_majority(self.first, self.second) >= CONFIDENCE
+        window = self._votes[-WINDOW:]
+        return len(self._votes) % WINDOW == 0 and set(window) == {self.top}
+
+    def is_decided(self, num_left: int) -> bool:
+        """Whether so many more votes could not bring another answer to the top."""
+        return self.first > self.second + num_left
+
+    def num_to_settle(self, rule: EarlyStopping) -> int:
+        """The fewest more samples that could settle it, all of them agreeing with the most frequent answer."""
+        if rule == "window":
+            return WINDOW - len(self._votes) % WINDOW
+        more = 1
+        while probability_of_majority(self.first + more, self.second) < CONFIDENCE:
+            more += 1
+        return more
+
+
+def _vote(candidate: Candidate) -> str | None:
+    return None if candidate.answer is None or not candidate.is_complete else canonical(candidate.answer)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
-from ponder_worker.search.node import NodeState
-from ponder_worker.search.search import Limits
+from ponder_worker.search.node import Node, NodeState
+from ponder_worker.search.port import Verdict
+from ponder_worker.search.search import Limits, Search
 
 from .conftest import Attempt, attempt, run
 
 UNLIMITED = Limits(None, None, 60)
+
+T = TypeVar("T")
 
 
 def play(one: Attempt, *counts: int) -> list[list[tuple[int, int]]]:
@@ -127,3 +132,76 @@ def test_direct_returns_its_samples_in_order_of_ordinals() -> None:
         candidate.node.ordinal for candidate in ranked if candidate.is_complete
     )
     assert len(ranked) == 5
+
+
+def drive(one: Attempt, play: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Steps the engine until what is played has come to its end."""
+
+    async def live() -> T:
+        task = asyncio.ensure_future(play())
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            if task.done():
+                break
+            one.engine.step()
+            for growth in list(one.search.blocked):
+                growth.look()
+        return await task
+
+    return asyncio.run(live())
+
+
+def test_a_verdict_is_asked_once_and_stands_in_the_tree() -> None:
+    first = attempt(UNLIMITED, rng=random.Random(0))
+
+    async def verify(search: Search) -> list[Verdict]:
+        candidates = [candidate async for candidate in search.complete(search.root, 2)]
+        return [await search.verify(candidate) for candidate in [*candidates, *candidates]]
+
+    verdicts = drive(first, lambda: verify(first.search))
+    assert verdicts[:2] == verdicts[2:]
+    assert first.engine.num_verified == 2
+    first.save()
+    second = attempt(UNLIMITED, rng=random.Random(1), deltas=first.deltas)
+    assert drive(second, lambda: verify(second.search)) == verdicts
+    assert second.engine.num_verified == 0
+
+
+def test_what_the_user_says_is_forced_counts_to_the_budget_and_begins_a_new_turn() -> None:
+    one = attempt(Limits(50, None, 60), rng=random.Random(3))
+
+    async def answer_back() -> tuple[Node, Node]:
+        (leaf,) = await one.search.generate(one.search.root, separator="\n").all()
+        said = await one.search.say(leaf, "No.")
+        assert said is not None
+        (again,) = await one.search.generate(said, separator="\n").all()
+        return said, again
+
+    said, again = drive(one, answer_back)
+    assert said.stop == "forced"
+    assert said.forced == ((0, len(said.ids)),)
+    assert one.search.candidate(again).text == one.search.text(again)
+    assert one.search.wall.used == one.search.tree.num_tokens
+
+
+def test_the_user_says_nothing_that_the_budget_has_no_room_for() -> None:
+    one = attempt(Limits(None, 3, 60), rng=random.Random(3))
+
+    async def answer_back() -> Node | None:
+        (leaf,) = await one.search.generate(one.search.root).all()
+        return await one.search.say(leaf, "No.")
+
+    assert drive(one, answer_back) is None
+
+
+def test_a_decision_is_made_once_over_all_attempts() -> None:
+    first = attempt(UNLIMITED, rng=random.Random(0))
+    assert first.search.decide("arm", lambda: "beam") == "beam"
+    first.save()
+    second = attempt(UNLIMITED, rng=random.Random(0), deltas=first.deltas)
+    assert second.search.decide("arm", lambda: "more samples") == "beam"
+
+
+def test_the_same_draw_is_the_same_in_every_attempt_and_another_is_another() -> None:
+    first, second = (attempt(UNLIMITED, rng=random.Random(clock)).search for clock in (0, 1))
+    assert first.random(1).random() == second.random(1).random() != first.random(2).random()

@@ -109,7 +109,7 @@ def worker(
             "max_sequences": max_sequences,
             "shard_tokens": settings.shard_tokens,
         },
-        judge=Judge(),
+        hear=Judge().hear,
         notices=notices,
     )
     if metrics_port is not None:

@@ -6,17 +6,21 @@ from collections.abc import Callable
 from collections.abc import Sequence as Series
 from dataclasses import replace
 from itertools import takewhile
+from typing import Any
 
 from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine_process.floor import Floor, Meter
 from ponder_worker.models.reward import Mark
 from ponder_worker.models.tokenizer import Tokenizer
-from ponder_worker.search.errors import NoRewardModel
-from ponder_worker.search.port import End, Order, Step, Stream
+from ponder_worker.search.errors import NoRewardModel, NoVerifier
+from ponder_worker.search.port import End, Order, Step, Stream, Verdict
 
 
 class Line:
-    """An Engine as the search knows it. `guard` runs a callback so that what it raises fails this job alone."""
+    """An Engine as the search knows it. `guard` runs a callback so that what it raises fails this job alone.
+
+    ask: of the parent, whether an answer is right. no_verifier: why that may not be asked.
+    """
 
     def __init__(
         self,
@@ -28,6 +32,8 @@ class Line:
         meter: Meter,
         prompt_length: int,
         guard: Callable[[Callable[[], None]], None],
+        ask: Callable[[str | None, Callable[[dict[str, Any]], None]], None],
+        no_verifier: str | None,
     ) -> None:
         self._floor = floor
         self._sampling = sampling
@@ -36,6 +42,8 @@ class Line:
         self._meter = meter
         self._prompt_length = prompt_length
         self._guard = guard
+        self._ask = ask
+        self._no_verifier = no_verifier
         self._prompt_of_reward: list[int] | None = None
         self._scoring: set[Sequence] = set()
 
@@ -92,6 +100,12 @@ class Line:
         self._meter.reward_tokens += len(kind.tokens(reward.tokenizer, [step.text]))
         self._scoring.add(self._floor.read(tokens, salt=self._salt, meter=self._meter, done=finish))
 
+    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+        """The answer is what the verifier reads of the text."""
+        if self._no_verifier is not None:
+            raise NoVerifier(self._no_verifier)
+        self._ask(answer, lambda told: self._guard(lambda: done(_verdict(told))))
+
     def decode(self, ids: Series[int]) -> str:
         return self._floor.engines.generator.tokenizer.decode(ids)
 
@@ -122,3 +136,9 @@ class Line:
         if sequence.stop_string == separator and separator not in self._sampling.stop_strings:
             return End("separator")
         return End("stop", sequence.stop_trailing_chars)
+
+
+def _verdict(told: dict[str, Any]) -> Verdict:
+    if "refused" in told:
+        raise NoVerifier(told["refused"])
+    return Verdict(told["passed"], told["feedback"])

@@ -4,6 +4,7 @@ SearchError
 ├── PromptTooLong      the prompt leaves no room in the model's context
 ├── InvalidRequest     the request cannot be run by this model; the message says why
 ├── NoRewardModel      the strategy scores, and this worker has no reward model
+├── NoVerifier         the strategy asks a verifier, and there is none that it may ask
 └── NothingMade        the search was ended before it had an answer
 """
 
@@ -24,6 +25,10 @@ class InvalidRequest(SearchError):
 
 class NoRewardModel(SearchError):
     code = "no_reward_model"
+
+
+class NoVerifier(SearchError):
+    code = "no_verifier"
 
 
 class NothingMade(SearchError):

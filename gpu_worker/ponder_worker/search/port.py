@@ -56,6 +56,14 @@ class Step:
     steps_before: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """feedback: what was wrong, for the next try; empty where the verifier says nothing."""
+
+    passed: bool
+    feedback: str = ""
+
+
 class Engine(Protocol):
     """One job's line to the engines. What it is told to do begins with the next step; `done` is called after a step."""
 
@@ -66,5 +74,8 @@ class Engine(Protocol):
 
     def score(self, step: Step, done: Callable[[float], None]) -> None:
         """Raises NoRewardModel."""
+
+    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+        """Asks the job's verifier about a candidate. Raises NoVerifier."""
 
     def decode(self, ids: Sequence[int]) -> str: ...

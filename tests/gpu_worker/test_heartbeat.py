@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -22,13 +23,19 @@ from ponder.ledger.check import check
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.heartbeat import EngineStuck, Heartbeat
 from ponder_worker.holding import Holding
-from ponder_worker.settlement import Settling
+from ponder_worker.settlement import Hear, Settling
+from ponder_worker.verify import Judgement
 
 from .shard import queue_shard_of_two
 
 USAGE = dict.fromkeys(
     ("prompt_tokens", "completion_tokens", "thinking_tokens", "reward_tokens", "cached_tokens", "recomputed_tokens"), 1
 )
+
+
+def hearing(judge: Callable[..., Verdict]) -> Hear:
+    pool = ThreadPoolExecutor(1)
+    return lambda case, whose: pool.submit(lambda: Judgement(judge(case)))
 
 
 class ScriptedEngine:
@@ -95,7 +102,7 @@ class Worker:
             "inc",
             cast("EngineHandle", self.engine),
             self.holding,
-            Settling(judge, num_judges=1),
+            Settling(hearing(judge)),
             tick_s=0.05,
             lease_s=lease_s,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -36,6 +37,11 @@ def verdict(name: str, answer: str | None, reference: str | None) -> str:
         ("math", r"\frac{1}{2}", r"so it is $\boxed{0.5}$", "passed"),
         ("math", "x + 1", "1 + x", "passed"),
         ("math", r"1-\frac{1}{e}", r"1+\frac{1}{e}", "failed"),
+        ("choice", "C", "C", "passed"),
+        ("choice", "c", "(C) the third", "passed"),
+        ("choice", "B", r"so it is \boxed{\text{C}}", "failed"),
+        ("choice", "none of them", "C", "failed"),
+        ("choice", "C", None, "unverified"),
         ("divination", "6", "6", "unverified"),
     ],
 )
@@ -61,6 +67,49 @@ def test_json_is_held_against_its_schema_and_told_where_it_fails(answer: str, ex
     found = examine(Case({"name": "json_schema", "schema": schema}, answer))
     assert (found.verdict is Verdict.PASSED) == (expected is None)
     assert expected is None or expected in (found.reason or "")
+
+
+def test_what_is_wrong_with_json_stays_short_and_names_what_was_expected() -> None:
+    schema = {"properties": {"k" * 2000: {"type": "integer"}}}
+    found = examine(Case({"name": "json_schema", "schema": schema}, json.dumps({"k" * 2000: "x" * 5000})))
+    assert found.reason is not None
+    assert found.reason.endswith("is not of type 'integer'")
+    assert len(found.reason) < 500
+
+
+@pytest.mark.parametrize(
+    ("spec", "answer", "reason"),
+    [
+        ({"pattern": "^4[0-9]$"}, "42", None),
+        ({"pattern": "4"}, "a 4 b", None),
+        ({"pattern": "4", "match": "full"}, "a 4 b", "as a whole does not match 4"),
+        ({"pattern": "(?s).*4.*", "match": "full"}, "a\n4\nb", None),
+        ({"pattern": "paris"}, "Paris", "nothing in the answer matches paris"),
+        ({"pattern": "paris", "ignore_case": True}, "Paris", None),
+    ],
+)
+def test_a_pattern_matches_a_part_or_the_whole(spec: dict[str, Any], answer: str, reason: str | None) -> None:
+    found = examine(Case({"name": "regex"} | spec, answer))
+    assert (found.verdict is Verdict.PASSED) == (reason is None)
+    assert reason is None or reason in (found.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "answer", "reason"),
+    [
+        ({"texts": ["Paris", "Rome"]}, "Paris and Rome", None),
+        ({"texts": ["Paris", "Rome"]}, "Paris and rome", "does not contain 'Rome'"),
+        ({"texts": ["Paris", "ROME"], "ignore_case": True}, "Paris and rome", None),
+        ({"texts": ["Paris", "Rome"], "need": "any"}, "only Rome", None),
+        ({"texts": ["Paris", "Rome"], "need": "any"}, "Berlin", "contains none of the texts, such as 'Paris'"),
+    ],
+)
+def test_all_of_some_texts_or_any_of_them_stand_in_the_answer(
+    spec: dict[str, Any], answer: str, reason: str | None
+) -> None:
+    found = examine(Case({"name": "contains"} | spec, answer))
+    assert (found.verdict is Verdict.PASSED) == (reason is None)
+    assert reason is None or reason in (found.reason or "")
 
 
 def test_a_schema_that_is_wrong_fails_the_candidate_and_says_so() -> None:

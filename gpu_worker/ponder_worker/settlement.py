@@ -69,4 +69,5 @@ class Settling:
             error=error,
             usage=Usage(**finished["usage"]),
             tree=finished["tree"],
+            learned=finished.get("learned") or {},
         )

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 Message = dict[str, Any]
+Send = Callable[[Mapping[str, Any]], None]
 
 _CLOSED: Message = {"type": "closed"}
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -24,9 +25,12 @@ class EngineHandle:
 
     Make it in a thread that lives as long as the process should: the kernel ends the child with that *thread*.
     `on_closed` is called once, from a thread of ours, when the pipe has ended: the process is dead or dying.
+    `on_question` is called from there with what searches ask and with `send`, and must return at once.
     """
 
-    def __init__(self, options: Mapping[str, Any], on_closed: Callable[[], None]) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], on_closed: Callable[[], None], on_question: Callable[[Message, Send], None]
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
@@ -38,6 +42,7 @@ class EngineHandle:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._on_closed = on_closed
+        self._on_question = on_question
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._incoming: queue.SimpleQueue[Message] = queue.SimpleQueue()
         # Threads of their own, because a pipe is full or empty for as long as the other end is in a step.
@@ -80,7 +85,11 @@ class EngineHandle:
     def _read(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             while True:
-                self._incoming.put(parse(self._pipe.recv_bytes()))
+                message = parse(self._pipe.recv_bytes())
+                if message["type"] == "verify":
+                    self._on_question(message, self.send)
+                else:
+                    self._incoming.put(message)
         self._incoming.put(_CLOSED)
         self._on_closed()
 

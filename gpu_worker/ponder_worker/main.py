@@ -60,6 +60,7 @@ class Models:
     help="How many samples are computed at a time.",
 )
 @click.option("--worker-name", help="A name for people that outlives the process.  [default: the host's name]")
+@click.option("--allow-code", is_flag=True, help="Let python_tests run what models write; also PONDER_ALLOW_CODE.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics here.")
 def worker(
     *,
@@ -73,6 +74,7 @@ def worker(
     max_sequences: int,
     worker_name: str | None,
     metrics_port: int | None,
+    allow_code: bool,
 ) -> None:
     """Run a worker: takes jobs for one model until it is told to go.
 
@@ -109,7 +111,7 @@ def worker(
             "max_sequences": max_sequences,
             "shard_tokens": settings.shard_tokens,
         },
-        judge=Judge(),
+        hear=Judge(allows_code=allow_code or settings.allow_code).hear,
         notices=notices,
     )
     if metrics_port is not None:

@@ -16,13 +16,14 @@ from ponder.errors import LeaseLost, PonderError
 from ponder.jobs import incarnation
 from ponder.jobs.release import release
 from ponder.queue.app import celery_app, queue_name
+from ponder_worker.counsel import Counsel
 from ponder_worker.departure import Departure, attempt
 from ponder_worker.engine_handle import EngineHandle, Message
 from ponder_worker.heartbeat import EngineStuck, Heartbeat, run_in_thread
 from ponder_worker.holding import Holding
 from ponder_worker.intake import CeleryConsumer, Intake
 from ponder_worker.preemption import Notice, Notices, Reason
-from ponder_worker.settlement import Judge, Settling
+from ponder_worker.settlement import Hear, Settling
 
 _log = structlog.get_logger(__name__)
 
@@ -60,7 +61,7 @@ class Worker:
         database: Engine,
         redis_url: str,
         engine_options: Mapping[str, Any],
-        judge: Judge,
+        hear: Hear,
         notices: Notices,
     ) -> None:
         self._identity = identity
@@ -70,7 +71,8 @@ class Worker:
         self._engine_options = engine_options
         self._notices = notices
         self._holding = Holding()
-        self._settling = Settling(judge, num_judges=2)
+        self._settling = Settling(hear)
+        self._counsel = Counsel(hear, self._holding)
         self._consumer: CeleryConsumer | None = None
         self._heartbeat: Heartbeat | None = None
 
@@ -94,7 +96,9 @@ class Worker:
         """
         self._register()
         engine = EngineHandle(
-            self._engine_options, lambda: self._notices.give(Reason.ENGINE_DIED, "the pipe to the engine process ended")
+            self._engine_options,
+            lambda: self._notices.give(Reason.ENGINE_DIED, "the pipe to the engine process ended"),
+            self._counsel.answer,
         )
         _log.info("engine_started", engine_pid=engine.pid)
         self._heartbeat = heartbeat = Heartbeat(

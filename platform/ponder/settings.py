@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     shard_tokens: int = Field(default=200_000, gt=0)
     """Estimated tokens a shard; a shard also never has more than 256 jobs."""
 
+    allow_code: bool = False
+    """Whether the verifier `python_tests` may run programs that a model wrote; see docs/operations.md."""
+
     log_level: str = "info"
 
     @property

@@ -1,6 +1,55 @@
 from __future__ import annotations
 
-from ponder_worker.engine_handle import parse
+import json
+import threading
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from ponder_worker import engine_handle
+from ponder_worker.engine_handle import EngineHandle, Message, Send, parse
+
+
+class Child(threading.Thread):
+    """Asks one question in the place of the engine process, and reports the answer."""
+
+    def __init__(self, target: Any, args: tuple[Connection, str], name: str, daemon: bool) -> None:
+        super().__init__(target=self._live, args=args[:1], daemon=True)
+
+    def _live(self, pipe: Connection) -> None:
+        pipe.send_bytes(b'{"type": "verify", "number": 3}')
+        answer = json.loads(pipe.recv_bytes())
+        pipe.send_bytes(json.dumps({"type": "report", "heard": answer}).encode())
+
+
+class Context:
+    Process = Child
+
+    @staticmethod
+    def Pipe() -> tuple[Connection, Unclosed]:  # noqa: N802
+        ours, theirs = Pipe()
+        return ours, Unclosed(theirs)
+
+
+class Unclosed:
+    """The thread's end, which the parent must not close in its own process."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.send_bytes, self.recv_bytes = pipe.send_bytes, pipe.recv_bytes
+
+    def close(self) -> None: ...
+
+
+def test_a_question_is_answered_from_the_readers_thread_and_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_handle.multiprocessing, "get_context", lambda kind: Context)
+
+    def answer(question: Message, send: Send) -> None:
+        send({"type": "verdict", "number": question["number"]})
+
+    handle = EngineHandle({}, lambda: None, answer)
+    assert handle.receive(10) == {"type": "report", "heard": {"type": "verdict", "number": 3}}
 
 
 def test_what_postgres_could_not_store_does_not_get_through() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -22,11 +23,19 @@ from ponder.ledger.check import check
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.heartbeat import EngineStuck, Heartbeat
 from ponder_worker.holding import Holding
-from ponder_worker.settlement import Settling
+from ponder_worker.settlement import Hear, Settling
+from ponder_worker.verify import Judgement
+
+from .shard import queue_shard_of_two
 
 USAGE = dict.fromkeys(
     ("prompt_tokens", "completion_tokens", "thinking_tokens", "reward_tokens", "cached_tokens", "recomputed_tokens"), 1
 )
+
+
+def hearing(judge: Callable[..., Verdict]) -> Hear:
+    pool = ThreadPoolExecutor(1)
+    return lambda case, whose: pool.submit(lambda: Judgement(judge(case)))
 
 
 class ScriptedEngine:
@@ -93,7 +102,7 @@ class Worker:
             "inc",
             cast("EngineHandle", self.engine),
             self.holding,
-            Settling(judge, num_judges=1),
+            Settling(hearing(judge)),
             tick_s=0.05,
             lease_s=lease_s,
         )
@@ -132,20 +141,7 @@ def _claim(engine: Engine, lease_s: float) -> Claim:
         incarnation.ready(
             connection, "inc", fingerprint="f", context_length=100, has_reward_model=False, room_tokens=1000
         )
-        for statement in (
-            "INSERT INTO tenants (id, name) VALUES ('t', 't')",
-            "INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes)"
-            " VALUES ('f', 't', 'f', 'batch', 'input', 0)",
-            "INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, state, expires_at)"
-            " VALUES ('b', 't', 'f', '/v1/chat/completions', '1h', 'in_progress', now() + interval '1 hour')",
-            "INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy,"
-            " estimated_tokens) SELECT 't', 'b', line, line::text, 'm', 'f', '{}', 'direct', 5"
-            " FROM generate_series(1, 2) AS line",
-            "INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)"
-            " SELECT 't', 'b', 'm', 'f', 'batch', array_agg(id), 10 FROM jobs",
-        ):
-            connection.execute(text(statement))
-        shard_id = connection.execute(text("SELECT id FROM shards")).scalar_one()
+        shard_id = queue_shard_of_two(connection)
         claimed = claim(connection, shard_id, "inc")
         assert claimed is not None
         return claimed

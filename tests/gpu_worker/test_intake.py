@@ -18,6 +18,8 @@ from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
 from ponder_worker.intake import Intake
 
+from .shard import queue_shard_of_two
+
 
 class UnreliableDatabase:
     """An Engine of which the next transaction commits without an answer."""
@@ -72,20 +74,7 @@ class Site:
 def site(engine: Engine) -> Site:
     with engine.begin() as connection:
         _register(connection, "inc")
-        for statement in (
-            "INSERT INTO tenants (id, name) VALUES ('t', 't')",
-            "INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes)"
-            " VALUES ('f', 't', 'f', 'batch', 'input', 0)",
-            "INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, state, expires_at)"
-            " VALUES ('b', 't', 'f', '/v1/chat/completions', '1h', 'in_progress', now() + interval '1 hour')",
-            "INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy,"
-            " estimated_tokens) SELECT 't', 'b', line, line::text, 'm', 'f', '{}', 'direct', 5"
-            " FROM generate_series(1, 2) AS line",
-            "INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)"
-            " SELECT 't', 'b', 'm', 'f', 'batch', array_agg(id), 10 FROM jobs",
-        ):
-            connection.execute(text(statement))
-        shard_id = connection.execute(text("SELECT id FROM shards")).scalar_one()
+        shard_id = queue_shard_of_two(connection)
     return Site(UnreliableDatabase(engine), shard_id)
 
 

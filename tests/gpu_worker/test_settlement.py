@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Hashable
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
-from ponder.domain.state import Verdict
+from ponder.domain.state import JobState, Verdict
 from ponder.jobs.claim import ClaimedJob
 from ponder_worker.settlement import Settling
+from ponder_worker.verify import Case, Judgement
 
-FINISHED = {
+FINISHED: dict[str, Any] = {
     "error": None,
     "choices": [{"answer": "4"}],
     "finish_reason": "stop",
@@ -20,22 +21,55 @@ FINISHED = {
 }
 
 
-def _job(job_id: int, verifier: str) -> ClaimedJob:
-    request = {"verifier": {"name": verifier, "schema": {}}, "reference": "4"}
-    return ClaimedJob(job_id, "t", "b", request, [], datetime(2030, 1, 1), None, 0)
+class Judges:
+    """Verdicts come when the test gives them."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Case, Hashable, Future[Judgement]]] = []
+
+    def hear(self, case: Case, whose: Hashable) -> Future[Judgement]:
+        future: Future[Judgement] = Future()
+        self.heard.append((case, whose, future))
+        return future
+
+    def pass_(self, number: int) -> None:
+        self.heard[number][2].set_result(Judgement(Verdict.PASSED))
 
 
-def test_verdicts_that_take_no_time_wait_for_none_that_do() -> None:
-    may_answer = threading.Event()
+def _job(job_id: int) -> ClaimedJob:
+    request = {"verifier": {"name": "math"}, "reference": "4"}
+    return ClaimedJob(job_id, f"tenant-{job_id}", "b", request, [], datetime(2030, 1, 1), None, 0)
 
-    def judge(verifier: Mapping[str, Any] | None, answer: str | None, reference: str | None) -> Verdict:
-        if verifier and verifier["name"] in ("json_schema", "math"):
-            may_answer.wait(10)
-        return Verdict.PASSED
 
-    settling = Settling(judge, num_judges=2)
-    for job_id, verifier in enumerate(["json_schema", "math", "json_schema", "number", "exact"]):
-        settling.add(_job(job_id, verifier), FINISHED)
-    assert {settlement.job_id for settlement in settling.take(0.5)} == {3, 4}
-    may_answer.set()
-    assert {settlement.job_id for settlement in settling.take(5)} == {0, 1, 2}
+def test_what_is_judged_is_settled_and_what_is_not_waits() -> None:
+    judges = Judges()
+    settling = Settling(judges.hear)
+    for job_id in range(3):
+        settling.add(_job(job_id), FINISHED)
+        settling.add(_job(job_id), FINISHED)
+    assert [whose for _, whose, _ in judges.heard] == ["tenant-0", "tenant-1", "tenant-2"]
+    judges.pass_(1)
+    assert [(one.job_id, one.verdict, one.answer) for one in settling.take()] == [(1, Verdict.PASSED, "4")]
+    judges.pass_(0)
+    judges.pass_(2)
+    assert {one.job_id for one in settling.take(5)} == {0, 2}
+    assert settling.take() == []
+
+
+def test_the_judge_of_a_job_that_was_dropped_is_told_to_let_it_be() -> None:
+    judges = Judges()
+    settling = Settling(judges.hear)
+    settling.add(_job(1), FINISHED)
+    settling.forget(1)
+    assert judges.heard[0][2].cancelled()
+    assert settling.take() == []
+
+
+def test_a_job_that_failed_is_settled_without_a_verdict() -> None:
+    judges = Judges()
+    settling = Settling(judges.hear)
+    settling.add(_job(1), FINISHED | {"error": {"code": "x", "message": "x"}, "choices": []})
+    assert judges.heard[0][0].verifier is None
+    judges.heard[0][2].set_result(Judgement(Verdict.UNVERIFIED))
+    (one,) = settling.take()
+    assert (one.state, one.verdict, one.answer) == (JobState.FAILED, None, None)

@@ -1,16 +1,21 @@
-"""A small fleet in a database of its own: tenants, batches and workers without an API and without an engine."""
+"""A small fleet in a database of its own, without an engine; and the API over it on a real socket."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+import uvicorn
 from sqlalchemy import Engine, text
 
+from ponder.api.app import create_app
 from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
+from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.cancel import cancel
 from ponder.jobs.claim import Claim, claim
 from ponder.jobs.dispatch import dispatch
@@ -20,6 +25,8 @@ from ponder.jobs.release import release
 from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
 from ponder.ledger.check import check
 from ponder.queue.app import Message, queue_name
+from ponder.settings import Settings
+from ponder.store.first_key import ensure_operator_key
 
 
 class World:
@@ -241,3 +248,25 @@ class World:
 @pytest.fixture
 def world(engine: Engine) -> World:
     return World(engine)
+
+
+@pytest.fixture
+def operator_key() -> str:
+    return "pk-operator"
+
+
+@pytest.fixture
+def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str) -> Iterator[str]:
+    with engine.begin() as connection:
+        ensure_operator_key(connection, operator_key, tenant="home", name="test")
+    app = create_app(engine, redis_server.url, Settings())
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()

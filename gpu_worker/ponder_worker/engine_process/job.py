@@ -6,6 +6,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ponder.domain.budget import Budget
@@ -14,6 +15,7 @@ from ponder_worker.engine_process import request as request_module
 from ponder_worker.engine_process.failure import EXPECTED, as_error
 from ponder_worker.engine_process.floor import Floor, Meter
 from ponder_worker.engine_process.line import Line
+from ponder_worker.engine_process.questions import Questions
 from ponder_worker.engine_process.result import Made, as_choices, as_document
 from ponder_worker.models.reward import Mark
 from ponder_worker.search import seed, strategy
@@ -26,12 +28,15 @@ from ponder_worker.search.tree import SearchTree
 class Job:
     """One search coroutine and its tree. Whatever it raises becomes its own error; `on_done` is called once."""
 
-    def __init__(self, admitted: dict[str, Any], floor: Floor, on_done: Callable[[Job], None]) -> None:
+    def __init__(
+        self, admitted: dict[str, Any], floor: Floor, questions: Questions, on_done: Callable[[Job], None]
+    ) -> None:
         """Raises whatever a document brings about that is none of ours; `unreadable` then is its entry."""
         self.id = int(admitted["job_id"])
         self._request: dict[str, Any] = admitted["request"]
         self._tenant = str(admitted["tenant_id"])
         self._floor = floor
+        self._questions = questions
         self._on_done = on_done
         self._meter = Meter(self.id)
         self._made: Made | None = None
@@ -120,6 +125,8 @@ class Job:
             meter=self._meter,
             prompt_length=len(self.tree.root.ids),
             guard=self._guard,
+            ask=partial(self._questions.ask, self.id),
+            no_verifier=request_module.no_verifier(request),
         )
         budget = Budget.model_validate(request.get("budget") or {})
         caps = [cap for cap in (budget.tokens_per_sample, request["sampling"].get("max_tokens")) if cap is not None]
@@ -164,6 +171,7 @@ class Job:
         self._on_done(self)
 
     def _release(self) -> None:
+        self._questions.drop(self.id)
         if self.search is not None:
             self.search.sync_all()
             self.search.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Series
 from dataclasses import replace
 from itertools import takewhile
+from typing import Any
 
 from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine_process.floor import Floor, Meter
@@ -17,7 +18,10 @@ from ponder_worker.search.thought import Thought
 
 
 class Line:
-    """An Engine as the search knows it. `guard` runs a callback so that what it raises fails this job alone."""
+    """An Engine as the search knows it. `guard` runs a callback so that what it raises fails this job alone.
+
+    ask: of the parent, whether an answer is right. no_verifier: why that may not be asked.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,8 @@ class Line:
         meter: Meter,
         prompt_length: int,
         guard: Callable[[Callable[[], None]], None],
+        ask: Callable[[str | None, Callable[[dict[str, Any]], None]], None],
+        no_verifier: str | None,
     ) -> None:
         self._floor = floor
         self._sampling = sampling
@@ -37,6 +43,8 @@ class Line:
         self._meter = meter
         self._prompt_length = prompt_length
         self._guard = guard
+        self._ask = ask
+        self._no_verifier = no_verifier
         self._prompt_of_reward: list[int] | None = None
         self._scoring: set[Sequence] = set()
 
@@ -98,7 +106,10 @@ class Line:
         self._scoring.add(self._floor.read(tokens, salt=self._salt, meter=self._meter, done=finish))
 
     def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
-        raise NoVerifier("no verifier may drive this job")
+        """The answer is what the verifier reads of the text."""
+        if self._no_verifier is not None:
+            raise NoVerifier(self._no_verifier)
+        self._ask(answer, lambda told: self._guard(lambda: done(_verdict(told))))
 
     def encode(self, text: str) -> list[int]:
         return self._floor.engines.generator.tokenizer.encode(text)
@@ -136,3 +147,9 @@ class Line:
         if sequence.stop_string == separator and separator not in self._sampling.stop_strings:
             return End("separator")
         return End("stop", sequence.stop_trailing_chars)
+
+
+def _verdict(told: dict[str, Any]) -> Verdict:
+    if "refused" in told:
+        raise NoVerifier(told["refused"])
+    return Verdict(told["passed"], told["feedback"])

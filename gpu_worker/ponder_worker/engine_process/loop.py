@@ -19,6 +19,7 @@ from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.occupancy import metrics, room_tokens
 from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.questions import Questions
 
 _ADMIT_PER_STEP = 16
 _ORPHAN_S = 10.0
@@ -33,6 +34,7 @@ class Loop:
         self._options = options
         self._wake = asyncio.Event()
         self._floor = Floor(engines, self._wake.set)
+        self._questions = Questions(self._send)
         self._jobs: dict[int, Job] = {}
         self._arrived: deque[dict[str, Any]] = deque()
         self._finished: list[dict[str, Any]] = []
@@ -96,7 +98,7 @@ class Loop:
         for _ in range(min(_ADMIT_PER_STEP, len(self._arrived))):
             admitted = self._arrived.popleft()
             try:
-                job = Job(admitted, self._floor, self._take)
+                job = Job(admitted, self._floor, self._questions, self._take)
             except Exception as error:  # whatever it is, the other jobs go on
                 self._finished.append(unreadable(int(admitted["job_id"]), error))
                 continue
@@ -129,6 +131,8 @@ class Loop:
                 self._drop({int(job_id) for job_id in message["job_ids"]})
             case "end":
                 self._end({int(job_id): str(reason) for job_id, reason in message["jobs"].items()})
+            case "verdict":
+                self._questions.answer(message)
             case "report":
                 self._send(self._report(drained=False))
             case "drain":
@@ -156,7 +160,8 @@ class Loop:
     def _report(self, *, drained: bool) -> dict[str, Any]:
         deltas = {str(job.id): [delta] for job in self._jobs.values() if (delta := job.delta()) is not None}
         deltas |= {str(job_id): [delta] for job_id, delta in self._last_deltas.items()}
-        now, steps = time.monotonic(), self._floor.num_steps
+        # What was answered is progress too: a search that only waits for verdicts is not stuck.
+        now, steps = time.monotonic(), self._floor.num_steps + self._questions.num_answered
         elapsed = now - self._reported_at
         if self._resting_since is not None:
             self._idle_s += now - self._resting_since

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ponder.domain.verifier import VERIFIER, VERIFIER_NAMES, why_not_asked
 from ponder_worker.engine import Sampling
 from ponder_worker.engine_process.loading import Engines, SamplingDefaults
 from ponder_worker.search.answer import extract, unfenced
 from ponder_worker.search.errors import PromptTooLong
+from ponder_worker.search.reading import letter, program, spoken
 
 
 def messages(request: dict[str, Any]) -> list[dict[str, str]]:
@@ -41,9 +43,29 @@ def room(engines: Engines, prompt_tokens: int, *, scores: bool) -> int:
 
 
 def answer_of(request: dict[str, Any]) -> Callable[[str], str | None]:
-    """A schema is asked of the whole text."""
-    verifier = request.get("verifier") or {}
-    return unfenced if verifier.get("name") == "json_schema" else extract
+    """What the job's verifier reads, which is what candidates are compared by."""
+    match (request.get("verifier") or {}).get("name"):
+        case "json_schema":
+            return unfenced
+        case "regex" | "contains":
+            return spoken
+        case "choice":
+            return letter
+        case "python_tests":
+            return program
+    return extract
+
+
+def no_verifier(request: dict[str, Any]) -> str | None:
+    """Why the search may not ask the job's verifier; None where it may. Raises pydantic's ValidationError."""
+    verifier = request.get("verifier")
+    if verifier is not None and verifier.get("name") not in VERIFIER_NAMES:
+        return f"this worker knows no verifier {verifier.get('name')!r}"
+    return why_not_asked(
+        None if verifier is None else VERIFIER.validate_python(verifier),
+        has_reference=request.get("reference") is not None,
+        oracle=bool(request.get("oracle")),
+    )
 
 
 def _or(value: Any, default: float) -> float:

@@ -4,7 +4,7 @@ SearchError
 ├── PromptTooLong      the prompt leaves no room in the model's context
 ├── InvalidRequest     the request cannot be run by this model; the message says why
 ├── NoRewardModel      the strategy scores, and this worker has no reward model
-├── NoVerifier         the strategy verifies, and the job has no verifier that may drive it
+├── NoVerifier         the strategy asks a verifier, and there is none that it may ask
 └── NothingMade        the search was ended before it had an answer
 """
 

@@ -81,12 +81,12 @@ class Engine(Protocol):
     def score(self, step: Step, done: Callable[[float], None]) -> None:
         """Of the step alone: the logarithm of a probability. Raises NoRewardModel."""
 
-    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
-        """Asks the job's verifier about a candidate. Raises NoVerifier."""
-
     def encode(self, text: str) -> list[int]: ...
 
     def turn(self, text: str) -> list[int]:
         """Ids that end the model's turn, say this as the user, and open its next one. Raises InvalidRequest."""
+
+    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+        """Asks the job's verifier about a candidate. Raises NoVerifier."""
 
     def decode(self, ids: Sequence[int]) -> str: ...

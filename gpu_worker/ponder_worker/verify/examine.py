@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ponder.domain.state import Verdict
+from ponder.domain.verifier import sees_reference
 from ponder_worker.search.answer import of_reference
-from ponder_worker.verify import exact, json_schema, number
+from ponder_worker.verify import choice, contains, exact, json_schema, number, python_tests, regex
 from ponder_worker.verify.case import Case, Judgement
 
-_PURE = frozenset({"exact", "number"})
-_WITHOUT_REFERENCE = frozenset({"json_schema"})
+_PURE = frozenset({"exact", "number", "choice", "contains"})
+_LONG = 100_000
 
 
 def is_pure(case: Case) -> bool:
     """Whether its verifier always returns, in microseconds."""
-    if case.verifier is None or case.answer is None:
+    try:
+        spec = case.spec
+    except ValueError:
         return True
-    name = case.verifier.get("name")
-    return name in _PURE or (name not in _WITHOUT_REFERENCE and case.reference is None)
+    if spec is None or case.answer is None or (sees_reference(spec) and case.reference is None):
+        return True
+    return spec.name in _PURE and len(case.answer) + len(case.reference or "") < _LONG
+
+
+def runs_code(case: Case) -> bool:
+    return case.verifier is not None and case.verifier.get("name") == "python_tests"
 
 
 def examine(case: Case) -> Judgement:
     """Raises what the verifier raises."""
-    if case.verifier is None:
-        return Judgement(Verdict.UNVERIFIED, "no verifier")
+    spec = case.spec
+    if spec is None:
+        unknown = f"this worker knows no verifier {case.verifier.get('name')!r}" if case.verifier else "no verifier"
+        return Judgement(Verdict.UNVERIFIED, unknown)
     if case.answer is None:
         return Judgement(Verdict.FAILED, "there is no answer")
-    name = case.verifier["name"]
-    if name not in _WITHOUT_REFERENCE and case.reference is None:
+    if sees_reference(spec) and case.reference is None:
         return Judgement(Verdict.UNVERIFIED, "no reference")
-    return _examine(name, case.verifier, case.answer, of_reference(case.reference or ""))
+    return _VERIFIERS[spec.name](case.answer, spec, case.reference or "")
 
 
-def _examine(name: str, verifier: Mapping[str, Any], answer: str, reference: str) -> Judgement:
-    match name:
-        case "exact":
-            return exact.examine(answer, reference)
-        case "number":
-            return number.examine(answer, reference)
-        case "json_schema":
-            return json_schema.examine(answer, verifier.get("schema", verifier.get("json_schema", {})))
-        case "math":
-            from ponder_worker.verify import math  # brings sympy
+def _math(answer: str, spec: Any, reference: str) -> Judgement:
+    from ponder_worker.verify import math  # brings sympy
 
-            return math.examine(answer, reference)
-    return Judgement(Verdict.UNVERIFIED, f"this worker knows no verifier {name!r}")
+    return math.examine(answer, of_reference(reference))
+
+
+_VERIFIERS: dict[str, Callable[[str, Any, str], Judgement]] = {
+    "exact": lambda answer, spec, reference: exact.examine(answer, of_reference(reference)),
+    "number": lambda answer, spec, reference: number.examine(answer, of_reference(reference)),
+    "math": _math,
+    "choice": lambda answer, spec, reference: choice.examine(answer, reference),
+    "json_schema": lambda answer, spec, reference: json_schema.examine(answer, spec.json_schema),
+    "regex": lambda answer, spec, reference: regex.examine(answer, spec),
+    "contains": lambda answer, spec, reference: contains.examine(answer, spec),
+    "python_tests": python_tests.examine,
+}

@@ -20,8 +20,12 @@ _PR_SET_PDEATHSIG = 1
 _MEMORY_BYTES = 4 << 30
 
 
+class ExaminerDied(Exception):
+    """The process ended without a word: it was killed from outside, or the case brought it down."""
+
+
 class Examiner:
-    """One such process. Any failure of it is the failure of the case that it had, and the next one gets a new process.
+    """One such process. A case that it cannot end in time fails; after that the next one needs a new process.
 
     Make it in a thread that lives as long as it should: the kernel ends the process with that *thread*.
     """
@@ -33,7 +37,9 @@ class Examiner:
         self._process = context.Process(target=_live, args=(theirs,), name="ponder-examiner", daemon=True)
         self._process.start()
         theirs.close()
-        self._is_usable = self._receive(start_s) is not None
+        self._is_usable = False
+        with contextlib.suppress(ExaminerDied):
+            self._is_usable = self._receive(start_s) is not None
 
     @property
     def is_alive(self) -> bool:
@@ -44,19 +50,17 @@ class Examiner:
         return self._process.pid
 
     def examine(self, case: Case, limit_s: float) -> Judgement:
-        """Returns within the limit, whatever the verifier does; then it may not be alive any more."""
+        """Returns within the limit, whatever the verifier does, and may not be alive any more. Raises ExaminerDied."""
         data = json.dumps({"verifier": case.verifier, "answer": case.answer, "reference": case.reference})
         try:
             self._pipe.send_bytes(data.encode())
             found = self._receive(limit_s)
-        except OSError:
-            found = None
-        if found is None:
-            hung = self._process.is_alive()
+        except (ExaminerDied, OSError):
             self.close()
-            return Judgement(
-                Verdict.FAILED, f"the verifier took more than {limit_s:g} s" if hung else "the verifier died"
-            )
+            raise ExaminerDied from None
+        if found is None:
+            self.close()
+            return Judgement(Verdict.FAILED, f"the verifier took more than {limit_s:g} s")
         return Judgement(Verdict(found["verdict"]), found["reason"])
 
     def close(self) -> None:
@@ -66,11 +70,14 @@ class Examiner:
         self._pipe.close()
 
     def _receive(self, limit_s: float) -> dict[str, str] | None:
-        with contextlib.suppress(EOFError, OSError):
-            if self._pipe.poll(limit_s):
-                found: dict[str, str] = json.loads(self._pipe.recv_bytes())
-                return found
-        return None
+        """None: not in time. Raises ExaminerDied."""
+        try:
+            if not self._pipe.poll(limit_s):
+                return None
+            found: dict[str, str] = json.loads(self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            raise ExaminerDied from None
+        return found
 
 
 def _live(pipe: Connection) -> None:

@@ -2,62 +2,91 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import contextlib
+import threading
+from collections.abc import Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import examine, is_pure
-from ponder_worker.verify.examiner import Examiner
+from ponder_worker.verify.examine import examine, is_pure, runs_code
+from ponder_worker.verify.examiner import Examiner, ExaminerDied
+from ponder_worker.verify.turns import Turns
+
+_NO_CODE = "this worker runs no code: its operator has not allowed it (ponder worker --allow-code)"
 
 
 class Judge:
     """May be called from any thread, and never raises for a case. Processes are started when they are first needed."""
 
-    def __init__(self, *, num_processes: int = 2, limit_s: float = 10.0) -> None:
+    def __init__(self, *, num_processes: int = 2, limit_s: float = 10.0, allows_code: bool = False) -> None:
         self._limit_s = limit_s
-        self._free: queue.LifoQueue[Examiner | None] = queue.LifoQueue()
-        for _ in range(num_processes):
-            self._free.put(None)
-        # A process ends with the thread that started it, so one thread starts them all and stays.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="examiner-starter")
-        self._callers = ThreadPoolExecutor(num_processes, thread_name_prefix="examiner-caller")
+        self._allows_code = allows_code
+        self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-judge")
+        self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns()
+        # A process ends with the thread that started it: each thread has its own and stays.
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"judge-{number}", daemon=True) for number in range(num_processes)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def __call__(self, verifier: Mapping[str, Any] | None, answer: str | None, reference: str | None) -> Verdict:
-        return self.examine(Case(verifier, answer, reference)).verdict
+    def hear(self, case: Case, whose: Hashable = None) -> Future[Judgement]:
+        """Verdicts that take no time wait for none that may; of the others each of `whose` has its turn."""
+        if is_pure(case):
+            return self._quick.submit(_guarded, case)
+        future: Future[Judgement] = Future()
+        if runs_code(case) and not self._allows_code:
+            future.set_result(Judgement(Verdict.UNVERIFIED, _NO_CODE))
+        else:
+            self._turns.put(whose, (case, future))
+        return future
 
     def examine(self, case: Case) -> Judgement:
-        if is_pure(case):
-            return _guarded(case)
-        return self._examine_apart(case)
-
-    def examine_all(self, cases: Sequence[Case]) -> list[Judgement]:
-        """In the order of the cases; those that need a process share all of them."""
-        costly = [i for i, case in enumerate(cases) if not is_pure(case)]
-        apart = {i: self._callers.submit(self._examine_apart, cases[i]) for i in costly}
-        return [apart[i].result() if i in apart else _guarded(case) for i, case in enumerate(cases)]
+        return self.hear(case).result()
 
     def close(self) -> None:
         """Ends the processes once they are free; no case comes after it."""
-        self._callers.shutdown()
-        while not self._free.empty():
-            examiner = self._free.get()
-            if examiner is not None:
-                examiner.close()
-        self._starter.shutdown()
+        self._turns.close()
+        for thread in self._threads:
+            thread.join()
+        self._quick.shutdown()
 
-    def _examine_apart(self, case: Case) -> Judgement:
-        examiner = self._free.get()
+    def _serve(self) -> None:
+        with contextlib.closing(_Seat(self._limit_s)) as seat:
+            while (turn := self._turns.take()) is not None:
+                case, future = turn
+                if future.set_running_or_notify_cancel():
+                    future.set_result(seat.examine(case))
+
+
+class _Seat:
+    """An examiner, or room for the next one. Of the thread that made it."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._examiner: Examiner | None = None
+
+    def examine(self, case: Case) -> Judgement:
+        """Somebody outside may have killed the process: a case is tried twice."""
         try:
-            if examiner is None or not examiner.is_alive:
-                examiner = self._starter.submit(Examiner).result()
-            return examiner.examine(case, self._limit_s)
+            with contextlib.suppress(ExaminerDied):
+                return self._occupied().examine(case, self._limit_s)
+            return self._occupied().examine(case, self._limit_s)
+        except ExaminerDied:
+            return Judgement(Verdict.FAILED, "the verifier died, twice")
         except Exception as error:
             return Judgement(Verdict.FAILED, f"the verifier could not be started: {type(error).__name__}")
-        finally:
-            self._free.put(examiner)
+
+    def close(self) -> None:
+        if self._examiner is not None:
+            self._examiner.close()
+
+    def _occupied(self) -> Examiner:
+        if self._examiner is None or not self._examiner.is_alive:
+            self.close()
+            self._examiner = Examiner()
+        return self._examiner
 
 
 def _guarded(case: Case) -> Judgement:

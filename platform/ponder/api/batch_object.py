@@ -15,8 +15,8 @@ _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "comple
 _TIMES_OF_CANCELLING = ("cancelling_at", "cancelled_at")
 
 _JOBS = text(
-    "SELECT batch_id, state, verdict, count(*) AS num FROM jobs WHERE batch_id = ANY(CAST(:ids AS text[])) "
-    "GROUP BY batch_id, state, verdict"
+    "SELECT batch_id, state, verdict, count(*) AS num, count(*) FILTER (WHERE oracle) AS num_oracle FROM jobs "
+    "WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id, state, verdict"
 )
 _REJECTED = text(
     "SELECT batch_id, count(*) AS num FROM rejected_lines WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id"
@@ -115,6 +115,7 @@ def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[A
             "retry_of": batch.retry_of,
             "counts": counts,
             "verdicts": _verdicts(facts["jobs"]),
+            "num_oracle": sum(int(row.num_oracle) for row in facts["jobs"]),
             # A job's deltas go when it is settled and has a usage.
             "tokens_generated": (int(tokens.generated) if tokens else 0) + _sum(facts["so_far"]),
             "direct_nanodollars": _sum(facts["cost"]),

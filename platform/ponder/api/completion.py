@@ -26,6 +26,7 @@ def completion(row: Row[Any]) -> dict[str, Any]:
         "ponder": {
             "job_id": f"job_{row.id}",
             "verdict": row.verdict,
+            "oracle": row.oracle,
             "strategy": row.strategy,
             "level": row.level,
             "answer": row.answer,

@@ -58,6 +58,7 @@ def job_summary(row: Row[Any]) -> dict[str, Any]:
         "fingerprint": row.fingerprint,
         "state": row.state,
         "verdict": row.verdict,
+        "oracle": row.oracle,
         "strategy": row.strategy,
         "level": row.level,
         "answer": row.answer,

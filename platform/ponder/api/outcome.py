@@ -12,7 +12,7 @@ from ponder.api.completion import completion
 
 _OUTPUT = text(
     """
-    SELECT jobs.id, line, custom_id, model, fingerprint, strategy, level, verdict, settled_at,
+    SELECT jobs.id, line, custom_id, model, fingerprint, strategy, level, oracle, verdict, settled_at,
            request -> 'kept' AS kept, answer, finish_reason, choices, prompt_tokens, completion_tokens,
            thinking_tokens, reward_tokens, cached_tokens, recomputed_tokens,
            (SELECT coalesce(sum(nanodollars), 0) FROM ledger_entries WHERE job_id = jobs.id) AS direct_nanodollars

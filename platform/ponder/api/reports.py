@@ -64,4 +64,5 @@ def _row(row: CostRow) -> dict[str, Any]:
         "loaded_nanodollars": row.loaded_nanodollars,
         "cost_per_job": row.nanodollars_per_job,
         "cost_per_successful_task": row.cost_per_successful_task,
+        "oracle": row.num_oracle,
     }

@@ -46,14 +46,18 @@ def cost(by: str, batch_ids: tuple[str, ...], tenant: str | None, form: str) -> 
         print_csv(rows, list(rows[0]) if rows else keys)
     else:
         unit = Unit.of(row["cost_per_job"] for row in rows)
-        print_rows(rows, _columns(keys, unit), empty="nothing is settled yet")
+        is_told = any(row["oracle"] for row in rows)
+        print_rows(rows, _columns(keys, unit, is_told=is_told), empty="nothing is settled yet")
+        if is_told:
+            click.echo("oracle: jobs whose search may have been told what the reference says", err=True)
         if rows:
             click.echo(f"money in {unit.name}; loaded: with its share of idle, loading and lost time", err=True)
         if unassigned := answer["unassigned_nanodollars"]:
             click.echo(f"borne by no job: {dollars(unassigned)}, of hours in which a worker served nobody", err=True)
 
 
-def _columns(keys: list[str], unit: Unit) -> list[Column]:
+def _columns(keys: list[str], unit: Unit, *, is_told: bool) -> list[Column]:
+    oracle = Column("oracle", lambda row: f"{row['oracle']:,}", is_number=True)
     return [
         *(Column(key, _text(key)) for key in keys),
         Column("jobs", lambda row: f"{row['jobs']:,}", is_number=True),
@@ -65,6 +69,7 @@ def _columns(keys: list[str], unit: Unit) -> list[Column]:
         Column("loaded", lambda row: unit.written(row["loaded_nanodollars"]), is_number=True),
         Column("/task", lambda row: unit.written(row["cost_per_job"]), is_number=True),
         Column("/success", lambda row: unit.written(row["cost_per_successful_task"]), is_number=True),
+        *([oracle] if is_told else []),
     ]
 
 

@@ -74,6 +74,8 @@ def _facts(job: Json) -> list[tuple[str, str]]:
     if job.get("answer") is not None:
         reference = (job.get("request") or {}).get("reference")
         facts.append(("answer", f"{job['answer']}" + (f", expected {_shortened(reference)}" if reference else "")))
+    if job.get("oracle"):
+        facts.append(("oracle", "the search may have been told what the reference says"))
     if job.get("error"):
         facts.append(("error", f"{job['error'].get('code')}: {job['error'].get('message')}"))
     if job.get("waiting"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,13 @@ _OPTIONS = [
     click.option("--temperature", type=click.FloatRange(0, 2), help="[default: the model's own]"),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True)),
     click.option("--seed", type=int, help="The same seed gives the same search."),
-    click.option("--verifier", type=click.Choice(["exact", "number", "math"]),
-                 help="How answers are judged.  [default: math, where there is an expected answer]"),
+    click.option("--verifier", metavar="NAME|JSON", callback=lambda context, option, given: _verifier(given),
+                 help="How answers are judged: exact, number, math, choice, python_tests, or the JSON of a verifier.  "
+                 "[default: math, where there is an expected answer]"),
+    click.option("--max-rounds", type=click.IntRange(1, 100),
+                 help="Begin anew while the verifier says no, so many times in all; one that needs no --answer."),
+    click.option("--oracle", is_flag=True,
+                 help="The search may be told what --answer says: accuracy is then pass@k, and reports show it."),
     click.option("--priority", type=click.Choice(["interactive", "batch"]), help="[default: batch]"),
     click.option("--window", default="24h", show_default=True, help="When it expires: 1h … 14d."),
     click.option("--strict", is_flag=True, help="One bad line fails the whole batch."),
@@ -129,11 +135,18 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     budget |= _present(given, "deadline_s")
     if budget:
         options["budget"] = budget
-    if given["verifier"]:
-        options["verifier"] = {"name": given["verifier"]}
-    if given["strict"]:
-        options["strict"] = True
-    return options | _present(given, "priority")
+    options |= {flag: True for flag in ("oracle", "strict") if given[flag]}
+    return options | _present(given, "verifier", "max_rounds", "priority")
+
+
+def _verifier(given: str | None) -> Any:
+    """A name, or an object such as {"name": "regex", "pattern": "…"}. What is wrong with it, the server says."""
+    if given is None or not given.lstrip().startswith("{"):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError as error:
+        raise click.BadParameter(f"neither a verifier's name nor JSON: {error}") from None
 
 
 def _present(given: Mapping[str, Any], *names: str) -> dict[str, Any]:

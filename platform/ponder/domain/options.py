@@ -49,6 +49,12 @@ class LineOptions(BaseModel):
     reference: Annotated[StorableText | None, BeforeValidator(_reference)] = Field(default=None, max_length=1_000_000)
     priority: Annotated[Lane | None, BeforeValidator(_lane)] = None
 
+    oracle: bool | None = None
+    """The search may ask a verifier that sees the reference. Left out: no."""
+
+    max_rounds: int | None = Field(default=None, ge=1, le=100)
+    """So often a job may begin anew, under the root of its tree, while its verifier says no. Left out: once."""
+
     @field_validator("verifier")
     @classmethod
     def _schema_is_a_schema(cls, verifier: Verifier | None) -> Verifier | None:

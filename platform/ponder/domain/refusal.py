@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from ponder.domain.strategy import STRATEGY_NAMES
+from ponder.domain.verifier import VERIFIER_NAMES
 from ponder.errors import InvalidInput
 
-_TAGS = {"strategy": set(STRATEGY_NAMES), "verifier": {"exact", "number", "math", "json_schema"}}
+_TAGS = {"strategy": set(STRATEGY_NAMES), "verifier": set(VERIFIER_NAMES)}
 _CODES = {
     "missing": "missing_required_parameter",
     "extra_forbidden": "unknown_field",
     "none_required": "unsupported_field",
     "unsupported_content": "unsupported_content",
     "json_schema": "invalid_schema",
+    "regex": "invalid_pattern",
 }
 _SENTENCES = {
     "missing": "is missing",

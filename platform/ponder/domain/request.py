@@ -10,19 +10,18 @@ from pydantic import ValidationError
 
 from ponder.domain.body import FIELDS, KEPT, UNSUPPORTED, Body, Message, asks_nothing
 from ponder.domain.budget import TOKENS_BY_EFFORT
-from ponder.domain.options import BatchOptions, LineOptions
+from ponder.domain.options import LineOptions
 from ponder.domain.refusal import explain
 from ponder.domain.state import Lane
 from ponder.domain.strategy import Strategy
 from ponder.domain.terms import ENDPOINT, ServedModel, Terms
-from ponder.domain.verifier import JsonSchema, Math, Verifier
+from ponder.domain.verification import Verification
 from ponder.errors import InvalidInput, InvalidLine
 
 __all__ = ["ENDPOINT", "JobRequest", "ServedModel", "Terms", "parse"]
 
 MAX_CUSTOM_ID = 512
 _NOTHING = LineOptions()
-_MATH = Math()
 _LINE_FIELDS = {"custom_id", "method", "url", "body"}
 _CHARACTERS_A_TOKEN = 16
 """No tokenizer gets more text than this into a token on average: beyond it a prompt is too long for certain."""
@@ -38,6 +37,7 @@ class JobRequest:
     strategy: str
     level: str | None
     priority: Lane | None
+    oracle: bool
 
 
 def parse(value: Mapping[str, Any], number: int, terms: Terms) -> JobRequest:
@@ -106,22 +106,25 @@ def _request(custom_id: str, body: Body, terms: Terms) -> JobRequest:
         raise InvalidInput(
             f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
         )
-    reference = own.reference if own.reference is not None else terms.options.reference
-    verifier = _verifier(body, own, terms.options, reference)
+    verification = Verification.of(body, own, terms)
     document = {
         "messages": [_message(message) for message in body.messages],
         "sampling": _sampling(body),
         "n": body.n or 1,
         "strategy": own.strategy.model_dump() if own.strategy else terms.strategy_document,
         "budget": _budget(body, own, terms),
-        "verifier": verifier.model_dump(by_alias=True) if verifier else None,
-        "reference": reference,
-        "oracle": False,
+        **verification.document(),
         "kept": {name: kept for name in KEPT if (kept := getattr(body, name)) is not None},
     }
     level = (body.metadata or {}).get("level")
     return JobRequest(
-        custom_id, model, document, strategy.name, None if level is None else str(level)[:256], own.priority
+        custom_id=custom_id,
+        model=model,
+        document=document,
+        strategy=strategy.name,
+        level=None if level is None else str(level)[:256],
+        priority=own.priority,
+        oracle=verification.oracle,
     )
 
 
@@ -179,19 +182,3 @@ def _budget(body: Body, own: LineOptions, terms: Terms) -> dict[str, Any]:
         return terms.budget_document
     effort = {"tokens": TOKENS_BY_EFFORT[body.reasoning_effort]} if body.reasoning_effort else {}
     return terms.budget_document | effort | (own.budget.model_dump(exclude_none=True) if own.budget else {})
-
-
-def _verifier(body: Body, own: LineOptions, batch: BatchOptions, reference: str | None) -> Verifier | None:
-    """The line's own, else what its response format asks for, else the batch's, else `math` if there is a reference."""
-    schema = body.response_format.wanted_schema if body.response_format else None
-    if own.verifier and schema is not None and own.verifier.name != "json_schema":
-        raise InvalidInput(
-            "response_format is verified against its schema; it cannot go with another verifier",
-            param="body.ponder.verifier",
-            code="conflicting_verifier",
-        )
-    if own.verifier:
-        return own.verifier
-    if schema is not None:
-        return JsonSchema.model_validate({"schema": schema})
-    return batch.verifier or (_MATH if reference is not None else None)

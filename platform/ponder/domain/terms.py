@@ -31,6 +31,8 @@ class Terms:
     options: BatchOptions
     models: Mapping[str, ServedModel]
     endpoint: str = ENDPOINT
+    allows_code: bool = False
+    """Whether workers may run what models write, for `python_tests`."""
 
     @cached_property
     def strategy(self) -> Strategy:

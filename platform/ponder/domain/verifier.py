@@ -1,10 +1,12 @@
-"""How an answer is judged right. A verifier that sees the reference only reports (it never drives the search)."""
+"""How an answer is judged right. Verifiers that see the reference only report, unless the job says `oracle: true`."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
 
 from ponder.domain.strategy import Spec
 
@@ -27,6 +29,12 @@ class Math(Spec):
     name: Literal["math"] = "math"
 
 
+class Choice(Spec):
+    """The letter that the answer chooses (A to J) is the reference's."""
+
+    name: Literal["choice"] = "choice"
+
+
 class JsonSchema(Spec):
     """The answer is JSON that the schema accepts; needs no reference."""
 
@@ -36,5 +44,86 @@ class JsonSchema(Spec):
     json_schema: dict[str, Any] = Field(alias="schema")
 
 
-Verifier = Annotated[Exact | Number | Math | JsonSchema, Field(discriminator="name")]
-VERIFIER: TypeAdapter[Exact | Number | Math | JsonSchema] = TypeAdapter(Verifier)
+def _pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        fault = {"reason": str(error) or "nested too deeply"}
+        raise PydanticCustomError("regex", "not a regular expression of Python's: {reason}", fault) from None
+    return pattern
+
+
+class Regex(Spec):
+    """A regular expression (Python's) matches somewhere in the answer, or the answer as a whole."""
+
+    name: Literal["regex"] = "regex"
+    pattern: Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(_pattern)]
+    match: Literal["part", "full"] = "part"
+    ignore_case: bool = False
+
+
+class Contains(Spec):
+    """All of some texts stand in the answer, or any of them."""
+
+    name: Literal["contains"] = "contains"
+    texts: list[Annotated[str, Field(min_length=1, max_length=10_000)]] = Field(min_length=1, max_length=100)
+    need: Literal["all", "any"] = "all"
+    ignore_case: bool = False
+
+
+class Exchange(Spec):
+    """A program that reads `stdin` writes `stdout`; spaces at the ends of lines and of the text do not count."""
+
+    stdin: str = Field(default="", max_length=1_000_000)
+    stdout: str = Field(max_length=1_000_000)
+
+
+class PythonTests(Spec):
+    """The answer is a Python program that passes tests, run apart from everything; the operator must allow it.
+
+    `tests` is Python that runs after the answer's and raises where it is wrong, such as asserts. `cases` are runs of
+    the program. With neither, the reference holds one of the two: Python, or the JSON of a list of cases.
+    """
+
+    name: Literal["python_tests"] = "python_tests"
+    tests: str | None = Field(default=None, min_length=1, max_length=1_000_000)
+    cases: list[Exchange] = Field(default=[], max_length=200)
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> PythonTests:
+        if self.tests is not None and self.cases:
+            raise PydanticCustomError("python_tests", "give `tests` or `cases`, not both")
+        return self
+
+
+Verifier = Annotated[
+    Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests, Field(discriminator="name")
+]
+VERIFIER: TypeAdapter[Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests] = TypeAdapter(
+    Verifier
+)
+VERIFIER_NAMES = ("exact", "number", "math", "choice", "json_schema", "regex", "contains", "python_tests")
+
+
+def sees_reference(verifier: Verifier) -> bool:
+    """Whether it judges by the reference. What it says would tell a search what nobody but the judge should know."""
+    match verifier:
+        case JsonSchema() | Regex() | Contains():
+            return False
+        case PythonTests():
+            return verifier.tests is None and not verifier.cases
+    return True
+
+
+def why_not_asked(verifier: Verifier | None, *, has_reference: bool, oracle: bool) -> str | None:
+    """Why no search may ask this verifier about a candidate, and what would help; None where it may."""
+    if verifier is None:
+        return "there is no verifier: name one, such as json_schema, regex or contains, which need no reference"
+    if not sees_reference(verifier):
+        return None
+    if not oracle:
+        return (
+            f"{verifier.name} sees the reference and only reports: name a verifier that needs none, or say "
+            "oracle: true, which every report then shows"
+        )
+    return None if has_reference else f"{verifier.name} judges by a reference, and there is none: give one"

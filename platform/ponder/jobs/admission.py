@@ -20,8 +20,8 @@ _SPECIAL = re.compile(r"[\\\t\n\r]")
 _PIECE_BYTES = 256 * 1024
 _SPOOL_BYTES = 4 * 1024 * 1024
 _COPY_JOBS = (
-    "COPY jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, estimated_tokens) "
-    "FROM STDIN"
+    "COPY jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, oracle, "
+    "estimated_tokens) FROM STDIN"
 )
 _COPY_REJECTED = "COPY rejected_lines (batch_id, line, custom_id, code, param, message) FROM STDIN"
 
@@ -88,7 +88,7 @@ class Admission:
         self.is_interactive = self.is_interactive or request.priority is Lane.INTERACTIVE
         document = to_json(request.document).replace(b"\\", b"\\\\")  # of what COPY escapes, JSON text has only this
         before = _row((self._tenant_id, self._batch_id, str(number), request.custom_id, model.name, model.fingerprint))
-        after = _row((request.strategy, request.level, str(tokens)))
+        after = _row((request.strategy, request.level, "t" if request.oracle else "f", str(tokens)))
         return b"%b\t%b\t%b\n" % (before, document, after)
 
     def _refusal(self, error: InvalidLine) -> bytes:

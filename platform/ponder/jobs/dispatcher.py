@@ -109,7 +109,7 @@ class _Dispatcher:
             waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
             for batch_id in waiting.scalars():
                 if batch_id not in self.validations:
-                    future = self.pool.submit(validate, self.engine, batch_id)
+                    future = self.pool.submit(validate, self.engine, batch_id, allows_code=self.settings.allow_code)
                     future.add_done_callback(partial(_log_failure, batch_id))
                     self.validations[batch_id] = future
 

@@ -29,9 +29,9 @@ _INSERT = text(
 _JOBS = text(
     """
     INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
-                      estimated_tokens)
+                      oracle, estimated_tokens)
     SELECT tenant_id, :id, line, custom_id, model, coalesce(served.value, fingerprint), request, strategy, level,
-           estimated_tokens
+           oracle, estimated_tokens
     FROM jobs LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
     WHERE batch_id = :batch_id AND tenant_id = :tenant_id AND state IN ('failed', 'expired')
     ORDER BY line

@@ -65,10 +65,11 @@ class _Overtaken(Exception):
     """The batch was cancelled or has expired meanwhile: nothing of this validation stays."""
 
 
-def validate(engine: Engine, batch_id: str) -> None:
+def validate(engine: Engine, batch_id: str, *, allows_code: bool = False) -> None:
     """Makes the jobs of a batch and begins it; a second call, or one for a batch in another state, does nothing.
 
     The batch fails as a whole when it is strict and a line is refused, or when no line of the file can be read.
+    allows_code: lines may have their answers run by the verifier python_tests.
     No lock is held meanwhile, so that cancelling it takes no time.
     """
     try:
@@ -76,7 +77,8 @@ def validate(engine: Engine, batch_id: str) -> None:
             batch = connection.execute(_OPEN, {"id": batch_id}).first()
             if batch is not None:
                 with engine.connect() as reader:
-                    _validate(connection, batch, split(_chunks(reader, batch.input_file_id)))
+                    lines = split(_chunks(reader, batch.input_file_id))
+                    _validate(connection, batch, lines, allows_code)
     except _Overtaken:
         return
     except pg8000.exceptions.DatabaseError as error:
@@ -89,9 +91,11 @@ def validate(engine: Engine, batch_id: str) -> None:
             _fail(connection, batch_id, failure, num_lines=0, error_file_id=None)
 
 
-def _validate(connection: Connection, batch: Row[Any], lines: Iterator[tuple[int, bytes | None]]) -> None:
+def _validate(
+    connection: Connection, batch: Row[Any], lines: Iterator[tuple[int, bytes | None]], allows_code: bool
+) -> None:
     options = BatchOptions.model_validate_json(json.dumps(batch.options))
-    terms = Terms(options, served_models(connection), batch.endpoint)
+    terms = Terms(options, served_models(connection), batch.endpoint, allows_code)
     admission = Admission(batch.tenant_id, batch.id, terms)
     admission.copy(connection, lines)
     failure = _failure(admission, options)

@@ -35,6 +35,8 @@ class CostRow:
     num_jobs: int
     num_settled: int
     num_passed: int
+    num_oracle: int
+    """Jobs whose search may have been told what the reference says: their accuracy is not that of others."""
     accuracy: float | None
     """Passed over judged (passed, failed verdicts and failed jobs); None when no verdict was given."""
     completion_tokens: int
@@ -63,6 +65,7 @@ _REPORT = """
                CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed,
                CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
                CAST(jobs.state = 'failed' AS int) AS is_failed,
+               CAST(jobs.oracle AS int) AS is_oracle,
                coalesce(completion_tokens, 0) AS completion_tokens,
                0 AS direct_nanodollars,
                0 AS loaded_nanodollars
@@ -70,13 +73,13 @@ _REPORT = """
         WHERE {chosen}
         UNION ALL
         SELECT {columns}
-               0, 0, 0, 0, 0, 0, place.direct_nanodollars, place.loaded_nanodollars
+               0, 0, 0, 0, 0, 0, 0, place.direct_nanodollars, place.loaded_nanodollars
         FROM job_costs AS place JOIN jobs ON jobs.id = place.job_id
         WHERE {chosen}
     )
     SELECT {groups}
            sum(is_job) AS num_jobs, sum(is_settled) AS num_settled, sum(is_passed) AS num_passed,
-           sum(has_verdict) AS num_verdicts, sum(is_failed) AS num_failed,
+           sum(has_verdict) AS num_verdicts, sum(is_failed) AS num_failed, sum(is_oracle) AS num_oracle,
            sum(completion_tokens) AS completion_tokens,
            sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars
     FROM counted {grouping}
@@ -133,6 +136,7 @@ def _row(row: Row[Any], dimensions: Sequence[Dimension]) -> CostRow:
         num_jobs=int(row.num_jobs),
         num_settled=int(row.num_settled),
         num_passed=int(row.num_passed),
+        num_oracle=int(row.num_oracle),
         accuracy=row.num_passed / judged if row.num_verdicts else None,
         completion_tokens=int(row.completion_tokens),
         tokens_per_job=float(row.completion_tokens / row.num_settled) if row.num_settled else None,

@@ -161,6 +161,13 @@ jobs = Table(
     Column("request", JSONB, nullable=False, comment="messages, sampling, strategy, budget, verifier, reference"),
     Column("strategy", Text, nullable=False),
     Column("level", Text, comment="body.metadata.level, for reports"),
+    Column(
+        "oracle",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the search may have been told what the reference says",
+    ),
     Column("estimated_tokens", Integer, nullable=False),
     Column("state", Text, nullable=False, server_default="pending"),
     Column("verdict", Text),

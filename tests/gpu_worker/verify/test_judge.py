@@ -5,18 +5,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify import Case, Judge
-from ponder_worker.verify.examiner import Examiner
+from ponder_worker.verify.examiner import Examiner, ExaminerDied
 
 _MATH = {"name": "math"}
 _EVIL = {"name": "json_schema", "schema": {"pattern": "^(a+)+$"}}
 """A pattern that backtracks for ever: it holds the interpreter, so that no alarm is heard."""
 _HANGS = Case(_EVIL, '"' + "a" * 60 + '!"')
+
+
+def _examiners() -> set[int]:
+    return {child.pid or 0 for child in multiprocessing.active_children() if child.name == "ponder-examiner"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def judge() -> Iterator[Judge]:
 
 def test_one_that_hangs_fails_alone_and_the_pool_heals(judge: Judge) -> None:
     cases = [Case(_MATH, "1/2", "0.5"), _HANGS, Case(_MATH, "2", "3"), Case({"name": "exact"}, "1", "1")]
-    found = judge.examine_all(cases)
+    found = [future.result() for future in [judge.hear(case) for case in cases]]
     assert [judgement.verdict.value for judgement in found] == ["passed", "failed", "failed", "passed"]
     assert "more than 3 s" in (found[1].reason or "")
     assert judge.examine(Case(_MATH, "1/2", "0.5")).verdict is Verdict.PASSED
@@ -36,29 +41,57 @@ def test_one_that_hangs_fails_alone_and_the_pool_heals(judge: Judge) -> None:
 
 def test_a_verifier_that_raises_fails_its_case_only(judge: Judge) -> None:
     bad = Case({"name": "json_schema", "schema": {"$ref": "#"}}, "1")  # is what it is, and so on
-    found = judge.examine_all([bad, Case(_MATH, "4", "4")])
-    assert [judgement.verdict.value for judgement in found] == ["failed", "passed"]
-    assert "raised" in (found[0].reason or "")
+    found = judge.examine(bad)
+    assert found.verdict is Verdict.FAILED
+    assert "raised" in (found.reason or "")
+    assert judge.examine(Case(_MATH, "4", "4")).verdict is Verdict.PASSED
 
 
-def test_a_process_that_dies_fails_its_case_and_is_replaced() -> None:
+def test_a_process_that_dies_says_so_and_is_not_used_again() -> None:
     examiner = Examiner()
     assert examiner.pid is not None
     os.kill(examiner.pid, signal.SIGKILL)
-    found = examiner.examine(Case(_MATH, "1", "1"), 5.0)
-    assert found.verdict is Verdict.FAILED
+    with pytest.raises(ExaminerDied):
+        examiner.examine(Case(_MATH, "1", "1"), 5.0)
     assert not examiner.is_alive
+
+
+def test_a_case_whose_process_was_killed_from_outside_is_tried_once_more() -> None:
+    judge = Judge(num_processes=1, limit_s=60.0)
+    known = _examiners()
+    heard = judge.hear(_HANGS)
+    for _ in range(2):
+        while not (new := _examiners() - known):
+            assert not heard.done(), heard.result()
+            time.sleep(0.01)
+        known |= new
+        os.kill(new.pop(), signal.SIGKILL)
+    found = heard.result()
+    assert (found.verdict, found.reason) == (Verdict.FAILED, "the verifier died, twice")
+    assert judge.examine(Case(_MATH, "1", "1")).verdict is Verdict.PASSED
+    judge.close()
+
+
+def test_many_cases_of_one_tenant_that_hang_hold_up_anothers_for_one_limit() -> None:
+    judge = Judge(num_processes=1, limit_s=1.0)
+    ended: list[str] = []
+    for number in range(5):
+        judge.hear(_HANGS, "a").add_done_callback(lambda _, name=f"a{number}": ended.append(name))
+    judge.hear(Case(_MATH, "1", "1"), "b").add_done_callback(lambda _: ended.append("b"))
+    judge.close()
+    assert ended == ["a0", "b", "a1", "a2", "a3", "a4"]
 
 
 def test_pure_cases_need_no_process() -> None:
     judge = Judge(num_processes=1)
     before = set(multiprocessing.active_children())
     cases = [Case({"name": "number"}, f"{i}.0", str(i)) for i in range(256)]
-    assert all(judgement.verdict is Verdict.PASSED for judgement in judge.examine_all(cases))
+    assert all(judge.examine(case).verdict is Verdict.PASSED for case in cases)
     assert set(multiprocessing.active_children()) <= before
     judge.close()
 
 
-def test_it_is_called_like_a_function(judge: Judge) -> None:
-    assert judge(None, "1", "1") is Verdict.UNVERIFIED
-    assert judge({"name": "exact"}, "1", "1") is Verdict.PASSED
+def test_code_runs_only_where_the_operator_allows_it(judge: Judge) -> None:
+    found = judge.examine(Case({"name": "python_tests", "tests": "assert True"}, "x = 1"))
+    assert found.verdict is Verdict.UNVERIFIED
+    assert "--allow-code" in (found.reason or "")

@@ -3,58 +3,32 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import uvicorn
 from sqlalchemy import Engine, text
 
-from ponder.api.app import create_app
 from ponder.domain.state import IncarnationState, JobState, Verdict
-from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.claim import claim
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
 from ponder.jobs.validate import validate
-from ponder.settings import Settings
-from ponder.store.first_key import ensure_operator_key
-
-KEY = "pk-operator"
 
 
 @pytest.fixture
-def base_url(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[str]:
-    with engine.begin() as connection:
-        ensure_operator_key(connection, KEY, tenant="home", name="test")
-    app = create_app(engine, redis_server.url, Settings())
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def client(base_url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{base_url}/v1", api_key=KEY, max_retries=0) as client:
+def client(base_url: str, operator_key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{base_url}/v1", api_key=operator_key, max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-def http(base_url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {KEY}"}, timeout=30) as client:
+def http(base_url: str, operator_key: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator_key}"}, timeout=30) as client:
         yield client
 
 

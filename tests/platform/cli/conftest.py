@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import uvicorn
 from sqlalchemy import Engine, text
 
-from ponder.api.app import create_app
 from ponder.cli.main import run
 from ponder.domain.state import IncarnationState, JobState, Verdict
-from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.claim import claim
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
 from ponder.jobs.validate import validate
-from ponder.settings import Settings
-from ponder.store.first_key import ensure_operator_key
 
-KEY = "pk-operator"
 INCARNATION = "inc_0123456789abcdef01234567"
 TREE = {
     "nodes": [
@@ -55,26 +48,12 @@ class Ponder:
 
 
 @pytest.fixture
-def ponder(base_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ponder:
+def ponder(
+    base_url: str, operator_key: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Ponder:
     monkeypatch.setenv("PONDER_BASE_URL", base_url)
-    monkeypatch.setenv("PONDER_API_KEY", KEY)
+    monkeypatch.setenv("PONDER_API_KEY", operator_key)
     return Ponder(capsys)
-
-
-@pytest.fixture
-def base_url(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[str]:
-    with engine.begin() as connection:
-        ensure_operator_key(connection, KEY, tenant="home", name="test")
-    app = create_app(engine, redis_server.url, Settings())
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture

@@ -98,6 +98,31 @@ def test_a_job_is_shown_with_its_tree_attempts_and_cost(ponder: Ponder, worker: 
     assert ponder("show", f"{batch}/none")[0] == exit_code.FAILED
 
 
+def test_that_a_search_was_told_the_reference_is_shown_wherever_its_accuracy_is(
+    ponder: Ponder, worker: Worker, problems: Path
+) -> None:
+    batch = ponder("submit", str(problems), *FIELDS, "--oracle", "--max-rounds", "3")[1].strip()
+    watched = json.loads(ponder("watch", batch, "--format", "json")[1])
+    assert watched["ponder"]["num_oracle"] == 4
+    assert watched["ponder"]["options"]["max_rounds"] == 3
+    assert "what the reference says" in ponder("show", f"{batch}/row-1")[1]
+    bodies = [json.loads(line)["response"]["body"] for line in ponder("results", batch)[1].splitlines()]
+    assert [body["ponder"]["oracle"] for body in bodies] == [True] * 4
+    _, printed, said = ponder("report", "cost")
+    assert printed.splitlines()[0].endswith("oracle")
+    assert printed.splitlines()[1].endswith("4")
+    assert "what the reference says" in said
+
+
+def test_a_verifier_with_parameters_is_given_as_json(ponder: Ponder, worker: Worker, problems: Path) -> None:
+    verifier = '{"name": "regex", "pattern": "= 7$"}'
+    batch = ponder("submit", str(problems), *FIELDS, "--verifier", verifier, "--max-rounds", "2")[1].strip()
+    ponder("watch", batch)
+    request = json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])["request"]
+    assert request["verifier"] == {"name": "regex", "pattern": "= 7$", "match": "part", "ignore_case": False}
+    assert (request["max_rounds"], request["oracle"]) == (2, False)
+
+
 def test_what_a_terminal_would_obey_is_shown_and_not_done(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps({"question": "\x1b[31m1 + 1 :smile: [red]?", "answer": "\x1b]0;title\x07 2"}))
@@ -163,6 +188,8 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         (["submit", str(problems), *FIELDS, "--window", "9 years"], "window"),
         (["submit", str(problems), *FIELDS, "--metadata", "x"], "KEY=VALUE"),
         (["submit", str(problems), *FIELDS, "--width", "3"], "--strategy"),
+        (["submit", str(problems), *FIELDS, "--verifier", "{name"], "nor JSON"),
+        (["submit", str(problems), *FIELDS, "--verifier", "divination"], "verifier"),
         (["report", "cost", "--by", "colour"], "none of strategy"),
     ]:
         code, printed, error = ponder(*arguments)

@@ -16,10 +16,11 @@ BARE = ServedModel("bare", "f1", 512, has_reward_model=False)
 SECRET = "the launch code is 0000"
 
 
-def request(options: dict[str, Any] | None = None, **body: Any) -> JobRequest:
+def request(options: dict[str, Any] | None = None, *, allows_code: bool = False, **body: Any) -> JobRequest:
     base = {"model": "demo", "messages": [{"role": "user", "content": SECRET}]}
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": base | body}
-    return parse(line, 1, Terms(BatchOptions.model_validate(options or {}), {"demo": DEMO, "bare": BARE}))
+    models = {"demo": DEMO, "bare": BARE}
+    return parse(line, 1, Terms(BatchOptions.model_validate(options or {}), models, allows_code=allows_code))
 
 
 def test_a_bare_line_has_every_default() -> None:
@@ -49,6 +50,7 @@ def test_a_bare_line_has_every_default() -> None:
         "verifier": None,
         "reference": None,
         "oracle": False,
+        "max_rounds": 1,
         "kept": {},
     }
 
@@ -183,7 +185,18 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
         ({"ponder": {"strategy": {"name": "magic"}}}, "invalid_value", "body.ponder.strategy"),
         ({"ponder": {"verifier": {"name": "json_schema", "schema": {"type": 1}}}}, "invalid_schema", None),
         ({"ponder": {"reference": [1]}}, "invalid_value", "body.ponder.reference"),
-        ({"ponder": {"oracle": True}}, "unknown_field", "body.ponder.oracle"),
+        ({"ponder": {"oracle": 1}}, "invalid_type", "body.ponder.oracle"),
+        ({"ponder": {"max_rounds": 0}}, "invalid_value", "body.ponder.max_rounds"),
+        ({"ponder": {"max_rounds": 101}}, "invalid_value", "body.ponder.max_rounds"),
+        ({"ponder": {"verifier": "divination"}}, "invalid_value", "body.ponder.verifier"),
+        ({"ponder": {"verifier": "regex"}}, "missing_required_parameter", "body.ponder.verifier.pattern"),
+        (
+            {"ponder": {"verifier": {"name": "regex", "pattern": "("}}},
+            "invalid_pattern",
+            "body.ponder.verifier.pattern",
+        ),
+        ({"ponder": {"verifier": {"name": "contains", "texts": []}}}, "invalid_value", "body.ponder.verifier.texts"),
+        ({"ponder": {"verifier": "python_tests", "reference": "assert f() == 1"}}, "code_not_allowed", None),
         ({"model": "bare", "ponder": {"strategy": "best_of_n"}}, "no_reward_model", "body.ponder.strategy"),
         ({"model": "bare", "ponder": {"strategy": "beam_search"}}, "no_reward_model", "body.ponder.strategy"),
     ],
@@ -227,3 +240,43 @@ def test_a_missing_field_is_named(missing: str) -> None:
 def test_a_majority_needs_no_reward_model() -> None:
     strategy = {"name": "best_of_n", "n": 4, "select": "majority"}
     assert request(model="bare", ponder={"strategy": strategy}).strategy == "best_of_n"
+
+
+CONTAINS = {"name": "contains", "texts": ["x"]}
+TESTED = {"name": "python_tests", "tests": "assert f() == 1"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "own", "remedy"),
+    [
+        ({}, {"max_rounds": 2}, "name one"),
+        ({"max_rounds": 2}, {"reference": "6"}, "oracle: true"),
+        ({"max_rounds": 2, "verifier": CONTAINS}, {"verifier": "exact", "reference": "6"}, "oracle: true"),
+        ({"max_rounds": 2, "oracle": True}, {"oracle": False, "reference": "6"}, "oracle: true"),
+        ({"max_rounds": 2, "oracle": True}, {"verifier": "math"}, "give one"),
+        ({"max_rounds": 2}, {"verifier": "python_tests", "reference": "assert f() == 1"}, "oracle: true"),
+    ],
+)
+def test_rounds_that_no_verdict_may_drive_are_refused(batch: dict[str, Any], own: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(InvalidLine, match=remedy) as caught:
+        request(batch, allows_code=True, ponder=own)
+    assert (caught.value.code, caught.value.param) == ("no_verifier", "body.ponder.max_rounds")
+
+
+@pytest.mark.parametrize(
+    ("batch", "own"),
+    [
+        ({"max_rounds": 3, "verifier": CONTAINS}, {}),
+        ({"max_rounds": 3}, {"verifier": TESTED}),
+        ({"max_rounds": 3, "oracle": True}, {"reference": "6"}),
+        ({"max_rounds": 9}, {"max_rounds": 3, "oracle": True, "reference": "6"}),
+    ],
+)
+def test_rounds_that_a_verdict_may_drive_arrive(batch: dict[str, Any], own: dict[str, Any]) -> None:
+    made = request(batch, allows_code=True, ponder=own)
+    assert made.document["max_rounds"] == 3
+    assert made.document["oracle"] == made.oracle == (made.document["verifier"]["name"] == "math")
+
+
+def test_one_round_needs_no_verifier_and_is_the_lines_to_ask_for() -> None:
+    assert request({"max_rounds": 9}, ponder={"max_rounds": 1}).document["max_rounds"] == 1

@@ -1,0 +1,43 @@
+"""What searches ask while they run is answered here, at once: between the engine's pipe and the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from ponder.domain.state import Verdict
+from ponder_worker.engine_handle import Message
+from ponder_worker.holding import Holding
+from ponder_worker.settlement import Hear
+from ponder_worker.verify import Case, Judgement
+
+
+class Counsel:
+    """Called from the thread that reads what the engine process says; the answer is sent from a thread of the judge."""
+
+    def __init__(self, hear: Hear, holding: Holding) -> None:
+        self._hear = hear
+        self._holding = holding
+
+    def answer(self, question: Message, send: Callable[[Mapping[str, Any]], None]) -> None:
+        """Nothing for a job that is not held any more."""
+        job = self._holding.get(int(question["job_id"]))
+        if job is None:
+            return
+
+        def tell(heard: Future[Judgement]) -> None:
+            send(_verdict(heard.result()) | {"job_id": question["job_id"], "number": question["number"]})
+
+        # Nobody peeks: what a search is told depends on the reference only where the job says so.
+        reference = job.request.get("reference") if job.request.get("oracle") else None
+        case = Case(job.request.get("verifier"), question["answer"], reference)
+        # A turn beside the one of the tenant's finished answers: those keep nobody from going on.
+        self._hear(case, ("asked", job.tenant_id)).add_done_callback(tell)
+
+
+def _verdict(judgement: Judgement) -> dict[str, Any]:
+    """`refused` instead of a feedback where nobody can judge."""
+    if judgement.verdict is Verdict.UNVERIFIED:
+        return {"type": "verdict", "passed": False, "refused": judgement.reason}
+    return {"type": "verdict", "passed": judgement.verdict is Verdict.PASSED, "feedback": judgement.reason or ""}

@@ -1,0 +1,34 @@
+"""What searches ask the parent while they run: verifiers live there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+Answered = Callable[[dict[str, Any]], None]
+
+
+class Questions:
+    """Sent at once; `done` is called when the answer comes, unless its job was dropped by then."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self.num_answered = 0
+        self._send = send
+        self._numbers = count()
+        self._open: dict[int, tuple[int, Answered]] = {}
+
+    def ask(self, job_id: int, answer: str | None, done: Answered) -> None:
+        """Is this candidate's answer right?"""
+        number = next(self._numbers)
+        self._open[number] = (job_id, done)
+        self._send({"type": "verify", "job_id": job_id, "number": number, "answer": answer})
+
+    def answer(self, message: dict[str, Any]) -> None:
+        asked = self._open.pop(int(message["number"]), None)
+        if asked is not None:
+            self.num_answered += 1
+            asked[1](message)
+
+    def drop(self, job_id: int) -> None:
+        self._open = {number: asked for number, asked in self._open.items() if asked[0] != job_id}

@@ -1,0 +1,75 @@
+"""Which verifier judges a line's answer, by what, and whether its verdict may drive the search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ponder.domain.body import Body
+from ponder.domain.options import LineOptions
+from ponder.domain.terms import Terms
+from ponder.domain.verifier import JsonSchema, Math, PythonTests, Verifier, why_not_asked
+from ponder.errors import InvalidInput
+
+_MATH = Math()
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    verifier: Verifier | None
+    reference: str | None
+    oracle: bool
+    max_rounds: int
+
+    @classmethod
+    def of(cls, body: Body, own: LineOptions, terms: Terms) -> Verification:
+        """Field by field, the line before its batch. Raises InvalidInput."""
+        batch = terms.options
+        reference = own.reference if own.reference is not None else batch.reference
+        made = cls(
+            verifier=_verifier(body, own, batch.verifier, reference),
+            reference=reference,
+            oracle=bool(batch.oracle if own.oracle is None else own.oracle),
+            max_rounds=own.max_rounds or batch.max_rounds or 1,
+        )
+        made._check(terms)
+        return made
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "verifier": self.verifier.model_dump(by_alias=True) if self.verifier else None,
+            "reference": self.reference,
+            "oracle": self.oracle,
+            "max_rounds": self.max_rounds,
+        }
+
+    def _check(self, terms: Terms) -> None:
+        if isinstance(self.verifier, PythonTests) and not terms.allows_code:
+            raise InvalidInput(
+                "python_tests runs what a model wrote, which the operator has not allowed here (PONDER_ALLOW_CODE)",
+                param="body.ponder.verifier",
+                code="code_not_allowed",
+            )
+        if self.max_rounds == 1:
+            return
+        reason = why_not_asked(self.verifier, has_reference=self.reference is not None, oracle=self.oracle)
+        if reason is not None:
+            raise InvalidInput(
+                f"max_rounds is {self.max_rounds}, but {reason}", param="body.ponder.max_rounds", code="no_verifier"
+            )
+
+
+def _verifier(body: Body, own: LineOptions, batchs: Verifier | None, reference: str | None) -> Verifier | None:
+    """The line's own, else what its response format asks for, else the batch's, else `math` if there is a reference."""
+    schema = body.response_format.wanted_schema if body.response_format else None
+    if own.verifier and schema is not None and own.verifier.name != "json_schema":
+        raise InvalidInput(
+            "response_format is verified against its schema; it cannot go with another verifier",
+            param="body.ponder.verifier",
+            code="conflicting_verifier",
+        )
+    if own.verifier:
+        return own.verifier
+    if schema is not None:
+        return JsonSchema.model_validate({"schema": schema})
+    return batchs or (_MATH if reference is not None else None)

@@ -197,6 +197,8 @@ class Heartbeat:
                 self._settling.forget(job_id)
         if reply.ended:
             self._engine.send({"type": "end", "jobs": {str(job_id): reason for job_id, reason in reply.ended.items()}})
+        if reply.learned:
+            self._engine.send({"type": "learn", "learned": reply.learned})
         if saved.settled:
             _log.info("jobs_settled", num_jobs=len(saved.settled), num_held=len(self._holding.job_ids))
 

@@ -91,10 +91,17 @@ class Intake:
     def _hand_over(self, claimed: Claim, tokens: int) -> None:
         self._holding.add(claimed.jobs, tokens)
         jobs = [
-            {"job_id": job.job_id, "tenant_id": job.tenant_id, "request": job.request, "deltas": job.deltas}
+            {
+                "job_id": job.job_id,
+                "tenant_id": job.tenant_id,
+                "batch_id": job.batch_id,
+                "request": job.request,
+                "deltas": job.deltas,
+            }
             for job in claimed.jobs
         ]
-        self._engine.send({"type": "admit", "jobs": jobs})
+        learned = {job.batch_id: claimed.learned for job in claimed.jobs}
+        self._engine.send({"type": "admit", "jobs": jobs, "learned": learned})
         _log.info("shard_taken", shard_id=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=tokens)
 
 

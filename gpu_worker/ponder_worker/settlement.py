@@ -64,4 +64,5 @@ def _settlement(job_id: int, finished: Mapping[str, Any], judgement: Judgement) 
         error=error,
         usage=Usage(**finished["usage"]),
         tree=finished["tree"],
+        learned=finished.get("learned") or {},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,14 +34,18 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
+    """`learned`: what settled jobs of the shard's batch have taught, see `learn`."""
+
     shard_id: int
     jobs: tuple[ClaimedJob, ...]
+    learned: Mapping[str, float]
 
 
 # A shard is of one batch: what all its jobs share is read once.
 _SHARD = text("""
     SELECT state, holder, model, fingerprint, job_ids,
-           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at
+           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at,
+           (SELECT sums FROM learnings WHERE learnings.batch_id = shards.batch_id) AS learned
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
@@ -87,7 +92,8 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     incarnation = hold(connection, incarnation_id)
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
-        return Claim(shard_id, _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False))
+        jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False)
+        return Claim(shard_id, jobs, shard.learned or {})
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
@@ -101,7 +107,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         wake(connection)
         return None
     connection.execute(_HELD, {"id": shard_id, "holder": incarnation_id})
-    return Claim(shard_id, jobs)
+    return Claim(shard_id, jobs, shard.learned or {})
 
 
 def _open_attempts(

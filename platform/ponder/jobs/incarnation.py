@@ -99,7 +99,7 @@ def hold(connection: Connection, id: str) -> Incarnation:
     """The fence: locks the row until the transaction ends. Raises LeaseLost unless it is alive by Postgres's clock.
 
     Every write of a worker begins with it. Whoever locks more takes locks in this order: incarnation, batch,
-    portion, shards by id, jobs by id.
+    portion, shards by id, jobs by id, learnings by batch.
     """
     row = connection.execute(_HOLD, {"id": id}).one_or_none()
     if row is None:

@@ -27,7 +27,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one job. A failed job has an `error` {code, message}; a completed one has a verdict."""
+    """The end of one job. A failed job has an `error` {code, message}; a completed one has a verdict.
+
+    `learned`: numbers by name that it adds to what is known about its batch, see `learn`; nothing of prompts.
+    """
 
     job_id: int
     state: JobState
@@ -38,8 +41,10 @@ class Settlement:
     error: Mapping[str, Any] | None = None
     usage: Usage = Usage()
     tree: Mapping[str, Any] = field(default_factory=dict)
+    learned: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} teaches what is no number"
         assert self.state is not JobState.PENDING, "a settlement is an end"
         assert (self.verdict is not None) == (self.state is JobState.COMPLETED), "completed jobs carry a verdict"
 
@@ -86,10 +91,12 @@ class TickReply:
     """`dropped`: held jobs that are no longer pending; stop and forget them.
 
     `ended`: jobs that reached their limit of dollars or time; settle them with what there is. Said again at each
-    tick until they are settled.
+    tick until they are settled. `learned`: the new sums of batches of which jobs were settled now, if they taught
+    anything; not said again to a tick that is repeated.
     """
 
     now: datetime
     lease_until: datetime
     dropped: tuple[int, ...] = ()
     ended: Mapping[int, EndReason] = field(default_factory=dict)
+    learned: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,6 +13,7 @@ from ponder.domain.delta import num_sampled
 from ponder.domain.incarnation import Incarnation
 from ponder.domain.state import IncarnationState, JobState, move
 from ponder.jobs.incarnation import hold
+from ponder.jobs.learn import Sums, learn
 from ponder.jobs.report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.settle import settle
 from ponder.jobs.wake import wake
@@ -129,7 +130,8 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
         connection.execute(_FINISH_SHARDS, {"incarnation_id": incarnation.id, "now": now})
         wake(connection)
     lease_until = _extend(connection, incarnation, report)
-    return TickReply(now, lease_until, dropped, _ended(connection, incarnation.id, now))
+    ended = _ended(connection, incarnation.id, now)
+    return TickReply(now, lease_until, dropped, ended, learn(connection, _lessons(report, jobs, settled)))
 
 
 def _repeat(connection: Connection, incarnation: Incarnation) -> TickReply:
@@ -178,6 +180,12 @@ def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job]
     ]
     if rows:
         connection.execute(_APPEND, {"incarnation_id": report.incarnation_id, "deltas": dumps(rows)})
+
+
+def _lessons(report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> Iterator[tuple[str, Sums]]:
+    """Of each job once, because it is settled once."""
+    once = {settlement.job_id: settlement.learned for settlement in report.settled}
+    return ((jobs[job_id].batch_id, once[job_id]) for job_id in sorted(settled))
 
 
 def _bearer(work: Work, job: _Job) -> Bearer:

@@ -280,6 +280,13 @@ search_trees = Table(
     Column("tree", JSON, nullable=False),
 )
 
+learnings = Table(
+    "learnings",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, each the sum over settled jobs"),
+)
+
 results = Table(
     "results",
     metadata,

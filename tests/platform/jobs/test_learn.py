@@ -1,0 +1,107 @@
+"""What settled jobs teach their batch."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+
+def _teaching(world: Any, job_id: int, **learned: float) -> Any:
+    return replace(world.passed(job_id), learned=learned)
+
+
+def _sums(world: Any) -> dict[str, dict[str, float]]:
+    return {row.batch_id: row.sums for row in world.sql("SELECT batch_id, sums FROM learnings")}
+
+
+def test_lessons_add_up_by_batch_and_whoever_claims_next_is_told(world: Any) -> None:
+    first, worker = world.batch(30), world.worker()
+    early, *_ = shards = world.dispatch()
+    claimed = world.claim(early, worker)
+    assert claimed.learned == {}
+
+    one, two = (job.job_id for job in claimed.jobs[:2])
+    reply = world.tick(worker, settled=[_teaching(world, one, a=1, b=0.1), _teaching(world, two, a=2, c=-0.2)])
+    assert reply.learned == {first: {"a": 3, "b": 0.1, "c": -0.2}}
+    assert world.tick(worker).learned == {}
+    assert world.claim(shards[1], worker).learned == reply.learned[first]
+
+    world.batch()
+    told = [world.claim(shard, worker) for shard in world.dispatch()]
+    assert [claimed.learned for claimed in told if claimed.jobs[0].batch_id != first] == [{}]
+
+
+def test_a_report_sent_twice_teaches_once(world: Any) -> None:
+    batch = world.batch(2)
+    worker = world.worker()
+    first, second = world.claim_all(worker)
+    report = world.report(worker, settled=[_teaching(world, first, a=1)])
+    world.send(report)
+    world.send(report)
+    world.num_ticks[worker] += 1
+    world.tick(worker, settled=[_teaching(world, first, a=1), _teaching(world, second, a=1)])
+    assert _sums(world) == {batch: {"a": 2}}, "a job teaches with its settlement, and settles once"
+
+
+def test_a_tick_that_is_rolled_back_teaches_nothing(world: Any) -> None:
+    from ponder.jobs.tick import tick
+
+    world.batch()
+    worker = world.worker()
+    (job,) = world.claim_all(worker)
+    with world.engine.connect() as connection:
+        tick(connection, world.report(worker, settled=[_teaching(world, job, a=1)]))
+        connection.rollback()
+    assert _sums(world) == {}
+
+
+def test_what_is_refused_teaches_nothing(world: Any) -> None:
+    batch = world.batch()
+    holder, other = world.worker(), world.worker()
+    (job,) = world.claim_all(holder)
+    world.tick(other, settled=[_teaching(world, job, a=1)])
+    assert _sums(world) == {}
+    world.cancel(batch)
+    world.tick(holder, settled=[_teaching(world, job, a=1)])
+    assert _sums(world) == {}
+
+
+def test_workers_that_settle_at_the_same_time_lose_no_lesson_and_do_not_wait_for_each_other_for_good(
+    world: Any,
+) -> None:
+    tenant = world.tenant()
+    batches = [world.batch(60, tenant=tenant) for _ in range(3)]
+    workers = [world.worker() for _ in range(4)]
+    shards, held = world.dispatch(), {worker: list[int]() for worker in workers}
+    while shards:
+        for number, shard in enumerate(shards):
+            worker = workers[number % len(workers)]
+            claimed = world.claim(shard, worker)
+            held[worker] += [job.job_id for job in claimed.jobs]
+        shards = world.dispatch()
+    errors: list[BaseException] = []
+
+    def work(worker: str) -> None:
+        try:
+            jobs = held[worker]
+            for start in range(5):
+                world.tick(worker, settled=[_teaching(world, job, a=0.1, b=1) for job in jobs[start::5]])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert _sums(world) == {batch: {"a": 6, "b": 60} for batch in batches}, "sums of decimals are exact"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_cannot_be_taught(world: Any, value: float) -> None:
+    with pytest.raises(AssertionError, match="job 1"):
+        _teaching(world, 1, a=value)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponder_worker.verify.syscalls import syscall_filter
+
 _WARDEN = str(Path(__file__).with_name("warden.py"))
 _PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 _MEGABYTE = 1 << 20
@@ -99,6 +101,7 @@ def _job(program: str, stdin: str, report_fd: int, trouble_fd: int) -> bytes:
         "disk_bytes": _DISK_BYTES,
         "num_processes": _NUM_PROCESSES,
         "limits": _LIMITS,
+        "filter": syscall_filter().hex(),
     }
     return json.dumps(job).encode()
 

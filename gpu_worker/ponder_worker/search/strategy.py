@@ -8,12 +8,14 @@ from typing import Any
 from ponder.domain.strategy import AnyStrategy
 from ponder_worker.search.beam_search import beam_search
 from ponder_worker.search.best_of_n import best_of_n
+from ponder_worker.search.budget_forcing import budget_forcing
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.direct import direct
 from ponder_worker.search.dvts import dvts
 from ponder_worker.search.mcts import mcts
 from ponder_worker.search.particle_filter import particle_filter
 from ponder_worker.search.rebase import rebase
+from ponder_worker.search.refine import refine
 from ponder_worker.search.search import Search
 from ponder_worker.search.self_consistency import self_consistency
 
@@ -26,6 +28,8 @@ _STRATEGIES: dict[str, Callable[[Search, Any], Awaitable[list[Candidate]]]] = {
     "rebase": rebase,
     "mcts": mcts,
     "particle_filter": particle_filter,
+    "refine": refine,
+    "budget_forcing": budget_forcing,
 }
 
 

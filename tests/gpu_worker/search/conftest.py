@@ -47,6 +47,8 @@ class StubStream:
 
     def advance(self) -> End | None:
         token = self.draw(self.order.seed, len(self.tokens))
+        if self.draw is thinking_token_at and self.tokens[-1] == TURN:
+            token = OPEN
         self.tokens.append(token)
         self.logprobs.append(-1.0 / (1 + token_at(self.order.seed, len(self.tokens) + 1000)))
         made = len(self.tokens) - self.order.start
@@ -123,6 +125,12 @@ class StubEngine:
         self.verifying = [entry for entry in self.verifying if entry not in verified]
         for text, said in verified:
             said(verdict_of(text))
+
+
+def num_sampled(tree: SearchTree) -> int:
+    """Tokens that the engine made for it. A wait has taken the place of one."""
+    forced = [(node, first, num) for node in tree.nodes for first, num in node.forced]
+    return tree.num_tokens - sum(num - (node.ids[first] == WAIT) for node, first, num in forced)
 
 
 def score_of(step: Step) -> float:
@@ -229,6 +237,8 @@ SPECS: list[dict[str, Any]] = [
     {"name": "rebase", "n": 5, "max_rounds": 5},
     {"name": "mcts", "n": 5, "width": 3, "max_rounds": 4},
     {"name": "particle_filter", "n": 5, "max_rounds": 6, "temperature": 4.0},
+    {"name": "refine", "n": 3},
+    {"name": "budget_forcing", "num_waits": 2, "answer": "So:"},
 ]
 
 

@@ -153,6 +153,7 @@ class Attempt:
     search: Search
     engine: StubEngine
     deltas: list[dict[str, Any]]
+    max_rounds: int = 1
     ranked: list[Candidate] | None = None
 
     def save(self) -> None:
@@ -173,13 +174,14 @@ def attempt(
     job_seed: int = JOB_SEED,
     num_choices: int = 1,
     thought: Thought | None = None,
+    max_rounds: int = 1,
 ) -> Attempt:
     deltas = [] if deltas is None else list(deltas)
     tree = SearchTree.fold(job_seed, deltas) if deltas else SearchTree(job_seed, PROMPT)
     if not tree.root.ids:
         tree = SearchTree(job_seed, PROMPT)
     engine = StubEngine(rng, thought)
-    return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas)
+    return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas, max_rounds)
 
 
 def run(
@@ -196,7 +198,7 @@ def run(
     """
 
     async def live() -> list[Candidate] | None:
-        task = asyncio.ensure_future(strategy.run(one.search, STRATEGY.validate_python(spec)))
+        task = asyncio.ensure_future(strategy.run(one.search, STRATEGY.validate_python(spec), one.max_rounds))
         num_steps = 0
         while not task.done():
             await asyncio.sleep(0)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ponder_worker.search.node import Node, NodeState
 from ponder_worker.search.search import Limits
-from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree import SearchTree
 
 from .conftest import JOB_SEED, SPECS, Attempt, attempt, num_sampled, run
@@ -50,8 +49,8 @@ def test_killed_at_any_await_it_ends_with_the_same_answer_and_the_same_tokens(
     killed_everywhere(spec, limits, when)
 
 
-def killed_everywhere(spec: dict[str, Any], limits: Limits, when: str, thought: Thought | None = None) -> None:
-    whole = attempt(limits, rng=random.Random(0), thought=thought)
+def killed_everywhere(spec: dict[str, Any], limits: Limits, when: str, **changes: Any) -> None:
+    whole = attempt(limits, rng=random.Random(0), **changes)
     num_steps = [0]
 
     def count(number: int) -> bool:
@@ -60,11 +59,11 @@ def killed_everywhere(spec: dict[str, Any], limits: Limits, when: str, thought: 
 
     run(whole, spec, after_step=count)
     for killed_at in range(1, num_steps[0]):
-        first = attempt(limits, rng=random.Random(0), thought=thought)
+        first = attempt(limits, rng=random.Random(0), **changes)
         run(first, spec, **{when: lambda number, stop=killed_at: number < stop})
         first.save()
         deltas = json.loads(json.dumps(first.deltas))
-        second = attempt(limits, rng=random.Random(killed_at), deltas=deltas, thought=thought)
+        second = attempt(limits, rng=random.Random(killed_at), deltas=deltas, **changes)
         saved = num_sampled(second.search.tree)
         run(second, spec)
         assert outcome(second) == outcome(whole)

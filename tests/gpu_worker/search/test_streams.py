@@ -111,7 +111,7 @@ def test_a_user_s_turn_opens_a_thought_of_its_own() -> None:
 def test_killed_at_any_await_also_in_a_forced_thought_it_ends_the_same(
     spec: dict[str, Any], limits: Limits, when: str
 ) -> None:
-    killed_everywhere(spec, limits, when, THOUGHT)
+    killed_everywhere(spec, limits, when, thought=THOUGHT)
 
 
 @given(

@@ -33,6 +33,11 @@ class StrategySpec(Spec):
         """Whether it asks a reward model."""
         return True
 
+    @property
+    def needs_verifier(self) -> bool:
+        """Whether it asks the job's verifier while it runs."""
+        return False
+
 
 class Direct(StrategySpec):
     """One sample; what every other strategy is compared with."""
@@ -149,6 +154,10 @@ class Refine(StrategySpec):
     @property
     def needs_scores(self) -> bool:
         return False
+
+    @property
+    def needs_verifier(self) -> bool:
+        return True
 
 
 class BudgetForcing(StrategySpec):

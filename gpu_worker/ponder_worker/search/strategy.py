@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ponder.domain.strategy import AnyStrategy, BeamSearch, BestOfN, Direct, SelfConsistency
+from ponder.domain.strategy import Adaptive, AnyStrategy, BeamSearch, BestOfN, Direct, SelfConsistency
+from ponder_worker.search.adaptive import adaptive
 from ponder_worker.search.beam_search import beam_search
 from ponder_worker.search.best_of_n import best_of_n
 from ponder_worker.search.candidate import Candidate
@@ -22,5 +23,7 @@ async def run(search: Search, spec: AnyStrategy) -> list[Candidate]:
             return await best_of_n(search, spec)
         case BeamSearch():
             return await beam_search(search, spec)
+        case Adaptive():
+            return await adaptive(search, spec)
         case _:
             raise NotImplementedError(spec.name)

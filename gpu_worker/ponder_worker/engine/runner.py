@@ -1,189 +1,111 @@
 """The tensors of a step: builds the inputs, calls the model, samples."""
 
 from collections.abc import Sequence as Series
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from ponder_worker.engine.plan import Chunk, Plan, Result
+from ponder_worker.engine.flight import Flight
+from ponder_worker.engine.grading import logprobs, read, score
+from ponder_worker.engine.plan import Chunk, Plan
 from ponder_worker.engine.sampler import Draw, Sampler
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.sequence import Sequence
-from ponder_worker.models.readout import Readout
+from ponder_worker.engine.shape import Integers, Shape
+from ponder_worker.engine.storage import Storage
 from ponder_worker.models.transformer import Transformer
-
-Integers = npt.NDArray[np.int64]
-
-_SCORED_ROWS = 512  # a scored prefill's logits are made in pieces: rows x vocabulary float32 would not fit at once
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A step in integers. starts, ends, page_counts: `[num_chunks]`; pages: all page tables, one behind the other."""
-
-    starts: Integers
-    ends: Integers
-    page_counts: Integers
-    pages: Integers
-
-    @classmethod
-    def of(cls, chunks: Series[Chunk]) -> "Shape":
-        tables = [chunk.sequence.table.pages for chunk in chunks]
-        return cls(
-            starts=np.array([chunk.start for chunk in chunks], dtype=np.int64),
-            ends=np.array([chunk.end for chunk in chunks], dtype=np.int64),
-            page_counts=np.array([len(table) for table in tables], dtype=np.int64),
-            pages=np.frombuffer(b"".join(tables), dtype=np.int32).astype(np.int64),
-        )
-
-    def page_table(self) -> Integers:
-        """`[num_chunks, max_pages]`, padded with page 0: what stands there is masked."""
-        taken = np.arange(self.page_counts.max()) < self.page_counts[:, None]
-        table = np.zeros(taken.shape, dtype=np.int64)
-        table[taken] = self.pages
-        return table
-
-    def tokens_read(self, page_size: int) -> npt.NDArray[np.float64]:
-        """`[num_chunks]`: keys of its context, a page's divided among the chunks that read it in this step."""
-        first = np.cumsum(self.page_counts) - self.page_counts
-        index = np.arange(len(self.pages)) - np.repeat(first, self.page_counts)
-        used = np.clip(np.repeat(self.ends, self.page_counts) - index * page_size, 0, page_size)
-        readers = np.bincount(self.pages)[self.pages]
-        return np.add.reduceat(used / readers, first)
 
 
 class Runner:
-    """Owns the keys and values."""
+    """Steps of one model, one after the other. A step may be launched before the one before it has landed."""
 
-    def __init__(self, model: Transformer, *, num_pages: int, page_size: int) -> None:
+    def __init__(self, model: Transformer, storage: Storage, *, page_size: int) -> None:
         self.model = model
+        self._storage = storage
         self._page_size = page_size
-        self._pages = model.new_pages(num_pages, page_size)
         self._sampler = Sampler(model.config.vocabulary_size, model.device)
+        self._sampled = torch.empty(0, dtype=torch.int64, device=model.device)  # by the step launched last
+        self._row_of: dict[Sequence, int] = {}  # in it
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> Result:
+    def launch(self, plan: Plan) -> Flight:
+        """On a GPU this returns before the step is computed."""
+        if plan.copies:
+            self._storage.copy(plan.copies)
+        if plan.returns:
+            self._storage.fetch(plan.returns)
         chunks = plan.chunks
         if not chunks:
-            return Result([], [], [])
-        if plan.copies:
-            source, target = self._tensor(plan.copies).T
-            self._pages[:, target] = self._pages[:, source]
+            return Flight([])
         shape = Shape.of(chunks)
+        kv_bytes_read = shape.tokens_read(self._page_size) * self.model.kv_bytes_per_token
+        flight = Flight(kv_bytes_read.tolist())
         hidden = self._forward(chunks, shape)
         row_ends = np.cumsum(shape.ends - shape.starts)
-        tokens: list[int | None] = [None] * len(chunks)
-        logprobs: list[list[float]] = [[] for _ in chunks]
-        self._sample(chunks, hidden, row_ends, tokens, logprobs)
+        self._sample(chunks, hidden, row_ends, flight)
         if any(chunk.sequence.sampling is None for chunk in chunks):
-            self._score(chunks, hidden, row_ends, logprobs)
-            self._read(chunks, hidden, row_ends, logprobs)
-        read = shape.tokens_read(self._page_size) * self.model.kv_bytes_per_token
-        return Result(tokens, logprobs, read.tolist())
+            score(self.model, chunks, hidden, row_ends, flight)
+            read(self.model, chunks, hidden, row_ends, flight)
+        flight.depart()
+        return flight
 
     def _forward(self, chunks: Series[Chunk], shape: Shape) -> torch.Tensor:
         """-> hidden states of the step, `[num_tokens, hidden]`"""
         page_size = self._page_size
         lengths = shape.ends - shape.starts
-        tokens: list[int] = []
-        for chunk in chunks:
-            tokens += chunk.sequence.tokens[chunk.start : chunk.end]
         row_starts = np.cumsum(lengths) - lengths
-        positions = np.arange(len(tokens)) + np.repeat(shape.starts - row_starts, lengths)
-        table = shape.page_table()
+        num_tokens = int(lengths.sum())
+        positions = np.arange(num_tokens) + np.repeat(shape.starts - row_starts, lengths)
+        table = self._storage.places(shape.page_table())
         slots = table[np.repeat(np.arange(len(chunks)), lengths), positions // page_size] * page_size
         slots += positions % page_size
         write_from = np.array([chunk.write_from for chunk in chunks], dtype=np.int64)
         slots[positions < np.repeat(write_from, lengths)] = -1
         where = self.model.layouts(
-            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table), self._pages
+            torch.from_numpy(lengths), torch.from_numpy(shape.ends), torch.from_numpy(table), self._storage.pages
         )
         return self.model.forward(
-            self._tensor(np.array(tokens, dtype=np.int64)),
-            self._tensor(positions),
-            self._tensor(slots),
-            where,
-            self._pages,
+            self._tokens(chunks), self._tensor(positions), self._tensor(slots), where, self._storage.pages
         )
 
-    def _sample(
-        self,
-        chunks: Series[Chunk],
-        hidden: torch.Tensor,
-        row_ends: Integers,
-        tokens: list[int | None],
-        logprobs: list[list[float]],
-    ) -> None:
-        """Fills in the next token of every chunk that reaches the end of its sequence."""
+    def _tokens(self, chunks: Series[Chunk]) -> torch.Tensor:
+        """`[num_tokens]`; those that the step before samples never leave the device."""
+        tokens: list[int] = []
+        rows: list[int] = []
+        sources: list[int] = []
+        for chunk in chunks:
+            tokens += chunk.sequence.tokens[chunk.start : chunk.end]
+            if chunk.end > len(chunk.sequence.tokens):
+                rows.append(len(tokens))
+                sources.append(self._row_of[chunk.sequence])
+                tokens.append(0)
+        known = self._tensor(tokens)
+        if rows:
+            known[self._tensor(rows)] = self._sampled[self._tensor(sources)]
+        return known
+
+    def _sample(self, chunks: Series[Chunk], hidden: torch.Tensor, row_ends: Integers, flight: Flight) -> None:
         indices: list[int] = []
         draws: list[Draw] = []
         for index, chunk in enumerate(chunks):
-            sequence = chunk.sequence
-            if sequence.sampling is not None and chunk.end == len(sequence.tokens):
+            sampling = chunk.sequence.sampling
+            if chunk.samples and sampling is not None:
                 indices.append(index)
-                draws.append(_draw(sequence, sequence.sampling))
+                draws.append(_draw(chunk.sequence, sampling, chunk.end))
+        self._row_of = {chunks[index].sequence: row for row, index in enumerate(indices)}
         if not indices:
             return
         logits = self.model.logits(hidden[self._tensor(row_ends[indices] - 1)])
-        chosen = self._sampler.sample(logits, draws)
-        chosen_logprobs = _logprobs(logits, chosen).tolist()
-        for index, token, logprob in zip(indices, chosen.tolist(), chosen_logprobs, strict=True):
-            tokens[index], logprobs[index] = token, [logprob]
-
-    def _score(
-        self, chunks: Series[Chunk], hidden: torch.Tensor, row_ends: Integers, logprobs: list[list[float]]
-    ) -> None:
-        """Fills in the log-probabilities of known tokens, from those rows that come before a token to be scored."""
-        rows: list[int] = []
-        targets: list[int] = []
-        scored: list[tuple[int, int]] = []
-        for index, chunk in enumerate(chunks):
-            sequence = chunk.sequence
-            if (
-                sequence.sampling is None
-                and not sequence.marks
-                and (first := max(chunk.start, sequence.first_needed)) < chunk.end
-            ):
-                end = int(row_ends[index])
-                rows += range(end - (chunk.end - first), end)
-                targets += sequence.tokens[first + 1 : chunk.end + 1]
-                scored.append((index, chunk.end - first))
-        found: list[float] = []
-        for piece in range(0, len(rows), _SCORED_ROWS):
-            logits = self.model.logits(hidden[self._tensor(rows[piece : piece + _SCORED_ROWS])])
-            found += _logprobs(logits, self._tensor(targets[piece : piece + _SCORED_ROWS])).tolist()
-        place = 0
-        for index, count in scored:
-            logprobs[index] = found[place : place + count]
-            place += count
-
-    def _read(
-        self, chunks: Series[Chunk], hidden: torch.Tensor, row_ends: Integers, logprobs: list[list[float]]
-    ) -> None:
-        """Fills in what is read at those marks that the chunks reach."""
-        rows: dict[Readout, list[tuple[int, int]]] = {}
-        for index, chunk in enumerate(chunks):
-            readout = chunk.sequence.readout
-            if readout is not None:
-                due = chunk.sequence.marks[len(chunk.sequence.readings) :]
-                behind = int(row_ends[index]) - chunk.end
-                rows.setdefault(readout, []).extend((index, behind + mark) for mark in due if mark < chunk.end)
-        for readout, places in rows.items():
-            if places:
-                found = readout(self.model, hidden[self._tensor([row for _, row in places])]).tolist()
-                for (index, _), value in zip(places, found, strict=True):
-                    logprobs[index].append(value)
+        self._sampled = self._sampler.sample(logits, draws)
+        flight.add_tokens(indices, self._sampled, logprobs(logits, self._sampled))
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.int64).to(self.model.device, non_blocking=True)
 
 
-def _draw(sequence: Sequence, sampling: Sampling) -> Draw:
+def _draw(sequence: Sequence, sampling: Sampling, position: int) -> Draw:
     """What the choice of the sequence's next token depends on."""
-    position = len(sequence.tokens)
     if not (sampling.penalises or sampling.min_tokens):
         return Draw(sampling, position)
     too_early = position - sequence.prompt_length < sampling.min_tokens
@@ -194,8 +116,3 @@ def _draw(sequence: Sequence, sampling: Sampling) -> Draw:
         sequence.tokens[: sequence.prompt_length] if sampling.repetition_penalty != 1.0 else (),
         tuple(sequence.stop_token_ids) if too_early else (),
     )
-
-
-def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Of one token a row: `[num_rows, vocabulary]`, `[num_rows]` -> `[num_rows]`, before temperature and filters."""
-    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)

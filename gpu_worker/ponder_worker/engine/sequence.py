@@ -1,14 +1,24 @@
 """The engine's view of one token stream: ids, page table, sampling state."""
 
+from dataclasses import dataclass
 from typing import Literal
 
-from ponder_worker.engine.pages import PageTable
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.stop import StopStrings
+from ponder_worker.engine.table import PageTable
 from ponder_worker.models.readout import Readout
 
 FinishReason = Literal["stop", "length", "scored", "cancelled"]
 Priority = Literal["interactive", "batch", "speculative"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Pages of a preempted sequence in host memory: those of its table from `first` on; num_tokens stand there."""
+
+    first: int
+    pages: list[int]
+    num_tokens: int
 
 
 class Sequence:
@@ -28,7 +38,10 @@ class Sequence:
         "marks",
         "num_computed",
         "num_computed_once",
+        "num_pending",
+        "num_underway",
         "number",
+        "parked",
         "priority",
         "prompt_length",
         "readings",
@@ -70,8 +83,11 @@ class Sequence:
         self.readout = readout
         self.readings: list[float] = []
         self.table = PageTable(salt)
-        self.num_computed = 0  # tokens whose keys and values stand in pages
+        self.num_computed = 0  # tokens whose keys and values stand in pages, once the steps under way have ended
+        self.num_underway = 0  # steps that compute it now
+        self.num_pending = 0  # tokens that they sample
         self.num_computed_once = 0  # the most that ever stood there: what is computed below it is recomputed
+        self.parked: Parked | None = None
         self.logprobs: list[float] = []
         self.stop_token_ids = stop_token_ids
         self.stop_strings = stop_strings
@@ -87,10 +103,12 @@ class Sequence:
 
     @property
     def num_wanted(self) -> int:
-        """Tokens to be computed. A scored sequence's last one has no successor that anyone asks for."""
+        """Tokens that can be computed. A scored sequence's last one has no successor that anyone asks for."""
         if self.marks:
             return self.marks[-1] + 1
-        return len(self.tokens) - (self.sampling is None)
+        if self.sampling is None:
+            return len(self.tokens) - 1
+        return len(self.tokens) + (self.num_pending and self._goes_on_unseen)
 
     @property
     def first_needed(self) -> int:
@@ -100,6 +118,13 @@ class Sequence:
         if self.sampling is None:
             return self.prompt_length - 1 + len(self.logprobs)
         return len(self.tokens) - 1
+
+    @property
+    def _goes_on_unseen(self) -> bool:
+        """Is the token after the one that is being sampled wanted, and does its choice not look back?"""
+        sampling = self.sampling
+        assert sampling is not None
+        return len(self.tokens) + 1 - self.prompt_length < sampling.max_tokens and not sampling.penalises
 
     def append(self, token: int, logprob: float) -> None:
         """Takes a sampled token; sets `finish_reason` if it was the last one."""

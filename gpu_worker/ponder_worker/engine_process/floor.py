@@ -139,8 +139,8 @@ class Floor:
     def _recomputed(self, engine: Engine, entry: _Entry, output: Output) -> int:
         """Tokens of this chunk that were computed before: in a former attempt, or before a preemption in the engine."""
         sequence, meter = output.sequence, entry.meter
-        end = sequence.num_computed
-        start = end - output.computed_tokens
+        start = output.start
+        end = start + output.computed_tokens
         if not entry.computed and sequence.sampling is not None and meter.cached_tokens is None:
             meter.cached_tokens = start
         known = len(sequence.tokens) - len(output.tokens)  # before this step

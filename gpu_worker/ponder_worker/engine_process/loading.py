@@ -8,20 +8,24 @@ from pathlib import Path
 
 import torch
 
-from ponder_worker.engine import Engine
+from ponder_worker.engine import Engine, Memory
 from ponder_worker.engine_process import thinking
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.models import reward
 from ponder_worker.models.config import ModelConfig
-from ponder_worker.models.folder import fingerprint, read_json, weight_files
+from ponder_worker.models.folder import fingerprint, read_json
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Likelihood, Mark
+from ponder_worker.models.tokenizer import Tokenizer
+from ponder_worker.models.transformer import Transformer
 from ponder_worker.search.thought import Thought
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CPU_KV_BYTES = 1 << 30
 _SPARE_BYTES = 2 << 30
 """Of a GPU's memory, for what a step needs beside weights, keys and values."""
+_PARKED_BYTES = 4 << 30
+"""Of the host's, a model, for pages of sequences that a GPU preempted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +75,10 @@ def load(options: EngineOptions) -> Engines:
     folders = [options.model] + ([options.reward_model] if options.reward_model else [])
     kinds = [reward.read(folder) for folder in folders[1:]]  # before any weights: it fails at once
     dtypes = [_dtype(folder, options.dtype, device) for folder in folders]
-    per_page = [_kv_bytes(folder, dtype) * options.page_size for folder, dtype in zip(folders, dtypes, strict=True)]
-    kv_bytes = options.kv_bytes or _room_for_kv(folders, device)
-    shares = [2 / 3, 1 / 3] if len(folders) > 1 else [1.0]
-    num_pages = [
-        _num_pages(int(kv_bytes * share), bytes_of_page, folder, options)
-        for folder, bytes_of_page, share in zip(folders, per_page, shares, strict=True)
+    models = [
+        Transformer.load(folder, dtype=dtype, device=device) for folder, dtype in zip(folders, dtypes, strict=True)
     ]
-    longest = [
-        min(ModelConfig.read(folder).context_tokens, num * options.page_size)
-        for folder, num in zip(folders, num_pages, strict=True)
-    ]
-    engines = [
-        Engine.load(
-            folder,
-            dtype=dtype,
-            device=device,
-            num_pages=num,
-            page_size=options.page_size,
-            max_step_tokens=options.max_step_tokens,
-            max_sequences=options.max_sequences,
-        )
-        for folder, dtype, num in zip(folders, dtypes, num_pages, strict=True)
-    ]
+    engines = _engines(folders, models, options, options.kv_bytes or _room_for_kv(device))
     readout = None
     if kinds and isinstance(kinds[0], Mark):
         readout = kinds[0].readout(engines[1].tokenizer)
@@ -107,8 +92,8 @@ def load(options: EngineOptions) -> Engines:
         same_tokens=bool(kinds)
         and isinstance(kinds[0], Likelihood)
         and _tokenizer_bytes(folders[0]) == _tokenizer_bytes(folders[1]),
-        longest=longest[0],
-        longest_scored=longest[-1] if kinds else 0,
+        longest=engines[0].longest,
+        longest_scored=engines[1].longest if kinds else 0,
         defaults=SamplingDefaults.read(options.model),
         fingerprint=_fingerprint(folders),
         flops_per_byte=5.0 if device.type == "cpu" else 200.0,
@@ -139,25 +124,48 @@ def _dtype(folder: str, name: str, device: torch.device) -> torch.dtype:
     return _DTYPES.get(name, torch.float32)
 
 
-def _kv_bytes(folder: str, dtype: torch.dtype) -> int:
-    """Of one token."""
-    config = ModelConfig.read(folder)
-    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
-
-
-def _room_for_kv(folders: list[str], device: torch.device) -> int:
+def _room_for_kv(device: torch.device) -> int:
+    """To be asked for when the weights are there."""
     if device.type == "cpu":
         return _CPU_KV_BYTES
     free, _ = torch.cuda.mem_get_info(device)
-    weights = sum(file.stat().st_size for folder in folders for file in weight_files(Path(folder)))
-    return max(_SPARE_BYTES, int(0.9 * free) - weights - _SPARE_BYTES)
+    return max(_SPARE_BYTES, int(0.9 * free) - _SPARE_BYTES)
 
 
-def _num_pages(kv_bytes: int, bytes_of_page: int, folder: str, options: EngineOptions) -> int:
-    """Never more than all sequences could fill, twice: what is over would only be a cache of old prefixes."""
-    context = ModelConfig.read(folder).context_tokens
-    most = 2 * options.max_sequences * -(-context // options.page_size)
-    return max(1, min(kv_bytes // bytes_of_page, most))
+def _engines(folders: list[str], models: list[Transformer], options: EngineOptions, kv_bytes: int) -> list[Engine]:
+    """Two models trade one memory, unless each has its part for good."""
+    page_bytes = [model.kv_bytes_per_token * options.page_size for model in models]
+    most = [_most_pages(model, options) for model in models]
+    memory = None
+    num_pages = [0] * len(models)
+    if len(models) > 1 and options.kv_split is None:
+        useful = sum(pages * size for pages, size in zip(most, page_bytes, strict=True))
+        memory = Memory(min(kv_bytes, useful), models, options.page_size)
+    else:
+        share = options.kv_split or 1.0
+        room = (int(kv_bytes * share), int(kv_bytes * (1 - share)))
+        num_pages = [
+            max(1, min(part // size, pages)) for part, size, pages in zip(room, page_bytes, most, strict=False)
+        ]
+    parked = 0 if models[0].device.type == "cpu" else _PARKED_BYTES  # a CPU's memory is the host's
+    return [
+        Engine(
+            model,
+            Tokenizer(folder),
+            num_pages=pages,
+            page_size=options.page_size,
+            max_step_tokens=options.max_step_tokens,
+            max_sequences=options.max_sequences,
+            memory=memory,
+            num_parked_pages=parked // size,
+        )
+        for folder, model, pages, size in zip(folders, models, num_pages, page_bytes, strict=True)
+    ]
+
+
+def _most_pages(model: Transformer, options: EngineOptions) -> int:
+    """That all sequences could fill, twice: what is over would only be a cache of old prefixes."""
+    return 2 * options.max_sequences * -(-model.config.context_tokens // options.page_size)
 
 
 def _tokenizer_bytes(folder: str) -> bytes:

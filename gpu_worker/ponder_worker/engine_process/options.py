@@ -11,6 +11,7 @@ class EngineOptions:
     """model, reward_model: folders. device, dtype: "auto" is a GPU if there is one, and the model's own type there.
 
     kv_bytes: memory for the keys and values of both models; unset is what the device has left, or a gigabyte on a CPU.
+    kv_split: the generator's part of it, for good; unset, generator and reward model trade it as their loads change.
     shard_tokens: the estimated tokens of the largest shard, in which room is told.
     """
 
@@ -22,6 +23,7 @@ class EngineOptions:
     max_sequences: int = 256
     max_step_tokens: int = 2048
     kv_bytes: int | None = None
+    kv_split: float | None = None
     num_threads: int | None = None
     shard_tokens: int = 200_000
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from jsonschema import SchemaError
+from jsonschema.exceptions import best_match
 from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -13,6 +14,7 @@ from referencing.exceptions import Unresolvable
 from ponder_worker.verify.case import Judgement
 
 _SHOWN = 200
+"""Characters of the path, and of what is wrong: the start names the value, the end what it should be."""
 _NOTHING_ELSEWHERE: Registry[Any] = Registry()
 """jsonschema itself would fetch what a `$ref` names, also from our own network and disk."""
 
@@ -28,7 +30,12 @@ def examine(answer: str, schema: dict[str, Any]) -> Judgement:
     except SchemaError as error:
         return Judgement.of(False, f"the schema itself is wrong: {error.message[:_SHOWN]}")
     try:
-        wrong = next(iter(kind(schema, registry=_NOTHING_ELSEWHERE).iter_errors(value)), None)
+        wrong = best_match(kind(schema, registry=_NOTHING_ELSEWHERE).iter_errors(value))
     except Unresolvable as error:
         return Judgement.of(False, f"the schema refers to what it does not hold: {error.ref[:_SHOWN]}")
-    return Judgement.of(wrong is None, f"at {wrong.json_path}: {wrong.message[:_SHOWN]}" if wrong else "")
+    return Judgement.of(wrong is None, f"at {_short(wrong.json_path)}: {_short(wrong.message)}" if wrong else "")
+
+
+def _short(text: str) -> str:
+    half = _SHOWN // 2
+    return text if len(text) <= _SHOWN else f"{text[:half]} … {text[-half:]}"

@@ -121,17 +121,6 @@ def test_a_cancelled_sequence_gives_its_pages_back_after_the_next_step(llm: Engi
     assert {sequence.finish_reason for sequence in sequences} == {"cancelled"}
 
 
-def test_with_four_times_more_demand_than_pages_all_finish_with_the_tokens_of_an_empty_engine(tiny_llama: Path) -> None:
-    plenty = Engine.load(tiny_llama, num_pages=1024)
-    expected = crowd(plenty, 24)
-    finish(plenty)
-    demand = sum(-(-len(sequence.tokens) // 16) for sequence in expected)
-    scarce = Engine.load(tiny_llama, num_pages=demand // 4, max_step_tokens=64, max_sequences=24)
-    sequences = crowd(scarce, 24)
-    finish(scarce)
-    assert [sequence.tokens for sequence in sequences] == [sequence.tokens for sequence in expected]
-
-
 def test_preempted_sequences_are_recomputed_and_counted(tiny_llama: Path) -> None:
     engine = Engine.load(tiny_llama, num_pages=16, max_step_tokens=64, max_sequences=8)
     sequences = [engine.generate([3 + seed] * 8, prompt_length=8, sampling=sampled(200, seed)) for seed in range(4)]

@@ -4,7 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ponder_worker.engine.pages import PagePool, PageTable
+from ponder_worker.engine.pages import PagePool
+from ponder_worker.engine.table import PageTable
 
 PAGE = 4
 
@@ -68,7 +69,7 @@ class PagesMachine(RuleBasedStateMachine):
     def leave_a_part_for_others(self, data: st.DataObject) -> None:
         life = data.draw(st.sampled_from(self.lives))
         computed = data.draw(st.integers(0, len(life.tokens)))
-        self.pool.register_partial(life.table, life.tokens, computed)
+        self.pool.prefixes.register_partial(life.table, life.tokens, computed)
 
     @invariant()
     def free_and_held_pages_are_all_pages(self) -> None:
@@ -78,10 +79,10 @@ class PagesMachine(RuleBasedStateMachine):
     def _begin(self, tokens: list[int], salt: bytes) -> None:
         life = Life(tokens, salt)
         life.table.key_tokens(tokens, PAGE)
-        found = self.pool.find(life.table)
+        found = self.pool.prefixes.find(life.table)
         for index, page in enumerate(found):
             assert self.written[page] == (salt, tuple(tokens[: (index + 1) * PAGE]))
-        page, used = self.pool.find_partial(life.table, tokens, len(found))
+        page, used = self.pool.prefixes.find_partial(life.table, tokens, len(found))
         if used:  # the page was written by somebody who had the same tokens so far
             known = len(found) * PAGE + used
             assert self.written[page][0] == salt
@@ -98,7 +99,7 @@ class PagesMachine(RuleBasedStateMachine):
         for index in range(first, len(life.table.pages)):
             self.written[life.table.pages[index]] = (life.table.salt, tuple(life.tokens[: (index + 1) * PAGE]))
         life.table.key_tokens(life.tokens, PAGE)
-        self.pool.register(life.table, len(life.tokens))
+        self.pool.prefixes.register(life.table, len(life.tokens))
 
 
 TestPages = PagesMachine.TestCase
@@ -111,11 +112,11 @@ def test_a_released_prefix_is_found_again_until_its_pages_are_needed_longest_unu
     for table, tokens in ((older, [1] * 8), (newer, [2] * 8)):
         table.key_tokens(tokens, PAGE)
         assert pool.grow(table, 8)
-        pool.register(table, 8)
+        pool.prefixes.register(table, 8)
         pool.release(table)
-    assert (len(pool.find(older)), len(pool.find(newer))) == (2, 2)
+    assert (len(pool.prefixes.find(older)), len(pool.prefixes.find(newer))) == (2, 2)
     assert pool.grow(PageTable(), 4)
-    assert (len(pool.find(older)), len(pool.find(newer))) == (1, 2)
+    assert (len(pool.prefixes.find(older)), len(pool.prefixes.find(newer))) == (1, 2)
 
 
 def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> None:
@@ -123,11 +124,11 @@ def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> Non
     table = PageTable()
     table.key_tokens([1] * 4, PAGE)
     assert pool.grow(table, 4)
-    pool.register(table, 4)
+    pool.prefixes.register(table, 4)
     impostor = PageTable()
     impostor.key_tokens([2] * 4, PAGE)
     impostor.keys = table.keys
-    assert pool.find(impostor) == []
+    assert pool.prefixes.find(impostor) == []
 
 
 def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> None:
@@ -135,11 +136,11 @@ def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> Non
     first, second = PageTable(), PageTable()
     for table, token in ((first, 1), (second, 2), (first, 1)):
         table.key_tokens([token] * 8, PAGE)
-        pool.share(table, pool.find(table))
+        pool.share(table, pool.prefixes.find(table))
         assert pool.grow(table, 8)
-        pool.register(table, 8)
+        pool.prefixes.register(table, 8)
         pool.release(table)
-    assert (pool.num_evicted, pool.num_thrashed) == (2, 1)
+    assert (pool.prefixes.num_evicted, pool.prefixes.num_thrashed) == (2, 1)
     assert (pool.num_held, pool.num_referenced) == (0, 0)
 
 
@@ -148,7 +149,28 @@ def test_pages_of_a_family_are_referenced_more_often_than_they_are_held() -> Non
     tables = [PageTable() for _ in range(3)]
     for table in tables:
         table.key_tokens([1] * 8, PAGE)
-        pool.share(table, pool.find(table))
+        pool.share(table, pool.prefixes.find(table))
         assert pool.grow(table, 9)
-        pool.register(table, 8)
+        pool.prefixes.register(table, 8)
     assert (pool.num_held, pool.num_referenced) == (5, 9)
+
+
+def test_the_emptiest_slab_is_given_up_and_its_held_pages_are_found_where_they_went() -> None:
+    pool = PagePool(6, PAGE, slab_pages=2)
+    for slab in (2, 1, 0):
+        pool.add_slab(slab)
+    tables = [PageTable() for _ in range(6)]
+    for token, table in enumerate(tables):
+        table.key_tokens([token] * PAGE, PAGE)
+        assert pool.grow(table, PAGE)
+        pool.prefixes.register(table, PAGE)
+    for table in (tables.pop(5), tables.pop(2)):
+        pool.release(table)
+    slab, moves = pool.vacate()
+    assert (slab, moves) == (1, {3: 5})
+    for table in tables:
+        table.rename(moves)
+        assert pool.prefixes.find(table) == list(table.pages)
+    pool.check(tables)
+    assert (pool.num_held, pool.num_free) == (4, 0)
+    assert pool.slabs == {0, 2}

@@ -1,6 +1,4 @@
-"""Random lives of requests over a runner that computes nothing: it keeps, for each slot of each page, the tokens that
-its keys and values would depend on, and looks whether every chunk finds its whole context.
-"""
+"""Random lives of requests over a runner that computes nothing, and what the scheduler promises."""
 
 import random
 from typing import get_args
@@ -8,50 +6,15 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tape import PAGE, Line, Tape
 
 from ponder_worker.engine.pages import PagePool
+from ponder_worker.engine.parking import Costs, Parking
 from ponder_worker.engine.sampling import Sampling
-from ponder_worker.engine.scheduler import Plan, Result, Scheduler
+from ponder_worker.engine.scheduler import Scheduler
 from ponder_worker.engine.sequence import Priority, Sequence
 
-PAGE = 4
-
-
-class Tape:
-    """slots: (page, offset) -> the salt and all tokens up to the one written there"""
-
-    def __init__(self) -> None:
-        self.slots: dict[tuple[int, int], tuple[bytes, tuple[int, ...]]] = {}
-
-    def run(self, plan: Plan) -> Result:
-        self.slots.update(
-            {
-                (target, offset): self.slots[source, offset]
-                for source, target in plan.copies
-                for offset in range(PAGE)
-                if (source, offset) in self.slots
-            }
-        )
-        written = set()
-        for chunk in plan.chunks:
-            sequence = chunk.sequence
-            for position in range(max(chunk.start, chunk.write_from), chunk.end):
-                slot = (sequence.table.pages[position // PAGE], position % PAGE)
-                assert slot not in written, "two tokens of a step write one slot"
-                written.add(slot)
-                self.slots[slot] = (sequence.table.salt, tuple(sequence.tokens[: position + 1]))
-        tokens: list[int | None] = []
-        logprobs: list[list[float]] = []
-        for chunk in plan.chunks:
-            sequence = chunk.sequence
-            for position in range(chunk.end):
-                found = self.slots[sequence.table.pages[position // PAGE], position % PAGE]
-                assert found == (sequence.table.salt, tuple(sequence.tokens[: position + 1]))
-            ends = sequence.sampling is not None and chunk.end == len(sequence.tokens)
-            tokens.append(sum(sequence.tokens) % 2 if ends else None)
-            scored = chunk.end - max(chunk.start, sequence.first_needed) if sequence.sampling is None else int(ends)
-            logprobs.append([-1.0] * max(0, scored))
-        return Result(tokens, logprobs, [0.0] * len(plan.chunks))
+FREE_MOVES = Costs(token_s=1.0, page_s=0.0)
 
 
 def request(chance: random.Random, num_pages: int) -> Sequence:
@@ -62,22 +25,40 @@ def request(chance: random.Random, num_pages: int) -> Sequence:
         tokens = prompt + [1] * (length - len(prompt))
         return Sequence(tokens, chance.randint(1, length - 1), None, salt=salt)
     priority = chance.choice(get_args(Priority))
-    return Sequence(prompt, len(prompt), Sampling(length - len(prompt)), salt=salt, priority=priority)
+    stops = frozenset({1} if chance.random() < 0.3 else ())
+    sampling = Sampling(length - len(prompt), presence_penalty=chance.choice([0.0, 0.0, 1.0]))
+    return Sequence(prompt, len(prompt), sampling, salt=salt, priority=priority, stop_token_ids=stops)
 
 
-@settings(max_examples=150, deadline=None)
+def expected_tokens(sequence: Sequence) -> list[int]:
+    """Of a generated sequence, by the rule of the tape."""
+    assert sequence.sampling is not None
+    tokens = list(sequence.tokens[: sequence.prompt_length])
+    for _ in range(sequence.sampling.max_tokens):
+        tokens.append(sum(tokens) % 2)
+        if tokens[-1] in sequence.stop_token_ids:
+            break
+    return tokens
+
+
+@settings(max_examples=300, deadline=None)
 @given(
     chance=st.randoms(use_true_random=False),
     num_pages=st.integers(1, 12),
     max_sequences=st.integers(1, 6),
     spare=st.integers(0, 12),
+    num_parked=st.sampled_from([0, 3, 100]),
+    ahead=st.integers(0, 1),
 )
 def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
-    chance: random.Random, num_pages: int, max_sequences: int, spare: int
+    chance: random.Random, num_pages: int, max_sequences: int, spare: int, num_parked: int, ahead: int
 ) -> None:
-    budget = max_sequences + spare
-    scheduler = Scheduler(PagePool(num_pages, PAGE), max_step_tokens=budget, max_sequences=max_sequences)
-    tape, requests = Tape(), [request(chance, num_pages) for _ in range(chance.randint(1, 12))]
+    budget, tape = max_sequences + spare, Tape()
+    parking = Parking(num_parked, FREE_MOVES, tape.park) if num_parked else None
+    scheduler = Scheduler(
+        PagePool(num_pages, PAGE), max_step_tokens=budget, max_sequences=max_sequences, parking=parking
+    )
+    line, requests = Line(scheduler, tape, ahead), [request(chance, num_pages) for _ in range(chance.randint(1, 12))]
     arriving = list(requests)
     cancelled: list[Sequence] = []
     for _ in range(3000):
@@ -86,22 +67,19 @@ def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
         if scheduler.running and chance.random() < 0.03:
             cancelled.append(chance.choice(scheduler.running))
             scheduler.cancel(cancelled[-1])
-        plan = scheduler.plan()
-        scheduler.check()
-        assert sum(chunk.end - chunk.start for chunk in plan.chunks) <= budget
-        assert len({id(chunk.sequence) for chunk in plan.chunks}) == len(plan.chunks) <= max_sequences
-        scheduler.commit(plan, tape.run(plan))
-        scheduler.check()
-        if not (arriving or scheduler.running or scheduler.waiting):
+        outputs = line.step()
+        assert sum(output.computed_tokens for output in outputs) <= budget
+        assert len({id(output.sequence) for output in outputs}) == len(outputs)
+        if not (arriving or line.has_work):
             break
     assert all(sequence.finish_reason is not None for sequence in requests), "somebody starved"
     assert scheduler.pool.num_free == num_pages
     for sequence in requests:
+        assert (sequence.num_underway, sequence.num_pending) == (0, 0) or sequence in cancelled
         if sequence.finish_reason == "scored":
             assert len(sequence.logprobs) == len(sequence.tokens) - sequence.prompt_length
         elif sequence not in cancelled:
-            assert sequence.sampling is not None
-            assert len(sequence.generated) == sequence.sampling.max_tokens
+            assert sequence.tokens == expected_tokens(sequence)
 
 
 def test_the_youngest_is_preempted_and_the_oldest_never() -> None:
@@ -142,24 +120,13 @@ def test_a_page_that_others_filled_is_read_and_not_written_again() -> None:
     assert (second.start, second.end, second.write_from) == (7, 8, 8)
 
 
-def run_all(scheduler: Scheduler) -> list[Sequence]:
-    """-> sequences in the order in which they ended."""
-    tape, ended = Tape(), []
-    while scheduler.running or scheduler.waiting:
-        plan = scheduler.plan()
-        scheduler.check()
-        scheduler.commit(plan, tape.run(plan))
-        ended += [chunk.sequence for chunk in plan.chunks if chunk.sequence.finish_reason]
-    return ended
-
-
 def test_the_interactive_are_served_before_the_batch_and_speculation_last() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=8, max_sequences=1)
     priorities: list[Priority] = ["speculative", "batch", "interactive", "batch"]
     sequences = [Sequence([index] * 5, 5, Sampling(3), priority=p) for index, p in enumerate(priorities)]
     for sequence in sequences:
         scheduler.add(sequence)
-    assert [sequences.index(sequence) for sequence in run_all(scheduler)] == [2, 1, 3, 0]
+    assert [sequences.index(sequence) for sequence in Line(scheduler, Tape()).finish()] == [2, 1, 3, 0]
 
 
 def test_the_interactive_take_the_place_of_the_batch_and_it_goes_on_afterwards() -> None:
@@ -186,27 +153,27 @@ def test_a_forks_last_page_is_copied_and_its_full_ones_are_shared() -> None:
     scheduler = Scheduler(PagePool(32, PAGE), max_step_tokens=32, max_sequences=4)
     parent = Sequence([1, 2] * 5, 10, Sampling(5))
     scheduler.add(parent)
-    run_all(scheduler)  # computes fourteen of its fifteen tokens: three pages and two tokens
+    Line(scheduler, Tape()).finish()  # computes fourteen of its fifteen tokens: three pages and two tokens
     computed = scheduler.counters.computed_tokens
     for token in (7, 8):
         scheduler.add(Sequence([*parent.tokens[:14], token], 15, Sampling(1)))
-    tape, plan = Tape(), scheduler.plan()
+    plan = scheduler.plan()
     assert [chunk.start for chunk in plan.chunks] == [14, 14]
     assert len(plan.copies) == scheduler.counters.num_copied_pages == 2
     assert scheduler.pool.num_referenced - scheduler.pool.num_held == 3
     assert scheduler.counters.computed_tokens == computed
-    assert tape.slots == {}
 
 
 def test_who_is_let_in_is_expected_to_become_as_long_as_those_before() -> None:
     scheduler = Scheduler(PagePool(12, PAGE), max_step_tokens=64, max_sequences=12)
     for index in range(3):
         scheduler.add(Sequence([index] * 3, 3, Sampling(20)))
-    run_all(scheduler)
+    line = Line(scheduler, Tape())
+    line.finish()
     for index in range(10, 22):
         scheduler.add(Sequence([index] * 3, 3, Sampling(20)))
-    scheduler.plan()
+    line.step()
     assert len(scheduler.running) == 2  # six pages each
     before = scheduler.counters.num_preemptions
-    run_all(scheduler)
+    line.finish()
     assert scheduler.counters.num_preemptions == before

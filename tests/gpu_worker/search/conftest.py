@@ -180,8 +180,13 @@ def run(
     spec: dict[str, Any],
     *,
     after_step: Callable[[int], bool] = lambda num_steps: True,
+    after_turn: Callable[[int], bool] = lambda num_steps: True,
 ) -> list[Candidate] | None:
-    """Until the strategy is done, or until `after_step` (called with the number of the step) returns False: killed."""
+    """Until the strategy is done, or until one of the two, called with the number of the step, returns False: killed.
+
+    after_step: before the strategy knows what the step has brought; after_turn: when it waits again. It does nothing
+    in between, so that with both it can be killed at every await.
+    """
 
     async def live() -> list[Candidate] | None:
         task = asyncio.ensure_future(strategy.run(one.search, STRATEGY.validate_python(spec)))
@@ -190,6 +195,9 @@ def run(
             await asyncio.sleep(0)
             if task.done():
                 break
+            if not after_turn(num_steps):
+                task.cancel()
+                return None
             one.engine.step()
             num_steps += 1
             if one.search.wall.tokens is not None:
@@ -217,6 +225,11 @@ SPECS: list[dict[str, Any]] = [
     {"name": "best_of_n", "n": 4, "select": "weighted", "early_stopping": None},
     {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6},
     {"name": "beam_search", "n": 3, "width": 4, "max_rounds": 3},
+    {"name": "dvts", "n": 6, "width": 2, "max_rounds": 5},
+    {"name": "dvts", "n": 2, "width": 3, "max_rounds": 3},
+    {"name": "rebase", "n": 5, "max_rounds": 5},
+    {"name": "mcts", "n": 5, "width": 3, "max_rounds": 4},
+    {"name": "particle_filter", "n": 5, "max_rounds": 6, "temperature": 4.0},
     {"name": "adaptive", "n": 9},
     {"name": "adaptive", "n": 8, "num_probes": 3, "worth": 1.0},
 ]

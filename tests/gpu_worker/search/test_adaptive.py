@@ -12,7 +12,7 @@ from ponder_worker.search.allocation import balance, difficulty, lesson, merge
 from ponder_worker.search.search import Limits, Search
 from ponder_worker.search.tree import SearchTree
 
-from .conftest import PROMPT, Attempt, StubEngine, attempt, run
+from .conftest import PROMPT, Attempt, StubEngine, run
 
 UNLIMITED = Limits(None, None, 40)
 SPEC = {"name": "adaptive", "n": 16}

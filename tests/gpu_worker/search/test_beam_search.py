@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
 
 import pytest
 
-from ponder_worker.search import seed
 from ponder_worker.search.node import NodeState
-from ponder_worker.search.port import Step
 from ponder_worker.search.search import Limits
 
-from .conftest import END, PIECES, PROMPT, attempt, run, score_of, token_at
-
-
-@dataclass(frozen=True)
-class Path:
-    address: tuple[int, ...]
-    seed: int
-    ids: tuple[int, ...] = ()
-    score: float = 0.0
-    stop: str = "separator"
-
-    @property
-    def text(self) -> str:
-        return "".join(PIECES[token] for token in self.ids)
+from .conftest import attempt, run
+from .restatement import Path, step
 
 
 def restated(n: int, width: int, max_rounds: int, room: int, job_seed: int) -> tuple[list[Path], list[set[Path]]]:
@@ -53,22 +38,6 @@ def restated(n: int, width: int, max_rounds: int, room: int, job_seed: int) -> t
     ranked = sorted(done, key=lambda path: -path.score)
     ranked = [p for p in ranked if p.text] + [p for p in ranked if not p.text]
     return [p for p in ranked if p.stop == "stop"] + [p for p in ranked if p.stop != "stop"], survivors
-
-
-def step(path: Path, ordinal: int, room: int, *, keep_on: bool) -> Path:
-    own, ids, stop = seed.of_child(path.seed, ordinal), list[int](), "length"
-    while len(path.ids) + len(ids) < room:
-        ids.append(token_at(own, len(PROMPT) + len(path.ids) + len(ids)))
-        if ids[-1] == END:
-            stop = "stop"
-            break
-        if PIECES[ids[-1]] == "\n" and not keep_on:
-            stop = "separator"
-            break
-    before = [*PROMPT, *path.ids]
-    text = "".join(PIECES[token] for token in ids)
-    score = path.score + (score_of(Step(before, ids, "", text)) if text else 0.0)
-    return replace(path, address=(*path.address, ordinal), seed=own, ids=(*path.ids, *ids), score=score, stop=stop)
 
 
 @pytest.mark.parametrize("case", range(200))

@@ -36,9 +36,10 @@ def outcome(one: Attempt) -> Any:
     return [(candidate.node.address, candidate.text, candidate.answer, candidate.score) for candidate in one.ranked]
 
 
+@pytest.mark.parametrize("when", ["after_step", "after_turn"])
 @pytest.mark.parametrize("limits", LIMITS, ids=["unlimited", "tight", "whole"])
-def test_killed_after_any_step_it_ends_with_the_same_answer_and_the_same_tokens(
-    spec: dict[str, Any], limits: Limits
+def test_killed_at_any_await_it_ends_with_the_same_answer_and_the_same_tokens(
+    spec: dict[str, Any], limits: Limits, when: str
 ) -> None:
     whole = attempt(limits, rng=random.Random(0))
     num_steps = [0]
@@ -50,7 +51,7 @@ def test_killed_after_any_step_it_ends_with_the_same_answer_and_the_same_tokens(
     run(whole, spec, after_step=count)
     for killed_at in range(1, num_steps[0]):
         first = attempt(limits, rng=random.Random(0))
-        run(first, spec, after_step=lambda number, stop=killed_at: number < stop)
+        run(first, spec, **{when: lambda number, stop=killed_at: number < stop})
         first.save()
         second = attempt(limits, rng=random.Random(killed_at), deltas=json.loads(json.dumps(first.deltas)))
         saved = second.search.tree.num_tokens

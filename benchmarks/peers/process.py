@@ -1,0 +1,61 @@
+"""A peer in a process of its own, which waits on a pipe while the others are timed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pattern import Case
+
+HERE = Path(__file__).parent
+NAMES = ("ponder", "vllm", "transformers generate", "transformers generate_batch")
+
+
+class Peer:
+    """One engine with one model loaded. `versions`: of its libraries; RuntimeError if it does not start."""
+
+    def __init__(self, name: str, folder: Path, vocabulary: int, kv_bytes: int, threads: int, vllm_python: str) -> None:
+        self.name = name
+        library, *which = name.split()
+        python = vllm_python if library == "vllm" else sys.executable
+        answers, writing = os.pipe()
+        values = [folder, vocabulary, kv_bytes, threads, *which, writing]
+        with (folder / f"{name}.log").open("w") as log:
+            self._process = subprocess.Popen(
+                [python, HERE / f"run_{library}.py", *map(str, values)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                text=True,
+                pass_fds=(writing,),
+            )
+        os.close(writing)
+        self._answers = os.fdopen(answers)
+        first = self._answers.readline()
+        if not first:
+            last = (folder / f"{name}.log").read_text().strip().splitlines()[-1:]
+            raise RuntimeError(f"{name} did not start: {' '.join(last)}")
+        self.versions: dict[str, str] = json.loads(first)
+
+    def play(self, case: Case, seed: int) -> dict[str, Any]:
+        """wall_s, cpu_s, peak_mb; or error."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"case": case, "seed": seed}) + "\n")
+            self._process.stdin.flush()
+            found: dict[str, Any] = json.loads(self._answers.readline() or '{"error": "its process ended"}')
+        except BrokenPipeError:
+            return {"error": "its process ended"}
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()

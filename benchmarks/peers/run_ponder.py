@@ -1,0 +1,41 @@
+"""This engine, as a peer of the others: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS DESCRIPTOR"""
+
+import os
+import sys
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from serve import serve
+
+from ponder_worker.engine import Engine, Sampling
+from ponder_worker.models.transformer import Transformer
+
+
+def main() -> None:
+    folder, vocabulary, kv_bytes, threads = sys.argv[1], *map(int, sys.argv[2:5])
+    torch.set_num_threads(threads)
+    probe = Transformer.load(folder, dtype=torch.bfloat16, device=torch.device("cpu"))
+    page_bytes = 16 * probe.kv_bytes_per_token
+    del probe
+    engine = Engine.load(folder, dtype=torch.bfloat16, num_pages=kv_bytes // page_bytes)
+    seeds = iter(range(1 << 40))
+
+    def generate(prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
+        sequences = [
+            engine.generate(
+                prompt,
+                prompt_length=len(prompt),
+                sampling=Sampling(new_tokens, seed=next(seeds), stop_at_end=False),
+            )
+            for prompt in prompts
+        ]
+        while engine.has_work:
+            engine.step()
+        return [sequence.generated for sequence in sequences]
+
+    serve(generate, vocabulary, {"torch": torch.__version__})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What an engine takes on."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Series
+from dataclasses import dataclass
+
+from ponder_worker.engine.errors import InvalidRequest, InvalidSetting, OversizedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """most_pages: of one sequence."""
+
+    vocabulary_size: int
+    context_tokens: int
+    page_size: int
+    most_pages: int
+
+    @property
+    def tokens(self) -> int:
+        """Of one sequence."""
+        return min(self.context_tokens, self.most_pages * self.page_size)
+
+    def check(self, tokens: Series[int], most: int) -> None:
+        """Of a request that may grow to `most` tokens. Raises InvalidRequest, OversizedRequest."""
+        self.check_ids("tokens", tokens)
+        if most > self.context_tokens:
+            raise OversizedRequest(
+                f"the request may grow to {most} tokens; the model's context is {self.context_tokens}"
+            )
+        pages = -(-most // self.page_size)
+        if pages > self.most_pages:
+            raise OversizedRequest(
+                f"the request may grow to {most} tokens, {pages} pages of {self.page_size}; "
+                f"the pool has {self.most_pages} pages"
+            )
+
+    def check_ids(self, name: str, tokens: Series[int]) -> None:
+        """Raises InvalidRequest."""
+        vocabulary = self.vocabulary_size
+        if tokens and (min(tokens) < 0 or max(tokens) >= vocabulary):
+            wrong = next(index for index, token in enumerate(tokens) if not 0 <= token < vocabulary)
+            raise InvalidRequest(f"{name}[{wrong}] is {tokens[wrong]}; the vocabulary is 0 to {vocabulary - 1}")
+
+
+def check_sizes(sizes: Mapping[str, int], max_step_tokens: int) -> None:
+    """Raises InvalidSetting unless all are positive and a step has a token for each of `max_sequences`."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise InvalidSetting(f"{name} is {value}; it must be at least 1")
+    if max_step_tokens < sizes["max_sequences"]:
+        raise InvalidSetting(
+            f"max_step_tokens is {max_step_tokens}; it must be at least max_sequences ({sizes['max_sequences']}), "
+            "a token for each"
+        )

@@ -1,0 +1,34 @@
+"""How two models share what memory there is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ponder_worker.engine import Sampling
+from ponder_worker.engine_process.loading import load
+from ponder_worker.engine_process.options import EngineOptions
+
+
+@pytest.mark.parametrize(("kv_split", "trades"), [(None, True), (0.75, False)])
+def test_models_trade_their_memory_unless_a_split_is_given(
+    tiny_llama: Path, tmp_path: Path, kv_split: float | None, trades: bool
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "reward")
+    (folder / "reward.json").write_text('{"kind": "likelihood"}')
+    loaded = load(EngineOptions(model=str(tiny_llama), reward_model=str(folder), kv_bytes=1 << 20, kv_split=kv_split))
+    generator, reward = loaded.generator, loaded.reward
+    assert reward is not None
+    before = reward.free_tokens
+    for seed in range(12):
+        generator.generate([5 + seed] * 40, prompt_length=40, sampling=Sampling(40, seed=seed, stop_at_end=False))
+    generator.step()
+    assert (reward.free_tokens < before) == trades
+
+
+def test_one_model_has_all_of_it(tiny_llama: Path) -> None:
+    loaded = load(EngineOptions(model=str(tiny_llama), kv_bytes=1 << 20))
+    assert loaded.generator.free_tokens == (1 << 20) // loaded.generator.model.kv_bytes_per_token
+    assert loaded.longest == 512

@@ -3,10 +3,10 @@
     python benchmarks/search.py --out benchmarks/results/search.json
     python benchmarks/search_plot.py benchmarks/results/search.json docs/images     # wants matplotlib
 
-Starts a stack of its own (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary PONDER_HOME,
-submits one batch a setting through the API, all at once, so that whatever else the machine does slows all of them, and
-reads what Postgres then says of their jobs. Every setting gets the same problems and seeds. The last line of standard
-output is one JSON object.
+Starts a stack of its own (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary PONDER_HOME
+and submits one batch through the API, a line for each problem and setting, problem by problem. So all settings run at
+the same time, and whatever else the machine does slows all of them alike. Every setting gets the same problems and
+seeds. What Postgres then says of the jobs is what is reported. The last line of standard output is one JSON object.
 """
 
 import json
@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -42,20 +41,18 @@ from ponder_worker.demo.problems import Problem, held_out_problems
 
 MAX_TOKENS = 320
 LARGE = 64
-SHARE_OF_LARGE = 4
+ONE_IN = 5
 """Settings of 64 samples get one problem in so many: they would take most of the time."""
 SENSELESS = {"refine": "the demo's problems have no verifier that says what is wrong"}
 ONE_SAMPLE = ("direct", "budget_forcing")
-STOPPING: dict[str, tuple[str | None, ...]] = {
-    "self_consistency": (None, "beta", "window"),
-    "best_of_n": (None, "beta", "window"),
-}
+STOPPING = ("self_consistency", "best_of_n")
+RULES = ("beta", "window")
 TASKS = text("""
-    SELECT jobs.line, jobs.level, jobs.state, jobs.verdict, usage.completion_tokens, usage.reward_tokens,
+    SELECT jobs.custom_id, jobs.verdict, usage.completion_tokens, usage.reward_tokens,
            coalesce((SELECT sum(nanodollars) FROM ledger_entries WHERE job_id = jobs.id), 0) AS nanodollars,
            results.error ->> 'code' AS error
     FROM jobs JOIN usage ON usage.job_id = jobs.id JOIN results ON results.job_id = jobs.id
-    WHERE jobs.batch_id = :batch_id ORDER BY jobs.line
+    WHERE jobs.batch_id = :batch_id AND jobs.state IN ('completed', 'failed') ORDER BY jobs.line
 """)
 
 
@@ -74,11 +71,37 @@ class Setting:
     @property
     def spec(self) -> dict[str, Any]:
         spec: dict[str, Any] = {"name": self.strategy}
-        if self.strategy not in ONE_SAMPLE:
+        if self.n > 1:
             spec["n"] = self.n
         if self.strategy in STOPPING:
             spec["early_stopping"] = self.early_stopping
         return spec
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One job: a problem, the `rank`-th of its level, under a setting."""
+
+    setting: Setting
+    problem: Problem
+    rank: int
+
+    @property
+    def custom_id(self) -> str:
+        return f"{self.setting.name}/{self.problem.level}/{self.rank}"
+
+    def encode(self, seed: int) -> bytes:
+        """The same problem has the same seed, whatever the strategy: their samples are the same ones."""
+        body = {
+            "model": MODEL_NAME,
+            "messages": [{"role": "user", "content": self.problem.prompt}],
+            "max_tokens": MAX_TOKENS,
+            "seed": int.from_bytes(blake2b(f"{seed}/{self.problem.prompt}".encode(), digest_size=4).digest(), "big"),
+            "metadata": {"level": str(self.problem.level), "kind": self.problem.kind},
+            "ponder": {"reference": str(self.problem.answer), "strategy": self.setting.spec},
+        }
+        line = {"custom_id": self.custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return json.dumps(line).encode() + b"\n"
 
 
 @click.command()
@@ -86,9 +109,12 @@ class Setting:
 @click.option("--strategies", help="Names, separated by commas.  [default: all that the worker can run]")
 @click.option("--n", "sizes", default="1,4,16,64", show_default=True, help="Samples or paths, separated by commas.")
 @click.option("--seed", default=7, show_default=True, help="Of the problems and of the sampling.")
+@click.option("--minutes", default=60.0, show_default=True, help="Then only the problems that are done count.")
 @click.option("--quick", is_flag=True, help="Few problems, small n: whether it works, not what comes out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
-def main(problems: int, strategies: str | None, sizes: str, seed: int, quick: bool, out: Path | None) -> None:
+def main(
+    problems: int, strategies: str | None, sizes: str, seed: int, minutes: float, quick: bool, out: Path | None
+) -> None:
     if quick:
         problems, sizes = min(problems, 4), "1,4"
     names = strategies.split(",") if strategies else list(STRATEGY_NAMES)
@@ -96,24 +122,23 @@ def main(problems: int, strategies: str | None, sizes: str, seed: int, quick: bo
     left_out = {name: why for name, why in SENSELESS.items() if name in names}
     began = time.monotonic()
     with stack() as (client, database):
-        tried = run(client, database, [(one, held_out_problems(1, seed)[:1]) for one in first_of_each(wanted)], seed)
+        tried = run(client, database, lines(list({one.strategy: one for one in wanted[::-1]}.values()), 1, seed), seed)
         left_out |= {
             one.strategy: f"the worker fails: {tasks[0].error}" for one, tasks in tried.items() if tasks[0].error
         }
-        chosen = [(one, share(one, problems, seed)) for one in wanted if one.strategy not in left_out]
-        tasks = run(client, database, chosen, seed)
+        chosen = [one for one in wanted if one.strategy not in left_out]
+        tasks = complete(run(client, database, lines(chosen, problems, seed), seed, minutes=minutes))
     report = {
         "what": "every strategy on held-out demo problems, by level",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "command": " ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
-        "problems_per_level": problems,
         "seed": seed,
         "left_out": left_out,
         "settings": {one.name: described(one) | figures(tasks[one]) for one in tasks},
         "early_stopping": compare_stopping({one: tasks[one] for one in tasks if one.strategy in STOPPING}),
-        "adaptive": compare_adaptive({one: tasks[one] for one in tasks}),
+        "adaptive": compare_adaptive(tasks),
         "seconds": round(time.monotonic() - began),
     }
     if out:
@@ -123,25 +148,37 @@ def main(problems: int, strategies: str | None, sizes: str, seed: int, quick: bo
 
 
 def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
-    """One sample is `direct`, whatever would choose among one; only it and its kin have no n."""
+    """Of one sample there is nothing to choose: only `direct` and its kin have no n. Four settle nothing early."""
     made = []
     for name in names:
-        if name in ONE_SAMPLE:
-            made += [Setting(name, 1)] if 1 in sizes else []
-            continue
         for n in sizes:
-            if n > 1:
-                made += [Setting(name, n, rule) for rule in STOPPING.get(name, (None,)) if not (rule and n == LARGE)]
+            if (n == 1) == (name in ONE_SAMPLE):
+                rules = RULES if name in STOPPING and 4 < n < LARGE else ()
+                made += [Setting(name, n, rule) for rule in (None, *rules)]
     return made
 
 
-def first_of_each(wanted: Sequence[Setting]) -> list[Setting]:
-    return list({one.strategy: one for one in reversed(wanted)}.values())
+def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
+    """Problem by problem, each under all settings and the levels taking turns: what is done first is a fair part."""
+    problems = held_out_problems(per_level, seed)
+    ranked = sorted(enumerate(problems), key=lambda item: item[0] % per_level)
+    return [
+        Line(setting, problem, number % per_level)
+        for number, problem in ranked
+        for setting in chosen
+        if setting.n < LARGE or number % per_level % ONE_IN == 0
+    ]
 
 
-def share(setting: Setting, per_level: int, seed: int) -> list[Problem]:
-    """The first problems of each level: a smaller number are the first of a larger one."""
-    return held_out_problems(max(1, per_level // SHARE_OF_LARGE) if setting.n == LARGE else per_level, seed)
+def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
+    """Only problems that are settled under every setting that got them: none is judged by its fast ones."""
+    keys = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
+    small = set.intersection(*(keys[one] for one in keys if one.n < LARGE))
+    large = set.intersection(small, *(keys[one] for one in keys if one.n == LARGE))
+    return {
+        one: [task for task in tasks[one] if (task.level, task.number) in (large if one.n == LARGE else small)]
+        for one in tasks
+    }
 
 
 def described(setting: Setting) -> dict[str, Any]:
@@ -163,63 +200,45 @@ def stack() -> Iterator[tuple[Client, str]]:
 
 
 def run(
-    client: Client, database: str, work: Sequence[tuple[Setting, list[Problem]]], seed: int
+    client: Client, database: str, work: Sequence[Line], seed: int, *, minutes: float = 60.0
 ) -> dict[Setting, list[Task]]:
-    """Submits everything, waits until it is settled, and reads it from Postgres."""
-    batches = {}
-    for setting, problems in work:
-        file = client.upload(partial(lines, problems, seed), f"{setting.name}.jsonl")
-        options = {"strategy": setting.spec, "verifier": {"name": "exact"}}
-        batches[setting] = client.submit(file["id"], completion_window="14d", options=options)["id"]
-    wait(client, batches)
+    """Submits one batch, waits until it is settled or the time is up, and reads from Postgres what is settled."""
+    file = client.upload(lambda: (line.encode(seed) for line in work), "search.jsonl")
+    options = {"strategy": {"name": "direct"}, "verifier": {"name": "exact"}}
+    batch_id = client.submit(file["id"], completion_window="14d", options=options)["id"]
+    wait(client, batch_id, minutes)
     engine = connect(database)
     with engine.connect() as connection:
-        rows = {one: connection.execute(TASKS, {"batch_id": batches[one]}).all() for one in batches}
+        rows = {row.custom_id: row for row in connection.execute(TASKS, {"batch_id": batch_id})}
     engine.dispose()
-    return {
-        one: [
-            Task(
-                row.level,
-                row.line,
-                row.verdict == "passed",
-                int(row.completion_tokens),
-                int(row.reward_tokens),
-                int(row.nanodollars),
-                row.error,
+    tasks: dict[Setting, list[Task]] = {line.setting: [] for line in work}
+    for line in work:
+        if (row := rows.get(line.custom_id)) is not None:
+            tasks[line.setting].append(
+                Task(
+                    level=str(line.problem.level),
+                    number=line.rank,
+                    passed=row.verdict == "passed",
+                    tokens=int(row.completion_tokens),
+                    reward_tokens=int(row.reward_tokens),
+                    nanodollars=int(row.nanodollars),
+                    error=row.error,
+                )
             )
-            for row in rows[one]
-        ]
-        for one in batches
-    }
+    return tasks
 
 
-def wait(client: Client, batches: dict[Setting, str]) -> None:
-    left, said_at = dict(batches), 0.0
-    while left:
-        for setting, batch_id in list(left.items()):
-            batch = client.batch(batch_id)
-            if batch["status"] in ("completed", "failed", "expired", "cancelled"):
-                assert batch["status"] == "completed", f"{setting.name}: {batch}"
-                del left[setting]
+def wait(client: Client, batch_id: str, minutes: float) -> None:
+    give_up_at, said_at = time.monotonic() + 60 * minutes, 0.0
+    while (batch := client.batch(batch_id))["status"] in ("validating", "in_progress", "finalizing"):
+        if time.monotonic() > give_up_at:
+            client.cancel(batch_id)
+            return
         if time.monotonic() - said_at > 20:
             said_at = time.monotonic()
-            click.echo(f"{len(batches) - len(left)} of {len(batches)} batches are settled", err=True)
+            click.echo(f"{time.strftime('%H:%M:%S')} {batch['request_counts']}", err=True)
         time.sleep(1)
-
-
-def lines(problems: Sequence[Problem], seed: int) -> Iterator[bytes]:
-    """The same problem has the same seed, whatever the strategy: their samples are the same ones."""
-    for number, problem in enumerate(problems):
-        body = {
-            "model": MODEL_NAME,
-            "messages": [{"role": "user", "content": problem.prompt}],
-            "max_tokens": MAX_TOKENS,
-            "seed": int.from_bytes(blake2b(f"{seed}/{problem.prompt}".encode(), digest_size=4).digest()),
-            "metadata": {"level": str(problem.level), "kind": problem.kind},
-            "ponder": {"reference": str(problem.answer)},
-        }
-        line = {"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions", "body": body}
-        yield json.dumps(line).encode() + b"\n"
+    assert batch["status"] == "completed", batch
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ class Setting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One problem under one setting; `number` tells it among the problems of its batch."""
+    """One problem under one setting; `number` is its rank among those of its level."""
 
     level: str
     number: int
@@ -129,11 +129,7 @@ def _against(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, Any]:
 
 
 def _by_place(tasks: Sequence[Task]) -> dict[tuple[str, int], Task]:
-    """By level and number in it: batches of fewer problems have the first of each level."""
-    first: dict[str, int] = {}
-    for task in tasks:
-        first[task.level] = min(first.get(task.level, task.number), task.number)
-    return {(task.level, task.number - first[task.level]): task for task in tasks}
+    return {(task.level, task.number): task for task in tasks}
 
 
 def _draws(tasks: Sequence[Task]) -> Any:

@@ -1,7 +1,7 @@
 """A probe tells how hard a job is; what more is spent on it is learnt from earlier jobs of the batch.
 
-Easy jobs end with their probes. The rest get waves, each as large as all before it: more samples, or a beam search of as
-many paths under the same root, whichever is likelier to solve a task for its tokens, as long as that is worth it.
+Easy jobs end with their probes. The rest get waves, each as large as all before it: more samples, or a beam search of
+as many paths under the same root, whichever is likelier to solve a task for its tokens, as long as that is worth it.
 """
 
 from __future__ import annotations

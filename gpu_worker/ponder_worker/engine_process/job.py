@@ -14,6 +14,7 @@ from ponder.domain.strategy import STRATEGY
 from ponder_worker.engine_process import request as request_module
 from ponder_worker.engine_process.failure import EXPECTED, as_error
 from ponder_worker.engine_process.floor import Floor, Meter
+from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.line import Line
 from ponder_worker.engine_process.questions import Questions
 from ponder_worker.engine_process.result import Made, as_choices, as_document
@@ -29,14 +30,21 @@ class Job:
     """One search coroutine and its tree. Whatever it raises becomes its own error; `on_done` is called once."""
 
     def __init__(
-        self, admitted: dict[str, Any], floor: Floor, questions: Questions, on_done: Callable[[Job], None]
+        self,
+        admitted: dict[str, Any],
+        floor: Floor,
+        questions: Questions,
+        learned: Learned,
+        on_done: Callable[[Job], None],
     ) -> None:
         """Raises whatever a document brings about that is none of ours; `unreadable` then is its entry."""
         self.id = int(admitted["job_id"])
         self._request: dict[str, Any] = admitted["request"]
         self._tenant = str(admitted["tenant_id"])
+        self.batch_id = str(admitted.get("batch_id"))
         self._floor = floor
         self._questions = questions
+        self._learned = learned
         self._on_done = on_done
         self._meter = Meter(self.id)
         self._made: Made | None = None
@@ -96,6 +104,7 @@ class Job:
                 "recomputed_tokens": self.tree.counts.get("recomputed_tokens", 0),
             },
             "tree": as_document(self.tree, self.search, made),
+            "learned": self.search.lessons if self.search is not None and made is not None else {},
         }
 
     async def _run(self) -> None:
@@ -104,7 +113,7 @@ class Job:
             max_rounds = int(self._request.get("max_rounds") or 1)
             if spec.needs_verifier or max_rounds > 1:
                 request_module.check_verifier(self._request)
-            self.search = search = self._open(spec.needs_scores)
+            self.search = search = self._open(spec.uses_scores)
             ranked = await strategy.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
         except asyncio.CancelledError:
@@ -139,6 +148,7 @@ class Job:
             Limits(budget.tokens, min(caps) if caps else None, room, budget.thinking_tokens),
             num_choices=int(request.get("n") or 1),
             answer_of=request_module.answer_of(request),
+            learned=partial(self._learned.of, self.batch_id),
             # A score at a mark is of all steps before it; a likelihood is of its own step.
             aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",
         )

@@ -52,6 +52,10 @@ class Line:
     def thought(self) -> Thought | None:
         return self._floor.engines.thought
 
+    @property
+    def can_score(self) -> bool:
+        return self._floor.engines.reward_kind is not None
+
     def generate(self, order: Order, done: Callable[[End], None]) -> Stream:
         stops = self._sampling.stop_strings
         if order.separator is not None:

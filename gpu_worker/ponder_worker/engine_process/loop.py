@@ -16,6 +16,7 @@ from typing import Any
 from ponder_worker.engine_process.failure import unreadable
 from ponder_worker.engine_process.floor import Floor
 from ponder_worker.engine_process.job import Job
+from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.occupancy import metrics, room_tokens
 from ponder_worker.engine_process.options import EngineOptions
@@ -35,6 +36,7 @@ class Loop:
         self._wake = asyncio.Event()
         self._floor = Floor(engines, self._wake.set)
         self._questions = Questions(self._send)
+        self._learned = Learned()
         self._jobs: dict[int, Job] = {}
         self._arrived: deque[dict[str, Any]] = deque()
         self._finished: list[dict[str, Any]] = []
@@ -98,7 +100,7 @@ class Loop:
         for _ in range(min(_ADMIT_PER_STEP, len(self._arrived))):
             admitted = self._arrived.popleft()
             try:
-                job = Job(admitted, self._floor, self._questions, self._take)
+                job = Job(admitted, self._floor, self._questions, self._learned, self._take)
             except Exception as error:  # whatever it is, the other jobs go on
                 self._finished.append(unreadable(int(admitted["job_id"]), error))
                 continue
@@ -127,6 +129,9 @@ class Loop:
         match message["type"]:
             case "admit":
                 self._arrived.extend(job for job in message["jobs"] if int(job["job_id"]) not in self._jobs)
+                self._learn(message.get("learned") or {})
+            case "learn":
+                self._learn(message["learned"])
             case "drop":
                 self._drop({int(job_id) for job_id in message["job_ids"]})
             case "end":
@@ -141,6 +146,10 @@ class Loop:
                 self._over = True
             case unknown:
                 raise ValueError(f"unknown message {unknown!r}")
+
+    def _learn(self, told: dict[str, dict[str, Any]]) -> None:
+        arrived = {str(job.get("batch_id")) for job in self._arrived}
+        self._learned.take(told, arrived | {job.batch_id for job in self._jobs.values()})
 
     def _drop(self, job_ids: set[int]) -> None:
         for job_id in job_ids & self._jobs.keys():

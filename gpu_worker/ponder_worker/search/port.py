@@ -73,6 +73,10 @@ class Engine(Protocol):
     def thought(self) -> Thought | None:
         """How the generator thinks; None for a model that does not think before it answers."""
 
+    @property
+    def can_score(self) -> bool:
+        """Whether there is a reward model."""
+
     def generate(self, order: Order, done: Callable[[End], None]) -> Stream: ...
 
     def cancel(self, stream: Stream) -> None:

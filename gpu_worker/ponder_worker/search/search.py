@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -55,8 +56,9 @@ class Search:
         num_choices: int = 1,
         answer_of: Callable[[str], str | None] = extract,
         aggregate: Aggregate = "product",
+        learned: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        """aggregate: how a path is scored where its strategy does not say."""
+        """aggregate: how a path is scored where its strategy does not say. learned: see `learned`."""
         self.tree = tree
         self.root = tree.root
         self.num_choices = num_choices
@@ -69,6 +71,9 @@ class Search:
         self._limits = limits
         self._answer_of = answer_of
         self._aggregate = aggregate
+        self._learned = learned
+        self.lessons: dict[str, float] = {}
+        """What the batch's other jobs shall know when this one has ended: added to the sums that `learned` gives."""
         self._streams = Streams(tree, engine)
         self._growths: dict[int, Growth] = {}  # of each growing node
         self._cursors: dict[int, int] = {}
@@ -172,6 +177,33 @@ class Search:
         if name not in self.tree.decisions:
             self.tree.decide(name, decision())
         return self.tree.decisions[name]
+
+    def num_asked(self, node: Node) -> int:
+        """How many children of a node were asked for so far, be they there or not: the ordinal of the next one."""
+        return self._cursors.get(node.index, 0)
+
+    def num_tokens_since(self, ordinal: int) -> int:
+        """Of the root's children from this one to the last that was asked for, and of all nodes below them.
+
+        A tree of a former attempt may hold more: what the strategy, run again, has not asked for yet.
+        """
+        asked = range(ordinal, self.num_asked(self.root))
+        paths = (node.path() for node in self.tree.nodes[1:])
+        return sum(len(path[-1].ids) for path in paths if path[0].ordinal in asked)
+
+    @property
+    def can_score(self) -> bool:
+        """Whether there is a reward model to ask."""
+        return self._engine.can_score
+
+    def learned(self) -> Mapping[str, float]:
+        """Sums by name of what settled jobs of the batch have taught. It changes with time: only `decide` by it."""
+        return self._learned()
+
+    def teach(self, name: str, number: float) -> None:
+        """Of this job; told when it settles, so a strategy that is run again on its tree teaches the same again."""
+        assert math.isfinite(number)
+        self.lessons[name] = self.lessons.get(name, 0.0) + number
 
     def random(self, draw: int) -> random.Random:
         """The source of the strategy's own draw of this number: the same in every attempt."""

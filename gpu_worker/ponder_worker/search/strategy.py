@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ponder.domain.strategy import AnyStrategy, BestOfN, SelfConsistency
+from ponder_worker.search.adaptive import adaptive
 from ponder_worker.search.beam_search import beam_search
 from ponder_worker.search.best_of_n import best_of_n
 from ponder_worker.search.budget_forcing import budget_forcing
@@ -33,6 +34,7 @@ _STRATEGIES: dict[str, Callable[[Search, Any], Awaitable[list[Candidate]]]] = {
     "particle_filter": particle_filter,
     "refine": refine,
     "budget_forcing": budget_forcing,
+    "adaptive": adaptive,
 }
 
 

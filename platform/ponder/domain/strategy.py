@@ -30,13 +30,18 @@ class StrategySpec(Spec):
 
     @property
     def needs_scores(self) -> bool:
-        """Whether it asks a reward model."""
+        """Whether it cannot do without a reward model."""
         return True
 
     @property
     def needs_verifier(self) -> bool:
         """Whether it asks the job's verifier while it runs."""
         return False
+
+    @property
+    def uses_scores(self) -> bool:
+        """Whether it asks a reward model where there is one."""
+        return self.needs_scores
 
 
 class Direct(StrategySpec):
@@ -177,14 +182,25 @@ class BudgetForcing(StrategySpec):
 
 
 class Adaptive(StrategySpec):
-    """A few probes tell how hard a job is; what more is spent, up to n samples or a beam search of n paths, is learnt
-    from earlier jobs of the batch.
+    """Probes tell how hard a job is; what more is spent, up to n samples or paths of beam searches, is learnt from
+    earlier jobs of the batch. Without a reward model it goes by the agreement of samples alone.
+
+    worth: what one more solved task may cost, in multiples of what one costs on average; more is more accuracy.
     """
 
     name: Literal["adaptive"] = "adaptive"
     n: int = Field(default=16, ge=1, le=256)
-    num_probes: int = Field(default=3, ge=1, le=64)
+    num_probes: int = Field(default=1, ge=1, le=64)
+    worth: float = Field(default=50.0, gt=0, le=1e6)
     separator: str = Field(default="\n", min_length=1, max_length=16)
+
+    @property
+    def needs_scores(self) -> bool:
+        return False
+
+    @property
+    def uses_scores(self) -> bool:
+        return True
 
 
 AnyStrategy = (

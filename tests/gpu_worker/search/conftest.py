@@ -68,6 +68,7 @@ class StubEngine:
         self.thought = thought
         self.streams: list[StubStream] = []
         self.scores: list[tuple[Step, Callable[[float], None]]] = []
+        self.can_score = True
         self.num_generated = 0
         self.num_scores = 0
         self.num_streams = 0
@@ -241,6 +242,8 @@ SPECS: list[dict[str, Any]] = [
     {"name": "particle_filter", "n": 5, "max_rounds": 6, "temperature": 4.0},
     {"name": "refine", "n": 3},
     {"name": "budget_forcing", "num_waits": 2, "answer": "So:"},
+    {"name": "adaptive", "n": 9},
+    {"name": "adaptive", "n": 8, "num_probes": 3, "worth": 1.0},
 ]
 
 

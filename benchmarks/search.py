@@ -1,0 +1,251 @@
+"""Accuracy, tokens and dollars of every strategy on held-out demo problems, by level, from jobs settled in Postgres.
+
+    python benchmarks/search.py --out benchmarks/results/search.json
+    python benchmarks/search_plot.py benchmarks/results/search.json docs/images     # wants matplotlib
+
+Starts a stack of its own (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary PONDER_HOME
+and submits one batch through the API, a line for each problem and setting, problem by problem. So all settings run at
+the same time, and whatever else the machine does slows all of them alike. Every setting gets the same problems and
+seeds. What Postgres then says of the jobs is what is reported. The last line of standard output is one JSON object.
+"""
+
+import json
+import os
+import platform
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from search_figures import Task, compare_adaptive, compare_stopping, figures
+from sqlalchemy import text
+
+from ponder.cli.stack import plan
+from ponder.client import Client
+from ponder.domain.strategy import STRATEGY_NAMES
+from ponder.embedded.home import Home
+from ponder.embedded.launch import in_foreground
+from ponder.embedded.plan import MODEL_NAME
+from ponder.embedded.postgres import EmbeddedPostgres
+from ponder.store.engine import connect
+from ponder_worker.demo.problems import Problem, held_out_problems
+
+MAX_TOKENS = 320
+LARGE = 64
+ONE_IN = 5
+"""Settings of 64 samples get one problem in so many: they would take most of the time."""
+SENSELESS = {"refine": "the demo's problems have no verifier that says what is wrong"}
+ONE_SAMPLE = ("direct", "budget_forcing")
+STOPPING = ("self_consistency", "best_of_n")
+RULES = ("beta", "window")
+TASKS = text("""
+    SELECT jobs.custom_id, jobs.verdict, usage.completion_tokens, usage.reward_tokens,
+           coalesce((SELECT sum(nanodollars) FROM ledger_entries WHERE job_id = jobs.id), 0) AS nanodollars,
+           results.error ->> 'code' AS error
+    FROM jobs JOIN usage ON usage.job_id = jobs.id JOIN results ON results.job_id = jobs.id
+    WHERE jobs.batch_id = :batch_id AND jobs.state IN ('completed', 'failed') ORDER BY jobs.line
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One strategy with its parameters: a point on a curve."""
+
+    strategy: str
+    n: int
+    early_stopping: str | None = None
+
+    @property
+    def name(self) -> str:
+        return " ".join(filter(None, (self.strategy, f"n={self.n}", self.early_stopping)))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        spec: dict[str, Any] = {"name": self.strategy}
+        if self.n > 1:
+            spec["n"] = self.n
+        if self.strategy in STOPPING:
+            spec["early_stopping"] = self.early_stopping
+        return spec
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One job: a problem, the `rank`-th of its level, under a setting."""
+
+    setting: Setting
+    problem: Problem
+    rank: int
+
+    @property
+    def custom_id(self) -> str:
+        return f"{self.setting.name}/{self.problem.level}/{self.rank}"
+
+    def encode(self, seed: int) -> bytes:
+        """The same problem has the same seed, whatever the strategy: their samples are the same ones."""
+        body = {
+            "model": MODEL_NAME,
+            "messages": [{"role": "user", "content": self.problem.prompt}],
+            "max_tokens": MAX_TOKENS,
+            "seed": int.from_bytes(blake2b(f"{seed}/{self.problem.prompt}".encode(), digest_size=4).digest(), "big"),
+            "metadata": {"level": str(self.problem.level), "kind": self.problem.kind},
+            "ponder": {"reference": str(self.problem.answer), "strategy": self.setting.spec},
+        }
+        line = {"custom_id": self.custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return json.dumps(line).encode() + b"\n"
+
+
+@click.command()
+@click.option("--problems", default=60, show_default=True, help="Held-out problems of each level.")
+@click.option("--strategies", help="Names, separated by commas.  [default: all that the worker can run]")
+@click.option("--n", "sizes", default="1,4,16,64", show_default=True, help="Samples or paths, separated by commas.")
+@click.option("--seed", default=7, show_default=True, help="Of the problems and of the sampling.")
+@click.option("--minutes", default=60.0, show_default=True, help="Then only the problems that are done count.")
+@click.option("--quick", is_flag=True, help="Few problems, small n: whether it works, not what comes out.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
+def main(
+    problems: int, strategies: str | None, sizes: str, seed: int, minutes: float, quick: bool, out: Path | None
+) -> None:
+    if quick:
+        problems, sizes = min(problems, 4), "1,4"
+    names = strategies.split(",") if strategies else list(STRATEGY_NAMES)
+    wanted = settings([name for name in names if name not in SENSELESS], [int(size) for size in sizes.split(",")])
+    left_out = {name: why for name, why in SENSELESS.items() if name in names}
+    began = time.monotonic()
+    with stack() as (client, database):
+        tried = run(client, database, lines(list({one.strategy: one for one in wanted[::-1]}.values()), 1, seed), seed)
+        left_out |= {
+            one.strategy: f"the worker fails: {tasks[0].error}" for one, tasks in tried.items() if tasks[0].error
+        }
+        chosen = [one for one in wanted if one.strategy not in left_out]
+        tasks = complete(run(client, database, lines(chosen, problems, seed), seed, minutes=minutes))
+    report = {
+        "what": "every strategy on held-out demo problems, by level",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "command": " ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
+        "seed": seed,
+        "left_out": left_out,
+        "settings": {one.name: described(one) | figures(tasks[one]) for one in tasks},
+        "early_stopping": compare_stopping({one: tasks[one] for one in tasks if one.strategy in STOPPING}),
+        "adaptive": compare_adaptive(tasks),
+        "seconds": round(time.monotonic() - began),
+    }
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    click.echo(json.dumps(report))
+
+
+def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
+    """Of one sample there is nothing to choose: only `direct` and its kin have no n. Four settle nothing early."""
+    made = []
+    for name in names:
+        for n in sizes:
+            if (n == 1) == (name in ONE_SAMPLE):
+                rules = RULES if name in STOPPING and 4 < n < LARGE else ()
+                made += [Setting(name, n, rule) for rule in (None, *rules)]
+    return made
+
+
+def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
+    """Problem by problem, each under all settings and the levels taking turns: what is done first is a fair part."""
+    problems = held_out_problems(per_level, seed)
+    ranked = sorted(enumerate(problems), key=lambda item: item[0] % per_level)
+    return [
+        Line(setting, problem, number % per_level)
+        for number, problem in ranked
+        for setting in chosen
+        if setting.n < LARGE or number % per_level % ONE_IN == 0
+    ]
+
+
+def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
+    """Only problems that are settled under every setting that got them: none is judged by its fast ones."""
+    keys = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
+    small = set.intersection(*(keys[one] for one in keys if one.n < LARGE))
+    large = set.intersection(small, *(keys[one] for one in keys if one.n == LARGE))
+    return {
+        one: [task for task in tasks[one] if (task.level, task.number) in (large if one.n == LARGE else small)]
+        for one in tasks
+    }
+
+
+def described(setting: Setting) -> dict[str, Any]:
+    return {"strategy": setting.strategy, "n": setting.n, "early_stopping": setting.early_stopping}
+
+
+@contextmanager
+def stack() -> Iterator[tuple[Client, str]]:
+    """-> (client, URL of the database) of everything on one machine, for the length of a `with`."""
+    with tempfile.TemporaryDirectory(prefix="ponder-search-", ignore_cleanup_errors=True) as folder:
+        os.environ["PONDER_HOME"] = str(Path(folder) / "home")
+        home = Home(Path(folder) / "home")
+        with in_foreground(home, plan(port=free_port()), lambda phase: click.echo(f"starting {phase} …", err=True)):
+            url, key = home.recorded_url(), home.key()
+            assert url is not None
+            assert key is not None
+            with Client.of(url, key, patience_s=60) as client:
+                yield client, EmbeddedPostgres(home.path).url
+
+
+def run(
+    client: Client, database: str, work: Sequence[Line], seed: int, *, minutes: float = 60.0
+) -> dict[Setting, list[Task]]:
+    """Submits one batch, waits until it is settled or the time is up, and reads from Postgres what is settled."""
+    file = client.upload(lambda: (line.encode(seed) for line in work), "search.jsonl")
+    options = {"strategy": {"name": "direct"}, "verifier": {"name": "exact"}}
+    batch_id = client.submit(file["id"], completion_window="14d", options=options)["id"]
+    wait(client, batch_id, minutes)
+    engine = connect(database)
+    with engine.connect() as connection:
+        rows = {row.custom_id: row for row in connection.execute(TASKS, {"batch_id": batch_id})}
+    engine.dispose()
+    tasks: dict[Setting, list[Task]] = {line.setting: [] for line in work}
+    for line in work:
+        if (row := rows.get(line.custom_id)) is not None:
+            tasks[line.setting].append(
+                Task(
+                    level=str(line.problem.level),
+                    number=line.rank,
+                    passed=row.verdict == "passed",
+                    tokens=int(row.completion_tokens),
+                    reward_tokens=int(row.reward_tokens),
+                    nanodollars=int(row.nanodollars),
+                    error=row.error,
+                )
+            )
+    return tasks
+
+
+def wait(client: Client, batch_id: str, minutes: float) -> None:
+    give_up_at, said_at = time.monotonic() + 60 * minutes, 0.0
+    while (batch := client.batch(batch_id))["status"] in ("validating", "in_progress", "finalizing"):
+        if time.monotonic() > give_up_at:
+            client.cancel(batch_id)
+            return
+        if time.monotonic() - said_at > 20:
+            said_at = time.monotonic()
+            click.echo(f"{time.strftime('%H:%M:%S')} {batch['request_counts']}", err=True)
+        time.sleep(1)
+    assert batch["status"] == "completed", batch
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What settled tasks come to: shares and costs with 95 % intervals, and one setting against another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ponder.domain.interval import wilson
+
+RESAMPLES = 2000
+TOLERANCE = 0.01
+"""Settings this much less accurate, at the most, count as equally accurate."""
+MIXED = "mixed"
+
+
+class Setting(Protocol):
+    strategy: str
+    n: int
+    early_stopping: str | None
+
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One problem under one setting; `number` is its rank among those of its level."""
+
+    level: str
+    number: int
+    passed: bool
+    tokens: int
+    reward_tokens: int
+    nanodollars: int
+    error: str | None
+
+
+def figures(tasks: Sequence[Task]) -> dict[str, Any]:
+    """By level, and of all levels mixed."""
+    levels = sorted({task.level for task in tasks})
+    groups = {level: [task for task in tasks if task.level == level] for level in levels} | {MIXED: list(tasks)}
+    return {
+        "failed_jobs": sum(task.error is not None for task in tasks),
+        "levels": {level: _figures(group) for level, group in groups.items()},
+    }
+
+
+def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
+    passed = np.array([task.passed for task in tasks], float)
+    tokens = np.array([task.tokens for task in tasks], float)
+    dollars = np.array([task.nanodollars for task in tasks]) / 1e9
+    drawn = _draws(tasks)
+    solved = passed[drawn].sum(1)
+    return {
+        "problems": len(tasks),
+        "accuracy": _round(passed.mean()),
+        "accuracy_95": [_round(end) for end in wilson(int(passed.sum()), len(tasks))],
+        "tokens": _round(tokens.mean()),
+        "tokens_95": _interval(tokens[drawn].mean(1)),
+        "reward_tokens": _round(np.mean([task.reward_tokens for task in tasks])),
+        "dollars": _round(dollars.mean()),
+        "dollars_95": _interval(dollars[drawn].mean(1)),
+        "tokens_per_success": _round(tokens.sum() / passed.sum()) if passed.any() else None,
+        "dollars_per_success": _round(dollars.sum() / passed.sum()) if passed.any() else None,
+        "dollars_per_success_95": _interval(dollars[drawn].sum(1) / solved) if solved.all() else None,
+    }
+
+
+def compare_stopping(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
+    """Each rule against no rule, on the same problems and samples."""
+    whole = {(one.strategy, one.n): tasks[one] for one in tasks if one.early_stopping is None}
+    return [
+        {"setting": one.name} | _against(tasks[one], whole[one.strategy, one.n])
+        for one in tasks
+        if one.early_stopping is not None and (one.strategy, one.n) in whole
+    ]
+
+
+def compare_adaptive(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
+    """Each size of adaptive against every other setting on the same problems, and against the best one.
+
+    The best one has the lowest cost per successful task among those that are as accurate.
+    """
+    compared = []
+    for one in (one for one in tasks if one.strategy == "adaptive"):
+        others = {other: tasks[other] for other in tasks if other.strategy != "adaptive" and other.n <= one.n}
+        against = {other.name: _against(tasks[one], others[other]) for other in others}
+        for kind, chosen in (
+            ("without early stopping", [other for other in others if other.early_stopping is None]),
+            ("with any", list(others)),
+        ):
+            equal = {other.name: against[other.name] for other in chosen if _is_as_accurate(against[other.name])}
+            best = min(equal, key=lambda name: equal[name]["dollars_per_success_of_other"], default=None)
+            compared.append({"setting": one.name, "fixed": kind, "best_fixed": best} | (equal[best] if best else {}))
+        compared.append({"setting": one.name, "against": against})
+    return compared
+
+
+def _is_as_accurate(against: Mapping[str, Any]) -> bool:
+    return bool(against["accuracy_gain"] <= TOLERANCE)
+
+
+def _against(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, Any]:
+    """Ratios are other over one: above 1 the other costs more. Paired by problem, which both have."""
+    keys = _by_place(others)
+    pairs = [(task, keys[place]) for place, task in _by_place(tasks).items() if place in keys]
+    drawn = _draws([task for task, _ in pairs])
+    passed, tokens, dollars = (
+        np.array([[getattr(task, name), getattr(other, name)] for task, other in pairs], float)
+        for name in ("passed", "tokens", "nanodollars")
+    )
+    cost = dollars[drawn].sum(1) / np.maximum(passed[drawn].sum(1), 1)
+    token_sums = tokens[drawn].sum(1)
+    return {
+        "problems": len(pairs),
+        "accuracy": _round(passed[:, 0].mean()),
+        "accuracy_of_other": _round(passed[:, 1].mean()),
+        "accuracy_gain": _round(passed[:, 0].mean() - passed[:, 1].mean()),
+        "accuracy_gain_95": _interval((passed[drawn][:, :, 0] - passed[drawn][:, :, 1]).mean(1)),
+        "tokens_ratio": _round(tokens[:, 1].sum() / tokens[:, 0].sum()),
+        "tokens_ratio_95": _interval(token_sums[:, 1] / token_sums[:, 0]),
+        "dollars_per_success_of_other": _round(dollars[:, 1].sum() / 1e9 / max(passed[:, 1].sum(), 1)),
+        "cost_per_success_ratio": _round(
+            dollars[:, 1].sum() / max(passed[:, 1].sum(), 1) / (dollars[:, 0].sum() / max(passed[:, 0].sum(), 1))
+        ),
+        "cost_per_success_ratio_95": _interval(cost[:, 1] / cost[:, 0]),
+    }
+
+
+def _by_place(tasks: Sequence[Task]) -> dict[tuple[str, int], Task]:
+    return {(task.level, task.number): task for task in tasks}
+
+
+def _draws(tasks: Sequence[Task]) -> Any:
+    """Indices of bootstrap samples [RESAMPLES, num_tasks]; each level keeps its number of problems."""
+    random = np.random.default_rng(0)
+    levels = np.array([task.level for task in tasks])
+    parts = []
+    for level in sorted(set(levels)):
+        own = np.flatnonzero(levels == level)
+        parts.append(random.choice(own, (RESAMPLES, len(own))))
+    return np.concatenate(parts, axis=1)
+
+
+def _interval(values: Any) -> list[float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return [_round(low), _round(high)]
+
+
+def _round(value: Any) -> float:
+    return float(f"{float(value):.4g}")

@@ -1,0 +1,75 @@
+"""Where a batch's next tokens solve most: gain per token by difficulty and arm, learnt while the batch runs.
+
+Gains are counted in solved tasks, as the search itself believes. A rate of gain has a gamma distribution around what
+was seen, and an arm is chosen by a draw from it (Thompson 1933, https://doi.org/10.1093/biomet/25.3-4.285), so a better
+arm is chosen more and more often and none is given up for good.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+BORDERS = (0.05, 0.3)
+"""Between one bucket of difficulty and the next: how likely the answer so far is right."""
+SURE = 0.8
+"""From here on nothing is spent any more."""
+_EXPLORED = 0.03
+"""The share of decisions that are made without looking at what was learnt."""
+_PRIOR_JOBS = 4.0
+"""How many jobs' worth of experience the first guess counts."""
+_PRIOR_GAIN = 0.25
+"""The first guess: that an arm solves this share of what is unsolved."""
+
+Sums = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to spend more, and about how many tokens it takes."""
+
+    name: str
+    tokens: float
+
+
+def difficulty(num_paths: int, belief: float) -> str:
+    """The bucket of a job that is believed solved with this probability after so many paths."""
+    return f"{num_paths}.{bisect(BORDERS, belief)}"
+
+
+def lesson(bucket: str, arm: str, gain: float, tokens: int) -> dict[str, float]:
+    """What one job has to add to the sums after it tried an arm. gain: solved tasks, at least 0."""
+    key = f"{bucket}.{arm}"
+    return {f"{key}.gain": gain, f"{key}.tokens": tokens}
+
+
+def balance(belief: float, tokens: int) -> dict[str, float]:
+    """What one job has to add to the sums when it has ended."""
+    return {"solved": belief, "spent": tokens}
+
+
+def merge(first: Sums, second: Sums) -> dict[str, float]:
+    return {name: first.get(name, 0.0) + second.get(name, 0.0) for name in first.keys() | second.keys()}
+
+
+def choose(sums: Sums, bucket: str, arms: Sequence[Arm], *, belief: float, worth: float, random: Random) -> str | None:
+    """The arm to spend on next; None: no arm is likely to solve enough for its tokens.
+
+    worth: what one more solved task may cost, in multiples of what one has cost on average.
+    """
+    if random.random() < _EXPLORED:
+        return random.choice([arm.name for arm in arms])
+    rates = {arm.name: _draw(sums, f"{bucket}.{arm.name}", arm, belief, random) for arm in arms}
+    best = max(rates, key=lambda name: rates[name])
+    least = sums.get("solved", 0.0) / sums["spent"] / worth if sums.get("spent") else 0.0
+    return best if rates[best] >= least else None
+
+
+def _draw(sums: Sums, key: str, arm: Arm, belief: float, random: Random) -> float:
+    """Solved tasks a token, as they might be by what is known of this arm."""
+    guessed = _PRIOR_JOBS * _PRIOR_GAIN * (1.0 - belief)
+    gain = guessed + sums.get(f"{key}.gain", 0.0)
+    tokens = _PRIOR_JOBS * arm.tokens + sums.get(f"{key}.tokens", 0.0)
+    return random.gammavariate(gain, 1.0 / tokens)

@@ -1,0 +1,32 @@
+"""How likely an answer is right, by scores and agreement alone: nobody looked at a reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ponder_worker.search.answer import canonical
+from ponder_worker.search.candidate import Candidate
+
+
+def belief(candidates: Sequence[Candidate], answer: str | None) -> float:
+    """The probability that this answer is right; 0 for none.
+
+    A score is the logarithm of the probability that its text is right, so the answer is wrong only if each different
+    text that gives it is. A second copy of a text is no second witness. Without any score: Laplace's rule of succession
+    over the votes.
+    """
+    if answer is None:
+        return 0.0
+    key = canonical(answer)
+    whole = [candidate for candidate in candidates if candidate.is_complete]
+    votes = [candidate for candidate in whole if candidate.answer is not None and canonical(candidate.answer) == key]
+    if all(candidate.score is None for candidate in whole):
+        return (len(votes) + 1) / (len(whole) + 2)
+    scores = {candidate.text: candidate.score for candidate in votes}
+    return 1.0 - math.prod(1.0 - _probability(score) for score in scores.values())
+
+
+def _probability(score: float | None) -> float:
+    """Of whatever a reward model says: what is no number is no evidence."""
+    return 0.0 if score is None or math.isnan(score) else math.exp(min(0.0, score))

@@ -129,7 +129,7 @@ class Runner:
             return
         logits = self.model.logits(hidden[self._tensor(row_ends[indices] - 1)])
         chosen = self._sampler.sample(logits, draws)
-        chosen_logprobs = _logprobs(logits, chosen).tolist()
+        chosen_logprobs = self._sampler.logprobs(logits, chosen).tolist()
         for index, token, logprob in zip(indices, chosen.tolist(), chosen_logprobs, strict=True):
             tokens[index], logprobs[index] = token, [logprob]
 
@@ -154,7 +154,7 @@ class Runner:
         found: list[float] = []
         for piece in range(0, len(rows), _SCORED_ROWS):
             logits = self.model.logits(hidden[self._tensor(rows[piece : piece + _SCORED_ROWS])])
-            found += _logprobs(logits, self._tensor(targets[piece : piece + _SCORED_ROWS])).tolist()
+            found += self._sampler.logprobs(logits, self._tensor(targets[piece : piece + _SCORED_ROWS])).tolist()
         place = 0
         for index, count in scored:
             logprobs[index] = found[place : place + count]
@@ -194,8 +194,3 @@ def _draw(sequence: Sequence, sampling: Sampling) -> Draw:
         sequence.tokens[: sequence.prompt_length] if sampling.repetition_penalty != 1.0 else (),
         tuple(sequence.stop_token_ids) if too_early else (),
     )
-
-
-def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Of one token a row: `[num_rows, vocabulary]`, `[num_rows]` -> `[num_rows]`, before temperature and filters."""
-    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)

@@ -104,7 +104,8 @@ class Native:
         self._c.rotate_and_write(
             fused.data_ptr(), pages.data_ptr(), step.positions.data_ptr(), step.slots.data_ptr(),
             step.cosine.data_ptr(), step.sine.data_ptr(),
-            *(None if norm is None else norm.data_ptr() for norm in norms), step.epsilon, len(fused), num_heads, num_kv_heads, page_size, head_dim, fused.numel() > _BUSY,
+            *(None if norm is None else norm.data_ptr() for norm in norms), step.epsilon,
+            len(fused), num_heads, num_kv_heads, page_size, head_dim, fused.numel() > _BUSY,
         )  # fmt: skip
         return heads[:, :num_heads]
 

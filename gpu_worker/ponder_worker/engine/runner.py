@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ponder_worker.engine.flight import Flight
-from ponder_worker.engine.grading import logprobs, read, score
+from ponder_worker.engine.grading import Rows, read, score
 from ponder_worker.engine.plan import Chunk, Plan
 from ponder_worker.engine.sampler import Draw, Sampler
 from ponder_worker.engine.sampling import Sampling
@@ -45,8 +45,9 @@ class Runner:
         row_ends = np.cumsum(shape.ends - shape.starts)
         self._sample(chunks, hidden, row_ends, flight)
         if any(chunk.sequence.sampling is None for chunk in chunks):
-            score(self.model, chunks, hidden, row_ends, flight)
-            read(self.model, chunks, hidden, row_ends, flight)
+            step = Rows(chunks, hidden, row_ends)
+            score(self.model, self._sampler, step, flight)
+            read(self.model, step, flight)
         flight.depart()
         return flight
 
@@ -98,7 +99,7 @@ class Runner:
             return
         logits = self.model.logits(hidden[self._tensor(row_ends[indices] - 1)])
         self._sampled = self._sampler.sample(logits, draws)
-        flight.add_tokens(indices, self._sampled, logprobs(logits, self._sampled))
+        flight.add_tokens(indices, self._sampled, self._sampler.logprobs(logits, self._sampled))
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.int64).to(self.model.device, non_blocking=True)

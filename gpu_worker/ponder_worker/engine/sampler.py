@@ -5,11 +5,13 @@ from collections.abc import Sequence as Series
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ponder_worker.engine.filters import filtered
-from ponder_worker.engine.noise import Noise
+from ponder_worker.engine.noise import Noise, keys
 from ponder_worker.engine.sampling import Sampling
+from ponder_worker.models.native.choice import choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Sampler:
     def __init__(self, vocabulary_size: int, device: torch.device) -> None:
         self.noise = Noise(vocabulary_size, device)
         self._device = device
+        self._choice = choice(device)
 
     def sample(self, logits: torch.Tensor, draws: Series[Draw]) -> torch.Tensor:
         """logits: float32 `[num_rows, vocabulary]`, unchanged -> token ids `[num_rows]` int64"""
@@ -42,18 +45,35 @@ class Sampler:
             logits = self._penalised(logits, draws)
         if not temperature.any():
             return logits.argmax(dim=-1)
-        greedy = temperature == 0
-        heat = torch.from_numpy(np.where(greedy, np.float32(1), temperature)).to(self._device)
-        scores = logits / heat[:, None]
         rows = [row for row, sampling in enumerate(samplings) if sampling.filters]
+        if rows:
+            logits, temperature = self._filtered(logits, temperature, samplings, rows)
+        seeds, positions = [sampling.seed for sampling in samplings], [draw.position for draw in draws]
+        heat = torch.from_numpy(temperature).to(self._device)
+        if self._choice is not None:
+            return self._choice.draw(logits, heat, keys(seeds, positions))
+        warm = (heat > 0)[:, None]
+        scores = logits / torch.where(warm, heat[:, None], 1.0)
+        return scores.add_(self.noise(seeds, positions).mul_(warm)).argmax(dim=-1)
+
+    def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Of one token a row, before temperature and filters: `[num_rows, vocabulary]`, `[num_rows]` -> `[num_rows]`"""
+        if self._choice is not None:
+            return self._choice.logprobs(logits, tokens)
+        return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+    def _filtered(
+        self, logits: torch.Tensor, temperature: npt.NDArray[np.float32], samplings: Series[Sampling], rows: list[int]
+    ) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
+        """These rows, none of them greedy, divided by their temperature and filtered; and what is left to divide by."""
+        left = temperature.copy()
+        left[rows] = 1
+        heat = torch.from_numpy(temperature[rows]).to(self._device)[:, None]
         if len(rows) == len(samplings):
-            scores = filtered(scores, samplings)
-        elif rows:
-            scores[rows] = filtered(scores[rows], [samplings[row] for row in rows])
-        noise = self.noise([sampling.seed for sampling in samplings], [draw.position for draw in draws])
-        if greedy.any():
-            noise *= torch.from_numpy(~greedy).to(self._device)[:, None]
-        return scores.add_(noise).argmax(dim=-1)
+            return filtered(logits / heat, samplings), left
+        scores = logits.clone()
+        scores[rows] = filtered(logits[rows] / heat, [samplings[row] for row in rows])
+        return scores, left
 
     def _penalised(self, logits: torch.Tensor, draws: Series[Draw]) -> torch.Tensor:
         """logit + bias; then divided by the repetition penalty, or multiplied where it is negative; then OpenAI's

@@ -1,10 +1,11 @@
 """What C computes, against torch's operators."""
 
+import numpy as np
 import pytest
 import torch
 
 from ponder_kernels import paged_attention
-from ponder_worker.engine.sampler import Draw, Sampler
+from ponder_worker.engine.sampler import Crew, Sampler
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.models import attention
 from ponder_worker.models.eager import Eager
@@ -103,10 +104,10 @@ def test_a_gate_is_silu_times_the_other_half(dtype: torch.dtype) -> None:
 def test_tokens_and_their_logprobs_are_those_of_torch(dtype: torch.dtype) -> None:
     logits = (torch.randn(500, 203, generator=torch.Generator().manual_seed(0)) * 3).to(dtype).float()
     samplings = [Sampling(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)]
-    draws = [Draw(sampling, position) for position, sampling in enumerate(samplings)]
+    crew, positions = Crew(samplings), np.arange(500)
     sampler, plain = Sampler(203, CPU), Sampler(203, CPU)
     plain._choice = None
-    found, expected = sampler.sample(logits, draws), plain.sample(logits, draws)
+    found, expected = (one.sample(logits, crew, positions, {}) for one in (sampler, plain))
     assert int((found != expected).sum()) <= 1  # logarithms differ in the last place
     near(sampler.logprobs(logits, expected), plain.logprobs(logits, expected))
 

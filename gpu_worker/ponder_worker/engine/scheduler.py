@@ -74,6 +74,7 @@ class Scheduler:
         self._holdings.settle()
         self._drop_cancelled()
         plan = Plan()
+        page_size = self.pool.page_size
         before = self.counters.num_preemptions
         room = self._max_step_tokens
         index = 0
@@ -84,7 +85,7 @@ class Scheduler:
             start = sequence.num_computed
             end = min(sequence.num_wanted, start + allowed)
             if end > start:
-                if not self._grow(sequence, end):
+                if end > len(sequence.table.pages) * page_size and not self._grow(sequence, end):
                     break
                 self._schedule(plan, sequence, start, end)
                 room -= end - start

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 _HERE = Path(__file__).parent
-_SOURCES = ("attention.c", "layer.c", "draw.c")
+_SOURCES = ("attention.c", "layer.c", "draw.c", "product.c")
 _FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
@@ -28,7 +28,11 @@ _ARGUMENTS = {
     "gate": [_P, _P, _N, _N, _N],
     "draw": [_P, _N, _N, _P, _P, _P, _N],
     "logprobs": [_P, _N, _N, _P, _P, _N],
+    "has_products": [],
+    "pack": [_P, _P, _N, _N],
+    "multiply": [_P, _N, _P, _P, _P, _N, _N, _N],
 }
+_COUNTING = ("plan", "has_products")  # what gives a number back
 
 
 @cache
@@ -43,7 +47,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     for name, arguments in _ARGUMENTS.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, c_int64 if name == "plan" else None
+        function.argtypes, function.restype = arguments, c_int64 if name in _COUNTING else None
     return loaded
 
 

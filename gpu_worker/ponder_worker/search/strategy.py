@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from ponder.domain.strategy import AnyStrategy, BestOfN, SelfConsistency
+from ponder.domain.strategy import Adaptive, AnyStrategy, BestOfN, SelfConsistency
 from ponder_worker.search.adaptive import adaptive
 from ponder_worker.search.beam_search import beam_search
 from ponder_worker.search.best_of_n import best_of_n
@@ -53,5 +53,7 @@ def _select(spec: AnyStrategy) -> Select:
             return "majority"
         case BestOfN():
             return spec.select
+        case Adaptive():
+            return "weighted"
         case _:
             return "best"

@@ -26,7 +26,6 @@ import torch
 from clock import DEVICE, ON_GPU, measured
 from pattern import Case, play
 from transformers import GenerationConfig
-from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from twin import LLAMA_1B, QWEN_7B, SMALL, Fields, Twin
 
 from ponder_worker.engine import Engine, Sampling
@@ -66,6 +65,11 @@ def parity(_: dict[str, float]) -> list[dict[str, Any]]:
         sequence = engine.generate(tokens, prompt_length=200, sampling=sampling)
         drain(engine)
         same = sum(one == other for one, other in zip(sequence.generated, greedy, strict=True))
+        if ON_GPU:
+            replaying = twin.engine(1000, graphs=True)
+            again = replaying.generate(tokens, prompt_length=200, sampling=sampling)
+            drain(replaying)
+            out.append({"dtype": str(dtype), "replayed_tokens_are_the_same": again.generated == sequence.generated})
         worst = float((found - expected).abs().max())
         out.append({"dtype": str(dtype), "logprob_error": worst, "same_greedy_tokens": same, "of": len(greedy)})
     return out
@@ -92,16 +96,22 @@ def speed(limit: dict[str, float]) -> list[dict[str, Any]]:
         twin = Twin.of(fields, BFLOAT)
         del twin.library  # its weights are held no longer than the engine's need them
         for count, context in DECODES:
-            out.append({"shape": name, **run(twin, count, context, limit)})
-            if ON_GPU:
-                torch.cuda.empty_cache()
+            for graphs in (False, True) if ON_GPU else (False,):
+                row = {"shape": name, "graphs": graphs, "sequences": count, "context": context}
+                try:
+                    row |= run(twin, count, context, limit, graphs)
+                except RuntimeError as error:  # the others are worth having
+                    row["failed"] = repr(error)[:300]
+                out.append(row)
+                if ON_GPU:
+                    torch.cuda.empty_cache()
         del twin
     return out
 
 
-def run(twin: Twin, count: int, context: int, limit: dict[str, float], steps: int = 64) -> dict[str, Any]:
-    steps = steps if ON_GPU else 4
-    model, engine = twin.model, twin.engine(count * (context + 2 * steps + 16))
+def run(twin: Twin, count: int, context: int, limit: dict[str, float], graphs: bool) -> dict[str, Any]:
+    steps = 64 if ON_GPU else 4
+    model, engine = twin.model, twin.engine(count * (context + 2 * steps + 16), graphs=graphs)
     chance = random.Random(time.time_ns())
     for seed in range(count):
         prompt = [chance.randrange(model.config.vocabulary_size) for _ in range(context)]
@@ -119,7 +129,7 @@ def run(twin: Twin, count: int, context: int, limit: dict[str, float], steps: in
     )
     drain(engine)
     return {
-        "sequences": count, "context": context, "decode_tokens_s": count / decode_s, "of_limit": bound_s / decode_s,
+        "decode_tokens_s": count / decode_s, "of_limit": bound_s / decode_s,
         "limit_tokens_s": count / bound_s, "prefill_tokens_s": count * context / prefill_s,
         "prefill_of_matrix_rate": count * context * model.flops_per_token / prefill_s / limit["matrix_flops"],
     }  # fmt: skip
@@ -173,6 +183,8 @@ def generated(engine: Engine, prompts: list[list[int]], new_tokens: int) -> list
 
 
 def continuous(twin: Twin, prompts: list[list[int]], new_tokens: int, room: int) -> list[list[int]]:
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig  # not every version has it
+
     page = 256 if ON_GPU else 32
     found = twin.library.generate_batch(
         prompts,

@@ -8,6 +8,7 @@ from clock import DEVICE
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from ponder_worker.engine import Engine
+from ponder_worker.engine.graph import captured
 from ponder_worker.models.config import ModelConfig
 from ponder_worker.models.transformer import Transformer
 from ponder_worker.models.weights import LayerWeights, Weights
@@ -52,11 +53,14 @@ class Twin:
         own = ModelConfig.parse(config.to_dict() | {"architectures": ["Qwen2ForCausalLM"]})
         return cls(library, Transformer(own, _weights(library, own.num_layers)))
 
-    def engine(self, num_tokens: int, *, sequences: int = 256, step_tokens: int = 8192) -> Engine:
-        """With room for so many tokens."""
+    def engine(self, num_tokens: int, *, graphs: bool = False, sequences: int = 256, step_tokens: int = 8192) -> Engine:
+        """With room for so many tokens. graphs: decode steps are captured."""
         tokenizer: Any = NoTokenizer()
         pages = -(-num_tokens // 16) + sequences
-        return Engine(self.model, tokenizer, num_pages=pages, max_step_tokens=step_tokens, max_sequences=sequences)
+        return Engine(
+            self.model, tokenizer, num_pages=pages, max_step_tokens=step_tokens, max_sequences=sequences,
+            capture=captured if graphs else None,
+        )  # fmt: skip
 
     @property
     def weight_bytes(self) -> int:

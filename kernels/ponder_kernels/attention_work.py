@@ -41,6 +41,13 @@ class Capacity:
         wanted = other.rows, other.pages, other.queries, other.narrow, other.wide, other.entries
         return all(have >= want for have, want in zip(mine, wanted, strict=True))
 
+    def grown(self, other: "Capacity") -> "Capacity":
+        """Room for both and for more: powers of two, sixteen at least, but as many rows and queries as they have."""
+        mine = self.pages, self.narrow, self.wide, self.entries
+        others = other.pages, other.narrow, other.wide, other.entries
+        room = (1 << (max(*pair, 16) - 1).bit_length() for pair in zip(mine, others, strict=True))
+        return Capacity(max(self.rows, other.rows), next(room), max(self.queries, other.queries), *room)
+
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Of the parts of a Work, in their order."""

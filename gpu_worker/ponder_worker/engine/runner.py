@@ -8,6 +8,7 @@ import torch
 
 from ponder_worker.engine.flight import Flight
 from ponder_worker.engine.grading import logprobs, read, score
+from ponder_worker.engine.graph import Decode, Graphs
 from ponder_worker.engine.plan import Chunk, Plan
 from ponder_worker.engine.sampler import Draw, Sampler
 from ponder_worker.engine.sampling import Sampling
@@ -20,9 +21,11 @@ from ponder_worker.models.transformer import Transformer
 class Runner:
     """Steps of one model, one after the other. A step may be launched before the one before it has landed."""
 
-    def __init__(self, model: Transformer, storage: Storage, *, page_size: int) -> None:
+    def __init__(self, model: Transformer, storage: Storage, *, page_size: int, graphs: Graphs | None = None) -> None:
+        """graphs: for steps in which every row only decodes."""
         self.model = model
         self._storage = storage
+        self._graphs = graphs
         self._page_size = page_size
         self._sampler = Sampler(model.config.vocabulary_size, model.device)
         self._sampled = torch.empty(0, dtype=torch.int64, device=model.device)  # by the step launched last
@@ -41,6 +44,9 @@ class Runner:
         shape = Shape.of(chunks)
         kv_bytes_read = shape.tokens_read(self._page_size) * self.model.kv_bytes_per_token
         flight = Flight(kv_bytes_read.tolist())
+        if self._graphs is not None and all(map(_decodes, chunks)):
+            self._replay(self._graphs, chunks, shape, flight)
+            return flight
         hidden = self._forward(chunks, shape)
         row_ends = np.cumsum(shape.ends - shape.starts)
         self._sample(chunks, hidden, row_ends, flight)
@@ -68,6 +74,19 @@ class Runner:
         return self.model.forward(
             self._tokens(chunks), self._tensor(positions), self._tensor(slots), where, self._storage.pages
         )
+
+    def _replay(self, graphs: Graphs, chunks: Series[Chunk], shape: Shape, flight: Flight) -> None:
+        """The whole step, by one launch."""
+        table = self._storage.places(shape.page_table())
+        slots = table[np.arange(len(chunks)), shape.starts // self._page_size] * self._page_size
+        slots += shape.starts % self._page_size
+        slots[shape.starts < np.array([chunk.write_from for chunk in chunks], dtype=np.int64)] = -1
+        samplings = [chunk.sequence.sampling for chunk in chunks if chunk.sequence.sampling is not None]
+        decode = Decode(self._tokens(chunks), shape.starts, slots, table.astype(np.int32), samplings)
+        self._sampled, found = graphs.run(decode)
+        self._row_of = {chunk.sequence: row for row, chunk in enumerate(chunks)}
+        flight.add_tokens(range(len(chunks)), self._sampled, found)
+        flight.depart()
 
     def _tokens(self, chunks: Series[Chunk]) -> torch.Tensor:
         """`[num_tokens]`; those that the step before samples never leave the device."""
@@ -102,6 +121,14 @@ class Runner:
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.int64).to(self.model.device, non_blocking=True)
+
+
+def _decodes(chunk: Chunk) -> bool:
+    """One token, and the next is drawn from its logits as they are."""
+    sampling = chunk.sequence.sampling
+    if sampling is None or not chunk.samples or chunk.end - chunk.start != 1:
+        return False
+    return not (sampling.penalises or sampling.min_tokens or sampling.logit_bias)
 
 
 def _draw(sequence: Sequence, sampling: Sampling, position: int) -> Draw:

@@ -11,6 +11,7 @@ import torch
 
 from ponder_worker.engine.errors import InvalidRequest
 from ponder_worker.engine.flight import Flight
+from ponder_worker.engine.graph import Capture, Graphs
 from ponder_worker.engine.latency import Latencies
 from ponder_worker.engine.limits import Limits, check_sizes
 from ponder_worker.engine.pages import PagePool
@@ -45,6 +46,7 @@ class Engine:
         num_parked_pages: int = 0,
         costs: Costs | None = None,
         overlap: bool | None = None,
+        capture: Capture | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """num_pages * page_size tokens of context in all, or as many as it gets of a `memory` that engines share; a
@@ -52,7 +54,8 @@ class Engine:
 
         num_parked_pages: in host memory, for preempted sequences where `costs` say that it is cheaper than to compute
         them again. overlap: a step is planned while the one before it is computed, and its tokens are known a step
-        later; unset is what pays, which it does on a GPU. Raises InvalidSetting for sizes that make no engine.
+        later; unset is what pays, which it does on a GPU. capture: how decode steps are captured to be
+        replayed, `graph.captured` on a GPU; None: they are not. Raises InvalidSetting for sizes that make no engine.
         """
         sizes = {"num_pages": 1 if memory else num_pages, "page_size": page_size, "max_sequences": max_sequences}
         check_sizes(sizes, max_step_tokens)
@@ -74,7 +77,8 @@ class Engine:
             parking=parking,
             move=storage.copy,
         )
-        self._runner = Runner(model, storage, page_size=page_size)
+        graphs = Graphs(model, storage.pages, page_size=page_size, capture=capture) if capture else None
+        self._runner = Runner(model, storage, page_size=page_size, graphs=graphs)
         self._steps_ahead = int(model.device.type == "cuda" if overlap is None else overlap)
         self._flights: deque[tuple[float, Plan, Flight]] = deque()
 

@@ -8,6 +8,7 @@ import torch
 
 from ponder_worker.engine.flight import Flight
 from ponder_worker.engine.grading import Rows, read, score
+from ponder_worker.engine.graph import Decode, Graphs
 from ponder_worker.engine.plan import Chunk, Plan
 from ponder_worker.engine.sampler import Crew, Draw, Sampler
 from ponder_worker.engine.sequence import Sequence
@@ -19,9 +20,11 @@ from ponder_worker.models.transformer import Transformer
 class Runner:
     """Steps of one model, one after the other. A step may be launched before the one before it has landed."""
 
-    def __init__(self, model: Transformer, storage: Storage, *, page_size: int) -> None:
+    def __init__(self, model: Transformer, storage: Storage, *, page_size: int, graphs: Graphs | None = None) -> None:
+        """graphs: for steps in which every row only decodes."""
         self.model = model
         self._storage = storage
+        self._graphs = graphs
         self._page_size = page_size
         self._sampler = Sampler(model.config.vocabulary_size, model.device)
         self._sampled = torch.empty(0, dtype=torch.int64, device=model.device)  # by the step launched last
@@ -41,6 +44,9 @@ class Runner:
         shape = Shape.of(chunks)
         kv_bytes_read = shape.tokens_read(self._page_size) * self.model.kv_bytes_per_token
         flight = Flight(kv_bytes_read.tolist())
+        if self._graphs is not None and all(map(_decodes, chunks)):
+            self._replay(self._graphs, chunks, shape, flight)
+            return flight
         hidden = self._forward(chunks, shape)
         self._sample(chunks, hidden, shape, flight)
         if any(chunk.sequence.sampling is None for chunk in chunks):
@@ -69,6 +75,19 @@ class Runner:
             self._tokens(chunks), self._tensor(positions), self._tensor(slots), where, self._storage.pages
         )
 
+    def _replay(self, graphs: Graphs, chunks: Series[Chunk], shape: Shape, flight: Flight) -> None:
+        """The whole step, by one launch."""
+        table = self._storage.places(shape.page_table())
+        slots = table[np.arange(len(chunks)), shape.starts // self._page_size] * self._page_size
+        slots += shape.starts % self._page_size
+        slots[shape.starts < np.array([chunk.write_from for chunk in chunks], dtype=np.int64)] = -1
+        tokens = self._tokens(chunks)
+        self._take([chunk.sequence for chunk in chunks])
+        decode = Decode(tokens, shape.starts, slots, table.astype(np.int32), self._crew.samplings)
+        self._sampled, found = graphs.run(decode)
+        flight.add_tokens(range(len(chunks)), self._sampled, found)
+        flight.depart()
+
     def _tokens(self, chunks: Series[Chunk]) -> torch.Tensor:
         """`[num_tokens]`; those that the step before samples never leave the device."""
         tokens: list[int] = []
@@ -90,18 +109,29 @@ class Runner:
         if not indices:
             self._drawn = []
             return
-        drawn = [chunks[index].sequence for index in indices]
-        if drawn != self._drawn:
-            self._drawn = drawn
-            self._crew = Crew([sequence.sampling for sequence in drawn if sequence.sampling is not None])
+        self._take([chunks[index].sequence for index in indices])
         positions = shape.ends[indices]
-        draws = {row: _draw(drawn[row], int(positions[row])) for row in self._crew.looking}
+        draws = {row: _draw(self._drawn[row], int(positions[row])) for row in self._crew.looking}
         logits = self.model.logits(hidden[self._tensor(shape.row_ends[indices] - 1)])
         self._sampled = self._sampler.sample(logits, self._crew, positions, draws)
         flight.add_tokens(indices, self._sampled, self._sampler.logprobs(logits, self._sampled))
 
+    def _take(self, drawn: list[Sequence]) -> None:
+        """These are the rows that the step samples."""
+        if drawn != self._drawn:
+            self._drawn = drawn
+            self._crew = Crew([sequence.sampling for sequence in drawn if sequence.sampling is not None])
+
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.int64).to(self.model.device, non_blocking=True)
+
+
+def _decodes(chunk: Chunk) -> bool:
+    """One token, and the next is drawn from its logits as they are."""
+    sampling = chunk.sequence.sampling
+    if sampling is None or not chunk.samples or chunk.end - chunk.start != 1:
+        return False
+    return not (sampling.changes or sampling.min_tokens)
 
 
 def _draw(sequence: Sequence, position: int) -> Draw:

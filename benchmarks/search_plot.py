@@ -1,4 +1,4 @@
-"""Draws what benchmarks/search.py measured: accuracy over tokens and over dollars, one curve a strategy, a panel a level.
+"""Draws what benchmarks/search.py measured: accuracy over tokens and dollars, one curve a strategy, a panel a level.
 
     python benchmarks/search_plot.py benchmarks/results/search.json docs/images
 

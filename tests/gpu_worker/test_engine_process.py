@@ -31,7 +31,13 @@ STRATEGIES: list[dict[str, Any]] = [
     {"name": "best_of_n", "n": 4},
     {"name": "best_of_n", "n": 3, "select": "weighted"},
     {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 5, "separator": "a"},
+    {"name": "dvts", "n": 4, "width": 2, "max_rounds": 3, "separator": "a"},
+    {"name": "rebase", "n": 4, "max_rounds": 3, "separator": "a"},
+    {"name": "mcts", "n": 3, "width": 2, "separator": "a"},
+    {"name": "particle_filter", "n": 3, "max_rounds": 3, "separator": "a"},
+    {"name": "budget_forcing", "answer": "="},
 ]
+SCORELESS = {"direct", "self_consistency", "budget_forcing"}
 
 
 class Process:
@@ -157,7 +163,7 @@ def test_jobs_of_all_strategies_finish_with_an_answer_a_tree_and_a_bill(shared: 
         chosen = tree["candidates"][tree["chosen"]]
         assert choice["answer"] == chosen["answer"]
         assert choice["score"] == chosen["score"]
-        assert (choice["score"] is not None) == (STRATEGIES[number]["name"] in ("best_of_n", "beam_search"))
+        assert (choice["score"] is None) == (STRATEGIES[number]["name"] in SCORELESS)
         made = sum(len(node["ids"]) for node in tree["nodes"])
         assert entry["usage"]["completion_tokens"] == made > 0
         assert entry["usage"]["prompt_tokens"] > 10

@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from ponder.domain.state import JobState, Verdict
 from ponder.jobs.claim import ClaimedJob
 from ponder_worker.settlement import Settling
@@ -73,3 +75,14 @@ def test_a_job_that_failed_is_settled_without_a_verdict() -> None:
     judges.heard[0][2].set_result(Judgement(Verdict.UNVERIFIED))
     (one,) = settling.take()
     assert (one.state, one.verdict, one.answer) == (JobState.FAILED, None, None)
+
+
+def test_why_nobody_could_judge_is_logged_once() -> None:
+    judges = Judges()
+    settling = Settling(judges.hear)
+    with capture_logs() as logged:
+        for job_id in range(3):
+            settling.add(_job(job_id), FINISHED)
+            judges.heard[job_id][2].set_result(Judgement(Verdict.UNVERIFIED, "this machine cannot"))
+        assert {one.verdict for one in settling.take()} == {Verdict.UNVERIFIED}
+    assert [(entry["event"], entry["reason"]) for entry in logged] == [("not_verified", "this machine cannot")]

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from ponder_worker import engine_process
 from ponder_worker.search import strategy
 
-async def run(search, spec):
+async def run(search, spec, max_rounds):
     made = []
     for number in range(3):
         made += [candidate async for candidate in search.complete(search.root)]
@@ -125,6 +125,14 @@ def test_a_verifier_that_may_not_be_asked_fails_the_job(child: Child, request_: 
     error = child.finish(3)["error"]
     assert error["code"] == "no_verifier"
     assert reason in error["message"]
+
+
+@pytest.mark.parametrize("asking", [{"max_rounds": 2}, {"strategy": {"name": "refine"}}])
+def test_who_could_only_ask_in_vain_fails_before_it_has_made_anything(child: Child, asking: dict[str, Any]) -> None:
+    child.admit(7, **asking)
+    finished = child.finish(7)
+    assert finished["error"]["code"] == "no_verifier"
+    assert len(finished["tree"]["nodes"]) == 1
 
 
 def test_with_oracle_the_reference_may_drive_the_search(child: Child) -> None:

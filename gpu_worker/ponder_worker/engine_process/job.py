@@ -98,7 +98,7 @@ class Job:
             "usage": {
                 "prompt_tokens": len(self.tree.root.ids),
                 "completion_tokens": self.tree.num_tokens,
-                "thinking_tokens": 0,
+                "thinking_tokens": self.search.num_thinking_tokens if self.search is not None else 0,
                 "reward_tokens": self.tree.counts.get("reward_tokens", 0),
                 "cached_tokens": self.tree.counts.get("cached_tokens", 0),
                 "recomputed_tokens": self.tree.counts.get("recomputed_tokens", 0),
@@ -110,8 +110,11 @@ class Job:
     async def _run(self) -> None:
         try:
             spec = STRATEGY.validate_python(self._request["strategy"])
+            max_rounds = int(self._request.get("max_rounds") or 1)
+            if spec.needs_verifier or max_rounds > 1:
+                request_module.check_verifier(self._request)
             self.search = search = self._open(spec.uses_scores)
-            ranked = await strategy.run(search, spec)
+            ranked = await strategy.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
         except asyncio.CancelledError:
             return

@@ -9,7 +9,7 @@ from ponder.domain.verifier import VERIFIER, VERIFIER_NAMES, why_not_asked
 from ponder_worker.engine import Sampling
 from ponder_worker.engine_process.loading import Engines, SamplingDefaults
 from ponder_worker.search.answer import extract, unfenced
-from ponder_worker.search.errors import PromptTooLong
+from ponder_worker.search.errors import NoVerifier, PromptTooLong
 from ponder_worker.search.reading import letter, program, spoken
 
 
@@ -54,6 +54,13 @@ def answer_of(request: dict[str, Any]) -> Callable[[str], str | None]:
         case "python_tests":
             return program
     return extract
+
+
+def check_verifier(request: dict[str, Any]) -> None:
+    """Raises NoVerifier where the search may not ask."""
+    reason = no_verifier(request)
+    if reason is not None:
+        raise NoVerifier(reason)
 
 
 def no_verifier(request: dict[str, Any]) -> str | None:

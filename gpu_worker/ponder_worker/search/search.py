@@ -161,11 +161,13 @@ class Search:
         return child
 
     def candidate(self, leaf: Node) -> Candidate:
-        """The text is of the model's last turn."""
+        """The text is of the model's last turn; the answer is not looked for in a thought that is closed."""
         path = leaf.path()
         turns = [index for index, step in enumerate(path) if step.stop == "forced"]
         text = "".join(map(self.text, path[turns[-1] + 1 :] if turns else path))
-        return Candidate(leaf, text, self._answer_of(text), is_complete=leaf.stop == "stop")
+        thought = self.manner.thought
+        said = text.rpartition(thought.close)[2] if thought is not None else text
+        return Candidate(leaf, text, self._answer_of(said), is_complete=leaf.stop == "stop")
 
     def prune(self, node: Node) -> None:
         self.tree.prune(node)
@@ -206,6 +208,11 @@ class Search:
     def random(self, draw: int) -> random.Random:
         """The source of the strategy's own draw of this number: the same in every attempt."""
         return random.Random(seed.of_child(self.root.seed, _DRAWS + draw))  # noqa: S311
+
+    @property
+    def num_thinking_tokens(self) -> int:
+        thought = self.manner.thought
+        return 0 if thought is None else self._streams.num_thinking_tokens(thought)
 
     def encode(self, text: str) -> list[int]:
         return self._engine.encode(text)

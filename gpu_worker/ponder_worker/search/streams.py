@@ -87,6 +87,16 @@ class Streams:
         if new:
             self._tree.extend(node, new, stream.logprobs[len(stream.logprobs) - len(new) :])
 
+    def num_thinking_tokens(self, thought: Thought) -> int:
+        """Ids of all nodes that stand in thoughts, the marks around them not counted."""
+        prompt = self._tree.root.ids
+        num = 0
+        for node in self._tree.nodes[1:]:
+            if node.stop != "forced":
+                before = self._turn_before(node)
+                num += thought.measure(prompt, before + node.ids)[0] - thought.measure(prompt, before)[0]
+        return num
+
     def sync_all(self) -> None:
         for node in self._tree.growing:
             self.sync(node)

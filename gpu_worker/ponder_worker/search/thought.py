@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 _OPENS_WITHIN = 8
 """Tokens of a sample in which a thought must have begun, if the sample thinks at all."""
-_CLOSED_WITHIN = 8
-"""Tokens at the end of a prompt behind a thought that the template left empty: the model shall not think."""
+_WITHIN = 8
+"""Tokens at the end of a prompt behind a mark that counts: the template has opened a thought, or left one empty, so
+that the model shall not think. What a user writes further up means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,11 @@ class Thought:
         """Where the thought begins in a sample's ids; None if it does not think."""
         if not self.open_ids:
             return 0
-        opened = rfind(self.open_ids, prompt)
-        closed = rfind(self.close_ids, prompt)
+        end = prompt[-max(len(self.open_ids), len(self.close_ids)) - _WITHIN :]
+        opened, closed = rfind(self.open_ids, end), rfind(self.close_ids, end)
         if opened is not None and (closed is None or closed < opened):
             return 0
-        if closed is not None and closed + len(self.close_ids) + _CLOSED_WITHIN >= len(prompt):
+        if closed is not None:
             return None
         first = find(self.open_ids, ids[: _OPENS_WITHIN + len(self.open_ids)], 0)
         if first is None:

@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponder_worker.verify.syscalls import syscall_filter
+
 _WARDEN = str(Path(__file__).with_name("warden.py"))
-_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
+# Not a link to it, which could lead out of what the program gets to see.
+_PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 _MEGABYTE = 1 << 20
 _OUTPUT_BYTES = _MEGABYTE
 _DISK_BYTES = 64 * _MEGABYTE
@@ -95,10 +98,11 @@ def _job(program: str, stdin: str, report_fd: int, trouble_fd: int) -> bytes:
         "trouble_fd": trouble_fd,
         "parent": os.getpid(),
         "python": _PYTHON,
-        "paths": sorted({sys.base_prefix, sys.base_exec_prefix}),
+        "paths": sorted({sys.base_prefix, sys.base_exec_prefix, os.path.realpath(sys.base_prefix)}),
         "disk_bytes": _DISK_BYTES,
         "num_processes": _NUM_PROCESSES,
         "limits": _LIMITS,
+        "filter": syscall_filter().hex(),
     }
     return json.dumps(job).encode()
 

@@ -38,6 +38,11 @@ class StrategySpec(Spec):
         """Whether it asks a reward model where there is one."""
         return self.needs_scores
 
+    @property
+    def needs_verifier(self) -> bool:
+        """Whether it asks the job's verifier while it runs."""
+        return False
+
 
 class Direct(StrategySpec):
     """One sample; what every other strategy is compared with."""
@@ -154,6 +159,10 @@ class Refine(StrategySpec):
     @property
     def needs_scores(self) -> bool:
         return False
+
+    @property
+    def needs_verifier(self) -> bool:
+        return True
 
 
 class BudgetForcing(StrategySpec):

@@ -7,6 +7,7 @@ from typing import Any
 
 from ponder.domain.body import Body
 from ponder.domain.options import LineOptions
+from ponder.domain.strategy import AnyStrategy
 from ponder.domain.terms import Terms
 from ponder.domain.verifier import JsonSchema, Math, PythonTests, Verifier, why_not_asked
 from ponder.errors import InvalidInput
@@ -32,7 +33,8 @@ class Verification:
             oracle=bool(batch.oracle if own.oracle is None else own.oracle),
             max_rounds=own.max_rounds or batch.max_rounds or 1,
         )
-        made._check(terms)
+        made._check_code(terms)
+        made._check_asking(own.strategy or terms.strategy)
         return made
 
     def document(self) -> dict[str, Any]:
@@ -43,20 +45,26 @@ class Verification:
             "max_rounds": self.max_rounds,
         }
 
-    def _check(self, terms: Terms) -> None:
+    def _check_code(self, terms: Terms) -> None:
         if isinstance(self.verifier, PythonTests) and not terms.allows_code:
             raise InvalidInput(
                 "python_tests runs what a model wrote, which the operator has not allowed here (PONDER_ALLOW_CODE)",
                 param="body.ponder.verifier",
                 code="code_not_allowed",
             )
-        if self.max_rounds == 1:
+
+    def _check_asking(self, strategy: AnyStrategy) -> None:
+        """Whoever asks the verifier while the search runs must be allowed to."""
+        if self.max_rounds == 1 and not strategy.needs_verifier:
             return
         reason = why_not_asked(self.verifier, has_reference=self.reference is not None, oracle=self.oracle)
         if reason is not None:
-            raise InvalidInput(
-                f"max_rounds is {self.max_rounds}, but {reason}", param="body.ponder.max_rounds", code="no_verifier"
+            field, asks = (
+                ("strategy", f"{strategy.name} asks the verifier")
+                if strategy.needs_verifier
+                else ("max_rounds", f"max_rounds is {self.max_rounds}")
             )
+            raise InvalidInput(f"{asks}, but {reason}", param=f"body.ponder.{field}", code="no_verifier")
 
 
 def _verifier(body: Body, own: LineOptions, batchs: Verifier | None, reference: str | None) -> Verifier | None:

@@ -47,6 +47,8 @@ class StubStream:
 
     def advance(self) -> End | None:
         token = self.draw(self.order.seed, len(self.tokens))
+        if self.draw is thinking_token_at and self.tokens[-1] == TURN:
+            token = OPEN
         self.tokens.append(token)
         self.logprobs.append(-1.0 / (1 + token_at(self.order.seed, len(self.tokens) + 1000)))
         made = len(self.tokens) - self.order.start
@@ -126,6 +128,12 @@ class StubEngine:
             said(verdict_of(text))
 
 
+def num_sampled(tree: SearchTree) -> int:
+    """Tokens that the engine made for it. A wait has taken the place of one."""
+    forced = [(node, first, num) for node in tree.nodes for first, num in node.forced]
+    return tree.num_tokens - sum(num - (node.ids[first] == WAIT) for node, first, num in forced)
+
+
 def score_of(step: Step) -> float:
     """A number that depends on all ids of the path; sums of them have no rounding."""
     value = 0
@@ -146,6 +154,7 @@ class Attempt:
     search: Search
     engine: StubEngine
     deltas: list[dict[str, Any]]
+    max_rounds: int = 1
     ranked: list[Candidate] | None = None
 
     def save(self) -> None:
@@ -166,13 +175,14 @@ def attempt(
     job_seed: int = JOB_SEED,
     num_choices: int = 1,
     thought: Thought | None = None,
+    max_rounds: int = 1,
 ) -> Attempt:
     deltas = [] if deltas is None else list(deltas)
     tree = SearchTree.fold(job_seed, deltas) if deltas else SearchTree(job_seed, PROMPT)
     if not tree.root.ids:
         tree = SearchTree(job_seed, PROMPT)
     engine = StubEngine(rng, thought)
-    return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas)
+    return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas, max_rounds)
 
 
 def run(
@@ -189,7 +199,7 @@ def run(
     """
 
     async def live() -> list[Candidate] | None:
-        task = asyncio.ensure_future(strategy.run(one.search, STRATEGY.validate_python(spec)))
+        task = asyncio.ensure_future(strategy.run(one.search, STRATEGY.validate_python(spec), one.max_rounds))
         num_steps = 0
         while not task.done():
             await asyncio.sleep(0)
@@ -230,6 +240,8 @@ SPECS: list[dict[str, Any]] = [
     {"name": "rebase", "n": 5, "max_rounds": 5},
     {"name": "mcts", "n": 5, "width": 3, "max_rounds": 4},
     {"name": "particle_filter", "n": 5, "max_rounds": 6, "temperature": 4.0},
+    {"name": "refine", "n": 3},
+    {"name": "budget_forcing", "num_waits": 2, "answer": "So:"},
     {"name": "adaptive", "n": 9},
     {"name": "adaptive", "n": 8, "num_probes": 3, "worth": 1.0},
 ]

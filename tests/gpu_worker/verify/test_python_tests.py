@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,8 +125,16 @@ HOSTILE = {
     ),
     "proc": ("open('/proc/1/environ')\n", "FileNotFoundError"),
     "passwords": ("open('/etc/shadow')\n", "FileNotFoundError"),
-    "a socket": ("import socket\nsocket.create_connection(('127.0.0.1', PORT), 2)\n", "OSError"),
+    "a socket": ("import socket\nsocket.create_connection(('127.0.0.1', PORT), 2)\n", "OSError|PermissionError"),
     "a name": ("import socket\nsocket.getaddrinfo('example.org', 80)\n", "gaierror"),
+    "a world of its own": (
+        "import ctypes\nif ctypes.CDLL(None).unshare(0x10000000):\n    raise PermissionError\n",
+        "PermissionError",
+    ),
+    "memory that no limit counts": (
+        "import ctypes\nif ctypes.CDLL(None).shmget(0, 1 << 30, 0o1600) < 0:\n    raise MemoryError\n",
+        "MemoryError",
+    ),
     "file descriptors": (
         "import os\n"
         "for fd in range(3, 999):\n"
@@ -166,6 +176,19 @@ def test_children_that_outlive_the_program_are_ended_with_it() -> None:
     assert (ended.code, ended.over) == (0, None)
 
 
+def test_a_program_may_have_threads_children_and_an_event_loop() -> None:
+    program = (
+        "import asyncio, subprocess, sys, threading\n"
+        "thread = threading.Thread(target=print, args=('thread',))\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "subprocess.run([sys.executable, '-c', 'print(\"child\")'], check=True)\n"
+        "asyncio.run(asyncio.sleep(0, print('loop')))\n"
+    )
+    said = run("import functools\nprint = functools.partial(print, flush=True)\n" + program, wall_s=20)
+    assert said.stdout.split() == [b"thread", b"child", b"loop"], said.stderr
+
+
 def test_a_program_sees_an_empty_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PONDER_DATABASE_URL", "postgresql://secret")
     said = run(
@@ -192,6 +215,23 @@ def test_a_program_that_hangs_dies_with_who_runs_it_and_the_judge_goes_on() -> N
     passed = judge.examine(Case({"name": "python_tests", "tests": ASSERTS}, SQUARE))
     assert passed.verdict is Verdict.PASSED
     judge.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="all tests above run without being root")
+def test_without_being_root_a_program_is_put_apart_as_well() -> None:
+    here = "import sys; sys.path[:] = json.loads(sys.argv[1]); from ponder_worker.verify.sandbox import NoSandbox, run"
+    asks = "import os; print(os.getuid(), os.path.exists('/proc'), flush=True)\nwhile True: os.fork()"
+    script = (
+        f"import json; {here}\ntry:\n    print(run({asks!r}, wall_s=20).stdout.decode())\n"
+        "except NoSandbox:\n    print('none')\n"
+    )
+    command = [sys.executable, "-c", script, json.dumps(sys.path)]
+    ran = subprocess.run(
+        command, user=61_183, group=61_183, extra_groups=[], capture_output=True, text=True, check=False
+    )
+    if "Permission denied" in ran.stderr or ran.stdout == "none\n":
+        pytest.skip("another user cannot read this checkout, or has no user namespaces")
+    assert ran.stdout.split() == ["61183", "False"], ran.stderr
 
 
 def test_a_machine_that_gives_no_namespaces_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

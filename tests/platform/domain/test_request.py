@@ -278,5 +278,13 @@ def test_rounds_that_a_verdict_may_drive_arrive(batch: dict[str, Any], own: dict
     assert made.document["oracle"] == made.oracle == (made.document["verifier"]["name"] == "math")
 
 
+@pytest.mark.parametrize(("own", "remedy"), [({}, "there is no verifier"), ({"reference": "6"}, "oracle: true")])
+def test_a_strategy_that_asks_the_verifier_is_refused_where_none_may_be_asked(own: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(InvalidLine, match=f"refine asks the verifier, but .*{remedy}") as caught:
+        request({}, ponder=own | {"strategy": {"name": "refine"}})
+    assert (caught.value.code, caught.value.param) == ("no_verifier", "body.ponder.strategy")
+    request({}, ponder={"strategy": {"name": "refine"}, "verifier": CONTAINS})
+
+
 def test_one_round_needs_no_verifier_and_is_the_lines_to_ask_for() -> None:
     assert request({"max_rounds": 9}, ponder={"max_rounds": 1}).document["max_rounds"] == 1

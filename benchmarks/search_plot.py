@@ -13,8 +13,10 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 COSTS = {"tokens": "generated tokens a job", "dollars": "dollars a job"}
+SHOWN = {"tokens": "{x:g}", "dollars": "{x:.0e}"}
 MARKERS = "osD^v<>PX*h"
 
 
@@ -49,6 +51,10 @@ def draw(report: dict[str, Any], cost: str, target: Path) -> None:
             f"{'all levels' if level == 'mixed' else f'level {level}'}: cheapest success {name}", fontsize=8
         )
         place.set_xscale("log")
+        place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        place.xaxis.set_major_formatter(SHOWN[cost])
+        place.xaxis.set_minor_formatter(NullFormatter())
+        place.set_ylim(max(0.0, place.get_ylim()[0] - 0.03), 1.02)
         place.set_xlabel(COSTS[cost])
         place.set_ylabel("accuracy")
         place.grid(alpha=0.3)
@@ -56,7 +62,6 @@ def draw(report: dict[str, Any], cost: str, target: Path) -> None:
     figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(target, metadata={"Date": None})
-    figure.savefig(target.with_suffix(".png"), dpi=80, metadata={"Software": None})
     plt.close(figure)
 
 

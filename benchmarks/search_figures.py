@@ -80,7 +80,8 @@ def compare_stopping(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]
 def compare_adaptive(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
     """Each size of adaptive against every other setting on the same problems, and against the best one.
 
-    The best one has the lowest cost per successful task among those that are as accurate.
+    The best one has the lowest cost per successful task among those that are as accurate; where none is, the most
+    accurate one.
     """
     compared = []
     for one in (one for one in tasks if one.strategy == "adaptive"):
@@ -90,15 +91,18 @@ def compare_adaptive(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]
             ("without early stopping", [other for other in others if other.early_stopping is None]),
             ("with any", list(others)),
         ):
-            equal = {other.name: against[other.name] for other in chosen if _is_as_accurate(against[other.name])}
-            best = min(equal, key=lambda name: equal[name]["dollars_per_success_of_other"], default=None)
-            compared.append({"setting": one.name, "fixed": kind, "best_fixed": best} | (equal[best] if best else {}))
+            best = _best({other.name: against[other.name] for other in chosen})
+            compared.append({"setting": one.name, "fixed": kind, "best_fixed": best} | (against[best] if best else {}))
         compared.append({"setting": one.name, "against": against})
     return compared
 
 
-def _is_as_accurate(against: Mapping[str, Any]) -> bool:
-    return bool(against["accuracy_gain"] <= TOLERANCE)
+def _best(against: Mapping[str, Mapping[str, Any]]) -> str | None:
+    most = max((cell["accuracy_of_other"] for cell in against.values()), default=0.0)
+    equal = [
+        name for name, cell in against.items() if cell["accuracy_of_other"] >= min(most, cell["accuracy"] - TOLERANCE)
+    ]
+    return min(equal, key=lambda name: against[name]["dollars_per_success_of_other"], default=None)
 
 
 def _against(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, Any]:

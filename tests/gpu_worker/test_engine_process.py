@@ -248,6 +248,20 @@ def test_a_budget_is_never_passed(shared: Process) -> None:
     assert finished[40]["finish_reason"] == "budget"
 
 
+def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_batch(shared: Process) -> None:
+    adaptive = {"name": "adaptive", "n": 8}
+    learned = {"solved": 1e6, "spent": 1e6} | {f"1.{bucket}.samples.tokens": 1e9 for bucket in range(3)}
+    jobs = [job(80 + number, adaptive) | {"batch_id": "hopeless" if number < 8 else "new"} for number in range(16)]
+    shared.send(type="admit", jobs=jobs, learned={"hopeless": learned, "other": {"x": 1}})
+    finished, _ = shared.finish(16)
+    num_nodes = {number: len(entry["tree"]["nodes"]) - 1 for number, entry in finished.items()}
+    assert sum(num_nodes[number] == 1 for number in range(80, 88)) >= 6, "more had helped nobody"
+    assert sum(num_nodes[number] > 2 for number in range(88, 96)) >= 6
+    for entry in finished.values():
+        assert entry["learned"]["spent"] == entry["usage"]["completion_tokens"]
+        assert 0 <= entry["learned"]["solved"] <= 1
+
+
 def test_dropped_jobs_are_forgotten_and_ended_ones_settle_with_what_there_is(shared: Process) -> None:
     long = {"max_tokens": 400}
     shared.admit(

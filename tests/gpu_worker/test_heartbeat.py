@@ -267,3 +267,10 @@ def test_the_last_tick_takes_what_the_engine_reports_when_it_stops(engine: Engin
     assert worker.heartbeat.drain(until=time.monotonic() + 1)
     assert _ids(engine) == [1, 2]
     _check_ledger(engine)
+
+
+def test_what_a_job_has_taught_is_told_to_the_engine_once_it_is_saved(engine: Engine, worker: Worker) -> None:
+    worker.beat(finished=[worker.finished() | {"learned": {"x": 0.5}}])
+    assert {"type": "learn", "learned": {"b": {"x": 0.5}}} in worker.engine.sent
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT sums FROM learnings")).scalar_one() == {"x": 0.5}

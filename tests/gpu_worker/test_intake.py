@@ -86,10 +86,14 @@ def _register(connection: Connection, id: str) -> None:
 
 
 def test_a_shard_is_claimed_and_handed_over_and_a_duplicate_message_does_nothing(site: Site) -> None:
+    with site.database.begin() as connection:
+        connection.execute(text("INSERT INTO learnings (batch_id, sums) VALUES ('b', '{\"x\": 2}')"))
     assert site.intake.take(site.shard_id)
     assert site.intake.take(site.shard_id)
     (message,) = site.handed_over
     assert [job["tenant_id"] for job in message["jobs"]] == ["t", "t"]
+    assert [job["batch_id"] for job in message["jobs"]] == ["b", "b"]
+    assert message["learned"] == {"b": {"x": 2}}
     assert len(site.holding.job_ids) == 2
 
 

@@ -104,8 +104,14 @@ class Job:
                 "recomputed_tokens": self.tree.counts.get("recomputed_tokens", 0),
             },
             "tree": as_document(self.tree, self.search, made),
-            "learned": self.search.lessons if self.search is not None and made is not None else {},
+            "learned": self._lessons(),
         }
+
+    def _lessons(self) -> dict[str, float]:
+        """None of a search that failed or was told to end: it did not spend as it would have."""
+        if self.search is None or self._made is None or self.tree.ended is not None:
+            return {}
+        return self.search.lessons
 
     async def _run(self) -> None:
         try:

@@ -34,14 +34,14 @@ class StrategySpec(Spec):
         return True
 
     @property
-    def needs_verifier(self) -> bool:
-        """Whether it asks the job's verifier while it runs."""
-        return False
-
-    @property
     def uses_scores(self) -> bool:
         """Whether it asks a reward model where there is one."""
         return self.needs_scores
+
+    @property
+    def needs_verifier(self) -> bool:
+        """Whether it asks the job's verifier while it runs."""
+        return False
 
 
 class Direct(StrategySpec):

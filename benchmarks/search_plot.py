@@ -1,0 +1,86 @@
+"""Draws what benchmarks/search.py measured: accuracy over tokens and dollars, one curve a strategy, a panel a level.
+
+    python benchmarks/search_plot.py benchmarks/results/search.json docs/images
+
+Needs matplotlib, which ponder itself does not.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
+
+COSTS = {"tokens": "generated tokens a job", "dollars": "dollars a job"}
+SHOWN = {"tokens": "{x:g}", "dollars": "{x:.0e}"}
+MARKERS = "osD^v<>PX*h"
+
+
+def main(source: Path, folder: Path) -> None:
+    mpl.rcParams.update({"svg.hashsalt": "ponder", "svg.fonttype": "none", "font.size": 9})
+    report = json.loads(source.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    for cost in COSTS:
+        draw(report, cost, folder / f"search-{cost}.svg")
+
+
+def draw(report: dict[str, Any], cost: str, target: Path) -> None:
+    """A circle marks the setting with the lowest cost a successful task of each level."""
+    points = curves(report)
+    levels = list(next(iter(report["settings"].values()))["levels"])
+    figure, axes = plt.subplots(2, 3, figsize=(11, 7), sharey=False)
+    for place, level in zip(axes.flat, levels, strict=True):
+        for number, (name, settings) in enumerate(points.items()):
+            cells = [one["levels"][level] for one in settings]
+            style = {"linewidth": 2.5, "color": "black", "zorder": 5} if name == "adaptive" else {"linewidth": 1}
+            place.plot(
+                [cell[cost] for cell in cells],
+                [cell["accuracy"] for cell in cells],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=4,
+                label=name,
+                **style,
+            )
+        name, cell = cheapest(report, level, cost)
+        place.plot(cell[cost], cell["accuracy"], "o", markersize=14, fillstyle="none", color="crimson", zorder=6)
+        place.set_title(
+            f"{'all levels' if level == 'mixed' else f'level {level}'}: cheapest success {name}", fontsize=8
+        )
+        place.set_xscale("log")
+        place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        place.xaxis.set_major_formatter(SHOWN[cost])
+        place.xaxis.set_minor_formatter(NullFormatter())
+        place.set_ylim(max(0.0, place.get_ylim()[0] - 0.03), 1.02)
+        place.set_xlabel(COSTS[cost])
+        place.set_ylabel("accuracy")
+        place.grid(alpha=0.3)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.savefig(target, metadata={"Date": None})
+    plt.close(figure)
+
+
+def curves(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The settings of each strategy by n, those with early stopping left out: they would be curves of their own."""
+    points: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for setting in report["settings"].values():
+        if setting["early_stopping"] is None:
+            points[setting["strategy"]].append(setting)
+    return {name: sorted(settings, key=lambda one: one["n"]) for name, settings in points.items()}
+
+
+def cheapest(report: dict[str, Any], level: str, cost: str) -> tuple[str, dict[str, Any]]:
+    per_success = f"{cost}_per_success"
+    cells = {name: setting["levels"][level] for name, setting in report["settings"].items()}
+    solved = {name: cell for name, cell in cells.items() if cell[per_success] is not None}
+    name = min(solved, key=lambda one: solved[one][per_success])
+    return name, solved[name]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

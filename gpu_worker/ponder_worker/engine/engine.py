@@ -179,6 +179,11 @@ class Engine:
         if sequence.finish_reason is None:
             self._scheduler.cancel(sequence)
 
+    def promote(self, sequence: Sequence, priority: Priority) -> None:
+        """What was begun on a guess turns out to be wanted. A finished sequence stays as it is."""
+        if sequence.finish_reason is None:
+            self._scheduler.promote(sequence, priority)
+
     def step(self) -> list[Output]:
         """Computes one step; an empty list when there was nothing to compute, or nothing is known of it yet.
 

@@ -59,6 +59,7 @@ class Engine:
         self.model = model
         self.tokenizer = tokenizer
         self.latencies = Latencies()
+        self.max_sequences = max_sequences
         self._clock = clock
         storage = Storage(model, page_size, num_pages=num_pages, memory=memory, num_parked=num_parked_pages)
         self._pool = PagePool(storage.num_pages, page_size, slab_pages=storage.slab_pages if memory else 0)

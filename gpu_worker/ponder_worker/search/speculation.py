@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from ponder.domain.strategy import Aggregate
 from ponder_worker.search import seed

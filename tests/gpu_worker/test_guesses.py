@@ -97,6 +97,7 @@ def test_guesses_change_no_answer_and_each_is_hit_or_missed(engines: Engines) ->
     assert tally.speculated_tokens > 0
     nodes = [node for entry in made for node in entry["tree"]["nodes"]]
     assert sum(node["speculative"] for node in nodes) == tally.speculation_hits
+    assert sum(entry["tree"]["counts"].get("wasted_tokens", 0) for entry in made) == tally.wasted_tokens > 0
     assert floor.guesses.num_live == 0
 
 

@@ -35,12 +35,12 @@ class Guesses:
     """Their work is booked as `work` if they are asked for before it has to be booked, else as `speculated`.
 
     A guess takes a row in steps that are computed anyway: it costs what a row more costs a step. If it is hit, that row
-    is saved in a later step, and with it a row's share of what a step costs whatever is in it. So it pays while
+    is saved in a later step, and with it at best a row's share of what a step costs whatever is in it. So guess while
 
         hit rate * seconds of an empty step / rows > (1 - hit rate) * seconds a row,
 
-    all measured here, the hit rate in tokens. A full engine has many rows a step, so there it ends by itself. While it
-    does not pay, the hit rate drifts back to a half, so that it is tried again from time to time.
+    all measured here, the hit rate in tokens. A full engine has many rows a step, so there it ends by itself. With
+    every question the hit rate drifts back to a half, so that it is tried again from time to time.
     """
 
     def __init__(self, book: WorkBook) -> None:
@@ -67,7 +67,7 @@ class Guesses:
         fit = self.step_time.fit()
         if fit is None:
             return False
-        return self.hit_rate * fit.fixed_s > (1 - self.hit_rate) * fit.row_s * max(1, num_rows)
+        return self.hit_rate * fit.fixed_s > (1 - self.hit_rate) * fit.row_s * max(fit.mean_rows, num_rows)
 
     def add(self, sequence: Sequence, job_id: int) -> None:
         self._stakes[sequence] = _Stake(job_id, len(sequence.tokens))

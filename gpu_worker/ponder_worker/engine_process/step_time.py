@@ -10,8 +10,9 @@ _FEWEST = 32.0
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A step of so many rows, a token each, takes fixed_s + rows * row_s."""
+    """A step of so many rows, a token each, takes fixed_s + rows * row_s; mean_rows: of the latest steps."""
 
+    mean_rows: float
     fixed_s: float
     row_s: float
 
@@ -37,4 +38,4 @@ class StepTime:
             return None
         row_s = (self._num * self._product - self._rows * self._seconds) / spread
         row_s = min(max(0.0, row_s), self._seconds / self._rows)
-        return Fit((self._seconds - row_s * self._rows) / self._num, row_s)
+        return Fit(self._rows / self._num, (self._seconds - row_s * self._rows) / self._num, row_s)

@@ -30,7 +30,7 @@ _OURS = {
     "speculation_hits": ("speculation_hits", "Steps begun before they were asked for, and asked for later."),
     "speculation_misses": ("speculation_misses", "Steps begun before they were asked for, and cancelled."),
     "speculated_tokens": ("speculated_tokens", "Tokens that hits had made before they were asked for."),
-    "wasted_tokens": ("wasted_tokens", "Tokens that misses had made."),
+    "misguessed_tokens": ("misguessed_tokens", "Tokens that misses had made."),
 }
 
 

@@ -16,6 +16,7 @@ from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine_process.floor import Floor
 from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.job import Job
+from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading import Engines, load
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.engine_process.questions import Questions
@@ -55,7 +56,7 @@ def run(
     done: list[Job] = []
 
     async def live() -> None:
-        jobs = [Job(document, floor, Questions(lambda message: None), done.append) for document in documents]
+        jobs = [Job(document, floor, Questions(lambda message: None), Learned(), done.append) for document in documents]
         for job in jobs:
             job.start()
         for _ in range(5000):
@@ -97,7 +98,7 @@ def test_guesses_change_no_answer_and_each_is_hit_or_missed(engines: Engines) ->
     assert tally.speculated_tokens > 0
     nodes = [node for entry in made for node in entry["tree"]["nodes"]]
     assert sum(node["speculative"] for node in nodes) == tally.speculation_hits
-    assert sum(entry["tree"]["counts"].get("wasted_tokens", 0) for entry in made) == tally.wasted_tokens > 0
+    assert sum(entry["tree"]["counts"].get("misguessed_tokens", 0) for entry in made) == tally.misguessed_tokens > 0
     assert floor.guesses.num_live == 0
 
 
@@ -115,7 +116,7 @@ def test_what_missed_is_booked_as_speculated_and_what_hit_as_work(engines: Engin
     with_guesses = weights(floor)
     flops = engines.generator.flops_per_token
     tally = floor.guesses.tally
-    assert with_guesses["speculated"] >= tally.wasted_tokens * flops > 0
+    assert with_guesses["speculated"] >= tally.misguessed_tokens * flops > 0
     assert "speculated" not in weights(without)
     assert floor.take_work() == []
 

@@ -143,7 +143,7 @@ class Floor:
     def _timed_step(self, generator: Engine) -> list[Output]:
         started_s = time.perf_counter()
         outputs = generator.step()
-        if sum(output.computed_tokens for output in outputs) == len(outputs):
+        if outputs and sum(output.computed_tokens for output in outputs) == len(outputs):
             self.guesses.step_time.observe(len(outputs), time.perf_counter() - started_s)
         return outputs
 

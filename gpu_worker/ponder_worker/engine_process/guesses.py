@@ -19,7 +19,7 @@ class Tally:
     speculation_hits: int = 0
     speculation_misses: int = 0
     speculated_tokens: int = 0
-    wasted_tokens: int = 0
+    misguessed_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Guesses:
         num_tokens = len(sequence.tokens) - stake.known
         self._book.add(stake.job_id, "speculated", stake.weight)
         self.tally.speculation_misses += 1
-        self.tally.wasted_tokens += num_tokens
+        self.tally.misguessed_tokens += num_tokens
         self._learn(0, num_tokens)
 
     def book_all(self) -> None:

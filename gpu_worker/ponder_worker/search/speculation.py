@@ -124,4 +124,4 @@ class Speculation:
         guess, stream = self._guesses.pop(number)
         self._engine.cancel(stream)
         self._tree.count("speculation_misses", 1)
-        self._tree.count("wasted_tokens", len(stream.tokens) - guess.order.start)
+        self._tree.count("misguessed_tokens", len(stream.tokens) - guess.order.start)

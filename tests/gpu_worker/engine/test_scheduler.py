@@ -192,11 +192,8 @@ def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_
         scheduler.promote(wanted, "batch")
     plan = scheduler.plan()
     assert [chunk.sequence for chunk in plan.chunks] == [guesses[1], guesses[2]]
-    scheduler.check()
     scheduler.commit(plan, tape.run(plan))
-    while scheduler.running or scheduler.waiting:
-        plan = scheduler.plan()
-        scheduler.commit(plan, tape.run(plan))
+    Line(scheduler, tape).finish()
     assert [len(sequence.generated) for sequence in (*guesses, younger)] == [4, 4, 4, 4]
 
 
@@ -206,6 +203,6 @@ def test_out_of_pages_a_guess_gives_way_however_old_it_is() -> None:
     wanted = [Sequence([index] * 3, 3, Sampling(9)) for index in (2, 3)]
     for sequence in (guess, *wanted):
         scheduler.add(sequence)
-    assert run_all(scheduler)[-1] is guess
+    assert Line(scheduler, Tape()).finish()[-1] is guess
     assert scheduler.counters.num_preemptions > 0
     assert scheduler.counters.computed_tokens - scheduler.counters.recomputed_tokens == 18 + 11 + 11

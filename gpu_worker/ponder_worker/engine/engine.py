@@ -62,6 +62,7 @@ class Engine:
         self.model = model
         self.tokenizer = tokenizer
         self.latencies = Latencies()
+        self.max_sequences = max_sequences
         self._clock = clock
         storage = Storage(model, page_size, num_pages=num_pages, memory=memory, num_parked=num_parked_pages)
         self._pool = PagePool(storage.num_pages, page_size, slab_pages=storage.slab_pages if memory else 0)
@@ -182,6 +183,11 @@ class Engine:
         """No Output names it again; its pages are back after the next step. A finished sequence stays as it is."""
         if sequence.finish_reason is None:
             self._scheduler.cancel(sequence)
+
+    def promote(self, sequence: Sequence, priority: Priority) -> None:
+        """What was begun on a guess turns out to be wanted. A finished sequence stays as it is."""
+        if sequence.finish_reason is None:
+            self._scheduler.promote(sequence, priority)
 
     def step(self) -> list[Output]:
         """Computes one step; an empty list when there was nothing to compute, or nothing is known of it yet.

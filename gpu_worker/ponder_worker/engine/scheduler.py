@@ -13,7 +13,7 @@ from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.parking import Pairs, Parking
 from ponder_worker.engine.plan import Chunk, Counters, Output, Plan, Result
 from ponder_worker.engine.queue import Queue, lower, urgency
-from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.sequence import Priority, Sequence
 
 __all__ = ["Chunk", "Counters", "Plan", "Result", "Scheduler"]
 
@@ -68,6 +68,17 @@ class Scheduler:
     def cancel(self, sequence: Sequence) -> None:
         """Its pages are back when the next step is planned."""
         sequence.cancelled = self._cancelled = True
+
+    def promote(self, sequence: Sequence, priority: Priority) -> None:
+        """It keeps its age, its pages and its place in a step that has been planned."""
+        is_waiting = sequence in self.waiting
+        if is_waiting:
+            self.waiting.remove(sequence)
+        sequence.priority = priority
+        if is_waiting:
+            self.waiting.insert(sequence)
+        else:
+            self.running.sort(key=urgency)
 
     def plan(self) -> Plan:
         """Pages are taken and registered here, so that sequences of one step find each other's prefixes."""

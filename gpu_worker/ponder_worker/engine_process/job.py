@@ -135,6 +135,7 @@ class Job:
         if not self.tree.root.ids:
             self.tree.root.ids += engines.generator.tokenizer.render(messages)
         room = request_module.room(engines, len(self.tree.root.ids), scores=scores)
+        budget = Budget.model_validate(request.get("budget") or {})
         self._line = Line(
             self._floor,
             request_module.sampling(request, engines.defaults),
@@ -145,8 +146,9 @@ class Job:
             guard=self._guard,
             ask=partial(self._questions.ask, self.id),
             no_verifier=request_module.no_verifier(request),
+            # A guess that misses costs dollars, and takes time from others of this job.
+            may_guess=budget.dollars is None and budget.deadline_s is None,
         )
-        budget = Budget.model_validate(request.get("budget") or {})
         caps = [cap for cap in (budget.tokens_per_sample, request["sampling"].get("max_tokens")) if cap is not None]
         return Search(
             self.tree,

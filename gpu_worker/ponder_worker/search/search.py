@@ -20,6 +20,7 @@ from ponder_worker.search.node import Node, NodeState
 from ponder_worker.search.port import End, Engine, Verdict
 from ponder_worker.search.samples import Samples
 from ponder_worker.search.scores import Scores, aggregate
+from ponder_worker.search.speculation import Speculation
 from ponder_worker.search.streams import Manner, Streams, text_of
 from ponder_worker.search.tree import SearchTree
 
@@ -74,7 +75,8 @@ class Search:
         self._learned = learned
         self.lessons: dict[str, float] = {}
         """What the batch's other jobs shall know when this one has ended: added to the sums that `learned` gives."""
-        self._streams = Streams(tree, engine)
+        self._speculation = Speculation(tree, engine, aggregate)
+        self._streams = Streams(tree, engine, self._speculation)
         self._growths: dict[int, Growth] = {}  # of each growing node
         self._cursors: dict[int, int] = {}
         self._scores = Scores(tree, engine, self.text)
@@ -91,6 +93,7 @@ class Search:
         """
         growth = Growth(node, self._streams.length, self.blocked, self._cancel)
         manner = manner or replace(self.manner, separator=separator)
+        self._speculation.go_on(node)
         first = self._cursors.get(node.index, 0)
         self._cursors[node.index] = first + n
         for ordinal in range(first, first + n):
@@ -170,6 +173,7 @@ class Search:
         return Candidate(leaf, text, self._answer_of(said), is_complete=leaf.stop == "stop")
 
     def prune(self, node: Node) -> None:
+        self._speculation.prune(node)
         self.tree.prune(node)
 
     def decide(self, name: str, decision: Callable[[], Any]) -> Any:
@@ -228,6 +232,7 @@ class Search:
         if self.tree.ended is None:
             self.tree.end(reason)
         self.wall.close()
+        self._speculation.close()
         for node in list(self.tree.growing):
             growth = self._growths.get(node.index)
             self._cut_off(node, reason)
@@ -236,6 +241,7 @@ class Search:
 
     def close(self) -> None:
         """Gives up everything that runs and writes nothing down."""
+        self._speculation.close()
         self._streams.close()
 
     def sync_all(self) -> None:
@@ -284,9 +290,9 @@ class Search:
     def _start(self, growth: Growth, node: Node, manner: Manner, score: bool) -> None:
         growth.grow(node)
         self._growths[node.index] = growth
-        self._streams.start(node, manner, partial(self._finish, growth, score))
+        self._streams.start(node, manner, partial(self._finish, growth, manner, score))
 
-    def _finish(self, growth: Growth, score: bool, node: Node, end: End) -> None:
+    def _finish(self, growth: Growth, manner: Manner, score: bool, node: Node, end: End) -> None:
         del self._growths[node.index]
         assert node.parent is not None
         reason = end.reason
@@ -296,6 +302,15 @@ class Search:
         self.tree.finish(node, reason, self._text(node), stop_chars=end.stop_chars)
         self.wall.settle(node.cap, len(node.ids))
         self._hand_out(growth, node, score)
+        if reason == "separator" and score:
+            self._speculate(node, manner)
+
+    def _speculate(self, leaf: Node, manner: Manner) -> None:
+        assert leaf.parent is not None
+        cap = self._cap(leaf) if self.wall.tokens is None else min(self._cap(leaf), self.wall.tokens)
+        if cap:
+            order_of = partial(self._streams.order_below, leaf, manner, cap)
+            self._speculation.consider(leaf, self._cursors[leaf.parent.index], order_of)
 
     def _hand_out(self, growth: Growth, node: Node, score: bool) -> None:
         if score and node.score is None and self.text(node):
@@ -310,7 +325,7 @@ class Search:
         for node in growth.growing.values():
             self._cut_off(node, "settled")
         for _, _, node in growth.ready:
-            self.tree.prune(node)
+            self.prune(node)
 
     def _cut_off(self, node: Node, reason: str) -> None:
         self._streams.cut_off(node)

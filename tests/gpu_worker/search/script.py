@@ -56,6 +56,12 @@ class ScriptedEngine:
         self._lines.append(line)
         return line
 
+    def speculate(self, order: Order, done: Callable[[End], None]) -> None:
+        """There is no room for a guess."""
+
+    def adopt(self, stream: Any) -> None:
+        raise AssertionError("nothing was guessed")
+
     def score(self, step: Step, done: Callable[[float], None]) -> None:
         chances = dict(self.script[step.text_before])
         self._scores.append((math.log(chances[step.text]), done))

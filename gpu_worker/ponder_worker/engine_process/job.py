@@ -22,7 +22,8 @@ from ponder_worker.models.reward import Mark
 from ponder_worker.search import seed, strategy
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.errors import NothingMade
-from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.limits import Limits
+from ponder_worker.search.search import Search
 from ponder_worker.search.tree import SearchTree
 
 

@@ -13,8 +13,9 @@ import pytest
 from ponder.domain.strategy import STRATEGY
 from ponder_worker.search import seed, strategy
 from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.port import End, Order, Step, Verdict
-from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.search import Search
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree import SearchTree
 
@@ -230,7 +231,7 @@ def run(
             one.engine.step()
             num_steps += 1
             if one.search.wall.tokens is not None:
-                used = sum(one.search._streams.length(node) for node in one.search.tree.nodes[1:])
+                used = sum(one.search._offspring.streams.length(node) for node in one.search.tree.nodes[1:])
                 assert used <= one.search.wall.tokens
             for growth in list(one.search.blocked):
                 growth.look()

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.port import End, Order, Step, Verdict
-from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.search import Search
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree import SearchTree
 

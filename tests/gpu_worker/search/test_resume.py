@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.node import NodeState
-from ponder_worker.search.search import Limits
 from ponder_worker.search.tree import SearchTree
 
 from .conftest import JOB_SEED, SPECS, Attempt, attempt, num_sampled, run

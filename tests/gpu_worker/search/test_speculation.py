@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.domain.strategy import STRATEGY, StepSearch
-from ponder_worker.search.search import Limits
+from ponder_worker.search.limits import Limits
 
 from .conftest import SPECS, THOUGHT, Attempt, attempt, run
 from .test_resume import LIMITS, made, outcome

@@ -45,12 +45,6 @@ class ScriptedEngine:
     _lines: list[_Line] = field(default_factory=list)
     _scores: list[tuple[float, Callable[[float], None]]] = field(default_factory=list)
 
-    def speculate(self, order: Order, done: Callable[[End], None]) -> None:
-        return None
-
-    def adopt(self, stream: Any) -> None:
-        raise AssertionError("there are no guesses here")
-
     def generate(self, order: Order, done: Callable[[End], None]) -> _Line:
         before = self.decode(order.tokens)
         text, _ = self.script[before][self.asked.count(before)]

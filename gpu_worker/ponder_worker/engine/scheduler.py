@@ -85,16 +85,17 @@ class Scheduler:
         self._holdings.settle()
         self._drop_cancelled()
         plan = Plan()
-        page_size = self.pool.page_size
+        running, page_size = self.running, self.pool.page_size
         before = self.counters.num_preemptions
         room = self._max_step_tokens
         index = 0
-        while index < len(self.running):
-            sequence = self.running[index]
+        while index < len(running):
+            sequence = running[index]
             # One token is kept for everyone younger: a long prefill never stalls those who decode.
-            allowed = room - (len(self.running) - index - 1)
-            start = sequence.num_computed
-            end = min(sequence.num_wanted, start + allowed)
+            most = room - (len(running) - index - 1)
+            start, end = sequence.num_computed, sequence.num_wanted
+            if end - start > most:
+                end = start + most
             if end > start:
                 if end > len(sequence.table.pages) * page_size and not self._grow(sequence, end):
                     break
@@ -110,33 +111,33 @@ class Scheduler:
         counters = self.counters
         counters.num_steps += 1
         outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in plan.finished]
-        for chunk, token, values, read in zip(
+        for (sequence, start, end, _, samples), token, values, read in zip(
             plan.chunks, result.tokens, result.logprobs, result.kv_bytes_read, strict=True
         ):
-            sequence, length = chunk.sequence, chunk.end - chunk.start
+            length = end - start
             sequence.num_underway -= 1
-            sequence.num_pending -= chunk.samples
+            sequence.num_pending -= samples
             counters.computed_tokens += length
             if sequence.finish_reason is not None:  # it ended, or was cancelled, in the step before this one
                 counters.wasted_tokens += length
                 continue
             if length > 1 and sequence.table.pages:  # a prompt's last page; siblings that come later copy it
-                self.pool.prefixes.register_partial(sequence.table, sequence.tokens, chunk.end)
-            if chunk.start < sequence.num_computed_once:
-                counters.recomputed_tokens += min(chunk.end, sequence.num_computed_once) - chunk.start
-            sequence.num_computed_once = max(sequence.num_computed_once, chunk.end)
+                self.pool.prefixes.register_partial(sequence.table, sequence.tokens, end)
+            once = sequence.num_computed_once
+            if start < once:
+                counters.recomputed_tokens += min(end, once) - start
+            if end > once:
+                sequence.num_computed_once = end
             if token is not None:
                 sequence.append(token, values[0])
                 counters.generated_tokens += 1
             elif values:
                 sequence.take_scores(values)
                 counters.scored_tokens += len(values)
-                if chunk.end == sequence.num_wanted:  # its last position is always one that is scored
+                if end == sequence.num_wanted:  # its last position is always one that is scored
                     sequence.finish_reason = "scored"
             reason = sequence.finish_reason
-            outputs.append(
-                Output(sequence, [] if token is None else [token], values, reason, chunk.start, length, read)
-            )
+            outputs.append(Output(sequence, [] if token is None else [token], values, reason, start, length, read))
             if reason is not None:
                 self._finish(sequence)
         return outputs

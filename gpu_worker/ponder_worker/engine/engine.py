@@ -4,12 +4,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Series
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from ponder_worker.engine.errors import InvalidRequest
 from ponder_worker.engine.flight import Flight
 from ponder_worker.engine.graph import Capture, Graphs
 from ponder_worker.engine.latency import Latencies
@@ -17,11 +15,11 @@ from ponder_worker.engine.limits import Limits, check_sizes
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.parking import Costs, Parking
 from ponder_worker.engine.plan import Counters, Output, Plan
+from ponder_worker.engine.request import generation, reading, scoring
 from ponder_worker.engine.runner import Runner
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.scheduler import Scheduler
 from ponder_worker.engine.sequence import Priority, Sequence
-from ponder_worker.engine.stop import StopStrings
 from ponder_worker.engine.storage import Memory, Storage
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.tokenizer import Tokenizer
@@ -119,26 +117,7 @@ class Engine:
         salt: sequences of different salts share no pages. priority: who is served first and preempted last. Raises
         InvalidRequest, OversizedRequest.
         """
-        if not 1 <= prompt_length <= len(tokens):
-            raise InvalidRequest(
-                f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}"
-            )
-        self._limits.check(tokens, prompt_length + sampling.max_tokens)
-        self._limits.check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
-        stop_ids = sampling.stop_token_ids | (self.tokenizer.eos_token_ids if sampling.stop_at_end else frozenset())
-        stops = StopStrings(sampling.stop_strings, self.tokenizer.stream()) if sampling.stop_strings else None
-        sequence = Sequence(
-            list(tokens),
-            prompt_length,
-            sampling,
-            salt=salt,
-            stop_token_ids=stop_ids,
-            stop_strings=stops,
-            priority=priority,
-        )
-        for number, token in enumerate(sequence.tokens[prompt_length:], 1):
-            sequence.inspect(token, number)
-        return self._add(sequence)
+        return self._add(generation(tokens, prompt_length, sampling, self.tokenizer, self._limits), salt, priority)
 
     def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all before it.
@@ -146,11 +125,7 @@ class Engine:
         What stands in pages already is not computed again: a longer version of a scored sequence costs its new tokens
         and at most a page. Raises InvalidRequest, OversizedRequest.
         """
-        if not 1 <= start < len(tokens):
-            raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")
-        self._limits.check(tokens, len(tokens))
-        sequence = Sequence(list(tokens), start, None, salt=salt, priority=priority)
-        return self._add(sequence)
+        return self._add(scoring(tokens, start, self._limits), salt, priority)
 
     def read(
         self,
@@ -165,16 +140,10 @@ class Engine:
 
         As with `score`, what stands in pages is not computed again. Raises InvalidRequest, OversizedRequest.
         """
-        rising = all(low < high for low, high in pairwise((-1, *marks, len(tokens))))
-        if not marks or not rising:
-            raise InvalidRequest(f"marks are {list(marks)}; they must be rising positions of {len(tokens)} tokens")
-        self._limits.check(tokens, len(tokens))
-        sequence = Sequence(
-            list(tokens), marks[0] + 1, None, salt=salt, marks=tuple(marks), readout=readout, priority=priority
-        )
-        return self._add(sequence)
+        return self._add(reading(tokens, marks, readout, self._limits), salt, priority)
 
-    def _add(self, sequence: Sequence) -> Sequence:
+    def _add(self, sequence: Sequence, salt: bytes, priority: Priority) -> Sequence:
+        sequence.table.salt, sequence.priority = salt, priority
         sequence.arrived_s = self._clock()
         self._scheduler.add(sequence)
         return sequence

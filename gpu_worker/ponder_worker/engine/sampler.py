@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ponder_kernels import sample
 from ponder_worker.engine.filters import filtered
 from ponder_worker.engine.noise import Noise, keys
 from ponder_worker.engine.sampling import Sampling
@@ -53,6 +54,8 @@ class Sampler:
             logits = self._penalised(logits, crew, draws)
         if not crew.temperature.any():
             return logits.argmax(dim=-1)
+        if logits.is_cuda:
+            return self._without_waiting(logits, crew, positions)
         temperature = crew.temperature
         if crew.filtered:
             logits, temperature = self._filtered(logits, crew)
@@ -68,6 +71,23 @@ class Sampler:
         if self._choice is not None:
             return self._choice.logprobs(logits, tokens)
         return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+    def _without_waiting(self, logits: torch.Tensor, crew: Crew, positions: npt.NDArray[np.int64]) -> torch.Tensor:
+        """The filters below look at what they find before they go on, for which a GPU's queue would have to run dry."""
+        samplings = crew.samplings
+        none = np.zeros(len(samplings), dtype=np.float32)
+        values = (
+            crew.temperature,
+            np.array([sampling.top_k for sampling in samplings], dtype=np.int32),
+            np.array([sampling.top_p for sampling in samplings], dtype=np.float32),
+            np.array([sampling.min_p for sampling in samplings], dtype=np.float32),
+            crew.seeds.view(np.int64),
+            positions,
+            none,
+            none,
+        )
+        on_device = [torch.from_numpy(value).to(logits.device, non_blocking=True) for value in values]
+        return sample.op(logits, sample.Choice(*on_device))[0]
 
     def _filtered(self, logits: torch.Tensor, crew: Crew) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
         """Rows, none of them greedy, divided by their temperature and filtered; and what is left to divide by."""

@@ -112,9 +112,8 @@ class Storage:
 
     def _copy(self, source: torch.Tensor, target: torch.Tensor, sources: Integers, targets: Integers) -> None:
         device = self._places.device
-        copy_pages.op(
-            source[None], target[None], torch.from_numpy(sources).to(device), torch.from_numpy(targets).to(device)
-        )
+        indices = [torch.from_numpy(places).to(device, non_blocking=True) for places in (sources, targets)]
+        copy_pages.op(source[None], target[None], *indices)
 
 
 def _columns(pairs: Pairs) -> tuple[Integers, Integers]:

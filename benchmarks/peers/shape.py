@@ -46,7 +46,7 @@ SHAPES = {
             Case("16 x best of 16, prompt 512", 16, 16, 512, 128),
             Case("64 prompts of 64", 64, 1, 64, 128),
             Case("8 x 16 beams, 8 rounds of 16", 8, 16, 64, 16, 8),
-            Case("a chain of 4096", 1, 1, 64, 4032),
+            Case("the end of a chain of 4096", 1, 1, 3840, 256),
         ),
     ),
     "0.5B": Shape(

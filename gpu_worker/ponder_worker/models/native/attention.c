@@ -1,9 +1,10 @@
 /* Attention of decoding sequences over keys and values where they stand, in pages; a page that several sequences name
  * is read once for all of them, whatever they share later (https://arxiv.org/abs/2402.05099). */
-#include "vector.h"
+#include "tiles.h"
 #include <stdlib.h>
 
 #define MOST_QUERIES 64
+#define TILED_QUERIES 8 /* fewer fill too little of a tile */
 #define MOST_DIM 256
 #define RUNS 4 /* of 16 keys, between two looks at the largest score */
 #define UNSEEN -1e30f
@@ -144,7 +145,23 @@ typedef struct {
 /* What is known of one query: the largest score so far, the sum of exponentials below it, and the mixed values. */
 typedef struct { float peak, total; } mass;
 
-/* Keys and values of `subs` runs of 16. limits: of each run, the position of its first key and the number of its keys. */
+/* The shortest and the longest context of some queries. */
+typedef struct { int32_t least, most; } limits;
+
+static inline limits limits_of(const int32_t *contexts, int64_t num_queries) {
+    limits found = {INT32_MAX, 0};
+    for (int64_t i = 0; i < num_queries; i++) {
+        found.least = contexts[i] < found.least ? contexts[i] : found.least;
+        found.most = contexts[i] > found.most ? contexts[i] : found.most;
+    }
+    return found;
+}
+
+#if TILES
+#include "attention_tiles.h"
+#endif
+
+/* Up to RUNS runs of 16 keys; of each, the position of its first key and how many are there. */
 typedef struct {
     float keys[RUNS * LANES * MOST_DIM] __attribute__((aligned(64))), values[RUNS * LANES * MOST_DIM] __attribute__((aligned(64)));
     int32_t position[RUNS], count[RUNS];
@@ -248,16 +265,12 @@ static inline __attribute__((always_inline)) void fill(batch *b, const where *at
 static inline __attribute__((always_inline)) void read_pages(const where *at, const item *it, int64_t head, int64_t dim, const float *q,
                                                              int64_t num_queries, const int32_t *contexts, mass *masses, float *mixed) {
     batch b;
-    int32_t least = contexts[0], most = contexts[0];
-    for (int64_t i = 1; i < num_queries; i++) {
-        least = contexts[i] < least ? contexts[i] : least;
-        most = contexts[i] > most ? contexts[i] : most;
-    }
+    limits seen = limits_of(contexts, num_queries);
     int64_t position = it->page * at->page_size, last = it->last * at->page_size;
-    last = most < last ? most : last;
+    last = seen.most < last ? seen.most : last;
     while (position < last) {
         fill(&b, at, at->table + at->order[it->first] * at->stride, head, dim, &position, last);
-        int whole = b.end <= least && b.num_keys == b.num_runs * LANES;
+        int whole = b.end <= seen.least && b.num_keys == b.num_runs * LANES;
         if (b.num_runs == 4 && whole) add_batch(4, 1, &b, q, num_queries, dim, contexts, masses, mixed);
         else if (b.num_runs == 4) add_batch(4, 0, &b, q, num_queries, dim, contexts, masses, mixed);
         else if (b.num_runs == 3) add_batch(3, 0, &b, q, num_queries, dim, contexts, masses, mixed);
@@ -267,22 +280,35 @@ static inline __attribute__((always_inline)) void read_pages(const where *at, co
 }
 
 static void read_item(const where *at, const item *it, int64_t head, int64_t dim, const element *q, int64_t q_stride,
-                      float scale, mass *masses, float *mixed) {
+                      float scale, int use_tiles, mass *masses, float *mixed) {
     int64_t num_groups = at->num_heads / at->num_kv_heads, num_queries = (it->end - it->first) * num_groups;
-    float queries[(MOST_QUERIES + num_groups) * dim] __attribute__((aligned(64)));
-    float own[(MOST_QUERIES + num_groups) * dim] __attribute__((aligned(64)));
-    mass own_masses[MOST_QUERIES + num_groups];
-    int32_t contexts[MOST_QUERIES + num_groups];
+    int64_t room = (num_queries + LANES - 1) / LANES * LANES;
+    float queries[room * dim] __attribute__((aligned(64))), own[room * dim] __attribute__((aligned(64)));
+    mass own_masses[room];
+    int32_t contexts[room];
+    element *narrow = (element *)queries;
+    use_tiles = use_tiles && num_queries >= TILED_QUERIES;
     for (int64_t i = 0; i < num_queries; i++) {
         int64_t row = at->order[it->first + i / num_groups], place = row * at->num_heads + head * num_groups + i % num_groups;
         const element *from = q + row * q_stride + (head * num_groups + i % num_groups) * dim;
-        for (int64_t j = 0; j < dim; j += LANES) {
-            store_floats(queries + i * dim + j, load(from + j) * scale);
-            store_floats(own + i * dim + j, it->depth ? load_floats(mixed + place * dim + j) : splat(0));
-        }
+        if (use_tiles) memcpy(narrow + i * dim, from, dim * sizeof *from);
+        else for (int64_t j = 0; j < dim; j += LANES) store_floats(queries + i * dim + j, load(from + j) * scale);
+        if (it->depth) memcpy(own + i * dim, mixed + place * dim, dim * sizeof *own);
+        else memset(own + i * dim, 0, dim * sizeof *own);
         own_masses[i] = it->depth ? masses[place] : (mass){UNSEEN, 0};
         contexts[i] = (int32_t)at->contexts[row];
     }
+#if TILES
+    if (use_tiles) {
+        memset(narrow + num_queries * dim, 0, (room - num_queries) * dim * sizeof *narrow);
+        memset(own + num_queries * dim, 0, (room - num_queries) * dim * sizeof *own);
+        switch (dim) {
+        case 32: read_tiles(at, it, head, 32, narrow, scale, num_queries, contexts, own_masses, own); break;
+        case 64: read_tiles(at, it, head, 64, narrow, scale, num_queries, contexts, own_masses, own); break;
+        default: read_tiles(at, it, head, dim, narrow, scale, num_queries, contexts, own_masses, own);
+        }
+    } else
+#endif
     switch (dim) {
     case 32: read_pages(at, it, head, 32, queries, num_queries, contexts, own_masses, own); break;
     case 64: read_pages(at, it, head, 64, queries, num_queries, contexts, own_masses, own); break;
@@ -296,20 +322,24 @@ static void read_item(const where *at, const item *it, int64_t head, int64_t dim
 }
 
 /* q: `[num_rows, num_heads, dim]`, rows q_stride apart; pages: `[_, 2, num_kv_heads, page_size, dim]`; contexts, table,
- * order, items: as `plan` has them; masses, mixed: room for 2 and dim numbers a row and head; out: like q, its rows
- * out_stride apart. */
+ * order, items: as `plan` has them; use_tiles: has_products() said that they may be used; masses, mixed: room for 2 and
+ * dim numbers a row and head; out: like q, its rows out_stride apart. */
 void attend(const element *q, int64_t q_stride, const element *pages, const int64_t *contexts, const int64_t *table,
             int64_t stride, const int32_t *order, const item *items, int64_t num_items, int64_t num_rows,
             int64_t num_heads, int64_t num_kv_heads, int64_t page_size, int64_t dim, float scale, int64_t parallel,
-            mass *masses, float *mixed, element *out, int64_t out_stride) {
+            int64_t use_tiles, mass *masses, float *mixed, element *out, int64_t out_stride) {
     where at = {pages, table, contexts, order, stride, page_size, num_heads, num_kv_heads};
 #pragma omp parallel if (parallel)
     {
+#if TILES
+        tiles before;
+        if (use_tiles) before = begin_tiles(0, 16);
+#endif
         for (int64_t first = 0, end; first < num_items; first = end) {
             for (end = first; end < num_items && items[end].depth == items[first].depth;) end++;
 #pragma omp for schedule(dynamic)
             for (int64_t task = 0; task < (end - first) * num_kv_heads; task++)
-                read_item(&at, items + first + task / num_kv_heads, task % num_kv_heads, dim, q, q_stride, scale, masses, mixed);
+                read_item(&at, items + first + task / num_kv_heads, task % num_kv_heads, dim, q, q_stride, scale, (int)use_tiles, masses, mixed);
         }
 #pragma omp for
         for (int64_t row = 0; row < num_rows; row++)
@@ -319,5 +349,8 @@ void attend(const element *q, int64_t q_stride, const element *pages, const int6
                 for (int64_t j = 0; j < dim; j += LANES)
                     store(out + row * out_stride + head * dim + j, load_floats(mixed + place * dim + j) * share);
             }
+#if TILES
+        if (use_tiles) end_tiles(before);
+#endif
     }
 }

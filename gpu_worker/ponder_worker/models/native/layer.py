@@ -44,6 +44,7 @@ class Native:
     def __init__(self, functions: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._c = functions
         self._dtype = dtype
+        self._tiles = functions.has_products()
 
     def plan(self, contexts: torch.Tensor, table: torch.Tensor, num_heads: int, pages: torch.Tensor) -> Reading:
         """pages: one layer's, `[num_pages, 2, num_kv_heads, page_size, head_dim]`; only its shape is looked at."""
@@ -70,7 +71,7 @@ class Native:
         self._c.attend(
             q.data_ptr(), q.stride(0), pages.data_ptr(), where.contexts.data_ptr(), where.table.data_ptr(),
             where.table.shape[1], where.order.data_ptr(), where.items.data_ptr(), where.num_items, num_rows, num_heads,
-            pages.shape[2], pages.shape[3], head_dim, scale, where.busy, where.masses.data_ptr(),
+            pages.shape[2], pages.shape[3], head_dim, scale, where.busy, self._tiles, where.masses.data_ptr(),
             where.mixed.data_ptr(), out.data_ptr(), out.stride(0),
         )  # fmt: skip
         return out

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 _HERE = Path(__file__).parent
+_HEADERS = ("vector.h", "tiles.h", "attention_tiles.h")
 _SOURCES = ("attention.c", "layer.c", "draw.c", "product.c")
 _FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"),
@@ -22,7 +23,7 @@ _FLAGS = (
 _P, _N, _F = c_void_p, c_int64, c_float
 _ARGUMENTS = {
     "plan": [_N, _P, _P, _N, _N, _N, _P, _P],
-    "attend": [_P, _N, _P, _P, _P, _N, _P, _P, *[_N] * 6, _F, _N, _P, _P, _P, _N],
+    "attend": [_P, _N, _P, _P, _P, _N, _P, _P, *[_N] * 6, _F, _N, _N, _P, _P, _P, _N],
     "add_and_normalise": [_P, _P, _P, _P, _N, _N, _F, _N],
     "rotate_and_write": [*[_P] * 8, _F, *[_N] * 6],
     "gate": [_P, _P, _N, _N, _N],
@@ -59,7 +60,7 @@ def _built(dtype: torch.dtype) -> Path:
     command = [compiler, *_FLAGS, f"-DBFLOAT16={int(dtype == torch.bfloat16)}"]
     said = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=10).stdout
     digest = hashlib.sha256(repr(command).encode() + said + _processor())
-    for name in ("vector.h", *_SOURCES):
+    for name in (*_HEADERS, *_SOURCES):
         digest.update((_HERE / name).read_bytes())
     folder = _folder()
     target = folder / f"{digest.hexdigest()[:16]}.so"

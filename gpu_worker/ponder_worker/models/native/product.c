@@ -1,17 +1,14 @@
 /* bfloat16 matrix products on AMX: tiles of 16 x 16 sums, each over pairs of 32 numbers. */
-#include "vector.h"
+#include "tiles.h"
 #include <stdlib.h>
 
-#if BFLOAT16 && defined(__AMX_BF16__) && defined(__linux__)
-#include <immintrin.h>
+#if TILES
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define DEPTH 32
 #define BLOCK 32
 #define CACHED (1 << 20) /* bytes of rows that are to stay in a core's second cache */
-
-typedef struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } tiles;
 
 /* 1 if this process may use the tiles: https://docs.kernel.org/arch/x86/xstate.html */
 int64_t has_products(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
@@ -81,19 +78,10 @@ void multiply(const element *x, int64_t num_rows, const element *packed, const e
         rest = calloc(16 * num_in, sizeof *rest);
         memcpy(rest, x + whole * num_in, (num_rows - whole) * num_in * sizeof *rest);
     }
-    __asm__ volatile("" : : : "memory"); /* tiles are loaded behind the compiler's back */
+    SETTLE();
 #pragma omp parallel if (parallel)
     {
-        tiles own = {.palette = 1}, before;
-        for (int i = 0; i < 8; i++) {
-            own.row_bytes[i] = 64;
-            own.rows[i] = 16;
-        }
-        if (num_rows < 16) { /* as many rows of sums and of x as there are */
-            own.rows[0] = own.rows[1] = own.rows[4] = (uint8_t)num_rows;
-        }
-        __asm__ volatile("sttilecfg %0" : "=m"(before)); /* others think that their tiles stay as they are */
-        __asm__ volatile("ldtilecfg %0" : : "m"(own));
+        tiles before = num_rows < 16 ? begin_tiles(1 << 0 | 1 << 1 | 1 << 4, (int)num_rows) : begin_tiles(0, 16);
         for (int64_t first = 0; first < num_rows; first += rows) {
             int64_t end = first + rows < num_rows ? first + rows : num_rows;
 #pragma omp for nowait
@@ -105,8 +93,7 @@ void multiply(const element *x, int64_t num_rows, const element *packed, const e
                                    out + row * num_out + column, num_out,
                                    num_out - column < BLOCK ? num_out - column : BLOCK);
         }
-        if (before.palette) __asm__ volatile("ldtilecfg %0" : : "m"(before));
-        else _tile_release();
+        end_tiles(before);
     }
     free(rest);
 }

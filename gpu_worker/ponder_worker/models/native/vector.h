@@ -1,6 +1,9 @@
 /* Sixteen numbers at a time. Vectors are the compiler's own, so that this is C on any processor. */
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define LANES 16
 typedef float floats __attribute__((vector_size(64)));
@@ -37,7 +40,10 @@ static inline floats load(const element *p) {
 
 /* To the nearest, ties to even. */
 static inline void store(element *p, floats v) {
-#if BFLOAT16
+#if BFLOAT16 && defined(__AVX512BF16__)
+    __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &narrow, sizeof narrow);
+#elif BFLOAT16
     words bits = (words)v;
     halves narrow = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
     memcpy(p, &narrow, sizeof narrow);
@@ -69,7 +75,13 @@ static inline void store_one(element *p, float x) {
 
 static inline floats choose(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
 
-static inline floats larger(floats a, floats b) { return choose(a > b, a, b); }
+static inline floats larger(floats a, floats b) {
+#ifdef __AVX512F__ /* compilers do not find this one */
+    return (floats)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return choose(a > b, a, b);
+#endif
+}
 
 #define FOLD(v, op, s) v = op(v, __builtin_shufflevector(v, v, 0 ^ s, 1 ^ s, 2 ^ s, 3 ^ s, 4 ^ s, 5 ^ s, 6 ^ s, 7 ^ s, \
     8 ^ s, 9 ^ s, 10 ^ s, 11 ^ s, 12 ^ s, 13 ^ s, 14 ^ s, 15 ^ s))
@@ -85,10 +97,9 @@ static inline float largest_of(floats v) {
     return v[0];
 }
 
-/* e^x for x <= 88, to a unit in the last place or two; 0 from -87 down. Cephes' polynomial. */
+/* e^x for x <= 88, to a unit in the last place or two; below -87 it is that of -87, 1.6e-38. Cephes' polynomial. */
 static inline floats exp_of(floats x) {
-    ints nothing = x < -87.0f;
-    x = choose(nothing, splat(-87.0f), x);
+    x = larger(x, splat(-87.0f));
     floats n = x * 1.44269504f + 12582912.0f; /* rounds */
     ints power = (ints)n << 23;
     n -= 12582912.0f;
@@ -99,7 +110,7 @@ static inline floats exp_of(floats x) {
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1.0f;
-    return (floats)(~nothing & (ints)((ints)y + power));
+    return (floats)((ints)y + power);
 }
 
 /* Natural logarithm of a positive, normal x. Cephes' polynomial. */

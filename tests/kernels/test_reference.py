@@ -92,40 +92,6 @@ def scramble(x: int) -> int:
     return x ^ x >> 16
 
 
-def test_noise_and_choice_are_those_of_the_engine() -> None:
-    engine = pytest.importorskip("ponder_worker.engine.sampler")
-    noise = pytest.importorskip("ponder_worker.engine.noise").Noise(300, torch.device("cpu"))
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(40, 300, generator=generator) * 3
-    kinds = [
-        {"temperature": t, "top_k": k, "top_p": p, "min_p": m}
-        for t, k, p, m in (
-            (1.0, 0, 1.0, 0.0),
-            (0.7, 5, 1.0, 0.0),
-            (1.0, 0, 0.8, 0.0),
-            (1.3, 9, 0.5, 0.02),
-            (0.0, 3, 0.5, 0.1),
-        )
-    ] * 8
-    seeds = [(row * 0x9E3779B97F4A7C15) % 2**64 for row in range(40)]
-    draws = [
-        engine.Draw(engine.Sampling(max_tokens=1, seed=seed, **kind), row)
-        for row, (seed, kind) in enumerate(zip(seeds, kinds, strict=True))
-    ]
-    sampler = engine.Sampler(300, torch.device("cpu"))
-    signed = torch.tensor([seed - 2**64 if seed >= 2**63 else seed for seed in seeds])
-    positions = torch.arange(40)
-    torch.testing.assert_close(sample.noise(signed, positions, 300), noise(seeds, list(range(40))))
-    column = {name: torch.tensor([kind[name] for kind in kinds]) for name in kinds[0]}
-    column["top_k"] = column["top_k"].int()
-    choice = sample.Choice(
-        **column, seeds=signed, positions=positions,
-        presence_penalty=torch.zeros(40), frequency_penalty=torch.zeros(40),
-    )  # fmt: skip
-    tokens, _ = sample.op(logits, choice)
-    assert tokens.tolist() == sampler.sample(logits, draws).tolist()
-
-
 def test_a_filter_leaves_only_what_it_should_and_in_the_right_parts() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0]]).expand(20000, 5).contiguous()
     full = torch.ones(20000)

@@ -16,6 +16,7 @@ from ponder_kernels import paged_attention, sample
 from ponder_kernels.attention_planner import Planner
 from ponder_kernels.attention_tile import queries_of
 from ponder_kernels.attention_work import Capacity, Work
+from ponder_worker.engine.choice import choice_of, columns_of
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.models import attention
 from ponder_worker.models.transformer import Transformer
@@ -90,7 +91,6 @@ class _Step:
         self._size = size
         self._wholes = torch.zeros((5, size), dtype=torch.int64, device=device)
         self._numbers = torch.zeros((3, size), device=device)
-        self._none = torch.zeros(size, device=device)
         self.replay: Callable[[], object]
         self.found: Found
 
@@ -99,12 +99,9 @@ class _Step:
         wholes = np.zeros((5, self._size), dtype=np.int64)
         wholes[2] = -1
         wholes[1, :count], wholes[2, :count] = decode.positions, decode.slots
-        seeds = np.array([sampling.seed % 2**64 for sampling in decode.samplings], dtype=np.uint64)
-        wholes[3, :count] = seeds.view(np.int64)
-        wholes[4, :count] = [sampling.top_k for sampling in decode.samplings]
         numbers = np.zeros((3, self._size), dtype=np.float32)
         numbers[1] = 1
-        numbers[:, :count] = np.array([(s.temperature, s.top_p, s.min_p) for s in decode.samplings]).T
+        wholes[3:, :count], numbers[:, :count] = columns_of(decode.samplings)
         self._wholes.copy_(torch.from_numpy(wholes), non_blocking=True)
         self._wholes[0, :count] = decode.tokens
         self._numbers.copy_(torch.from_numpy(numbers), non_blocking=True)
@@ -118,10 +115,8 @@ class _Step:
 
         def compute() -> Found:
             tokens, positions, slots, seeds, top_k = self._wholes
-            temperature, top_p, min_p = self._numbers
             hidden = model.forward(tokens, positions, slots, where, pages)
-            choice = sample.Choice(temperature, top_k.int(), top_p, min_p, seeds, positions + 1, self._none, self._none)
-            return sample.op(model.logits(hidden), choice)
+            return sample.op(model.logits(hidden), choice_of((seeds, top_k), self._numbers, positions + 1))
 
         self.replay, self.found = capture(compute)
 

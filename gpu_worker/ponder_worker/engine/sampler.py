@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ponder_kernels import sample
+from ponder_worker.engine.choice import choice_of, columns_of
 from ponder_worker.engine.filters import filtered
 from ponder_worker.engine.noise import Noise, keys
 from ponder_worker.engine.sampling import Sampling
@@ -54,8 +55,8 @@ class Sampler:
             logits = self._penalised(logits, crew, draws)
         if not crew.temperature.any():
             return logits.argmax(dim=-1)
-        if logits.is_cuda:
-            return self._without_waiting(logits, crew, positions)
+        if self._device.type == "cuda":
+            return self.by_kernel(logits, crew, positions)
         temperature = crew.temperature
         if crew.filtered:
             logits, temperature = self._filtered(logits, crew)
@@ -66,28 +67,17 @@ class Sampler:
         scores = logits / torch.where(warm, heat[:, None], 1.0)
         return scores.add_(self.noise(crew.seeds, positions).mul_(warm)).argmax(dim=-1)
 
+    def by_kernel(self, logits: torch.Tensor, crew: Crew, positions: npt.NDArray[np.int64]) -> torch.Tensor:
+        """The same choice in one pass, in which nothing waits for the device."""
+        wholes, numbers = (torch.from_numpy(part).to(self._device) for part in columns_of(crew.samplings))
+        where = torch.from_numpy(positions).to(self._device)
+        return sample.op(logits, choice_of((wholes[0], wholes[1]), numbers, where))[0]
+
     def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Of one token a row, before temperature and filters: `[num_rows, vocabulary]`, `[num_rows]` -> `[num_rows]`"""
         if self._choice is not None:
             return self._choice.logprobs(logits, tokens)
         return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-
-    def _without_waiting(self, logits: torch.Tensor, crew: Crew, positions: npt.NDArray[np.int64]) -> torch.Tensor:
-        """The filters below look at what they find before they go on, for which a GPU's queue would have to run dry."""
-        samplings = crew.samplings
-        none = np.zeros(len(samplings), dtype=np.float32)
-        values = (
-            crew.temperature,
-            np.array([sampling.top_k for sampling in samplings], dtype=np.int32),
-            np.array([sampling.top_p for sampling in samplings], dtype=np.float32),
-            np.array([sampling.min_p for sampling in samplings], dtype=np.float32),
-            crew.seeds.view(np.int64),
-            positions,
-            none,
-            none,
-        )
-        on_device = [torch.from_numpy(value).to(logits.device, non_blocking=True) for value in values]
-        return sample.op(logits, sample.Choice(*on_device))[0]
 
     def _filtered(self, logits: torch.Tensor, crew: Crew) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
         """Rows, none of them greedy, divided by their temperature and filtered; and what is left to divide by."""

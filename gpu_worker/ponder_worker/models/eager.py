@@ -1,4 +1,4 @@
-"""The operations between a layer's matrix products, with torch's operators or the GPU's kernels."""
+"""The operations between a layer's matrix products with torch's operators."""
 
 import torch
 import torch.nn.functional as F

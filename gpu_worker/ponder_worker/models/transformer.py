@@ -12,6 +12,7 @@ from ponder_worker.models import attention
 from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
 from ponder_worker.models.eager import Eager
+from ponder_worker.models.fused import Fused
 from ponder_worker.models.linear import can_prepack, linear
 from ponder_worker.models.native.layer import Native, native
 from ponder_worker.models.step import Step
@@ -43,7 +44,7 @@ class Transformer:
         self.device = weights.embedding.device
         self._cosine, self._sine = _rotary_table(config, self.device)
         self._native = _native(config, self.dtype, self.device)
-        self._between = self._native or Eager()
+        self._between = self._native or (Fused() if self.device.type == "cuda" else Eager())
         self.weights = _without_packed(weights)
         self._scale = config.head_dim**-0.5
 

@@ -74,8 +74,8 @@ class _Source:
         open_file: Any = safe_open  # the library has no types
         for path in weight_files(folder):
             try:
-                # A handle maps its file; pages of it are read when a tensor is taken.
-                file = open_file(path, framework="pt", device="cpu")
+                # A handle maps its file; a tensor is read when it is taken, straight to the device.
+                file = open_file(path, framework="pt", device=str(device))
             except SafetensorError as error:
                 raise InvalidFile(f"{path}: not a safetensors file: {error}") from error
             self._file_of.update({name.removeprefix(_WRAPPER): (file, name) for name in file.keys()})  # noqa: SIM118

@@ -1,0 +1,112 @@
+"""How often a sequence samples other tokens in company than alone: the noise is the same, the arithmetic may not be.
+
+    python benchmarks/token_agreement.py --out benchmarks/results/token_agreement.json
+
+The demo's generator answers 64 of its problems, each with a seed of its own: one at a time, then all 64 at once, then
+all 64 with prompts that arrive while others decode; at temperature 1, where it is mostly sure, and at 2, where it is
+not. Matrix products of other shapes add in another order; a token differs where two were nearly as likely. What follows
+a difference is another text, so that the first difference of a sequence is what counts: differences a million tokens
+that were drawn on equal ground.
+"""
+
+import json
+import os
+import platform
+import random
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import click
+import torch
+
+import ponder_worker.demo
+from ponder_worker.demo.problems import held_out_problems
+from ponder_worker.engine import Engine, Sampling, Sequence
+
+DEMO = Path(ponder_worker.demo.__file__).parent / "weights" / "generator"
+COMPANY = 64
+
+
+@click.command()
+@click.option("--rounds", default=4, show_default=True, help="Of 64 sequences.")
+@click.option("--new", "new_tokens", default=96, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
+def main(rounds: int, new_tokens: int, out: Path | None) -> None:
+    """Compare tokens drawn alone with those drawn in company, in float32 and bfloat16."""
+    torch.set_num_threads(1)
+    cases = [(name, temperature) for name in ("float32", "bfloat16") for temperature in (1.0, 2.0)]
+    results = {
+        f"{name}, temperature {temperature:g}": compare(getattr(torch, name), temperature, rounds, new_tokens)
+        for name, temperature in cases
+    }
+    report = {
+        "what": f"tokens of {COMPANY * rounds} sequences alone and in company of {COMPANY}, same seeds",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, 1 thread, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "command": " ".join(["python", "benchmarks/token_agreement.py", *sys.argv[1:]]),
+        "new_tokens": new_tokens,
+        "results": results,
+    }
+    if out is not None:
+        out.write_text(json.dumps(report, indent=2) + "\n")
+    click.echo(json.dumps(report))
+
+
+def compare(dtype: torch.dtype, temperature: float, rounds: int, new_tokens: int) -> dict[str, Any]:
+    engine = Engine.load(DEMO, dtype=dtype, num_pages=COMPANY * 32)
+    problems = held_out_problems(per_level=-(-COMPANY * rounds // 5))
+    everything = [engine.tokenizer.render([{"role": "user", "content": problem.prompt}]) for problem in problems]
+    random.Random(0).shuffle(everything)
+    alone, together, arriving = [], [], []
+    for number in range(rounds):
+        prompts = everything[number * COMPANY : (number + 1) * COMPANY]
+        samplings = [Sampling(new_tokens, seed=seed, temperature=temperature) for seed in range(COMPANY)]
+        requests = list(zip(prompts, samplings, strict=True))
+        for request in requests:
+            alone += run(engine, [request])
+        together += run(engine, requests)
+        arriving += run(engine, requests, every=2)
+    result = {name: differences(alone, others) for name, others in (("together", together), ("arriving", arriving))}
+    click.echo(f"{dtype}, temperature {temperature:g}: {result}", err=True)
+    return result
+
+
+def run(engine: Engine, requests: list[tuple[list[int], Sampling]], *, every: int = 0) -> list[Sequence]:
+    """every: steps between two arrivals. No prefix of an earlier run is found: each has a salt of its own."""
+    sequences: list[Sequence] = []
+    salt = random.randbytes(8)
+    for prompt, sampling in requests:
+        sequences.append(engine.generate(prompt, prompt_length=len(prompt), sampling=sampling, salt=salt))
+        for _ in range(every):
+            engine.step()
+    while engine.has_work:
+        engine.step()
+    return sequences
+
+
+def differences(alone: list[Sequence], others: list[Sequence]) -> dict[str, float]:
+    differing, on_equal_ground, apart = 0, 0, 0.0
+    for one, other in zip(alone, others, strict=True):
+        pairs = zip(one.generated, other.generated, strict=False)  # who differs may end at another place
+        first = next((place for place, (token, another) in enumerate(pairs) if token != another), None)
+        differing += first is not None
+        equal = len(one.generated) if first is None else first + 1
+        on_equal_ground += equal
+        both = zip(one.logprobs[: equal - 1], other.logprobs, strict=False)
+        apart = max([apart, *(abs(value - another) for value, another in both)])
+    return {
+        "sequences": len(alone),
+        "sequences_that_differ": differing,
+        "tokens_on_equal_ground": on_equal_ground,
+        "differences_a_million_tokens": round(1e6 * differing / on_equal_ground, 1),
+        "most_that_a_logprob_differs": float(f"{apart:.2g}"),
+    }
+
+
+if __name__ == "__main__":
+    main()

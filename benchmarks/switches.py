@@ -1,11 +1,12 @@
 """What one optimisation is worth: steps of one engine with it and without it, in turn.
 
-    python benchmarks/switches.py
+    python benchmarks/switches.py --out benchmarks/results/switches.json
 
 Alternating steps see the same load of the machine, so that the ratio of their medians holds on a busy one too.
-Processor time, one thread. The model is random: 6 layers, hidden 192, 6 heads over 2 kv heads, vocabulary 2048.
+Processor time, one thread, bfloat16. The model is random: 6 layers, hidden 192, 6 heads over 2 kv heads, 2048 tokens.
 """
 
+import json
 import os
 import random
 import statistics
@@ -23,29 +24,64 @@ from tokenizers import models
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ponder_worker.engine import Engine, Sampling
-from ponder_worker.models import attention
+from ponder_worker.models import linear as linear_module
+from ponder_worker.models.eager import Eager
+from ponder_worker.models.transformer import Transformer
 
 VOCABULARY = 2048
 NEW_TOKENS = 24
 
 
 @click.command()
-@click.option("--prompt", "prompts", multiple=True, type=int, default=(32, 64, 128, 512), show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-def main(prompts: tuple[int, ...], dtype: str) -> None:
-    """Time the reading of siblings' shared pages once, against once a sibling: 16 prompts of 16 sequences."""
+@click.option("--prompt", "prompts", multiple=True, type=int, default=(64, 512), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here.")
+def main(prompts: tuple[int, ...], out: Path | None) -> None:
+    """Time what is done in C, its attention on AMX, and its matrix products: 16 prompts of 16 sequences."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         save(Path(name))
-        engine = Engine.load(name, dtype=getattr(torch, dtype), num_pages=256 * 48)
-    least = attention._LEAST_SAVED_PAGES
-    for length in prompts:
-        without, with_it = alternate(
-            engine, length, lambda on: setattr(attention, "_LEAST_SAVED_PAGES", least if on else 1 << 40)
-        )
-        click.echo(
-            f"prompt {length}, {dtype}: {without:.1f} ms without, {with_it:.1f} ms with, {without / with_it:.2f}"
-        )
+        engine = Engine.load(name, dtype=torch.bfloat16, num_pages=256 * 48)
+        switches = {
+            "steps in C, against torch": switch_c(engine),
+            "shared pages on AMX, against vectors": lambda on: setattr(engine.model._native, "_tiles", int(on)),
+            "products in C, against oneDNN": switch_products(engine.model, name),
+        }
+    results = []
+    for title, switch in switches.items():
+        for length in prompts:
+            without, with_it = alternate(engine, length, switch)
+            switch(True)
+            line = {"what": title, "prompt": length, "ms_without": round(without, 2), "ms_with": round(with_it, 2)}
+            results.append(line | {"ratio": round(without / with_it, 2)})
+            click.echo(results[-1], err=True)
+    report = {
+        "what": "a decode step of 256 sequences",
+        "load_average": round(os.getloadavg()[0], 1),
+        "results": results,
+    }
+    if out is not None:
+        out.write_text(json.dumps(report, indent=2) + "\n")
+    click.echo(json.dumps(report))
+
+
+def switch_c(engine: Engine) -> Callable[[bool], None]:
+    """Attention, norms, rotation, gates and the choice of tokens."""
+    model, sampler = engine.model, engine._runner._sampler
+    mine, choice = model._native, sampler._choice
+
+    def switch(on: bool) -> None:
+        model._native, model._between = (mine, mine) if on else (None, Eager())
+        sampler._choice = choice if on else None
+
+    return switch
+
+
+def switch_products(model: Transformer, folder: str) -> Callable[[bool], None]:
+    mine, product = model._layers, linear_module.product
+    linear_module.product = lambda weight, bias: None
+    theirs = Transformer.load(folder, dtype=torch.bfloat16, device=torch.device("cpu"))._layers
+    linear_module.product = product
+    return lambda on: setattr(model, "_layers", mine if on else theirs)
 
 
 def save(folder: Path) -> None:

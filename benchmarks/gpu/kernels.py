@@ -1,120 +1,33 @@
 """The kernels on a GPU: errors against float64, times beside what the memory and the matrix units of the same run do.
 
-    PYTHONPATH=kernels python benchmarks/gpu/kernels.py --out benchmarks/results/kernels.json
+    PYTHONPATH=kernels python benchmarks/gpu/kernels.py --out benchmarks/results/kernels.json --plot docs/roofline.svg
 
 Needs torch, triton and numpy only, and no installed ponder. A time is the median of CUDA events; each round takes
 another copy of its inputs, so that none is found in the L2 cache. Bandwidth counts the bytes that must move once.
-Without a GPU it takes small sizes and Triton's interpreter (set TRITON_INTERPRET=1): that shows that the file runs and
-that errors are small, and its times say nothing. It begins no new part after `--seconds`. The last line of standard
-output is one JSON object.
+`--quick`, or no GPU, takes small sizes and Triton's interpreter: that shows that the file runs and that errors are
+small, and its times say nothing. It begins no new part after `--seconds`. The last line of standard output is one JSON
+object.
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 
-from ponder_kernels import matmul, paged_attention, rms_norm, sample, swiglu
+if "--quick" in sys.argv or not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-ON_GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if ON_GPU else "cpu")
-DTYPE = torch.bfloat16 if ON_GPU else torch.float16
-ROUNDS = 15 if ON_GPU else 1
-L2_BYTES = 128 << 20  # more than any GPU's so far
+from clock import DEVICE, DTYPE, ON_GPU, copies_of, measured, timed
+from errors import errors
+from family import Family
+from roofline import draw
 
-
-def timed(run: Callable[[int], object], *, copies: int = 1) -> float:
-    """-> median seconds of run(i), i counting the copies of the inputs round and round"""
-    run(0)
-    if not ON_GPU:
-        begin = time.perf_counter()
-        run(0)
-        return time.perf_counter() - begin
-    for index in range(3):
-        run(index % copies)
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(ROUNDS)]
-    for index, (begin_event, end_event) in enumerate(events):
-        begin_event.record()
-        run(index % copies)
-        end_event.record()
-    torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) for begin, end in events) / 1e3
-
-
-def copies_of(num_bytes: int) -> int:
-    return max(1, min(16, -(-2 * L2_BYTES // num_bytes))) if ON_GPU else 1
-
-
-def limits() -> dict[str, float]:
-    """What this GPU does: a copy's bytes a second (read and written), a matrix product's operations a second."""
-    size = (1 << 30) if ON_GPU else (1 << 16)
-    source, target = (torch.empty(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
-    copy_s = timed(lambda _: target.copy_(source))
-    n = 8192 if ON_GPU else 64
-    a, b = (torch.randn(n, n, device=DEVICE).to(DTYPE) for _ in range(2))
-    return {"copy_bytes_s": 2 * size / copy_s, "matrix_flops": 2 * n**3 / timed(lambda _: a @ b)}
-
-
-class Family:
-    """Sequences of which each `size` neighbours share their first `prefix` tokens; pages of all stand shuffled."""
-
-    def __init__(
-        self, count: int, size: int, prefix: int, own: int, queries: int = 1, *,
-        heads: int = 32, kv_heads: int = 8, head_dim: int = 128, page: int = 16, copies: int | None = None,
-    ) -> None:  # fmt: skip
-        num = count * size
-        shared, private = prefix // page, -(-own // page)
-        num_pages = count * shared + num * private + 1
-        order = torch.randperm(num_pages - 1) + 1
-        roots = order[: count * shared].view(count, 1, shared).expand(count, size, shared).reshape(num, shared)
-        self.table = torch.cat([roots, order[count * shared :].view(num, private)], dim=1)
-        self.contexts = torch.full((num,), shared * page + own, dtype=torch.int64)
-        self.queries = torch.full((num,), queries, dtype=torch.int64)
-        shape = (num_pages, 2, kv_heads, page, head_dim)
-        self.page_bytes = 2 * kv_heads * page * head_dim * DTYPE.itemsize
-        self.kv_bytes = (num_pages - 1) * self.page_bytes
-        self.read_alone = num * (shared + private) * self.page_bytes
-        copies = copies_of(self.kv_bytes) if copies is None else copies
-        self.pages = [torch.randn(shape, device=DEVICE, dtype=DTYPE) for _ in range(copies)]
-        self.q = torch.randn(num * queries, heads, head_dim, device=DEVICE, dtype=DTYPE)
-        self.scale = head_dim**-0.5
-
-    def layout(self, **options: Any) -> paged_attention.Layout:
-        return paged_attention.layout(
-            self.queries, self.contexts, self.table, pages=self.pages[0], num_heads=self.q.shape[1],
-            for_kernel=True, **options,
-        )  # fmt: skip
-
-    def time(self, **options: Any) -> float:
-        where = self.layout(**options)
-        return timed(
-            lambda i: paged_attention.op_triton(self.q, self.pages[i], where, self.scale), copies=len(self.pages)
-        )
-
-    def error(self, **options: Any) -> float:
-        """Greatest difference to float64 of the first and the last sequence."""
-        found = paged_attention.op_triton(self.q, self.pages[0], self.layout(**options), self.scale).double()
-        groups, worst = self.q.shape[1] // self.pages[0].shape[2], 0.0
-        for row in (0, len(self.table) - 1):
-            count, context = int(self.queries[row]), int(self.contexts[row])
-            kv = torch.cat(list(self.pages[0][self.table[row].to(DEVICE)].double()), dim=2)[:, :, :context]
-            kv = kv.repeat_interleave(groups, 1)
-            rows = slice(row * count, (row + 1) * count)
-            score = self.q[rows].double().transpose(0, 1) @ kv[0].transpose(1, 2) * self.scale
-            hidden = torch.arange(context) > torch.arange(context - count, context)[:, None]
-            expected = score.masked_fill(hidden.to(DEVICE), float("-inf")).softmax(-1) @ kv[1]
-            worst = max(worst, float((found[rows].transpose(0, 1) - expected).abs().max()))
-        return worst
+from ponder_kernels import copy_pages, matmul, paged_attention, rms_norm, rope, sample, step_score, swiglu, write_qkv
 
 
 def decode(limit: dict[str, float]) -> list[dict[str, Any]]:
@@ -129,6 +42,8 @@ def decode(limit: dict[str, float]) -> list[dict[str, Any]]:
             family = Family(num, 1, 0, context, heads=4 * kv_heads, kv_heads=kv_heads, head_dim=head_dim, page=page)
             seconds, fixed = family.time(), family.time(batch_invariant=True)
             out.append({
+                "name": f"decode {num}x{context}, head {head_dim}", "bytes": family.kv_bytes,
+                "flops": 4 * num * context * family.q.shape[1] * head_dim,
                 "sequences": num, "context": context, "head_dim": head_dim, "page": page,
                 "kv_bytes": family.kv_bytes, "seconds": seconds, "batch_invariant_seconds": fixed,
                 "of_copy": family.kv_bytes / seconds / limit["copy_bytes_s"], "error": family.error(),
@@ -146,6 +61,8 @@ def prefill(limit: dict[str, float]) -> list[dict[str, Any]]:
         keys = queries * context - queries * (queries - 1) // 2
         flops = 4 * num * keys * family.q.shape[1] * family.q.shape[2]
         out.append({
+            "name": f"prefill {num}x{queries} of {context}", "flops": flops,
+            "bytes": family.kv_bytes + 2 * family.q.nbytes,
             "sequences": num, "queries": queries, "context": context, "seconds": seconds,
             "of_matrix_rate": flops / seconds / limit["matrix_flops"], "error": family.error(),
         })  # fmt: skip
@@ -168,6 +85,9 @@ def sharing(_: dict[str, float]) -> list[dict[str, Any]]:
                 row[f"shared_seconds_leaf_{leaf}"] = family.time(leaf_tokens=leaf, leaves_per_block=blocks)
             row["gain"] = row["private_seconds"] / row["shared_seconds_leaf_64"]
             out.append(row)
+    for size in sizes:
+        pays = [row["prefix"] for row in out if row["family"] == size and row["gain"] > 1]
+        out.append({"family": size, "pays_from_prefix": min(pays, default=None)})
     return out
 
 
@@ -179,8 +99,8 @@ def peer(_: dict[str, float]) -> list[dict[str, Any]]:
         return [{"skipped": "this torch has no torch.nn.attention.varlen"}]
     if not ON_GPU:
         return [{"skipped": "no GPU"}]
-    family = Family(64, 1, 0, 4096, page=256)
     num, page = 64, 256
+    family = Family(num, 1, 0, 4096, page=page)
     keys = [p[:, 0].transpose(1, 2).contiguous() for p in family.pages]
     values = [p[:, 1].transpose(1, 2).contiguous() for p in family.pages]
     starts = torch.arange(num + 1, dtype=torch.int32, device=DEVICE)
@@ -209,12 +129,33 @@ def others(limit: dict[str, float]) -> list[dict[str, Any]]:
         seconds = timed(run, copies=copies)
         out.append({"kernel": name, "seconds": seconds, "of_copy": num_bytes / seconds / limit["copy_bytes_s"]})
 
+    def counted(name: str, flops: int, num_bytes: int, run: Callable[[int], object]) -> None:
+        out.append({"kernel": name, "name": name, "flops": flops, "bytes": num_bytes, "seconds": timed(run)})
+
     copies = copies_of(rows * hidden * 2)
     x = [torch.randn(rows, hidden, device=DEVICE, dtype=DTYPE) for _ in range(copies)]
     weight = torch.randn(hidden, device=DEVICE, dtype=DTYPE)
     bound("rms_norm", 2 * x[0].nbytes, lambda i: rms_norm.op_triton(x[i], weight, 1e-5), copies)
     wide = [torch.randn(rows, 4 * hidden, device=DEVICE, dtype=DTYPE) for _ in range(copies)]
     bound("swiglu", wide[0].nbytes * 3 // 2, lambda i: swiglu.op_triton(wide[i]), copies)
+    residuals = [torch.randn_like(part) for part in x]
+    bound("rms_norm, residual", 4 * x[0].nbytes, lambda i: rms_norm.op_triton(x[i], weight, 1e-5, residuals[i]), copies)
+    head_dim = 128 if ON_GPU else 16
+    tables = [part.to(DEVICE) for part in rope.table(rows, head_dim, 10000.0)]
+    index = torch.arange(rows, device=DEVICE)
+    heads = [part.view(rows, hidden // head_dim, head_dim) for part in x]
+    bound("rope", 2 * x[0].nbytes, lambda i: rope.op_triton(heads[i], *tables, index), copies)
+    kv_heads = hidden // head_dim // 4
+    pages = torch.zeros(-(-rows // 16), 2, kv_heads, 16, head_dim, device=DEVICE, dtype=DTYPE)
+    turn = write_qkv.Turn(index, *tables)
+    bound("write_qkv", 2 * x[0].nbytes, lambda i: write_qkv.op_triton(heads[i], turn, pages, index), copies)
+    many = torch.randn(4, rows // 2, 2, kv_heads, 16, head_dim, device=DEVICE, dtype=DTYPE)
+    half = torch.arange(rows // 4, device=DEVICE)
+    moved = 2 * 4 * len(half) * many[0, 0].nbytes
+    bound("copy_pages", moved, lambda _: copy_pages.op_triton(many, many, half, half + len(half)), 1)
+    unembedding = torch.randn(vocabulary, hidden, device=DEVICE, dtype=DTYPE)
+    labels = index[:2]
+    bound("step_score", x[0].nbytes, lambda i: step_score.op_triton(x[i], unembedding, index, labels), copies)
     num = 256 if ON_GPU else 2
     logits = torch.randn(num, vocabulary, device=DEVICE) * 3
     for name, k, p in (("plain", 0, 1.0), ("top_k 50", 50, 1.0), ("top_p 0.95", 0, 0.95), ("both", 50, 0.95)):
@@ -231,6 +172,12 @@ def others(limit: dict[str, float]) -> list[dict[str, Any]]:
         part = torch.randn(count, hidden, device=DEVICE, dtype=DTYPE)
         fixed, library = timed(lambda _, a=part: matmul.op_triton(a, w)), timed(lambda _, a=part: a @ w.T)
         alone = torch.equal(matmul.op_triton(part, w)[:1], matmul.op_triton(part[:1], w))
+        counted(
+            f"matmul of {count} rows",
+            2 * count * hidden**2,
+            w.nbytes + 2 * part.nbytes,
+            lambda _, a=part: matmul.op_triton(a, w),
+        )
         out.append({"kernel": "matmul", "rows": count, "fixed_seconds": fixed, "library_seconds": library,
                     "a_row_is_the_same_alone": alone})  # fmt: skip
     return out
@@ -254,37 +201,23 @@ def invariance(_: dict[str, float]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the kernels on this machine's GPU.")
     parser.add_argument("--out", type=Path, help="Also write the JSON here.")
-    parser.add_argument("--seconds", type=float, default=360.0, help="Begin no new part after so long.")
+    parser.add_argument("--plot", type=Path, help="Write a roofline here, as SVG.")
+    parser.add_argument("--seconds", type=float, default=300.0, help="Begin no new part after so long.")
+    parser.add_argument("--quick", action="store_true", help="Small sizes in the interpreter.")
     options = parser.parse_args()
-    torch.manual_seed(time.time_ns() & 0xFFFFFFFF)
     if not ON_GPU:
         print("no GPU: small sizes in Triton's interpreter; the times say nothing", file=sys.stderr)
-    begin = time.monotonic()
-    limit = limits()
-    report: dict[str, Any] = {
-        "what": "kernels of ponder",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": torch.cuda.get_device_name() if ON_GPU else f"{platform.machine()}, no GPU: times say nothing",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__},
-        "command": " ".join(["python", "benchmarks/gpu/kernels.py", *sys.argv[1:]]),
-        "load_average": round(os.getloadavg()[0], 1),
-        "limits": limit,
-    }
-    for part in (invariance, decode, sharing, prefill, others, peer):
-        if time.monotonic() - begin > options.seconds:
-            report[part.__name__] = [{"skipped": "out of time"}]
-            continue
-        try:
-            report[part.__name__] = part(limit)
-        except Exception as error:  # the others are worth having
-            report[part.__name__] = [{"failed": repr(error)[:500]}]
-        print(f"{part.__name__}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
-        if ON_GPU:
-            torch.cuda.empty_cache()
-    report["seconds"] = round(time.monotonic() - begin, 1)
-    if options.out is not None:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report))
+    parts = [errors, invariance, decode, sharing, prefill, others, peer]
+    report = measured("kernels of ponder", parts, options.seconds, options.out)
+    if options.plot is not None:
+        points = [
+            (row["name"], row["flops"] / row["bytes"], row["flops"] / row["seconds"])
+            for part in ("decode", "prefill", "others")
+            for row in report[part]
+            if row.get("flops")
+        ]
+        limit = report["limits"]
+        draw(options.plot, points, limit["copy_bytes_s"], limit["matrix_flops"], report["machine"])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ threads = int(sys.argv[4])
 os.environ.update(
     VLLM_ENABLE_V1_MULTIPROCESSING="0",  # one process: nothing is spent on messages, and its memory is seen
     VLLM_CPU_OMP_THREADS_BIND=f"0-{threads - 1}",
+    OMP_NUM_THREADS=str(threads),  # else it takes one
     VLLM_NO_USAGE_STATS="1",
     HF_HUB_OFFLINE="1",
 )

@@ -30,23 +30,24 @@ class Shape(NamedTuple):
         return folder
 
 
+_SMALL = {
+    "vocab_size": 512,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+}
 SHAPES = {
     "small": Shape(
-        {
-            "vocab_size": 512,
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-        },
+        _SMALL,
         1 << 29,
         (
             Case("16 x best of 16, prompt 64", 16, 16, 64, 128),
             Case("16 x best of 16, prompt 512", 16, 16, 512, 128),
             Case("64 prompts of 64", 64, 1, 64, 128),
             Case("8 x 16 beams, 8 rounds of 16", 8, 16, 64, 16, 8),
-            Case("a chain of 4096", 1, 1, 64, 4032),
+            Case("the end of a chain of 4096", 1, 1, 3840, 256),
         ),
     ),
     "0.5B": Shape(
@@ -65,6 +66,14 @@ SHAPES = {
             Case("64 prompts of 64", 64, 1, 64, 64),
             Case("4 x 16 beams, 4 rounds of 16", 4, 16, 64, 16, 4),
             Case("the end of a chain of 4096", 1, 1, 3968, 128),
+        ),
+    ),
+    "small, swept": Shape(
+        _SMALL,
+        1 << 29,
+        (
+            *(Case(f"4 x best of {siblings}, prompt 64", 4, siblings, 64, 64) for siblings in (1, 4, 16, 64)),
+            *(Case(f"4 x best of 16, prompt {prompt}", 4, 16, prompt, 64) for prompt in (256, 1024, 2048)),
         ),
     ),
 }

@@ -22,6 +22,16 @@ _COUNTERS = {
     "generation_tokens": "generated_tokens",
     "num_preemptions": "num_preemptions",
 }
+_OURS = {
+    "engine_steps": ("num_steps", "Steps of the generator."),
+    "step_tokens": ("computed_tokens", "Tokens computed in steps of the generator; a step's fill is their ratio."),
+    "reward_steps": ("reward_num_steps", "Steps of the reward model."),
+    "reward_step_tokens": ("reward_computed_tokens", "Tokens computed in steps of the reward model."),
+    "speculation_hits": ("speculation_hits", "Steps begun before they were asked for, and asked for later."),
+    "speculation_misses": ("speculation_misses", "Steps begun before they were asked for, and cancelled."),
+    "speculated_tokens": ("speculated_tokens", "Tokens that hits had made before they were asked for."),
+    "misguessed_tokens": ("misguessed_tokens", "Tokens that misses had made."),
+}
 
 
 class WorkerMetrics(Collector):
@@ -40,13 +50,16 @@ class WorkerMetrics(Collector):
 
 
 def as_vllm(numbers: Mapping[str, float], latencies: Mapping[str, Any]) -> Iterator[Metric]:
-    """The generator's numbers under the names that vLLM's users know, after `ponder:`."""
+    """The generator's numbers under the names that vLLM's users know, after `ponder:`, and what only we have."""
     for name, own in _GAUGES.items():
         if own in numbers:
             yield GaugeMetricFamily(f"ponder:{name}", f"As vllm:{name}.", value=numbers[own])
     for name, own in _COUNTERS.items():
         if own in numbers:
             yield CounterMetricFamily(f"ponder:{name}", f"As vllm:{name}.", value=numbers[own])
+    for name, (own, meaning) in _OURS.items():
+        if own in numbers:
+            yield CounterMetricFamily(f"ponder:{name}", meaning, value=numbers[own])
     bounds = [*(str(float(bound)) for bound in latencies.get("latency_buckets_s", ())), "+Inf"]
     for name, (counts, sum_s) in latencies.get("latencies", {}).items():
         buckets = list(zip(bounds, accumulate(counts), strict=True))

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from ponder.jobs.tick import Settlement, Work
 
-Kind = Literal["work", "recomputed"]
+Kind = Literal["work", "recomputed", "speculated"]
 
 
 @dataclass(slots=True)

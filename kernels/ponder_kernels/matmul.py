@@ -14,10 +14,7 @@ try:
 except ImportError:  # a machine without a GPU needs no Triton
     triton = None
 
-__all__ = ["op", "op_reference", "op_triton"]
-
-
-BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K = 64, 64, 64
+__all__ = ["op", "op_reference", "op_triton", "tile"]
 
 
 def op(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -34,11 +31,19 @@ def op_triton(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
     rows, columns = len(x), len(weight)
     out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     if rows:
-        kernel[triton.cdiv(rows, BLOCK_ROWS), triton.cdiv(columns, BLOCK_COLUMNS)](
+        sizes, options = tile(x.element_size())
+        kernel[triton.cdiv(rows, sizes["ROWS"]), triton.cdiv(columns, sizes["COLUMNS"])](
             x, weight, x if bias is None else bias, out, x.stride(0), weight.stride(0), rows, columns, x.shape[1],
-            BIAS=bias is not None, ROWS=BLOCK_ROWS, COLUMNS=BLOCK_COLUMNS, K=BLOCK_K, num_stages=3,
+            BIAS=bias is not None, **sizes, **options,
         )  # fmt: skip
     return out
+
+
+def tile(item_size: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Its shape, which never depends on the number of rows, and Triton's options."""
+    if item_size == 4:  # no matrix units: all of a product's operands stand in registers
+        return {"ROWS": 32, "COLUMNS": 64, "K": 32}, {"num_warps": 8, "num_stages": 2}
+    return {"ROWS": 64, "COLUMNS": 64, "K": 64}, {"num_warps": 4, "num_stages": 3}
 
 
 if triton is not None:

@@ -16,6 +16,6 @@ def test_a_step_in_which_nothing_was_computed_is_no_progress() -> None:
     floor = Floor(cast("Engines", SimpleNamespace(generator=generator, reward=None, flops_per_byte=1.0)), lambda: None)
     floor.step()
     assert floor.num_steps == 0
-    outputs.append(SimpleNamespace(sequence=None))
+    outputs.append(SimpleNamespace(sequence=None, computed_tokens=1))
     floor.step()
     assert floor.num_steps == 1

@@ -18,6 +18,7 @@ def test_metrics_are_read_when_somebody_asks() -> None:
 
 def test_numbers_have_the_names_that_vllms_users_know() -> None:
     numbers = {"num_running": 3.0, "generated_tokens": 9.0, "prefix_hits": 5.0, "kv_cache_usage_perc": 0.25}
+    numbers |= {"num_steps": 4.0, "computed_tokens": 12.0, "misguessed_tokens": 2.0}
     latencies = {"latency_buckets_s": (0.5, 1.0), "latencies": {"time_to_first_token_seconds": ([1, 2, 4], 9.5)}}
     registry = CollectorRegistry()
     registry.register(WorkerMetrics(lambda: numbers, lambda: latencies))
@@ -27,6 +28,9 @@ def test_numbers_have_the_names_that_vllms_users_know() -> None:
         "ponder:generation_tokens_total 9.0",
         "ponder:prefix_cache_hits_total 5.0",
         "ponder:kv_cache_usage_perc 0.25",
+        "ponder:engine_steps_total 4.0",
+        "ponder:step_tokens_total 12.0",
+        "ponder:misguessed_tokens_total 2.0",
         'ponder:time_to_first_token_seconds_bucket{le="1.0"} 3.0',
         "ponder:time_to_first_token_seconds_count 7.0",
         "ponder:time_to_first_token_seconds_sum 9.5",

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 import torch
-from cases import Case, QkvCase, attention_cases, close, norm_cases, qkv_cases, sample_cases
+from cases import DTYPES, Case, QkvCase, attention_cases, close, norm_cases, qkv_cases, sample_cases
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ponder_kernels import paged_attention, rms_norm, rope, sample, step_score, swiglu, write_qkv
+from ponder_kernels import attention_groups, copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_qkv
 
 
 def dense(case: Case) -> torch.Tensor:
@@ -52,7 +53,7 @@ def test_rms_norm_equals_its_formula(case: tuple[torch.Tensor, torch.Tensor]) ->
 
 def test_sequences_of_a_group_differ_little_in_length_and_fit_the_limit() -> None:
     queries, pages = [1] * 60 + [40, 33, 7], [1 + index % 20 for index in range(60)] + [8, 8, 8]
-    groups = paged_attention._cut(queries, pages, most=64)
+    groups = attention_groups._cut(queries, pages, most=64)
     assert sorted(index for group in groups for index in group) == list(range(63))
     for group in groups:
         counts = [pages[index] for index in group]
@@ -89,40 +90,6 @@ def scramble(x: int) -> int:
     x = (x ^ x >> 16) * 0x7FEB352D % 2**32
     x = (x ^ x >> 15) * 0x846CA68B % 2**32
     return x ^ x >> 16
-
-
-def test_noise_and_choice_are_those_of_the_engine() -> None:
-    engine = pytest.importorskip("ponder_worker.engine.sampler")
-    noise = pytest.importorskip("ponder_worker.engine.noise").Noise(300, torch.device("cpu"))
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(40, 300, generator=generator) * 3
-    kinds = [
-        {"temperature": t, "top_k": k, "top_p": p, "min_p": m}
-        for t, k, p, m in (
-            (1.0, 0, 1.0, 0.0),
-            (0.7, 5, 1.0, 0.0),
-            (1.0, 0, 0.8, 0.0),
-            (1.3, 9, 0.5, 0.02),
-            (0.0, 3, 0.5, 0.1),
-        )
-    ] * 8
-    seeds = [(row * 0x9E3779B97F4A7C15) % 2**64 for row in range(40)]
-    draws = [
-        engine.Draw(engine.Sampling(max_tokens=1, seed=seed, **kind), row)
-        for row, (seed, kind) in enumerate(zip(seeds, kinds, strict=True))
-    ]
-    sampler = engine.Sampler(300, torch.device("cpu"))
-    signed = torch.tensor([seed - 2**64 if seed >= 2**63 else seed for seed in seeds])
-    positions = torch.arange(40)
-    torch.testing.assert_close(sample.noise(signed, positions, 300), noise(seeds, list(range(40))))
-    column = {name: torch.tensor([kind[name] for kind in kinds]) for name in kinds[0]}
-    column["top_k"] = column["top_k"].int()
-    choice = sample.Choice(
-        **column, seeds=signed, positions=positions,
-        presence_penalty=torch.zeros(40), frequency_penalty=torch.zeros(40),
-    )  # fmt: skip
-    tokens, _ = sample.op(logits, choice)
-    assert tokens.tolist() == sampler.sample(logits, draws).tolist()
 
 
 def test_a_filter_leaves_only_what_it_should_and_in_the_right_parts() -> None:
@@ -165,16 +132,90 @@ def test_step_score_and_swiglu_equal_their_formulas() -> None:
 @given(qkv_cases())
 def test_what_write_qkv_writes_is_near_what_it_was_given(case: QkvCase) -> None:
     num_kv_heads, page_size = case.pages.shape[2:4]
-    found = case.run(write_qkv.op)
+    _, pages, scales = case.run(write_qkv.op)
     for token, slot in enumerate(case.slots.tolist()):
         if slot >= 0:
             place = (slot // page_size, 1, slice(None), slot % page_size)
             value = case.heads[token, -num_kv_heads:].float()
-            if len(found) == 3:
-                stored = found[1].view(torch.float8_e4m3fn)[place].float() * found[2][place][:, None]
+            if scales is not None:
+                stored = pages.float()[place] * scales[place][:, None]
                 assert ((stored - value).abs() <= value.abs().amax(-1, keepdim=True) / 16).all()
             else:
-                assert torch.equal(found[1][place].float(), value)
+                assert torch.equal(pages[place].float(), value)
+
+
+@settings(deadline=None)
+@given(norm_cases(), st.booleans())
+def test_rope_equals_a_rotation_by_complex_numbers(case: tuple[torch.Tensor, torch.Tensor], stretched: bool) -> None:
+    x = case[0][:, None, : case[0].shape[1] // 2 * 2]
+    if not x.numel():
+        return
+    half, positions = x.shape[2] // 2, torch.arange(len(x)) * 7
+    scaling = rope.Scaling(8.0, 1.0, 4.0, 16) if stretched else None
+    tables = rope.table(40, 2 * half, 500.0, scaling)
+    frequency = 500.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+    if stretched:
+        keep = ((16 * frequency / (2 * math.pi) - 1.0) / 3.0).clamp(0, 1)
+        frequency = frequency * (keep + (1 - keep) / 8.0)
+    turned = torch.complex(*x.double().chunk(2, -1)) * torch.polar(
+        torch.ones(len(x), 1, half, dtype=torch.float64), positions[:, None, None] * frequency
+    )
+    found = x.clone()
+    rope.op(found, *tables, positions)
+    close(found, torch.cat([turned.real, turned.imag], -1).to(x.dtype))
+
+
+@settings(deadline=None)
+@given(qkv_cases())
+def test_write_qkv_equals_a_float64_computation(case: QkvCase) -> None:
+    """Float8 numbers within half a step of 2^-4 of a row's greatest, beside what the rounding of the scale adds."""
+    turn, num_kv_heads, page_size = case.turn, *case.pages.shape[2:4]
+    num_heads = case.heads.shape[1] - 2 * num_kv_heads
+    heads = case.heads.double()
+    turned = heads[:, : num_heads + num_kv_heads].clone()
+    if turn.query_norm is not None and turn.key_norm is not None:
+        turned /= (turned.square().mean(-1, keepdim=True) + turn.epsilon).sqrt()
+        turned[:, :num_heads] *= turn.query_norm.double()
+        turned[:, num_heads:] *= turn.key_norm.double()
+    first, second = turned.chunk(2, -1)
+    cos, sin = (table[turn.positions][:, None].double() for table in (turn.cosine, turn.sine))
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    queries, pages, scales = case.run(write_qkv.op)
+    close(queries[:, :num_heads], turned[:, :num_heads].to(queries.dtype))
+    assert torch.equal(queries[:, num_heads:], case.heads[:, num_heads:])
+    written = pages.double() if scales is None else pages.double() * scales.double()[..., None]
+    for token, slot in enumerate(case.slots.tolist()):
+        if slot >= 0:
+            expected = torch.stack([turned[token, num_heads:], heads[token, -num_kv_heads:]])
+            found = written[slot // page_size, :, :, slot % page_size]
+            if scales is None:
+                close(found.to(pages.dtype), expected.to(pages.dtype))
+            else:
+                assert ((found - expected).abs() <= expected.abs().amax(-1, keepdim=True) * (2**-4 + 1e-3)).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(1, 300), st.booleans(), DTYPES)
+def test_matmul_equals_a_float64_product(rows: int, width: int, bias: bool, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(width)
+    x, weight = torch.randn(rows, width, generator=generator), torch.randn(9, width, generator=generator)
+    x, weight = x.to(dtype), (weight * width**-0.5).to(dtype)
+    added = weight[:, 0].contiguous() if bias else None
+    expected = x.double() @ weight.double().T + (0 if added is None else added.double())
+    close(matmul.op(x, weight, added), expected.to(dtype))
+
+
+@settings(deadline=None)
+@given(st.permutations(range(6)), st.integers(0, 3))
+def test_copy_pages_moves_what_it_should_and_nothing_else(order: list[int], count: int) -> None:
+    source, target = torch.randn(2, 6, 2, 1, 16, 8), torch.full((2, 6, 2, 1, 16, 8), torch.nan)
+    sources, targets = order[:count], order[3 : 3 + count]
+    copy_pages.op(source, target, torch.tensor(sources).long(), torch.tensor(targets).long())
+    for page in range(6):
+        if page in targets:
+            assert torch.equal(target[:, page], source[:, sources[targets.index(page)]])
+        else:
+            assert target[:, page].isnan().all()
 
 
 def test_every_kernel_imports_without_triton() -> None:

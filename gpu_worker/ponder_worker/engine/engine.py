@@ -4,23 +4,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Series
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from ponder_worker.engine.errors import InvalidRequest
 from ponder_worker.engine.flight import Flight
+from ponder_worker.engine.graph import Capture, Graphs
 from ponder_worker.engine.latency import Latencies
 from ponder_worker.engine.limits import Limits, check_sizes
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.parking import Costs, Parking
 from ponder_worker.engine.plan import Counters, Output, Plan
+from ponder_worker.engine.request import generation, reading, scoring
 from ponder_worker.engine.runner import Runner
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.scheduler import Scheduler
 from ponder_worker.engine.sequence import Priority, Sequence
-from ponder_worker.engine.stop import StopStrings
 from ponder_worker.engine.storage import Memory, Storage
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.tokenizer import Tokenizer
@@ -45,6 +44,7 @@ class Engine:
         num_parked_pages: int = 0,
         costs: Costs | None = None,
         overlap: bool | None = None,
+        capture: Capture | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """num_pages * page_size tokens of context in all, or as many as it gets of a `memory` that engines share; a
@@ -52,13 +52,15 @@ class Engine:
 
         num_parked_pages: in host memory, for preempted sequences where `costs` say that it is cheaper than to compute
         them again. overlap: a step is planned while the one before it is computed, and its tokens are known a step
-        later; unset is what pays, which it does on a GPU. Raises InvalidSetting for sizes that make no engine.
+        later; unset is what pays, which it does on a GPU. capture: how decode steps are captured to be
+        replayed, `graph.captured` on a GPU; None: they are not. Raises InvalidSetting for sizes that make no engine.
         """
         sizes = {"num_pages": 1 if memory else num_pages, "page_size": page_size, "max_sequences": max_sequences}
         check_sizes(sizes, max_step_tokens)
         self.model = model
         self.tokenizer = tokenizer
         self.latencies = Latencies()
+        self.max_sequences = max_sequences
         self._clock = clock
         storage = Storage(model, page_size, num_pages=num_pages, memory=memory, num_parked=num_parked_pages)
         self._pool = PagePool(storage.num_pages, page_size, slab_pages=storage.slab_pages if memory else 0)
@@ -74,7 +76,8 @@ class Engine:
             parking=parking,
             move=storage.copy,
         )
-        self._runner = Runner(model, storage, page_size=page_size)
+        graphs = Graphs(model, storage.pages, page_size=page_size, capture=capture) if capture else None
+        self._runner = Runner(model, storage, page_size=page_size, graphs=graphs)
         self._steps_ahead = int(model.device.type == "cuda" if overlap is None else overlap)
         self._flights: deque[tuple[float, Plan, Flight]] = deque()
 
@@ -114,26 +117,7 @@ class Engine:
         salt: sequences of different salts share no pages. priority: who is served first and preempted last. Raises
         InvalidRequest, OversizedRequest.
         """
-        if not 1 <= prompt_length <= len(tokens):
-            raise InvalidRequest(
-                f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}"
-            )
-        self._limits.check(tokens, prompt_length + sampling.max_tokens)
-        self._limits.check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
-        stop_ids = sampling.stop_token_ids | (self.tokenizer.eos_token_ids if sampling.stop_at_end else frozenset())
-        stops = StopStrings(sampling.stop_strings, self.tokenizer.stream()) if sampling.stop_strings else None
-        sequence = Sequence(
-            list(tokens),
-            prompt_length,
-            sampling,
-            salt=salt,
-            stop_token_ids=stop_ids,
-            stop_strings=stops,
-            priority=priority,
-        )
-        for number, token in enumerate(sequence.tokens[prompt_length:], 1):
-            sequence.inspect(token, number)
-        return self._add(sequence)
+        return self._add(generation(tokens, prompt_length, sampling, self.tokenizer, self._limits), salt, priority)
 
     def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all before it.
@@ -141,11 +125,7 @@ class Engine:
         What stands in pages already is not computed again: a longer version of a scored sequence costs its new tokens
         and at most a page. Raises InvalidRequest, OversizedRequest.
         """
-        if not 1 <= start < len(tokens):
-            raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")
-        self._limits.check(tokens, len(tokens))
-        sequence = Sequence(list(tokens), start, None, salt=salt, priority=priority)
-        return self._add(sequence)
+        return self._add(scoring(tokens, start, self._limits), salt, priority)
 
     def read(
         self,
@@ -160,16 +140,10 @@ class Engine:
 
         As with `score`, what stands in pages is not computed again. Raises InvalidRequest, OversizedRequest.
         """
-        rising = all(low < high for low, high in pairwise((-1, *marks, len(tokens))))
-        if not marks or not rising:
-            raise InvalidRequest(f"marks are {list(marks)}; they must be rising positions of {len(tokens)} tokens")
-        self._limits.check(tokens, len(tokens))
-        sequence = Sequence(
-            list(tokens), marks[0] + 1, None, salt=salt, marks=tuple(marks), readout=readout, priority=priority
-        )
-        return self._add(sequence)
+        return self._add(reading(tokens, marks, readout, self._limits), salt, priority)
 
-    def _add(self, sequence: Sequence) -> Sequence:
+    def _add(self, sequence: Sequence, salt: bytes, priority: Priority) -> Sequence:
+        sequence.table.salt, sequence.priority = salt, priority
         sequence.arrived_s = self._clock()
         self._scheduler.add(sequence)
         return sequence
@@ -178,6 +152,11 @@ class Engine:
         """No Output names it again; its pages are back after the next step. A finished sequence stays as it is."""
         if sequence.finish_reason is None:
             self._scheduler.cancel(sequence)
+
+    def promote(self, sequence: Sequence, priority: Priority) -> None:
+        """What was begun on a guess turns out to be wanted. A finished sequence stays as it is."""
+        if sequence.finish_reason is None:
+            self._scheduler.promote(sequence, priority)
 
     def step(self) -> list[Output]:
         """Computes one step; an empty list when there was nothing to compute, or nothing is known of it yet.

@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Sequence as Series
 
 from ponder_worker.engine.plan import Output
-from ponder_worker.engine.sequence import Sequence
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0)
 
@@ -16,9 +15,9 @@ class Histogram:
         self.counts = [0] * (len(BUCKETS_S) + 1)
         self.sum_s = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sum_s += seconds
+    def observe(self, seconds: float, times: int = 1) -> None:
+        self.counts[bisect_left(BUCKETS_S, seconds)] += times
+        self.sum_s += seconds * times
 
 
 class Latencies:
@@ -32,6 +31,7 @@ class Latencies:
 
     def observe(self, outputs: Series[Output], planned_s: float, now_s: float) -> None:
         """After a step was committed that was planned at one time and has ended at the other."""
+        before: dict[float, int] = {}  # most sequences had their last token at the end of one step
         for output in outputs:
             sequence = output.sequence
             if sequence.sampling is None or not output.computed_tokens:
@@ -39,17 +39,17 @@ class Latencies:
             if sequence.started_s is None:
                 sequence.started_s = planned_s
                 self.request_queue_time_seconds.observe(planned_s - sequence.arrived_s)
-            if output.tokens:
-                self._token(sequence, now_s)
-
-    def _token(self, sequence: Sequence, now_s: float) -> None:
-        if sequence.token_s is None:
-            self.time_to_first_token_seconds.observe(now_s - sequence.arrived_s)
-        else:
-            self.inter_token_latency_seconds.observe(now_s - sequence.token_s)
-        sequence.token_s = now_s
-        if sequence.finish_reason is not None:
-            self.e2e_request_latency_seconds.observe(now_s - sequence.arrived_s)
+            if not output.tokens:
+                continue
+            if sequence.token_s is None:
+                self.time_to_first_token_seconds.observe(now_s - sequence.arrived_s)
+            else:
+                before[sequence.token_s] = before.get(sequence.token_s, 0) + 1
+            sequence.token_s = now_s
+            if output.finish_reason is not None:
+                self.e2e_request_latency_seconds.observe(now_s - sequence.arrived_s)
+        for then_s, times in before.items():
+            self.inter_token_latency_seconds.observe(now_s - then_s, times)
 
     def as_numbers(self) -> dict[str, tuple[list[int], float]]:
         """name -> counts and sum, as `Histogram` has them."""

@@ -1,7 +1,5 @@
 """Noise that depends on (seed, position, token id) and on nothing else."""
 
-from collections.abc import Sequence as Series
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,18 +16,22 @@ class Noise:
         tokens = torch.arange(vocabulary_size, dtype=torch.int32, device=device)
         self._token_hash = tokens * _TOKEN_STRIDE
 
-    def __call__(self, seeds: Series[int], positions: Series[int]) -> torch.Tensor:
+    def __call__(self, seeds: npt.ArrayLike, positions: npt.ArrayLike) -> torch.Tensor:
         """Standard Gumbel noise, finite, `[num_rows, vocabulary]` float32; row i of (seeds[i], positions[i]).
 
         The argmax of logits + noise is a draw from softmax(logits): https://arxiv.org/abs/1611.01144.
         """
-        key = _mix(np.array(seeds, dtype=np.uint64) ^ _mix(np.array(positions, dtype=np.uint64)))
-        halves = torch.from_numpy(key.view(np.int32).reshape(-1, 2)).to(self._token_hash.device)
+        halves = torch.from_numpy(keys(seeds, positions).view(np.int32).reshape(-1, 2)).to(self._token_hash.device)
         bits = _scramble(self._token_hash + halves[:, :1])
         bits = _scramble(bits.bitwise_xor_(halves[:, 1:]))
         # 31 bits, half a unit above zero: an exponential's small values, which win the race, keep all of them.
         uniform = (bits.bitwise_and_(0x7FFFFFFF).float() + 0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
         return uniform.neg_().log1p_().neg_().log_().neg_()
+
+
+def keys(seeds: npt.ArrayLike, positions: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    """All that the noise of a row depends on beside the token id."""
+    return _mix(np.array(seeds, dtype=np.uint64) ^ _mix(np.array(positions, dtype=np.uint64)))
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -1,12 +1,12 @@
 """What passes between the three verbs of a step."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ponder_worker.engine.sequence import FinishReason, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens [start, end) of a sequence, to be computed in one step.
 
     write_from: positions below it stand in pages that others filled; they are computed for their output only.
@@ -52,8 +52,7 @@ class Result:
     kv_bytes_read: list[float]
 
 
-@dataclass(slots=True)
-class Output:
+class Output(NamedTuple):
     """What one step did for one sequence; every sequence that was computed has one, with new tokens or without.
 
     tokens: ids sampled in this step; logprobs: of them, or of the tokens that this step scored.

@@ -1,5 +1,6 @@
 """Who waits: a line for each priority."""
 
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterator
 from math import inf
@@ -40,6 +41,11 @@ class Queue:
 
     def append(self, sequence: Sequence) -> None:
         self._lines[_RANKS[sequence.priority]].append(sequence)
+
+    def insert(self, sequence: Sequence) -> None:
+        """By age among those of its priority."""
+        line = self._lines[_RANKS[sequence.priority]]
+        line.insert(bisect(line, sequence.number, key=lambda other: other.number), sequence)
 
     def put_back(self, sequence: Sequence) -> None:
         """Before all others of its priority: it is older than they are."""

@@ -1,30 +1,41 @@
 """How the next token is chosen."""
 
 from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence as Series
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from ponder_kernels import sample
+from ponder_worker.engine.choice import choice_of, columns_of
 from ponder_worker.engine.filters import filtered
-from ponder_worker.engine.noise import Noise
+from ponder_worker.engine.noise import Noise, keys
 from ponder_worker.engine.sampling import Sampling
+from ponder_worker.models.native.choice import choice
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One row to sample: the parameters, the position of the token to come, and the tokens generated so far.
-
-    `generated` may be left empty where nothing penalises, `prompt` where nothing penalises repetition. banned: ids that
-    must not come yet.
+class Draw(NamedTuple):
+    """What changes a row's logits beside its sampling's bias: the tokens so far, where they are penalised, and `banned`
+    ids that must not come yet.
     """
 
-    sampling: Sampling
-    position: int
     generated: Series[int] = ()
     prompt: Series[int] = ()
     banned: Series[int] = ()
+
+
+class Crew:
+    """What stays as it is from step to step while the same rows are sampled. looking: rows that need a Draw."""
+
+    def __init__(self, samplings: Series[Sampling]) -> None:
+        self.samplings = samplings
+        self.temperature = np.array([sampling.temperature for sampling in samplings], dtype=np.float32)
+        self.seeds = np.array([sampling.seed for sampling in samplings], dtype=np.uint64)
+        self.filtered = [row for row, sampling in enumerate(samplings) if sampling.filters]
+        self.looking = [row for row, sampling in enumerate(samplings) if sampling.changes or sampling.min_tokens]
 
 
 class Sampler:
@@ -33,35 +44,59 @@ class Sampler:
     def __init__(self, vocabulary_size: int, device: torch.device) -> None:
         self.noise = Noise(vocabulary_size, device)
         self._device = device
+        self._choice = choice(device)
 
-    def sample(self, logits: torch.Tensor, draws: Series[Draw]) -> torch.Tensor:
-        """logits: float32 `[num_rows, vocabulary]`, unchanged -> token ids `[num_rows]` int64"""
-        samplings = [draw.sampling for draw in draws]
-        temperature = np.array([sampling.temperature for sampling in samplings], dtype=np.float32)
-        if any(draw.banned or draw.sampling.logit_bias or draw.sampling.penalises for draw in draws):
-            logits = self._penalised(logits, draws)
-        if not temperature.any():
+    def sample(
+        self, logits: torch.Tensor, crew: Crew, positions: npt.NDArray[np.int64], draws: Mapping[int, Draw]
+    ) -> torch.Tensor:
+        """logits: float32 `[num_rows, vocabulary]`, unchanged; positions: of the tokens to come, `[num_rows]`; draws:
+        of the rows of `crew.looking` -> token ids `[num_rows]` int64"""
+        if draws:
+            logits = self._penalised(logits, crew, draws)
+        if not crew.temperature.any():
             return logits.argmax(dim=-1)
-        greedy = temperature == 0
-        heat = torch.from_numpy(np.where(greedy, np.float32(1), temperature)).to(self._device)
-        scores = logits / heat[:, None]
-        rows = [row for row, sampling in enumerate(samplings) if sampling.filters]
-        if len(rows) == len(samplings):
-            scores = filtered(scores, samplings)
-        elif rows:
-            scores[rows] = filtered(scores[rows], [samplings[row] for row in rows])
-        noise = self.noise([sampling.seed for sampling in samplings], [draw.position for draw in draws])
-        if greedy.any():
-            noise *= torch.from_numpy(~greedy).to(self._device)[:, None]
-        return scores.add_(noise).argmax(dim=-1)
+        if self._device.type == "cuda":
+            return self.by_kernel(logits, crew, positions)
+        temperature = crew.temperature
+        if crew.filtered:
+            logits, temperature = self._filtered(logits, crew)
+        heat = torch.from_numpy(temperature).to(self._device)
+        if self._choice is not None:
+            return self._choice.draw(logits, heat, keys(crew.seeds, positions))
+        warm = (heat > 0)[:, None]
+        scores = logits / torch.where(warm, heat[:, None], 1.0)
+        return scores.add_(self.noise(crew.seeds, positions).mul_(warm)).argmax(dim=-1)
 
-    def _penalised(self, logits: torch.Tensor, draws: Series[Draw]) -> torch.Tensor:
+    def by_kernel(self, logits: torch.Tensor, crew: Crew, positions: npt.NDArray[np.int64]) -> torch.Tensor:
+        """The same choice in one pass, in which nothing waits for the device."""
+        wholes, numbers = (torch.from_numpy(part).to(self._device) for part in columns_of(crew.samplings))
+        where = torch.from_numpy(positions).to(self._device)
+        return sample.op(logits, choice_of((wholes[0], wholes[1]), numbers, where))[0]
+
+    def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Of one token a row, before temperature and filters: `[num_rows, vocabulary]`, `[num_rows]` -> `[num_rows]`"""
+        if self._choice is not None:
+            return self._choice.logprobs(logits, tokens)
+        return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+    def _filtered(self, logits: torch.Tensor, crew: Crew) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
+        """Rows, none of them greedy, divided by their temperature and filtered; and what is left to divide by."""
+        rows, left = crew.filtered, crew.temperature.copy()
+        left[rows] = 1
+        heat = torch.from_numpy(crew.temperature[rows]).to(self._device)[:, None]
+        if len(rows) == len(left):
+            return filtered(logits / heat, crew.samplings), left
+        scores = logits.clone()
+        scores[rows] = filtered(logits[rows] / heat, [crew.samplings[row] for row in rows])
+        return scores, left
+
+    def _penalised(self, logits: torch.Tensor, crew: Crew, draws: Mapping[int, Draw]) -> torch.Tensor:
         """logit + bias; then divided by the repetition penalty, or multiplied where it is negative; then OpenAI's
         - frequency_penalty * count - presence_penalty * (count > 0). Banned ids become -inf.
         """
         logits = logits.clone()
-        for row, draw in enumerate(draws):
-            sampling, line = draw.sampling, logits[row]
+        for row, draw in draws.items():
+            sampling, line = crew.samplings[row], logits[row]
             if sampling.logit_bias:
                 tokens, biases = zip(*sampling.logit_bias, strict=True)
                 line[torch.tensor(tokens, device=self._device)] += torch.tensor(biases, device=self._device)

@@ -1,6 +1,6 @@
 """What a request may ask of the choice of its tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ponder_worker.engine.errors import InvalidSampling
 
@@ -34,6 +34,13 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     min_tokens: int = 0
+    # Asked for at every step: what follows from the rest is worked out once.
+    filters: bool = field(init=False, repr=False, compare=False)
+    """Are some tokens left out of the choice?"""
+    penalises: bool = field(init=False, repr=False, compare=False)
+    """Does the choice look at what was generated?"""
+    changes: bool = field(init=False, repr=False, compare=False)
+    """Are logits changed before anything else?"""
 
     def __post_init__(self) -> None:
         # One expression first: a search makes thousands of these, and nearly all of them are right.
@@ -52,15 +59,11 @@ class Sampling:
             and (not self.logit_bias or _are_biases(self.logit_bias))
         ):
             _refuse(self)
-
-    @property
-    def filters(self) -> bool:
-        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
-
-    @property
-    def penalises(self) -> bool:
-        """Does it look at what was generated?"""
-        return self.presence_penalty != 0.0 or self.frequency_penalty != 0.0 or self.repetition_penalty != 1.0
+        filters = self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
+        penalises = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0.0, 0.0, 1.0)
+        object.__setattr__(self, "filters", filters)
+        object.__setattr__(self, "penalises", penalises)
+        object.__setattr__(self, "changes", penalises or bool(self.logit_bias))
 
 
 def _are_biases(biases: tuple[tuple[int, float], ...]) -> bool:

@@ -3,17 +3,17 @@
 There are no phases: each sequence's computed tokens catch up with its known ones under one token budget a step.
 """
 
-from bisect import insort
 from collections.abc import Callable, Mapping
 
+from ponder_worker.engine.admission import Admission
 from ponder_worker.engine.budget import Budget
 from ponder_worker.engine.expectation import Expectation
 from ponder_worker.engine.holdings import Holdings
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.parking import Pairs, Parking
 from ponder_worker.engine.plan import Chunk, Counters, Output, Plan, Result
-from ponder_worker.engine.queue import Queue, lower, urgency
-from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.queue import Queue, urgency
+from ponder_worker.engine.sequence import Priority, Sequence
 
 __all__ = ["Chunk", "Counters", "Plan", "Result", "Scheduler"]
 
@@ -42,12 +42,12 @@ class Scheduler:
         self.running: list[Sequence] = []  # most urgent first, then oldest
         self.waiting = Queue()  # of one priority, all are younger than those running
         self._max_step_tokens = max_step_tokens
-        self._max_sequences = max_sequences
         self._budget = budget or Budget()
         self._budget.join(self)
         self._holdings = Holdings(self, self._budget, parking, self.counters)
         self._move = move
         self._expectation = Expectation()
+        self._admission = Admission(self, self._holdings, self._expectation, max_sequences)
         self._cancelled = False
 
     @property
@@ -69,28 +69,41 @@ class Scheduler:
         """Its pages are back when the next step is planned."""
         sequence.cancelled = self._cancelled = True
 
+    def promote(self, sequence: Sequence, priority: Priority) -> None:
+        """It keeps its age, its pages and its place in a step that has been planned."""
+        is_waiting = sequence in self.waiting
+        if is_waiting:
+            self.waiting.remove(sequence)
+        sequence.priority = priority
+        if is_waiting:
+            self.waiting.insert(sequence)
+        else:
+            self.running.sort(key=urgency)
+
     def plan(self) -> Plan:
         """Pages are taken and registered here, so that sequences of one step find each other's prefixes."""
         self._holdings.settle()
         self._drop_cancelled()
         plan = Plan()
+        running, page_size = self.running, self.pool.page_size
         before = self.counters.num_preemptions
         room = self._max_step_tokens
         index = 0
-        while index < len(self.running):
-            sequence = self.running[index]
+        while index < len(running):
+            sequence = running[index]
             # One token is kept for everyone younger: a long prefill never stalls those who decode.
-            allowed = room - (len(self.running) - index - 1)
-            start = sequence.num_computed
-            end = min(sequence.num_wanted, start + allowed)
+            most = room - (len(running) - index - 1)
+            start, end = sequence.num_computed, sequence.num_wanted
+            if end - start > most:
+                end = start + most
             if end > start:
-                if not self._grow(sequence, end):
+                if end > len(sequence.table.pages) * page_size and not self._grow(sequence, end):
                     break
-                self._schedule(plan, sequence, start, end)
+                self.schedule(plan, sequence, start, end)
                 room -= end - start
             index += 1
         if self.waiting and self.counters.num_preemptions == before:
-            self._admit(plan, room)
+            self._admission.fill(plan, room)
         return plan
 
     def commit(self, plan: Plan, result: Result) -> list[Output]:
@@ -98,33 +111,33 @@ class Scheduler:
         counters = self.counters
         counters.num_steps += 1
         outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in plan.finished]
-        for chunk, token, values, read in zip(
+        for (sequence, start, end, _, samples), token, values, read in zip(
             plan.chunks, result.tokens, result.logprobs, result.kv_bytes_read, strict=True
         ):
-            sequence, length = chunk.sequence, chunk.end - chunk.start
+            length = end - start
             sequence.num_underway -= 1
-            sequence.num_pending -= chunk.samples
+            sequence.num_pending -= samples
             counters.computed_tokens += length
             if sequence.finish_reason is not None:  # it ended, or was cancelled, in the step before this one
                 counters.wasted_tokens += length
                 continue
             if length > 1 and sequence.table.pages:  # a prompt's last page; siblings that come later copy it
-                self.pool.prefixes.register_partial(sequence.table, sequence.tokens, chunk.end)
-            if chunk.start < sequence.num_computed_once:
-                counters.recomputed_tokens += min(chunk.end, sequence.num_computed_once) - chunk.start
-            sequence.num_computed_once = max(sequence.num_computed_once, chunk.end)
+                self.pool.prefixes.register_partial(sequence.table, sequence.tokens, end)
+            once = sequence.num_computed_once
+            if start < once:
+                counters.recomputed_tokens += min(end, once) - start
+            if end > once:
+                sequence.num_computed_once = end
             if token is not None:
                 sequence.append(token, values[0])
                 counters.generated_tokens += 1
             elif values:
                 sequence.take_scores(values)
                 counters.scored_tokens += len(values)
-                if chunk.end == sequence.num_wanted:  # its last position is always one that is scored
+                if end == sequence.num_wanted:  # its last position is always one that is scored
                     sequence.finish_reason = "scored"
             reason = sequence.finish_reason
-            outputs.append(
-                Output(sequence, [] if token is None else [token], values, reason, chunk.start, length, read)
-            )
+            outputs.append(Output(sequence, [] if token is None else [token], values, reason, start, length, read))
             if reason is not None:
                 self._finish(sequence)
         return outputs
@@ -151,14 +164,8 @@ class Scheduler:
         self.counters.num_preemptions += 1
         return sequence
 
-    def _grow(self, sequence: Sequence, end: int) -> bool:
-        """Pages for so many tokens, whoever has to give way; False if it is the sequence itself."""
-        while not self._holdings.grow(sequence, end, urgency(self.running[-1])):
-            if self.preempt_youngest() is sequence:
-                return False
-        return True
-
-    def _schedule(self, plan: Plan, sequence: Sequence, start: int, end: int) -> None:
+    def schedule(self, plan: Plan, sequence: Sequence, start: int, end: int) -> None:
+        """Tokens [start, end) are computed in this step; their pages are there."""
         table = sequence.table
         write_from = table.num_registered * self.pool.page_size
         if end // self.pool.page_size > table.num_registered:
@@ -169,55 +176,11 @@ class Scheduler:
         sequence.num_underway += 1
         sequence.num_pending += samples
 
-    def _admit(self, plan: Plan, room: int) -> None:
-        """Fills the rest of the step from the waiting, in order; who has nothing to compute is finished."""
-        kept = self.expected_pages()
-        while self.waiting and room > 0:
-            sequence = self.waiting.first
-            if sequence.finish_reason is not None:
-                plan.finished.append(self.waiting.pop())
-                continue
-            if sequence.num_underway:  # preempted in a step that has not ended yet
-                break
-            if len(self.running) >= self._max_sequences or not self._let_in(plan, sequence, kept):
-                if not self._make_way(plan, sequence):
-                    break
-                kept = self.expected_pages()
-                continue
-            insort(self.running, sequence, key=urgency)
-            start = sequence.num_computed
-            end = min(sequence.num_wanted, start + room)
-            room -= end - start
-            self._schedule(plan, sequence, start, end)
-            kept += self._expectation.pages(sequence, self.pool)
-
-    def _let_in(self, plan: Plan, sequence: Sequence, kept: int) -> bool:
-        """Takes the first of the waiting out if its pages are there, beside the `kept` ones that others will want."""
-        rank = lower(sequence)
-        if self.running:  # who is let in is not to be preempted at once
-            kept += max(0, self._expectation.pages(sequence, self.pool) - 1)
-        else:  # who waits alone for those elsewhere has his turn when he is the oldest
-            rank = urgency(sequence)
-        if not self._holdings.enter(plan, sequence, kept, rank):
-            return False
-        self.waiting.pop()
-        return True
-
-    def _make_way(self, plan: Plan, sequence: Sequence) -> bool:
-        """Preempts a sequence of lower priority that this step does not compute yet, or takes it out of the step."""
-        last = self.running[-1] if self.running else None
-        if last is None or urgency(last) < lower(sequence):
-            return False
-        own = [chunk for chunk in plan.chunks if chunk.sequence is last]
-        # Nobody of this step may build on what the sequence computes in it: it decodes, and fills no page.
-        if any(chunk.end - chunk.start > 1 or chunk.end % self.pool.page_size == 0 for chunk in own):
-            return False
-        for chunk in own:
-            plan.chunks.remove(chunk)
-            last.num_computed = chunk.start
-            last.num_underway -= 1
-            last.num_pending -= chunk.samples
-        self.preempt_youngest()
+    def _grow(self, sequence: Sequence, end: int) -> bool:
+        """Pages for so many tokens, whoever has to give way; False if it is the sequence itself."""
+        while not self._holdings.grow(sequence, end, urgency(self.running[-1])):
+            if self.preempt_youngest() is sequence:
+                return False
         return True
 
     def _finish(self, sequence: Sequence) -> None:

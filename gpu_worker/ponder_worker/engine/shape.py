@@ -13,19 +13,24 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """starts, ends, page_counts: `[num_chunks]`; pages: all page tables, one behind the other."""
+    """starts, ends, page_counts: `[num_chunks]`; row_ends: where each chunk's rows end in the step; pages: all page
+    tables, one behind the other."""
 
     starts: Integers
     ends: Integers
+    row_ends: Integers
     page_counts: Integers
     pages: Integers
 
     @classmethod
     def of(cls, chunks: Series[Chunk]) -> "Shape":
         tables = [chunk.sequence.table.pages for chunk in chunks]
+        starts = np.array([chunk.start for chunk in chunks], dtype=np.int64)
+        ends = np.array([chunk.end for chunk in chunks], dtype=np.int64)
         return cls(
-            starts=np.array([chunk.start for chunk in chunks], dtype=np.int64),
-            ends=np.array([chunk.end for chunk in chunks], dtype=np.int64),
+            starts=starts,
+            ends=ends,
+            row_ends=np.cumsum(ends - starts),
             page_counts=np.array([len(table) for table in tables], dtype=np.int64),
             pages=np.frombuffer(b"".join(tables), dtype=np.int32).astype(np.int64),
         )

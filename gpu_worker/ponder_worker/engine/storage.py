@@ -46,10 +46,10 @@ class Memory:
 class Storage:
     """One model's pages in a memory of its own or in one that it shares.
 
-    A page holds all layers, one behind the other; a layer's part of it is a *place*. Page numbers are the pool's,
-    places are what the kernels count: page i of a slab begins at place i * num_layers of it.
-    pages: `[num_layers, num_places, 2, num_kv_heads, page_size, head_dim]`, in which layer l of the page at place p is
-    `pages[l, p]`: each layer sees the same memory, from its own first place on.
+    A layer's part of a page is a *place*. A slab holds the places of the first layer, then those of the second. Page
+    numbers are the pool's; what kernels count is the page's place in the first layer. pages: `[num_layers, num_places,
+    2, num_kv_heads, page_size, head_dim]`, in which layer l of the page at place p is `pages[l, p]`: each layer sees
+    the same memory, from its own first place on.
     """
 
     def __init__(
@@ -76,8 +76,9 @@ class Storage:
         self._slab_places = slab_bytes // place_bytes
         self._places = raw.view(page.dtype).view(-1, *page.shape[2:])
         stride = self._places.stride()
-        num_places = len(self._places) - self._num_layers + 1
-        self.pages = self._places.as_strided((self._num_layers, num_places, *page.shape[2:]), (stride[0], *stride))
+        layer = self.slab_pages * stride[0]
+        num_places = len(self._places) - (self._num_layers - 1) * self.slab_pages
+        self.pages = self._places.as_strided((self._num_layers, num_places, *page.shape[2:]), (layer, *stride))
         self._parked = torch.zeros(
             (num_parked * self._num_layers, *page.shape[2:]), dtype=page.dtype, pin_memory=model.device.type == "cuda"
         )
@@ -85,27 +86,33 @@ class Storage:
     def places(self, pages: Integers) -> Integers:
         """Of pages, by their numbers."""
         if self.slab_pages == self.num_pages:
-            return pages * self._num_layers
-        return pages // self.slab_pages * self._slab_places + pages % self.slab_pages * self._num_layers
+            return pages
+        return pages // self.slab_pages * self._slab_places + pages % self.slab_pages
 
     def copy(self, pairs: Pairs) -> None:
         """Pages (from, to), all at once."""
         source, target = _columns(pairs)
-        self._copy(self._places, self._places, self.places(source), self.places(target))
+        self._copy(self._places, self._places, self._all_layers(source), self._all_layers(target))
 
     def park(self, pairs: Pairs) -> None:
         """Pages (from, to a page of host memory)."""
         source, target = _columns(pairs)
-        self._copy(self._places, self._parked, self.places(source), target * self._num_layers)
+        self._copy(self._places, self._parked, self._all_layers(source), self._all_layers_parked(target))
 
     def fetch(self, pairs: Pairs) -> None:
         """Pages (from a page of host memory, to)."""
         source, target = _columns(pairs)
-        self._copy(self._parked, self._places, source * self._num_layers, self.places(target))
+        self._copy(self._parked, self._places, self._all_layers_parked(source), self._all_layers(target))
+
+    def _all_layers(self, pages: Integers) -> Integers:
+        return (self.places(pages)[:, None] + np.arange(self._num_layers) * self.slab_pages).ravel()
+
+    def _all_layers_parked(self, pages: Integers) -> Integers:
+        return (pages[:, None] * self._num_layers + np.arange(self._num_layers)).ravel()
 
     def _copy(self, source: torch.Tensor, target: torch.Tensor, sources: Integers, targets: Integers) -> None:
-        layers, device = np.arange(self._num_layers), self._places.device
-        indices = [torch.from_numpy((first[:, None] + layers).ravel()).to(device) for first in (sources, targets)]
+        device = self._places.device
+        indices = [torch.from_numpy(places).to(device, non_blocking=True) for places in (sources, targets)]
         copy_pages.op(source[None], target[None], *indices)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ponder_worker.engine import Engine, Output, Sampling, Sequence
+from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.work import WorkBook
 
@@ -39,8 +42,9 @@ class Floor:
 
     def __init__(self, engines: Engines, on_order: Callable[[], None]) -> None:
         self.engines = engines
-        self.book = WorkBook()
+        self.guesses = Guesses(book := WorkBook())
         self.num_steps = 0
+        self._book = book
         self._on_order = on_order
         self._entries: dict[Sequence, _Entry] = {}
         self._since_scores = 0
@@ -48,7 +52,14 @@ class Floor:
     @property
     def has_work(self) -> bool:
         reward = self.engines.reward
-        return self.engines.generator.has_work or (reward is not None and reward.has_work)
+        return self._is_generating or (reward is not None and reward.has_work)
+
+    @property
+    def _is_generating(self) -> bool:
+        """No step is computed for guesses alone: it would hold up the scores, which tell whether they are right."""
+        generator = self.engines.generator
+        num_guesses = self.guesses.num_live
+        return generator.has_work and (not num_guesses or generator.num_running + generator.num_waiting > num_guesses)
 
     def generate(
         self,
@@ -60,8 +71,17 @@ class Floor:
         salt: bytes,
         meter: Meter,
         done: Callable[[Sequence], None],
+        is_guess: bool = False,
     ) -> Sequence:
-        sequence = self.engines.generator.generate(tokens, prompt_length=start, sampling=sampling, salt=salt)
+        sequence = self.engines.generator.generate(
+            tokens,
+            prompt_length=start,
+            sampling=sampling,
+            salt=salt,
+            priority="speculative" if is_guess else "batch",
+        )
+        if is_guess:
+            self.guesses.add(sequence, meter.job_id)
         return self._enter(sequence, _Entry(meter, done, len(tokens), former))
 
     def score(
@@ -79,7 +99,13 @@ class Floor:
         sequence = reward.read(tokens, [len(tokens) - 1], readout, salt=salt)
         return self._enter(sequence, _Entry(meter, done, len(tokens), range(0)))
 
+    def adopt(self, sequence: Sequence) -> None:
+        """A guess is asked for."""
+        self.engines.generator.promote(sequence, "batch")
+        self.guesses.hit(sequence)
+
     def cancel(self, sequence: Sequence) -> None:
+        self.guesses.miss(sequence)
         if self._entries.pop(sequence, None) is None:
             return
         reward = self.engines.reward
@@ -94,8 +120,8 @@ class Floor:
         generator, reward = self.engines.generator, self.engines.reward
         ended: list[tuple[_Entry, Sequence]] = []
         computed = False
-        if generator.has_work:
-            computed = self._account(generator, generator.step(), ended)
+        if self._is_generating:
+            computed = self._account(generator, self._timed_step(generator), ended)
         if reward is not None and reward.has_work and self._scores_are_due(generator, reward):
             self._since_scores = 0
             computed = self._account(reward, reward.step(), ended) or computed
@@ -109,10 +135,23 @@ class Floor:
         if self.engines.reward is not None:
             self.engines.reward.check()
 
+    def take_work(self) -> list[dict[str, Any]]:
+        """What the time since the last call is divided by."""
+        self.guesses.book_all()
+        return self._book.take()
+
+    def _timed_step(self, generator: Engine) -> list[Output]:
+        started_s = time.perf_counter()
+        outputs = generator.step()
+        if outputs and sum(output.computed_tokens for output in outputs) == len(outputs):
+            self.guesses.step_time.observe(len(outputs), time.perf_counter() - started_s)
+        return outputs
+
     def _scores_are_due(self, generator: Engine, reward: Engine) -> bool:
         self._since_scores += 1
         waiting = reward.num_waiting + reward.num_running
-        return not generator.has_work or waiting * 4 >= generator.num_running or self._since_scores >= _SCORE_EVERY
+        company = generator.num_running - self.guesses.num_live
+        return not self._is_generating or waiting * 4 >= company or self._since_scores >= _SCORE_EVERY
 
     def _enter(self, sequence: Sequence, entry: _Entry) -> Sequence:
         self._entries[sequence] = entry
@@ -122,7 +161,7 @@ class Floor:
     def _account(self, engine: Engine, outputs: list[Output], ended: list[tuple[_Entry, Sequence]]) -> bool:
         """Returns whether there was anything to book."""
         flops, per_byte = float(engine.flops_per_token), self.engines.flops_per_byte
-        add, entries = self.book.add, self._entries
+        add, entries = self._book.add, self._entries
         for output in outputs:
             sequence = output.sequence
             entry = entries.get(sequence)
@@ -131,7 +170,8 @@ class Floor:
             weight = output.computed_tokens * flops + output.kv_bytes_read * per_byte
             if output.computed_tokens > 1 or (output.computed_tokens and entry.computed < entry.known):
                 weight -= self._recomputed(engine, entry, output) * flops
-            add(entry.meter.job_id, "work", weight)
+            if not self.guesses.book(sequence, weight):
+                add(entry.meter.job_id, "work", weight)
             if output.finish_reason is not None:
                 ended.append((entries.pop(sequence), sequence))
         return bool(outputs)
@@ -149,6 +189,6 @@ class Floor:
         again += max(0, min(end, entry.former.stop) - max(start, entry.former.start, before))
         entry.computed = max(entry.computed, end)
         if again:
-            self.book.add(meter.job_id, "recomputed", again * float(engine.flops_per_token))
+            self._book.add(meter.job_id, "recomputed", again * float(engine.flops_per_token))
             meter.recomputed_tokens += again
         return again

@@ -22,7 +22,8 @@ from ponder_worker.models.reward import Mark
 from ponder_worker.search import seed, strategy
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.errors import NothingMade
-from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.limits import Limits
+from ponder_worker.search.search import Search
 from ponder_worker.search.tree import SearchTree
 
 
@@ -135,6 +136,7 @@ class Job:
         if not self.tree.root.ids:
             self.tree.root.ids += engines.generator.tokenizer.render(messages)
         room = request_module.room(engines, len(self.tree.root.ids), scores=scores)
+        budget = Budget.model_validate(request.get("budget") or {})
         self._line = Line(
             self._floor,
             request_module.sampling(request, engines.defaults),
@@ -145,8 +147,9 @@ class Job:
             guard=self._guard,
             ask=partial(self._questions.ask, self.id),
             no_verifier=request_module.no_verifier(request),
+            # A guess that misses costs dollars, and takes time from others of this job.
+            may_guess=budget.dollars is None and budget.deadline_s is None,
         )
-        budget = Budget.model_validate(request.get("budget") or {})
         caps = [cap for cap in (budget.tokens_per_sample, request["sampling"].get("max_tokens")) if cap is not None]
         return Search(
             self.tree,

@@ -20,7 +20,8 @@ from ponder_worker.search.thought import Thought
 class Line:
     """An Engine as the search knows it. `guard` runs a callback so that what it raises fails this job alone.
 
-    ask: of the parent, whether an answer is right. no_verifier: why that may not be asked.
+    ask: of the parent, whether an answer is right. no_verifier: why that may not be asked. may_guess: whether steps may
+    be begun that are perhaps not wanted.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Line:
         guard: Callable[[Callable[[], None]], None],
         ask: Callable[[str | None, Callable[[dict[str, Any]], None]], None],
         no_verifier: str | None,
+        may_guess: bool,
     ) -> None:
         self._floor = floor
         self._sampling = sampling
@@ -45,6 +47,7 @@ class Line:
         self._guard = guard
         self._ask = ask
         self._no_verifier = no_verifier
+        self._may_guess = may_guess
         self._prompt_of_reward: list[int] | None = None
         self._scoring: set[Sequence] = set()
 
@@ -57,6 +60,19 @@ class Line:
         return self._floor.engines.reward_kind is not None
 
     def generate(self, order: Order, done: Callable[[End], None]) -> Stream:
+        return self._generate(order, done, is_guess=False)
+
+    def speculate(self, order: Order, done: Callable[[End], None]) -> Stream | None:
+        floor = self._floor
+        if not self._may_guess or not floor.guesses.have_room(floor.engines.generator):
+            return None
+        return self._generate(order, done, is_guess=True)
+
+    def adopt(self, stream: Stream) -> None:
+        assert isinstance(stream, Sequence)
+        self._floor.adopt(stream)
+
+    def _generate(self, order: Order, done: Callable[[End], None], *, is_guess: bool) -> Sequence:
         stops = self._sampling.stop_strings
         if order.separator is not None:
             stops += (order.separator,)
@@ -69,6 +85,7 @@ class Line:
             salt=self._salt,
             meter=self._meter,
             done=lambda sequence: self._guard(lambda: done(self._end(sequence, order.separator))),
+            is_guess=is_guess,
         )
 
     def cancel(self, stream: Stream) -> None:

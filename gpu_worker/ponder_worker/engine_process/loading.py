@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ponder_worker.engine import Engine, Memory
+from ponder_worker.engine.peak import room_for_kv
 from ponder_worker.engine_process import thinking
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.models import reward
@@ -78,7 +79,7 @@ def load(options: EngineOptions) -> Engines:
     models = [
         Transformer.load(folder, dtype=dtype, device=device) for folder, dtype in zip(folders, dtypes, strict=True)
     ]
-    engines = _engines(folders, models, options, options.kv_bytes or _room_for_kv(device))
+    engines = _engines(folders, models, options, options.kv_bytes or _room_for_kv(models, options))
     readout = None
     if kinds and isinstance(kinds[0], Mark):
         readout = kinds[0].readout(engines[1].tokenizer)
@@ -124,12 +125,17 @@ def _dtype(folder: str, name: str, device: torch.device) -> torch.dtype:
     return _DTYPES.get(name, torch.float32)
 
 
-def _room_for_kv(device: torch.device) -> int:
+def _room_for_kv(models: list[Transformer], options: EngineOptions) -> int:
     """To be asked for when the weights are there."""
-    if device.type == "cpu":
+    if models[0].device.type == "cpu":
         return _CPU_KV_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(_SPARE_BYTES, int(0.9 * free) - _SPARE_BYTES)
+    room = room_for_kv(
+        models,
+        step_tokens=options.max_step_tokens,
+        num_sequences=options.max_sequences,
+        page_size=options.page_size,
+    )
+    return max(_SPARE_BYTES, room - _SPARE_BYTES)
 
 
 def _engines(folders: list[str], models: list[Transformer], options: EngineOptions, kv_bytes: int) -> list[Engine]:

@@ -178,14 +178,14 @@ class Loop:
         report = {
             "type": "report",
             "steps": steps - self._steps_reported,
-            "work": self._floor.book.take(),
+            "work": self._floor.take_work(),
             "idle_fraction": min(1.0, self._idle_s / elapsed) if elapsed > 0 else 0.0,
             "deltas": deltas,
             "finished": self._finished,
             "room_tokens": room_tokens(self._engines.generator, len(self._arrived), self._options),
             "num_jobs": len(self._jobs) + len(self._arrived),
             "drained": drained,
-            "metrics": metrics(self._engines),
+            "metrics": metrics(self._engines, self._floor.guesses),
         }
         self._finished, self._last_deltas, self._idle_s = [], {}, 0.0
         self._reported_at, self._steps_reported = now, steps

@@ -7,6 +7,7 @@ from typing import Any
 
 from ponder_worker.engine import Engine
 from ponder_worker.engine.latency import BUCKETS_S
+from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.options import EngineOptions
 
@@ -25,14 +26,14 @@ def room_tokens(generator: Engine, num_arrived: int, options: EngineOptions) -> 
     return max(0, most - taken) * _SHARDS_AHEAD * options.shard_tokens // most
 
 
-def metrics(engines: Engines) -> dict[str, Any]:
+def metrics(engines: Engines, guesses: Guesses) -> dict[str, Any]:
     """Counters since the process began, those of the reward model after `reward_`; latencies are the generator's."""
     generator, reward = engines.generator, engines.reward
     numbers: dict[str, Any] = asdict(generator.counters) | {
         "num_running": generator.num_running,
         "num_waiting": generator.num_waiting,
     }
-    numbers |= generator.pages
+    numbers |= generator.pages | asdict(guesses.tally)
     if reward is not None:
         numbers |= {f"reward_{name}": value for name, value in (asdict(reward.counters) | reward.pages).items()}
     numbers["latencies"] = generator.latencies.as_numbers()

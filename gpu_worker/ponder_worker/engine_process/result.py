@@ -45,6 +45,7 @@ def as_document(tree: SearchTree, search: Search | None, made: Made | None) -> d
         {"node": candidate.node.index, "answer": candidate.answer, "score": candidate.score} for candidate in ranked
     ]
     document["chosen"] = 0 if ranked else None
+    document["counts"] = dict(tree.counts)
     return document
 
 

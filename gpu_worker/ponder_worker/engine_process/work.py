@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-Kind = Literal["work", "recomputed"]
+Kind = Literal["work", "recomputed", "speculated"]
 
 
 class WorkBook:

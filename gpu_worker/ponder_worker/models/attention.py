@@ -4,12 +4,15 @@ The two parts are merged by the logarithms of their sums, as in https://arxiv.or
 cascades. A GPU's steps go to `ponder_kernels.paged_attention` as they are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
 
 from ponder_kernels import paged_attention
+from ponder_worker.models.native.layer import Native, Reading
 
 _LEAST_SAVED_PAGES = 24  # below, another round of operators costs more than it saves
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)  # private: it may go
@@ -33,6 +36,7 @@ class Layout:
     """Of a step. rows: of all families, `[num_rows]`, in their order; tails: what each of them reads alone.
 
     others: the sequences without a family, at `other_rows` of the step; both None where there are no such rows.
+    reading: for the rows that decode, where C attends; they are all rows where `rows` is None.
     """
 
     rows: torch.Tensor | None
@@ -40,6 +44,7 @@ class Layout:
     tails: paged_attention.Layout | None
     other_rows: torch.Tensor | None
     others: paged_attention.Layout | None
+    reading: Reading | None = None
 
 
 def layout(
@@ -49,8 +54,13 @@ def layout(
     *,
     pages: torch.Tensor,
     window: int | None,
+    num_heads: int = 0,
+    native: Native | None = None,
 ) -> Layout:
-    """Arguments as `paged_attention.layout` has them."""
+    """Arguments as `paged_attention.layout` has them; native: for sequences that decode."""
+    if native is not None and window is None and bool((query_lengths == 1).any()):
+        plan = partial(native.plan, num_heads=num_heads, pages=pages)
+        return _native_layout(query_lengths, context_lengths, page_table, pages, plan)
     found: list[tuple[torch.Tensor, int]] = []
     if window is None and pages.device.type == "cpu":
         found = _families(query_lengths, context_lengths, page_table, pages.shape[3])
@@ -78,14 +88,42 @@ def layout(
     return Layout(starts[members], tuple(families), tails, other_rows, others)
 
 
-def attend(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float) -> torch.Tensor:
+def _native_layout(
+    query_lengths: torch.Tensor,
+    context_lengths: torch.Tensor,
+    page_table: torch.Tensor,
+    pages: torch.Tensor,
+    plan: Callable[[torch.Tensor, torch.Tensor], Reading],
+) -> Layout:
+    """Sequences that decode are read in C, the others beside them. plan: from their contexts and page tables."""
+    decoding = query_lengths == 1
+    if bool(decoding.all()):
+        return Layout(None, (), None, None, None, plan(context_lengths, page_table))
+    reading = plan(context_lengths[decoding], page_table[decoding])
+    rows = (query_lengths.cumsum(0) - query_lengths)[decoding]
+    rest = ~decoding
+    others = paged_attention.layout(query_lengths[rest], context_lengths[rest], page_table[rest], pages=pages)
+    return Layout(rows, (), None, rest.repeat_interleave(query_lengths).nonzero()[:, 0], others, reading)
+
+
+def attend(
+    q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float, native: Native | None = None
+) -> torch.Tensor:
     """As `paged_attention.op`: q `[num_tokens, num_heads, head_dim]` -> the same shape"""
-    if where.rows is None or where.tails is None:
+    if where.reading is not None and where.rows is None:
+        assert native is not None
+        return native.attend(q, pages, where.reading, scale)
+    if where.rows is None:
         assert where.others is not None
         return paged_attention.op(q, pages, where.others, scale)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if where.others is not None and where.other_rows is not None:
         out[where.other_rows] = paged_attention.op(q[where.other_rows], pages, where.others, scale)
+    if where.reading is not None:
+        assert native is not None
+        out[where.rows] = native.attend(q.index_select(0, where.rows), pages, where.reading, scale)
+        return out
+    assert where.tails is not None
     heads = (pages.shape[2], q.shape[1] // pages.shape[2], q.shape[2])
     rows = q.index_select(0, where.rows).view(-1, *heads)
     front, front_mass = _fronts(rows, pages, where.families, scale)

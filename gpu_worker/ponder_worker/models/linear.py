@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ponder_worker.models.native.product import product
+
 Linear = Callable[[torch.Tensor], torch.Tensor]
 """`[num_rows, in]` -> `[num_rows, out]`"""
 
@@ -14,11 +16,17 @@ _ROWS = 64  # that the layout is chosen for
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out for oneDNN; float32 gains nothing by it."""
-    if weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and can_prepack():
+    """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out anew, small ones for the C of `native`, large
+    ones for oneDNN; float32 gains nothing by it."""
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
+        return lambda x: F.linear(x, weight, bias)
+    own = product(weight, bias)
+    if own is not None:
+        return own
+    if can_prepack():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-        product: Any = torch.ops.mkldnn._linear_pointwise
-        return lambda x: product(x, packed, bias, "none", [], "")
+        multiply: Any = torch.ops.mkldnn._linear_pointwise
+        return lambda x: multiply(x, packed, bias, "none", [], "")
     return lambda x: F.linear(x, weight, bias)
 
 

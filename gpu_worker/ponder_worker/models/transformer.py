@@ -2,37 +2,31 @@
 
 import math
 from collections.abc import Sequence as Series
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from ponder_kernels import rms_norm, write_kv
 from ponder_worker.models import attention
 from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
+from ponder_worker.models.eager import Eager
+from ponder_worker.models.fused import Fused
 from ponder_worker.models.linear import can_prepack, linear
+from ponder_worker.models.native.layer import Native, native
+from ponder_worker.models.step import Step
 from ponder_worker.models.weights import LayerWeights, Weights
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What all layers of a step share. cosine, sine: `[num_tokens, 1, head_dim / 2]`; slots: `[num_tokens]`"""
-
-    cosine: torch.Tensor
-    sine: torch.Tensor
-    slots: torch.Tensor
 
 
 class _Layer:
     """One layer's norms, and its matrix products."""
 
-    __slots__ = ("attention_norm", "down", "gate_up", "key_norm", "mlp_norm", "output", "query_key_value", "query_norm")
+    __slots__ = ("attention_norm", "down", "gate_up", "head_norms", "mlp_norm", "output", "query_key_value")
 
     def __init__(self, layer: LayerWeights) -> None:
         self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
-        self.query_norm, self.key_norm = layer.query_norm, layer.key_norm
+        self.head_norms = layer.query_norm, layer.key_norm
         self.query_key_value = linear(layer.query_key_value, layer.query_key_value_bias)
         self.output = linear(layer.output, layer.output_bias)
         self.gate_up = linear(layer.gate_up, layer.gate_up_bias)
@@ -48,7 +42,9 @@ class Transformer:
         self._unembed = linear(weights.unembedding, None)
         self.dtype = weights.embedding.dtype
         self.device = weights.embedding.device
-        self._cosine, self._sine = _rotary_table(config, self.device, self.dtype)
+        self._cosine, self._sine = _rotary_table(config, self.device)
+        self._native = _native(config, self.dtype, self.device)
+        self._between = self._native or (Fused() if self.device.type == "cuda" else Eager())
         self.weights = _without_packed(weights)
         self._scale = config.head_dim**-0.5
 
@@ -84,7 +80,15 @@ class Transformer:
         longest = int(context_lengths.max())
         windows = [None if window is None or window >= longest else window for window in self.config.windows]
         of = {
-            window: attention.layout(query_lengths, context_lengths, page_table, pages=pages[0], window=window)
+            window: attention.layout(
+                query_lengths,
+                context_lengths,
+                page_table,
+                pages=pages[0],
+                window=window,
+                num_heads=self.config.num_heads,
+                native=self._native,
+            )
             for window in set(windows)
         }
         return tuple(of[window] for window in windows)
@@ -102,43 +106,22 @@ class Transformer:
         tokens, positions, slots: `[num_tokens]` int64; where: a layout a layer; pages: as `new_pages` makes them
         -> hidden states `[num_tokens, hidden]` after the last norm
         """
-        step = _Step(self._cosine[positions], self._sine[positions], slots)
+        between, epsilon = self._between, self.config.norm_epsilon
+        step = Step(positions, slots, self._cosine, self._sine, epsilon)
         hidden = F.embedding(tokens, self.weights.embedding)
+        delta: torch.Tensor | None = None
         for layer, layout, layer_pages in zip(self._layers, where, pages, strict=True):
-            hidden = hidden + self._attention(layer, hidden, step, layout, layer_pages)
-            hidden = hidden + self._mlp(layer, hidden)
-        return rms_norm.op(hidden, self.weights.norm, self.config.norm_epsilon)
+            fused = layer.query_key_value(between.add_and_normalise(hidden, delta, layer.attention_norm, epsilon))
+            q = between.rotate_and_write(fused, layer_pages, step, layer.head_norms)
+            mixed = attention.attend(q, layer_pages, layout, self._scale, self._native)
+            delta = layer.output(mixed.view(len(hidden), -1))
+            both = layer.gate_up(between.add_and_normalise(hidden, delta, layer.mlp_norm, epsilon))
+            delta = layer.down(between.gate(both))
+        return between.add_and_normalise(hidden, delta, self.weights.norm, epsilon)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[num_rows, hidden]` -> float32 `[num_rows, vocabulary]`"""
         return self._unembed(hidden).float()
-
-    def _attention(
-        self,
-        layer: _Layer,
-        hidden: torch.Tensor,
-        step: "_Step",
-        where: attention.Layout,
-        pages: torch.Tensor,
-    ) -> torch.Tensor:
-        config = self.config
-        normed = rms_norm.op(hidden, layer.attention_norm, config.norm_epsilon)
-        fused = layer.query_key_value(normed)
-        heads = fused.view(len(hidden), -1, config.head_dim)
-        if layer.query_norm is not None and layer.key_norm is not None:
-            _normalise(heads[:, : config.num_heads], layer.query_norm, config.norm_epsilon)
-            keys = heads[:, config.num_heads : config.num_heads + config.num_kv_heads]
-            _normalise(keys, layer.key_norm, config.norm_epsilon)
-        _rotate(heads[:, : config.num_heads + config.num_kv_heads], step.cosine, step.sine)
-        kv = heads[:, config.num_heads :].view(len(hidden), 2, config.num_kv_heads, config.head_dim)
-        write_kv.op(kv, pages, step.slots)
-        mixed = attention.attend(heads[:, : config.num_heads], pages, where, self._scale)
-        return layer.output(mixed.view(len(hidden), -1))
-
-    def _mlp(self, layer: _Layer, hidden: torch.Tensor) -> torch.Tensor:
-        normed = rms_norm.op(hidden, layer.mlp_norm, self.config.norm_epsilon)
-        gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-        return layer.down(F.silu(gate).mul_(up))
 
 
 def _without_packed(weights: Weights) -> Weights:
@@ -150,32 +133,20 @@ def _without_packed(weights: Weights) -> Weights:
     return replace(weights, layers=tuple(layers))
 
 
-def _normalise(heads: torch.Tensor, weight: torch.Tensor, epsilon: float) -> None:
-    """Qwen3's norm of each query or key head, in place. heads: `[num_tokens, num_heads, head_dim]`"""
-    flat = heads.reshape(-1, heads.shape[-1])
-    heads.copy_(rms_norm.op(flat, weight, epsilon).view(heads.shape))
+def _native(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Native | None:
+    if device.type != "cpu":
+        return None
+    return native(dtype, config.head_dim, config.hidden_size, config.intermediate_size)
 
 
-def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:
-    """Rotary positions in place (https://arxiv.org/abs/2104.09864), halves as Hugging Face pairs them.
-
-    heads: `[num_tokens, num_heads, head_dim]`; cosine, sine: `[num_tokens, 1, head_dim / 2]`
-    """
-    half = heads.shape[-1] // 2
-    first, second = heads[..., :half], heads[..., half:]
-    rotated = first * cosine - second * sine
-    second.mul_(cosine).add_(first * sine)
-    first.copy_(rotated)
-
-
-def _rotary_table(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines, each `[context_tokens, 1, head_dim / 2]`."""
+def _rotary_table(config: ModelConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines, each float32 `[context_tokens, head_dim / 2]`."""
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequency = 1.0 / config.rope_theta**exponent
     if config.rope_scaling is not None:
         frequency = _stretch(frequency, config.rope_scaling)
-    angle = torch.outer(torch.arange(config.context_tokens, dtype=torch.float32), frequency)[:, None, :]
-    return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+    angle = torch.outer(torch.arange(config.context_tokens, dtype=torch.float32), frequency)
+    return angle.cos().to(device), angle.sin().to(device)
 
 
 def _stretch(frequency: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:

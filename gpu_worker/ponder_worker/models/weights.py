@@ -16,6 +16,7 @@ __all__ = ["LayerWeights", "Weights", "fingerprint", "load"]
 
 
 _HEADS = (("score.0", "score.2"), ("score",), ("v_head.summary",))
+_WRAPPER = "pretrained_model."  # before the names of a model that was saved inside another one, with a value head
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +70,30 @@ class _Source:
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
         self._folder, self._dtype, self._device = folder, dtype, device
-        self._file_of: dict[str, Any] = {}
+        self._file_of: dict[str, tuple[Any, str]] = {}  # and the name that the tensor has there
         open_file: Any = safe_open  # the library has no types
         for path in weight_files(folder):
             try:
-                # A handle maps its file; pages of it are read when a tensor is taken.
-                file = open_file(path, framework="pt", device="cpu")
+                # A handle maps its file; a tensor is read when it is taken, straight to the device.
+                file = open_file(path, framework="pt", device=str(device))
             except SafetensorError as error:
                 raise InvalidFile(f"{path}: not a safetensors file: {error}") from error
-            self._file_of.update(dict.fromkeys(file.keys(), file))
+            self._file_of.update({name.removeprefix(_WRAPPER): (file, name) for name in file.keys()})  # noqa: SIM118
 
     def has(self, name: str) -> bool:
         return name in self._file_of
 
     def take_any(self, name: str) -> torch.Tensor:
         """Of whatever shape it has."""
-        tensor: torch.Tensor = self._file_of[name].get_tensor(name)
+        file, stored = self._file_of[name]
+        tensor: torch.Tensor = file.get_tensor(stored)
         return tensor.to(device=self._device, dtype=self._dtype)
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        file = self._file_of.get(name)
-        if file is None:
+        if not self.has(name):
             raise MissingTensor(f"{self._folder}: the weights hold no tensor {name!r}, which config.json asks for")
-        tensor: torch.Tensor = file.get_tensor(name)
+        file, stored = self._file_of[name]
+        tensor: torch.Tensor = file.get_tensor(stored)
         if tuple(tensor.shape) != shape:
             raise MismatchedTensor(
                 f"{self._folder}: {name} is {list(tensor.shape)}, config.json asks for {list(shape)}"

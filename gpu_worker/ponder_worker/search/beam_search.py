@@ -6,50 +6,43 @@ faults: a path that was cut off is not complete, an empty step is not scored, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import cycle, islice
 
 from ponder.domain.strategy import BeamSearch
 from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.node import Node
+from ponder_worker.search.paths import goes_on, grow, scored
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection import by_score, rank
 
 
 async def beam_search(search: Search, spec: BeamSearch) -> list[Candidate]:
-    """Each round every path grows by one step; finished ones are set aside, the best n / width of the rest survive."""
-    done: list[Node] = []
+    """Each round every path grows by one step; finished ones are set aside, the best n / width of the rest survive.
+
+    Without room in the budget the beam narrows; when it gives no step to anybody, the paths stand as they are, cut off.
+    """
+    done: list[Candidate] = []
     paths = [search.root]
     for left in reversed(range(spec.max_rounds)):
-        steps = await _grow(search, list(islice(cycle(paths), spec.n)), spec.separator if left else None)
-        done += [step for step in steps if step.stop != "separator"]
-        going = [step for step in steps if step.stop == "separator"]
+        shares = [(path, 1) for path in islice(cycle(paths), spec.n)]
+        steps = [step for steps in await grow(search, spec, shares, is_last=not left) for step in steps]
+        done += [step for step in steps if not goes_on(step)]
         if not steps:
-            done += [path for path in paths if path is not search.root]
-        paths = await _survivors(search, _without_duplicates(search, going), spec)
+            done += [await scored(search, path, spec) for path in paths if path is not search.root]
+        going = [step for step in steps if goes_on(step)]
+        best = by_score(_without_duplicates(going))[: max(1, spec.n // spec.width)]
+        paths = [step.node for step in going if step in best]
         for step in going:
-            if step not in paths:
-                search.prune(step)
+            if step not in best:
+                search.prune(step.node)
         if not paths:
             break
-    candidates = [search.candidate(leaf).scored(await search.path_score(leaf, spec.aggregate)) for leaf in done]
-    return rank(candidates, by="best")
+    return rank(done, by="best")
 
 
-async def _grow(search: Search, paths: list[Node], separator: str | None) -> list[Node]:
-    """One continuation of every path, in the order of the paths; fewer without room in the budget: the beam narrows."""
-    growths = [search.generate(path, separator=separator, score=True) for path in paths]
-    return [step for growth in growths for step in await growth.all()]
-
-
-def _without_duplicates(search: Search, steps: list[Node]) -> list[Node]:
+def _without_duplicates(paths: Iterable[Candidate]) -> list[Candidate]:
     """Paths of the same text are one path, the first."""
-    unique: dict[str, Node] = {}
-    for step in steps:
-        unique.setdefault(search.candidate(step).text, step)
+    unique: dict[str, Candidate] = {}
+    for path in paths:
+        unique.setdefault(path.text, path)
     return list(unique.values())
-
-
-async def _survivors(search: Search, steps: list[Node], spec: BeamSearch) -> list[Node]:
-    candidates = [search.candidate(step).scored(await search.path_score(step, spec.aggregate)) for step in steps]
-    best = {candidate.node.index for candidate in by_score(candidates)[: max(1, spec.n // spec.width)]}
-    return [step for step in steps if step.index in best]

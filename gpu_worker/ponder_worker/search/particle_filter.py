@@ -20,13 +20,14 @@ async def particle_filter(search: Search, spec: ParticleFilter) -> list[Candidat
     once more, which could lose the best. One that the budget gives no step stands where it is, cut off; one that it
     never let begin is gone.
     """
+    first_draw = search.num_asked(search.root) * spec.max_rounds
     particles = [search.candidate(search.root)] * spec.n
     for left in reversed(range(spec.max_rounds)):
         moved = await _moved(search, spec, particles, is_last=not left)
         if moved == particles or not any(map(goes_on, moved)):
             particles = moved
             break
-        particles = resampled(moved, spec.temperature, search.random(left))
+        particles = resampled(moved, spec.temperature, search.random(first_draw + left))
         for particle in moved:
             if particle not in particles:
                 search.prune(particle.node)

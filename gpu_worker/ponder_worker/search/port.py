@@ -79,6 +79,12 @@ class Engine(Protocol):
 
     def generate(self, order: Order, done: Callable[[End], None]) -> Stream: ...
 
+    def speculate(self, order: Order, done: Callable[[End], None]) -> Stream | None:
+        """A guess, for which only room that nobody else wants is used; None where it would not pay."""
+
+    def adopt(self, stream: Stream) -> None:
+        """A guess that is wanted: from now on it is a stream like any other."""
+
     def cancel(self, stream: Stream) -> None:
         """`done` will not be called."""
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from ponder_worker.search import seed
 from ponder_worker.search.node import Node
 from ponder_worker.search.port import End, Engine, Order, Stream
+from ponder_worker.search.speculation import Speculation
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree import SearchTree
 
@@ -31,17 +33,18 @@ class Manner:
 class _Growing:
     manner: Manner
     done: Callable[[Node, End], None]
-    stream: Stream
     max_tokens: int
     may_wait: bool
+    stream: Stream
 
 
 class Streams:
     """How a node goes on follows from its ids: a half-grown one of a former attempt goes on as if never stopped."""
 
-    def __init__(self, tree: SearchTree, engine: Engine) -> None:
+    def __init__(self, tree: SearchTree, engine: Engine, speculation: Speculation) -> None:
         self._tree = tree
         self._engine = engine
+        self._speculation = speculation
         self._growing: dict[int, _Growing] = {}
         self._former = [len(node.ids) for node in tree.nodes]
 
@@ -57,8 +60,16 @@ class Streams:
         if may_wait and manner.thought is not None and manner.thought.close:
             separator = manner.thought.close
         order = Order(self._tree.ids_to(node), node.start, max_tokens, node.seed, separator, self._num_former(node))
-        stream = self._engine.generate(order, partial(self._end, node))
-        self._growing[node.index] = _Growing(manner, done, stream, max_tokens, may_wait)
+        self._begin(node, order, partial(_Growing, manner, done, max_tokens, may_wait))
+
+    def order_below(self, leaf: Node, manner: Manner, cap: int, ordinal: int) -> Order | None:
+        """Of a child that may be asked for; None where it begins in a thought, whose end is not its own."""
+        if manner.thought is not None:
+            turn = self._turn_before(leaf) + leaf.ids
+            if manner.thought.measure(self._tree.root.ids, turn)[1]:
+                return None
+        ids, own = self._tree.ids_to(leaf), seed.of_child(leaf.seed, ordinal)
+        return Order(ids, len(ids), cap, own, manner.separator, self._num_former(leaf))
 
     def length(self, node: Node) -> int:
         growing = self._growing.get(node.index)
@@ -100,6 +111,18 @@ class Streams:
     def sync_all(self) -> None:
         for node in self._tree.growing:
             self.sync(node)
+
+    def _begin(self, node: Node, order: Order, growing: Callable[[Stream], _Growing]) -> None:
+        done = partial(self._end, node)
+        guess = self._speculation.take(order, done)
+        if guess is None:
+            self._growing[node.index] = growing(self._engine.generate(order, done))
+            return
+        stream, end = guess
+        self._tree.mark_speculative(node)
+        self._growing[node.index] = growing(stream)
+        if end is not None:
+            self._end(node, end)
 
     def _end(self, node: Node, end: End) -> None:
         self.sync(node)

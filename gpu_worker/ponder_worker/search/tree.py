@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from ponder_worker.search import seed
@@ -34,7 +34,7 @@ class SearchTree:
         return self.nodes[0]
 
     @property
-    def growing(self) -> Iterable[Node]:
+    def growing(self) -> Collection[Node]:
         return self._growing.values()
 
     @property
@@ -87,6 +87,10 @@ class SearchTree:
     def cancel(self, node: Node, stop: str, text: str) -> None:
         node.text = text
         self._end(node, NodeState.CANCELLED, stop)
+
+    def mark_speculative(self, node: Node) -> None:
+        node.is_speculative = True
+        self._news.change(node, "is_speculative")
 
     def prune(self, node: Node) -> None:
         """A finished node that the strategy leaves."""

@@ -58,7 +58,9 @@ def print_tree(job: Json) -> None:
     console.print(_problem(job))
     console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
     console.print(
-        "✓ leads to the chosen answer, ✗ was pruned, ×3 came three times; the numbers are scores", style="dim"
+        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3 came three times, forced: put there, not sampled; "
+        "the numbers are scores",
+        style="dim",
     )
 
 

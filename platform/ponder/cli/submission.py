@@ -14,6 +14,7 @@ import click
 from ponder.cli.console import err
 from ponder.cli.dataset import Dataset, Fields
 from ponder.cli.source import Source
+from ponder.cli.strategy import strategy_of
 from ponder.client import Client
 from ponder.domain.strategy import STRATEGY_NAMES
 from ponder.wire import Json
@@ -29,10 +30,13 @@ _OPTIONS = [
     click.option("--level", metavar="FIELD", help="... with the difficulty, for `ponder report cost --by level`."),
     click.option("--system", metavar="TEXT", help="... a system message before every problem."),
     click.option("--strategy", type=click.Choice(STRATEGY_NAMES), help="How to search.  [default: direct]"),
-    click.option("--n", type=click.IntRange(1), help="How many samples or beams a problem."),
-    click.option("--width", type=click.IntRange(1), help="beam_search: how many steps are tried after each path."),
+    click.option("--n", type=click.IntRange(1), help="How many samples, paths or tries a problem."),
+    click.option("--width", type=click.IntRange(1), help="Searches over steps: how many are tried after each path."),
     click.option("--select", type=click.Choice(["best", "weighted", "majority"]), help="best_of_n: how to choose."),
+    click.option("--param", multiple=True, metavar="NAME=VALUE",
+                 help="Another parameter of the strategy, JSON or text: exploration=0.5; repeatable."),
     click.option("--budget-tokens", type=click.IntRange(1), help="The most tokens a problem may generate, in all."),
+    click.option("--budget-thinking", type=click.IntRange(1), help="The most tokens that a sample may think."),
     click.option("--budget-dollars", type=click.FloatRange(0, min_open=True), help="The most a problem may cost."),
     click.option("--deadline", "deadline_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
                  help="Settle a problem with what there is, so long after submission."),
@@ -79,7 +83,7 @@ class Submission:
         fields = Fields(given["prompt"], given["answer"], given["id_field"], given["level"])
         body = _present(given, "max_tokens", "temperature", "top_p", "seed")
         options = _options(given)
-        if given["n"] and "strategy" not in options:
+        if given["n"] and "n" not in options.get("strategy", {}):
             body["n"] = given["n"]
         if source.is_batch():
             options |= _present(given, "model")
@@ -125,13 +129,11 @@ class Submission:
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The batch's `ponder` object."""
     options: dict[str, Any] = {}
-    if given["strategy"] is not None and given["strategy"] != "direct":
-        options["strategy"] = {"name": given["strategy"]} | _present(given, "n", "width", "select")
-    elif given["strategy"] == "direct":
-        options["strategy"] = {"name": "direct"}
-    elif given["width"] or given["select"]:
-        raise click.UsageError("--width and --select belong to a --strategy: name it")
-    budget = {name: given[f"budget_{name}"] for name in ("tokens", "dollars") if given[f"budget_{name}"]}
+    strategy = strategy_of(given)
+    if strategy is not None:
+        options["strategy"] = strategy
+    limits = {"tokens": "budget_tokens", "thinking_tokens": "budget_thinking", "dollars": "budget_dollars"}
+    budget = {name: given[option] for name, option in limits.items() if given[option]}
     budget |= _present(given, "deadline_s")
     if budget:
         options["budget"] = budget

@@ -81,6 +81,8 @@ class Drawing:
         label.append(
             _one_line(str(node.get("text") or "")), style="bold green" if is_best else "dim" if is_thrown_away else ""
         )
+        for note in _notes(node):
+            label.append(f"  ({note})", style="dim")
         if count > 1:
             label.append(f"  ×{count}", style="dim")
         for candidate in self.candidates:
@@ -94,7 +96,26 @@ class Drawing:
                 label.append(f"  {answer}{score}", style="bold yellow" if is_best else "yellow")
         if node.get("stop") in ("length", "budget"):
             label.append(f"  (cut: {node['stop']})", style="red")
+        if node.get("passed") is not None:
+            label.append("  passed" if node["passed"] else "  failed", style="green" if node["passed"] else "red")
+        if node.get("feedback"):
+            label.append(f": {_one_line(str(node['feedback']))}", style="red")
         return label
+
+
+def _notes(node: Mapping[str, Any]) -> list[str]:
+    """What else happened to it, beside its end at a limit."""
+    stop, forced = node.get("stop"), node.get("forced") or ()
+    notes = []
+    if stop == "forced":
+        notes.append("the user's turn")
+    elif forced:
+        notes.append(f"forced ×{len(forced)}")
+    if node.get("state") == "cancelled":
+        notes.append("stopped: it was settled" if stop == "settled" else f"stopped: {stop}")
+    if node.get("speculative"):
+        notes.append("speculative")
+    return notes
 
 
 def _shown(children: Iterable[int], nodes: Sequence[Mapping[str, Any]], best: set[int]) -> list[int]:

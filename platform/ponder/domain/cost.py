@@ -6,11 +6,13 @@ from enum import StrEnum
 
 
 class CostKind(StrEnum):
-    """The first four are borne by a job, the others are overhead of the worker."""
+    """The first five are borne by a job, the others are overhead of the worker."""
 
     WORK = "work"
     RECOMPUTED = "recomputed"
     """Prefill of tokens that an earlier attempt had computed already."""
+    SPECULATED = "speculated"
+    """Steps begun before they were asked for, which nobody had asked for when the time was booked."""
     CANCELLED = "cancelled"
     """Work for a job that was cancelled or expired meanwhile."""
     DUPLICATE = "duplicate"

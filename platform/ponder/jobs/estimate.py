@@ -8,14 +8,28 @@ from typing import Any
 _BYTES_A_TOKEN = 3
 _TOKENS_A_SAMPLE = 4_096
 """Where neither the request nor its budget says how long a sample may get."""
+_STEPS_A_SAMPLE = 8
 
 
 def estimate_tokens(request: Mapping[str, Any], context_length: int) -> int:
-    """Prompt and generated tokens of a job's request document, at least 1: an upper bound where limits are given."""
+    """Prompt and generated tokens of a job's request document, at least 1."""
     text = sum(len(str(message.get("content") or "").encode()) for message in request["messages"])
     prompt = min(text // _BYTES_A_TOKEN + 1, context_length)
     budget = request.get("budget") or {}
     limits = (request["sampling"].get("max_tokens"), budget.get("tokens_per_sample"), _TOKENS_A_SAMPLE)
     sample = min([limit for limit in limits if limit is not None] + [max(context_length - prompt, 1)])
-    generated = sample * max(int(request["strategy"].get("n", 1)), int(request.get("n") or 1))
+    generated = sample * max(_num_samples(request["strategy"]), int(request.get("n") or 1))
     return prompt + min(generated, budget.get("tokens") or generated)
+
+
+def _num_samples(strategy: Mapping[str, Any]) -> int:
+    """As much as it generates, in whole samples: the most of it, but where that would mislead."""
+    n = int(strategy.get("n", 1))
+    match strategy["name"]:
+        case "mcts":
+            return -(-n * int(strategy["width"]) // _STEPS_A_SAMPLE)
+        case "refine":  # all tries are one conversation, which has a sample's limit
+            return 1
+        case "adaptive":  # most jobs end with their probes
+            return (n + min(n, int(strategy["num_probes"]))) // 2
+    return n

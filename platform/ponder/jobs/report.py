@@ -55,7 +55,7 @@ class Work:
 
     job_id: int
     weight: float
-    kind: Literal["work", "recomputed"] = "work"
+    kind: Literal["work", "recomputed", "speculated"] = "work"
 
     def __post_init__(self) -> None:
         assert 0 <= self.weight < math.inf, f"job {self.job_id} weighs {self.weight}"

@@ -1,20 +1,22 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.engine import InvalidSampling, Sampling
-from ponder_worker.engine.sampler import Draw, Sampler
+from ponder_worker.engine.sampler import Crew, Draw, Sampler
 
 CPU = torch.device("cpu")
 
 
 def frequencies(logits: list[float], sampling: dict[str, float], num_draws: int = 20_000) -> list[float]:
     sampler = Sampler(len(logits), CPU)
-    draws = [Draw(Sampling(1, seed=11, **sampling), position) for position in range(num_draws)]  # type: ignore[arg-type]
-    tokens = sampler.sample(torch.tensor([logits]).expand(num_draws, -1).clone(), draws)
+    crew = Crew([Sampling(1, seed=11, **sampling)] * num_draws)  # type: ignore[arg-type]
+    rows = torch.tensor([logits]).expand(num_draws, -1).clone()
+    tokens = sampler.sample(rows, crew, np.arange(num_draws), {})
     return [share / num_draws for share in torch.bincount(tokens, minlength=len(logits)).tolist()]
 
 
@@ -48,8 +50,8 @@ def test_noise_depends_on_seed_position_and_token_and_on_nothing_else(keys: list
 
 def test_temperature_zero_takes_the_best_token_beside_others_that_are_drawn() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
-    draws = [Draw(Sampling(1, temperature=temperature), 4) for temperature in (0.0, 1.0, 0.0)]
-    tokens = Sampler(40, CPU).sample(logits, draws)
+    crew = Crew([Sampling(1, temperature=temperature) for temperature in (0.0, 1.0, 0.0)])
+    tokens = Sampler(40, CPU).sample(logits, crew, np.full(3, 4), {})
     assert tokens[[0, 2]].tolist() == logits[[0, 2]].argmax(-1).tolist()
 
 
@@ -92,9 +94,10 @@ def test_penalties_lower_what_was_generated_by_count_and_by_presence() -> None:
     sampler = Sampler(5, CPU)
     generated = [0, 0, 0, 1, 2, 3]
     penalised = Sampling(1, temperature=0.0, presence_penalty=0.5, frequency_penalty=1.0)
-    draws = [Draw(penalised, 6, generated), Draw(Sampling(1, temperature=0.0), 6)]
-    assert sampler._penalised(logits, draws).tolist() == [[-3.5, -1.5, -1.5, -1.5, 0.0], [0.0] * 5]
-    assert sampler.sample(logits, draws).tolist() == [4, 0]
+    crew, draws = Crew([penalised, Sampling(1, temperature=0.0)]), {0: Draw(generated)}
+    assert crew.looking == [0]
+    assert sampler._penalised(logits, crew, draws).tolist() == [[-3.5, -1.5, -1.5, -1.5, 0.0], [0.0] * 5]
+    assert sampler.sample(logits, crew, np.full(2, 6), draws).tolist() == [4, 0]
     assert not logits.any()
 
 
@@ -105,7 +108,7 @@ def test_repetition_bias_and_the_ban_of_early_stops_are_those_of_transformers() 
     logits = torch.randn(1, 30, generator=torch.Generator().manual_seed(3))
     prompt, generated, biases = [4, 4, 9], [1, 2, 2], ((7, 1.5), (9, -0.5))
     sampling = Sampling(9, temperature=0.0, repetition_penalty=1.4, logit_bias=biases, min_tokens=4)
-    ours = Sampler(30, CPU)._penalised(logits, [Draw(sampling, 6, generated, prompt, (0, 5))])
+    ours = Sampler(30, CPU)._penalised(logits, Crew([sampling]), {0: Draw(generated, prompt, (0, 5))})
     processors = LogitsProcessorList(
         [
             Bias({(token,): bias for token, bias in biases}),

@@ -177,3 +177,32 @@ def test_who_is_let_in_is_expected_to_become_as_long_as_those_before() -> None:
     before = scheduler.counters.num_preemptions
     line.finish()
     assert scheduler.counters.num_preemptions == before
+
+
+def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_what_it_has() -> None:
+    scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=2)
+    guesses = [Sequence([index] * 5, 5, Sampling(4), priority="speculative") for index in (1, 2, 3)]
+    for sequence in guesses:
+        scheduler.add(sequence)
+    tape, plan = Tape(), scheduler.plan()
+    scheduler.commit(plan, tape.run(plan))
+    younger = Sequence([4] * 5, 5, Sampling(4))
+    scheduler.add(younger)
+    for wanted in guesses[1:]:  # one runs, one waits
+        scheduler.promote(wanted, "batch")
+    plan = scheduler.plan()
+    assert [chunk.sequence for chunk in plan.chunks] == [guesses[1], guesses[2]]
+    scheduler.commit(plan, tape.run(plan))
+    Line(scheduler, tape).finish()
+    assert [len(sequence.generated) for sequence in (*guesses, younger)] == [4, 4, 4, 4]
+
+
+def test_out_of_pages_a_guess_gives_way_however_old_it_is() -> None:
+    scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=3)
+    guess = Sequence([1] * 3, 3, Sampling(16), priority="speculative")
+    wanted = [Sequence([index] * 3, 3, Sampling(9)) for index in (2, 3)]
+    for sequence in (guess, *wanted):
+        scheduler.add(sequence)
+    assert Line(scheduler, Tape()).finish()[-1] is guess
+    assert scheduler.counters.num_preemptions > 0
+    assert scheduler.counters.computed_tokens - scheduler.counters.recomputed_tokens == 18 + 11 + 11

@@ -116,6 +116,18 @@ def test_missing_and_broken_files_are_refused_by_name(folder: Path) -> None:
         load(folder)
 
 
+def test_names_inside_a_wrapper_with_a_value_head_are_those_of_the_model(folder: Path) -> None:
+    plain = load(folder)
+    weights = {f"pretrained_model.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    head = {"v_head.summary.weight": torch.ones(1, 64), "v_head.summary.bias": torch.zeros(1)}
+    save_file(weights | head, folder / "model.safetensors", metadata={"format": "pt"})
+    change_config(folder, architectures=["LlamaForPrmModel"])
+    wrapped = load(folder)
+    assert len(wrapped.weights.head) == 1
+    pairs = zip(plain.weights.tensors(), wrapped.weights.tensors(), strict=False)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_a_fingerprint_follows_the_contents_and_not_the_place(tiny_llama: Path, folder: Path) -> None:
     first = fingerprint(folder)
     assert first == fingerprint(tiny_llama)

@@ -13,8 +13,9 @@ import pytest
 from ponder.domain.strategy import STRATEGY
 from ponder_worker.search import seed, strategy
 from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.port import End, Order, Step, Verdict
-from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.search import Search
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree import SearchTree
 
@@ -61,11 +62,17 @@ class StubStream:
 
 
 class StubEngine:
-    """`step` advances some of its streams by a token and answers some scores; `rng` says which, so it is the clock."""
+    """`step` advances some of its streams by a token and answers some scores; `rng` says which, so it is the clock.
 
-    def __init__(self, rng: random.Random, thought: Thought | None = None) -> None:
+    speculates: how often it has room for a guess.
+    """
+
+    def __init__(self, rng: random.Random, thought: Thought | None = None, speculates: float = 0.0) -> None:
         self.rng = rng
         self.thought = thought
+        self.speculates = speculates
+        self.guesses: set[int] = set()
+        """ids of the streams that nobody has asked for yet."""
         self.streams: list[StubStream] = []
         self.scores: list[tuple[Step, Callable[[float], None]]] = []
         self.can_score = True
@@ -82,8 +89,20 @@ class StubEngine:
         self.num_streams += 1
         return stream
 
+    def speculate(self, order: Order, done: Callable[[End], None]) -> StubStream | None:
+        if self.rng.random() >= self.speculates:
+            return None
+        stream = self.generate(order, done)
+        self.guesses.add(id(stream))
+        return stream
+
+    def adopt(self, stream: Any) -> None:
+        self.guesses.remove(id(stream))
+
     def cancel(self, stream: Any) -> None:
-        self.streams.remove(stream)
+        self.guesses.discard(id(stream))
+        if stream in self.streams:  # a guess may have ended
+            self.streams.remove(stream)
 
     def score(self, step: Step, done: Callable[[float], None]) -> None:
         assert step.ids
@@ -176,12 +195,13 @@ def attempt(
     num_choices: int = 1,
     thought: Thought | None = None,
     max_rounds: int = 1,
+    speculates: float = 0.0,
 ) -> Attempt:
     deltas = [] if deltas is None else list(deltas)
     tree = SearchTree.fold(job_seed, deltas) if deltas else SearchTree(job_seed, PROMPT)
     if not tree.root.ids:
         tree = SearchTree(job_seed, PROMPT)
-    engine = StubEngine(rng, thought)
+    engine = StubEngine(rng, thought, speculates)
     return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas, max_rounds)
 
 
@@ -211,7 +231,7 @@ def run(
             one.engine.step()
             num_steps += 1
             if one.search.wall.tokens is not None:
-                used = sum(one.search._streams.length(node) for node in one.search.tree.nodes[1:])
+                used = sum(one.search._offspring.streams.length(node) for node in one.search.tree.nodes[1:])
                 assert used <= one.search.wall.tokens
             for growth in list(one.search.blocked):
                 growth.look()

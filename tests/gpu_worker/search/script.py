@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.port import End, Order, Step, Verdict
-from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.search import Search
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree import SearchTree
 
@@ -55,6 +56,12 @@ class ScriptedEngine:
         assert len(ids) <= order.max_tokens
         self._lines.append(line)
         return line
+
+    def speculate(self, order: Order, done: Callable[[End], None]) -> None:
+        """There is no room for a guess."""
+
+    def adopt(self, stream: Any) -> None:
+        raise AssertionError("nothing was guessed")
 
     def score(self, step: Step, done: Callable[[float], None]) -> None:
         chances = dict(self.script[step.text_before])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ponder_worker.search.allocation import balance, difficulty, lesson, merge
-from ponder_worker.search.search import Limits, Search
+from ponder_worker.search.limits import Limits
+from ponder_worker.search.search import Search
 from ponder_worker.search.tree import SearchTree
 
 from .conftest import PROMPT, Attempt, StubEngine, run

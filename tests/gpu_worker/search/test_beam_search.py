@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.node import NodeState
-from ponder_worker.search.search import Limits
 
 from .conftest import attempt, run
 from .restatement import Path, step

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.search.budget import Wall
-from ponder_worker.search.search import Limits
+from ponder_worker.search.limits import Limits
 
 from .conftest import SPECS, attempt, num_sampled, run
 

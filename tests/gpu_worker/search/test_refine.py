@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ponder_worker.search.errors import NoVerifier
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.port import Verdict
-from ponder_worker.search.search import Limits
 
 from .conftest import TURN, Attempt, attempt, run, verdict_of
 

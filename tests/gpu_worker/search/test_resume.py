@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder_worker.search.node import Node, NodeState
-from ponder_worker.search.search import Limits
+from ponder_worker.search.limits import Limits
+from ponder_worker.search.node import NodeState
 from ponder_worker.search.tree import SearchTree
 
 from .conftest import JOB_SEED, SPECS, Attempt, attempt, num_sampled, run
@@ -22,15 +22,10 @@ LIMITS = [Limits(None, None, 40), Limits(60, None, 40), Limits(70, 20, 40)]
 def made(one: Attempt) -> dict[tuple[int, ...], Any]:
     """Everything that a job leaves, by address: the order in which nodes were made may differ, and nothing else.
 
-    What was settled before it was wanted is left out: how far it had come is the clock's. So is the score of a path
-    that was left because another has its text: nobody waits for it.
+    What was settled before it was wanted is left out: how far it had come is the clock's.
     """
-
-    def score(node: Node) -> float | None:
-        return None if node.state is NodeState.PRUNED else node.score
-
     return {
-        node.address: (node.ids, node.state, node.stop, node.logprob, score(node), node.cap, node.forced, node.passed)
+        node.address: (node.ids, node.state, node.stop, node.logprob, node.score, node.cap, node.forced, node.passed)
         for node in one.search.tree.nodes
         if node.stop != "settled" and not (node.state is NodeState.PRUNED and node.stop != "separator")
     }

@@ -10,8 +10,8 @@ import pytest
 
 from ponder_worker.search.answer import canonical
 from ponder_worker.search.errors import NoVerifier
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.port import Verdict
-from ponder_worker.search.search import Limits
 
 from .conftest import Attempt, attempt, run
 from .test_resume import killed_everywhere

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.node import NodeState
-from ponder_worker.search.search import Limits
 
 from .conftest import Attempt, attempt, run
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ponder_worker.search.limits import Limits
 from ponder_worker.search.node import Node
-from ponder_worker.search.search import Limits
 from ponder_worker.search.thought import Thought
 
 from .conftest import CLOSE, CLOSING, OPEN, PIECES, PROMPT, THOUGHT, WAIT, Attempt, attempt, run

@@ -123,6 +123,28 @@ def test_a_verifier_with_parameters_is_given_as_json(ponder: Ponder, worker: Wor
     assert (request["max_rounds"], request["oracle"]) == (2, False)
 
 
+def test_parameters_of_a_strategy_are_text_or_json(ponder: Ponder, worker: Worker, problems: Path) -> None:
+    params = ["--param", "exploration=0.5", "--param", "separator=;", "--param", 'aggregate="min"']
+    options = ["--strategy", "mcts", "--n", "3", "--width", "2", *params, "--budget-thinking", "99"]
+    batch = ponder("submit", str(problems), *FIELDS, *options)[1].strip()
+    ponder("watch", batch)
+    request = json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])["request"]
+    assert request["strategy"] == {
+        "name": "mcts", "n": 3, "width": 2, "exploration": 0.5, "separator": ";", "aggregate": "min", "max_rounds": 40
+    }  # fmt: skip
+    assert {name: limit for name, limit in request["budget"].items() if limit} == {"thinking_tokens": 99}
+
+
+def test_n_is_the_number_of_choices_where_a_strategy_has_none_of_its_own(
+    ponder: Ponder, worker: Worker, problems: Path
+) -> None:
+    batch = ponder("submit", str(problems), *FIELDS, "--strategy", "budget_forcing", "--n", "2")[1].strip()
+    ponder("watch", batch)
+    request = json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])["request"]
+    assert request["n"] == 2
+    assert "n" not in request["strategy"]
+
+
 def test_what_a_terminal_would_obey_is_shown_and_not_done(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps({"question": "\x1b[31m1 + 1 :smile: [red]?", "answer": "\x1b]0;title\x07 2"}))
@@ -188,6 +210,20 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         (["submit", str(problems), *FIELDS, "--window", "9 years"], "window"),
         (["submit", str(problems), *FIELDS, "--metadata", "x"], "KEY=VALUE"),
         (["submit", str(problems), *FIELDS, "--width", "3"], "--strategy"),
+        (["submit", str(problems), *FIELDS, "--param", "n=3"], "--strategy"),
+        (["submit", str(problems), *FIELDS, "--strategy", "mcts", "--param", "n"], "NAME=VALUE"),
+        (
+            ["submit", str(problems), *FIELDS, "--strategy", "mcts", "--param", "depth=3"],
+            "mcts has no depth: its parameters are n, max_rounds, separator, aggregate, width, exploration",
+        ),
+        (
+            ["submit", str(problems), *FIELDS, "--strategy", "direct", "--width", "2"],
+            "direct has no width: it has no parameters",
+        ),
+        (
+            ["submit", str(problems), *FIELDS, "--strategy", "rebase", "--param", "temperature=warm"],
+            "strategy.temperature",
+        ),
         (["submit", str(problems), *FIELDS, "--verifier", "{name"], "nor JSON"),
         (["submit", str(problems), *FIELDS, "--verifier", "divination"], "verifier"),
         (["report", "cost", "--by", "colour"], "none of strategy"),

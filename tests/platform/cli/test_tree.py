@@ -74,3 +74,22 @@ def test_many_lines_become_one_of_bounded_length() -> None:
     text = drawn({"nodes": [{"text": ""}, node(0, 0, "step\n" * 100, None)], "candidates": [], "chosen": None})
     assert text.count("\n") == 2
     assert "step ⏎ step" in text
+
+
+def test_what_was_forced_stopped_verified_or_begun_early_is_said() -> None:
+    nodes = [
+        {"text": ""},
+        node(0, 0, "No.", None) | {"stop": "stop", "passed": False, "feedback": "no JSON:\nline 1"},
+        node(1, 0, "Try again.", None) | {"stop": "forced", "forced": [[0, 4]]},
+        node(2, 0, "<think>…Wait…</think>{}", None) | {"stop": "stop", "forced": [[3, 1], [9, 5]], "passed": True},
+        node(0, 1, "4", None, "cancelled") | {"stop": "settled"},
+        node(0, 2, "5", None, "cancelled") | {"stop": "deadline", "speculative": True},
+    ]
+    document = {"nodes": nodes, "candidates": [{"node": 3, "answer": "{}", "score": None}], "chosen": 0}
+    assert drawn(document).splitlines()[1:] == [
+        "├── ✓ No.  failed: no JSON: ⏎ line 1",
+        "│   └── ✓ Try again.  (the user's turn)",
+        "│       └── ✓ <think>…Wait…</think>{}  (forced ×2)  = {}  passed",
+        "├── ✗ 4  (stopped: it was settled)",
+        "└── ✗ 5  (stopped: deadline)  (speculative)",
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -22,6 +22,8 @@ from ponder.domain.state import IncarnationState
 from ponder.errors import Conflict, LeaseLost
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.tick import Work
+
+KINDS: tuple[Literal["work", "recomputed", "speculated"], ...] = ("work", "recomputed", "speculated")
 
 # Pending jobs of batches that go on: how many open shards they are in, and whether they are still to be cut.
 _PLACES = """
@@ -130,7 +132,7 @@ class Fleet(RuleBasedStateMachine):
             incarnation,
             settled=[self.world.passed(job) for job in settled],
             deltas=deltas,
-            work=[Work(job, data.draw(st.floats(0, 1e12)), "work" if job % 2 else "recomputed") for job in worked],
+            work=[Work(job, data.draw(st.floats(0, 1e12)), KINDS[job % len(KINDS)]) for job in worked],
             idle_fraction=idle,
             state=IncarnationState.DRAINING if is_draining else IncarnationState.READY,
         )

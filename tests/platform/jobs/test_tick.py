@@ -66,15 +66,17 @@ def test_time_is_booked_to_the_jobs_by_weight_and_to_idleness(world: Any) -> Non
     before = world.billed(worker)
 
     work = [Work(first, 1.0), Work(second, 3.0), Work(second, 2.0, "recomputed"), Work(third, 0.0)]
+    work += [Work(first, 2.0, "speculated")]
     world.tick(worker, work=work, idle_fraction=0.25)
 
     amount = world.billed(worker) - before
-    rows = world.sql("SELECT job_id, kind, nanodollars FROM ledger_entries ORDER BY id DESC LIMIT 4")
+    rows = world.sql("SELECT job_id, kind, nanodollars FROM ledger_entries ORDER BY id DESC LIMIT 5")
     booked = {(row.job_id, row.kind): row.nanodollars for row in rows}
     assert booked[None, "idle"] == pytest.approx(amount / 4, abs=1)
-    assert booked[first, "work"] == pytest.approx(amount / 8, abs=1)
-    assert booked[second, "work"] == pytest.approx(amount * 3 / 8, abs=1)
-    assert booked[second, "recomputed"] == pytest.approx(amount / 4, abs=1)
+    assert booked[first, "work"] == pytest.approx(amount * 3 / 32, abs=1)
+    assert booked[first, "speculated"] == pytest.approx(amount * 3 / 16, abs=1)
+    assert booked[second, "work"] == pytest.approx(amount * 9 / 32, abs=1)
+    assert booked[second, "recomputed"] == pytest.approx(amount * 3 / 16, abs=1)
 
 
 def test_what_nobody_caused_is_loading_idle_or_draining(world: Any) -> None:

@@ -100,6 +100,19 @@ def test_jobs_whose_search_was_told_the_reference_are_counted_in_every_report(wo
     assert [row.num_oracle for row in world.sql("SELECT num_oracle FROM cost_per_successful_task")] == [2]
 
 
+def test_a_guess_that_missed_is_a_kind_of_its_own_and_part_of_what_the_task_cost(world: Any) -> None:
+    world.batch()
+    worker = world.worker()
+    (job,) = world.claim_all(worker)
+    world.tick(worker, work=[Work(job, 3.0), Work(job, 1.0, "speculated")], settled=[world.passed(job)])
+    kinds = world.kinds(worker)
+    assert kinds["speculated"] > 0
+    assert kinds["work"] == pytest.approx(3 * kinds["speculated"], abs=3)
+    (row,) = _report(world)
+    assert row.direct_nanodollars == kinds["work"] + kinds["speculated"]
+    assert row.cost_per_successful_task == pytest.approx(world.billed(worker), abs=1)
+
+
 def test_nothing_passed_means_no_price_of_success(world: Any) -> None:
     world.batch(2)
     worker = world.worker()

@@ -1,0 +1,88 @@
+"""Times on a GPU by events, and what its memory and its matrix units do in the same run."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+DTYPE = torch.bfloat16 if ON_GPU else torch.float16  # the interpreter's bfloat16 is wrong
+L2_BYTES = 128 << 20  # more than any GPU's so far
+ROUNDS = 15
+
+
+def timed(run: Callable[[int], object], *, copies: int = 1) -> float:
+    """-> median seconds of run(i), i counting the copies of the inputs round and round"""
+    run(0)
+    if not ON_GPU:
+        begin = time.perf_counter()
+        run(0)
+        return time.perf_counter() - begin
+    for index in range(3):
+        run(index % copies)
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(ROUNDS)]
+    for index, (begin_event, end_event) in enumerate(events):
+        begin_event.record()
+        run(index % copies)
+        end_event.record()
+    torch.cuda.synchronize()
+    return statistics.median(begin.elapsed_time(end) for begin, end in events) / 1e3
+
+
+def copies_of(num_bytes: int) -> int:
+    """So many copies of the inputs that none is found in the L2 cache when its turn comes again."""
+    return max(1, min(16, -(-2 * L2_BYTES // num_bytes))) if ON_GPU else 1
+
+
+def limits() -> dict[str, float]:
+    """What this GPU does: a copy's bytes a second (read and written), a matrix product's operations a second."""
+    size = (1 << 30) if ON_GPU else (1 << 16)
+    source, target = (torch.empty(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
+    copy_s = timed(lambda _: target.copy_(source))
+    n = 8192 if ON_GPU else 64
+    a, b = (torch.randn(n, n, device=DEVICE).to(DTYPE) for _ in range(2))
+    return {"copy_bytes_s": 2 * size / copy_s, "matrix_flops": 2 * n**3 / timed(lambda _: a @ b)}
+
+
+def measured(
+    what: str, parts: list[Callable[[dict[str, float]], list[dict[str, Any]]]], seconds: float, out: Path | None
+) -> dict[str, Any]:
+    """The report of all parts, of which none begins after so many seconds; written to `out`, and its JSON to stdout."""
+    torch.manual_seed(time.time_ns() & 0xFFFFFFFF)
+    begin = time.monotonic()
+    limit = limits()
+    report: dict[str, Any] = {
+        "what": what,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": torch.cuda.get_device_name() if ON_GPU else f"{platform.machine()}, no GPU: the times say nothing",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__},
+        "command": " ".join(["python", *sys.argv]),
+        "load_average": round(os.getloadavg()[0], 1),
+        "limits": limit,
+    }
+    for part in parts:
+        if time.monotonic() - begin > seconds:
+            report[part.__name__] = [{"skipped": "out of time"}]
+            continue
+        try:
+            report[part.__name__] = part(limit)
+        except Exception as error:  # the others are worth having
+            report[part.__name__] = [{"failed": repr(error)[:500]}]
+        print(f"{part.__name__}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        if ON_GPU:
+            torch.cuda.empty_cache()
+    report["seconds"] = round(time.monotonic() - begin, 1)
+    if out is not None:
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+    return report

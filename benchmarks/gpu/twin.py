@@ -1,0 +1,99 @@
+"""One model of random weights twice: as transformers has it and as the engine has it; never on a disk."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from clock import DEVICE
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from ponder_worker.engine import Engine
+from ponder_worker.engine.graph import captured
+from ponder_worker.models.config import ModelConfig
+from ponder_worker.models.transformer import Transformer
+from ponder_worker.models.weights import LayerWeights, Weights
+
+Fields = dict[str, Any]
+SMALL: Fields = {
+    "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "tie_word_embeddings": True,
+}  # fmt: skip
+LLAMA_1B: Fields = {
+    "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True,
+}  # fmt: skip
+QWEN_7B: Fields = {
+    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+class NoTokenizer:
+    """The prompts are ids."""
+
+    eos_token_ids: frozenset[int] = frozenset()
+
+
+@dataclass
+class Twin:
+    library: PreTrainedModel
+    model: Transformer
+
+    @classmethod
+    def of(cls, fields: Fields, dtype: torch.dtype, context: int = 32768) -> "Twin":
+        """All are Qwen2's in form; biases and windows aside that is Llama's too."""
+        config = Qwen2Config(max_position_embeddings=context, **fields)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            with DEVICE:
+                library = Qwen2ForCausalLM(config).eval()
+        finally:
+            torch.set_default_dtype(before)
+        own = ModelConfig.parse(config.to_dict() | {"architectures": ["Qwen2ForCausalLM"]})
+        return cls(library, Transformer(own, _weights(library, own.num_layers)))
+
+    def engine(self, num_tokens: int, *, graphs: bool = False, sequences: int = 256, step_tokens: int = 8192) -> Engine:
+        """With room for so many tokens. graphs: decode steps are captured."""
+        tokenizer: Any = NoTokenizer()
+        pages = -(-num_tokens // 16) + sequences
+        return Engine(
+            self.model, tokenizer, num_pages=pages, max_step_tokens=step_tokens, max_sequences=sequences,
+            capture=captured if graphs else None,
+        )  # fmt: skip
+
+    @property
+    def weight_bytes(self) -> int:
+        """That a decode step reads: not the embedding, of which it gathers a row a sequence, unless it is tied."""
+        weights = self.model.weights
+        apart = weights.embedding.nbytes if weights.embedding is not weights.unembedding else 0
+        return sum(tensor.nbytes for tensor in weights.tensors()) - apart
+
+
+def _weights(library: PreTrainedModel, num_layers: int) -> Weights:
+    state = {name: tensor.detach() for name, tensor in library.state_dict().items()}
+    embedding = state["model.embed_tokens.weight"]
+    tied = bool(library.config.tie_word_embeddings)
+    layers = tuple(_layer(state, f"model.layers.{index}.") for index in range(num_layers))
+    return Weights(embedding, layers, state["model.norm.weight"], embedding if tied else state["lm_head.weight"])
+
+
+def _layer(state: dict[str, torch.Tensor], prefix: str) -> LayerWeights:
+    def fused(room: str, names: tuple[str, ...], kind: str) -> torch.Tensor:
+        return torch.cat([state[f"{prefix}{room}.{name}.{kind}"] for name in names])
+
+    heads = ("q_proj", "k_proj", "v_proj")
+    return LayerWeights(
+        attention_norm=state[prefix + "input_layernorm.weight"],
+        query_key_value=fused("self_attn", heads, "weight"),
+        query_key_value_bias=fused("self_attn", heads, "bias"),
+        output=state[prefix + "self_attn.o_proj.weight"],
+        output_bias=None,
+        mlp_norm=state[prefix + "post_attention_layernorm.weight"],
+        gate_up=fused("mlp", ("gate_proj", "up_proj"), "weight"),
+        gate_up_bias=None,
+        down=state[prefix + "mlp.down_proj.weight"],
+        down_bias=None,
+        query_norm=None,
+        key_norm=None,
+    )

@@ -1,0 +1,199 @@
+"""What the kernels compile to: registers, stack and shared memory of every kernel, dtype and head size; no GPU needed.
+
+    python benchmarks/kernel_resources.py
+
+Writes benchmarks/results/kernel_resources.json and prints what spills. A spill is a stack. `programs` is how many
+programs of that kernel an SM holds at once, by registers, threads and shared memory. Of attention every dtype and head
+size is compiled narrow and wide; a page of 32 and a soft cap, which change little, once for each of these pairs. It
+takes ten minutes on two processors; tests/kernels/test_compile.py compiles `covering()`, a part of it.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+
+from ponder_kernels import (
+    attention_fold,
+    attention_tile,
+    copy_pages,
+    matmul,
+    paged_attention,
+    rms_norm,
+    rope,
+    sample,
+    step_score,
+    swiglu,
+    write_kv,
+    write_qkv,
+)
+
+CAPABILITIES = (80, 90, 100)
+HEAD_DIMS = (64, 80, 96, 128, 256)
+KINDS = ("bf16", "bf16 fp8", "fp16", "fp16 fp8", "fp32")
+SHARED_BYTES = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10}  # of an SM
+RECORD = Path(__file__).parent / "results" / "kernel_resources.json"
+
+
+@dataclass(frozen=True)
+class Build:
+    name: str
+    kernel: Any
+    pointers: dict[str, str]
+    constants: dict[str, Any]
+    floats: tuple[str, ...] = ()
+    options: dict[str, int] = field(default_factory=dict)
+
+    def compile(self, capability: int) -> dict[str, int]:
+        """Strides and pointers are multiples of 16, as those of real tensors are."""
+        names = self.kernel.arg_names
+        kinds = self.pointers | dict.fromkeys(self.constants, "constexpr") | dict.fromkeys(self.floats, "fp32")
+        signature = {name: kinds.get(name, "i32") for name in names}
+        constants = {(names.index(name),): value for name, value in self.constants.items()}
+        round_ = ("_stride", "_token", "_head")
+        aligned = [index for index, name in enumerate(names) if name in self.pointers or name.endswith(round_)]
+        attributes = {(index,): [["tt.divisibility", 16]] for index in aligned}
+        source = triton.compiler.ASTSource(fn=self.kernel, signature=signature, constexprs=constants, attrs=attributes)
+        built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=self.options)
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(built.asm["cubin"])
+            file.flush()
+            tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+            said = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
+        found = re.search(r"REG:(\d+) STACK:(\d+)", said.stdout + said.stderr)
+        assert found, said
+        registers, stack, shared = int(found[1]), int(found[2]), built.metadata.shared
+        threads = 32 * built.metadata.num_warps
+        limits = (65536 // (-(-registers // 8) * 8 * threads), 2048 // threads)
+        programs = min(*limits, 32, SHARED_BYTES[capability] // (shared + 1024))
+        return {"registers": registers, "stack_bytes": stack, "shared_bytes": shared, "programs": programs}
+
+
+def attention(kind: str, head_dim: int, page_size: int, wide: bool, capped: bool, groups: int = 4) -> Build:
+    dtype, _, fp8 = kind.partition(" ")
+    block_dim = triton.next_power_of_2(head_dim)
+    element = 4 if dtype == "fp32" else 2
+    queries = attention_tile.queries_of(groups, head_dim, 4 if kind == "fp32" else 2)
+    rows = attention_tile.wide_rows(groups, queries) if wide else attention_tile.narrow_rows(groups)
+    pointers = dict.fromkeys(("q", "out"), f"*{dtype}") | {"pages": "*u8" if fp8 else f"*{dtype}"}
+    pointers |= dict.fromkeys(("partials", "masses", "scales"), "*fp32")
+    pointers |= dict.fromkeys(("items", "tokens", "positions", "page_table"), "*i32")
+    constants = {
+        "NUM_KV_HEADS": 8, "NUM_GROUPS": groups, "HEAD_DIM": head_dim, "SOFT_CAP": capped, "FP8": bool(fp8),
+        "PAGE_SIZE": page_size, "BLOCK_DIM": block_dim, "BLOCK_ROWS": rows, "LEAF": 64, "LEAVES": 8,
+    }  # fmt: skip
+    name = f"attention {kind}, head {head_dim}, page {page_size}{', capped' if capped else ''}"
+    name += ", wide" if wide else ", narrow"
+    options = attention_tile.options(rows, block_dim, element, fp8=bool(fp8))
+    return Build(name, paged_attention.kernel, pointers, constants, ("scale", "soft_cap"), options)
+
+
+def others(kind: str, head_dim: int) -> Iterator[Build]:
+    """Kernels whose programs are of a head's size."""
+    dtype, _, fp8 = kind.partition(" ")
+    element, half = f"*{dtype}", triton.next_power_of_2(head_dim // 2)
+    page = {"pages": "*u8" if fp8 else element, "slots": "*i64", "scales": "*fp32"}
+    heads = {"heads": element, "cosine": "*fp32", "sine": "*fp32", "positions": "*i64"}
+    norms = dict.fromkeys(("query_norm", "key_norm"), element)
+    one, constants = {"num_warps": 1}, {"FP8": bool(fp8), "BLOCK": half}
+    name = f"{kind}, head {head_dim}"
+    yield Build(f"write_kv {name}", write_kv.kernel, page | {"kv": element}, constants, (), one)
+    for norm in (False, True):
+        options = (constants | {"NORM": norm}, ("epsilon",), one)
+        yield Build(f"write_qkv {name}{', normed' if norm else ''}", write_qkv.kernel, heads | norms | page, *options)
+    if not fp8:
+        fold = {"out": element} | dict.fromkeys(("partials", "masses"), "*fp32")
+        fold |= dict.fromkeys(("fold_queries", "fold_starts", "entries", "tokens"), "*i32")
+        folded = {"BLOCK_HEADS": 4, "BLOCK_DIM": triton.next_power_of_2(head_dim)}
+        yield Build(f"fold {name}", attention_fold.kernel, fold, folded, (), one)
+        yield Build(f"rope {name}", rope.kernel, heads, {"BLOCK": half}, (), one)
+
+
+def rows(dtype: str) -> Iterator[Build]:
+    """Kernels whose programs are of a row's size."""
+    element = f"*{dtype}"
+    norm = dict.fromkeys(("x", "weight", "out", "residual"), element)
+    for add in (False, True):
+        constants = {"ADD": add, "BLOCK": 4096}
+        yield Build(f"rms_norm {dtype}{', added' if add else ''}", rms_norm.kernel, norm, constants, ("epsilon",))
+    yield Build(f"swiglu {dtype}", swiglu.kernel, {"gate_up": element, "out": element}, {"BLOCK": swiglu.BLOCK})
+    score = {"hidden": element, "unembedding": element, "rows": "*i64", "labels": "*i64", "out": "*fp32"}
+    yield Build(f"step_score {dtype}", step_score.kernel, score, {"LABELS": 2, "BLOCK": step_score.BLOCK})
+    parts = dict.fromkeys(("x", "weight", "bias", "out"), element)
+    sizes, options = matmul.tile(4 if dtype == "fp32" else 2)
+    for bias in (False, True):
+        name = f"matmul {dtype}{', bias' if bias else ''}"
+        yield Build(name, matmul.kernel, parts, {"BIAS": bias} | sizes, (), options)
+
+
+def single() -> Iterator[Build]:
+    """Kernels of one dtype."""
+    copy = {"source": "*i32", "target": "*i32", "sources": "*i64", "targets": "*i64"}
+    yield Build("copy_pages", copy_pages.kernel, copy, {"BLOCK": copy_pages.BLOCK})
+    numbers = ("logits", "logprobs", "temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
+    choice = dict.fromkeys(numbers, "*fp32") | {"top_k": "*i32", "counts": "*i32"}
+    choice |= dict.fromkeys(("tokens", "seeds", "positions"), "*i64")
+    for counts in (False, True):
+        constants = {"COUNTS": counts, "BLOCK": sample.BLOCK}
+        name = f"sample{', penalties' if counts else ''}"
+        yield Build(name, sample.kernel, choice, constants, (), {"num_warps": 8})
+
+
+def every() -> dict[str, Build]:
+    plain = [attention(*shape, 16, wide, False) for shape in product(KINDS, HEAD_DIMS) for wide in (False, True)]
+    return _named(plain, turned(), rest())
+
+
+def covering() -> dict[str, Build]:
+    """Every kernel; of attention each dtype with each head size once."""
+    plain = [attention(*shape, 16, bool(number % 2), False) for number, shape in enumerate(product(KINDS, HEAD_DIMS))]
+    return _named(plain[::2], list(turned())[1::2], rest())
+
+
+def turned() -> Iterator[Build]:
+    """Page 32, a cap, or both, narrow and wide in turn."""
+    for number, shape in enumerate(product(KINDS, HEAD_DIMS)):
+        page_size, capped = ((32, False), (16, True), (32, True))[number % 3]
+        yield attention(*shape, page_size, number % 4 < 2, capped)
+
+
+def rest() -> Iterator[Build]:
+    for kind, head_dim in product(KINDS, HEAD_DIMS):
+        yield from others(kind, head_dim)
+    for dtype in ("bf16", "fp16", "fp32"):
+        yield from rows(dtype)
+    yield from single()
+
+
+def _named(*builds: Iterable[Build]) -> dict[str, Build]:
+    return {build.name: build for some in builds for build in some}
+
+
+def compile_build(name: str, capability: int) -> dict[str, int]:
+    return EVERY[name].compile(capability)
+
+
+EVERY = every()
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        jobs = {name: {f"sm_{c}": pool.submit(compile_build, name, c) for c in CAPABILITIES} for name in EVERY}
+        table = {name: {c: job.result() for c, job in row.items()} for name, row in jobs.items()}
+    lines = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items()]
+    kernels = ",\n".join(lines)
+    RECORD.write_text(f'{{\n "triton": "{triton.__version__}",\n "kernels": {{\n{kernels}\n }}\n}}\n')
+    for name, row in table.items():
+        if any(found["stack_bytes"] for found in row.values()):
+            stacks = {capability: found["stack_bytes"] for capability, found in row.items()}
+            sys.stdout.write(f"{name:55} stack {stacks}\n")

@@ -1,0 +1,260 @@
+"""Beam search with and without eager scores and with and without speculation, at several loads and widths.
+
+    python benchmarks/speculation.py --out benchmarks/results/speculation.json
+
+The demo models, on the loop that the engine process runs: jobs, floor and engines, without a database. Modes:
+
+    lockstep            generator and reward model take turns: nobody's scores are out while anybody's tokens are made
+    eager               while scores are out, steps are filled with other jobs' work (what a worker does)
+    …+guesses           the likeliest steps go on before it is decided which are kept, always
+    eager+guesses_auto  only while the worker's own rule says that it pays (what a worker does)
+
+Modes are timed in turn, so that a busy machine slows all; figures are medians over rounds. Beside the wall's clock, the
+processor's: on a busy machine, with one thread, it says what an idle one would come near to. Steps do not depend on how
+busy the machine is, but for the last mode. hit_rate: of the tokens that guesses made, those asked for later. The last
+line of standard output is one JSON object.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import click
+import torch
+
+from ponder_worker import demo
+from ponder_worker.demo.problems import Problem, held_out_problems
+from ponder_worker.engine import Engine
+from ponder_worker.engine_process.floor import Floor
+from ponder_worker.engine_process.guesses import Guesses
+from ponder_worker.engine_process.job import Job
+from ponder_worker.engine_process.learned import Learned
+from ponder_worker.engine_process.loading import Engines, load
+from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.questions import Questions
+
+WEIGHTS = Path(demo.__file__).parent / "weights"
+BASELINE = "eager"
+
+
+class LockStep(Floor):
+    """The generator makes tokens until nobody wants any, then the reward model scores, for all jobs together."""
+
+    def _scores_are_due(self, generator: Engine, reward: Engine) -> bool:
+        return not self._is_generating
+
+
+class Never(Guesses):
+    def have_room(self, generator: Engine) -> bool:
+        return False
+
+
+class Always(Guesses):
+    def have_room(self, generator: Engine) -> bool:
+        return generator.num_running + generator.num_waiting < generator.max_sequences
+
+
+MODES: dict[str, tuple[type[Floor], type[Guesses]]] = {
+    "lockstep": (LockStep, Never),
+    "lockstep+guesses": (LockStep, Always),
+    "eager": (Floor, Never),
+    "eager+guesses": (Floor, Always),
+    "eager+guesses_auto": (Floor, Guesses),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One load: so many jobs at a time, each a beam search of n paths, of which n / width survive a round."""
+
+    num_at_a_time: int
+    n: int
+    num_jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Of one round of one mode."""
+
+    wall_s: float
+    cpu_s: float
+    job_s: float
+    steps: int
+    step_tokens: int
+    reward_steps: int
+    generated_tokens: int
+    hits: int
+    misses: int
+    speculated_tokens: int
+    misguessed_tokens: int
+    answers: tuple[str | None, ...]
+
+
+@click.command()
+@click.option("--loads", default="1,4,16,64", show_default=True, help="Jobs at a time.")
+@click.option("--beams", default="4,16", show_default=True, help="Paths of a beam search.")
+@click.option("--width", default=4, show_default=True)
+@click.option("--level", default=3, show_default=True, help="Of the held-out problems.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here; cells of other loads stay.")
+def main(loads: str, beams: str, width: int, level: int, rounds: int, threads: int, out: Path | None) -> None:
+    """Beam search with the demo models."""
+    engines = load(
+        EngineOptions(str(WEIGHTS / "generator"), str(WEIGHTS / "reward"), device="cpu", num_threads=threads)
+    )
+    problems = [problem for problem in held_out_problems(64) if problem.level == level]
+    results = [
+        measure(engines, problems, Cell(load, n, max(load, 4)), width, rounds)
+        for n in map(int, beams.split(","))
+        for load in map(int, loads.split(","))
+    ]
+    command = " ".join(["python", "benchmarks/speculation.py", *sys.argv[1:]])
+    results = [result | {"rounds": rounds, "level": level, "command": command} for result in results]
+    if out is not None and out.exists():
+        results = merged(json.loads(out.read_text())["results"], results)
+    report = {
+        "what": "beam search of the demo models, with and without eager scores and speculation",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "load_average": round(os.getloadavg()[0], 1),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "settings": {"width": width},
+        "results": results,
+    }
+    if out is not None:
+        out.write_text(json.dumps(report, indent=2) + "\n")
+    click.echo(json.dumps(report))
+
+
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The new ones take the places of old ones of the same cell."""
+    cells = {(result["n"], result["num_at_a_time"]): result for result in (*old, *new)}
+    return [cells[cell] for cell in sorted(cells)]
+
+
+def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, rounds: int) -> dict[str, Any]:
+    """Each mode has one floor for all rounds, so that what it has learnt stays; round 0, of four jobs, warms up."""
+    floors: dict[str, Floor] = {}
+    for mode, (kind, guesses) in MODES.items():
+        floors[mode] = kind(engines, lambda: None)
+        floors[mode].guesses = guesses(floors[mode]._book)
+    runs: dict[str, list[Run]] = {mode: [] for mode in MODES}
+    for number in range(rounds + 1):
+        for mode in MODES if number % 2 else reversed(MODES):
+            documents = [
+                _document(f"{mode}{number}", at, problems, cell.n, width)
+                for at in range(cell.num_jobs if number else 4)
+            ]
+            made = play(floors[mode], documents, cell.num_at_a_time)
+            if number:
+                runs[mode].append(made)
+    result = asdict(cell) | {"modes": {mode: summary(runs[mode], runs[BASELINE]) for mode in MODES}}
+    fit = floors["eager+guesses_auto"].guesses.step_time.fit()
+    if fit is not None:
+        result["step_ms"] = {"fixed": round(fit.fixed_s * 1e3, 3), "row": round(fit.row_s * 1e3, 3)}
+    click.echo(json.dumps(result), err=True)
+    return result
+
+
+def _document(tenant: str, at: int, problems: list[Problem], n: int, width: int) -> dict[str, Any]:
+    """A tenant a run: runs share no pages."""
+    request = {
+        "messages": [{"role": "user", "content": problems[at % len(problems)].prompt}],
+        "sampling": {"temperature": 1.0, "seed": at, "stop": []},
+        "strategy": {"name": "beam_search", "n": n, "width": width},
+    }
+    return {"job_id": at, "tenant_id": tenant, "request": request}
+
+
+def play(floor: Floor, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
+    """As the engine process does, but that a job comes when another one is done."""
+    before, started, cpu = counters(floor), time.perf_counter(), time.process_time()
+    finished, seconds = asyncio.run(live(floor, documents, num_at_a_time))
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    numbers = {name: value - before[name] for name, value in counters(floor).items()}
+    answers = tuple(entry["choices"][0]["answer"] for entry in sorted(finished, key=lambda entry: entry["job_id"]))
+    return Run(wall, cpu, statistics.mean(seconds), **numbers, answers=answers)
+
+
+async def live(
+    floor: Floor, documents: list[dict[str, Any]], num_at_a_time: int
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """-> what the jobs finished with, and how long each took"""
+    waiting, open_jobs = deque(documents), dict[int, tuple[Job, float]]()
+    finished: list[dict[str, Any]] = []
+    seconds: list[float] = []
+
+    def take(job: Job) -> None:
+        seconds.append(time.perf_counter() - open_jobs.pop(job.id)[1])
+        finished.append(job.finished())
+
+    while waiting or open_jobs:
+        while waiting and len(open_jobs) < num_at_a_time:
+            job = Job(waiting.popleft(), floor, Questions(lambda message: None), Learned(), take)
+            open_jobs[job.id] = job, time.perf_counter()
+            job.start()
+        await asyncio.sleep(0)
+        if floor.has_work:
+            floor.step()
+            for job, _ in list(open_jobs.values()):
+                job.look()
+    return finished, seconds
+
+
+def counters(floor: Floor) -> dict[str, int]:
+    generator, reward, tally = floor.engines.generator.counters, floor.engines.reward, floor.guesses.tally
+    assert reward is not None
+    return {
+        "steps": generator.num_steps,
+        "step_tokens": generator.computed_tokens,
+        "reward_steps": reward.counters.num_steps,
+        "generated_tokens": generator.generated_tokens,
+        "hits": tally.speculation_hits,
+        "misses": tally.speculation_misses,
+        "speculated_tokens": tally.speculated_tokens,
+        "misguessed_tokens": tally.misguessed_tokens,
+    }
+
+
+def summary(runs: list[Run], baseline: list[Run]) -> dict[str, Any]:
+    """Ratios are to the baseline's run of the same round."""
+
+    def median(of: Callable[[Run], float]) -> float:
+        return statistics.median(map(of, runs))
+
+    pairs = list(zip(runs, baseline, strict=True))
+    guesses = median(lambda run: run.hits + run.misses)
+    speculated, wasted = median(lambda run: run.speculated_tokens), median(lambda run: run.misguessed_tokens)
+    return {
+        "wall_s": round(median(lambda run: run.wall_s), 3),
+        "wall_ratio": round(statistics.median(one.wall_s / other.wall_s for one, other in pairs), 3),
+        "cpu_ratio": round(statistics.median(one.cpu_s / other.cpu_s for one, other in pairs), 3),
+        "job_s_ratio": round(statistics.median(one.job_s / other.job_s for one, other in pairs), 3),
+        "steps": median(lambda run: run.steps),
+        "steps_ratio": round(statistics.median(one.steps / other.steps for one, other in pairs), 3),
+        "reward_steps": median(lambda run: run.reward_steps),
+        "tokens_a_step": round(median(lambda run: run.step_tokens / run.steps), 2),
+        "generated_tokens": median(lambda run: run.generated_tokens),
+        "guesses": guesses,
+        "hit_rate": round(speculated / (speculated + wasted), 3) if speculated + wasted else None,
+        "speculated_tokens": speculated,
+        "misguessed_tokens": wasted,
+        "other_answers": sum(a != b for one, other in pairs for a, b in zip(one.answers, other.answers, strict=True)),
+    }
+
+
+if __name__ == "__main__":
+    main()

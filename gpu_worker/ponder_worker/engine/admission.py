@@ -1,0 +1,87 @@
+"""Who of the waiting is let in."""
+
+from bisect import insort
+from collections.abc import MutableSequence
+from typing import Protocol
+
+from ponder_worker.engine.budget import Tenant
+from ponder_worker.engine.expectation import Expectation
+from ponder_worker.engine.holdings import Holdings
+from ponder_worker.engine.plan import Plan
+from ponder_worker.engine.queue import Queue, lower, urgency
+from ponder_worker.engine.sequence import Sequence
+
+
+class Steps(Tenant, Protocol):
+    """The scheduler, as far as it is needed here."""
+
+    @property
+    def waiting(self) -> Queue: ...
+
+    @property
+    def running(self) -> MutableSequence[Sequence]: ...
+
+    def schedule(self, plan: Plan, sequence: Sequence, start: int, end: int) -> None: ...
+
+
+class Admission:
+    """In order of urgency, when what those running are expected still to need leaves room."""
+
+    def __init__(self, steps: Steps, holdings: Holdings, expectation: Expectation, max_sequences: int) -> None:
+        self._steps = steps
+        self._holdings = holdings
+        self._expectation = expectation
+        self._max_sequences = max_sequences
+
+    def fill(self, plan: Plan, room: int) -> None:
+        """The rest of the step, `room` tokens, from the waiting; who has nothing to compute is finished."""
+        steps = self._steps
+        kept = steps.expected_pages()
+        while steps.waiting and room > 0:
+            sequence = steps.waiting.first
+            if sequence.finish_reason is not None:
+                plan.finished.append(steps.waiting.pop())
+                continue
+            if sequence.num_underway:  # preempted in a step that has not ended yet
+                break
+            if len(steps.running) >= self._max_sequences or not self._let_in(plan, sequence, kept):
+                if not self._make_way(plan, sequence):
+                    break
+                kept = steps.expected_pages()
+                continue
+            start = sequence.num_computed
+            end = min(sequence.num_wanted, start + room)
+            room -= end - start
+            steps.schedule(plan, sequence, start, end)
+            kept += self._expectation.pages(sequence, steps.pool)
+
+    def _let_in(self, plan: Plan, sequence: Sequence, kept: int) -> bool:
+        """The first of the waiting runs if its pages are there, beside the `kept` ones that others will want."""
+        steps, rank = self._steps, lower(sequence)
+        if steps.running:  # who is let in is not to be preempted at once
+            kept += max(0, self._expectation.pages(sequence, steps.pool) - 1)
+        else:  # who waits alone for those elsewhere has his turn when he is the oldest
+            rank = urgency(sequence)
+        if not self._holdings.enter(plan, sequence, kept, rank):
+            return False
+        steps.waiting.pop()
+        insort(steps.running, sequence, key=urgency)
+        return True
+
+    def _make_way(self, plan: Plan, sequence: Sequence) -> bool:
+        """Preempts a sequence of lower priority that this step does not compute yet, or takes it out of the step."""
+        steps = self._steps
+        last = steps.running[-1] if steps.running else None
+        if last is None or urgency(last) < lower(sequence):
+            return False
+        own = [chunk for chunk in plan.chunks if chunk.sequence is last]
+        # Nobody of this step may build on what the sequence computes in it: it decodes, and fills no page.
+        if any(chunk.end - chunk.start > 1 or chunk.end % steps.pool.page_size == 0 for chunk in own):
+            return False
+        for chunk in own:
+            plan.chunks.remove(chunk)
+            last.num_computed = chunk.start
+            last.num_underway -= 1
+            last.num_pending -= chunk.samples
+        steps.preempt_youngest()
+        return True

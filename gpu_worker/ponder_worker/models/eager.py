@@ -1,0 +1,60 @@
+"""The operations between a layer's matrix products with torch's operators."""
+
+import torch
+import torch.nn.functional as F
+
+from ponder_kernels import rms_norm, write_kv
+from ponder_worker.models.step import Step
+
+
+class Eager:
+    """For any device and dtype; `native.layer.Native` has the same operations."""
+
+    def add_and_normalise(
+        self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
+    ) -> torch.Tensor:
+        """delta is added to hidden in place; the sum's norm is returned. All `[num_rows, width]`"""
+        if delta is None:
+            return rms_norm.op(hidden, weight, epsilon)
+        return rms_norm.op(delta, weight, epsilon, hidden)
+
+    def rotate_and_write(
+        self,
+        fused: torch.Tensor,
+        pages: torch.Tensor,
+        step: Step,
+        norms: tuple[torch.Tensor | None, torch.Tensor | None],
+    ) -> torch.Tensor:
+        """Queries are rotated; keys, rotated, and values go to their slots in the pages of one layer.
+
+        fused: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place; norms: of query and key heads,
+        before rotation, or None -> queries, `[num_rows, num_heads, head_dim]`, a view of fused
+        """
+        num_kv_heads, head_dim = pages.shape[2], pages.shape[4]
+        heads = fused.view(len(fused), -1, head_dim)
+        num_heads = heads.shape[1] - 2 * num_kv_heads
+        parts = heads[:, :num_heads], heads[:, num_heads : num_heads + num_kv_heads]
+        for part, norm in zip(parts, norms, strict=True):
+            if norm is not None:
+                part.copy_(rms_norm.op(part.reshape(-1, head_dim), norm, step.epsilon).view(part.shape))
+        turns = [table[step.positions, None].to(fused.dtype) for table in (step.cosine, step.sine)]
+        _rotate(heads[:, : num_heads + num_kv_heads], *turns)
+        write_kv.op(heads[:, num_heads:].view(len(fused), 2, num_kv_heads, head_dim), pages, step.slots)
+        return parts[0]
+
+    def gate(self, both: torch.Tensor) -> torch.Tensor:
+        """`[num_rows, 2 * width]` -> silu of the first half times the second, `[num_rows, width]`"""
+        first, second = both.chunk(2, dim=-1)
+        return F.silu(first).mul_(second)
+
+
+def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:
+    """Rotary positions in place (https://arxiv.org/abs/2104.09864), halves as Hugging Face pairs them.
+
+    heads: `[num_tokens, num_heads, head_dim]`; cosine, sine: `[num_tokens, 1, head_dim / 2]`
+    """
+    half = heads.shape[-1] // 2
+    first, second = heads[..., :half], heads[..., half:]
+    rotated = first * cosine - second * sine
+    second.mul_(cosine).add_(first * sine)
+    first.copy_(rotated)

@@ -1,0 +1,30 @@
+"""The operations between a layer's matrix products as single kernels: what a GPU runs."""
+
+import torch
+
+from ponder_kernels import rms_norm, swiglu, write_qkv
+from ponder_worker.models.step import Step
+
+
+class Fused:
+    """The same operations as `eager.Eager`, each one pass over its numbers."""
+
+    def add_and_normalise(
+        self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
+    ) -> torch.Tensor:
+        return rms_norm.op(hidden, weight, epsilon) if delta is None else rms_norm.op(delta, weight, epsilon, hidden)
+
+    def rotate_and_write(
+        self,
+        fused: torch.Tensor,
+        pages: torch.Tensor,
+        step: Step,
+        norms: tuple[torch.Tensor | None, torch.Tensor | None],
+    ) -> torch.Tensor:
+        heads = fused.view(len(fused), -1, pages.shape[4])
+        turn = write_qkv.Turn(step.positions, step.cosine, step.sine, *norms, epsilon=step.epsilon)
+        write_qkv.op(heads, turn, pages, step.slots)
+        return heads[:, : heads.shape[1] - 2 * pages.shape[2]]
+
+    def gate(self, both: torch.Tensor) -> torch.Tensor:
+        return swiglu.op(both)

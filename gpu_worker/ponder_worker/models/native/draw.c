@@ -1,0 +1,70 @@
+/* Choosing tokens: noise that depends on (key, token id) and on nothing else, added to the scores; the largest wins
+ * (https://arxiv.org/abs/1611.01144). The numbers are those of ponder_worker.engine.noise. */
+#include "vector.h"
+
+/* lowbias32: https://nullprogram.com/blog/2018/07/31/ */
+static inline words scramble(words x) {
+    x ^= x >> 16;
+    x *= 0x7FEB352Du;
+    x ^= x >> 15;
+    x *= 0x846CA68Bu;
+    return x ^ x >> 16;
+}
+
+/* Standard Gumbel noise of a uniform number in (0, 1). */
+static inline floats gumbel(words bits) {
+    floats u = (__builtin_convertvector((ints)(bits & 0x7FFFFFFFu), floats) + 0.5f) * 0x1p-31f;
+    u = choose(u > 1 - 0x1p-24f, splat(1 - 0x1p-24f), u);
+    floats rest = 1.0f - u; /* rounded: what was lost is put back by the factor, https://doi.org/10.1145/103162.103163 */
+    ints lost = rest == 1.0f;
+    floats less = choose(lost, -u, log_of(rest) * (-u / choose(lost, splat(1), rest - 1.0f)));
+    return -log_of(-less);
+}
+
+/* scores: `[num_rows, size]`; heat: what they are divided by, 0 for no noise; keys: two halves a row
+ * -> tokens; at equal scores the first one. */
+void draw(const float *scores, int64_t num_rows, int64_t size, const float *heat, const uint32_t *keys, int64_t *tokens,
+          int64_t parallel) {
+    const words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#pragma omp parallel for if (parallel)
+    for (int64_t row = 0; row < num_rows; row++) {
+        const float *line = scores + row * size, divisor = heat[row] ? heat[row] : 1.0f;
+        floats best = splat(-__builtin_inff());
+        ints where = (ints){0};
+        for (int64_t first = 0; first < size; first += LANES) {
+            float rest[LANES];
+            const float *from = line + first;
+            if (size - first < LANES) {
+                for (int i = 0; i < LANES; i++) rest[i] = first + i < size ? from[i] : -__builtin_inff();
+                from = rest;
+            }
+            words token = lane + (uint32_t)first;
+            floats score = load_floats(from) / divisor;
+            if (heat[row]) score += gumbel(scramble(scramble(token * 0x9E3779B9u + keys[2 * row]) ^ keys[2 * row + 1]));
+            ints better = score > best;
+            best = choose(better, score, best);
+            where = (better & (ints)token) | (~better & where);
+        }
+        float peak = largest_of(best);
+        int64_t found = size - 1;
+        for (int i = 0; i < LANES; i++)
+            if (best[i] == peak && where[i] < found) found = where[i];
+        tokens[row] = found;
+    }
+}
+
+/* logits: `[num_rows, size]` -> natural log-probabilities of one token a row */
+void logprobs(const float *logits, int64_t num_rows, int64_t size, const int64_t *tokens, float *found, int64_t parallel) {
+#pragma omp parallel for if (parallel)
+    for (int64_t row = 0; row < num_rows; row++) {
+        const float *line = logits + row * size;
+        int64_t whole = size / LANES * LANES;
+        floats most = splat(-__builtin_inff()), total = splat(0);
+        for (int64_t i = 0; i < whole; i += LANES) most = larger(load_floats(line + i), most);
+        float peak = largest_of(most), rest = 0;
+        for (int64_t i = whole; i < size; i++) peak = line[i] > peak ? line[i] : peak;
+        for (int64_t i = 0; i < whole; i += LANES) total += exp_of(load_floats(line + i) - peak);
+        for (int64_t i = whole; i < size; i++) rest += exp_of(splat(line[i] - peak))[0];
+        found[row] = line[tokens[row]] - peak - log_of(splat(sum_of(total) + rest))[0];
+    }
+}

@@ -1,0 +1,118 @@
+"""The operations of a decode step in C, over torch's tensors."""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from ponder_worker.models.native.library import library
+from ponder_worker.models.step import Step
+
+_BUSY = 1 << 17  # numbers; below, waking another thread takes longer than the work
+_MOST_QUERIES = 64  # as attention.c has it
+_ITEM = 5  # int32
+
+
+@cache
+def native(dtype: torch.dtype, head_dim: int, *widths: int) -> "Native | None":
+    """For heads of this size and rows of these widths; None where C cannot do it."""
+    found = library(dtype)
+    if found is None or head_dim % 32 or head_dim > 256 or any(width % 16 for width in widths):
+        return None
+    return Native(found, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which pages decoding rows read together. contexts: `[num_rows]`, table: `[num_rows, max_pages]`, both int64;
+    masses, mixed: room to work in. `busy`: worth more than one thread."""
+
+    contexts: torch.Tensor
+    table: torch.Tensor
+    order: torch.Tensor
+    items: torch.Tensor
+    num_items: int
+    masses: torch.Tensor
+    mixed: torch.Tensor
+    busy: bool
+
+
+class Native:
+    """All tensors are on the CPU, contiguous but for their first dimension where nothing else is said."""
+
+    def __init__(self, functions: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self._c = functions
+        self._dtype = dtype
+        self._tiles = functions.has_products()
+
+    def plan(self, contexts: torch.Tensor, table: torch.Tensor, num_heads: int, pages: torch.Tensor) -> Reading:
+        """pages: one layer's, `[num_pages, 2, num_kv_heads, page_size, head_dim]`; only its shape is looked at."""
+        num_kv_heads, page_size, head_dim = pages.shape[2:]
+        num_rows, num_groups = len(contexts), num_heads // num_kv_heads
+        contexts, table = contexts.contiguous(), table.contiguous()
+        order = torch.empty(num_rows, dtype=torch.int32)
+        # Siblings that part one by one: every row may stand in as many items as there are rows.
+        most = num_rows * (num_rows // max(1, _MOST_QUERIES // num_groups) + 3)
+        items = torch.empty((most, _ITEM), dtype=torch.int32)
+        num_items = self._c.plan(
+            num_rows, contexts.data_ptr(), table.data_ptr(), table.shape[1], page_size, num_groups,
+            order.data_ptr(), items.data_ptr(),
+        )  # fmt: skip
+        masses = torch.empty((num_rows, num_heads, 2))
+        mixed = torch.empty((num_rows, num_heads, head_dim))
+        busy = int(contexts.sum()) * num_heads * head_dim > 4 * _BUSY
+        return Reading(contexts, table, order, items, num_items, masses, mixed, busy)
+
+    def attend(self, q: torch.Tensor, pages: torch.Tensor, where: Reading, scale: float) -> torch.Tensor:
+        """q: `[num_rows, num_heads, head_dim]`, rows of any stride -> the same shape, contiguous"""
+        num_rows, num_heads, head_dim = q.shape
+        out = torch.empty((num_rows, num_heads, head_dim), dtype=self._dtype)
+        self._c.attend(
+            q.data_ptr(), q.stride(0), pages.data_ptr(), where.contexts.data_ptr(), where.table.data_ptr(),
+            where.table.shape[1], where.order.data_ptr(), where.items.data_ptr(), where.num_items, num_rows, num_heads,
+            pages.shape[2], pages.shape[3], head_dim, scale, where.busy, self._tiles, where.masses.data_ptr(),
+            where.mixed.data_ptr(), out.data_ptr(), out.stride(0),
+        )  # fmt: skip
+        return out
+
+    def add_and_normalise(
+        self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
+    ) -> torch.Tensor:
+        """delta is added to hidden in place; the sum's norm is returned. All `[num_rows, width]`"""
+        out = torch.empty_like(hidden)
+        self._c.add_and_normalise(
+            hidden.data_ptr(), delta.data_ptr() if delta is not None else None, weight.data_ptr(), out.data_ptr(),
+            *hidden.shape, epsilon, hidden.numel() > _BUSY,
+        )  # fmt: skip
+        return out
+
+    def rotate_and_write(
+        self,
+        fused: torch.Tensor,
+        pages: torch.Tensor,
+        step: Step,
+        norms: tuple[torch.Tensor | None, torch.Tensor | None],
+    ) -> torch.Tensor:
+        """Queries are rotated; keys, rotated, and values go to their slots in the pages of one layer.
+
+        fused: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place; norms: of query and key heads,
+        before rotation, or None -> queries, `[num_rows, num_heads, head_dim]`, a view of fused
+        """
+        num_kv_heads, page_size, head_dim = pages.shape[2:]
+        heads = fused.view(len(fused), -1, head_dim)
+        num_heads = heads.shape[1] - 2 * num_kv_heads
+        self._c.rotate_and_write(
+            fused.data_ptr(), pages.data_ptr(), step.positions.data_ptr(), step.slots.data_ptr(),
+            step.cosine.data_ptr(), step.sine.data_ptr(),
+            *(None if norm is None else norm.data_ptr() for norm in norms), step.epsilon,
+            len(fused), num_heads, num_kv_heads, page_size, head_dim, fused.numel() > _BUSY,
+        )  # fmt: skip
+        return heads[:, :num_heads]
+
+    def gate(self, both: torch.Tensor) -> torch.Tensor:
+        """`[num_rows, 2 * width]` -> silu of the first half times the second, `[num_rows, width]`"""
+        num_rows, width = both.shape
+        out = torch.empty((num_rows, width // 2), dtype=self._dtype)
+        self._c.gate(both.data_ptr(), out.data_ptr(), num_rows, width // 2, both.numel() > _BUSY)
+        return out

@@ -1,0 +1,135 @@
+/* Sixteen numbers at a time. Vectors are the compiler's own, so that this is C on any processor. */
+#include <stdint.h>
+#include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#define LANES 16
+typedef float floats __attribute__((vector_size(64)));
+typedef int32_t ints __attribute__((vector_size(64)));
+typedef uint32_t words __attribute__((vector_size(64)));
+typedef uint16_t halves __attribute__((vector_size(32)));
+
+/* element: of the model's tensors. */
+#if BFLOAT16
+typedef uint16_t element;
+#else
+typedef float element;
+#endif
+
+static inline floats splat(float x) { return x - (floats){0}; }
+
+static inline floats load_floats(const float *p) {
+    floats v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline void store_floats(float *p, floats v) { memcpy(p, &v, sizeof v); }
+
+static inline floats load(const element *p) {
+#if BFLOAT16
+    halves v;
+    memcpy(&v, p, sizeof v);
+    return (floats)(__builtin_convertvector(v, words) << 16);
+#else
+    return load_floats(p);
+#endif
+}
+
+/* To the nearest, ties to even. */
+static inline void store(element *p, floats v) {
+#if BFLOAT16 && defined(__AVX512BF16__)
+    __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &narrow, sizeof narrow);
+#elif BFLOAT16
+    words bits = (words)v;
+    halves narrow = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
+    memcpy(p, &narrow, sizeof narrow);
+#else
+    store_floats(p, v);
+#endif
+}
+
+static inline float load_one(const element *p) {
+#if BFLOAT16
+    uint32_t bits = (uint32_t)*p << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+#else
+    return *p;
+#endif
+}
+
+static inline void store_one(element *p, float x) {
+#if BFLOAT16
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    *p = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+#else
+    *p = x;
+#endif
+}
+
+static inline floats choose(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
+
+static inline floats larger(floats a, floats b) {
+#ifdef __AVX512F__ /* compilers do not find this one */
+    return (floats)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return choose(a > b, a, b);
+#endif
+}
+
+#define FOLD(v, op, s) v = op(v, __builtin_shufflevector(v, v, 0 ^ s, 1 ^ s, 2 ^ s, 3 ^ s, 4 ^ s, 5 ^ s, 6 ^ s, 7 ^ s, \
+    8 ^ s, 9 ^ s, 10 ^ s, 11 ^ s, 12 ^ s, 13 ^ s, 14 ^ s, 15 ^ s))
+#define PLUS(a, b) ((a) + (b))
+
+static inline float sum_of(floats v) {
+    FOLD(v, PLUS, 8); FOLD(v, PLUS, 4); FOLD(v, PLUS, 2); FOLD(v, PLUS, 1);
+    return v[0];
+}
+
+static inline float largest_of(floats v) {
+    FOLD(v, larger, 8); FOLD(v, larger, 4); FOLD(v, larger, 2); FOLD(v, larger, 1);
+    return v[0];
+}
+
+/* e^x for x <= 88, to a unit in the last place or two; below -87 it is that of -87, 1.6e-38. Cephes' polynomial. */
+static inline floats exp_of(floats x) {
+    x = larger(x, splat(-87.0f));
+    floats n = x * 1.44269504f + 12582912.0f; /* rounds */
+    ints power = (ints)n << 23;
+    n -= 12582912.0f;
+    floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    return (floats)((ints)y + power);
+}
+
+/* Natural logarithm of a positive, normal x. Cephes' polynomial. */
+static inline floats log_of(floats x) {
+    ints bits = (ints)x;
+    ints power = (bits >> 23) - 126;
+    floats m = (floats)((bits & 0x007fffff) | 0x3f000000); /* 0.5 to 1 */
+    ints low = m < 0.707106781f;
+    floats e = __builtin_convertvector(power + low, floats); /* true is -1 */
+    m = m + choose(low, m, splat(0)) - 1.0f;
+    floats z = m * m;
+    floats y = m * 7.0376836292e-2f - 1.1514610310e-1f;
+    y = y * m + 1.1676998740e-1f;
+    y = y * m - 1.2420140846e-1f;
+    y = y * m + 1.4249322787e-1f;
+    y = y * m - 1.6668057665e-1f;
+    y = y * m + 2.0000714765e-1f;
+    y = y * m - 2.4999993993e-1f;
+    y = y * m + 3.3333331174e-1f;
+    y = y * m * z - e * 2.12194440e-4f - 0.5f * z;
+    return m + y + e * 0.693359375f;
+}

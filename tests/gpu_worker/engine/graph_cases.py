@@ -1,0 +1,74 @@
+"""Decode steps that are captured and replayed, with the Triton kernels in their interpreter; run by test_graph.py.
+
+A graph's place takes a computation that is done again into the memory where its results stood at first.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ponder_kernels import paged_attention
+from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine.graph import Found
+
+
+class Recorder:
+    """Replays as a graph does: the same tensors in, the same tensors out."""
+
+    def __init__(self) -> None:
+        self.num_captured = self.num_replayed = 0
+
+    def __call__(self, compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+        self.num_captured += 1
+        found = tuple(part.clone() for part in compute())
+
+        def replay() -> None:
+            self.num_replayed += 1
+            for part, new in zip(found, compute(), strict=True):
+                part.copy_(new)
+
+        return replay, found
+
+
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was laid out for the kernels goes to them."""
+
+    def op(q: torch.Tensor, pages: torch.Tensor, where: paged_attention.Layout, scale: float) -> torch.Tensor:
+        run = paged_attention.op_reference if where.work is None else paged_attention.op_triton
+        return run(q, pages, where, scale)
+
+    monkeypatch.setattr(paged_attention, "op", op)
+
+
+def crowd(engine: Engine) -> list[Sequence]:
+    """Siblings, a loner, greedy and warm, of different lengths; one is penalised, so that some steps go without."""
+    prompt = [3 + token % 250 for token in range(70)]
+    samplings = [
+        Sampling(9, seed=1, stop_at_end=False),
+        Sampling(14, seed=2, top_k=9, stop_at_end=False),
+        Sampling(5, temperature=0.0, stop_at_end=False),
+        Sampling(3, seed=4, presence_penalty=0.5, stop_at_end=False),
+        Sampling(12, seed=5, temperature=0.7, top_p=0.9, stop_at_end=False),
+    ]
+    sequences = [engine.generate(prompt, prompt_length=70, sampling=sampling) for sampling in samplings[:4]]
+    return [*sequences, engine.generate(prompt[5:40], prompt_length=35, sampling=samplings[4])]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_replayed_steps_draw_the_same_tokens(tiny_llama: Path, overlap: bool) -> None:
+    plain = Engine.load(tiny_llama, num_pages=64)
+    recorder = Recorder()
+    replaying = Engine(plain.model, plain.tokenizer, num_pages=64, capture=recorder, overlap=overlap)
+    found = []
+    for engine in (plain, replaying):
+        sequences = crowd(engine)
+        while engine.has_work:
+            engine.step()
+        engine.check()
+        found.append([sequence.generated for sequence in sequences])
+    assert found[0] == found[1]
+    assert recorder.num_captured <= 5
+    assert recorder.num_replayed >= 9

@@ -1,0 +1,122 @@
+"""What C computes, against torch's operators."""
+
+import numpy as np
+import pytest
+import torch
+
+from ponder_kernels import paged_attention
+from ponder_worker.engine.sampler import Crew, Sampler
+from ponder_worker.engine.sampling import Sampling
+from ponder_worker.models import attention
+from ponder_worker.models.eager import Eager
+from ponder_worker.models.native import library as module
+from ponder_worker.models.native.choice import choice
+from ponder_worker.models.native.layer import Native, native
+from ponder_worker.models.step import Step
+
+CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(module.library(torch.float32) is None, reason="no C compiler")
+pytestmark = [needs_compiler, pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])]
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
+
+
+def made(dtype: torch.dtype, head_dim: int = 32) -> Native:
+    found = native(dtype, head_dim)
+    assert found is not None
+    return found
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    tolerance = TOLERANCE[found.dtype]
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def tree(chance: torch.Generator, page_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Contexts and page tables of twelve sequences that share pages at three levels, and two that share nothing."""
+    table = torch.arange(14 * 20).view(14, 20)[:, torch.randperm(20, generator=chance)]
+    for members, num_pages in ((range(9), 4), (range(5), 7), (range(2), 12), (range(9, 12), 6)):
+        table[list(members), :num_pages] = table[members[0], :num_pages].clone()
+    own = torch.randint(1, 8 * page_size, (14,), generator=chance)
+    return torch.tensor([12] * 2 + [7] * 3 + [4] * 4 + [6] * 3 + [0, 9]) * page_size + own, table
+
+
+@pytest.mark.parametrize("head_dim", [32, 64, 96])
+@pytest.mark.parametrize("page_size", [4, 16, 32])
+@pytest.mark.parametrize("num_groups", [1, 7, 80])
+def test_pages_shared_at_several_levels_give_what_each_alone_would_give(
+    dtype: torch.dtype, num_groups: int, page_size: int, head_dim: int
+) -> None:
+    chance = torch.Generator().manual_seed(page_size)
+    contexts, table = tree(chance, page_size)
+    pages = torch.randn(14 * 20, 2, 2, page_size, head_dim, generator=chance).to(dtype)
+    q = torch.randn(14, 2 * num_groups, head_dim, generator=chance).to(dtype)
+    alone = paged_attention.layout(torch.ones(14, dtype=torch.int64), contexts, table, pages=pages)
+    c = made(dtype, head_dim)
+    reading = c.plan(contexts, table, 2 * num_groups, pages)
+    near(c.attend(q, pages, reading, 0.2), paged_attention.op_reference(q, pages, alone, 0.2))
+
+
+def test_a_step_that_decodes_and_prefills_attends_as_two_would(dtype: torch.dtype) -> None:
+    chance = torch.Generator().manual_seed(0)
+    contexts, table = tree(chance, 16)
+    lengths = torch.ones(14, dtype=torch.int64)
+    lengths[4], lengths[13] = 9, 20
+    pages = torch.randn(14 * 20, 2, 2, 16, 32, generator=chance).to(dtype)
+    q = torch.randn(int(lengths.sum()), 6, 32, generator=chance).to(dtype)
+    alone = paged_attention.layout(lengths, contexts, table, pages=pages)
+    c = made(dtype)
+    where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=6, native=c)
+    assert where.reading is not None
+    near(attention.attend(q, pages, where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_a_residual_is_added_and_normalised(dtype: torch.dtype, delta: bool) -> None:
+    chance = torch.Generator().manual_seed(0)
+    hidden, other, weight = (torch.randn(*shape, generator=chance).to(dtype) for shape in ((5, 48), (5, 48), (48,)))
+    expected_hidden = hidden.clone()
+    given = other if delta else None
+    expected = Eager().add_and_normalise(expected_hidden, given, weight, 1e-5)
+    near(made(dtype).add_and_normalise(hidden, given, weight, 1e-5), expected)
+    assert torch.equal(hidden, expected_hidden)
+
+
+@pytest.mark.parametrize("norms", [True, False])
+def test_queries_and_keys_are_rotated_and_written(dtype: torch.dtype, norms: bool) -> None:
+    chance = torch.Generator().manual_seed(0)
+    fused = torch.randn(6, (4 + 2 * 2) * 64, generator=chance).to(dtype)
+    angle = torch.outer(torch.arange(40.0), 1.0 / 100 ** (torch.arange(32) / 32))
+    slots = torch.tensor([0, 17, -1, 35, 16, 5])
+    step = Step(torch.tensor([0, 3, 39, 5, 6, 7]), slots, angle.cos(), angle.sin(), 1e-6)
+    weights = tuple(torch.randn(64, generator=chance).to(dtype) if norms else None for _ in range(2))
+    pages, expected_pages = torch.zeros(2, 3, 2, 2, 16, 64, dtype=dtype).unbind()
+    expected = Eager().rotate_and_write(fused.clone(), expected_pages, step, (weights[0], weights[1]))
+    near(made(dtype, 64).rotate_and_write(fused, pages, step, (weights[0], weights[1])), expected)
+    near(pages, expected_pages)
+
+
+def test_a_gate_is_silu_times_the_other_half(dtype: torch.dtype) -> None:
+    both = (torch.randn(7, 64, generator=torch.Generator().manual_seed(0)) * 4).to(dtype)
+    both[0, :4] = torch.tensor([-100.0, -3e4, 90.0, 3e4])
+    near(made(dtype).gate(both), Eager().gate(both))
+
+
+def test_tokens_and_their_logprobs_are_those_of_torch(dtype: torch.dtype) -> None:
+    logits = (torch.randn(500, 203, generator=torch.Generator().manual_seed(0)) * 3).to(dtype).float()
+    samplings = [Sampling(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)]
+    crew, positions = Crew(samplings), np.arange(500)
+    sampler, plain = Sampler(203, CPU), Sampler(203, CPU)
+    plain._choice = None
+    found, expected = (one.sample(logits, crew, positions, {}) for one in (sampler, plain))
+    assert int((found != expected).sum()) <= 1  # logarithms differ in the last place
+    near(sampler.logprobs(logits, expected), plain.logprobs(logits, expected))
+
+
+def test_where_nothing_compiles_torch_computes(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    module.library.cache_clear()
+    native.cache_clear()
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    assert native(dtype, 32) is None
+    assert choice(CPU) is None
+    module.library.cache_clear()
+    native.cache_clear()

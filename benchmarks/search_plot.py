@@ -21,11 +21,11 @@ MARKERS = "osD^v<>PX*h"
 
 
 def main(source: Path, folder: Path) -> None:
-    mpl.rcParams.update({"svg.hashsalt": "ponder", "svg.fonttype": "none", "font.size": 9})
+    mpl.rcParams.update({"font.size": 9})
     report = json.loads(source.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     for cost in COSTS:
-        draw(report, cost, folder / f"search-{cost}.svg")
+        draw(report, cost, folder / f"search-{cost}.png")
 
 
 def draw(report: dict[str, Any], cost: str, target: Path) -> None:
@@ -54,29 +54,43 @@ def draw(report: dict[str, Any], cost: str, target: Path) -> None:
         place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         place.xaxis.set_major_formatter(SHOWN[cost])
         place.xaxis.set_minor_formatter(NullFormatter())
-        place.set_ylim(max(0.0, place.get_ylim()[0] - 0.03), 1.02)
+        low, high = place.get_ylim()
+        place.set_ylim(max(0.0, low - 0.03), min(1.02, high + 0.03))
         place.set_xlabel(COSTS[cost])
         place.set_ylabel("accuracy")
         place.grid(alpha=0.3)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(target, metadata={"Date": None})
+    figure.savefig(target, dpi=90, metadata={"Software": None})
     plt.close(figure)
 
 
+def drawn(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Without the settings that got fewer problems than the others: their points would not compare."""
+    most = max(setting["levels"]["mixed"]["problems"] for setting in report["settings"].values())
+    return {
+        name: setting for name, setting in report["settings"].items() if setting["levels"]["mixed"]["problems"] == most
+    }
+
+
 def curves(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The settings of each strategy by n, those with early stopping left out: they would be curves of their own."""
+    """The settings of each strategy by n, those with early stopping left out; one sample is `direct` for all."""
+    settings = drawn(report)
     points: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for setting in report["settings"].values():
+    for setting in settings.values():
         if setting["early_stopping"] is None:
             points[setting["strategy"]].append(setting)
-    return {name: sorted(settings, key=lambda one: one["n"]) for name, settings in points.items()}
+    one = [settings["direct n=1"]] if "direct n=1" in settings else []
+    return {
+        name: (one if parts[0]["n"] > 1 else []) + sorted(parts, key=lambda part: part["n"])
+        for name, parts in points.items()
+    }
 
 
 def cheapest(report: dict[str, Any], level: str, cost: str) -> tuple[str, dict[str, Any]]:
     per_success = f"{cost}_per_success"
-    cells = {name: setting["levels"][level] for name, setting in report["settings"].items()}
+    cells = {name: setting["levels"][level] for name, setting in drawn(report).items()}
     solved = {name: cell for name, cell in cells.items() if cell[per_success] is not None}
     name = min(solved, key=lambda one: solved[one][per_success])
     return name, solved[name]

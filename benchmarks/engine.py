@@ -110,7 +110,7 @@ def shorter(case: Case) -> Case:
 def row(case: Case, peers: list[Peer], rounds: int) -> dict[str, Any]:
     """Of every peer: tokens a second by the wall's clock, median and best, by the processor's, and its memory."""
     found: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
-    for peer in peers:
+    for peer in peers:  # what is compiled or allocated at first use is not timed
         warm = peer.play(case._replace(new=4, rounds=min(case.rounds, 2)), seed=0)
         if "error" in warm:
             found[peer.name].append(warm)

@@ -9,15 +9,14 @@ import torch
 from serve import serve
 
 from ponder_worker.engine import Engine, Sampling
-from ponder_worker.models.transformer import Transformer
+from ponder_worker.models.config import ModelConfig
 
 
 def main() -> None:
     folder, vocabulary, kv_bytes, threads = sys.argv[1], *map(int, sys.argv[2:5])
     torch.set_num_threads(threads)
-    probe = Transformer.load(folder, dtype=torch.bfloat16, device=torch.device("cpu"))
-    page_bytes = 16 * probe.kv_bytes_per_token
-    del probe
+    config = ModelConfig.read(folder)
+    page_bytes = 16 * 2 * config.num_layers * config.num_kv_heads * config.head_dim * torch.bfloat16.itemsize
     engine = Engine.load(folder, dtype=torch.bfloat16, num_pages=kv_bytes // page_bytes)
     seeds = iter(range(1 << 40))
 

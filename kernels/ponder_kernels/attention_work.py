@@ -93,7 +93,7 @@ class Work:
     ) -> "Work":
         """One copy to the device, however many parts. one_tile: narrow items have the wide ones' tiles."""
         capacity = capacity or Capacity.of(planned, table)
-        flat = torch.from_numpy(_packed(planned, table, capacity)).to(device)
+        flat = torch.from_numpy(_packed(planned, table, capacity)).to(device, non_blocking=True)
         pieces = torch.split(flat, [prod(shape) for shape in capacity.shapes])
         parts = (piece.view(shape) for piece, shape in zip(pieces, capacity.shapes, strict=True))
         narrow, wide, tokens, positions, fold_queries, fold_starts, entries, page_table = parts

@@ -333,7 +333,7 @@ ledger_entries = Table(
         "kind",
         Text,
         nullable=False,
-        comment="work | recomputed | cancelled | duplicate | idle | loading | draining | lost",
+        comment="work | recomputed | speculated | cancelled | duplicate | idle | loading | draining | lost",
     ),
     Column("nanodollars", BigInteger, nullable=False),
     _timestamp("from_at", nullable=False),

@@ -1,6 +1,6 @@
 """Draws what `engine.py --shape "small, swept"` measured: throughput against N and against the prompt's length.
 
-    python benchmarks/plot_engine.py benchmarks/results/engine_sweep.json docs/engine.png
+    python benchmarks/plot_engine.py benchmarks/results/engine_sweep.json docs/images/engine.png
 
 Needs matplotlib, which nothing else here does.
 """

@@ -2,6 +2,8 @@
 FROM python:3.12-slim
 ARG EXTRAS=server
 
+# The engine compiles its CPU steps at first use.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 ponder
 WORKDIR /srv/ponder
 COPY pyproject.toml constraints.txt README.md LICENSE alembic.ini ./

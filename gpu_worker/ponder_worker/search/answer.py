@@ -6,7 +6,9 @@ import re
 from decimal import Context, Decimal, InvalidOperation
 
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
-_LABEL = re.compile(r"\banswer\b[ \t]*(?:\*\*)?[ \t]*(?::|\bis\b)[ \t]*(?:\*\*)?[ \t]*(\S[^\n]*)", re.IGNORECASE)
+# Bounded runs: a text of nothing but blanks after the word would take hours otherwise.
+_LABEL = re.compile(r"\banswer\b[ \t*]{0,8}(?::|\bis\b)[ \t*]{0,8}([^\s*][^\n]*)", re.IGNORECASE)
+_BRACE = re.compile(r"\\boxed\{|[{}]")
 _NUMBER = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d+(?:\.\d+)?(?:/\d+)?")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 _NOISE = {r"\!": "", r"\,": "", r"\;": "", r"\left": "", r"\right": "", r"\dfrac": r"\frac", r"\tfrac": r"\frac"}
@@ -76,15 +78,16 @@ def _marked(text: str) -> str | None:
 
 def _last_boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{}` whose braces balance."""
-    start = text.rfind(r"\boxed{")
-    while start >= 0:
-        depth, first = 1, start + len(r"\boxed{")
-        for place in range(first, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if not depth:
-                return text[first:place].strip()
-        start = text.rfind(r"\boxed{", 0, start)
-    return None
+    last, content = -1, None
+    opened: list[re.Match[str]] = []
+    for brace in _BRACE.finditer(text):
+        if brace.group() != "}":
+            opened.append(brace)
+        elif opened:
+            opening = opened.pop()
+            if len(opening.group()) > 1 and opening.start() > last:
+                last, content = opening.start(), text[opening.end() : brace.start()].strip()
+    return content
 
 
 def _unwrap(text: str) -> str:

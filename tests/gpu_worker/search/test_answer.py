@@ -24,6 +24,9 @@ from ponder_worker.search.answer import as_number, canonical, extract, of_refere
         (r"an open \boxed{1", "1"),
         ("nothing at all", None),
         ("", None),
+        (r"\boxed{1} and \boxed{2", "1"),
+        (r"\boxed{a \boxed{b} c}", "b"),
+        ("} Answer : ** 5", "5"),
     ],
 )
 def test_the_answer_is_found(text: str, answer: str | None) -> None:
@@ -65,3 +68,13 @@ def test_any_text_has_an_answer_or_none(text: str) -> None:
 def test_a_whole_text_is_taken_out_of_its_code_fence() -> None:
     assert unfenced('```json\n{"a": 1}\n```') == '{"a": 1}'
     assert unfenced(' {"a": 1} ') == '{"a": 1}'
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text", ["answer" + " " * 10**6, "\\boxed{" * 10**5, "answer " * 10**5, "#" * 10**6, "9," * 10**5]
+)
+def test_a_text_that_repeats_itself_for_ever_is_read_in_one_pass(text: str) -> None:
+    """A pass takes a fraction of a second; a second glance at every letter would take hours."""
+    extract(text)
+    canonical(text)

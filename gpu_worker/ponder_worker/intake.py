@@ -1,19 +1,14 @@
-"""The Celery task: wait for room, claim the shard in Postgres, hand its jobs over, return. Or give the message back."""
+"""What a message brings about: wait for room, claim the shard in Postgres, hand its jobs over."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
-from celery import Celery, Task
-from celery.worker import WorkController, state
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from ponder.errors import Unreachable
 from ponder.jobs.claim import Claim, claim
-from ponder.queue.app import TASK, Message, publish
 from ponder.store.failure import brief
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
@@ -103,52 +98,3 @@ class Intake:
         learned = {job.batch_id: claimed.learned for job in claimed.jobs}
         self._engine.send({"type": "admit", "jobs": jobs, "learned": learned})
         _log.info("shard_taken", shard_id=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=tokens)
-
-
-class CeleryConsumer:
-    """The bare Celery worker in a thread of its own.
-
-    `WorkController` and not `app.Worker`: the latter installs signal handlers, and a warm shutdown of its would wait
-    for a task that waits for room. Signals are `preemption`'s.
-    """
-
-    def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], bool]) -> None:
-        app.set_default()
-
-        @app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator]
-        def intake(task: Task, shard_id: int) -> None:
-            if not take(int(shard_id)):
-                _give_back(app, Message(int(shard_id), task.request.delivery_info["routing_key"]))
-
-        self._controller = WorkController(
-            app=app,
-            hostname=name,
-            pool="threads",
-            concurrency=1,
-            prefetch_multiplier=1,
-            queues=list(queues),
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            task_events=False,
-        )
-        self._thread = threading.Thread(target=self._controller.start, name="celery", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Asks it to give back what it has prefetched and to end; returns at once."""
-        state.should_stop = 0
-
-
-def _give_back(app: Celery, message: Message) -> None:
-    """A message that gets lost here is published again by the sweep."""
-    try:
-        publish(app, [message])
-    except Unreachable as error:
-        _log.warning("message_not_given_back", shard_id=message.shard_id, error=str(error))

@@ -16,12 +16,13 @@ from ponder.errors import LeaseLost, PonderError
 from ponder.jobs import incarnation
 from ponder.jobs.release import release
 from ponder.queue.app import celery_app, queue_name
+from ponder_worker.consumer import CeleryConsumer
 from ponder_worker.counsel import Counsel
 from ponder_worker.departure import Departure, attempt
 from ponder_worker.engine_handle import EngineHandle, Message
 from ponder_worker.heartbeat import EngineStuck, Heartbeat, run_in_thread
 from ponder_worker.holding import Holding
-from ponder_worker.intake import CeleryConsumer, Intake
+from ponder_worker.intake import Intake
 from ponder_worker.preemption import Notice, Notices, Reason
 from ponder_worker.settlement import Hear, Settling
 

@@ -66,9 +66,10 @@ class Job:
 
     def end(self, reason: str) -> None:
         """Settles with what there is."""
-        self.tree.end(reason)
         if self.search is not None:
             self._guard(lambda: self.search.end(reason) if self.search is not None else None)
+        elif self.tree.ended is None:
+            self.tree.end(reason)
 
     def drop(self) -> None:
         """Stops, and will never be done."""

@@ -31,7 +31,9 @@ async def adaptive(search: Search, spec: Adaptive) -> list[Candidate]:
         before, candidates = candidates, rank([*candidates, *found], by="weighted")
         _teach(search, lesson(bucket, arm, _gain(before, candidates), search.num_tokens_since(start)))
         made += size
-    _teach(search, balance(_believed(candidates), search.num_tokens_since(first)))
+    # A round after the first is begun because a verifier said no: the job is solved once at most.
+    solved = 0.0 if first else _believed(candidates)
+    _teach(search, balance(solved, search.num_tokens_since(first)))
     return candidates
 
 

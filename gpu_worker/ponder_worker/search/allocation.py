@@ -50,10 +50,6 @@ def balance(belief: float, tokens: int) -> dict[str, float]:
     return {"solved": belief, "spent": tokens}
 
 
-def merge(first: Sums, second: Sums) -> dict[str, float]:
-    return {name: first.get(name, 0.0) + second.get(name, 0.0) for name in first.keys() | second.keys()}
-
-
 def choose(sums: Sums, bucket: str, arms: Sequence[Arm], *, belief: float, worth: float, random: Random) -> str | None:
     """The arm to spend on next; None: no arm is likely to solve enough for its tokens.
 

@@ -38,7 +38,6 @@ class Offspring:
     def generate(self, node: Node, n: int, manner: Manner, *, score: bool) -> Growth:
         """n more; see `Search.generate`."""
         growth = Growth(node, self.streams.length, self.blocked, self._cancel)
-        self._speculation.go_on(node)
         for ordinal in self._next(node, n):
             child = self._tree.child(node, ordinal)
             if child is None:
@@ -47,6 +46,7 @@ class Offspring:
                 self._start(growth, child, manner, score)
             elif child.stop != "settled":
                 self._hand_out(growth, child, score)
+        self._speculation.leave(node)
         return growth
 
     async def force(self, node: Node, ids_of: Callable[[], list[int]]) -> Node | None:
@@ -73,7 +73,7 @@ class Offspring:
         return self._cursors.get(node.index, 0)
 
     def prune(self, node: Node) -> None:
-        self._speculation.prune(node)
+        self._speculation.leave(node)
         self._tree.prune(node)
 
     def text(self, node: Node) -> str:

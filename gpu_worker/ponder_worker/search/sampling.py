@@ -9,15 +9,13 @@ from ponder_worker.search.search import Search
 from ponder_worker.search.selection import Select, rank
 
 
-async def sample(
-    search: Search, n: int, *, select: Select, early_stopping: EarlyStopping | None, made: list[Candidate] | None = None
-) -> list[Candidate]:
-    """Up to n samples below the root, those in `made` among them, ranked; what is settled is not sampled further.
+async def sample(search: Search, n: int, *, select: Select, early_stopping: EarlyStopping | None) -> list[Candidate]:
+    """Up to n samples below the root, ranked; what is settled is not sampled further.
 
     They are begun in waves, each the fewest that could settle it, because samples that run side by side end side by
     side: stopping at the fourth of sixteen would save little.
     """
-    candidates = list(made or ())
+    candidates: list[Candidate] = []
     while len(candidates) < n:
         before = len(candidates)
         wave = n - before

@@ -59,6 +59,7 @@ class Search:
         self._aggregate = aggregate
         self._learned = learned
         self._scores = Scores(tree, engine, self.text)
+        self._said: asyncio.Future[None] | None = None  # by the verifier
         self._offspring = Offspring(tree, engine, limits, self._scores, Speculation(tree, engine, aggregate))
         self.wall = self._offspring.wall
         self.blocked = self._offspring.blocked
@@ -105,13 +106,13 @@ class Search:
         return aggregate(scores, by or self._aggregate) if scores else None
 
     async def verify(self, candidate: Candidate) -> Verdict:
-        """What the job's verifier says; asked once a leaf. Raises NoVerifier."""
+        """What the job's verifier says; asked once a leaf. Raises NoVerifier.
+
+        A search that was told to end waits for nobody: what has not been said by then has not passed.
+        """
         leaf = candidate.node
-        if leaf.passed is None:
-            said: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-            self._engine.verify(candidate.text, candidate.answer, said.set_result)
-            verdict = await said
-            self.tree.set_verdict(leaf, verdict.passed, verdict.feedback)
+        if leaf.passed is None and self.tree.ended is None:
+            await self._ask(candidate)
         return Verdict(bool(leaf.passed), leaf.feedback or "")
 
     async def say(self, node: Node, text: str) -> Node | None:
@@ -182,6 +183,8 @@ class Search:
     def end(self, reason: str) -> None:
         """Comes to its end with what there is: nobody starts any more, who grows is cut off as it is."""
         self._offspring.end(reason)
+        if self._said is not None:
+            self._said.cancel()
 
     def close(self) -> None:
         """Gives up everything that runs and writes nothing down."""
@@ -190,6 +193,17 @@ class Search:
     def sync_all(self) -> None:
         """What streams have made so far stands in the tree."""
         self._offspring.streams.sync_all()
+
+    async def _ask(self, candidate: Candidate) -> None:
+        self._said = said = asyncio.get_running_loop().create_future()
+
+        def hear(verdict: Verdict) -> None:
+            if not said.done():
+                self.tree.set_verdict(candidate.node, verdict.passed, verdict.feedback)
+                said.set_result(None)
+
+        self._engine.verify(candidate.text, candidate.answer, hear)
+        await asyncio.wait([said])
 
     def _turn(self, node: Node, text: str) -> list[int]:
         ids = self._engine.turn(text)

@@ -60,11 +60,8 @@ class Speculation:
             self._leaves[leaf] = _Leaf(num_children, order_of)
             self._look()
 
-    def go_on(self, leaf: Node) -> None:
-        """Its children are asked for: there is nothing to guess any more."""
-        self._leaves.pop(leaf, None)
-
-    def prune(self, leaf: Node) -> None:
+    def leave(self, leaf: Node) -> None:
+        """It is pruned, or its children have been asked for: there is nothing to guess any more."""
         self._leaves.pop(leaf, None)
         for number, (guess, _) in list(self._guesses.items()):
             if guess.leaf is leaf:

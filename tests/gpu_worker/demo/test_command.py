@@ -57,7 +57,7 @@ def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
     start: Callable[..., subprocess.Popen[str]], home: Path
 ) -> None:
     unfinished = home / "demo" / "unfinished.json"
-    first = start("--problems", "12")
+    first = start("--problems", "40")
     wait_until(lambda: unfinished.exists() and len(json.loads(unfinished.read_text())["batches"]) == 4)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=90)
@@ -76,7 +76,7 @@ def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
     assert "\x1b" not in shown + said
     (results,) = (home / "demo").glob("*.results.jsonl")
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    assert len({line["custom_id"] for line in lines}) == 4 * 5 * 12
+    assert len({line["custom_id"] for line in lines}) == 4 * 5 * 40
     assert set(batches) == {line["custom_id"].partition("/")[0] for line in lines}
     assert not unfinished.exists()
     assert those_of(home) == []

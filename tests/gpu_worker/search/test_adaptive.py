@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ponder_worker.search.allocation import balance, difficulty, lesson, merge
+from ponder_worker.search.allocation import balance, difficulty, lesson
 from ponder_worker.search.limits import Limits
 from ponder_worker.search.search import Search
 from ponder_worker.search.tree import SearchTree
@@ -26,7 +26,7 @@ def _learned(better: str, *, num_jobs: int = 500) -> dict[str, float]:
         for belief in (0.0, 0.1, 0.5):
             for arm in ("samples", "beam"):
                 gain = 0.5 * num_jobs if arm == better or num_paths == 1 else 0.0
-                known = merge(known, lesson(difficulty(num_paths, belief), arm, gain, 100 * num_jobs))
+                known |= lesson(difficulty(num_paths, belief), arm, gain, 100 * num_jobs)
     return known
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -166,6 +166,29 @@ def test_a_verdict_is_asked_once_and_stands_in_the_tree() -> None:
     second = attempt(UNLIMITED, rng=random.Random(1), deltas=first.deltas)
     assert drive(second, lambda: verify(second.search)) == verdicts
     assert second.engine.num_verified == 0
+
+
+def test_a_search_that_was_told_to_end_waits_for_no_verdict_and_asks_for_none() -> None:
+    one = attempt(UNLIMITED, rng=random.Random(0))
+
+    async def verify() -> list[Verdict]:
+        candidates = [candidate async for candidate in one.search.complete(one.search.root, 2)]
+        one.engine.verifying = Unanswered()  # type: ignore[assignment]
+        waiting = asyncio.ensure_future(one.search.verify(candidates[0]))
+        await asyncio.sleep(0)
+        one.search.end("deadline")
+        return [await waiting, await one.search.verify(candidates[1])]
+
+    assert drive(one, verify) == [Verdict(False), Verdict(False)]
+    assert one.engine.num_verified == 1
+    assert [node.passed for node in one.search.tree.nodes[1:]] == [None, None], "nobody has said so"
+
+
+class Unanswered(list[Any]):
+    """Questions that nobody ever answers."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
 
 def test_what_the_user_says_is_forced_counts_to_the_budget_and_begins_a_new_turn() -> None:

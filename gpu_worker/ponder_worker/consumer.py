@@ -1,0 +1,82 @@
+"""The bare Celery worker: a message comes, a shard is taken, or the message is given back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+from celery import Celery, Task
+from celery.worker import WorkController, state
+from celery.worker.request import Request
+from kombu.transport.virtual import QoS
+
+from ponder.errors import Unreachable
+from ponder.queue.app import TASK, Message, publish
+
+_log = structlog.get_logger(__name__)
+
+
+class _Request(Request):  # type: ignore[misc]
+    """A message that Redis cannot be told about, because it went away meanwhile, counts as taken all the same.
+
+    Celery logs and forgets it, but kombu goes on counting it as the one message that may wait here, asks Redis for no
+    other and so never finds out that the connection is broken: the worker would be deaf from then on.
+    """
+
+    def acknowledge(self) -> None:
+        try:
+            super().acknowledge()
+        finally:
+            message = self._message
+            if not message.acknowledged:
+                QoS.ack(message.channel.qos, message.delivery_tag)  # type: ignore[no-untyped-call]
+
+
+class CeleryConsumer:
+    """The bare Celery worker in a thread of its own.
+
+    `WorkController` and not `app.Worker`: the latter installs signal handlers, and a warm shutdown of its would wait
+    for a task that waits for room. Signals are `preemption`'s.
+    """
+
+    def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], bool]) -> None:
+        app.set_default()
+
+        @app.task(name=TASK, bind=True, Request=_Request)  # type: ignore[untyped-decorator]
+        def intake(task: Task, shard_id: int) -> None:
+            if not take(int(shard_id)):
+                _give_back(app, Message(int(shard_id), task.request.delivery_info["routing_key"]))
+
+        self._controller = WorkController(
+            app=app,
+            hostname=name,
+            pool="threads",
+            concurrency=1,
+            prefetch_multiplier=1,
+            queues=list(queues),
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            task_events=False,
+        )
+        self._thread = threading.Thread(target=self._controller.start, name="celery", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Asks it to give back what it has prefetched and to end; returns at once."""
+        state.should_stop = 0
+
+
+def _give_back(app: Celery, message: Message) -> None:
+    """A message that gets lost here is published again by the sweep."""
+    try:
+        publish(app, [message])
+    except Unreachable as error:
+        _log.warning("message_not_given_back", shard_id=message.shard_id, error=str(error))

@@ -1,0 +1,51 @@
+"""The Celery worker over a real Redis."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ponder.embedded.redis import EmbeddedRedis
+from ponder.queue.app import Message, celery_app, publish
+from ponder_worker.consumer import CeleryConsumer
+
+QUEUE = "ponder.test.batch"
+
+
+def _publish(url: str, *shard_ids: int) -> None:
+    publish(celery_app(url), [Message(shard_id, QUEUE) for shard_id in shard_ids])
+
+
+def _until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def test_redis_going_away_while_a_message_waits_here_leaves_nobody_deaf(tmp_path: Path) -> None:
+    taken: queue.SimpleQueue[int] = queue.SimpleQueue()
+    has_room = threading.Event()
+
+    def take(shard_id: int) -> bool:
+        taken.put(shard_id)
+        return has_room.wait(60)
+
+    with EmbeddedRedis(tmp_path) as server:
+        consumer = CeleryConsumer(celery_app(server.url), [QUEUE], "test", take)
+        _publish(server.url, 1, 2)
+        consumer.start()
+        assert taken.get(timeout=60) == 1
+        time.sleep(1)  # the second one waits here for the first to be done
+        server.stop()
+        has_room.set()
+        assert taken.get(timeout=60) == 2
+        server.start()
+        _publish(server.url, 3)
+        # What was never acknowledged may come a second time.
+        _until(lambda: taken.get(timeout=60) == 3)
+        consumer.stop()
+        _until(lambda: not consumer.is_alive)

@@ -22,6 +22,7 @@ from ponder.store.engine import connect
 from ponder.store.failure import brief
 from ponder_worker import log
 
+_KV_DTYPES = ["auto", "fp8"]
 _DTYPES = ["auto", "float32", "bfloat16", "float16"]
 
 
@@ -53,6 +54,13 @@ class Models:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one.")
 @click.option("--dtype", default="auto", show_default=True, type=click.Choice(_DTYPES))
 @click.option(
+    "--kv-dtype",
+    default="auto",
+    show_default=True,
+    type=click.Choice(_KV_DTYPES),
+    help="Of keys and values; fp8: half of bfloat16's memory, less precise. auto: --dtype's.",
+)
+@click.option(
     "--max-sequences",
     type=click.IntRange(1, 4096),
     default=256,
@@ -71,6 +79,7 @@ def worker(
     market: str,
     device: str,
     dtype: str,
+    kv_dtype: str,
     max_sequences: int,
     worker_name: str | None,
     metrics_port: int | None,
@@ -108,6 +117,7 @@ def worker(
             "reward_model": models.reward_model,
             "device": device,
             "dtype": dtype,
+            "kv_dtype": kv_dtype,
             "max_sequences": max_sequences,
             "shard_tokens": settings.shard_tokens,
         },

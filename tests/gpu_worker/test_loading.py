@@ -32,3 +32,12 @@ def test_one_model_has_all_of_it(tiny_llama: Path) -> None:
     loaded = load(EngineOptions(model=str(tiny_llama), kv_bytes=1 << 20))
     assert loaded.generator.free_tokens == (1 << 20) // loaded.generator.model.kv_bytes_per_token
     assert loaded.longest == 512
+
+
+def test_fp8_doubles_the_room_and_more_of_float32_and_is_another_fingerprint(tiny_llama: Path) -> None:
+    plain, small = (
+        load(EngineOptions(model=str(tiny_llama), kv_bytes=1 << 18, kv_dtype=kind)) for kind in ("auto", "fp8")
+    )
+    assert plain.fingerprint != small.fingerprint
+    assert small.generator.free_tokens == (1 << 18) // (2 * 2 * 2 * (16 + 4)) // 16 * 16
+    assert small.generator.free_tokens > 3 * plain.generator.free_tokens

@@ -87,15 +87,19 @@ class Engine:
         path: str | Path,
         *,
         dtype: torch.dtype = torch.float32,
+        kv_dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         num_pages: int = 0,
         page_size: int = 16,
         max_step_tokens: int = 2048,
         max_sequences: int = 256,
     ) -> "Engine":
-        """From a model folder in Hugging Face's format. Raises a ModelError that names what is wrong with it."""
+        """From a model folder in Hugging Face's format. Raises a ModelError that names what is wrong with it.
+
+        kv_dtype: of keys and values in pages, float8_e4m3fn or, None, the model's.
+        """
         return cls(
-            Transformer.load(path, dtype=dtype, device=torch.device(device)),
+            Transformer.load(path, dtype=dtype, device=torch.device(device), kv_dtype=kv_dtype),
             Tokenizer(path),
             num_pages=num_pages,
             page_size=page_size,

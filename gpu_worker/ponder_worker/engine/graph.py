@@ -19,6 +19,7 @@ from ponder_kernels.attention_work import Capacity, Work
 from ponder_worker.engine.choice import choice_of, columns_of
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.models import attention
+from ponder_worker.models.pages import Pages
 from ponder_worker.models.transformer import Transformer
 
 Found = tuple[torch.Tensor, torch.Tensor]
@@ -43,7 +44,7 @@ class Decode:
 class Graphs:
     """Of one model and its pages."""
 
-    def __init__(self, model: Transformer, pages: torch.Tensor, *, page_size: int, capture: Capture) -> None:
+    def __init__(self, model: Transformer, pages: Series[Pages], *, page_size: int, capture: Capture) -> None:
         config = model.config
         self._tile = queries_of(config.num_heads // config.num_kv_heads, config.head_dim, model.dtype.itemsize)
         self._model, self._pages, self._capture = model, pages, capture
@@ -106,7 +107,7 @@ class _Step:
         self._wholes[0, :count] = decode.tokens
         self._numbers.copy_(torch.from_numpy(numbers), non_blocking=True)
 
-    def capture(self, model: Transformer, pages: torch.Tensor, capture: Capture) -> None:
+    def capture(self, model: Transformer, pages: Series[Pages], capture: Capture) -> None:
         whole = {
             window: attention.Layout(None, (), None, None, paged_attention.Layout(window or 0, work))
             for window, work in self.works.items()

@@ -1,4 +1,8 @@
-"""Where keys and values stand: bytes in slabs, in which each model sees its own pages."""
+"""Where keys and values stand: bytes in slabs, in which each model sees its own pages.
+
+The scales of float8 numbers stand beside the slabs, each model's for as many pages as it could have of all of them: so
+kernels count values and scales by the same page number, and no slab's change of owner touches them.
+"""
 
 import math
 from collections.abc import Sequence as Series
@@ -10,6 +14,7 @@ import torch
 from ponder_kernels import copy_pages
 from ponder_worker.engine.budget import Budget
 from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.models.pages import Pages
 from ponder_worker.models.transformer import Transformer
 
 Integers = npt.NDArray[np.int64]
@@ -24,16 +29,20 @@ class Memory:
     def __init__(self, kv_bytes: int, models: Series[Transformer], page_size: int) -> None:
         """Raises InvalidSetting when it is too little for two slabs a model."""
         pages = [model.new_pages(1, page_size) for model in models]
-        page_bytes = [page.nbytes for page in pages]
+        page_bytes = [sum(layer.numbers.nbytes for layer in page) for page in pages]
+        place_bytes = [page[0].numbers.nbytes for page in pages]
         grain = math.lcm(*page_bytes)
         if grain > kv_bytes // _NUM_SLABS:  # then a slab ends with a part of a page that nobody uses
-            grain = math.lcm(*(page[0].nbytes for page in pages))
+            grain = math.lcm(*place_bytes)
         least = -(-max(page_bytes) // grain)
         self.slab_bytes = grain * max(least, kv_bytes // _NUM_SLABS // grain)
-        num_slabs = kv_bytes // self.slab_bytes
+        scales = [page[0].nbytes - place for page, place in zip(pages, place_bytes, strict=True)]
+        beside = sum(self.slab_bytes // place * size for place, size in zip(place_bytes, scales, strict=True))
+        num_slabs = kv_bytes // (self.slab_bytes + beside)
         if num_slabs < 2 * len(models):
             raise InvalidSetting(
-                f"kv_bytes is {kv_bytes}; it must be at least {2 * len(models) * self.slab_bytes}, two slabs a model"
+                f"kv_bytes is {kv_bytes}; it must be at least {2 * len(models) * (self.slab_bytes + beside)}, "
+                "two slabs a model"
             )
         self.bytes = torch.zeros(num_slabs * self.slab_bytes, dtype=torch.uint8, device=models[0].device)
         self.budget = Budget(num_slabs, self._clear)
@@ -47,9 +56,8 @@ class Storage:
     """One model's pages in a memory of its own or in one that it shares.
 
     A layer's part of a page is a *place*. A slab holds the places of the first layer, then those of the second. Page
-    numbers are the pool's; what kernels count is the page's place in the first layer. pages: `[num_layers, num_places,
-    2, num_kv_heads, page_size, head_dim]`, in which layer l of the page at place p is `pages[l, p]`: each layer sees
-    the same memory, from its own first place on.
+    numbers are the pool's; what kernels count is the page's place in the first layer. pages: a layer each, in which
+    layer l of the page at place p is at p of `pages[l]`: each layer sees the same memory, from its own first place on.
     """
 
     def __init__(
@@ -64,24 +72,22 @@ class Storage:
         """num_pages: of a memory of its own; num_parked: pages in host memory."""
         page = model.new_pages(1, page_size)
         self._num_layers = len(page)
-        place_bytes = page[0].nbytes
+        place_bytes = page[0].numbers.nbytes
+        number_bytes = self._num_layers * place_bytes
         if memory is None:
-            raw = torch.zeros(num_pages * page.nbytes, dtype=torch.uint8, device=model.device)
+            raw = torch.zeros(num_pages * number_bytes, dtype=torch.uint8, device=model.device)
             slab_bytes = raw.nbytes
         else:
             raw, slab_bytes = memory.bytes, memory.slab_bytes
-        self.slab_pages = slab_bytes // page.nbytes
+        self.slab_pages = slab_bytes // number_bytes
         self.num_pages = raw.nbytes // slab_bytes * self.slab_pages
-        self.page_bytes = page.nbytes
+        self.page_bytes = self._num_layers * page[0].nbytes
         self._slab_places = slab_bytes // place_bytes
-        self._places = raw.view(page.dtype).view(-1, *page.shape[2:])
-        stride = self._places.stride()
-        layer = self.slab_pages * stride[0]
-        num_places = len(self._places) - (self._num_layers - 1) * self.slab_pages
-        self.pages = self._places.as_strided((self._num_layers, num_places, *page.shape[2:]), (layer, *stride))
-        self._parked = torch.zeros(
-            (num_parked * self._num_layers, *page.shape[2:]), dtype=page.dtype, pin_memory=model.device.type == "cuda"
-        )
+        self._places = Pages.over(raw, page[0])
+        self.pages = self._places.layers(self._num_layers, self.slab_pages)
+        shape = (num_parked * self._num_layers, *page[0].numbers.shape[1:])
+        host = torch.device("cpu")
+        self._parked = Pages.zeros(shape, model.kv_dtype, host, pinned=model.device.type == "cuda")
 
     def places(self, pages: Integers) -> Integers:
         """Of pages, by their numbers."""
@@ -110,10 +116,12 @@ class Storage:
     def _all_layers_parked(self, pages: Integers) -> Integers:
         return (pages[:, None] * self._num_layers + np.arange(self._num_layers)).ravel()
 
-    def _copy(self, source: torch.Tensor, target: torch.Tensor, sources: Integers, targets: Integers) -> None:
-        device = self._places.device
+    def _copy(self, source: Pages, target: Pages, sources: Integers, targets: Integers) -> None:
+        """With their scales."""
+        device = self._places.numbers.device
         indices = [torch.from_numpy(places).to(device, non_blocking=True) for places in (sources, targets)]
-        copy_pages.op(source[None], target[None], *indices)
+        for one, other in zip(source.parts, target.parts, strict=True):
+            copy_pages.op(one[None], other[None], *indices)
 
 
 def _columns(pairs: Pairs) -> tuple[Integers, Integers]:

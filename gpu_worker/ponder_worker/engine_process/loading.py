@@ -22,6 +22,7 @@ from ponder_worker.models.transformer import Transformer
 from ponder_worker.search.thought import Thought
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 _CPU_KV_BYTES = 1 << 30
 _SPARE_BYTES = 2 << 30
 """Of a GPU's memory, for what a step needs beside weights, keys and values."""
@@ -77,7 +78,8 @@ def load(options: EngineOptions) -> Engines:
     kinds = [reward.read(folder) for folder in folders[1:]]  # before any weights: it fails at once
     dtypes = [_dtype(folder, options.dtype, device) for folder in folders]
     models = [
-        Transformer.load(folder, dtype=dtype, device=device) for folder, dtype in zip(folders, dtypes, strict=True)
+        Transformer.load(folder, dtype=dtype, device=device, kv_dtype=_KV_DTYPES[options.kv_dtype])
+        for folder, dtype in zip(folders, dtypes, strict=True)
     ]
     engines = _engines(folders, models, options, options.kv_bytes or _room_for_kv(models, options))
     readout = None
@@ -96,14 +98,15 @@ def load(options: EngineOptions) -> Engines:
         longest=engines[0].longest,
         longest_scored=engines[1].longest if kinds else 0,
         defaults=SamplingDefaults.read(options.model),
-        fingerprint=_fingerprint(folders),
+        fingerprint=_fingerprint(folders, options.kv_dtype),
         flops_per_byte=5.0 if device.type == "cpu" else 200.0,
     )
 
 
-def _fingerprint(folders: list[str]) -> str:
-    """Of generator and reward model together: with other scores a resumed search would decide otherwise."""
-    prints = [fingerprint(folder) for folder in folders]
+def _fingerprint(folders: list[str], kv_dtype: str) -> str:
+    """Of generator and reward model together: with other scores a resumed search would decide otherwise. So it would
+    with less precise keys and values."""
+    prints = [fingerprint(folder) for folder in folders] + [kv_dtype] * (kv_dtype != "auto")
     return prints[0] if len(prints) == 1 else hashlib.sha256("+".join(prints).encode()).hexdigest()[:16]
 
 

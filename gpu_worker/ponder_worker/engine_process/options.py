@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 class EngineOptions:
     """model, reward_model: folders. device, dtype: "auto" is a GPU if there is one, and the model's own type there.
 
+    kv_dtype: of keys and values in pages; "auto" is dtype, "fp8" takes half of bfloat16's memory and is less precise.
     kv_bytes: memory for the keys and values of both models; unset is what the device has left, or a gigabyte on a CPU.
     kv_split: the generator's part of it, for good; unset, generator and reward model trade it as their loads change.
     shard_tokens: the estimated tokens of the largest shard, in which room is told.
@@ -19,6 +20,7 @@ class EngineOptions:
     reward_model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    kv_dtype: str = "auto"
     page_size: int = 16
     max_sequences: int = 256
     max_step_tokens: int = 2048

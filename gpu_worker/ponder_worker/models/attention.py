@@ -13,6 +13,7 @@ import torch
 
 from ponder_kernels import paged_attention
 from ponder_worker.models.native.layer import Native, Reading
+from ponder_worker.models.pages import FP8, Pages
 
 _LEAST_SAVED_PAGES = 24  # below, another round of operators costs more than it saves
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)  # private: it may go
@@ -57,12 +58,13 @@ def layout(
     num_heads: int = 0,
     native: Native | None = None,
 ) -> Layout:
-    """Arguments as `paged_attention.layout` has them; native: for sequences that decode."""
+    """Arguments as `paged_attention.layout` has them; native: for sequences that decode. Siblings' float8 is read by
+    each of them on the CPU."""
     if native is not None and window is None and bool((query_lengths == 1).any()):
         plan = partial(native.plan, num_heads=num_heads, pages=pages)
         return _native_layout(query_lengths, context_lengths, page_table, pages, plan)
     found: list[tuple[torch.Tensor, int]] = []
-    if window is None and pages.device.type == "cpu":
+    if window is None and pages.device.type == "cpu" and pages.dtype != FP8:
         found = _families(query_lengths, context_lengths, page_table, pages.shape[3])
     if not found:
         whole = paged_attention.layout(query_lengths, context_lengths, page_table, pages=pages, window=window or 0)
@@ -106,16 +108,15 @@ def _native_layout(
     return Layout(rows, (), None, rest.repeat_interleave(query_lengths).nonzero()[:, 0], others, reading)
 
 
-def attend(
-    q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float, native: Native | None = None
-) -> torch.Tensor:
+def attend(q: torch.Tensor, layer: Pages, where: Layout, scale: float, native: Native | None = None) -> torch.Tensor:
     """As `paged_attention.op`: q `[num_tokens, num_heads, head_dim]` -> the same shape"""
+    pages = layer.numbers
     if where.reading is not None and where.rows is None:
         assert native is not None
         return native.attend(q, pages, where.reading, scale)
     if where.rows is None:
         assert where.others is not None
-        return paged_attention.op(q, pages, where.others, scale)
+        return paged_attention.op(q, pages, where.others, scale, scales=layer.scales)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if where.others is not None and where.other_rows is not None:
         out[where.other_rows] = paged_attention.op(q[where.other_rows], pages, where.others, scale)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from ponder_kernels import rms_norm, write_kv
+from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
 
@@ -21,7 +22,7 @@ class Eager:
     def rotate_and_write(
         self,
         fused: torch.Tensor,
-        pages: torch.Tensor,
+        pages: Pages,
         step: Step,
         norms: tuple[torch.Tensor | None, torch.Tensor | None],
     ) -> torch.Tensor:
@@ -30,7 +31,7 @@ class Eager:
         fused: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place; norms: of query and key heads,
         before rotation, or None -> queries, `[num_rows, num_heads, head_dim]`, a view of fused
         """
-        num_kv_heads, head_dim = pages.shape[2], pages.shape[4]
+        num_kv_heads, head_dim = pages.numbers.shape[2], pages.numbers.shape[4]
         heads = fused.view(len(fused), -1, head_dim)
         num_heads = heads.shape[1] - 2 * num_kv_heads
         parts = heads[:, :num_heads], heads[:, num_heads : num_heads + num_kv_heads]
@@ -39,7 +40,8 @@ class Eager:
                 part.copy_(rms_norm.op(part.reshape(-1, head_dim), norm, step.epsilon).view(part.shape))
         turns = [table[step.positions, None].to(fused.dtype) for table in (step.cosine, step.sine)]
         _rotate(heads[:, : num_heads + num_kv_heads], *turns)
-        write_kv.op(heads[:, num_heads:].view(len(fused), 2, num_kv_heads, head_dim), pages, step.slots)
+        kv = heads[:, num_heads:].view(len(fused), 2, num_kv_heads, head_dim)
+        write_kv.op(kv, pages.numbers, step.slots, pages.scales)
         return parts[0]
 
     def gate(self, both: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import torch
 
 from ponder_kernels import rms_norm, swiglu, write_qkv
+from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
 
@@ -17,14 +18,15 @@ class Fused:
     def rotate_and_write(
         self,
         fused: torch.Tensor,
-        pages: torch.Tensor,
+        pages: Pages,
         step: Step,
         norms: tuple[torch.Tensor | None, torch.Tensor | None],
     ) -> torch.Tensor:
-        heads = fused.view(len(fused), -1, pages.shape[4])
+        num_kv_heads, head_dim = pages.numbers.shape[2], pages.numbers.shape[4]
+        heads = fused.view(len(fused), -1, head_dim)
         turn = write_qkv.Turn(step.positions, step.cosine, step.sine, *norms, epsilon=step.epsilon)
-        write_qkv.op(heads, turn, pages, step.slots)
-        return heads[:, : heads.shape[1] - 2 * pages.shape[2]]
+        write_qkv.op(heads, turn, pages.numbers, step.slots, pages.scales)
+        return heads[:, : heads.shape[1] - 2 * num_kv_heads]
 
     def gate(self, both: torch.Tensor) -> torch.Tensor:
         return swiglu.op(both)

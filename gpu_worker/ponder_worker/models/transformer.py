@@ -15,6 +15,7 @@ from ponder_worker.models.eager import Eager
 from ponder_worker.models.fused import Fused
 from ponder_worker.models.linear import can_prepack, linear
 from ponder_worker.models.native.layer import Native, native
+from ponder_worker.models.pages import Pages, vector_bytes
 from ponder_worker.models.step import Step
 from ponder_worker.models.weights import LayerWeights, Weights
 
@@ -36,22 +37,26 @@ class _Layer:
 class Transformer:
     """Llama-type: RMS norm, rotary positions, grouped queries, SwiGLU."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, *, kv_dtype: torch.dtype | None = None) -> None:
+        """kv_dtype: of keys and values in pages, the weights' or float8_e4m3fn; None: the weights'."""
         self.config = config
         self._layers = [_Layer(layer) for layer in weights.layers]
         self._unembed = linear(weights.unembedding, None)
         self.dtype = weights.embedding.dtype
+        self.kv_dtype = kv_dtype or self.dtype
         self.device = weights.embedding.device
         self._cosine, self._sine = _rotary_table(config, self.device)
-        self._native = _native(config, self.dtype, self.device)
+        self._native = _native(config, self.kv_dtype, self.device)  # C knows no float8
         self._between = self._native or (Fused() if self.device.type == "cuda" else Eager())
         self.weights = _without_packed(weights)
         self._scale = config.head_dim**-0.5
 
     @classmethod
-    def load(cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> "Transformer":
+    def load(
+        cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None = None
+    ) -> "Transformer":
         config = ModelConfig.read(folder)
-        return cls(config, weights_module.load(folder, config, dtype=dtype, device=device))
+        return cls(config, weights_module.load(folder, config, dtype=dtype, device=device), kv_dtype=kv_dtype)
 
     @property
     def flops_per_token(self) -> int:
@@ -62,18 +67,18 @@ class Transformer:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Keys and values of one token in all layers."""
+        """Keys and values of one token in all layers, scales included."""
         config = self.config
-        return 2 * config.num_layers * config.num_kv_heads * config.head_dim * self.dtype.itemsize
+        return 2 * config.num_layers * config.num_kv_heads * vector_bytes(config.head_dim, self.kv_dtype)
 
-    def new_pages(self, num_pages: int, page_size: int) -> torch.Tensor:
-        """`[num_layers, num_pages, 2, num_kv_heads, page_size, head_dim]`, zeroed: attention multiplies masked ones."""
+    def new_pages(self, num_pages: int, page_size: int) -> tuple[Pages, ...]:
+        """A layer each, zeroed: attention multiplies masked ones."""
         config = self.config
-        shape = (config.num_layers, num_pages, 2, config.num_kv_heads, page_size, config.head_dim)
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        shape = (config.num_layers * num_pages, 2, config.num_kv_heads, page_size, config.head_dim)
+        return Pages.zeros(shape, self.kv_dtype, self.device).layers(config.num_layers, num_pages)
 
     def layouts(
-        self, query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, pages: torch.Tensor
+        self, query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, pages: Series[Pages]
     ) -> tuple[attention.Layout, ...]:
         """Of a step, one a layer; layers that look back equally far share theirs. Arguments: `attention.layout`,
         but `pages` as `new_pages` makes them."""
@@ -84,7 +89,7 @@ class Transformer:
                 query_lengths,
                 context_lengths,
                 page_table,
-                pages=pages[0],
+                pages=pages[0].numbers,
                 window=window,
                 num_heads=self.config.num_heads,
                 native=self._native,
@@ -99,7 +104,7 @@ class Transformer:
         positions: torch.Tensor,
         slots: torch.Tensor,
         where: Series[attention.Layout],
-        pages: torch.Tensor,
+        pages: Series[Pages],
     ) -> torch.Tensor:
         """One step. Each layer writes its keys and values before it attends, so that sequences of one step may share.
 

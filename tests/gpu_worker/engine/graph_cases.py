@@ -12,6 +12,7 @@ import torch
 from ponder_kernels import paged_attention
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine.graph import Found
+from ponder_worker.models.pages import FP8
 
 
 class Recorder:
@@ -36,9 +37,16 @@ class Recorder:
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was laid out for the kernels goes to them."""
 
-    def op(q: torch.Tensor, pages: torch.Tensor, where: paged_attention.Layout, scale: float) -> torch.Tensor:
+    def op(
+        q: torch.Tensor,
+        pages: torch.Tensor,
+        where: paged_attention.Layout,
+        scale: float,
+        *,
+        scales: torch.Tensor | None,
+    ) -> torch.Tensor:
         run = paged_attention.op_reference if where.work is None else paged_attention.op_triton
-        return run(q, pages, where, scale)
+        return run(q, pages, where, scale, scales=scales)
 
     monkeypatch.setattr(paged_attention, "op", op)
 
@@ -57,9 +65,9 @@ def crowd(engine: Engine) -> list[Sequence]:
     return [*sequences, engine.generate(prompt[5:40], prompt_length=35, sampling=samplings[4])]
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_replayed_steps_draw_the_same_tokens(tiny_llama: Path, overlap: bool) -> None:
-    plain = Engine.load(tiny_llama, num_pages=64)
+@pytest.mark.parametrize(("overlap", "kv_dtype"), [(False, None), (True, None), (False, FP8)])
+def test_replayed_steps_draw_the_same_tokens(tiny_llama: Path, overlap: bool, kv_dtype: torch.dtype | None) -> None:
+    plain = Engine.load(tiny_llama, num_pages=64, kv_dtype=kv_dtype)
     recorder = Recorder()
     replaying = Engine(plain.model, plain.tokenizer, num_pages=64, capture=recorder, overlap=overlap)
     found = []

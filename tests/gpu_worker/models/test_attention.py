@@ -5,6 +5,7 @@ import torch
 
 from ponder_kernels import paged_attention
 from ponder_worker.models import attention
+from ponder_worker.models.pages import Pages
 
 PAGE = 4
 
@@ -34,7 +35,7 @@ def test_shared_pages_read_once_give_what_each_alone_would_give(
     alone = paged_attention.op_reference(q, pages, paged_attention.layout(lengths, contexts, table, pages=pages), 0.25)
     where = attention.layout(lengths, contexts, table, pages=pages, window=None)
     assert sorted(family.end - family.start for family in where.families) == [3, 5]
-    torch.testing.assert_close(attention.attend(q, pages, where, 0.25), alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention.attend(q, Pages(pages), where, 0.25), alone, atol=1e-5, rtol=1e-5)
 
 
 def test_a_context_that_ends_with_the_shared_pages_keeps_a_key_of_its_own() -> None:
@@ -46,4 +47,4 @@ def test_a_context_that_ends_with_the_shared_pages_keeps_a_key_of_its_own() -> N
     expected = paged_attention.op_reference(
         q, pages, paged_attention.layout(lengths, contexts, table, pages=pages), 1.0
     )
-    torch.testing.assert_close(attention.attend(q, pages, where, 1.0), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention.attend(q, Pages(pages), where, 1.0), expected, atol=1e-5, rtol=1e-5)

@@ -3,11 +3,13 @@ import torch
 
 from ponder_worker.models.eager import Eager
 from ponder_worker.models.fused import Fused
+from ponder_worker.models.pages import FP8, Pages
 from ponder_worker.models.step import Step
 
 
+@pytest.mark.parametrize("kv_dtype", [torch.float32, FP8])
 @pytest.mark.parametrize("normed", [False, True])
-def test_fused_operations_are_those_of_torch(normed: bool) -> None:
+def test_fused_operations_are_those_of_torch(normed: bool, kv_dtype: torch.dtype) -> None:
     torch.manual_seed(1)
     step = Step(
         torch.tensor([3, 0, 7, 7]), torch.tensor([5, -1, 17, 30]), torch.rand(8, 8), torch.rand(8, 8), epsilon=1e-6
@@ -15,12 +17,12 @@ def test_fused_operations_are_those_of_torch(normed: bool) -> None:
     rows, norms = torch.randn(4, 6 * 16), (torch.rand(16), torch.rand(16)) if normed else (None, None)
     found = []
     for between in (Eager(), Fused()):
-        pages, fused = torch.zeros(2, 2, 1, 16, 16), rows.clone()
+        pages, fused = Pages.zeros((2, 2, 1, 16, 16), kv_dtype, rows.device), rows.clone()
         queries = between.rotate_and_write(fused, pages, step, norms)
         hidden = rows.clone()
         normalised = between.add_and_normalise(hidden, rows.flip(0), torch.arange(96.0), 1e-6)
         first = between.add_and_normalise(rows, None, torch.arange(96.0), 1e-6)
-        found.append((queries, pages, hidden, normalised, first, between.gate(rows)))
+        found.append((queries, *pages.parts, hidden, normalised, first, between.gate(rows)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
     assert bool(found[0][1].any())

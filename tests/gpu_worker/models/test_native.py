@@ -12,6 +12,7 @@ from ponder_worker.models.eager import Eager
 from ponder_worker.models.native import library as module
 from ponder_worker.models.native.choice import choice
 from ponder_worker.models.native.layer import Native, native
+from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def test_a_step_that_decodes_and_prefills_attends_as_two_would(dtype: torch.dtyp
     c = made(dtype)
     where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=6, native=c)
     assert where.reading is not None
-    near(attention.attend(q, pages, where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
+    near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
 
 
 @pytest.mark.parametrize("delta", [True, False])
@@ -90,8 +91,8 @@ def test_queries_and_keys_are_rotated_and_written(dtype: torch.dtype, norms: boo
     step = Step(torch.tensor([0, 3, 39, 5, 6, 7]), slots, angle.cos(), angle.sin(), 1e-6)
     weights = tuple(torch.randn(64, generator=chance).to(dtype) if norms else None for _ in range(2))
     pages, expected_pages = torch.zeros(2, 3, 2, 2, 16, 64, dtype=dtype).unbind()
-    expected = Eager().rotate_and_write(fused.clone(), expected_pages, step, (weights[0], weights[1]))
-    near(made(dtype, 64).rotate_and_write(fused, pages, step, (weights[0], weights[1])), expected)
+    expected = Eager().rotate_and_write(fused.clone(), Pages(expected_pages), step, (weights[0], weights[1]))
+    near(made(dtype, 64).rotate_and_write(fused, Pages(pages), step, (weights[0], weights[1])), expected)
     near(pages, expected_pages)
 
 

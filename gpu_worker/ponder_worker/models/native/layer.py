@@ -7,6 +7,7 @@ from functools import cache
 import torch
 
 from ponder_worker.models.native.library import library
+from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
 _BUSY = 1 << 17  # numbers; below, waking another thread takes longer than the work
@@ -90,7 +91,7 @@ class Native:
     def rotate_and_write(
         self,
         fused: torch.Tensor,
-        pages: torch.Tensor,
+        pages: Pages,
         step: Step,
         norms: tuple[torch.Tensor | None, torch.Tensor | None],
     ) -> torch.Tensor:
@@ -99,11 +100,11 @@ class Native:
         fused: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place; norms: of query and key heads,
         before rotation, or None -> queries, `[num_rows, num_heads, head_dim]`, a view of fused
         """
-        num_kv_heads, page_size, head_dim = pages.shape[2:]
+        num_kv_heads, page_size, head_dim = pages.numbers.shape[2:]
         heads = fused.view(len(fused), -1, head_dim)
         num_heads = heads.shape[1] - 2 * num_kv_heads
         self._c.rotate_and_write(
-            fused.data_ptr(), pages.data_ptr(), step.positions.data_ptr(), step.slots.data_ptr(),
+            fused.data_ptr(), pages.numbers.data_ptr(), step.positions.data_ptr(), step.slots.data_ptr(),
             step.cosine.data_ptr(), step.sine.data_ptr(),
             *(None if norm is None else norm.data_ptr() for norm in norms), step.epsilon,
             len(fused), num_heads, num_kv_heads, page_size, head_dim, fused.numel() > _BUSY,

@@ -238,14 +238,15 @@ def test_openai_sampling_fields_are_honoured(shared: Process) -> None:
 def test_a_budget_is_never_passed(shared: Process) -> None:
     jobs = [
         job(30 + number, strategy, budget={"tokens": 50}, sampling={"max_tokens": None})
-        for number, strategy in enumerate(STRATEGIES)
+        for number, strategy in enumerate([*STRATEGIES, {"name": "adaptive", "n": 4}])
     ]
-    shared.admit(*jobs, job(40, {"name": "best_of_n", "n": 8}, budget={"tokens": 100, "tokens_per_sample": 20}))
-    finished, _ = shared.finish(6)
-    assert all(entry["usage"]["completion_tokens"] <= 50 for number, entry in finished.items() if number < 40)
-    assert finished[40]["usage"]["completion_tokens"] <= 100
-    assert len(finished[40]["tree"]["nodes"]) >= 1 + 5
-    assert finished[40]["finish_reason"] == "budget"
+    whole = job(60, {"name": "best_of_n", "n": 8}, budget={"tokens": 100, "tokens_per_sample": 20})
+    shared.admit(*jobs, whole)
+    finished, _ = shared.finish(len(jobs) + 1)
+    assert all(0 < entry["usage"]["completion_tokens"] <= 50 for number, entry in finished.items() if number < 60)
+    assert finished[60]["usage"]["completion_tokens"] <= 100
+    assert len(finished[60]["tree"]["nodes"]) >= 1 + 5
+    assert finished[60]["finish_reason"] == "budget"
 
 
 def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_batch(shared: Process) -> None:

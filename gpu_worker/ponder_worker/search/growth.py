@@ -48,8 +48,8 @@ class Growth:
     def cancel(self) -> None:
         """The rest is not wanted: who grows is cut off in mid-token, who waits never begins, who is ready is pruned.
 
-        How far those have come that are cut off is the clock's, and what they used is spent: the one thing by which time
-        may decide what the budget grants later. It stands in the tree before it is acted on.
+        How far those have come that are cut off is the clock's, and what they used is spent: the one thing by which
+        time may decide what the budget grants later. It stands in the tree before it is acted on.
         """
         self._on_cancel(self)
         self.asked.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from ponder.jobs import incarnation
 from ponder.jobs.abandon import abandon
 from ponder.jobs.claim import Claim, claim
 from ponder.ledger.check import check
+from ponder_worker.counsel import Counsel
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.heartbeat import EngineStuck, Heartbeat
 from ponder_worker.holding import Holding
@@ -97,12 +98,16 @@ class Worker:
         self.holding = Holding()
         self.claim = _claim(engine, lease_s)
         self.holding.add(self.claim.jobs, 10)
+        self.asked: Future[Judgement] = Future()
+        """What a search of ours asks; nobody answers it."""
+        self.counsel = Counsel(lambda case, whose: self.asked, self.holding)
         self.heartbeat = Heartbeat(
             cast("Engine", self.database),
             "inc",
             cast("EngineHandle", self.engine),
             self.holding,
             Settling(hearing(judge)),
+            counsel=self.counsel,
             tick_s=0.05,
             lease_s=lease_s,
         )
@@ -226,9 +231,11 @@ def test_a_verifier_that_takes_long_holds_up_no_tick(engine: Engine) -> None:
 def test_a_job_that_was_cancelled_is_stopped_and_forgotten(engine: Engine, worker: Worker) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET state = 'cancelled' WHERE id = :id"), {"id": worker.job_id})
+    worker.counsel.answer({"job_id": worker.job_id, "number": 0, "answer": "4"}, worker.engine.send)
     worker.beat(**worker.delta(1), work=[{"job_id": worker.job_id, "weight": 1.0, "kind": "work"}])
     assert {"type": "drop", "job_ids": [worker.job_id]} in worker.engine.sent
     assert worker.job_id not in worker.holding.job_ids
+    assert worker.asked.cancelled()
     worker.beat(finished=[worker.finished()])
     assert _state(engine, worker.job_id) == "cancelled"
     _check_ledger(engine)

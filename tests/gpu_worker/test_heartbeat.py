@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
@@ -58,6 +59,7 @@ class ScriptedEngine:
             {
                 "type": "report",
                 "steps": 1,
+                "waits": False,
                 "work": [],
                 "idle_fraction": 0.0,
                 "deltas": {},
@@ -168,6 +170,12 @@ def _state(engine: Engine, job_id: int) -> str:
         return str(connection.execute(text("SELECT state FROM jobs WHERE id = :id"), {"id": job_id}).scalar_one())
 
 
+def _lease(engine: Engine) -> datetime:
+    with engine.connect() as connection:
+        until: datetime = connection.execute(text("SELECT lease_until FROM incarnations")).scalar_one()
+        return until
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_tick_whose_commit_is_not_answered_is_saved_exactly_once(engine: Engine, worker: Worker, moment: str) -> None:
     worker.beat(**worker.delta(1, 2))
@@ -242,15 +250,23 @@ def test_a_job_that_was_cancelled_is_stopped_and_forgotten(engine: Engine, worke
 
 
 def test_the_lease_is_not_extended_while_the_engine_makes_no_progress(engine: Engine, worker: Worker) -> None:
-    def lease() -> object:
-        with engine.connect() as connection:
-            return connection.execute(text("SELECT lease_until FROM incarnations")).scalar_one()
-
-    before = lease()
+    before = _lease(engine)
     worker.beat(steps=0, num_jobs=2)
-    assert lease() == before
+    assert _lease(engine) == before
     worker.beat(steps=0, num_jobs=0)
-    assert lease() > before  # type: ignore[operator]
+    assert _lease(engine) > before
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
+    engine: Engine, worker: Worker, waits: bool
+) -> None:
+    before = _lease(engine)
+    worker.beat(steps=0, num_jobs=1, waits=waits)
+    assert _lease(engine) == before, "the judge may be stuck"
+    worker.beat(steps=0, num_jobs=1, waits=waits, finished=[worker.finished()])
+    assert _state(engine, worker.job_id) == "completed"
+    assert (_lease(engine) > before) == waits, "and so may the engine, where it could go on"
 
 
 def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Worker) -> None:

@@ -107,9 +107,11 @@ def test_a_search_that_only_waits_for_verdicts_makes_progress_with_each(child: C
     child.admit(2, verifier=SCHEMA)
     asked = child.receive()
     child.report()
-    assert child.report()["steps"] == 0
+    waiting = child.report()
+    assert (waiting["steps"], waiting["waits"]) == (0, True)
     child.answer(asked, passed=True, feedback="")
-    assert child.report()["steps"] == 1
+    answered = child.report()
+    assert (answered["steps"], answered["waits"]) == (1, False)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,6 +19,8 @@ class Counsel:
     def __init__(self, hear: Hear, holding: Holding) -> None:
         self._hear = hear
         self._holding = holding
+        self._open: dict[Future[Judgement], int] = {}
+        """Whose they are. Several threads change it, one key at a time."""
 
     def answer(self, question: Message, send: Callable[[Mapping[str, Any]], None]) -> None:
         """Nothing for a job that is not held any more."""
@@ -27,13 +29,23 @@ class Counsel:
             return
 
         def tell(heard: Future[Judgement]) -> None:
-            send(_verdict(heard.result()) | {"job_id": question["job_id"], "number": question["number"]})
+            del self._open[heard]
+            if not heard.cancelled():
+                send(_verdict(heard.result()) | {"job_id": question["job_id"], "number": question["number"]})
 
         # Nobody peeks: what a search is told depends on the reference only where the job says so.
         reference = job.request.get("reference") if job.request.get("oracle") else None
         case = Case(job.request.get("verifier"), question["answer"], reference)
         # A turn beside the one of the tenant's finished answers: those keep nobody from going on.
-        self._hear(case, ("asked", job.tenant_id)).add_done_callback(tell)
+        future = self._hear(case, ("asked", job.tenant_id))
+        self._open[future] = job.job_id
+        future.add_done_callback(tell)
+
+    def forget(self, job_ids: Collection[int]) -> None:
+        """Jobs that are not held any more: what they asked takes no turn of the tenant's other jobs."""
+        for future, job_id in self._open.copy().items():
+            if job_id in job_ids:
+                future.cancel()
 
 
 def _verdict(judgement: Judgement) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ponder.domain.state import IncarnationState
 from ponder.jobs.tick import TickReply, TickReport, tick
 from ponder.store.failure import brief
+from ponder_worker.counsel import Counsel
 from ponder_worker.engine_handle import EngineHandle, Message
 from ponder_worker.holding import Holding
 from ponder_worker.ledger_check import LedgerCheck
@@ -45,6 +46,7 @@ class Heartbeat:
         holding: Holding,
         settling: Settling,
         *,
+        counsel: Counsel,
         tick_s: float,
         lease_s: float,
     ) -> None:
@@ -53,6 +55,7 @@ class Heartbeat:
         self._engine = engine
         self._holding = holding
         self._settling = settling
+        self._counsel = counsel
         self._tick_s = tick_s
         self._lease_s = lease_s
         self._lease_ends = time.monotonic() + lease_s
@@ -195,6 +198,7 @@ class Heartbeat:
             self._fresh.forget(dropped)
             for job_id in dropped:
                 self._settling.forget(job_id)
+        self._counsel.forget({*saved.settled, *dropped})
         if reply.ended:
             self._engine.send({"type": "end", "jobs": {str(job_id): reason for job_id, reason in reply.ended.items()}})
         if reply.learned:

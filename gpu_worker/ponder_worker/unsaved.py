@@ -13,7 +13,10 @@ Kind = Literal["work", "recomputed", "speculated"]
 
 @dataclass(slots=True)
 class Unsaved:
-    """`elapsed_s` is the time that the reports cover and `idle_s` the part of it in which nothing was runnable."""
+    """`elapsed_s` is the time that the reports cover and `idle_s` the part of it in which nothing was runnable.
+
+    waits: at the last report all searches waited for verdicts.
+    """
 
     progressed: bool = False
     elapsed_s: float = 0.0
@@ -21,10 +24,12 @@ class Unsaved:
     work: dict[tuple[int, Kind], float] = field(default_factory=dict)
     deltas: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     settled: dict[int, Settlement] = field(default_factory=dict)
+    waits: bool = False
 
     def add_report(self, report: Mapping[str, Any], elapsed_s: float) -> None:
         """One report of the engine process, see `engine_process`; what it finished is settled separately."""
         self.progressed = self.progressed or report["steps"] > 0 or report["num_jobs"] == 0
+        self.waits = report["waits"]
         self.elapsed_s += elapsed_s
         self.idle_s += elapsed_s * report["idle_fraction"]
         for entry in report["work"]:
@@ -33,6 +38,8 @@ class Unsaved:
             self.deltas.setdefault(int(job_id), []).extend(deltas)
 
     def settle(self, settlement: Settlement) -> None:
+        """Progress, too, where searches wait for their turn behind it."""
+        self.progressed = self.progressed or self.waits
         self.settled[settlement.job_id] = settlement
 
     def followed_by(self, later: Self) -> Self:

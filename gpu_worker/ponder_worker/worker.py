@@ -108,6 +108,7 @@ class Worker:
             engine,
             self._holding,
             self._settling,
+            counsel=self._counsel,
             tick_s=self._rhythm.tick_s,
             lease_s=self._rhythm.lease_s,
         )

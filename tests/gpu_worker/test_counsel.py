@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+from ponder.domain.state import Verdict
 from ponder.jobs.claim import ClaimedJob
 from ponder_worker.counsel import Counsel
 from ponder_worker.holding import Holding
-from ponder_worker.verify import Judge
+from ponder_worker.settlement import Hear
+from ponder_worker.verify import Case, Judge, Judgement
 
 NAME_WANTED = {"name": "json_schema", "schema": {"required": ["name"]}}
 HANGS = {"name": "regex", "pattern": "^(a+)+$"}
@@ -26,9 +29,9 @@ def judge() -> Iterator[Judge]:
 
 
 class Desk:
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, hear: Hear) -> None:
         self.holding = Holding()
-        self.counsel = Counsel(judge.hear, self.holding)
+        self.counsel = Counsel(hear, self.holding)
         self.said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def hold(self, job_id: int, **request: Any) -> None:
@@ -44,7 +47,7 @@ class Desk:
 
 @pytest.fixture
 def desk(judge: Judge) -> Desk:
-    return Desk(judge)
+    return Desk(judge.hear)
 
 
 def test_a_wrong_candidate_is_told_what_is_wrong_with_it(desk: Desk) -> None:
@@ -76,6 +79,23 @@ def test_the_reference_is_looked_at_only_where_the_job_says_oracle(desk: Desk) -
     desk.hold(2, **request, oracle=True)
     desk.ask(2, "4")
     assert desk.hear()["passed"] is True
+
+
+def test_what_a_job_asked_is_not_judged_any_more_when_it_is_dropped() -> None:
+    heard: dict[str | None, Future[Judgement]] = {}
+
+    def hear(case: Case, whose: Hashable) -> Future[Judgement]:
+        return heard.setdefault(case.answer, Future())
+
+    desk = Desk(hear)
+    for job_id in (1, 2):
+        desk.hold(job_id, verifier=NAME_WANTED)
+        desk.ask(job_id, f"of {job_id}")
+    desk.counsel.forget([1])
+    assert {answer: future.cancelled() for answer, future in heard.items()} == {"of 1": True, "of 2": False}
+    heard["of 2"].set_result(Judgement(Verdict.PASSED))
+    assert desk.hear()["job_id"] == 2
+    assert desk.said.empty()
 
 
 def test_nobody_answers_for_a_job_that_is_not_held_any_more(desk: Desk) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
@@ -20,6 +21,7 @@ from ponder.jobs import incarnation
 from ponder.jobs.abandon import abandon
 from ponder.jobs.claim import Claim, claim
 from ponder.ledger.check import check
+from ponder_worker.counsel import Counsel
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.heartbeat import EngineStuck, Heartbeat
 from ponder_worker.holding import Holding
@@ -57,6 +59,7 @@ class ScriptedEngine:
             {
                 "type": "report",
                 "steps": 1,
+                "waits": False,
                 "work": [],
                 "idle_fraction": 0.0,
                 "deltas": {},
@@ -97,12 +100,16 @@ class Worker:
         self.holding = Holding()
         self.claim = _claim(engine, lease_s)
         self.holding.add(self.claim.jobs, 10)
+        self.asked: Future[Judgement] = Future()
+        """What a search of ours asks; nobody answers it."""
+        self.counsel = Counsel(lambda case, whose: self.asked, self.holding)
         self.heartbeat = Heartbeat(
             cast("Engine", self.database),
             "inc",
             cast("EngineHandle", self.engine),
             self.holding,
             Settling(hearing(judge)),
+            counsel=self.counsel,
             tick_s=0.05,
             lease_s=lease_s,
         )
@@ -161,6 +168,12 @@ def _check_ledger(engine: Engine) -> None:
 def _state(engine: Engine, job_id: int) -> str:
     with engine.connect() as connection:
         return str(connection.execute(text("SELECT state FROM jobs WHERE id = :id"), {"id": job_id}).scalar_one())
+
+
+def _lease(engine: Engine) -> datetime:
+    with engine.connect() as connection:
+        until: datetime = connection.execute(text("SELECT lease_until FROM incarnations")).scalar_one()
+        return until
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -226,24 +239,34 @@ def test_a_verifier_that_takes_long_holds_up_no_tick(engine: Engine) -> None:
 def test_a_job_that_was_cancelled_is_stopped_and_forgotten(engine: Engine, worker: Worker) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET state = 'cancelled' WHERE id = :id"), {"id": worker.job_id})
+    worker.counsel.answer({"job_id": worker.job_id, "number": 0, "answer": "4"}, worker.engine.send)
     worker.beat(**worker.delta(1), work=[{"job_id": worker.job_id, "weight": 1.0, "kind": "work"}])
     assert {"type": "drop", "job_ids": [worker.job_id]} in worker.engine.sent
     assert worker.job_id not in worker.holding.job_ids
+    assert worker.asked.cancelled()
     worker.beat(finished=[worker.finished()])
     assert _state(engine, worker.job_id) == "cancelled"
     _check_ledger(engine)
 
 
 def test_the_lease_is_not_extended_while_the_engine_makes_no_progress(engine: Engine, worker: Worker) -> None:
-    def lease() -> object:
-        with engine.connect() as connection:
-            return connection.execute(text("SELECT lease_until FROM incarnations")).scalar_one()
-
-    before = lease()
+    before = _lease(engine)
     worker.beat(steps=0, num_jobs=2)
-    assert lease() == before
+    assert _lease(engine) == before
     worker.beat(steps=0, num_jobs=0)
-    assert lease() > before  # type: ignore[operator]
+    assert _lease(engine) > before
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
+    engine: Engine, worker: Worker, waits: bool
+) -> None:
+    before = _lease(engine)
+    worker.beat(steps=0, num_jobs=1, waits=waits)
+    assert _lease(engine) == before, "the judge may be stuck"
+    worker.beat(steps=0, num_jobs=1, waits=waits, finished=[worker.finished()])
+    assert _state(engine, worker.job_id) == "completed"
+    assert (_lease(engine) > before) == waits, "and so may the engine, where it could go on"
 
 
 def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Worker) -> None:

@@ -178,6 +178,7 @@ class Loop:
         report = {
             "type": "report",
             "steps": steps - self._steps_reported,
+            "waits": self._waits(),
             "work": self._floor.take_work(),
             "idle_fraction": min(1.0, self._idle_s / elapsed) if elapsed > 0 else 0.0,
             "deltas": deltas,
@@ -190,6 +191,11 @@ class Loop:
         self._finished, self._last_deltas, self._idle_s = [], {}, 0.0
         self._reported_at, self._steps_reported = now, steps
         return report
+
+    def _waits(self) -> bool:
+        """Whether nothing can be done before a verdict comes."""
+        is_busy = self._arrived or self._floor.has_work
+        return bool(self._jobs) and not is_busy and self._jobs.keys() <= self._questions.job_ids
 
     def _ready(self) -> dict[str, Any]:
         return {

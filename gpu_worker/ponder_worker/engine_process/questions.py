@@ -30,5 +30,10 @@ class Questions:
             self.num_answered += 1
             asked[1](message)
 
+    @property
+    def job_ids(self) -> set[int]:
+        """Who waits for an answer."""
+        return {job_id for job_id, _ in self._open.values()}
+
     def drop(self, job_id: int) -> None:
         self._open = {number: asked for number, asked in self._open.items() if asked[0] != job_id}

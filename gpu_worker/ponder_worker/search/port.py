@@ -60,9 +60,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """feedback: what was wrong, for the next try; empty where the verifier says nothing."""
+    """passed: None where nobody can judge. feedback: what was wrong, for the next try, or why nobody can; or empty."""
 
-    passed: bool
+    passed: bool | None
     feedback: str = ""
 
 

@@ -18,7 +18,7 @@ async def refine(search: Search, spec: Refine) -> list[Candidate]:
     """n tries in one conversation at most, the one that passes first, else the last whole one. Raises NoVerifier.
 
     A limit of tokens a sample is one of the whole conversation. When it or the budget has no room for another try, or
-    has cut one off, that was the last.
+    has cut one off, or where nobody can judge it, that was the last.
     """
     tries: list[Candidate] = []
     place = search.root
@@ -28,7 +28,7 @@ async def refine(search: Search, spec: Refine) -> list[Candidate]:
         if not made or not made[0].is_complete:
             break
         verdict = await search.verify(made[0])
-        if verdict.passed or len(tries) == spec.n:
+        if made[0].node.passed is not False or len(tries) == spec.n:
             break
         turn = await search.say(made[0].node, f"{verdict.feedback or _WRONG}\n{_AGAIN}")
         if turn is None:

@@ -13,14 +13,17 @@ from ponder_worker.search.selection import Select, rank
 async def repeat(
     search: Search, play: Callable[[], Awaitable[list[Candidate]]], max_rounds: int, *, by: Select
 ) -> list[Candidate]:
-    """Rounds under one root until what a round has chosen passes, or the budget lets it make nothing.
+    """Rounds under one root until what a round has chosen passes, nobody can judge it, or the budget has no room.
 
     The candidates of all rounds are ranked together. What passed comes first, and of the rest an answer that is known
     to be wrong last; the choice of the last round is nobody's reason for another one and is not asked about.
     """
     ranked = made = await play()
     for _ in range(1, max_rounds):
-        if not made or (await search.verify(made[0])).passed:
+        if not made:
+            break
+        await search.verify(made[0])
+        if made[0].node.passed is not False:
             break
         made = await play()
         ranked = rank([*ranked, *made], by=by)

@@ -102,7 +102,10 @@ class SearchTree:
         node.score = score
         self._news.change(node, "score")
 
-    def set_verdict(self, node: Node, passed: bool, feedback: str) -> None:
+    def set_verdict(self, node: Node, passed: bool | None, feedback: str) -> None:
+        """Where nobody could judge nothing is written down: another worker may."""
+        if passed is None:
+            return
         node.passed, node.feedback = passed, feedback
         self._news.change(node, "passed", "feedback")
 

@@ -31,15 +31,23 @@ class Examiner:
     """
 
     def __init__(self, *, start_s: float = 60.0) -> None:
-        """`start_s`: for the imports, which no case should pay for."""
+        """`start_s`: for the imports, which no case should pay for. Raises OSError, of which ChildProcessError says
+        that it ended meanwhile and TimeoutError that it took too long.
+        """
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_live, args=(theirs,), name="ponder-examiner", daemon=True)
-        self._process.start()
-        theirs.close()
-        self._is_usable = False
-        with contextlib.suppress(ExaminerDied):
-            self._is_usable = self._receive(start_s) is not None
+        with theirs:
+            self._process.start()
+        self._is_usable = True
+        try:
+            is_ready = self._receive(start_s) is not None
+        except ExaminerDied:
+            self.close()
+            raise ChildProcessError from None
+        if not is_ready:
+            self.close()
+            raise TimeoutError
 
     @property
     def is_alive(self) -> bool:

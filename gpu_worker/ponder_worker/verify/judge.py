@@ -68,15 +68,15 @@ class _Seat:
         self._examiner: Examiner | None = None
 
     def examine(self, case: Case) -> Judgement:
-        """Somebody outside may have killed the process: a case is tried twice."""
+        """Somebody outside may have killed the process: a case is tried twice. Only what it does itself can fail it."""
         try:
-            with contextlib.suppress(ExaminerDied):
+            with contextlib.suppress(ExaminerDied, ChildProcessError):
                 return self._occupied().examine(case, self._limit_s)
             return self._occupied().examine(case, self._limit_s)
         except ExaminerDied:
             return Judgement(Verdict.FAILED, "the verifier died, twice")
         except Exception as error:
-            return Judgement(Verdict.FAILED, f"the verifier could not be started: {type(error).__name__}")
+            return Judgement(Verdict.UNVERIFIED, f"the verifier could not be started: {type(error).__name__}")
 
     def close(self) -> None:
         if self._examiner is not None:
@@ -85,6 +85,7 @@ class _Seat:
     def _occupied(self) -> Examiner:
         if self._examiner is None or not self._examiner.is_alive:
             self.close()
+            self._examiner = None
             self._examiner = Examiner()
         return self._examiner
 

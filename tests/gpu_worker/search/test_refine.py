@@ -80,6 +80,13 @@ def test_the_next_turn_is_counted_and_never_begun_without_room() -> None:
         assert len(turns) < 4
 
 
+def test_where_nobody_can_judge_the_try_that_is_there_is_the_answer() -> None:
+    one, said = tried(1, Limits(None, None, 1000), lambda text: Verdict(None, "this worker runs no code"))
+    assert said == []
+    assert one.ranked is not None
+    assert [candidate.node.passed for candidate in one.ranked] == [None]
+
+
 def test_without_a_verifier_that_may_drive_it_it_fails() -> None:
     one = attempt(Limits(None, None, 60), rng=random.Random(0))
 

@@ -31,7 +31,7 @@ SPECS: list[dict[str, Any]] = [
 def judged(
     spec: dict[str, Any],
     limits: Limits,
-    passes: Callable[[str | None], bool],
+    passes: Callable[[str | None], bool | None],
     *,
     max_rounds: int = 3,
     job_seed: int = 0,
@@ -101,6 +101,14 @@ def test_a_verifier_that_may_not_be_asked_fails_the_job() -> None:
 
     with pytest.raises(NoVerifier):
         judged(VOTE, UNLIMITED, refuse)
+
+
+def test_where_nobody_can_judge_its_choice_the_first_round_is_the_last() -> None:
+    one = judged(VOTE, UNLIMITED, lambda answer: None)
+    assert num_samples(one) == 3
+    assert one.ranked is not None
+    assert len(one.ranked) == 3
+    assert all(candidate.node.passed is None for candidate in one.ranked)
 
 
 @pytest.mark.parametrize("when", ["after_step", "after_turn"])

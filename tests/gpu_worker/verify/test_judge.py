@@ -5,23 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 
 import pytest
 
 from ponder.domain.state import Verdict
-from ponder_worker.verify import Case, Judge
+from ponder_worker.verify import Case, Judge, Judgement
+from ponder_worker.verify import judge as judge_module
 from ponder_worker.verify.examiner import Examiner, ExaminerDied
 
 _MATH = {"name": "math"}
 _EVIL = {"name": "json_schema", "schema": {"pattern": "^(a+)+$"}}
 """A pattern that backtracks for ever: it holds the interpreter, so that no alarm is heard."""
 _HANGS = Case(_EVIL, '"' + "a" * 60 + '!"')
-
-
-def _examiners() -> set[int]:
-    return {child.pid or 0 for child in multiprocessing.active_children() if child.name == "ponder-examiner"}
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +54,48 @@ def test_a_process_that_dies_says_so_and_is_not_used_again() -> None:
     assert not examiner.is_alive
 
 
-def test_a_case_whose_process_was_killed_from_outside_is_tried_once_more() -> None:
-    judge = Judge(num_processes=1, limit_s=60.0)
-    known = _examiners()
-    heard = judge.hear(_HANGS)
-    for _ in range(2):
-        while not (new := _examiners() - known):
-            assert not heard.done(), heard.result()
-            time.sleep(0.01)
-        known |= new
-        os.kill(new.pop(), signal.SIGKILL)
-    found = heard.result()
-    assert (found.verdict, found.reason) == (Verdict.FAILED, "the verifier died, twice")
-    assert judge.examine(Case(_MATH, "1", "1")).verdict is Verdict.PASSED
-    judge.close()
+def _killed(examine: Callable[[Examiner, Case, float], Judgement], num: int) -> Callable[..., Judgement]:
+    """The first `num` times somebody kills the process when it is about to examine."""
+    killed: list[int] = []
+
+    def examine_killed(self: Examiner, case: Case, limit_s: float) -> Judgement:
+        if len(killed) < num:
+            assert self.pid is not None
+            killed.append(self.pid)
+            os.kill(self.pid, signal.SIGKILL)
+        return examine(self, case, limit_s)
+
+    return examine_killed
+
+
+@pytest.mark.parametrize(
+    ("num", "expected"), [(1, (Verdict.PASSED, None)), (2, (Verdict.FAILED, "the verifier died, twice"))]
+)
+def test_a_case_whose_process_was_killed_from_outside_is_tried_once_more(
+    num: int, expected: tuple[Verdict, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Examiner, "examine", _killed(Examiner.examine, num))
+    with closing(Judge(num_processes=1, limit_s=60.0)) as judge:
+        found = judge.examine(Case(_MATH, "1", "1"))
+        assert (found.verdict, found.reason) == expected
+        assert judge.examine(Case(_MATH, "1", "1")).verdict is Verdict.PASSED
+
+
+def test_an_answer_whose_verifier_does_not_start_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Judge(num_processes=1, limit_s=60.0)) as judge:
+        with monkeypatch.context() as slow:
+            slow.setattr(judge_module, "Examiner", partial(Examiner, start_s=0.01))
+            found = judge.examine(Case(_MATH, "1/2", "0.5"))
+        assert found == Judgement(Verdict.UNVERIFIED, "the verifier could not be started: TimeoutError")
+        with monkeypatch.context() as full:
+            full.setattr(multiprocessing.get_context("spawn").Process, "start", _no_process)
+            found = judge.examine(Case(_MATH, "1/2", "0.5"))
+        assert found == Judgement(Verdict.UNVERIFIED, "the verifier could not be started: BlockingIOError")
+        assert judge.examine(Case(_MATH, "1/2", "0.5")).verdict is Verdict.PASSED
+
+
+def _no_process(process: object) -> None:
+    raise BlockingIOError("fork: resource temporarily unavailable")
 
 
 def test_many_cases_of_one_tenant_that_hang_hold_up_anothers_for_one_limit() -> None:

@@ -93,7 +93,10 @@ class Engine:
         max_step_tokens: int = 2048,
         max_sequences: int = 256,
     ) -> "Engine":
-        """From a model folder in Hugging Face's format. Raises a ModelError that names what is wrong with it."""
+        """From a model folder in Hugging Face's format. Raises a ModelError that names what is wrong with it.
+
+        dtype: float32, bfloat16, float16; int8 where `models.int8.check` allows it.
+        """
         return cls(
             Transformer.load(path, dtype=dtype, device=torch.device(device)),
             Tokenizer(path),

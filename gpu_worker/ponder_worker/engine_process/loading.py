@@ -21,7 +21,7 @@ from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
 from ponder_worker.search.thought import Thought
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _CPU_KV_BYTES = 1 << 30
 _SPARE_BYTES = 2 << 30
 """Of a GPU's memory, for what a step needs beside weights, keys and values."""

@@ -29,9 +29,10 @@ def check(device: torch.device) -> None:
 
 @cache
 def can_multiply() -> bool:
-    """The operators are private to torch, and some processors add in 16 bits, which overflow: are they there, and exact?
+    """The operators are private to torch, and some processors add in 16 bits, which overflow: are they there and exact?
 
-    An operator may be missing, or refuse the processor or the arguments."""
+    A missing one, or one that refuses this processor, is an answer too.
+    """
     chance = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (16, 64), dtype=torch.int8, generator=chance)
     weight[0], weight[1] = 127, -127

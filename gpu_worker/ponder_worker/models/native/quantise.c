@@ -3,6 +3,14 @@
 
 typedef int8_t bytes __attribute__((vector_size(16)));
 
+static inline bytes low_bytes(ints v) {
+#ifdef __AVX512F__ /* compilers do not find this one */
+    return (bytes)_mm512_cvtepi32_epi8((__m512i)v);
+#else
+    return __builtin_convertvector(v, bytes);
+#endif
+}
+
 /* x: `[num_rows, size]` -> out of the same shape, -127 to 127, to the nearest; a row times its scale is x again. */
 void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, int64_t size, int64_t parallel) {
 #pragma omp parallel for if (parallel)
@@ -18,7 +26,7 @@ void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, in
         scales[row] = largest / 127.0f;
         for (int64_t i = 0; i < size; i += LANES) {
             ints rounded = (ints)(load(x + row * size + i) * factor + 12582912.0f);
-            bytes narrow = __builtin_convertvector(rounded, bytes);
+            bytes narrow = low_bytes(rounded);
             memcpy(out + row * size + i, &narrow, sizeof narrow);
         }
     }

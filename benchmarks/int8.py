@@ -38,9 +38,9 @@ NUM_SEQUENCES, PROMPT = 64, 64
 
 
 @click.command()
-@click.option("--per-level", default=80, show_default=True, help="Held-out problems of each level.")
+@click.option("--per-level", default=40, show_default=True, help="Held-out problems of each level.")
 @click.option("--samples", default=4, show_default=True, help="Samples of each problem.")
-@click.option("--steps", default=24, show_default=True, help="Decode steps of each engine.")
+@click.option("--steps", default=16, show_default=True, help="Decode steps of each engine.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(per_level: int, samples: int, steps: int, out: Path | None) -> None:
     """Measure accuracy, then time."""

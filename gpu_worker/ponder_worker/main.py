@@ -22,8 +22,8 @@ from ponder.store.engine import connect
 from ponder.store.failure import brief
 from ponder_worker import log
 
+_DTYPES = ["auto", "float32", "bfloat16", "float16", "int8"]
 _KV_DTYPES = ["auto", "fp8"]
-_DTYPES = ["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,13 @@ class Models:
 @click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
 @click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one.")
-@click.option("--dtype", default="auto", show_default=True, type=click.Choice(_DTYPES))
+@click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    type=click.Choice(_DTYPES),
+    help="auto: float32 on a CPU, else the model's own; int8: of the layers' products, on a CPU.",
+)
 @click.option(
     "--kv-dtype",
     default="auto",

@@ -96,6 +96,7 @@ class Engine:
     ) -> "Engine":
         """From a model folder in Hugging Face's format. Raises a ModelError that names what is wrong with it.
 
+        dtype: float32, bfloat16, float16; int8 where `models.int8.check` allows it.
         kv_dtype: of keys and values in pages, float8_e4m3fn or, None, the model's.
         """
         return cls(

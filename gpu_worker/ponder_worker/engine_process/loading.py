@@ -21,7 +21,7 @@ from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
 from ponder_worker.search.thought import Thought
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 _CPU_KV_BYTES = 1 << 30
 _SPARE_BYTES = 2 << 30

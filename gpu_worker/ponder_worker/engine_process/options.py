@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 class EngineOptions:
     """model, reward_model: folders. device, dtype: "auto" is a GPU if there is one, and the model's own type there.
 
+    dtype "int8": weights and activations of the layers' products, on a CPU that can; the rest is bfloat16 then.
     kv_dtype: of keys and values in pages; "auto" is dtype, "fp8" takes half of bfloat16's memory and is less precise.
     kv_bytes: memory for the keys and values of both models; unset is what the device has left, or a gigabyte on a CPU.
     kv_split: the generator's part of it, for good; unset, generator and reward model trade it as their loads change.

@@ -6,6 +6,7 @@ ModelError
 ├── UnsupportedModel       an architecture, activation, rope or reward kind that is not implemented
 ├── MissingTensor          the weights lack a tensor that the config asks for
 ├── MismatchedTensor       a tensor's shape is not the one that the config asks for
+├── UnsupportedPrecision   a dtype that this machine cannot compute with
 └── InvalidConversation    messages that the chat template refuses, or no template to render them with
 """
 
@@ -31,6 +32,10 @@ class MissingTensor(ModelError):
 
 
 class MismatchedTensor(ModelError):
+    pass
+
+
+class UnsupportedPrecision(ModelError):
     pass
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ponder_worker.models import int8
 from ponder_worker.models.native.product import product
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -15,9 +16,11 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 _ROWS = 64  # that the layout is chosen for
 
 
-def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = False) -> Linear:
     """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out anew, small ones for the C of `native`, large
-    ones for oneDNN; float32 gains nothing by it."""
+    ones for oneDNN; float32 gains nothing by it. as_int8: of bfloat16, where `int8.check` allows it."""
+    if as_int8:
+        return int8.linear(weight, bias)
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
         return lambda x: F.linear(x, weight, bias)
     own = product(weight, bias)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ponder_worker.models import attention
+from ponder_worker.models import attention, int8
 from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
 from ponder_worker.models.eager import Eager
@@ -25,22 +25,25 @@ class _Layer:
 
     __slots__ = ("attention_norm", "down", "gate_up", "head_norms", "mlp_norm", "output", "query_key_value")
 
-    def __init__(self, layer: LayerWeights) -> None:
+    def __init__(self, layer: LayerWeights, as_int8: bool) -> None:
         self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
         self.head_norms = layer.query_norm, layer.key_norm
-        self.query_key_value = linear(layer.query_key_value, layer.query_key_value_bias)
-        self.output = linear(layer.output, layer.output_bias)
-        self.gate_up = linear(layer.gate_up, layer.gate_up_bias)
-        self.down = linear(layer.down, layer.down_bias)
+        self.query_key_value = linear(layer.query_key_value, layer.query_key_value_bias, as_int8=as_int8)
+        self.output = linear(layer.output, layer.output_bias, as_int8=as_int8)
+        self.gate_up = linear(layer.gate_up, layer.gate_up_bias, as_int8=as_int8)
+        self.down = linear(layer.down, layer.down_bias, as_int8=as_int8)
 
 
 class Transformer:
     """Llama-type: RMS norm, rotary positions, grouped queries, SwiGLU."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, *, kv_dtype: torch.dtype | None = None) -> None:
-        """kv_dtype: of keys and values in pages, the weights' or float8_e4m3fn; None: the weights'."""
+    def __init__(
+        self, config: ModelConfig, weights: Weights, *, as_int8: bool = False, kv_dtype: torch.dtype | None = None
+    ) -> None:
+        """as_int8: the layers' products are int8 by int8, the rest keeps the weights' dtype, which is bfloat16 then.
+        kv_dtype: of keys and values in pages, the weights' or float8_e4m3fn; None: the weights'."""
         self.config = config
-        self._layers = [_Layer(layer) for layer in weights.layers]
+        self._layers = [_Layer(layer, as_int8) for layer in weights.layers]
         self._unembed = linear(weights.unembedding, None)
         self.dtype = weights.embedding.dtype
         self.kv_dtype = kv_dtype or self.dtype
@@ -48,15 +51,21 @@ class Transformer:
         self._cosine, self._sine = _rotary_table(config, self.device)
         self._native = _native(config, self.kv_dtype, self.device)  # C knows no float8
         self._between = self._native or (Fused() if self.device.type == "cuda" else Eager())
-        self.weights = _without_packed(weights)
+        self.weights = _without_packed(weights, as_int8)
         self._scale = config.head_dim**-0.5
 
     @classmethod
     def load(
         cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None = None
     ) -> "Transformer":
+        """Raises a ModelError. dtype int8: of the layers' weights and activations; the rest is bfloat16 then."""
+        as_int8 = dtype == torch.int8
+        if as_int8:
+            int8.check(device)
+            dtype = torch.bfloat16
         config = ModelConfig.read(folder)
-        return cls(config, weights_module.load(folder, config, dtype=dtype, device=device), kv_dtype=kv_dtype)
+        weights = weights_module.load(folder, config, dtype=dtype, device=device)
+        return cls(config, weights, as_int8=as_int8, kv_dtype=kv_dtype)
 
     @property
     def flops_per_token(self) -> int:
@@ -129,9 +138,10 @@ class Transformer:
         return self._unembed(hidden).float()
 
 
-def _without_packed(weights: Weights) -> Weights:
+def _without_packed(weights: Weights, as_int8: bool) -> Weights:
     """Matrices that `linear` laid out anew keep their shapes only, so that nothing is held twice."""
-    if weights.embedding.dtype != torch.bfloat16 or weights.embedding.device.type != "cpu" or not can_prepack():
+    on_cpu = weights.embedding.dtype == torch.bfloat16 and weights.embedding.device.type == "cpu"
+    if not as_int8 and not (on_cpu and can_prepack()):
         return weights
     names = ("query_key_value", "output", "gate_up", "down")
     layers = [replace(layer, **{name: getattr(layer, name).to("meta") for name in names}) for layer in weights.layers]

@@ -15,7 +15,7 @@ import torch
 
 _HERE = Path(__file__).parent
 _HEADERS = ("vector.h", "tiles.h", "attention_tiles.h")
-_SOURCES = ("attention.c", "layer.c", "draw.c", "product.c")
+_SOURCES = ("attention.c", "layer.c", "draw.c", "product.c", "quantise.c")
 _FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
@@ -32,6 +32,8 @@ _ARGUMENTS = {
     "has_products": [],
     "pack": [_P, _P, _N, _N],
     "multiply": [_P, _N, _P, _P, _P, _N, _N, _N],
+    "quantise": [_P, _P, _P, _N, _N, _N],
+    "rescale": [_P, _P, _P, _N, _N, _N],
 }
 _COUNTING = ("plan", "has_products")  # what gives a number back
 

@@ -6,7 +6,12 @@
 #define MOST_QUERIES 64
 #define TILED_QUERIES 8 /* fewer fill too little of a tile */
 #define MOST_DIM 256
-#define RUNS 4 /* of 16 keys, between two looks at the largest score */
+/* Runs of LANES keys between two looks at the largest score: sums of RUNS and of 4 queries are to stay in registers. */
+#if LANES == 16
+#define RUNS 4
+#else
+#define RUNS 2
+#endif
 #define UNSEEN -1e30f
 
 /* Rows [first, end) of the order have pages [page, last) in common. */
@@ -91,32 +96,34 @@ int64_t plan(int64_t num_rows, const int64_t *contexts, const int64_t *table, in
     return p.count;
 }
 
-#define SWAP(a, b, s, m) do { \
+#define SECOND(lane, s) (FROM(lane, s) + s)
+#define FROM(lane, s) ((lane) & (s) ? (lane) - (s) + LANES : (lane))
+#define SWAP(a, b, s) do { \
     ints x = a, y = b; \
-    a = __builtin_shufflevector(x, y, m(0, s), m(1, s), m(2, s), m(3, s), m(4, s), m(5, s), m(6, s), m(7, s), m(8, s), \
-        m(9, s), m(10, s), m(11, s), m(12, s), m(13, s), m(14, s), m(15, s)); \
-    b = __builtin_shufflevector(x, y, m(0, s) + s, m(1, s) + s, m(2, s) + s, m(3, s) + s, m(4, s) + s, m(5, s) + s, \
-        m(6, s) + s, m(7, s) + s, m(8, s) + s, m(9, s) + s, m(10, s) + s, m(11, s) + s, m(12, s) + s, m(13, s) + s, \
-        m(14, s) + s, m(15, s) + s); \
+    a = __builtin_shufflevector(x, y, EACH(FROM, s)); \
+    b = __builtin_shufflevector(x, y, EACH(SECOND, s)); \
 } while (0)
-#define FROM(lane, s) ((lane) & (s) ? (lane) - (s) + 16 : (lane))
-#define STAGE(t, s) for (int i = 0; i < LANES; i++) if (!(i & s)) SWAP(t[i], t[i + s], s, FROM)
+#define STAGE(t, s) for (int i = 0; i < LANES; i++) if (!(i & s)) SWAP(t[i], t[i + s], s)
 
-/* [16, 16] words, rows and columns exchanged. */
+/* [LANES, LANES] words, rows and columns exchanged. */
 static inline void transpose(ints t[LANES]) {
 #pragma GCC unroll 16
     STAGE(t, 1);
 #pragma GCC unroll 16
     STAGE(t, 2);
+#if LANES > 4
 #pragma GCC unroll 16
     STAGE(t, 4);
+#endif
+#if LANES > 8
 #pragma GCC unroll 16
     STAGE(t, 8);
+#endif
 }
 
-/* count keys, `[count, dim]` -> `[dim, 16]`, zeros for those that are missing. */
+/* count keys, `[count, dim]` -> `[dim, LANES]`, zeros for those that are missing. */
 static inline __attribute__((always_inline)) void turn_keys(const element *keys, int64_t count, int64_t dim, float *turned) {
-    int64_t step = 64 / sizeof(element);
+    int64_t step = sizeof(ints) / sizeof(element);
     for (int64_t first = 0; first < dim; first += step) {
         ints t[LANES];
         for (int j = 0; j < LANES; j++) {
@@ -161,7 +168,7 @@ static inline limits limits_of(const int32_t *contexts, int64_t num_queries) {
 #include "attention_tiles.h"
 #endif
 
-/* Up to RUNS runs of 16 keys; of each, the position of its first key and how many are there. */
+/* Up to RUNS runs of LANES keys; of each, the position of its first key and how many are there. */
 typedef struct {
     float keys[RUNS * LANES * MOST_DIM] __attribute__((aligned(64))), values[RUNS * LANES * MOST_DIM] __attribute__((aligned(64)));
     int32_t position[RUNS], count[RUNS];
@@ -171,7 +178,7 @@ typedef struct {
 /* Adds a batch's keys to `size` neighbouring queries, which see keys before their contexts' ends. */
 static inline __attribute__((always_inline)) void add_keys(int size, int runs, int whole, const batch *b, const float *q,
                                                            int64_t dim, const int32_t *contexts, mass *masses, float *mixed) {
-    const ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const ints lane = LANE_NUMBERS;
     floats score[4][RUNS];
     for (int r = 0; r < size; r++)
         for (int s = 0; s < runs; s++) score[r][s] = splat(0);
@@ -239,7 +246,7 @@ static inline __attribute__((always_inline)) void add_batch(int runs, int whole,
     for (; i < num_queries; i++) add_keys(1, runs, whole, b, q + i * dim, dim, contexts + i, masses + i, mixed + i * dim);
 }
 
-/* Takes the next keys up to a batch; those that a run lacks to 16 are zeros. */
+/* Takes the next keys up to a batch; those that a run lacks to LANES are zeros. */
 static inline __attribute__((always_inline)) void fill(batch *b, const where *at, const int64_t *ids, int64_t head, int64_t dim,
                                                        int64_t *position, int64_t last) {
     int64_t part = at->page_size * dim;
@@ -271,10 +278,12 @@ static inline __attribute__((always_inline)) void read_pages(const where *at, co
     while (position < last) {
         fill(&b, at, at->table + at->order[it->first] * at->stride, head, dim, &position, last);
         int whole = b.end <= seen.least && b.num_keys == b.num_runs * LANES;
-        if (b.num_runs == 4 && whole) add_batch(4, 1, &b, q, num_queries, dim, contexts, masses, mixed);
-        else if (b.num_runs == 4) add_batch(4, 0, &b, q, num_queries, dim, contexts, masses, mixed);
+        if (b.num_runs == RUNS && whole) add_batch(RUNS, 1, &b, q, num_queries, dim, contexts, masses, mixed);
+        else if (b.num_runs == RUNS) add_batch(RUNS, 0, &b, q, num_queries, dim, contexts, masses, mixed);
+#if RUNS == 4
         else if (b.num_runs == 3) add_batch(3, 0, &b, q, num_queries, dim, contexts, masses, mixed);
         else if (b.num_runs == 2) add_batch(2, 0, &b, q, num_queries, dim, contexts, masses, mixed);
+#endif
         else add_batch(1, 0, &b, q, num_queries, dim, contexts, masses, mixed);
     }
 }

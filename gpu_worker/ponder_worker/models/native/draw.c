@@ -25,7 +25,7 @@ static inline floats gumbel(words bits) {
  * -> tokens; at equal scores the first one. */
 void draw(const float *scores, int64_t num_rows, int64_t size, const float *heat, const uint32_t *keys, int64_t *tokens,
           int64_t parallel) {
-    const words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const words lane = LANE_NUMBERS;
 #pragma omp parallel for if (parallel)
     for (int64_t row = 0; row < num_rows; row++) {
         const float *line = scores + row * size, divisor = heat[row] ? heat[row] : 1.0f;

@@ -1,15 +1,29 @@
-/* Sixteen numbers at a time. Vectors are the compiler's own, so that this is C on any processor. */
+/* As many numbers at a time as the processor has room for: wider vectors compile for minutes and run from memory. They
+ * are the compiler's own, so that this is C on any processor. */
 #include <stdint.h>
 #include <string.h>
 #ifdef __AVX512F__
 #include <immintrin.h>
+#define LANES 16
+#define EACH(m, s) EACH8(m, s), m(8, s), m(9, s), m(10, s), m(11, s), m(12, s), m(13, s), m(14, s), m(15, s)
+#elif defined(__AVX2__)
+#define LANES 8
+#define EACH EACH8
+#else
+#define LANES 4
+#define EACH EACH4
 #endif
 
-#define LANES 16
-typedef float floats __attribute__((vector_size(64)));
-typedef int32_t ints __attribute__((vector_size(64)));
-typedef uint32_t words __attribute__((vector_size(64)));
-typedef uint16_t halves __attribute__((vector_size(32)));
+/* m(lane, s) of every lane, with commas between. */
+#define EACH4(m, s) m(0, s), m(1, s), m(2, s), m(3, s)
+#define EACH8(m, s) EACH4(m, s), m(4, s), m(5, s), m(6, s), m(7, s)
+#define ITSELF(lane, s) lane
+#define LANE_NUMBERS {EACH(ITSELF, 0)}
+
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
 
 /* element: of the model's tensors. */
 #if BFLOAT16
@@ -83,17 +97,24 @@ static inline floats larger(floats a, floats b) {
 #endif
 }
 
-#define FOLD(v, op, s) v = op(v, __builtin_shufflevector(v, v, 0 ^ s, 1 ^ s, 2 ^ s, 3 ^ s, 4 ^ s, 5 ^ s, 6 ^ s, 7 ^ s, \
-    8 ^ s, 9 ^ s, 10 ^ s, 11 ^ s, 12 ^ s, 13 ^ s, 14 ^ s, 15 ^ s))
+#define ACROSS(lane, s) (lane ^ s)
 #define PLUS(a, b) ((a) + (b))
+#define HALVE(v, op, s) v = op(v, __builtin_shufflevector(v, v, EACH(ACROSS, s)))
+#if LANES == 16
+#define FOLD(v, op) HALVE(v, op, 8); HALVE(v, op, 4); HALVE(v, op, 2); HALVE(v, op, 1)
+#elif LANES == 8
+#define FOLD(v, op) HALVE(v, op, 4); HALVE(v, op, 2); HALVE(v, op, 1)
+#else
+#define FOLD(v, op) HALVE(v, op, 2); HALVE(v, op, 1)
+#endif
 
 static inline float sum_of(floats v) {
-    FOLD(v, PLUS, 8); FOLD(v, PLUS, 4); FOLD(v, PLUS, 2); FOLD(v, PLUS, 1);
+    FOLD(v, PLUS);
     return v[0];
 }
 
 static inline float largest_of(floats v) {
-    FOLD(v, larger, 8); FOLD(v, larger, 4); FOLD(v, larger, 2); FOLD(v, larger, 1);
+    FOLD(v, larger);
     return v[0];
 }
 

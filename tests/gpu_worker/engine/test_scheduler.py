@@ -223,6 +223,20 @@ def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_
     assert [len(sequence.generated) for sequence in (*guesses, younger)] == [4, 4, 4, 4]
 
 
+def test_who_is_preempted_waits_behind_an_older_guess_that_turned_out_to_be_wanted() -> None:
+    scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=1)
+    guess = Sequence([1] * 5, 5, Sampling(4), priority="speculative")
+    younger = Sequence([2] * 5, 5, Sampling(4))
+    for sequence in (guess, younger):
+        scheduler.add(sequence)
+    tape, plan = Tape(), scheduler.plan()
+    scheduler.commit(plan, tape.run(plan))
+    scheduler.promote(guess, "batch")
+    urgent = Sequence([3] * 5, 5, Sampling(1), priority="interactive")
+    scheduler.add(urgent)
+    assert Line(scheduler, tape).finish() == [urgent, guess, younger]
+
+
 def test_out_of_pages_a_guess_gives_way_however_old_it_is() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=3)
     guess = Sequence([1] * 3, 3, Sampling(16), priority="speculative")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from ponder_worker.engine import Sampling
+from ponder_worker.engine import InvalidSetting, Sampling
+from ponder_worker.engine_process import loading
 from ponder_worker.engine_process.loading import load
 from ponder_worker.engine_process.options import EngineOptions
+
+ON_GPU: Any = SimpleNamespace(device=torch.device("cuda"), kv_bytes_per_token=1000)
 
 
 @pytest.mark.parametrize(("kv_split", "trades"), [(None, True), (0.75, False)])
@@ -41,3 +47,15 @@ def test_fp8_doubles_the_room_and_more_of_float32_and_is_another_fingerprint(tin
     assert plain.fingerprint != small.fingerprint
     assert small.generator.free_tokens == (1 << 18) // (2 * 2 * 2 * (16 + 4)) // 16 * 16
     assert small.generator.free_tokens > 3 * plain.generator.free_tokens
+
+
+@pytest.mark.parametrize("gigabytes", [0, 1, 2])
+def test_a_gpu_that_the_weights_fill_is_refused_with_its_sizes(monkeypatch: pytest.MonkeyPatch, gigabytes: int) -> None:
+    monkeypatch.setattr(loading, "room_for_kv", lambda *_, **__: gigabytes << 30)
+    with pytest.raises(InvalidSetting, match=f"has {gigabytes << 30} bytes .* at least {2 * 16 * 1000} more"):
+        loading._room_for_kv([ON_GPU, ON_GPU], EngineOptions(model=""))
+
+
+def test_what_a_step_needs_beside_the_weights_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "room_for_kv", lambda *_, **__: 3 << 30)
+    assert loading._room_for_kv([ON_GPU], EngineOptions(model="")) == 1 << 30

@@ -11,7 +11,7 @@ import torch
 from ponder_worker.engine.flight import Flight
 from ponder_worker.engine.graph import Capture, Graphs
 from ponder_worker.engine.latency import Latencies
-from ponder_worker.engine.limits import Limits, check_sizes
+from ponder_worker.engine.limits import Limits, check_page_size, check_sizes
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.parking import Costs, Parking
 from ponder_worker.engine.plan import Counters, Output, Plan
@@ -55,8 +55,8 @@ class Engine:
         later; unset is what pays, which it does on a GPU. capture: how decode steps are captured to be
         replayed, `graph.captured` on a GPU; None: they are not. Raises InvalidSetting for sizes that make no engine.
         """
-        sizes = {"num_pages": 1 if memory else num_pages, "page_size": page_size, "max_sequences": max_sequences}
-        check_sizes(sizes, max_step_tokens)
+        check_page_size(page_size)
+        check_sizes({"num_pages": 1 if memory else num_pages, "max_sequences": max_sequences}, max_step_tokens)
         self.model = model
         self.tokenizer = tokenizer
         self.latencies = Latencies()

@@ -49,9 +49,7 @@ class Holdings:
         assert grown, "admitted without pages"
         in_pages = len(found) * pool.page_size
         num_found = self._unpark(plan, sequence, len(found)) or in_pages
-        if used and num_found == in_pages < sequence.first_needed:
-            plan.copies.append((page, table.pages[len(found)]))
-            self._counters.num_copied_pages += 1
+        if used and num_found == in_pages < sequence.first_needed and self._copy(plan, page, table.pages[len(found)]):
             num_found += used
         sequence.num_computed = min(num_found, sequence.first_needed)
         if not sequence.num_computed_once:  # who comes back from preemption finds his own pages
@@ -96,6 +94,16 @@ class Holdings:
             or num_pages <= free + self._budget.spare_pages(self._tenant)
             or num_pages <= free + self._budget.pressable_pages(self._tenant, rank)
         )
+
+    def _copy(self, plan: Plan, page: int, target: int) -> bool:
+        """Does the target hold what stands in the page once the plan's copies are made?"""
+        if page == target:  # it was free, and the first to be given away
+            return True
+        if any(target == source for source, _ in plan.copies):  # those are made in any order
+            return False
+        plan.copies.append((page, target))
+        self._counters.num_copied_pages += 1
+        return True
 
     def _unpark(self, plan: Plan, sequence: Sequence, num_found: int) -> int:
         """-> tokens that stand in the table's pages once the plan's returns are made; 0 if nothing returns."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ponder_worker.engine.errors import InvalidRequest, InvalidSetting, OversizedRequest
 
+_PAGE_SIZES = (16, 32)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -41,6 +43,12 @@ class Limits:
         if tokens and (min(tokens) < 0 or max(tokens) >= vocabulary):
             wrong = next(index for index, token in enumerate(tokens) if not 0 <= token < vocabulary)
             raise InvalidRequest(f"{name}[{wrong}] is {tokens[wrong]}; the vocabulary is 0 to {vocabulary - 1}")
+
+
+def check_page_size(page_size: int) -> None:
+    """Raises InvalidSetting for pages that the kernels cannot read, on a CPU too: it fails where it is tried out."""
+    if page_size not in _PAGE_SIZES:
+        raise InvalidSetting(f"page_size is {page_size}; it must be {' or '.join(map(str, _PAGE_SIZES))}")
 
 
 def check_sizes(sizes: Mapping[str, int], max_step_tokens: int) -> None:

@@ -25,8 +25,8 @@ class Chunk(NamedTuple):
 class Plan:
     """One step: most urgent first, then oldest. `finished` need no computing: they were complete when they came.
 
-    Before anything is computed, pages are copied: first `copies`, (from, to), all at once, then `returns`, (parked page
-    in host memory, to).
+    Before anything is computed, pages are copied: first `copies`, (from, to), in any order, as no page is in both
+    columns; then `returns`, (parked page in host memory, to).
     """
 
     chunks: list[Chunk] = field(default_factory=list)

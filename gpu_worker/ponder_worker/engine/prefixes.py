@@ -42,7 +42,7 @@ class Prefixes:
     def find_partial(self, table: PageTable, tokens: Series[int], num_found: int) -> tuple[int, int]:
         """After `num_found` full pages: a page whose first tokens are the table's next ones, and how many.
 
-        It is to be copied. The next `grow` may give it away; it holds them until the step is computed.
+        Nobody need hold it: whoever is given it writes there after the copies of the step, unless he is copied to it.
         """
         page = self._partial_of.get(table.parent_key(num_found))
         if page is None:

@@ -47,10 +47,6 @@ class Queue:
         line = self._lines[_RANKS[sequence.priority]]
         line.insert(bisect(line, sequence.number, key=lambda other: other.number), sequence)
 
-    def put_back(self, sequence: Sequence) -> None:
-        """Before all others of its priority: it is older than they are."""
-        self._lines[_RANKS[sequence.priority]].appendleft(sequence)
-
     def pop(self) -> Sequence:
         return next(line for line in self._lines if line).popleft()
 

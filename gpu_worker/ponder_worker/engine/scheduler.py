@@ -40,7 +40,7 @@ class Scheduler:
         self.pool = pool
         self.counters = Counters()
         self.running: list[Sequence] = []  # most urgent first, then oldest
-        self.waiting = Queue()  # of one priority, all are younger than those running
+        self.waiting = Queue()
         self._max_step_tokens = max_step_tokens
         self._budget = budget or Budget()
         self._budget.join(self)
@@ -160,7 +160,7 @@ class Scheduler:
         sequence = self.running.pop()
         self._holdings.give_back(sequence, for_now=True)
         sequence.num_computed = 0
-        self.waiting.put_back(sequence)
+        self.waiting.insert(sequence)
         self.counters.num_preemptions += 1
         return sequence
 

@@ -96,8 +96,9 @@ class Storage:
         return pages // self.slab_pages * self._slab_places + pages % self.slab_pages
 
     def copy(self, pairs: Pairs) -> None:
-        """Pages (from, to), all at once."""
+        """Pages (from, to), in any order: none is copied to twice, or both from and to."""
         source, target = _columns(pairs)
+        assert len({*target.tolist()} - {*source.tolist()}) == len(pairs), "the order of these copies matters"
         self._copy(self._places, self._places, self._all_layers(source), self._all_layers(target))
 
     def park(self, pairs: Pairs) -> None:

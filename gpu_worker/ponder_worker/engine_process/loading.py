@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ponder_worker.engine import Engine, Memory
+from ponder_worker.engine.errors import InvalidSetting
 from ponder_worker.engine.peak import room_for_kv
 from ponder_worker.engine_process import thinking
 from ponder_worker.engine_process.options import EngineOptions
@@ -129,7 +130,7 @@ def _dtype(folder: str, name: str, device: torch.device) -> torch.dtype:
 
 
 def _room_for_kv(models: list[Transformer], options: EngineOptions) -> int:
-    """To be asked for when the weights are there."""
+    """To be asked for when the weights are there. Raises InvalidSetting where they leave no page for each."""
     if models[0].device.type == "cpu":
         return _CPU_KV_BYTES
     room = room_for_kv(
@@ -138,7 +139,13 @@ def _room_for_kv(models: list[Transformer], options: EngineOptions) -> int:
         num_sequences=options.max_sequences,
         page_size=options.page_size,
     )
-    return max(_SPARE_BYTES, room - _SPARE_BYTES)
+    least = sum(model.kv_bytes_per_token for model in models) * options.page_size
+    if room - _SPARE_BYTES < least:
+        raise InvalidSetting(
+            f"the GPU has {room} bytes beside weights and the largest step, of which {_SPARE_BYTES} are kept free; "
+            f"keys and values need at least {least} more: max_step_tokens or max_sequences is too large, or the model"
+        )
+    return room - _SPARE_BYTES
 
 
 def _engines(folders: list[str], models: list[Transformer], options: EngineOptions, kv_bytes: int) -> list[Engine]:

@@ -57,14 +57,13 @@ class Tape:
         return Result(tokens, logprobs, [0.0] * len(plan.chunks))
 
     def copy(self, pairs: list[tuple[int, int]]) -> None:
-        found = [
-            (target, offset, content)
-            for source, target in pairs
-            for offset in range(PAGE)
-            if (content := self._find(source, offset)) is not None
-        ]
-        for target, offset, content in found:
-            self._write(target, offset, content)
+        targets = [target for _, target in pairs]
+        assert len({*targets}) == len(targets), "a page is copied to twice"
+        assert not {*targets} & {source for source, _ in pairs}, "a page is copied both from and to"
+        for source, target in pairs:
+            for offset in range(PAGE):
+                if (content := self._find(source, offset)) is not None:
+                    self._write(target, offset, content)
 
     def park(self, pairs: list[tuple[int, int]]) -> None:
         for source, target in pairs:

@@ -236,6 +236,12 @@ def test_requests_that_make_no_sense_are_refused_by_name(llm: Engine) -> None:
         llm.score([5, 6], start=2)
 
 
+@pytest.mark.parametrize("page_size", [1, 8, 24, 64])
+def test_a_page_that_the_kernels_cannot_read_is_refused(llm: Engine, page_size: int) -> None:
+    with pytest.raises(InvalidSetting, match=f"page_size is {page_size}; it must be 16 or 32"):
+        Engine(llm.model, llm.tokenizer, num_pages=4, page_size=page_size)
+
+
 def test_sizes_that_make_no_engine_are_refused(llm: Engine) -> None:
     with pytest.raises(InvalidSetting, match="max_step_tokens is 16"):
         Engine(llm.model, llm.tokenizer, num_pages=8, max_step_tokens=16, max_sequences=32)

@@ -164,6 +164,32 @@ def test_a_forks_last_page_is_copied_and_its_full_ones_are_shared() -> None:
     assert scheduler.counters.computed_tokens == computed
 
 
+@settings(max_examples=300, deadline=None)
+@given(chance=st.randoms(use_true_random=False), num_pages=st.sampled_from([8, 12, 20]), ahead=st.integers(0, 1))
+def test_forks_of_a_step_are_copied_in_any_order_however_few_pages_there_are(
+    chance: random.Random, num_pages: int, ahead: int
+) -> None:
+    line = Line(Scheduler(PagePool(num_pages, PAGE), max_step_tokens=64, max_sequences=8), Tape(), ahead)
+    prompts = [[chance.randrange(3) for _ in range(chance.randint(1, 12))] for _ in range(5)]
+    for _ in range(40):
+        prompt = chance.choice(prompts) + ([chance.randrange(3)] if chance.random() < 0.5 else [])
+        line.scheduler.add(Sequence(prompt, len(prompt), Sampling(chance.randint(1, 6))))
+    assert len(line.finish()) == 40
+
+
+def test_who_is_handed_the_page_that_it_would_copy_finds_it_filled() -> None:
+    scheduler = Scheduler(PagePool(3, PAGE), max_step_tokens=32, max_sequences=1)
+    parent = Sequence([1, 2] * 4, 8, Sampling(4))
+    line = Line(scheduler, Tape())
+    scheduler.add(parent)
+    line.finish()  # two pages and three tokens
+    scheduler.add(Sequence(parent.tokens[:11], 11, Sampling(1)))
+    plan = scheduler.plan()
+    assert [chunk.start for chunk in plan.chunks] == [10]
+    assert plan.copies == []
+    assert scheduler.counters.num_copied_pages == 0
+
+
 def test_who_is_let_in_is_expected_to_become_as_long_as_those_before() -> None:
     scheduler = Scheduler(PagePool(12, PAGE), max_step_tokens=64, max_sequences=12)
     for index in range(3):
@@ -195,6 +221,20 @@ def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_
     scheduler.commit(plan, tape.run(plan))
     Line(scheduler, tape).finish()
     assert [len(sequence.generated) for sequence in (*guesses, younger)] == [4, 4, 4, 4]
+
+
+def test_who_is_preempted_waits_behind_an_older_guess_that_turned_out_to_be_wanted() -> None:
+    scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=1)
+    guess = Sequence([1] * 5, 5, Sampling(4), priority="speculative")
+    younger = Sequence([2] * 5, 5, Sampling(4))
+    for sequence in (guess, younger):
+        scheduler.add(sequence)
+    tape, plan = Tape(), scheduler.plan()
+    scheduler.commit(plan, tape.run(plan))
+    scheduler.promote(guess, "batch")
+    urgent = Sequence([3] * 5, 5, Sampling(1), priority="interactive")
+    scheduler.add(urgent)
+    assert Line(scheduler, tape).finish() == [urgent, guess, younger]
 
 
 def test_out_of_pages_a_guess_gives_way_however_old_it_is() -> None:

@@ -18,6 +18,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 COSTS = {"tokens": "generated tokens a job", "dollars": "dollars a job"}
 SHOWN = {"tokens": "{x:g}", "dollars": "{x:.0e}"}
 MARKERS = "osD^v<>PX*h"
+OFF_SCALE = ("budget_forcing",)
+"""So far below one sample that the curves above would be one line; its figures are in the JSON."""
 
 
 def main(source: Path, folder: Path) -> None:
@@ -75,11 +77,11 @@ def drawn(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def curves(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The settings of each strategy by n, those with early stopping left out; one sample is `direct` for all."""
+    """The settings of each strategy by n, less early stopping and those off the scale; one is `direct` for all."""
     settings = drawn(report)
     points: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for setting in settings.values():
-        if setting["early_stopping"] is None:
+        if setting["early_stopping"] is None and setting["strategy"] not in OFF_SCALE:
             points[setting["strategy"]].append(setting)
     one = [settings["direct n=1"]] if "direct n=1" in settings else []
     return {

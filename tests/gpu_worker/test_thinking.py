@@ -123,7 +123,9 @@ def test_a_model_thinks_if_its_tokenizer_has_the_marks(tiny_llama: Path, tmp_pat
         ({"close": 3}, "close is 3"),
         ({"answer_tokens": 0}, "answer_tokens is 0; it must be a whole number above 0"),
         ({"answer_tokens": "many"}, "answer_tokens is 'many'"),
-        ({"closing": "Enough."}, "closing does not hold '</think>', which ends the thought"),
+        ({"open": "a", "close": "z", "closing": "Enough."}, "closing does not hold 'z', which ends the thought"),
+        ({"close": "z", "closing": "z"}, "open is '<think>', 7 tokens of this model; it must be one"),
+        ({"open": "a", "close": "zz", "closing": "zz"}, "close is 'zz', 2 tokens of this model; it must be one"),
     ],
 )
 def test_what_is_wrong_with_thinking_json_is_said(

@@ -3,7 +3,8 @@
     {"open": "<think>", "close": "</think>", "closing": "…\\n</think>\\n\\n", "answer_tokens": 512}
 
 closing: what is put where a thought must end; the close is part of it. answer_tokens: kept for the answer behind it.
-Each is optional. A model without the file thinks if its tokenizer has the marks as tokens.
+Each is optional; open and close are one token each. A model without the file thinks if its tokenizer has the marks as
+tokens.
 """
 
 from __future__ import annotations
@@ -39,9 +40,14 @@ def read(folder: str | Path, tokenizer: Tokenizer) -> Thought | None:
             raise InvalidFile(f"{where}: {name} is {text!r}; it must be a text that is not empty")
     if not isinstance(answer_tokens, int) or answer_tokens < 1:
         raise InvalidFile(f"{where}: answer_tokens is {answer_tokens!r}; it must be a whole number above 0")
-    if texts["close"] not in texts["closing"]:
-        raise InvalidFile(f"{where}: closing does not hold {texts['close']!r}, which ends the thought")
     open_ids, close_ids, closing_ids = (tuple(tokenizer.encode(texts[name])) for name in ("open", "close", "closing"))
-    if not given and (len(open_ids) != 1 or len(close_ids) != 1):
-        return None
+    for name, ids in (("open", open_ids), ("close", close_ids)):
+        if len(ids) == 1:
+            continue
+        if not given:
+            return None
+        # The same text may be written in other pieces: a stream would stop at it, and its ids would not be found.
+        raise InvalidFile(f"{where}: {name} is {texts[name]!r}, {len(ids)} tokens of this model; it must be one")
+    if close_ids[0] not in closing_ids:
+        raise InvalidFile(f"{where}: closing does not hold {texts['close']!r}, which ends the thought")
     return Thought(open_ids, close_ids, texts["close"], closing_ids, answer_tokens)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from ponder.domain.state import Verdict
-from ponder_worker.verify import Case, examine
+from ponder_worker.verify import Case, examine, is_pure
 from ponder_worker.verify import math as math_verifier
 
 _PAIRS = Path(__file__).parents[4] / "shared/data/oracles/math_verify_pairs.jsonl"
@@ -49,6 +49,13 @@ def verdict(name: str, answer: str | None, reference: str | None) -> str:
 )
 def test_an_answer_is_judged(name: str, answer: str | None, reference: str | None, expected: str) -> None:
     assert verdict(name, answer, reference) == expected
+
+
+@pytest.mark.parametrize("name", ["exact", "number", "choice"])
+def test_a_text_that_is_long_takes_no_time_of_the_worker_itself(name: str) -> None:
+    assert is_pure(Case({"name": name}, "6", "6" * 1000))
+    assert not is_pure(Case({"name": name}, "6", "6" * 3000))
+    assert not is_pure(Case({"name": name}, "6" * 3000, "6"))
 
 
 def test_without_a_verifier_nobody_judges() -> None:

@@ -1,10 +1,10 @@
-"""What the engine reported and Postgres has not confirmed yet. Two of them merge, so nothing is lost by waiting."""
+"""What the engine reported and Postgres has not confirmed yet. Reports add up, so nothing is lost by waiting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from ponder.jobs.tick import Settlement, Work
 
@@ -41,19 +41,6 @@ class Unsaved:
         """Progress, too, where searches wait for their turn behind it."""
         self.progressed = self.progressed or self.waits
         self.settled[settlement.job_id] = settlement
-
-    def followed_by(self, later: Self) -> Self:
-        """Both as one, in this order."""
-        merged = type(self)(self.progressed or later.progressed, self.elapsed_s, self.idle_s)
-        for part in (self, later):
-            for (job_id, kind), weight in part.work.items():
-                merged._add_work(job_id, kind, weight)
-            for job_id, deltas in part.deltas.items():
-                merged.deltas.setdefault(job_id, []).extend(deltas)
-            merged.settled.update(part.settled)
-        merged.elapsed_s += later.elapsed_s
-        merged.idle_s += later.idle_s
-        return merged
 
     def forget(self, job_ids: Iterable[int]) -> None:
         """Jobs that are not ours any more keep their work, which is paid for, and lose everything else."""

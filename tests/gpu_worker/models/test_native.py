@@ -10,7 +10,6 @@ from ponder_worker.engine.sampling import Sampling
 from ponder_worker.models import attention
 from ponder_worker.models.eager import Eager
 from ponder_worker.models.native import library as module
-from ponder_worker.models.native.choice import choice
 from ponder_worker.models.native.layer import Native, native
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
@@ -113,11 +112,22 @@ def test_tokens_and_their_logprobs_are_those_of_torch(dtype: torch.dtype) -> Non
     near(sampler.logprobs(logits, expected), plain.logprobs(logits, expected))
 
 
-def test_where_nothing_compiles_torch_computes(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    module.library.cache_clear()
-    native.cache_clear()
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
-    assert native(dtype, 32) is None
-    assert choice(CPU) is None
-    module.library.cache_clear()
-    native.cache_clear()
+@pytest.mark.skipif("avx2" not in module._processor().decode().split(), reason="no AVX2")
+@pytest.mark.parametrize("march", ["x86-64", "x86-64-v3"])
+def test_vectors_of_older_processors_give_the_same(
+    dtype: torch.dtype, march: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [march.join(flag.split("native")) for flag in module.flags()]
+    monkeypatch.setattr(module, "flags", lambda: own)
+    chance = torch.Generator().manual_seed(0)
+    contexts, table = tree(chance, 16)
+    pages = torch.randn(14 * 20, 2, 2, 16, 64, generator=chance).to(dtype)
+    q = torch.randn(14, 14, 64, generator=chance).to(dtype)
+    alone = paged_attention.layout(torch.ones(14, dtype=torch.int64), contexts, table, pages=pages)
+    functions = module._kept(bfloat16=dtype == torch.bfloat16)
+    for name, arguments in module._ARGUMENTS.items():
+        getattr(functions, name).argtypes = arguments
+    c = Native(functions, dtype)
+    near(
+        c.attend(q, pages, c.plan(contexts, table, 14, pages), 0.2), paged_attention.op_reference(q, pages, alone, 0.2)
+    )

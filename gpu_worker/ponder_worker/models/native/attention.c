@@ -46,6 +46,7 @@ static int by_value(const void *a, const void *b) {
 /* Orders rows by their page at this index; those that have none come first. */
 static void sort(planning *p, int64_t first, int64_t end, int64_t page) {
     int64_t *keys = malloc((end - first) * sizeof *keys);
+    if (!keys && end > first) abort();
     for (int64_t i = first; i < end; i++) {
         int64_t id = page < num_pages(p, i) ? page_of(p, i, page) + 1 : 0;
         keys[i - first] = id << 32 | p->order[i];
@@ -80,8 +81,9 @@ static int by_depth(const void *a, const void *b) {
     return x->depth != y->depth ? x->depth - y->depth : x->first - y->first;
 }
 
-/* contexts: [num_rows]; table: [num_rows, stride]; order: [num_rows], to be filled; items: room for 3 * num_rows ->
- * the number of items, those of one depth one behind the other. Of one depth, no two have a row in common. */
+/* contexts: [num_rows]; table: [num_rows, stride]; order: [num_rows], to be filled; items: room for
+ * num_rows * (num_rows / (MOST_QUERIES / num_groups) + 3), as every row may stand in as many as there are rows -> the number
+ * of items, those of one depth one behind the other. Of one depth, no two have a row in common. */
 int64_t plan(int64_t num_rows, const int64_t *contexts, const int64_t *table, int64_t stride, int64_t page_size,
              int64_t num_groups, int32_t *order, item *items) {
     int64_t most = MOST_QUERIES / num_groups;
@@ -335,10 +337,10 @@ static void read_item(const where *at, const item *it, int64_t head, int64_t dim
  * dim numbers a row and head; out: like q, its rows out_stride apart. */
 void attend(const element *q, int64_t q_stride, const element *pages, const int64_t *contexts, const int64_t *table,
             int64_t stride, const int32_t *order, const item *items, int64_t num_items, int64_t num_rows,
-            int64_t num_heads, int64_t num_kv_heads, int64_t page_size, int64_t dim, float scale, int64_t parallel,
+            int64_t num_heads, int64_t num_kv_heads, int64_t page_size, int64_t dim, float scale, int64_t num_threads,
             int64_t use_tiles, mass *masses, float *mixed, element *out, int64_t out_stride) {
     where at = {pages, table, contexts, order, stride, page_size, num_heads, num_kv_heads};
-#pragma omp parallel if (parallel)
+#pragma omp parallel num_threads((int)num_threads)
     {
 #if TILES
         tiles before;

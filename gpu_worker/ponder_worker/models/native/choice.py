@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ponder_worker.models.native.library import library
+from ponder_worker.models.native.library import library, num_threads
 
 _BUSY = 1 << 16  # numbers; below, waking another thread takes longer than the work
 
@@ -24,7 +24,7 @@ class Choice:
         tokens = torch.empty(len(scores), dtype=torch.int64)
         self._c.draw(
             scores.data_ptr(), *scores.shape, heat.data_ptr(), keys.ctypes.data, tokens.data_ptr(),
-            scores.numel() > _BUSY,
+            num_threads(scores.numel() > _BUSY),
         )  # fmt: skip
         return tokens
 
@@ -33,8 +33,9 @@ class Choice:
         logits, tokens = logits.contiguous(), tokens.contiguous()
         found = torch.empty(len(logits))
         self._c.logprobs(
-            logits.data_ptr(), *logits.shape, tokens.data_ptr(), found.data_ptr(), logits.numel() > 4 * _BUSY
-        )
+            logits.data_ptr(), *logits.shape, tokens.data_ptr(), found.data_ptr(),
+            num_threads(logits.numel() > 4 * _BUSY),
+        )  # fmt: skip
         return found
 
 

@@ -24,9 +24,9 @@ static inline floats gumbel(words bits) {
 /* scores: `[num_rows, size]`; heat: what they are divided by, 0 for no noise; keys: two halves a row
  * -> tokens; at equal scores the first one. */
 void draw(const float *scores, int64_t num_rows, int64_t size, const float *heat, const uint32_t *keys, int64_t *tokens,
-          int64_t parallel) {
+          int64_t num_threads) {
     const words lane = LANE_NUMBERS;
-#pragma omp parallel for if (parallel)
+#pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++) {
         const float *line = scores + row * size, divisor = heat[row] ? heat[row] : 1.0f;
         floats best = splat(-__builtin_inff());
@@ -54,8 +54,8 @@ void draw(const float *scores, int64_t num_rows, int64_t size, const float *heat
 }
 
 /* logits: `[num_rows, size]` -> natural log-probabilities of one token a row */
-void logprobs(const float *logits, int64_t num_rows, int64_t size, const int64_t *tokens, float *found, int64_t parallel) {
-#pragma omp parallel for if (parallel)
+void logprobs(const float *logits, int64_t num_rows, int64_t size, const int64_t *tokens, float *found, int64_t num_threads) {
+#pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++) {
         const float *line = logits + row * size;
         int64_t whole = size / LANES * LANES;

@@ -4,8 +4,8 @@
 /* hidden += delta, where there is one; out = hidden / rms(hidden) * weight (https://arxiv.org/abs/1910.07467).
  * Rows of `size` numbers; hidden, delta and out are contiguous. */
 void add_and_normalise(element *hidden, const element *delta, const element *weight, element *out, int64_t num_rows,
-                       int64_t size, float epsilon, int64_t parallel) {
-#pragma omp parallel for if (parallel)
+                       int64_t size, float epsilon, int64_t num_threads) {
+#pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++) {
         element *h = hidden + row * size;
         floats squares = splat(0);
@@ -51,8 +51,8 @@ static inline void turn(const element *x, element *out, int64_t dim, const eleme
 void rotate_and_write(element *fused, element *pages, const int64_t *positions, const int64_t *slots, const float *cosine,
                       const float *sine, const element *query_norm, const element *key_norm, float epsilon,
                       int64_t num_rows, int64_t num_heads, int64_t num_kv_heads, int64_t page_size, int64_t dim,
-                      int64_t parallel) {
-#pragma omp parallel for if (parallel)
+                      int64_t num_threads) {
+#pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++) {
         element *x = fused + row * (num_heads + 2 * num_kv_heads) * dim;
         const float *c = cosine + positions[row] * (dim / 2), *s = sine + positions[row] * (dim / 2);
@@ -69,8 +69,8 @@ void rotate_and_write(element *fused, element *pages, const int64_t *positions, 
 }
 
 /* both: `[num_rows, 2 * size]` -> out `[num_rows, size]`: silu of the first half times the second. */
-void gate(const element *both, element *out, int64_t num_rows, int64_t size, int64_t parallel) {
-#pragma omp parallel for if (parallel)
+void gate(const element *both, element *out, int64_t num_rows, int64_t size, int64_t num_threads) {
+#pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++)
         for (int64_t i = 0; i < size; i += LANES) {
             floats x = load(both + row * 2 * size + i), up = load(both + row * 2 * size + size + i);

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from ponder_worker.models.native.library import library
+from ponder_worker.models.native.library import library, num_threads
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
@@ -27,7 +27,7 @@ def native(dtype: torch.dtype, head_dim: int, *widths: int) -> "Native | None":
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Which pages decoding rows read together. contexts: `[num_rows]`, table: `[num_rows, max_pages]`, both int64;
-    masses, mixed: room to work in. `busy`: worth more than one thread."""
+    masses, mixed: room to work in; num_threads: worth so many."""
 
     contexts: torch.Tensor
     table: torch.Tensor
@@ -36,7 +36,7 @@ class Reading:
     num_items: int
     masses: torch.Tensor
     mixed: torch.Tensor
-    busy: bool
+    num_threads: int
 
 
 class Native:
@@ -63,7 +63,7 @@ class Native:
         masses = torch.empty((num_rows, num_heads, 2))
         mixed = torch.empty((num_rows, num_heads, head_dim))
         busy = int(contexts.sum()) * num_heads * head_dim > 4 * _BUSY
-        return Reading(contexts, table, order, items, num_items, masses, mixed, busy)
+        return Reading(contexts, table, order, items, num_items, masses, mixed, num_threads(busy))
 
     def attend(self, q: torch.Tensor, pages: torch.Tensor, where: Reading, scale: float) -> torch.Tensor:
         """q: `[num_rows, num_heads, head_dim]`, rows of any stride -> the same shape, contiguous"""
@@ -72,7 +72,7 @@ class Native:
         self._c.attend(
             q.data_ptr(), q.stride(0), pages.data_ptr(), where.contexts.data_ptr(), where.table.data_ptr(),
             where.table.shape[1], where.order.data_ptr(), where.items.data_ptr(), where.num_items, num_rows, num_heads,
-            pages.shape[2], pages.shape[3], head_dim, scale, where.busy, self._tiles, where.masses.data_ptr(),
+            pages.shape[2], pages.shape[3], head_dim, scale, where.num_threads, self._tiles, where.masses.data_ptr(),
             where.mixed.data_ptr(), out.data_ptr(), out.stride(0),
         )  # fmt: skip
         return out
@@ -84,7 +84,7 @@ class Native:
         out = torch.empty_like(hidden)
         self._c.add_and_normalise(
             hidden.data_ptr(), delta.data_ptr() if delta is not None else None, weight.data_ptr(), out.data_ptr(),
-            *hidden.shape, epsilon, hidden.numel() > _BUSY,
+            *hidden.shape, epsilon, num_threads(hidden.numel() > _BUSY),
         )  # fmt: skip
         return out
 
@@ -107,7 +107,8 @@ class Native:
             fused.data_ptr(), pages.numbers.data_ptr(), step.positions.data_ptr(), step.slots.data_ptr(),
             step.cosine.data_ptr(), step.sine.data_ptr(),
             *(None if norm is None else norm.data_ptr() for norm in norms), step.epsilon,
-            len(fused), num_heads, num_kv_heads, page_size, head_dim, fused.numel() > _BUSY,
+            len(fused), num_heads, num_kv_heads, page_size, head_dim,
+            num_threads(fused.numel() > _BUSY),
         )  # fmt: skip
         return heads[:, :num_heads]
 
@@ -115,5 +116,5 @@ class Native:
         """`[num_rows, 2 * width]` -> silu of the first half times the second, `[num_rows, width]`"""
         num_rows, width = both.shape
         out = torch.empty((num_rows, width // 2), dtype=self._dtype)
-        self._c.gate(both.data_ptr(), out.data_ptr(), num_rows, width // 2, both.numel() > _BUSY)
+        self._c.gate(both.data_ptr(), out.data_ptr(), num_rows, width // 2, num_threads(both.numel() > _BUSY))
         return out

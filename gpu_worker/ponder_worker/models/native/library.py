@@ -3,23 +3,20 @@
 import ctypes
 import hashlib
 import logging
-import os
-import shutil
-import subprocess
-import tempfile
+import platform
+from contextlib import suppress
 from ctypes import c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from ponder_worker.models.native.compiler import CannotCompile, compile_to, compiler, flags
+from ponder_worker.models.native.shelf import is_ours, shelf
+
 _HERE = Path(__file__).parent
 _HEADERS = ("vector.h", "tiles.h", "attention_tiles.h")
 _SOURCES = ("attention.c", "layer.c", "draw.c", "product.c", "quantise.c")
-_FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"),
-    *("-fno-math-errno", "-fno-trapping-math"),
-)
 _P, _N, _F = c_void_p, c_int64, c_float
 _ARGUMENTS = {
     "plan": [_N, _P, _P, _N, _N, _N, _P, _P],
@@ -44,9 +41,11 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     if dtype not in (torch.float32, torch.bfloat16):
         return None
     try:
-        loaded = ctypes.CDLL(str(_built(dtype)))
-    except (OSError, subprocess.SubprocessError) as error:
-        logging.getLogger(__name__).info("steps on the CPU are left to torch: %s", error)
+        loaded = _kept(bfloat16=dtype == torch.bfloat16)
+    except (OSError, CannotCompile) as error:
+        logging.getLogger(__name__).warning(
+            "steps on the CPU are left to torch, 2.5 to 3 times slower: install gcc 12 or newer. %s", error
+        )
         return None
     for name, arguments in _ARGUMENTS.items():
         function = getattr(loaded, name)
@@ -54,43 +53,51 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     return loaded
 
 
-def _built(dtype: torch.dtype) -> Path:
-    """The file of the library, made unless it is there. OSError or SubprocessError if it cannot be made."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise OSError("there is no C compiler")
-    command = [compiler, *_FLAGS, f"-DBFLOAT16={int(dtype == torch.bfloat16)}"]
-    said = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=10).stdout
-    digest = hashlib.sha256(repr(command).encode() + said + _processor())
+def num_threads(busy: bool) -> int:
+    """Of torch, which may have brought an OpenMP of its own and set that one only."""
+    return torch.get_num_threads() if busy else 1
+
+
+def _kept(bfloat16: bool) -> ctypes.CDLL:
+    """Made unless it is there; what failed once is not tried again. CannotCompile, OSError."""
+    path, version = compiler()
+    command = [path, *flags(), f"-DBFLOAT16={int(bfloat16)}"]
+    place = shelf() / _digest(repr(command).encode() + version + _processor())
+    failed = place.with_suffix(".failed")
+    if is_ours(failed):
+        raise CannotCompile(f"{failed.read_text()}\n(remove {failed} to try again)")
+    try:
+        return _opened(place.with_suffix(".so"), [*command, *(str(_HERE / name) for name in _SOURCES)])
+    except CannotCompile as error:
+        with suppress(OSError):
+            failed.write_text(str(error))
+            failed.chmod(0o600)
+        raise
+
+
+def _opened(target: Path, command: list[str]) -> ctypes.CDLL:
+    if is_ours(target):
+        with suppress(OSError):  # cut short by a full disk, or of another system
+            return ctypes.CDLL(str(target))
+    compile_to(target, command)
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError as error:
+        raise CannotCompile(f"what {command[0]} made cannot be loaded: {error}") from error
+
+
+def _digest(told: bytes) -> str:
+    digest = hashlib.sha256(told)
     for name in (*_HEADERS, *_SOURCES):
         digest.update((_HERE / name).read_bytes())
-    folder = _folder()
-    target = folder / f"{digest.hexdigest()[:16]}.so"
-    if not target.exists():
-        made = folder / f"{target.stem}.{os.getpid()}"
-        sources = [str(_HERE / name) for name in _SOURCES]
-        subprocess.run([*command, *sources, "-o", str(made)], capture_output=True, check=True, timeout=120)
-        made.replace(target)
-    return target
-
-
-def _folder() -> Path:
-    """Where libraries are kept; one that others may write to is never trusted."""
-    try:
-        folder = Path.home() / ".cache" / "ponder"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = folder.stat()
-        if os.access(folder, os.W_OK) and state.st_uid == os.getuid() and not state.st_mode & 0o022:
-            return folder
-    except (OSError, RuntimeError):
-        pass
-    return Path(tempfile.mkdtemp(prefix="ponder-"))
+    return digest.hexdigest()[:16]
 
 
 def _processor() -> bytes:
-    """What the compiler would make another library for."""
+    """What the compiler would make another library for; where it is not told, the machine: homes are shared."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:
-        return b""
-    return b"".join(line for line in lines[:40] if line.startswith((b"flags", b"Features", b"model name")))
+        lines = []
+    told = [line for line in lines[:40] if line.startswith((b"flags", b"Features", b"model name"))]
+    return b"".join(told) or platform.node().encode()

@@ -67,7 +67,7 @@ static void multiply_block(const element *low, const element *high, int64_t x_st
 
 /* x: `[num_rows, in]`; packed: as `pack` leaves it; out: `[num_rows, out]`, a multiple of 16 wide */
 void multiply(const element *x, int64_t num_rows, const element *packed, const element *bias,
-              element *out, int64_t num_in, int64_t num_out, int64_t parallel) {
+              element *out, int64_t num_in, int64_t num_out, int64_t num_threads) {
     if (!num_rows) return;
     int64_t steps = num_in / DEPTH, rows = CACHED / (2 * num_in) / BLOCK * BLOCK;
     rows = rows ? rows : BLOCK;
@@ -76,10 +76,11 @@ void multiply(const element *x, int64_t num_rows, const element *packed, const e
     element *rest = 0;
     if (whole < num_rows) {
         rest = calloc(16 * num_in, sizeof *rest);
+        if (!rest) abort();
         memcpy(rest, x + whole * num_in, (num_rows - whole) * num_in * sizeof *rest);
     }
     SETTLE();
-#pragma omp parallel if (parallel)
+#pragma omp parallel num_threads((int)num_threads)
     {
         tiles before = num_rows < 16 ? begin_tiles(1 << 0 | 1 << 1 | 1 << 4, (int)num_rows) : begin_tiles(0, 16);
         for (int64_t first = 0; first < num_rows; first += rows) {
@@ -101,5 +102,5 @@ void multiply(const element *x, int64_t num_rows, const element *packed, const e
 int64_t has_products(void) { return 0; }
 void pack(const element *weight, element *packed, int64_t num_out, int64_t num_in) {}
 void multiply(const element *x, int64_t num_rows, const element *packed, const element *bias,
-              element *out, int64_t num_in, int64_t num_out, int64_t parallel) {}
+              element *out, int64_t num_in, int64_t num_out, int64_t num_threads) {}
 #endif

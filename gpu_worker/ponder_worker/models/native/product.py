@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from ponder_worker.models.native.library import library
+from ponder_worker.models.native.library import library, num_threads
 
 _LARGEST = 1 << 20  # weights; what a core's second cache does not hold, oneDNN brings from memory sooner
 _BUSY = 1 << 23  # multiplications; below, waking another thread takes longer than the work
@@ -30,7 +30,7 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.
         out = torch.empty((num_rows, num_out), dtype=torch.bfloat16)
         functions.multiply(
             x.data_ptr(), num_rows, packed.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
-            num_in, num_out, num_rows * num_in * num_out > _BUSY,
+            num_in, num_out, num_threads(num_rows * num_in * num_out > _BUSY),
         )  # fmt: skip
         return out
 

@@ -1,7 +1,7 @@
 /* What stands before and behind an int8 matrix product whose rows each have a scale of their own. */
 #include "vector.h"
 
-typedef int8_t bytes __attribute__((vector_size(16)));
+typedef int8_t bytes __attribute__((vector_size(LANES)));
 
 static inline bytes low_bytes(ints v) {
 #ifdef __AVX512F__ /* compilers do not find this one */
@@ -12,8 +12,8 @@ static inline bytes low_bytes(ints v) {
 }
 
 /* x: `[num_rows, size]` -> out of the same shape, -127 to 127, to the nearest; a row times its scale is x again. */
-void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, int64_t size, int64_t parallel) {
-#pragma omp parallel for if (parallel)
+void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, int64_t size, int64_t num_threads) {
+#pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++) {
         floats most = splat(0);
         for (int64_t i = 0; i < size; i += LANES) {
@@ -33,8 +33,8 @@ void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, in
 }
 
 /* x = x * the row's scale + bias, where there is one. x: `[num_rows, size]` */
-void rescale(element *x, const float *scales, const element *bias, int64_t num_rows, int64_t size, int64_t parallel) {
-#pragma omp parallel for if (parallel)
+void rescale(element *x, const float *scales, const element *bias, int64_t num_rows, int64_t size, int64_t num_threads) {
+#pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++)
         for (int64_t i = 0; i < size; i += LANES) {
             floats v = load(x + row * size + i) * scales[row];

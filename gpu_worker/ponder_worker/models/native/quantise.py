@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from ponder_worker.models.native.library import library
+from ponder_worker.models.native.library import library, num_threads
 
 _BUSY = 1 << 17  # numbers; below, waking another thread takes longer than the work
 
@@ -24,12 +24,16 @@ class Rows:
     def quantise(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`[num_rows, size]` -> int8 of that shape and float32 scales, `[num_rows]`"""
         out, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
-        self._c.quantise(x.data_ptr(), out.data_ptr(), scales.data_ptr(), *x.shape, x.numel() > _BUSY)
+        self._c.quantise(x.data_ptr(), out.data_ptr(), scales.data_ptr(), *x.shape, num_threads(x.numel() > _BUSY))
         return out, scales
 
     def rescale(self, x: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x: `[num_rows, size]`, changed in place; scales: `[num_rows]`; bias: `[size]` -> x"""
         self._c.rescale(
-            x.data_ptr(), scales.data_ptr(), None if bias is None else bias.data_ptr(), *x.shape, x.numel() > _BUSY
+            x.data_ptr(),
+            scales.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            *x.shape,
+            num_threads(x.numel() > _BUSY),
         )
         return x

@@ -54,9 +54,7 @@ class PagePool:
         return sum(1 for _ in takewhile(lambda page: self._holders[page] > 1, pages))
 
     def num_free_after(self, tables: Iterable[PageTable], enough: int) -> int:
-        """How many pages nobody would hold, were these tables released; none is looked at after `enough`.
-
-        """
+        """How many pages nobody would hold, were these tables released; none is looked at after `enough`."""
         num_free, left = len(self._free), dict[int, int]()
         for table in tables:
             if num_free >= enough:

@@ -1,6 +1,6 @@
 """One memory for the pages of several models, which trade it slab by slab."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Series
 from itertools import count
 from typing import Protocol
@@ -8,6 +8,10 @@ from typing import Protocol
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.queue import Urgency, urgency
 from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.table import PageTable
+
+_FIRST: Urgency = (-1, 0)
+"""More urgent than everybody."""
 
 
 class Tenant(Protocol):
@@ -65,14 +69,15 @@ class Budget:
             spare += max(0, donor.pool.num_free - donor.expected_pages()) // donor.pool.slab_pages
         return max(spare, self.floor - len(tenant.pool.slabs)) * tenant.pool.slab_pages
 
-    def pressable_pages(self, tenant: Tenant, rank: Urgency) -> int:
-        """That a tenant may get if all who are less urgent than `rank` elsewhere give way."""
+    def pressable_pages(self, tenant: Tenant, rank: Urgency, enough: int) -> int:
+        """That a tenant may get if all who are less urgent than `rank` elsewhere give way; `enough` will do."""
+        wanted = -(-enough // tenant.pool.slab_pages)
         slabs = len(self._unowned)
         for donor in self._others(tenant):
             pool = donor.pool
-            leaving = [sequence.table for sequence in donor.running if urgency(sequence) > rank]
-            freed = (pool.num_free + pool.num_freed_by(leaving)) // pool.slab_pages
-            slabs += max(pool.num_free // pool.slab_pages, min(freed, len(pool.slabs) - self.floor))
+            most = min(wanted - slabs, len(pool.slabs) - self.floor)
+            freed = pool.num_free_after(_leaving(donor, rank), most * pool.slab_pages)
+            slabs += max(pool.num_free // pool.slab_pages, min(freed // pool.slab_pages, most))
         return slabs * tenant.pool.slab_pages
 
     def take_unowned(self, tenant: Tenant) -> bool:
@@ -103,8 +108,8 @@ class Budget:
             pool = donor.pool
             if len(pool.slabs) <= self.floor:
                 continue
-            leaving = [sequence.table for sequence in donor.running if below or urgency(sequence) > rank]
-            if pool.num_free + pool.num_freed_by(leaving) >= pool.slab_pages:
+            leaving = _leaving(donor, _FIRST if below else rank)
+            if pool.num_free_after(leaving, pool.slab_pages) >= pool.slab_pages:
                 while pool.num_free < pool.slab_pages:
                     donor.preempt_youngest()
                 return self.take(tenant)
@@ -119,3 +124,11 @@ class Budget:
         """Who has the most free pages comes first."""
         others = [other for other in self._tenants if other is not tenant]
         return sorted(others, key=lambda other: -other.pool.num_free / other.pool.slab_pages)
+
+
+def _leaving(donor: Tenant, rank: Urgency) -> Iterator[PageTable]:
+    """Of those less urgent than `rank`, in the order in which they are preempted."""
+    for sequence in reversed(donor.running):
+        if urgency(sequence) <= rank:
+            return
+        yield sequence.table

@@ -92,7 +92,7 @@ class Holdings:
         return (
             num_pages <= free
             or num_pages <= free + self._budget.spare_pages(self._tenant)
-            or num_pages <= free + self._budget.pressable_pages(self._tenant, rank)
+            or num_pages <= free + self._budget.pressable_pages(self._tenant, rank, num_pages - free)
         )
 
     def _copy(self, plan: Plan, page: int, target: int) -> bool:

@@ -1,7 +1,7 @@
 """Reference-counted pages, which may come and go in slabs."""
 
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from collections.abc import Sequence as Series
 from itertools import islice, takewhile
@@ -28,6 +28,7 @@ class PagePool:
         self.slabs: set[int] = set()
         self.prefixes = Prefixes(page_size, remembered=_REMEMBERED * num_pages)
         self._holders = [0] * num_pages
+        self._held_of = [0] * -(-num_pages // self.slab_pages)  # of each slab
         self._free: OrderedDict[int, None] = OrderedDict()
         self.num_referenced = 0
         if not slab_pages:
@@ -52,13 +53,16 @@ class PagePool:
         """How many of these, from the first on, somebody else holds too."""
         return sum(1 for _ in takewhile(lambda page: self._holders[page] > 1, pages))
 
-    def num_freed_by(self, tables: Iterable[PageTable]) -> int:
-        """How many pages nobody would hold any more, were these tables released."""
-        left: dict[int, int] = {}
+    def num_free_after(self, tables: Iterable[PageTable], enough: int) -> int:
+        """How many pages nobody would hold, were these tables released; none is looked at after `enough`."""
+        num_free, left = len(self._free), dict[int, int]()
         for table in tables:
+            if num_free >= enough:
+                break
             for page in table.pages:
-                left[page] = left.get(page, self._holders[page]) - 1
-        return sum(not count for count in left.values())
+                count = left[page] = left.get(page, self._holders[page]) - 1
+                num_free += not count
+        return num_free
 
     def evicts(self, num_pages: int) -> bool:
         """Would so many more pages cost something that can still be found?"""
@@ -70,6 +74,7 @@ class PagePool:
         for page in pages:
             if not self._holders[page]:
                 del self._free[page]
+                self._held_of[page // self.slab_pages] += 1
             self._holders[page] += 1
             table.pages.append(page)
         self.num_referenced += len(table.pages)
@@ -83,6 +88,7 @@ class PagePool:
         for _ in range(missing):
             page = self._take_free()
             self._holders[page] = 1
+            self._held_of[page // self.slab_pages] += 1
             table.pages.append(page)
         self.num_referenced += max(0, missing)
         return True
@@ -93,6 +99,7 @@ class PagePool:
         for page in reversed(table.pages):
             self._holders[page] -= 1
             if not self._holders[page]:
+                self._held_of[page // self.slab_pages] -= 1
                 self._free[page] = None
                 if page not in self.prefixes:
                     self._free.move_to_end(page, last=False)
@@ -113,7 +120,7 @@ class PagePool:
         the tables his to rename, before anything else happens to either.
         """
         assert len(self._free) >= self.slab_pages
-        slab = min(self.slabs, key=lambda slab: sum(map(bool, self._holders_of(slab))))
+        slab = min(self.slabs, key=self._held_of.__getitem__)
         for page in self._pages_of(slab):
             if not self._holders[page]:
                 del self._free[page]
@@ -123,7 +130,9 @@ class PagePool:
             if self._holders[page]:
                 target = moves[page] = self._take_free()
                 self._holders[target], self._holders[page] = self._holders[page], 0
+                self._held_of[target // self.slab_pages] += 1
                 self.prefixes.move(page, target)
+        self._held_of[slab] = 0
         self.slabs.remove(slab)
         return slab, moves
 
@@ -137,6 +146,8 @@ class PagePool:
         assert counted == self._holders, "holders are not those that the tables name"
         owned = {page for slab in self.slabs for page in self._pages_of(slab)}
         held = {page for page, count in enumerate(counted) if count}
+        of_slabs = Counter(page // self.slab_pages for page in held)
+        assert self._held_of == [of_slabs[slab] for slab in range(len(self._held_of))], "a slab's held are miscounted"
         assert not held & self._free.keys(), "a free page is held"
         assert held | self._free.keys() == owned, "free + held is not what the pool owns"
         assert sum(counted) == self.num_referenced, "references are miscounted"
@@ -150,6 +161,3 @@ class PagePool:
 
     def _pages_of(self, slab: int) -> range:
         return range(slab * self.slab_pages, (slab + 1) * self.slab_pages)
-
-    def _holders_of(self, slab: int) -> list[int]:
-        return self._holders[slab * self.slab_pages : (slab + 1) * self.slab_pages]

@@ -14,6 +14,7 @@ from ponder_worker.engine.sampler import Crew, Draw, Sampler
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.engine.shape import Shape
 from ponder_worker.engine.storage import Storage
+from ponder_worker.engine.tally import Tallies
 from ponder_worker.models.transformer import Transformer
 
 
@@ -28,6 +29,7 @@ class Runner:
         self._page_size = page_size
         self._sampler = Sampler(model.config.vocabulary_size, model.device)
         self._sampled = torch.empty(0, dtype=torch.int64, device=model.device)  # by the step launched last
+        self._tallies = Tallies(model.config.vocabulary_size, model.device)
         self._drawn: list[Sequence] = []  # whose tokens they are
         self._crew = Crew([])
 
@@ -111,7 +113,7 @@ class Runner:
             return
         self._take([chunks[index].sequence for index in indices])
         positions = shape.ends[indices]
-        draws = {row: _draw(self._drawn[row], int(positions[row])) for row in self._crew.looking}
+        draws = {row: self._draw(self._drawn[row], int(positions[row])) for row in self._crew.looking}
         logits = self.model.logits(hidden[self._tensor(shape.row_ends[indices] - 1)])
         self._sampled = self._sampler.sample(logits, self._crew, positions, draws)
         flight.add_tokens(indices, self._sampled, self._sampler.logprobs(logits, self._sampled))
@@ -120,7 +122,18 @@ class Runner:
         """These are the rows that the step samples."""
         if drawn != self._drawn:
             self._drawn = drawn
+            self._tallies.settle()
             self._crew = Crew([sequence.sampling for sequence in drawn if sequence.sampling is not None])
+
+    def _draw(self, sequence: Sequence, position: int) -> Draw:
+        """For the token that is to come there."""
+        sampling = sequence.sampling
+        assert sampling is not None
+        too_early = position - sequence.prompt_length < sampling.min_tokens
+        return Draw(
+            self._tallies.of(sequence) if sampling.penalises else None,
+            tuple(sequence.stop_token_ids) if too_early else (),
+        )
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.int64).to(self.model.device, non_blocking=True)
@@ -132,15 +145,3 @@ def _decodes(chunk: Chunk) -> bool:
     if sampling is None or not chunk.samples or chunk.end - chunk.start != 1:
         return False
     return not (sampling.changes or sampling.min_tokens)
-
-
-def _draw(sequence: Sequence, position: int) -> Draw:
-    """For the token that is to come there."""
-    sampling = sequence.sampling
-    assert sampling is not None
-    too_early = position - sequence.prompt_length < sampling.min_tokens
-    return Draw(
-        sequence.generated if sampling.penalises else (),
-        sequence.tokens[: sequence.prompt_length] if sampling.repetition_penalty != 1.0 else (),
-        tuple(sequence.stop_token_ids) if too_early else (),
-    )

@@ -1,6 +1,5 @@
 """How the next token is chosen."""
 
-from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Series
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from ponder_worker.engine.choice import choice_of, columns_of
 from ponder_worker.engine.filters import filtered
 from ponder_worker.engine.noise import Noise, keys
 from ponder_worker.engine.sampling import Sampling
+from ponder_worker.engine.tally import Tally
 from ponder_worker.models.native.choice import choice
 
 
@@ -22,8 +22,7 @@ class Draw(NamedTuple):
     ids that must not come yet.
     """
 
-    generated: Series[int] = ()
-    prompt: Series[int] = ()
+    tally: Tally | None = None
     banned: Series[int] = ()
 
 
@@ -91,24 +90,15 @@ class Sampler:
         return scores, left
 
     def _penalised(self, logits: torch.Tensor, crew: Crew, draws: Mapping[int, Draw]) -> torch.Tensor:
-        """logit + bias; then divided by the repetition penalty, or multiplied where it is negative; then OpenAI's
-        - frequency_penalty * count - presence_penalty * (count > 0). Banned ids become -inf.
-        """
+        """logit + bias; then what the tokens so far take from it. Banned ids become -inf."""
         logits = logits.clone()
         for row, draw in draws.items():
             sampling, line = crew.samplings[row], logits[row]
             if sampling.logit_bias:
                 tokens, biases = zip(*sampling.logit_bias, strict=True)
                 line[torch.tensor(tokens, device=self._device)] += torch.tensor(biases, device=self._device)
-            if sampling.repetition_penalty != 1.0:
-                seen = torch.tensor(list({*draw.prompt, *draw.generated}), device=self._device)
-                found = line[seen]
-                factor = sampling.repetition_penalty
-                line[seen] = torch.where(found < 0, found * factor, found / factor)
-            if draw.generated and (sampling.frequency_penalty or sampling.presence_penalty):
-                counts = Counter(draw.generated)
-                lowered = [sampling.frequency_penalty * count + sampling.presence_penalty for count in counts.values()]
-                line[torch.tensor(list(counts), device=self._device)] -= torch.tensor(lowered, device=self._device)
+            if draw.tally is not None:
+                draw.tally.penalise(line)
             if draw.banned:
                 line[torch.tensor(draw.banned, device=self._device)] = -torch.inf
         return logits

@@ -40,4 +40,5 @@ class PageTable:
 
     def rename(self, moves: Mapping[int, int]) -> None:
         """Pages that were moved, from -> to; the others stay."""
-        self.pages = array("i", [moves.get(page, page) for page in self.pages])
+        if not moves.keys().isdisjoint(self.pages):
+            self.pages = array("i", map(moves.get, self.pages, self.pages))

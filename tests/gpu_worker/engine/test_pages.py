@@ -174,3 +174,14 @@ def test_the_emptiest_slab_is_given_up_and_its_held_pages_are_found_where_they_w
     pool.check(tables)
     assert (pool.num_held, pool.num_free) == (4, 0)
     assert pool.slabs == {0, 2}
+
+
+def test_no_more_tables_are_looked_at_than_have_to_be_released() -> None:
+    pool = PagePool(12, PAGE)
+    tables = [PageTable() for _ in range(5)]
+    for table in tables:
+        pool.grow(table, 2 * PAGE)
+    left = iter(tables)
+    assert pool.num_free_after(left, 5) == 6  # two are free, and two each of the first two
+    assert tables[3:] == list(left)
+    assert pool.num_free_after(tables, 100) == 12

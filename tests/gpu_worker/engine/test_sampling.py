@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence as Series
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from ponder_worker.engine import InvalidSampling, Sampling
 from ponder_worker.engine.sampler import Crew, Draw, Sampler
+from ponder_worker.engine.tally import Tally
 
 CPU = torch.device("cpu")
 
@@ -18,6 +20,12 @@ def frequencies(logits: list[float], sampling: dict[str, float], num_draws: int 
     rows = torch.tensor([logits]).expand(num_draws, -1).clone()
     tokens = sampler.sample(rows, crew, np.arange(num_draws), {})
     return [share / num_draws for share in torch.bincount(tokens, minlength=len(logits)).tolist()]
+
+
+def tally(sampling: Sampling, vocabulary_size: int, generated: list[int], prompt: Series[int] = ()) -> Tally:
+    found = Tally(sampling, prompt, vocabulary_size, CPU)
+    found.count(generated)
+    return found
 
 
 def test_tokens_are_drawn_as_often_as_the_softmax_says() -> None:
@@ -94,7 +102,7 @@ def test_penalties_lower_what_was_generated_by_count_and_by_presence() -> None:
     sampler = Sampler(5, CPU)
     generated = [0, 0, 0, 1, 2, 3]
     penalised = Sampling(1, temperature=0.0, presence_penalty=0.5, frequency_penalty=1.0)
-    crew, draws = Crew([penalised, Sampling(1, temperature=0.0)]), {0: Draw(generated)}
+    crew, draws = Crew([penalised, Sampling(1, temperature=0.0)]), {0: Draw(tally(penalised, 5, generated))}
     assert crew.looking == [0]
     assert sampler._penalised(logits, crew, draws).tolist() == [[-3.5, -1.5, -1.5, -1.5, 0.0], [0.0] * 5]
     assert sampler.sample(logits, crew, np.full(2, 6), draws).tolist() == [4, 0]
@@ -108,7 +116,8 @@ def test_repetition_bias_and_the_ban_of_early_stops_are_those_of_transformers() 
     logits = torch.randn(1, 30, generator=torch.Generator().manual_seed(3))
     prompt, generated, biases = [4, 4, 9], [1, 2, 2], ((7, 1.5), (9, -0.5))
     sampling = Sampling(9, temperature=0.0, repetition_penalty=1.4, logit_bias=biases, min_tokens=4)
-    ours = Sampler(30, CPU)._penalised(logits, Crew([sampling]), {0: Draw(generated, prompt, (0, 5))})
+    counted = tally(sampling, 30, generated, prompt)
+    ours = Sampler(30, CPU)._penalised(logits, Crew([sampling]), {0: Draw(counted, (0, 5))})
     processors = LogitsProcessorList(
         [
             Bias({(token,): bias for token, bias in biases}),

@@ -43,7 +43,7 @@ class CeleryConsumer:
     def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], bool]) -> None:
         app.set_default()
 
-        @app.task(name=TASK, bind=True, Request=_Request)  # type: ignore[untyped-decorator]
+        @app.task(name=TASK, bind=True, shared=False, Request=_Request)  # type: ignore[untyped-decorator]
         def intake(task: Task, shard_id: int) -> None:
             if not take(int(shard_id)):
                 _give_back(app, Message(int(shard_id), task.request.delivery_info["routing_key"]))
@@ -72,6 +72,10 @@ class CeleryConsumer:
     def stop(self) -> None:
         """Asks it to give back what it has prefetched and to end; returns at once."""
         state.should_stop = 0
+
+    def wait(self, timeout_s: float) -> None:
+        """After `stop`, for as long at most: a message that was on its way here meanwhile is given back too."""
+        self._thread.join(timeout_s)
 
 
 def _give_back(app: Celery, message: Message) -> None:

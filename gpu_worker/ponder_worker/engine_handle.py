@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
 import queue
 import re
 import signal
@@ -69,6 +70,11 @@ class EngineHandle:
         if message is _CLOSED:
             self._incoming.put(_CLOSED)
         return message
+
+    def show_stacks(self) -> None:
+        """Where each of its threads stands goes to standard error: what an operator needs to know of one that hangs."""
+        if self._process.pid is not None and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGUSR1)
 
     def kill(self) -> None:
         """Ends the process if it still runs; everything that it had not reported is lost."""

@@ -28,6 +28,9 @@ from ponder_worker.settlement import Hear, Settling
 
 _log = structlog.get_logger(__name__)
 
+_CONSUMER_ENDS_WITHIN_S = 0.6
+"""A message that goes down with us, of what we just released perhaps, is missed for as long as the sweep waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -116,9 +119,11 @@ class Worker:
         try:
             notice = self._load(engine, heartbeat) or self._wait()
             _log.info("leaving", reason=notice.reason, detail=notice.detail)
+            if notice.reason is Reason.ENGINE_STUCK:
+                engine.show_stacks()
             if self._consumer is not None:
                 self._consumer.stop()  # before the intake gives back what this consumer would only fetch again
-            return Departure(
+            code = Departure(
                 database=self._database,
                 incarnation_id=self._identity.id,
                 shard_tokens=self._rhythm.shard_tokens,
@@ -128,6 +133,9 @@ class Worker:
                 heartbeat_thread=thread,
                 is_loading=self._consumer is None,
             ).depart(notice)
+            if self._consumer is not None:
+                self._consumer.wait(_CONSUMER_ENDS_WITHIN_S)
+            return code
         finally:
             engine.kill()
 

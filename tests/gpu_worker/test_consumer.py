@@ -8,6 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import redis
+from celery.worker import state
+
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.queue.app import Message, celery_app, publish
 from ponder_worker.consumer import CeleryConsumer
@@ -49,3 +53,21 @@ def test_redis_going_away_while_a_message_waits_here_leaves_nobody_deaf(tmp_path
         _until(lambda: taken.get(timeout=60) == 3)
         consumer.stop()
         _until(lambda: not consumer.is_alive)
+
+
+def test_a_message_that_comes_while_it_stops_is_there_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        stored = redis.Redis.from_url(server.url)
+        for shard_id in range(5):
+            monkeypatch.setattr(state, "should_stop", None)  # Celery's, for the whole process
+            consumer = CeleryConsumer(celery_app(server.url), [QUEUE], "leaver", lambda _: False)
+            consumer.start()
+            time.sleep(1)
+            consumer.stop()
+            _publish(server.url, shard_id)
+            consumer.wait(5)
+            assert not consumer.is_alive
+            assert stored.llen(QUEUE) == 1, shard_id
+            stored.delete(QUEUE)

@@ -4,6 +4,7 @@ import json
 import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_question_is_answered_from_the_readers_thread_and_is_no_message(monkey
 
     handle = EngineHandle({}, lambda: None, answer)
     assert handle.receive(10) == {"type": "report", "heard": {"type": "verdict", "number": 3}}
+
+
+def test_an_engine_process_that_hangs_says_where(tiny_llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    handle = EngineHandle({"model": str(tiny_llama), "num_threads": 1}, lambda: None, lambda question, send: None)
+    assert "ready" in (handle.receive(60) or {}).values()
+    handle.show_stacks()
+    handle.send({"type": "report"})
+    assert "report" in (handle.receive(60) or {}).values(), "it goes on"
+    handle.kill()
+    assert "loop.py" in capfd.readouterr().err
 
 
 def test_what_postgres_could_not_store_does_not_get_through() -> None:

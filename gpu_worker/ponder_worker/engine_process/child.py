@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ _PR_SET_PDEATHSIG = 1
 
 def live(pipe: Connection, options: str) -> None:
     _die_with_parent()
+    faulthandler.register(signal.SIGUSR1)  # the parent's, when we hang: `show_stacks`
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to answer
     # Before torch is imported: threads that spin while they wait cost a busy machine milliseconds an operation.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -64,6 +64,7 @@ class Heartbeat:
         self._unsure: tuple[TickReport, Unsaved] | None = None
         self._number = 0
         self._asked: int | None = None
+        self._asked_at = 0.0
         self._reported_at = time.monotonic()
         self._stopping = threading.Event()
         self._ledger_check = LedgerCheck(database, incarnation_id)
@@ -92,7 +93,8 @@ class Heartbeat:
             # The child says nothing while it loads; that it lives is the progress.
             self._fresh.progressed = self._engine.is_alive
         elif not self._receive_report(self._tick_s):
-            if time.monotonic() > self._lease_ends:
+            # Not by the lease: a database that was slow to answer may have used that up.
+            if time.monotonic() > self._asked_at + self._lease_s:
                 raise EngineStuck(f"no report from the engine process for {self._lease_s:g} s")
             return
         self._collect_verdicts(_VERDICT_S)
@@ -119,7 +121,7 @@ class Heartbeat:
 
     def _receive_report(self, timeout_s: float) -> bool:
         if self._asked is None:
-            self._asked = self._holding.admitted_tokens
+            self._asked, self._asked_at = self._holding.admitted_tokens, time.monotonic()
             self._engine.send({"type": "report"})
         give_up_at = time.monotonic() + timeout_s
         while (left := give_up_at - time.monotonic()) > 0 and not self._stopping.is_set():

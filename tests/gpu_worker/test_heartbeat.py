@@ -284,6 +284,15 @@ def test_an_engine_that_says_nothing_for_a_whole_lease_is_stuck(engine: Engine) 
         worker.heartbeat.run()
 
 
+def test_an_engine_in_a_long_step_is_not_stuck_because_the_database_was_slow(engine: Engine) -> None:
+    worker = Worker(engine, lambda *_: Verdict.PASSED, lease_s=0.3)
+    worker.beat()
+    time.sleep(0.4)  # as if that tick's commit had been answered only now
+    worker.heartbeat.beat()
+    with pytest.raises(LeaseLost):
+        worker.beat()
+
+
 def test_the_last_tick_takes_what_the_engine_reports_when_it_stops(engine: Engine, worker: Worker) -> None:
     worker.engine.say(**worker.delta(1))
     worker.engine.say(**worker.delta(2), drained=True)

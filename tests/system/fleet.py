@@ -28,7 +28,7 @@ from ponder.store.engine import connect
 
 _T = TypeVar("_T")
 
-LEASE_S = 4.0
+LEASE_S = 6.0
 TICK_S = 0.3
 BEST_OF_8 = {"name": "best_of_n", "n": 8, "select": "best"}
 

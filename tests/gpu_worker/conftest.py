@@ -1,12 +1,15 @@
 """Small random models in Hugging Face's format, made by transformers, which is what ours are compared with."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from .process import Process
 
 VOCABULARY = 300
 torch.set_num_threads(1)  # of models this small, a second thread costs more than it computes
@@ -71,3 +74,23 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 @pytest.fixture(scope="session")
 def tiny_llama(llama_folder: Callable[..., Path]) -> Path:
     return llama_folder()
+
+
+@pytest.fixture(scope="session")
+def reward_llama(llama_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reward") / "model"
+    shutil.copytree(llama_folder(), folder)
+    (folder / "reward.json").write_text('{"kind": "likelihood"}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine_options(tiny_llama: Path, reward_llama: Path) -> dict[str, Any]:
+    return {"model": str(tiny_llama), "reward_model": str(reward_llama), "num_threads": 1, "kv_bytes": 1 << 22}
+
+
+@pytest.fixture(scope="module")
+def shared_process(engine_options: dict[str, Any]) -> Iterator[Process]:
+    process = Process(**engine_options)
+    yield process
+    process.close()

@@ -15,7 +15,7 @@ from ponder_worker.engine_process import thinking
 from ponder_worker.models import tokenizer as tokenizer_module
 from ponder_worker.models.errors import InvalidFile
 
-from .test_engine_process import Process, job
+from .process import Process, job
 
 CLOSING = "Enough: 5.</think>Answer: "
 

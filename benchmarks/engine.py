@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def main(
         shapes, rounds = ("small",), 1
         names = tuple(name for name in names if name != "transformers generate_batch")  # minutes by itself
     versions: dict[str, dict[str, str]] = {}
-    load = os.getloadavg()[0]
+    load, began = os.getloadavg()[0], time.monotonic()
     results = [measure(name, names, wanted, vllm_python, rounds, threads, quick, versions) for name in shapes]
     report = {
         **circumstances(
@@ -65,6 +66,7 @@ def main(
             versions=versions,
         ),
         "load_average_before": round(load, 1),
+        "seconds": round(time.monotonic() - began),
         "results": dict(zip(shapes, results, strict=True)),
     }
     publish(report, out)

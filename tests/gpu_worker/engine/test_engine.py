@@ -234,6 +234,8 @@ def test_requests_that_make_no_sense_are_refused_by_name(llm: Engine) -> None:
         llm.generate([5, 300], prompt_length=1, sampling=Sampling(5))
     with pytest.raises(InvalidRequest, match="prompt_length is 0"):
         llm.generate([], prompt_length=0, sampling=Sampling(5))
+    with pytest.raises(InvalidRequest, match="turn_start is 3; it must be 0 to prompt_length, 2"):
+        llm.generate([5, 6, 7], prompt_length=2, turn_start=3, sampling=Sampling(5))
     with pytest.raises(InvalidRequest, match="start is 2"):
         llm.score([5, 6], start=2)
 

@@ -8,14 +8,9 @@
 turns; medians of the processor's time in milliseconds. The last line of standard output is one JSON object.
 """
 
-import json
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +18,7 @@ import click
 import numpy as np
 import torch
 from attention_sharing import PAGE, SCENES, Integers, families
+from circumstances import circumstances, publish
 
 from ponder_kernels.attention_plan import plan
 from ponder_kernels.attention_planner import Planner
@@ -84,18 +80,11 @@ def main(rounds: int, out: Path | None) -> None:
         results.append({"scene": name, "pages": made[name][1].shape[1], **medians, **least})
         click.echo(f"{name}: {medians}, least {least['plan_least_ms']}")
     report = {
-        "what": "the host's planner of shared-prefix attention, 256 sequences; processor time",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
-        "load_average": round(os.getloadavg()[0], 1),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "command": " ".join(["python", "benchmarks/attention_plan.py", *sys.argv[1:]]),
+        **circumstances("the host's planner of shared-prefix attention, 256 sequences; processor time", "numpy"),
         "planned_part": planned_part(made["private: 256 chains of 3k"][0]),
         "results": results,
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=1) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 if __name__ == "__main__":

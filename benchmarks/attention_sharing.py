@@ -10,18 +10,14 @@ same family planned without sharing.
 The last line of standard output is one JSON object.
 """
 
-import json
-import os
-import platform
-import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import numpy.typing as npt
+from circumstances import circumstances, publish
 
 from ponder_kernels.attention_plan import plan
 
@@ -137,17 +133,13 @@ def main(groups: int, head_dim: int, out: Path | None) -> None:
         for row in rows:
             click.echo("  " + "  ".join(f"{key} {value}" for key, value in row.items()))
     report = {
-        "what": "bytes that shared-prefix attention moves, as a part of what private sequences read; counted",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
-        "load_average": round(os.getloadavg()[0], 1),
-        "command": " ".join(["python", "benchmarks/attention_sharing.py", *sys.argv[1:]]),
+        **circumstances(
+            "bytes that shared-prefix attention moves, as a part of what private sequences read; counted", "numpy"
+        ),
         "shape": {"query_heads_a_kv_head": groups, "head_dim": head_dim, "page": PAGE, "dtype": "bfloat16"},
         "results": results,
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=1) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 if __name__ == "__main__":

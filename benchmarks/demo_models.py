@@ -5,15 +5,12 @@
 The last line of standard output is one JSON object.
 """
 
-import json
-import platform
-import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import torch
+from circumstances import circumstances, publish
 
 from ponder_worker import demo
 from ponder_worker.demo.evaluate import Figures, Pair, as_json, by, likelihood_probe, solve
@@ -50,11 +47,7 @@ def main(
     probed = likelihood_probe(pair, problems, seed)
     click.echo(f"probe: {as_json(probed)}")
     result = {
-        "what": "demo models on held-out problems",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "command": " ".join(["python", "benchmarks/demo_models.py", *_arguments()]),
+        **circumstances("demo models on held-out problems", "torch", threads=threads),
         "settings": {"per_level": per_level, "samples": samples, "temperature": temperature, "seed": seed},
         "parameters": {"generator": _size(pair.generator), "reward": _size(pair.reward)},
         "levels": {name: as_json(figures) for name, figures in levels.items()},
@@ -62,9 +55,7 @@ def main(
         "probe": as_json(probed),
         "seconds": round(time.monotonic() - started, 1),
     }
-    if out:
-        out.write_text(json.dumps(result, indent=2) + "\n")
-    click.echo(json.dumps(result))
+    publish(result, out)
 
 
 def _line(name: str, figures: Figures) -> str:
@@ -78,11 +69,6 @@ def _line(name: str, figures: Figures) -> str:
 
 def _size(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _arguments() -> list[str]:
-    """The command line without the paths, which differ from machine to machine."""
-    return [argument for argument in sys.argv[1:] if not argument.startswith("/")]
 
 
 if __name__ == "__main__":

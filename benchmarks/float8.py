@@ -6,13 +6,11 @@ The log-probabilities are of the answers given with keys and values in float32. 
 JSON object.
 """
 
-import json
-import platform
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import torch
+from circumstances import circumstances, publish
 
 from ponder_worker import demo
 from ponder_worker.demo.evaluate import read_answer
@@ -34,10 +32,7 @@ def main(per_level: int, out: Path | None) -> None:
     expected, found = (scores(engine, answers) for engine in (plain, small))
     difference = (expected - found).abs()
     result = {
-        "what": "the demo model with keys and values in float8, beside float32",
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "command": f"python benchmarks/float8.py --per-level {per_level}",
+        **circumstances("the demo model with keys and values in float8, beside float32", "torch"),
         "problems": len(problems),
         "right": {"float32": right(plain, answers, problems), "float8": right(small, others, problems)},
         "same_tokens": sum(one.tokens == other.tokens for one, other in zip(answers, others, strict=True)),
@@ -49,9 +44,7 @@ def main(per_level: int, out: Path | None) -> None:
         },
         "kv_bytes_per_token": {"float32": plain.model.kv_bytes_per_token, "float8": small.model.kv_bytes_per_token},
     }
-    if out:
-        out.write_text(json.dumps(result, indent=2) + "\n")
-    click.echo(json.dumps(result))
+    publish(result, out)
 
 
 def answer(engine: Engine, problems: list[Problem]) -> list[Sequence]:

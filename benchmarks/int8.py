@@ -7,7 +7,6 @@ Accuracy: the demo's models on held-out problems, the same seeds for every dtype
 Processor time, one thread, medians. The last line of standard output is one JSON object.
 """
 
-import json
 import math
 import os
 import random
@@ -22,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import torch
+from circumstances import circumstances, publish
 
 from ponder_worker import demo
 from ponder_worker.demo.evaluate import read_answer
@@ -47,16 +47,14 @@ def main(per_level: int, samples: int, steps: int, out: Path | None) -> None:
     torch.set_num_threads(1)
     problems = held_out_problems(per_level)
     report = {
-        "what": "int8 products of the layers, beside bfloat16; ms of processor time, one thread, medians",
-        "load_average": round(os.getloadavg()[0], 1),
-        "versions": {"torch": torch.__version__},
+        **circumstances(
+            "int8 products of the layers, beside bfloat16; ms of processor time, medians", "torch", threads=1
+        ),
         "settings": {"problems": len(problems), "samples": samples, "steps": steps},
         "accuracy": {str(dtype): accuracy(dtype, problems, samples) for dtype in DTYPES},
         "steps": {name: times(SHAPES[name], steps) for name in ("small", "0.5B")},
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def accuracy(dtype: torch.dtype, problems: list[Problem], samples: int) -> dict[str, float]:

@@ -9,22 +9,18 @@ object.
 
 import itertools
 import json
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
+from circumstances import circumstances, publish
 from sqlalchemy import Engine, text
 
 from ponder.domain.state import IncarnationState, JobState, Verdict
@@ -178,20 +174,14 @@ def main(jobs: int, workers: int, out: Path | None) -> None:
         figures = _measure(engine, jobs, workers)
         engine.dispose()
     result = {
-        "benchmark": "job_queue",
-        "command": " ".join(["python", *sys.argv]),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-                    "load": round(os.getloadavg()[0], 1)},
-        "versions": {"python": platform.python_version(), "postgres": postgres,
-                     **{name: version(name) for name in ("pg8000", "sqlalchemy")}},
+        **circumstances(
+            "jobs settled through the queue in Postgres", "pg8000", "sqlalchemy", versions={"postgres": postgres}
+        ),
         "jobs": jobs,
         "workers": workers,
         **figures,
-    }  # fmt: skip
-    if out is not None:
-        out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    }
+    publish(result, out)
 
 
 if __name__ == "__main__":

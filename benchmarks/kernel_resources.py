@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from circumstances import circumstances
 from triton.backends.compiler import GPUTarget
 
 from ponder_kernels import (
@@ -192,7 +193,9 @@ if __name__ == "__main__":
         table = {name: {c: job.result() for c, job in row.items()} for name, row in jobs.items()}
     lines = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table.items()]
     kernels = ",\n".join(lines)
-    RECORD.write_text(f'{{\n "triton": "{triton.__version__}",\n "kernels": {{\n{kernels}\n }}\n}}\n')
+    run = circumstances("registers, stack and shared memory of the compiled kernels", "triton", "torch")
+    head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in run.items())
+    RECORD.write_text(f'{{\n{head} "triton": "{triton.__version__}",\n "kernels": {{\n{kernels}\n }}\n}}\n')
     for name, row in table.items():
         if any(found["stack_bytes"] for found in row.values()):
             stacks = {capability: found["stack_bytes"] for capability, found in row.items()}

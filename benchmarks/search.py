@@ -11,21 +11,18 @@ seeds. What Postgres then says of the jobs is what is reported. The last line of
 
 import json
 import os
-import platform
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
+from circumstances import circumstances, publish
 from search_figures import Task, compare_adaptive, compare_stopping, figures
 from sqlalchemy import text
 
@@ -129,11 +126,7 @@ def main(
         chosen = [one for one in wanted if one.strategy not in left_out]
         tasks = complete(run(client, database, lines(chosen, problems, seed), seed, minutes=minutes))
     report = {
-        "what": "every strategy on held-out demo problems, by level",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "command": " ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
+        **circumstances("every strategy on held-out demo problems, by level", "torch"),
         "seed": seed,
         "left_out": left_out,
         "settings": {one.name: described(one) | figures(tasks[one]) for one in tasks},
@@ -141,10 +134,7 @@ def main(
         "adaptive": compare_adaptive(tasks),
         "seconds": round(time.monotonic() - began),
     }
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:

@@ -8,17 +8,15 @@ draws many long samples and scores few, `reward` grows short steps and scores ea
 first and then scores all at once, three times over. Fewer steps is more throughput: a step has the same token budget.
 """
 
-import json
 import random
-import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from circumstances import circumstances, publish
 
 from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine.budget import Budget
@@ -183,18 +181,14 @@ def main(out: Path | None) -> None:
         for split, found in results[name].items():
             click.echo(f"{name}, {split}: {found}", err=True)
     report = {
-        "what": "fixed split and traded slabs under three loads; counts, nothing is computed",
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python", "benchmarks/slabs.py", *sys.argv[1:]]),
+        **circumstances("fixed split and traded slabs under three loads; counts, nothing is computed", "numpy"),
         "pages": PAGES,
         "page_tokens": PAGE,
         "slabs": SLABS,
         "loads": {name: asdict(load) for name, load in LOADS.items()},
         "results": results,
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 if __name__ == "__main__":

@@ -18,21 +18,18 @@ line of standard output is one JSON object.
 import asyncio
 import json
 import os
-import platform
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
-import torch
+from circumstances import circumstances, publish
 
 from ponder_worker import demo
 from ponder_worker.demo.problems import Problem, held_out_problems
@@ -121,22 +118,18 @@ def main(loads: str, beams: str, width: int, level: int, rounds: int, threads: i
         for n in map(int, beams.split(","))
         for load in map(int, loads.split(","))
     ]
-    command = " ".join(["python", "benchmarks/speculation.py", *sys.argv[1:]])
-    results = [result | {"rounds": rounds, "level": level, "command": command} for result in results]
+    run = circumstances(
+        "beam search of the demo models, with and without eager scores and speculation", "torch", threads=threads
+    )
+    results = [result | {"rounds": rounds, "level": level, "command": run["command"]} for result in results]
     if out is not None and out.exists():
         results = merged(json.loads(out.read_text())["results"], results)
     report = {
-        "what": "beam search of the demo models, with and without eager scores and speculation",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}",
-        "load_average": round(os.getloadavg()[0], 1),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **run,
         "settings": {"width": width},
         "results": results,
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,16 +8,12 @@ one thread, medians over steps; what the model computes (its layers, logits and 
 layers, which is said in the result.
 """
 
-import json
 import os
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import torch
+from circumstances import circumstances, publish
 from tokenizers import Tokenizer as Library
 from tokenizers import models
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -85,17 +82,14 @@ def main(layers: int, steps: int, dtype: str, out: Path | None) -> None:
         save_half_billion(Path(name), layers)
         results["0.5B shape"] = measure(Path(name), getattr(torch, dtype), max(8, steps // 3), layers, LAYERS)
     report = {
-        "what": f"a decode step of {SEQUENCES} sequences, 16 siblings a prompt of {PROMPT}: milliseconds and shares",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, 1 thread, {torch.backends.cpu.get_cpu_capability()}",
-        "load_average": round(os.getloadavg()[0], 1),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "command": " ".join(["python", "benchmarks/step_overhead.py", *sys.argv[1:]]),
+        **circumstances(
+            f"a decode step of {SEQUENCES} sequences, 16 siblings a prompt of {PROMPT}: milliseconds and shares",
+            "torch",
+            threads=1,
+        ),
         "results": results,
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def save_half_billion(folder: Path, layers: int) -> None:

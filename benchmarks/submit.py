@@ -9,7 +9,6 @@ The last line of standard output is one JSON object.
 
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -17,14 +16,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import httpx
 import openai
+from circumstances import circumstances, publish
 from sqlalchemy import text
 
 from ponder.embedded.postgres import EmbeddedPostgres
@@ -70,12 +68,7 @@ def main(rows: int, upload_mb: int, out: Path | None) -> None:
             "after the large upload": peak_mb(api),
         }
         result["dispatcher_peak_mb"] = peak_mb(dispatcher)
-    report = described(result, rows, upload_mb)
-    line = json.dumps(report)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(line)
+    publish(described(result, rows, upload_mb), out)
 
 
 def prepare(url: str) -> None:
@@ -194,11 +187,7 @@ def free_port() -> int:
 def described(result: dict[str, Any], rows: int, upload_mb: int) -> dict[str, Any]:
     packages = ("ponder", "fastapi", "uvicorn", "sqlalchemy", "pg8000", "openai")
     return {
-        "what": f"{rows:,} rows submitted and validated; {upload_mb} MB uploaded and read back",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "command": " ".join(["python", "benchmarks/submit.py", *sys.argv[1:]]),
+        **circumstances(f"{rows:,} rows submitted and validated; {upload_mb} MB uploaded and read back", *packages),
         "rows": rows,
         **result,
     }

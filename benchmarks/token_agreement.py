@@ -9,12 +9,8 @@ a difference is another text, so that the first difference of a sequence is what
 that were drawn on equal ground.
 """
 
-import json
 import os
-import platform
 import random
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import torch
+from circumstances import circumstances, publish
 
 import ponder_worker.demo
 from ponder_worker.demo.problems import held_out_problems
@@ -44,17 +41,13 @@ def main(rounds: int, new_tokens: int, out: Path | None) -> None:
         for name, temperature in cases
     }
     report = {
-        "what": f"tokens of {COMPANY * rounds} sequences alone and in company of {COMPANY}, same seeds",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, 1 thread, {torch.backends.cpu.get_cpu_capability()}",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "command": " ".join(["python", "benchmarks/token_agreement.py", *sys.argv[1:]]),
+        **circumstances(
+            f"tokens of {COMPANY * rounds} sequences alone and in company of {COMPANY}, same seeds", "torch", threads=1
+        ),
         "new_tokens": new_tokens,
         "results": results,
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def compare(dtype: torch.dtype, temperature: float, rounds: int, new_tokens: int) -> dict[str, Any]:

@@ -1,18 +1,16 @@
 """Times on a GPU by events, and what its memory and its matrix units do in the same run."""
 
-import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from circumstances import circumstances, publish
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -62,12 +60,8 @@ def measured(
     begin = time.monotonic()
     limit = limits()
     report: dict[str, Any] = {
-        "what": what,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": torch.cuda.get_device_name() if ON_GPU else f"{platform.machine()}, no GPU: the times say nothing",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__},
-        "command": " ".join(["python", *sys.argv]),
-        "load_average": round(os.getloadavg()[0], 1),
+        **circumstances(what, "torch", "triton"),
+        **({"machine": torch.cuda.get_device_name()} if ON_GPU else {"note": "no GPU: the times say nothing"}),
         "limits": limit,
     }
     for part in parts:
@@ -82,7 +76,5 @@ def measured(
         if ON_GPU:
             torch.cuda.empty_cache()
     report["seconds"] = round(time.monotonic() - begin, 1)
-    if out is not None:
-        out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report))
+    publish(report, out)
     return report

@@ -26,13 +26,16 @@ import torch
 from clock import DEVICE, ON_GPU, measured
 from pattern import Case, play
 from transformers import GenerationConfig
-from twin import LLAMA_1B, QWEN_7B, SMALL, Fields, Twin
+from twin import LLAMA_1B, QWEN_7B, SMALL, Fields, Twin, replays
 
 from ponder_worker.engine import Engine, Sampling
 
 LONG_S = 45.0
 BFLOAT = torch.bfloat16
 SHAPES: dict[str, Fields] = {"Llama-3.2-1B": LLAMA_1B, "Qwen2.5-7B": QWEN_7B} if ON_GPU else {"small": SMALL}
+STEPS = 64 if ON_GPU else 4
+VARIANTS = [(False, False), (True, False), (True, True)] if ON_GPU else [(False, False), (False, True)]
+"""Steps captured, float8 keys and values."""
 DECODES = [(1, 2048), (64, 2048), (256, 2048)] if ON_GPU else [(1, 40), (8, 40)]
 PATTERNS = (
     [Case("4 x best of 64, prompt 2048", 4, 64, 2048, 256), Case("16 x 16 beams, 8 rounds of 64", 16, 16, 512, 64, 8)]
@@ -49,10 +52,7 @@ def parity(_: dict[str, float]) -> list[dict[str, Any]]:
         twin = Twin.of(SMALL, dtype)
         tokens = torch.randint(0, SMALL["vocab_size"], (200,)).tolist()
         engine = twin.engine(1000)
-        scored = engine.score(tokens, start=1)
-        found = torch.tensor(
-            [value for output in drain(engine) if output.sequence is scored for value in output.logprobs]
-        )
+        found, rounded = (scored(each, tokens) for each in (engine, twin.engine(1000, float8=True)))
         with torch.inference_mode():
             prompt = torch.tensor([tokens], device=DEVICE)
             greedy = twin.library.generate(
@@ -69,10 +69,21 @@ def parity(_: dict[str, float]) -> list[dict[str, Any]]:
             replaying = twin.engine(1000, graphs=True)
             again = replaying.generate(tokens, prompt_length=200, sampling=sampling)
             drain(replaying)
-            out.append({"dtype": str(dtype), "replayed_tokens_are_the_same": again.generated == sequence.generated})
-        worst = float((found - expected).abs().max())
-        out.append({"dtype": str(dtype), "logprob_error": worst, "same_greedy_tokens": same, "of": len(greedy)})
+            alike = again.generated == sequence.generated if replays(replaying) else None
+            out.append({"dtype": str(dtype), "replayed_tokens_are_the_same": alike})
+        row = {"dtype": str(dtype), "logprob_error": worst(found, expected), "same_greedy_tokens": same}
+        out.append(row | {"of": len(greedy), "logprob_error_of_float8_kv": worst(rounded, expected)})
     return out
+
+
+def scored(engine: Engine, tokens: list[int]) -> torch.Tensor:
+    sequence = engine.score(tokens, start=1)
+    drain(engine)
+    return torch.tensor(sequence.logprobs)
+
+
+def worst(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max())
 
 
 def drain(engine: Engine) -> list[Any]:
@@ -96,10 +107,11 @@ def speed(limit: dict[str, float]) -> list[dict[str, Any]]:
         twin = Twin.of(fields, BFLOAT)
         del twin.library  # its weights are held no longer than the engine's need them
         for count, context in DECODES:
-            for graphs in (False, True) if ON_GPU else (False,):
-                row = {"shape": name, "graphs": graphs, "sequences": count, "context": context}
+            room = count * (context + 2 * STEPS + 16)
+            for graphs, float8 in VARIANTS:
+                row = {"shape": name, "sequences": count, "context": context, "float8_kv": float8}
                 try:
-                    row |= run(twin, count, context, limit, graphs)
+                    row |= run(twin.engine(room, graphs=graphs, float8=float8), twin, count, context, limit)
                 except RuntimeError as error:  # the others are worth having
                     row["failed"] = repr(error)[:300]
                 out.append(row)
@@ -109,26 +121,26 @@ def speed(limit: dict[str, float]) -> list[dict[str, Any]]:
     return out
 
 
-def run(twin: Twin, count: int, context: int, limit: dict[str, float], graphs: bool) -> dict[str, Any]:
-    steps = 64 if ON_GPU else 4
-    model, engine = twin.model, twin.engine(count * (context + 2 * steps + 16), graphs=graphs)
+def run(engine: Engine, twin: Twin, count: int, context: int, limit: dict[str, float]) -> dict[str, Any]:
+    model = engine.model
     chance = random.Random(time.time_ns())
     for seed in range(count):
         prompt = [chance.randrange(model.config.vocabulary_size) for _ in range(context)]
-        sampling = Sampling(2 * steps, temperature=1.0, seed=seed, stop_at_end=False)
+        sampling = Sampling(2 * STEPS, temperature=1.0, seed=seed, stop_at_end=False)
         last = engine.generate(prompt, prompt_length=context, sampling=sampling)
     begin = time.perf_counter()
     while not last.generated:
         engine.step()
     prefill_s = time.perf_counter() - begin
-    times = sorted(waited(engine) for _ in range(steps))
+    times = sorted(waited(engine) for _ in range(STEPS))
     decode_s = times[len(times) // 2]
-    kv_bytes = count * (context + steps) * model.kv_bytes_per_token
+    kv_bytes = count * (context + STEPS) * model.kv_bytes_per_token
     bound_s = max(
         (twin.weight_bytes + kv_bytes) / limit["copy_bytes_s"], count * model.flops_per_token / limit["matrix_flops"]
     )
     drain(engine)
     return {
+        "graphs": replays(engine),
         "decode_tokens_s": count / decode_s, "of_limit": bound_s / decode_s,
         "limit_tokens_s": count / bound_s, "prefill_tokens_s": count * context / prefill_s,
         "prefill_of_matrix_rate": count * context * model.flops_per_token / prefill_s / limit["matrix_flops"],

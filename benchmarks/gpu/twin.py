@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from ponder_worker.engine import Engine
 from ponder_worker.engine.graph import captured
 from ponder_worker.models.config import ModelConfig
+from ponder_worker.models.pages import FP8
 from ponder_worker.models.transformer import Transformer
 from ponder_worker.models.weights import LayerWeights, Weights
 
@@ -28,6 +29,15 @@ QWEN_7B: Fields = {
 }  # fmt: skip
 
 
+SEQUENCES = 256
+
+
+def replays(engine: Engine) -> bool:
+    """Are its decode steps captured, and did that not fail?"""
+    graphs = engine._runner._graphs
+    return graphs is not None and graphs.is_usable
+
+
 class NoTokenizer:
     """The prompts are ids."""
 
@@ -36,8 +46,11 @@ class NoTokenizer:
 
 @dataclass
 class Twin:
+    """float8: the model with keys and values in float8, of the same weights."""
+
     library: PreTrainedModel
     model: Transformer
+    float8: Transformer
 
     @classmethod
     def of(cls, fields: Fields, dtype: torch.dtype, context: int = 32768) -> "Twin":
@@ -51,16 +64,21 @@ class Twin:
         finally:
             torch.set_default_dtype(before)
         own = ModelConfig.parse(config.to_dict() | {"architectures": ["Qwen2ForCausalLM"]})
-        return cls(library, Transformer(own, _weights(library, own.num_layers)))
+        weights = _weights(library, own.num_layers)
+        return cls(library, Transformer(own, weights), Transformer(own, weights, kv_dtype=FP8))
 
-    def engine(self, num_tokens: int, *, graphs: bool = False, sequences: int = 256, step_tokens: int = 8192) -> Engine:
-        """With room for so many tokens. graphs: decode steps are captured."""
+    def engine(self, num_tokens: int, *, graphs: bool = False, float8: bool = False) -> Engine:
+        """With room for so many tokens. graphs: decode steps are captured. float8: keys and values are."""
         tokenizer: Any = NoTokenizer()
-        pages = -(-num_tokens // 16) + sequences
+        pages = -(-num_tokens // 16) + SEQUENCES
         return Engine(
-            self.model, tokenizer, num_pages=pages, max_step_tokens=step_tokens, max_sequences=sequences,
+            self.float8 if float8 else self.model,
+            tokenizer,
+            num_pages=pages,
+            max_step_tokens=8192,
+            max_sequences=SEQUENCES,
             capture=captured if graphs else None,
-        )  # fmt: skip
+        )
 
     @property
     def weight_bytes(self) -> int:

@@ -15,15 +15,17 @@ NAMES = ("ponder", "ponder int8", "vllm", "transformers generate", "transformers
 
 
 class Peer:
-    """One engine with one model loaded. `versions`: of its libraries; RuntimeError if it does not start."""
+    """One engine with one model. It starts beside others that start; `wait` for it before it plays."""
 
     def __init__(self, name: str, folder: Path, vocabulary: int, kv_bytes: int, threads: int, vllm_python: str) -> None:
         self.name = name
+        self.versions: dict[str, str] = {}
+        self._log = folder / f"{name}.log"
         library, *which = name.split()
         python = vllm_python if library == "vllm" else sys.executable
         answers, writing = os.pipe()
         values = [folder, vocabulary, kv_bytes, threads, *which, writing]
-        with (folder / f"{name}.log").open("w") as log:
+        with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [python, HERE / f"run_{library}.py", *map(str, values)],
                 stdin=subprocess.PIPE,
@@ -34,11 +36,14 @@ class Peer:
             )
         os.close(writing)
         self._answers = os.fdopen(answers)
+
+    def wait(self) -> None:
+        """Until its model is loaded; then it knows its `versions`. RuntimeError if it does not start."""
         first = self._answers.readline()
         if not first:
-            last = (folder / f"{name}.log").read_text().strip().splitlines()[-1:]
-            raise RuntimeError(f"{name} did not start: {' '.join(last)}")
-        self.versions: dict[str, str] = json.loads(first)
+            last = self._log.read_text().strip().splitlines()[-1:]
+            raise RuntimeError(f"{self.name} did not start: {' '.join(last)}")
+        self.versions = json.loads(first)
 
     def play(self, case: Case, seed: int) -> dict[str, Any]:
         """wall_s, cpu_s, peak_mb; or error."""

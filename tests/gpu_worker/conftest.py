@@ -9,6 +9,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from ponder_worker.engine_process.loading import Engines, load
+from ponder_worker.engine_process.options import EngineOptions
+
 from .process import Process
 
 VOCABULARY = 300
@@ -94,3 +97,9 @@ def shared_process(engine_options: dict[str, Any]) -> Iterator[Process]:
     process = Process(**engine_options)
     yield process
     process.close()
+
+
+@pytest.fixture(scope="module")
+def engines(engine_options: dict[str, Any]) -> Engines:
+    """A generator, and a reward model that knows its tokens."""
+    return load(EngineOptions(device="cpu", **engine_options))

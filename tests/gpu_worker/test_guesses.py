@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,64 +12,16 @@ from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine_process.floor import Floor
 from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.job import Job
-from ponder_worker.engine_process.learned import Learned
-from ponder_worker.engine_process.loading import Engines, load
-from ponder_worker.engine_process.options import EngineOptions
-from ponder_worker.engine_process.questions import Questions
+from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.step_time import StepTime
 from ponder_worker.engine_process.work import WorkBook
 
-BEAM = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 5, "separator": "a"}
+from .searches import admitted, run
 
 
 class Always(Guesses):
     def have_room(self, generator: Engine) -> bool:
         return True
-
-
-@pytest.fixture(scope="module")
-def engines(llama_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    folder = tmp_path_factory.mktemp("reward") / "model"
-    shutil.copytree(llama_folder(), folder)
-    (folder / "reward.json").write_text('{"kind": "likelihood"}')
-    return load(EngineOptions(str(llama_folder()), str(folder), device="cpu", num_threads=1, kv_bytes=1 << 22))
-
-
-def admitted(job_id: int, **changes: Any) -> dict[str, Any]:
-    request = {
-        "messages": [{"role": "user", "content": "Compute 1 + 1."}],
-        "sampling": {"temperature": 1.0, "max_tokens": 40, "seed": job_id, "stop": []},
-        "strategy": BEAM,
-        "budget": {},
-    }
-    return {"job_id": job_id, "tenant_id": "a", "request": request | changes}
-
-
-def run(
-    floor: Floor, documents: list[dict[str, Any]], after_step: Callable[[], None] = lambda: None
-) -> list[dict[str, Any]]:
-    """-> what the jobs finished with, in order of their ids."""
-    done: list[Job] = []
-
-    async def live() -> None:
-        jobs = [Job(document, floor, Questions(lambda message: None), Learned(), done.append) for document in documents]
-        for job in jobs:
-            job.start()
-        for _ in range(5000):
-            await asyncio.sleep(0)
-            if len(done) == len(jobs):
-                return
-            assert floor.has_work, "everybody waits for something that nobody does"
-            floor.step()
-            after_step()
-            for job in jobs:
-                job.look()
-        raise AssertionError("endless")
-
-    asyncio.run(live())
-    floor.engines.generator.step()  # what was cancelled gives its pages back
-    floor.check()
-    return [job.finished() for job in sorted(done, key=lambda job: job.id)]
 
 
 def guessing(engines: Engines) -> Floor:
@@ -123,7 +71,7 @@ def test_what_missed_is_booked_as_speculated_and_what_hit_as_work(engines: Engin
 
 def test_the_time_of_a_guess_that_is_still_open_is_paid_when_it_is_due(engines: Engines) -> None:
     floor, taken = guessing(engines), list[dict[str, float]]()
-    run(floor, [admitted(number) for number in range(6)], after_step=lambda: taken.append(weights(floor)))
+    run(floor, [admitted(number) for number in range(6)], after_step=lambda jobs: taken.append(weights(floor)))
     taken.append(weights(floor))
     booked = sum(found["speculated"] for found in taken)
     assert booked >= floor.guesses.tally.speculated_tokens * engines.generator.flops_per_token
@@ -141,7 +89,7 @@ def test_no_step_is_computed_for_guesses_alone(engines: Engines) -> None:
     floor = guessing(engines)
     generator = engines.generator
 
-    def look() -> None:
+    def look(jobs: list[Job]) -> None:
         priorities = {sequence.priority for sequence in generator._scheduler.running}
         before = generator.counters.num_steps
         if priorities == {"speculative"} and not generator._scheduler.waiting:

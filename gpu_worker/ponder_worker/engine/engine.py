@@ -114,15 +114,18 @@ class Engine:
         *,
         prompt_length: int,
         sampling: Sampling,
+        turn_start: int | None = None,
         salt: bytes = b"",
         priority: Priority = "batch",
     ) -> Sequence:
         """Adds a request; tokens after prompt_length were generated before, and it goes on as if never interrupted.
 
-        salt: sequences of different salts share no pages. priority: who is served first and preempted last. Raises
-        InvalidRequest, OversizedRequest.
+        turn_start: where in the prompt generated text begins that this one goes on with, so that a stop string may
+        begin there; unset, it goes on with none. salt: sequences of different salts share no pages. priority: who is
+        served first and preempted last. Raises InvalidRequest, OversizedRequest.
         """
-        return self._add(generation(tokens, prompt_length, sampling, self.tokenizer, self._limits), salt, priority)
+        sequence = generation(tokens, prompt_length, sampling, self.tokenizer, self._limits, turn_start=turn_start)
+        return self._add(sequence, salt, priority)
 
     def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all before it.

@@ -4,6 +4,7 @@ What a captured step reads stands in memory of its own, which is filled anew bef
 attention's plan and how each row is sampled. Keys and values are written, and tokens chosen, inside.
 """
 
+import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
@@ -42,12 +43,13 @@ class Decode:
 
 
 class Graphs:
-    """Of one model and its pages."""
+    """Of one model and its pages. is_usable: until a capture fails; from then on steps are computed as they come."""
 
     def __init__(self, model: Transformer, pages: Series[Pages], *, page_size: int, capture: Capture) -> None:
         config = model.config
         self._tile = queries_of(config.num_heads // config.num_kv_heads, config.head_dim, model.dtype.itemsize)
         self._model, self._pages, self._capture = model, pages, capture
+        self.is_usable = True
         self._planners = {
             window: Planner(page_size, window=window or 0, tile_queries=self._tile) for window in set(config.windows)
         }
@@ -78,10 +80,20 @@ class Graphs:
             step.works[window].fill(planned, table)
         step.fill(decode)
         if new:
-            step.capture(self._model, self._pages, self._capture)
+            step.capture(self._model, self._pages, self._captured)
         step.replay()
         tokens, logprobs = step.found
         return tokens[:count].clone(), logprobs[:count].clone()  # the next replay writes over them
+
+    def _captured(self, compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+        try:
+            return self._capture(compute)
+        except Exception as error:  # whatever a driver, a compiler or an allocator may raise
+            self.is_usable = False
+            logging.getLogger(__name__).warning(
+                "decode steps are not captured, and cost the host more: %s: %s", type(error).__name__, error
+            )
+            return (lambda: None), compute()
 
 
 class _Step:
@@ -124,13 +136,17 @@ class _Step:
 
 def captured(compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
     """As a CUDA graph. It is computed before, so that kernels are compiled and libraries have their memory."""
+    current = torch.cuda.current_stream()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(2):
             compute()
-    torch.cuda.current_stream().wait_stream(stream)
+    current.wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = compute()
+    try:
+        with torch.cuda.graph(graph):
+            found = compute()
+    finally:
+        torch.cuda.set_stream(current)  # which torch leaves where a capture breaks off
     return graph.replay, found

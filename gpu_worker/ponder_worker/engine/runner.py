@@ -46,7 +46,7 @@ class Runner:
         shape = Shape.of(chunks)
         kv_bytes_read = shape.tokens_read(self._page_size) * self.model.kv_bytes_per_token
         flight = Flight(kv_bytes_read.tolist())
-        if self._graphs is not None and all(map(_decodes, chunks)):
+        if self._graphs is not None and self._graphs.is_usable and all(map(_decodes, chunks)):
             self._replay(self._graphs, chunks, shape, flight)
             return flight
         hidden = self._forward(chunks, shape)

@@ -17,7 +17,7 @@ class Sampling:
     presence and frequency penalty (OpenAI's), which look at generated tokens only, as stop strings do. max_tokens and
     min_tokens count from the prompt's end; before min_tokens nothing stops, and stop tokens are not sampled. A stop
     token is kept as the sequence's last; the model's end tokens are stop tokens unless `stop_at_end` is False.
-    seed: 64 bits.
+    separator: a stop string that ends a step of a longer text; it begins in the step that it ends. seed: 64 bits.
     """
 
     max_tokens: int
@@ -34,6 +34,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     min_tokens: int = 0
+    separator: str | None = None
     # Asked for at every step: what follows from the rest is worked out once.
     filters: bool = field(init=False, repr=False, compare=False)
     """Are some tokens left out of the choice?"""
@@ -53,6 +54,7 @@ class Sampling:
             and -2.0 <= self.presence_penalty <= 2.0
             and -2.0 <= self.frequency_penalty <= 2.0
             and "" not in self.stop_strings
+            and self.separator != ""
             and 0 <= self.seed < 1 << 64
             and 0.0 < self.repetition_penalty < _INFINITE
             and 0 <= self.min_tokens <= self.max_tokens
@@ -81,6 +83,7 @@ def _refuse(given: Sampling) -> None:
         ("presence_penalty", -2.0 <= given.presence_penalty <= 2.0, "-2 to 2"),
         ("frequency_penalty", -2.0 <= given.frequency_penalty <= 2.0, "-2 to 2"),
         ("stop_strings", all(given.stop_strings), "strings that are not empty"),
+        ("separator", given.separator != "", "a string that is not empty"),
         ("seed", 0 <= given.seed < 1 << 64, "an unsigned 64-bit integer"),
         ("repetition_penalty", 0.0 < given.repetition_penalty < _INFINITE, "above 0"),
         ("min_tokens", 0 <= given.min_tokens <= given.max_tokens, f"0 to max_tokens, {given.max_tokens}"),

@@ -67,6 +67,7 @@ class Floor:
         sampling: Sampling,
         *,
         start: int,
+        turn_start: int,
         former: range,
         salt: bytes,
         meter: Meter,
@@ -77,6 +78,7 @@ class Floor:
             tokens,
             prompt_length=start,
             sampling=sampling,
+            turn_start=turn_start,
             salt=salt,
             priority="speculative" if is_guess else "batch",
         )

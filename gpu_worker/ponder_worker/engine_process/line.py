@@ -73,18 +73,18 @@ class Line:
         self._floor.adopt(stream)
 
     def _generate(self, order: Order, done: Callable[[End], None], *, is_guess: bool) -> Sequence:
-        stops = self._sampling.stop_strings
-        if order.separator is not None:
-            stops += (order.separator,)
-        sampling = replace(self._sampling, max_tokens=order.max_tokens, seed=order.seed, stop_strings=stops)
+        # A separator of the user's own stop strings ends all.
+        separator = None if order.separator in self._sampling.stop_strings else order.separator
+        sampling = replace(self._sampling, max_tokens=order.max_tokens, seed=order.seed, separator=separator)
         return self._floor.generate(
             order.tokens,
             sampling,
             start=order.start,
+            turn_start=order.turn_start,
             former=range(self._prompt_length, order.num_former),
             salt=self._salt,
             meter=self._meter,
-            done=lambda sequence: self._guard(lambda: done(self._end(sequence, order.separator))),
+            done=lambda sequence: self._guard(lambda: done(_end(sequence))),
             is_guess=is_guess,
         )
 
@@ -160,14 +160,15 @@ class Line:
             self._prompt_of_reward = tokenizer.render(self._messages)
         return self._prompt_of_reward
 
-    def _end(self, sequence: Sequence, separator: str | None) -> End:
-        if sequence.finish_reason != "stop":
-            return End("length")
-        if sequence.stop_string is None:
-            return End("stop")
-        if sequence.stop_string == separator and separator not in self._sampling.stop_strings:
-            return End("separator")
-        return End("stop", sequence.stop_trailing_chars)
+
+def _end(sequence: Sequence) -> End:
+    if sequence.finish_reason != "stop":
+        return End("length")
+    if sequence.stop_string is None:
+        return End("stop")
+    if sequence.sampling is not None and sequence.stop_string == sequence.sampling.separator:
+        return End("separator")
+    return End("stop", sequence.stop_trailing_chars)
 
 
 def _verdict(told: dict[str, Any]) -> Verdict:

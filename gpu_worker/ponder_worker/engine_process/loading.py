@@ -10,8 +10,10 @@ import torch
 
 from ponder_worker.engine import Engine, Memory
 from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.engine.graph import captured
 from ponder_worker.engine.peak import room_for_kv
 from ponder_worker.engine_process import thinking
+from ponder_worker.engine_process.host_memory import available_bytes
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.models import reward
 from ponder_worker.models.config import ModelConfig
@@ -24,11 +26,13 @@ from ponder_worker.search.thought import Thought
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
+_QUANTISED = ("int8", "fp8")
 _CPU_KV_BYTES = 1 << 30
 _SPARE_BYTES = 2 << 30
-"""Of a GPU's memory, for what a step needs beside weights, keys and values."""
-_PARKED_BYTES = 4 << 30
-"""Of the host's, a model, for pages of sequences that a GPU preempted."""
+"""Of a GPU's memory, for what a step needs beside weights, keys and values, and what captured steps keep."""
+_PARKED_SHARE, _LEAST_PARKED_BYTES, _MOST_PARKED_BYTES = 4, 256 << 20, 4 << 30
+"""One part in so many of what the host has free, for pages of sequences that a GPU preempted; less than the least is
+none, and the most is a model's. It is pinned, and taken at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +103,16 @@ def load(options: EngineOptions) -> Engines:
         longest=engines[0].longest,
         longest_scored=engines[1].longest if kinds else 0,
         defaults=SamplingDefaults.read(options.model),
-        fingerprint=_fingerprint(folders, options.kv_dtype),
+        fingerprint=_fingerprint(folders, options),
         flops_per_byte=5.0 if device.type == "cpu" else 200.0,
     )
 
 
-def _fingerprint(folders: list[str], kv_dtype: str) -> str:
+def _fingerprint(folders: list[str], options: EngineOptions) -> str:
     """Of generator and reward model together: with other scores a resumed search would decide otherwise. So it would
-    with less precise keys and values."""
-    prints = [fingerprint(folder) for folder in folders] + [kv_dtype] * (kv_dtype != "auto")
+    where numbers are quantised; among floats, which round the same weights, work is handed on."""
+    quantised = [name for name in (options.dtype, options.kv_dtype) if name in _QUANTISED]
+    prints = [fingerprint(folder) for folder in folders] + quantised
     return prints[0] if len(prints) == 1 else hashlib.sha256("+".join(prints).encode()).hexdigest()[:16]
 
 
@@ -163,7 +168,7 @@ def _engines(folders: list[str], models: list[Transformer], options: EngineOptio
         num_pages = [
             max(1, min(part // size, pages)) for part, size, pages in zip(room, page_bytes, most, strict=False)
         ]
-    parked = 0 if models[0].device.type == "cpu" else _PARKED_BYTES  # a CPU's memory is the host's
+    parked = _room_for_parked(models)
     return [
         Engine(
             model,
@@ -174,9 +179,18 @@ def _engines(folders: list[str], models: list[Transformer], options: EngineOptio
             max_sequences=options.max_sequences,
             memory=memory,
             num_parked_pages=parked // size,
+            capture=captured if model.device.type == "cuda" else None,
         )
         for folder, model, pages, size in zip(folders, models, num_pages, page_bytes, strict=True)
     ]
+
+
+def _room_for_parked(models: list[Transformer]) -> int:
+    """Bytes a model."""
+    if models[0].device.type == "cpu":  # whose memory is the host's
+        return 0
+    room = min(_MOST_PARKED_BYTES, available_bytes() // _PARKED_SHARE // len(models))
+    return room if room >= _LEAST_PARKED_BYTES else 0
 
 
 def _most_pages(model: Transformer, options: EngineOptions) -> int:

@@ -63,15 +63,16 @@ def _logprobs(leaf: Node, tokenizer: Tokenizer) -> dict[str, Any] | None:
         for token, logprob in zip(node.ids, node.logprobs, strict=True):
             text, some = tokenizer.decode([token]), tokenizer.bytes_of(token)
             content.append({"token": text, "logprob": logprob, "bytes": list(some), "top_logprobs": []})
-    return {"content": content[: len(content) - _num_beyond(leaf, tokenizer)], "refusal": None}
+    num_beyond = _num_beyond([token for node in nodes for token in node.ids], leaf.stop_chars, tokenizer)
+    return {"content": content[: len(content) - num_beyond], "refusal": None}
 
 
-def _num_beyond(leaf: Node, tokenizer: Tokenizer) -> int:
+def _num_beyond(ids: list[int], stop_chars: int, tokenizer: Tokenizer) -> int:
     """Tokens at the end that are no part of the text: what ended it, be it a special token or a stop string."""
-    text = tokenizer.decode(leaf.ids)
-    left = len(text[len(text) - leaf.stop_chars :].encode())
+    text = tokenizer.decode(ids)
+    left = len(text[len(text) - stop_chars :].encode())
     num = 0
-    for token in reversed(leaf.ids):
+    for token in reversed(ids):
         left -= len(tokenizer.bytes_of(token))
         if left < 0:
             break

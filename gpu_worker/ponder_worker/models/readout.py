@@ -40,8 +40,7 @@ class Readout:
     def __call__(self, model: Transformer, hidden: torch.Tensor) -> torch.Tensor:
         """hidden: `[num_rows, hidden]` -> probabilities, float32 `[num_rows]`"""
         if self.kind == "token":
-            rows = model.weights.unembedding[[self.good, self.bad]]
-            return F.linear(hidden, rows).float().softmax(-1)[:, 0]
+            return model.logits_of(hidden, [self.good, self.bad]).softmax(-1)[:, 0]
         for index, (weight, bias) in enumerate(model.weights.head):
             hidden = F.linear(F.relu(hidden) if index else hidden, weight, bias)
         outputs = hidden.float()

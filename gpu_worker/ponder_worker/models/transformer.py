@@ -137,11 +137,21 @@ class Transformer:
         """`[num_rows, hidden]` -> float32 `[num_rows, vocabulary]`"""
         return self._unembed(hidden).float()
 
+    def logits_of(self, hidden: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+        """`[num_rows, hidden]` -> float32 `[num_rows, len(tokens)]`, of these tokens only."""
+        matrix = self.weights.unembedding
+        if matrix.is_meta:  # one that is laid out anew has no rows to take
+            return self.logits(hidden)[:, tokens]
+        return F.linear(hidden, matrix[tokens]).float()
+
 
 def _without_packed(weights: Weights, as_int8: bool) -> Weights:
-    """Matrices that `linear` laid out anew keep their shapes only, so that nothing is held twice."""
+    """Matrices that `linear` laid out anew keep their shapes only: nothing is held twice but tied embeddings."""
     on_cpu = weights.embedding.dtype == torch.bfloat16 and weights.embedding.device.type == "cpu"
-    if not as_int8 and not (on_cpu and can_prepack()):
+    packs = on_cpu and can_prepack()
+    if packs and weights.unembedding is not weights.embedding:
+        weights = replace(weights, unembedding=weights.unembedding.to("meta"))
+    if not as_int8 and not packs:
         return weights
     names = ("query_key_value", "output", "gate_up", "down")
     layers = [replace(layer, **{name: getattr(layer, name).to("meta") for name in names}) for layer in weights.layers]

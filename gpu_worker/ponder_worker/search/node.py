@@ -39,7 +39,7 @@ class Node:
     score: float | None = None
     text: str | None = None
     stop_chars: int = 0
-    """Characters at the end of its text, from a stop string on, that are not part of the answer."""
+    """Characters at the end of its path's text, from a stop string on, that are not part of the answer."""
     forced: tuple[tuple[int, int], ...] = ()
     """(first, number) of each run of its ids that was put there instead of being sampled."""
     is_speculative: bool = False

@@ -13,7 +13,8 @@ from ponder_worker.search.node import Node, NodeState
 from ponder_worker.search.port import End, Engine
 from ponder_worker.search.scores import Scores
 from ponder_worker.search.speculation import Speculation
-from ponder_worker.search.streams import Manner, Streams, text_of
+from ponder_worker.search.streams import Manner, Streams
+from ponder_worker.search.text import text_of
 from ponder_worker.search.tree import SearchTree
 
 

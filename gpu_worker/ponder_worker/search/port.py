@@ -22,7 +22,8 @@ class Stream(Protocol):
 class End:
     """How a stream ended: "stop" (end token or stop string), "separator" or "length".
 
-    stop_chars: characters at the end of its text, from a stop string on, that are not part of the answer.
+    stop_chars: characters at the end of the turn's text, from a stop string on, that are not part of the answer: more
+    than the stream's own where the string began before it.
     """
 
     reason: str
@@ -33,11 +34,13 @@ class End:
 class Order:
     """tokens after `start` were generated before and are gone on from; `max_tokens` counts from `start`.
 
+    turn_start: tokens from there on are the model's own turn, other nodes' before `start`.
     num_former: tokens at the front that this attempt did not generate: the prompt, and what a former attempt made.
     """
 
     tokens: list[int]
     start: int
+    turn_start: int
     max_tokens: int
     seed: int
     separator: str | None

@@ -22,6 +22,7 @@ from ponder_worker.search.samples import Samples
 from ponder_worker.search.scores import Scores, aggregate
 from ponder_worker.search.speculation import Speculation
 from ponder_worker.search.streams import Manner
+from ponder_worker.search.text import num_too_many
 from ponder_worker.search.tree import SearchTree
 
 _DRAWS = 1 << 32
@@ -124,6 +125,7 @@ class Search:
         path = leaf.path()
         turns = [index for index, step in enumerate(path) if step.stop == "forced"]
         text = "".join(map(self.text, path[turns[-1] + 1 :] if turns else path))
+        text = text[: len(text) - num_too_many(leaf, self.tree, self._engine)]
         thought = self.manner.thought
         said = text.rpartition(thought.close)[2] if thought is not None else text
         return Candidate(leaf, text, self._answer_of(said), is_complete=leaf.stop == "stop")

@@ -59,17 +59,17 @@ class Streams:
         separator, max_tokens = manner.separator, node.cap if limit is None else limit
         if may_wait and manner.thought is not None and manner.thought.close:
             separator = manner.thought.close
-        order = Order(self._tree.ids_to(node), node.start, max_tokens, node.seed, separator, self._num_former(node))
+        ids, turn = self._tree.ids_to(node), _turn_start(node)
+        order = Order(ids, node.start, turn, max_tokens, node.seed, separator, self._num_former(node))
         self._begin(node, order, partial(_Growing, manner, done, max_tokens, may_wait))
 
     def order_below(self, leaf: Node, manner: Manner, cap: int, ordinal: int) -> Order | None:
         """Of a child that may be asked for; None where it begins in a thought, whose end is not its own."""
-        if manner.thought is not None:
-            turn = self._turn_before(leaf) + leaf.ids
-            if manner.thought.measure(self._tree.root.ids, turn)[1]:
-                return None
-        ids, own = self._tree.ids_to(leaf), seed.of_child(leaf.seed, ordinal)
-        return Order(ids, len(ids), cap, own, manner.separator, self._num_former(leaf))
+        ids, turn = self._tree.ids_to(leaf), _turn_start(leaf)
+        if manner.thought is not None and manner.thought.measure(self._tree.root.ids, ids[turn:])[1]:
+            return None
+        own = seed.of_child(leaf.seed, ordinal)
+        return Order(ids, len(ids), turn, cap, own, manner.separator, self._num_former(leaf))
 
     def length(self, node: Node) -> int:
         growing = self._growing.get(node.index)
@@ -163,13 +163,8 @@ class Streams:
         return has_room or bool(thought.close)
 
     def _turn_before(self, node: Node) -> list[int]:
-        """Ids of the model's turn before this node; a turn begins after what a user was made to say."""
-        before: list[int] = []
-        step = node.parent
-        while step is not None and step.parent is not None and step.stop != "forced":
-            before = step.ids + before
-            step = step.parent
-        return before
+        """Ids of the model's turn before this node."""
+        return self._tree.ids_to(node)[_turn_start(node) : node.start]
 
     def _num_former(self, node: Node) -> int:
         """Tokens at the front of its path that this attempt did not make."""
@@ -177,10 +172,10 @@ class Streams:
         return len(self._tree.root.ids) + made
 
 
-def text_of(node: Node, tree: SearchTree, engine: Engine) -> str:
-    """Its part of the path's text; a character that begins in one step and ends in the next counts to the next."""
-    ids = tree.ids_to(node)[len(tree.root.ids) :]
-    text = engine.decode(ids)
-    before = engine.decode(ids[: len(ids) - len(node.ids)]).rstrip("�") if len(ids) > len(node.ids) else ""
-    text = text[len(before) :] if text.startswith(before) else engine.decode(node.ids)
-    return text[: len(text) - node.stop_chars]
+def _turn_start(node: Node) -> int:
+    """Tokens before the model's turn that this node is of; a turn begins after what a user was made to say."""
+    before = node.parent
+    assert before is not None
+    while before.parent is not None and before.stop != "forced":
+        before = before.parent
+    return before.start + len(before.ids)

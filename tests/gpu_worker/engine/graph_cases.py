@@ -80,3 +80,25 @@ def test_replayed_steps_draw_the_same_tokens(tiny_llama: Path, overlap: bool, kv
     assert found[0] == found[1]
     assert recorder.num_captured <= 5
     assert recorder.num_replayed >= 9
+
+
+def test_where_a_step_cannot_be_captured_all_go_on_without(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = Engine.load(tiny_llama, num_pages=64)
+    asked = []
+
+    def fail(compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+        asked.append(compute)
+        raise RuntimeError("the stream is capturing")
+
+    found = []
+    for engine in (plain, Engine(plain.model, plain.tokenizer, num_pages=64, capture=fail)):
+        sequences = crowd(engine)
+        while engine.has_work:
+            engine.step()
+        engine.check()
+        found.append([sequence.generated for sequence in sequences])
+    assert found[0] == found[1]
+    assert len(asked) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "decode steps are not captured, and cost the host more: RuntimeError: the stream is capturing"
+    ]

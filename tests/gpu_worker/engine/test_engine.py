@@ -2,9 +2,11 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from precision import PRECISIONS
 
 from ponder_worker.engine import Engine, InvalidRequest, Output, OversizedRequest, Sampling, Sequence
 from ponder_worker.engine.errors import InvalidSetting
@@ -232,6 +234,8 @@ def test_requests_that_make_no_sense_are_refused_by_name(llm: Engine) -> None:
         llm.generate([5, 300], prompt_length=1, sampling=Sampling(5))
     with pytest.raises(InvalidRequest, match="prompt_length is 0"):
         llm.generate([], prompt_length=0, sampling=Sampling(5))
+    with pytest.raises(InvalidRequest, match="turn_start is 3; it must be 0 to prompt_length, 2"):
+        llm.generate([5, 6, 7], prompt_length=2, turn_start=3, sampling=Sampling(5))
     with pytest.raises(InvalidRequest, match="start is 2"):
         llm.score([5, 6], start=2)
 
@@ -245,6 +249,25 @@ def test_a_page_that_the_kernels_cannot_read_is_refused(llm: Engine, page_size: 
 def test_sizes_that_make_no_engine_are_refused(llm: Engine) -> None:
     with pytest.raises(InvalidSetting, match="max_step_tokens is 16"):
         Engine(llm.model, llm.tokenizer, num_pages=8, max_step_tokens=16, max_sequences=32)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_fork_copies_its_last_page_and_goes_on_as_if_alone(tiny_llama: Path, precision: dict[str, Any]) -> None:
+    llm = Engine.load(tiny_llama, num_pages=256, **precision)
+    prompt = list(range(3, 3 + 104))
+    samplings = [Sampling(30, seed=seed, stop_at_end=False) for seed in (1, 2)]
+    first = llm.generate(prompt, prompt_length=104, sampling=samplings[0])
+    for _ in range(4):
+        llm.step()
+    fork = llm.generate(prompt, prompt_length=104, sampling=samplings[1])
+    finish(llm)
+    assert llm.counters.num_copied_pages == 1
+    for sequence, sampling in zip((first, fork), samplings, strict=True):
+        engine = Engine(llm.model, llm.tokenizer, num_pages=16)
+        alone = engine.generate(prompt, prompt_length=104, sampling=sampling)
+        finish(engine)
+        assert sequence.tokens == alone.tokens
+        assert sequence.logprobs == pytest.approx(alone.logprobs, abs=1e-4 if llm.model.dtype == torch.float32 else 0.1)
 
 
 def test_pages_left_by_others_never_reach_a_new_sequence(llm: Engine) -> None:

@@ -1,4 +1,7 @@
-"""Keys and values as float8: near what they are in full precision, and otherwise an engine like any other."""
+"""Keys and values as float8: near what they are in full precision, and otherwise an engine like any other.
+
+What is parked, forked and traded in float8 is tested beside the other precisions.
+"""
 
 import random
 from collections.abc import Callable
@@ -8,8 +11,7 @@ import pytest
 import torch
 
 from ponder_kernels import write_kv
-from ponder_worker.engine import Engine, Memory, Sampling, Sequence
-from ponder_worker.engine.parking import Costs
+from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.models import transformer
 from ponder_worker.models.pages import FP8
 
@@ -118,60 +120,6 @@ def test_siblings_share_their_prompt_and_have_the_tokens_that_each_has_alone(llm
         alone = engine.generate(prompt, prompt_length=100, sampling=sampling)
         finish(engine)
         assert sibling.tokens == alone.tokens
-
-
-def test_a_fork_copies_its_last_page_with_the_scales(llm: Engine) -> None:
-    prompt = list(range(3, 3 + 104))
-    samplings = [Sampling(30, seed=seed, stop_at_end=False) for seed in (1, 2)]
-    first = llm.generate(prompt, prompt_length=104, sampling=samplings[0])
-    for _ in range(4):
-        llm.step()
-    fork = llm.generate(prompt, prompt_length=104, sampling=samplings[1])
-    finish(llm)
-    assert llm.counters.num_copied_pages == 1
-    for sequence, sampling in zip((first, fork), samplings, strict=True):
-        engine = Engine(llm.model, llm.tokenizer, num_pages=16)
-        alone = engine.generate(prompt, prompt_length=104, sampling=sampling)
-        finish(engine)
-        assert sequence.tokens == alone.tokens
-        assert sequence.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
-
-
-@pytest.mark.parametrize("token_s", [1.0, 0.0])
-def test_what_is_parked_or_computed_again_goes_on_as_if_it_had_never_left(llm: Engine, token_s: float) -> None:
-    expected = crowd(llm)
-    finish(llm)
-    demand = sum(-(-len(sequence.tokens) // 16) for sequence in expected)
-    scarce = Engine(
-        llm.model,
-        llm.tokenizer,
-        num_pages=demand // 4,
-        max_step_tokens=64,
-        max_sequences=24,
-        num_parked_pages=400,
-        costs=Costs(token_s=token_s, page_s=0.1),
-    )
-    sequences = crowd(scarce)
-    finish(scarce)
-    assert [sequence.tokens for sequence in sequences] == [sequence.tokens for sequence in expected]
-    assert scarce.counters.num_preemptions > 0
-    assert (scarce.counters.returned_tokens > 0) == (token_s > 0)
-
-
-def test_two_models_trade_one_memory_of_the_given_size(llama_folder: Callable[..., Path]) -> None:
-    folders = [llama_folder(), llama_folder(num_key_value_heads=1, num_hidden_layers=3)]
-    alone = [Engine.load(folder, num_pages=1024, kv_dtype=FP8) for folder in folders]
-    expected = [*crowd(alone[0], 12), alone[1].score(range(3, 200), start=1)]
-    finish(*alone)
-    kv_bytes = 100_000
-    memory = Memory(kv_bytes, [engine.model for engine in alone], 16)
-    engines = [Engine(engine.model, engine.tokenizer, memory=memory, max_sequences=8) for engine in alone]
-    for _ in range(2):  # the second time on memory that the other one wrote
-        found = [*crowd(engines[0], 12), engines[1].score(range(3, 200), start=1)]
-        finish(*engines)
-        assert [sequence.tokens for sequence in found] == [sequence.tokens for sequence in expected]
-        assert found[-1].logprobs == pytest.approx(expected[-1].logprobs, abs=1e-4)
-    assert engines[0].pages["evicted_pages"] > 0
 
 
 def test_a_token_takes_a_byte_a_number_and_four_a_scale(llm: Engine) -> None:

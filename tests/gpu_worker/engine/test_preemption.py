@@ -2,8 +2,10 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from precision import PRECISIONS
 
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine.parking import Costs
@@ -28,12 +30,13 @@ def finish(engine: Engine) -> None:
     raise AssertionError("somebody starves")
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize(("token_s", "num_parked"), [(1.0, 400), (1.0, 5), (0.0, 400)])
 def test_with_four_times_more_demand_than_pages_all_finish_with_the_tokens_of_an_empty_engine(
-    tiny_llama: Path, token_s: float, num_parked: int, overlap: bool
+    tiny_llama: Path, token_s: float, num_parked: int, overlap: bool, precision: dict[str, Any]
 ) -> None:
-    plenty = Engine.load(tiny_llama, num_pages=1024)
+    plenty = Engine.load(tiny_llama, num_pages=1024, **precision)
     expected = crowd(plenty)
     finish(plenty)
     demand = sum(-(-len(sequence.tokens) // 16) for sequence in expected)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ponder_worker.engine import Engine, InvalidRequest
 from ponder_worker.models.errors import InvalidFile, UnsupportedModel
+from ponder_worker.models.linear import can_prepack
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Mark, read
 
@@ -103,6 +104,19 @@ def test_two_tokens_logits_at_a_mark_as_in_math_shepherd(llama_folder: Callable[
     with torch.inference_mode():
         expected = peer(torch.tensor([TOKENS])).logits[0, :, [31, 77]].softmax(-1)[:, 0]
     check_readings(folder, Readout("token", good=31, bad=77), expected)
+
+
+def test_two_tokens_logits_are_there_where_the_matrix_was_laid_out_anew(llama_folder: Callable[..., Path]) -> None:
+    folder = llama_folder(tie_word_embeddings=False)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        engine = Engine.load(folder, num_pages=32, max_step_tokens=32, max_sequences=4, dtype=dtype)
+        reading = engine.read(TOKENS, MARKS, Readout("token", good=43, bad=45))
+        while engine.has_work:
+            engine.step()
+        found.append(reading.readings)
+    assert engine.model.weights.unembedding.is_meta == can_prepack()
+    assert found[1] == pytest.approx(found[0], abs=0.05)
 
 
 def test_a_head_that_the_weights_lack_and_marks_out_of_order_are_refused(tiny_llama: Path) -> None:

@@ -141,6 +141,7 @@ def test_repetition_bias_and_the_ban_of_early_stops_are_those_of_transformers() 
         ("seed", -1),
         ("presence_penalty", 3.0),
         ("stop_strings", ("",)),
+        ("separator", ""),
         ("repetition_penalty", 0.0),
         ("min_tokens", 2),
         ("logit_bias", ((-1, 1.0),)),

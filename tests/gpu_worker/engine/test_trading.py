@@ -6,22 +6,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from precision import PRECISIONS
 
 from ponder_worker.engine import Engine, InvalidSetting, Memory, Sampling, Sequence
 
 
-@pytest.fixture(scope="module")
-def alone(llama_folder: Callable[..., Path]) -> list[Engine]:
-    """A page of the first has two layers of two heads in float32, one of the second three of one head in bfloat16."""
+@pytest.fixture(scope="module", params=PRECISIONS)
+def alone(llama_folder: Callable[..., Path], request: pytest.FixtureRequest) -> list[Engine]:
+    """A page of the first has two layers of two heads, one of the second three of one head in smaller numbers."""
     reward = llama_folder(num_key_value_heads=1, num_hidden_layers=3)
     return [
-        Engine.load(llama_folder(), num_pages=1024),
-        Engine.load(reward, num_pages=1024, dtype=torch.bfloat16),
+        Engine.load(llama_folder(), num_pages=1024, **request.param),
+        Engine.load(reward, num_pages=1024, **({"dtype": torch.bfloat16} | request.param)),
     ]
 
 
-def sharing(alone: list[Engine], kv_bytes: int, **fields: int) -> list[Engine]:
-    memory = Memory(kv_bytes, [engine.model for engine in alone], 16)
+def sharing(alone: list[Engine], num_tokens: int, **fields: int) -> list[Engine]:
+    """num_tokens: of the first one, for both."""
+    models = [engine.model for engine in alone]
+    memory = Memory(num_tokens * models[0].kv_bytes_per_token, models, 16)
     return [Engine(engine.model, engine.tokenizer, memory=memory, max_sequences=16, **fields) for engine in alone]
 
 
@@ -55,7 +58,7 @@ def test_models_of_different_pages_compute_in_one_memory_what_they_compute_alone
 ) -> None:
     expected = work(alone, 1)
     finish(alone)
-    engines = sharing(alone, 250_000, overlap=overlap)
+    engines = sharing(alone, 490, overlap=overlap)
     for _ in range(2):  # the second time on memory that the other one wrote
         found = work(engines, 1)
         finish(engines)
@@ -66,7 +69,7 @@ def test_models_of_different_pages_compute_in_one_memory_what_they_compute_alone
 
 
 def test_one_model_can_have_most_of_the_memory_while_the_other_rests(alone: list[Engine]) -> None:
-    generator, reward = sharing(alone, 250_000)
+    generator, reward = sharing(alone, 490)
     whole = generator.free_tokens
     assert generator.longest > whole // 2
     generator.generate([5] * 40, prompt_length=40, sampling=Sampling(generator.longest - 40, stop_at_end=False))

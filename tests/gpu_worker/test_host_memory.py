@@ -1,0 +1,38 @@
+"""What the host has left, by what its files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ponder_worker.engine_process.host_memory import available_bytes
+
+MEMINFO = "MemTotal:       16000 kB\nMemFree:          100 kB\nMemAvailable:    8000 kB\n"
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "kibibytes"),
+    [
+        ({}, 8000),
+        ({"memory.max": "max\n", "memory.current": "4096\n"}, 8000),
+        ({"memory.max": "2048000\n", "memory.current": "1024000\n"}, 1000),
+        ({"memory.max": "1024\n", "memory.current": "2048\n"}, 0),
+        ({"memory/memory.limit_in_bytes": "2048000\n", "memory/memory.usage_in_bytes": "0\n"}, 2000),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves(tmp_path: Path, files: dict[str, str], kibibytes: int) -> None:
+    proc = write(tmp_path / "proc", {"meminfo": MEMINFO})
+    groups = write(tmp_path / "groups", files)
+    assert available_bytes(proc=proc, groups=groups) == kibibytes << 10
+
+
+def test_where_the_system_does_not_say_there_is_none(tmp_path: Path) -> None:
+    assert available_bytes(proc=tmp_path, groups=tmp_path) == 0

@@ -5,6 +5,8 @@ There are no phases: each sequence's computed tokens catch up with its known one
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from ponder_worker.engine.admission import Admission
 from ponder_worker.engine.budget import Budget
 from ponder_worker.engine.expectation import Expectation
@@ -150,8 +152,10 @@ class Scheduler:
     def rename(self, moves: Mapping[int, int]) -> None:
         """Held pages were given other numbers, from -> to."""
         self._move(list(moves.items()))
+        names = np.arange(self.pool.num_pages, dtype=np.int32)
+        names[list(moves)] = list(moves.values())
         for sequence in self.running:
-            sequence.table.rename(moves)
+            sequence.table.rename(names)
 
     def preempt_youngest(self) -> Sequence:
         sequence = self.running.pop()

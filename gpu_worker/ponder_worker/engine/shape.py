@@ -73,12 +73,16 @@ class Shapes:
     def _begin(self, tables: Series[array[int]], ends: Integers) -> None:
         pages = np.frombuffer(b"".join(tables), dtype=np.int32)
         counts = np.array([len(table) for table in tables])
-        taken = np.arange(counts.max()) < counts[:, None]
-        table = pages[counts.cumsum() - counts].astype(np.int64)[:, None].repeat(taken.shape[1], axis=1)
-        table[taken] = pages
-        used = np.clip(ends[:, None] - np.arange(taken.shape[1]) * self._page_size, 0, self._page_size)
-        self._read = (used / np.bincount(pages)[table]).sum(axis=1)
+        first = counts.cumsum() - counts
+        table = pages[first].astype(np.int64)[:, None].repeat(counts.max(), axis=1)
+        table[np.arange(table.shape[1]) < counts[:, None]] = pages
         self._table = self._places(table)
+        shares = np.zeros(len(pages) + 1)  # of all pages before, what falls to one reader
+        np.cumsum(1 / np.bincount(pages)[pages], out=shares[1:])
+        num_full = (ends - 1) // self._page_size
+        last = first + num_full
+        self._read = (shares[last] - shares[first]) * self._page_size
+        self._read += (shares[last + 1] - shares[last]) * (ends - num_full * self._page_size)
 
     def _go_on(self, tables: Series[array[int]], starts: Integers) -> None:
         """The steps before are done with `_table`."""

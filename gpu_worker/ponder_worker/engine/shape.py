@@ -54,21 +54,23 @@ class Shapes:
         lengths = ends - starts
         goes_on = chunks.starts == self._ends and tables == self._tables and bool((lengths == 1).all())
         # A token below write_from stands in a page that others may read; all else that is new, in a page of its own.
-        own = starts >= write_from
-        if goes_on and bool(own.all()):
+        if goes_on and bool((starts >= write_from).all()):
+            self._go_on(tables, starts)
             rows, positions = np.arange(len(chunks)), starts
             row_ends = rows + 1
-            self._go_on(tables, starts)
+            slots = self._slots(rows, positions)
         else:
-            rows = np.arange(len(chunks)).repeat(lengths)
-            row_ends = lengths.cumsum()
-            positions = np.arange(len(rows)) + (ends - row_ends)[rows]
-            own = positions >= write_from[rows]
             self._begin(tables, ends)
+            row_ends = lengths.cumsum()
+            rows = np.arange(len(chunks)).repeat(lengths)
+            positions = np.arange(len(rows)) + (ends - row_ends)[rows]
+            slots = np.where(positions < write_from[rows], -1, self._slots(rows, positions))
         self._tables, self._ends = tables, chunks.ends
-        slots = self._table[rows, positions // self._page_size] * self._page_size + positions % self._page_size
-        slots[~own] = -1
         return Shape(lengths, ends, row_ends, positions, slots, self._table, self._read, goes_on)
+
+    def _slots(self, rows: Integers, positions: Integers) -> Integers:
+        slots: Integers = self._table[rows, positions // self._page_size] * self._page_size
+        return slots + positions % self._page_size
 
     def _begin(self, tables: Series[array[int]], ends: Integers) -> None:
         pages = np.frombuffer(b"".join(tables), dtype=np.int32)

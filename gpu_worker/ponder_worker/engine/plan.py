@@ -1,7 +1,8 @@
 """What passes between the three verbs of a step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 from ponder_worker.engine.sequence import FinishReason, Sequence
@@ -103,6 +104,14 @@ class Output(NamedTuple):
     start: int
     computed_tokens: int
     kv_bytes_read: float
+
+
+Row = tuple[Sequence, list[int], list[float], FinishReason | None, int, int, float]
+
+
+def outputs_of(rows: Iterable[Row]) -> list[Output]:
+    """Output(*row) of each, in half the time: a step makes hundreds."""
+    return list(map(tuple.__new__, repeat(Output), rows))
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from ponder_worker.engine.expectation import Expectation
 from ponder_worker.engine.holdings import Holdings
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.parking import Pairs, Parking
-from ponder_worker.engine.plan import Counters, Output, Plan, Result
+from ponder_worker.engine.plan import Counters, Output, Plan, Result, Row, outputs_of
 from ponder_worker.engine.queue import Queue, urgency
 from ponder_worker.engine.sequence import Priority, Sequence
 
@@ -109,7 +109,7 @@ class Scheduler:
         counters, chunks = self.counters, plan.chunks
         counters.num_steps += 1
         counters.computed_tokens += sum(chunks.ends) - sum(chunks.starts)
-        outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in plan.finished]
+        rows: list[Row] = [(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in plan.finished]
         for sequence, start, end, samples, token, values, read in zip(
             chunks.sequences, chunks.starts, chunks.ends, chunks.samples,
             result.tokens, result.logprobs, result.kv_bytes_read, strict=True,
@@ -136,10 +136,10 @@ class Scheduler:
                 if end == sequence.num_wanted:  # its last position is always one that is scored
                     sequence.finish_reason = "scored"
             reason = sequence.finish_reason
-            outputs.append(Output(sequence, [] if token is None else [token], values, reason, start, length, read))
+            rows.append((sequence, [] if token is None else [token], values, reason, start, length, read))
             if reason is not None:
                 self._finish(sequence)
-        return outputs
+        return outputs_of(rows)
 
     def check(self) -> None:
         self._budget.check()

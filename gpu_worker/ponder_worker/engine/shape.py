@@ -55,22 +55,17 @@ class Shapes:
         goes_on = chunks.starts == self._ends and tables == self._tables and bool((lengths == 1).all())
         # A token below write_from stands in a page that others may read; all else that is new, in a page of its own.
         if goes_on and bool((starts >= write_from).all()):
-            self._go_on(tables, starts)
-            rows, positions = np.arange(len(chunks)), starts
-            row_ends = rows + 1
-            slots = self._slots(rows, positions)
+            row_ends, positions = np.arange(1, len(starts) + 1), starts
+            slots = self._go_on(tables, starts)
         else:
             self._begin(tables, ends)
             row_ends = lengths.cumsum()
-            rows = np.arange(len(chunks)).repeat(lengths)
+            rows = np.arange(len(starts)).repeat(lengths)
             positions = np.arange(len(rows)) + (ends - row_ends)[rows]
-            slots = np.where(positions < write_from[rows], -1, self._slots(rows, positions))
+            slots = self._table[rows, positions // self._page_size] * self._page_size + positions % self._page_size
+            slots[positions < write_from[rows]] = -1
         self._tables, self._ends = tables, chunks.ends
         return Shape(lengths, ends, row_ends, positions, slots, self._table, self._read, goes_on)
-
-    def _slots(self, rows: Integers, positions: Integers) -> Integers:
-        slots: Integers = self._table[rows, positions // self._page_size] * self._page_size
-        return slots + positions % self._page_size
 
     def _begin(self, tables: Series[array[int]], ends: Integers) -> None:
         pages = np.frombuffer(b"".join(tables), dtype=np.int32)
@@ -86,14 +81,14 @@ class Shapes:
         self._read = (shares[last] - shares[first]) * self._page_size
         self._read += (shares[last + 1] - shares[last]) * (ends - num_full * self._page_size)
 
-    def _go_on(self, tables: Series[array[int]], starts: Integers) -> None:
-        """The steps before are done with `_table`."""
+    def _go_on(self, tables: Series[array[int]], starts: Integers) -> Integers:
+        """-> the slot of each one's token. The steps before are done with `_table`."""
         self._read = self._read + 1
-        rows = np.flatnonzero(starts % self._page_size == 0)
-        if not len(rows):
-            return
-        columns = starts[rows] // self._page_size
-        if (missing := columns.max() + 1 - self._table.shape[1]) > 0:
-            self._table = np.concatenate([self._table, self._table[:, :1].repeat(missing, axis=1)], axis=1)
-        pages = [tables[row][column] for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
-        self._table[rows, columns] = self._places(np.array(pages))
+        columns, offsets = starts // self._page_size, starts % self._page_size
+        if len(new := np.flatnonzero(offsets == 0)):
+            if (missing := columns[new].max() + 1 - self._table.shape[1]) > 0:
+                self._table = np.concatenate([self._table, self._table[:, :1].repeat(missing, axis=1)], axis=1)
+            pages = [tables[row][column] for row, column in zip(new.tolist(), columns[new].tolist(), strict=True)]
+            self._table[new, columns[new]] = self._places(np.array(pages))
+        slots: Integers = self._table[np.arange(len(starts)), columns] * self._page_size + offsets
+        return slots

@@ -74,14 +74,19 @@ class Admission:
         last = steps.running[-1] if steps.running else None
         if last is None or urgency(last) < lower(sequence):
             return False
-        own = [chunk for chunk in plan.chunks if chunk.sequence is last]
-        # Nobody of this step may build on what the sequence computes in it: it decodes, and fills no page.
-        if any(chunk.end - chunk.start > 1 or chunk.end % steps.pool.page_size == 0 for chunk in own):
+        if last in plan.chunks.sequences and not self._withdraw(plan, last):
             return False
-        for chunk in own:
-            plan.chunks.remove(chunk)
-            last.num_computed = chunk.start
-            last.num_underway -= 1
-            last.num_pending -= chunk.samples
         steps.preempt_youngest()
+        return True
+
+    def _withdraw(self, plan: Plan, sequence: Sequence) -> bool:
+        """Takes it out of the step if it decodes and fills no page: else others may build on what it computes."""
+        index = plan.chunks.sequences.index(sequence)
+        _, start, end, _, samples = plan.chunks[index]
+        if end - start > 1 or end % self._steps.pool.page_size == 0:
+            return False
+        del plan.chunks[index]
+        sequence.num_computed = start
+        sequence.num_underway -= 1
+        sequence.num_pending -= samples
         return True

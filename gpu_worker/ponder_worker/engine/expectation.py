@@ -21,10 +21,8 @@ class Expectation:
 
     def pages(self, sequence: Sequence, pool: PagePool) -> int:
         """That a sequence is still going to take: one at least, for who is longer than expected will go on."""
-        sampling = sequence.sampling
-        if sampling is None:
+        if sequence.sampling is None:
             return 0
-        most = sequence.prompt_length + sampling.max_tokens
-        end = min(most, max(len(sequence.tokens) + 1, sequence.prompt_length + int(self._tokens)))
+        end = min(sequence.most_tokens, max(len(sequence.tokens) + 1, sequence.prompt_length + int(self._tokens)))
         held = max(len(sequence.table.pages), pool.pages_for(len(sequence.tokens)))
         return max(1, pool.pages_for(end) - held)

@@ -1,12 +1,11 @@
 """What tokens that are known are worth: their log-probabilities, or what a reward model reads at marks."""
 
-from collections.abc import Sequence as Series
 from dataclasses import dataclass
 
 import torch
 
 from ponder_worker.engine.flight import Flight
-from ponder_worker.engine.plan import Chunk
+from ponder_worker.engine.plan import Chunks
 from ponder_worker.engine.sampler import Sampler
 from ponder_worker.engine.shape import Integers
 from ponder_worker.models.readout import Readout
@@ -19,7 +18,7 @@ _SCORED_ROWS = 512  # a scored prefill's logits are made in pieces: rows x vocab
 class Rows:
     """What the model made of a step. hidden: `[num_tokens, hidden]`; ends: `[num_chunks]`, where each chunk's end."""
 
-    chunks: Series[Chunk]
+    chunks: Chunks
     hidden: torch.Tensor
     ends: Integers
 

@@ -32,21 +32,19 @@ class Latencies:
     def observe(self, outputs: Series[Output], planned_s: float, now_s: float) -> None:
         """After a step was committed that was planned at one time and has ended at the other."""
         before: dict[float, int] = {}  # most sequences had their last token at the end of one step
-        for output in outputs:
-            sequence = output.sequence
-            if sequence.sampling is None or not output.computed_tokens:
-                continue
-            if sequence.started_s is None:
+        for sequence, tokens, _, finish_reason, _, computed_tokens, _ in outputs:
+            if sequence.started_s is None and computed_tokens and sequence.sampling is not None:
                 sequence.started_s = planned_s
                 self.request_queue_time_seconds.observe(planned_s - sequence.arrived_s)
-            if not output.tokens:
+            if not tokens:
                 continue
-            if sequence.token_s is None:
+            then_s = sequence.token_s
+            if then_s is None:
                 self.time_to_first_token_seconds.observe(now_s - sequence.arrived_s)
             else:
-                before[sequence.token_s] = before.get(sequence.token_s, 0) + 1
+                before[then_s] = before.get(then_s, 0) + 1
             sequence.token_s = now_s
-            if output.finish_reason is not None:
+            if finish_reason is not None:
                 self.e2e_request_latency_seconds.observe(now_s - sequence.arrived_s)
         for then_s, times in before.items():
             self.inter_token_latency_seconds.observe(now_s - then_s, times)

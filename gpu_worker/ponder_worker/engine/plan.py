@@ -1,6 +1,8 @@
 """What passes between the three verbs of a step."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 from ponder_worker.engine.sequence import FinishReason, Sequence
@@ -21,6 +23,40 @@ class Chunk(NamedTuple):
     samples: bool
 
 
+class Chunks:
+    """Of one step, at most one a sequence, in columns: a step has hundreds, and an object for each takes its time."""
+
+    __slots__ = ("ends", "samples", "sequences", "starts", "write_from")
+
+    def __init__(self) -> None:
+        self.sequences: list[Sequence] = []
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.write_from: list[int] = []
+        self.samples: list[bool] = []
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return map(Chunk, self.sequences, self.starts, self.ends, self.write_from, self.samples)
+
+    def __getitem__(self, index: int) -> Chunk:
+        starts, ends = self.starts[index], self.ends[index]
+        return Chunk(self.sequences[index], starts, ends, self.write_from[index], self.samples[index])
+
+    def __delitem__(self, index: int) -> None:
+        del self.sequences[index], self.starts[index], self.ends[index], self.write_from[index], self.samples[index]
+
+    def append(self, sequence: Sequence, start: int, end: int, write_from: int, samples: bool) -> None:
+        """See Chunk."""
+        self.sequences.append(sequence)
+        self.starts.append(start)
+        self.ends.append(end)
+        self.write_from.append(write_from)
+        self.samples.append(samples)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One step: most urgent first, then oldest. `finished` need no computing: they were complete when they came.
@@ -29,7 +65,7 @@ class Plan:
     columns; then `returns`, (parked page in host memory, to).
     """
 
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: Chunks = field(default_factory=Chunks)
     finished: list[Sequence] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
     returns: list[tuple[int, int]] = field(default_factory=list)
@@ -68,6 +104,14 @@ class Output(NamedTuple):
     start: int
     computed_tokens: int
     kv_bytes_read: float
+
+
+Row = tuple[Sequence, list[int], list[float], FinishReason | None, int, int, float]
+
+
+def outputs_of(rows: Iterable[Row]) -> list[Output]:
+    """Output(*row) of each, in half the time: a step makes hundreds."""
+    return list(map(tuple.__new__, repeat(Output), rows))
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Which pages hold which tokens, so that a prefix is computed once."""
 
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Series
 from itertools import takewhile
 
@@ -76,25 +77,28 @@ class Prefixes:
         self._partial_of[parent] = page
         self._partial[page] = parent, list(tokens[num_computed - used : num_computed])
 
-    def forget(self, page: int) -> None:
-        """The page is taken for something else."""
-        entry = self._of_page.pop(page, None)
-        if entry is not None:
-            del self._page_of[entry[0]]
-            self.num_evicted += 1
-            self._evicted[entry[0]] = None
-            if len(self._evicted) > self._remembered:
-                self._evicted.popitem(last=False)
-        self._forget_partial(page)
+    def forget(self, pages: Iterable[int]) -> None:
+        """The pages are taken for something else."""
+        for page in pages:
+            entry = self._of_page.pop(page, None)
+            if entry is not None:
+                del self._page_of[entry[0]]
+                self._evicted[entry[0]] = None
+                self.num_evicted += 1
+            if page in self._partial:
+                self._forget_partial(page)
+        while len(self._evicted) > self._remembered:
+            self._evicted.popitem(last=False)
 
-    def move(self, page: int, target: int) -> None:
-        """What the page holds stands in the target now, which was forgotten."""
-        if (entry := self._of_page.pop(page, None)) is not None:
-            self._of_page[target] = entry
-            self._page_of[entry[0]] = target
-        if (partial := self._partial.pop(page, None)) is not None:
-            self._partial[target] = partial
-            self._partial_of[partial[0]] = target
+    def move(self, moves: Mapping[int, int]) -> None:
+        """What the pages hold stands in others now, from -> to, which were forgotten."""
+        for page, target in moves.items():
+            if (entry := self._of_page.pop(page, None)) is not None:
+                self._of_page[target] = entry
+                self._page_of[entry[0]] = target
+            if (partial := self._partial.pop(page, None)) is not None:
+                self._partial[target] = partial
+                self._partial_of[partial[0]] = target
 
     def check(self) -> None:
         """AssertionError unless what leads to a page and what the page says are the same."""

@@ -32,7 +32,9 @@ def generation(
         raise InvalidRequest(f"turn_start is {turn_start}; it must be 0 to prompt_length, {prompt_length}")
     limits.check(tokens, prompt_length + sampling.max_tokens)
     limits.check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
-    stop_ids = sampling.stop_token_ids | (tokenizer.eos_token_ids if sampling.stop_at_end else frozenset())
+    stop_ids = tokenizer.eos_token_ids if sampling.stop_at_end else frozenset[int]()
+    if sampling.stop_token_ids:  # else one set is all sequences'
+        stop_ids |= sampling.stop_token_ids
     stops = _stops(sampling, tokens[turn_start:prompt_length], tokenizer)
     sequence = Sequence(list(tokens), prompt_length, sampling, stop_token_ids=stop_ids, stop_strings=stops)
     for number, token in enumerate(sequence.tokens[prompt_length:], 1):

@@ -5,17 +5,19 @@ There are no phases: each sequence's computed tokens catch up with its known one
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from ponder_worker.engine.admission import Admission
 from ponder_worker.engine.budget import Budget
 from ponder_worker.engine.expectation import Expectation
 from ponder_worker.engine.holdings import Holdings
 from ponder_worker.engine.pages import PagePool
 from ponder_worker.engine.parking import Pairs, Parking
-from ponder_worker.engine.plan import Chunk, Counters, Output, Plan, Result
+from ponder_worker.engine.plan import Counters, Output, Plan, Result, Row, outputs_of
 from ponder_worker.engine.queue import Queue, urgency
 from ponder_worker.engine.sequence import Priority, Sequence
 
-__all__ = ["Chunk", "Counters", "Plan", "Result", "Scheduler"]
+__all__ = ["Counters", "Plan", "Result", "Scheduler"]
 
 
 class Scheduler:
@@ -88,36 +90,33 @@ class Scheduler:
         running, page_size = self.running, self.pool.page_size
         before = self.counters.num_preemptions
         room = self._max_step_tokens
-        index = 0
-        while index < len(running):
-            sequence = running[index]
-            # One token is kept for everyone younger: a long prefill never stalls those who decode.
-            most = room - (len(running) - index - 1)
+        for index, sequence in enumerate(running):  # from the end of which the youngest may be preempted meanwhile
             start, end = sequence.num_computed, sequence.num_wanted
-            if end - start > most:
-                end = start + most
-            if end > start:
-                if end > len(sequence.table.pages) * page_size and not self._grow(sequence, end):
-                    break
-                self.schedule(plan, sequence, start, end)
-                room -= end - start
-            index += 1
+            if end <= start:
+                continue
+            if end > start + 1:  # One token is kept for everyone younger: a long prefill never stalls those who decode.
+                end = min(end, start + room - (len(running) - index - 1))
+            if end > len(sequence.table.pages) * page_size and not self._grow(sequence, end):
+                break
+            self.schedule(plan, sequence, start, end)
+            room -= end - start
         if self.waiting and self.counters.num_preemptions == before:
             self._admission.fill(plan, room)
         return plan
 
     def commit(self, plan: Plan, result: Result) -> list[Output]:
         """Sampled tokens join their sequences; who is done gives the pages back. An output for all who are not gone."""
-        counters = self.counters
+        counters, chunks = self.counters, plan.chunks
         counters.num_steps += 1
-        outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in plan.finished]
-        for (sequence, start, end, _, samples), token, values, read in zip(
-            plan.chunks, result.tokens, result.logprobs, result.kv_bytes_read, strict=True
-        ):
+        counters.computed_tokens += sum(chunks.ends) - sum(chunks.starts)
+        rows: list[Row] = [(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in plan.finished]
+        for sequence, start, end, samples, token, values, read in zip(
+            chunks.sequences, chunks.starts, chunks.ends, chunks.samples,
+            result.tokens, result.logprobs, result.kv_bytes_read, strict=True,
+        ):  # fmt: skip
             length = end - start
             sequence.num_underway -= 1
             sequence.num_pending -= samples
-            counters.computed_tokens += length
             if sequence.finish_reason is not None:  # it ended, or was cancelled, in the step before this one
                 counters.wasted_tokens += length
                 continue
@@ -137,10 +136,10 @@ class Scheduler:
                 if end == sequence.num_wanted:  # its last position is always one that is scored
                     sequence.finish_reason = "scored"
             reason = sequence.finish_reason
-            outputs.append(Output(sequence, [] if token is None else [token], values, reason, start, length, read))
+            rows.append((sequence, [] if token is None else [token], values, reason, start, length, read))
             if reason is not None:
                 self._finish(sequence)
-        return outputs
+        return outputs_of(rows)
 
     def check(self) -> None:
         self._budget.check()
@@ -153,8 +152,10 @@ class Scheduler:
     def rename(self, moves: Mapping[int, int]) -> None:
         """Held pages were given other numbers, from -> to."""
         self._move(list(moves.items()))
+        names = np.arange(self.pool.num_pages, dtype=np.int32)
+        names[list(moves)] = list(moves.values())
         for sequence in self.running:
-            sequence.table.rename(moves)
+            sequence.table.rename(names)
 
     def preempt_youngest(self) -> Sequence:
         sequence = self.running.pop()
@@ -166,13 +167,12 @@ class Scheduler:
 
     def schedule(self, plan: Plan, sequence: Sequence, start: int, end: int) -> None:
         """Tokens [start, end) are computed in this step; their pages are there."""
-        table = sequence.table
-        write_from = table.num_registered * self.pool.page_size
-        if end // self.pool.page_size > table.num_registered:
+        write_from = sequence.table.num_registered * self.pool.page_size
+        if end - write_from >= self.pool.page_size:
             self._holdings.register(sequence, end)
         sequence.num_computed = end
-        samples = sequence.sampling is not None and end == sequence.num_wanted
-        plan.chunks.append(Chunk(sequence, start, end, write_from, samples))
+        samples = end >= len(sequence.tokens) and sequence.sampling is not None
+        plan.chunks.append(sequence, start, end, write_from, samples)
         sequence.num_underway += 1
         sequence.num_pending += samples
 

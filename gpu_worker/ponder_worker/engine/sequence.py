@@ -36,6 +36,7 @@ class Sequence:
         "finish_reason",
         "logprobs",
         "marks",
+        "most_tokens",
         "num_computed",
         "num_computed_once",
         "num_pending",
@@ -73,6 +74,7 @@ class Sequence:
     ) -> None:
         self.tokens = tokens
         self.prompt_length = prompt_length
+        self.most_tokens = len(tokens) if sampling is None else prompt_length + sampling.max_tokens
         self.sampling = sampling  # None: tokens are scored, from prompt_length on or read at marks; none is generated
         self.priority = priority
         self.arrived_s = 0.0
@@ -104,11 +106,9 @@ class Sequence:
     @property
     def num_wanted(self) -> int:
         """Tokens that can be computed. A scored sequence's last one has no successor that anyone asks for."""
-        if self.marks:
-            return self.marks[-1] + 1
-        if self.sampling is None:
-            return len(self.tokens) - 1
-        return len(self.tokens) + (self.num_pending and self._goes_on_unseen)
+        if self.sampling is not None:
+            return len(self.tokens) + (self.num_pending and self._goes_on_unseen)
+        return self.marks[-1] + 1 if self.marks else len(self.tokens) - 1
 
     @property
     def first_needed(self) -> int:
@@ -124,13 +124,14 @@ class Sequence:
         """Is the token after the one that is being sampled wanted, and does its choice not look back?"""
         sampling = self.sampling
         assert sampling is not None
-        return len(self.tokens) + 1 - self.prompt_length < sampling.max_tokens and not sampling.penalises
+        return len(self.tokens) + 1 < self.most_tokens and not sampling.penalises
 
     def append(self, token: int, logprob: float) -> None:
         """Takes a sampled token; sets `finish_reason` if it was the last one."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        self.inspect(token, len(self.tokens) - self.prompt_length)
+        if len(self.tokens) >= self.most_tokens or token in self.stop_token_ids or self.stop_strings is not None:
+            self.inspect(token, len(self.tokens) - self.prompt_length)
 
     def take_scores(self, values: list[float]) -> None:
         """Of a chunk: log-probabilities or readings."""
@@ -145,5 +146,5 @@ class Sequence:
             return
         if self.stop_strings is not None and (found := self.stop_strings.push(token)) is not None and not early:
             self.finish_reason, (self.stop_string, self.stop_trailing_chars) = "stop", found
-        elif num_generated >= self.sampling.max_tokens:
+        elif self.prompt_length + num_generated >= self.most_tokens:
             self.finish_reason = "length"

@@ -20,7 +20,8 @@ from ponder_worker.models.transformer import Transformer
 Integers = npt.NDArray[np.int64]
 Pairs = Series[tuple[int, int]]
 
-_NUM_SLABS = 32  # about: fewer trade in large lumps, more waste the ends
+_NUM_SLABS = 32  # about, or more: fewer trade in large lumps
+_SLAB_PAGES = 1024  # at most: who takes a slab waits until its pages are forgotten or moved, microseconds each
 
 
 class Memory:
@@ -31,11 +32,7 @@ class Memory:
         pages = [model.new_pages(1, page_size) for model in models]
         page_bytes = [sum(layer.numbers.nbytes for layer in page) for page in pages]
         place_bytes = [page[0].numbers.nbytes for page in pages]
-        grain = math.lcm(*page_bytes)
-        if grain > kv_bytes // _NUM_SLABS:  # then a slab ends with a part of a page that nobody uses
-            grain = math.lcm(*place_bytes)
-        least = -(-max(page_bytes) // grain)
-        self.slab_bytes = grain * max(least, kv_bytes // _NUM_SLABS // grain)
+        self.slab_bytes = slab_bytes(kv_bytes, page_bytes, place_bytes)
         scales = [page[0].nbytes - place for page, place in zip(pages, place_bytes, strict=True)]
         beside = sum(self.slab_bytes // place * size for place, size in zip(place_bytes, scales, strict=True))
         num_slabs = kv_bytes // (self.slab_bytes + beside)
@@ -50,6 +47,15 @@ class Memory:
     def _clear(self, slab: int) -> None:
         """What one model wrote may be no finite number in another's type."""
         self.bytes[slab * self.slab_bytes : (slab + 1) * self.slab_bytes] = 0
+
+
+def slab_bytes(kv_bytes: int, page_bytes: Series[int], place_bytes: Series[int]) -> int:
+    """Of a memory of kv_bytes, for models that have pages of such sizes, in which a layer's part has such."""
+    wanted = min(kv_bytes // _NUM_SLABS, _SLAB_PAGES * min(page_bytes))
+    grain = math.lcm(*page_bytes)
+    if grain > wanted:  # then a slab ends with a part of a page that nobody uses
+        grain = math.lcm(*place_bytes)
+    return grain * max(-(-max(page_bytes) // grain), wanted // grain)
 
 
 class Storage:

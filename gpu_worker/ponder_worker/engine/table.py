@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
 from collections.abc import Sequence as Series
 from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
 
 PageKey = bytes
 
@@ -32,13 +34,18 @@ class PageTable:
 
     def key_tokens(self, tokens: Series[int], page_size: int) -> None:
         """Extends `keys` to all full pages of `tokens`."""
-        for first in range(len(self.keys) * page_size, len(tokens) - page_size + 1, page_size):
-            content = array("q", tokens[first : first + page_size]).tobytes()
-            parent = self.parent_key(len(self.keys))
-            self.keys.append(blake2b(parent + content, digest_size=16).digest())
+        first, end = len(self.keys) * page_size, len(tokens) // page_size * page_size
+        if first >= end:
+            return
+        contents, width = array("q", tokens[first:end]).tobytes(), page_size * 8
+        key = self.parent_key(len(self.keys))
+        for place in range(0, len(contents), width):
+            content = contents[place : place + width]
+            key = blake2b(key + content, digest_size=16).digest()
+            self.keys.append(key)
             self.contents.append(content)
 
-    def rename(self, moves: Mapping[int, int]) -> None:
-        """Pages that were moved, from -> to; the others stay."""
-        if not moves.keys().isdisjoint(self.pages):
-            self.pages = array("i", map(moves.get, self.pages, self.pages))
+    def rename(self, names: npt.NDArray[np.int32]) -> None:
+        """names: of all pages, by their former numbers, `[num_pages]`"""
+        pages = names[np.frombuffer(self.pages, dtype=np.int32)]
+        self.pages = array("i", pages.tobytes())

@@ -9,6 +9,7 @@ import torch
 from precision import PRECISIONS
 
 from ponder_worker.engine import Engine, InvalidSetting, Memory, Sampling, Sequence
+from ponder_worker.engine.storage import slab_bytes
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
@@ -75,6 +76,14 @@ def test_one_model_can_have_most_of_the_memory_while_the_other_rests(alone: list
     generator.generate([5] * 40, prompt_length=40, sampling=Sampling(generator.longest - 40, stop_at_end=False))
     finish([generator, reward])
     assert reward.free_tokens > 0
+
+
+@pytest.mark.parametrize("kv_bytes", [1 << 24, 1 << 30, 100 << 30])
+def test_slabs_are_many_and_of_few_pages_however_large_the_memory(kv_bytes: int) -> None:
+    size = slab_bytes(kv_bytes, [24 * 8192, 28 * 4096], [8192, 4096])
+    assert size % 8192 == 0
+    assert kv_bytes // size >= 32
+    assert 1 <= size // (28 * 4096) <= 2048
 
 
 def test_a_memory_too_small_to_be_traded_is_refused(alone: list[Engine]) -> None:

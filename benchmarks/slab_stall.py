@@ -1,0 +1,104 @@
+"""How long a plan takes that takes a slab from another model, whose chains are long.
+
+    python benchmarks/slab_stall.py --out benchmarks/results/slab_stall.json
+
+Nothing is computed: 190 chains of 18,000 tokens run in one scheduler and hold nearly all of 215,040 pages of 16 tokens;
+14 requests of 20,000 tokens come to another one, which takes slab after slab. `apart`: each chain's pages stand one
+behind the other; `mixed`: the chains grew together, so that a slab has pages of all of them, and those that stay are
+moved. Processor time of the plan, medians over the plans that took a slab; the newcomer's own pages are in it.
+"""
+
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine.budget import Budget
+from ponder_worker.engine.pages import PagePool
+from ponder_worker.engine.plan import Plan, Result
+from ponder_worker.engine.scheduler import Scheduler
+
+PAGE, PAGES = 16, 215_040
+CHAINS, TOKENS, NEWCOMERS = 190, 18_000, 14
+
+
+@click.command()
+@click.option("--slab-pages", default=1024, show_default=True, help="As `storage.slab_bytes` bounds them.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
+def main(slab_pages: int, out: Path | None) -> None:
+    """Measure what it costs the host to take a slab."""
+    firsts = {"apart": TOKENS, "mixed": 200}
+    results = {name: measure(PAGES // slab_pages, slab_pages, first) for name, first in firsts.items()}
+    report = {
+        "what": f"a plan that takes a slab from {CHAINS} chains of {TOKENS} tokens: milliseconds of processor time",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, 1 thread",
+        "load_average": round(os.getloadavg()[0], 1),
+        "command": " ".join(["python", "benchmarks/slab_stall.py", *sys.argv[1:]]),
+        "pages": PAGES,
+        "slab_pages": slab_pages,
+        "results": results,
+    }
+    if out is not None:
+        out.write_text(json.dumps(report, indent=2) + "\n")
+    click.echo(json.dumps(report))
+
+
+def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:
+    """first: tokens that a chain has when it comes."""
+    budget, chance = Budget(num_slabs), random.Random(0)
+    donor, taker = (
+        Scheduler(
+            PagePool(num_slabs * slab_pages, PAGE, slab_pages=slab_pages),
+            max_step_tokens=1 << 22,
+            max_sequences=256,
+            budget=budget,
+        )
+        for _ in range(2)
+    )
+    chains = [Sequence(tokens(chance, first), first, Sampling(2 * TOKENS)) for _ in range(CHAINS)]
+    for chain in chains:
+        donor.add(chain)
+    run(donor)
+    while len(chains[0].tokens) < TOKENS:  # pages, not steps, are what matters: fifteen tokens come at once
+        for chain in chains:
+            chain.tokens += [0] * (PAGE - 1)
+        run(donor)
+    taking, others = [], []
+    for _ in range(NEWCOMERS):
+        taker.add(Sequence(tokens(chance, 20_000), 15_000, None))
+        before, began_s = len(taker.pool.slabs), time.process_time()
+        taker.plan()
+        (taking if len(taker.pool.slabs) > before else others).append(1e3 * (time.process_time() - began_s))
+    return {
+        "plans_that_took": len(taking),
+        "slabs_taken": len(taker.pool.slabs),
+        "preempted": donor.counters.num_preemptions,
+        "median_ms": round(statistics.median(taking), 1),
+        "most_ms": round(max(taking), 1),
+        "without_a_slab_ms": round(statistics.median(others), 1) if others else None,
+    }
+
+
+def tokens(chance: random.Random, count: int) -> list[int]:
+    return [chance.randrange(32_000) for _ in range(count)]
+
+
+def run(scheduler: Scheduler) -> None:
+    plan: Plan = scheduler.plan()
+    sampled = [0 if chunk.samples else None for chunk in plan.chunks]
+    values = [[-1.0] if chunk.samples else [] for chunk in plan.chunks]
+    scheduler.commit(plan, Result(sampled, values, [0.0] * len(sampled)))
+
+
+if __name__ == "__main__":
+    main()

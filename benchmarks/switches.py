@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import torch
+from machine import origin
 from tokenizers import Tokenizer as Library
 from tokenizers import models
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -56,7 +57,7 @@ def main(prompts: tuple[int, ...], out: Path | None) -> None:
             click.echo(results[-1], err=True)
     report = {
         "what": "a decode step of 256 sequences",
-        "load_average": round(os.getloadavg()[0], 1),
+        **origin(),
         "results": results,
     }
     if out is not None:

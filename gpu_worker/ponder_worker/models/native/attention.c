@@ -344,7 +344,7 @@ void attend(const element *q, int64_t q_stride, const element *pages, const int6
     {
 #if TILES
         tiles before;
-        if (use_tiles) before = begin_tiles(0, 16);
+        if (use_tiles) before = begin_tiles();
 #endif
         for (int64_t first = 0, end; first < num_items; first = end) {
             for (end = first; end < num_items && items[end].depth == items[first].depth;) end++;

@@ -6,13 +6,12 @@
 
 typedef struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } tiles;
 
-/* All tiles whole, but for those of the mask, which have so many rows. What was set before is given back: others think
- * that it stays as they left it. */
-static inline tiles begin_tiles(int mask, int rows) {
+/* All tiles whole. What was set before is given back: others think that it stays as they left it. */
+static inline tiles begin_tiles(void) {
     tiles own = {.palette = 1}, before;
     for (int i = 0; i < 8; i++) {
         own.row_bytes[i] = 64;
-        own.rows[i] = (uint8_t)(mask >> i & 1 ? rows : 16);
+        own.rows[i] = 16;
     }
     __asm__ volatile("sttilecfg %0" : "=m"(before));
     __asm__ volatile("ldtilecfg %0" : : "m"(own));

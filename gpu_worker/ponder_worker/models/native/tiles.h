@@ -1,7 +1,7 @@
 /* AMX: tiles of 16 rows of 64 bytes, products of bfloat16 pairs summed in float32. */
 #include "vector.h"
 
-#if BFLOAT16 && defined(__AMX_BF16__) && defined(__AVX512F__) && defined(__linux__)
+#if BFLOAT16 && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
 #define TILES 1
 
 typedef struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } tiles;

@@ -6,7 +6,6 @@ The random models of engine.py, of the larger one 4 layers of 24; bfloat16, proc
 rounds in which both see the same load of the machine. The last line of standard output is one JSON object.
 """
 
-import json
 import os
 import random
 import statistics
@@ -21,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import torch
-from machine import origin
+from circumstances import circumstances, publish
 
 from ponder_worker.engine import Engine, Sampling
 from ponder_worker.models import linear, transformer
@@ -42,10 +41,11 @@ def main(rounds: int, out: Path | None) -> None:
     """Time attention and products in C, and feeding some rows forward at a time."""
     torch.set_num_threads(1)
     results = [line for name in LAYERS for line in measure(name, rounds)]
-    report = {"what": "prefill of prompts, ms", **origin(), "results": results}
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    report = {
+        **circumstances("prefill of prompts; ms of processor time, medians", "torch", threads=1),
+        "results": results,
+    }
+    publish(report, out)
 
 
 def measure(name: str, rounds: int) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ a cache; the two take turns. Processor time with one thread, the wall's clock wi
 standard output is one JSON object.
 """
 
-import json
 import os
 import statistics
 import time
@@ -19,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import torch
-from machine import origin
+from circumstances import circumstances, publish
 
 from ponder_worker.models.native.product import product
 
@@ -62,10 +61,11 @@ def main(all_rows: tuple[int, ...], wanted: str, all_threads: tuple[int, ...], o
                 }
                 click.echo(line, err=True)
                 results.append(line)
-    report = {"what": "a product, ms", **origin(), "results": results}
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    report = {
+        **circumstances("bfloat16 products, weights in memory; ms, medians", "torch"),
+        "results": results,
+    }
+    publish(report, out)
 
 
 def mine(weight: torch.Tensor) -> Multiply:

@@ -6,7 +6,6 @@ Alternating steps see the same load of the machine, so that the ratio of their m
 Processor time, one thread, bfloat16. The model is random: 6 layers, hidden 192, 6 heads over 2 kv heads, 2048 tokens.
 """
 
-import json
 import os
 import random
 import statistics
@@ -19,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 import torch
+from circumstances import circumstances, publish
 from tokenizers import Tokenizer as Library
 from tokenizers import models
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -55,13 +55,10 @@ def main(prompts: tuple[int, ...], out: Path | None) -> None:
             results.append(line | {"ratio": round(without / with_it, 2)})
             click.echo(results[-1], err=True)
     report = {
-        "what": "a decode step of 256 sequences",
-        "load_average": round(os.getloadavg()[0], 1),
+        **circumstances("a decode step of 256 sequences; ms of processor time", "torch", "transformers", threads=1),
         "results": results,
     }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    publish(report, out)
 
 
 def switch_c(engine: Engine) -> Callable[[bool], None]:

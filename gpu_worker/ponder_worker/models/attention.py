@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 
 from ponder_kernels import paged_attention
-from ponder_worker.models.native.layer import Native, Reading
+from ponder_worker.models.native.layer import Chunks, Native, Reading
 from ponder_worker.models.pages import FP8, Pages
 
 _LEAST_SAVED_PAGES = 24  # below, another round of operators costs more than it saves
@@ -37,7 +37,7 @@ class Layout:
     """Of a step. rows: of all families, `[num_rows]`, in their order; tails: what each of them reads alone.
 
     others: the sequences without a family, at `other_rows` of the step; both None where there are no such rows.
-    reading: for the rows that decode, where C attends; they are all rows where `rows` is None.
+    Where C attends, neither: reading is for the rows that decode, chunks for the others, None where there are none.
     """
 
     rows: torch.Tensor | None
@@ -46,6 +46,7 @@ class Layout:
     other_rows: torch.Tensor | None
     others: paged_attention.Layout | None
     reading: Reading | None = None
+    chunks: Chunks | None = None
 
 
 def layout(
@@ -58,11 +59,11 @@ def layout(
     num_heads: int = 0,
     native: Native | None = None,
 ) -> Layout:
-    """Arguments as `paged_attention.layout` has them; native: for sequences that decode. Siblings' float8 is read by
-    each of them on the CPU."""
-    if native is not None and window is None and bool((query_lengths == 1).any()):
+    """Arguments as `paged_attention.layout` has them; native: where no window is. Siblings' float8 is read by each of
+    them on the CPU."""
+    if native is not None and window is None:
         plan = partial(native.plan, num_heads=num_heads, pages=pages)
-        return _native_layout(query_lengths, context_lengths, page_table, pages, plan)
+        return _native_layout(query_lengths, context_lengths, page_table, plan)
     found: list[tuple[torch.Tensor, int]] = []
     if window is None and pages.device.type == "cpu" and pages.dtype != FP8:
         found = _families(query_lengths, context_lengths, page_table, pages.shape[3])
@@ -94,36 +95,31 @@ def _native_layout(
     query_lengths: torch.Tensor,
     context_lengths: torch.Tensor,
     page_table: torch.Tensor,
-    pages: torch.Tensor,
     plan: Callable[[torch.Tensor, torch.Tensor], Reading],
 ) -> Layout:
-    """Sequences that decode are read in C, the others beside them. plan: from their contexts and page tables."""
+    """plan: for sequences that decode, from their contexts and page tables."""
     decoding = query_lengths == 1
     if bool(decoding.all()):
         return Layout(None, (), None, None, None, plan(context_lengths, page_table))
+    starts, rest = query_lengths.cumsum(0) - query_lengths, ~decoding
+    chunks = Chunks(*(each[rest].contiguous() for each in (starts, query_lengths, context_lengths, page_table)))
+    if bool(rest.all()):
+        return Layout(None, (), None, None, None, chunks=chunks)
     reading = plan(context_lengths[decoding], page_table[decoding])
-    rows = (query_lengths.cumsum(0) - query_lengths)[decoding]
-    rest = ~decoding
-    others = paged_attention.layout(query_lengths[rest], context_lengths[rest], page_table[rest], pages=pages)
-    return Layout(rows, (), None, rest.repeat_interleave(query_lengths).nonzero()[:, 0], others, reading)
+    return Layout(starts[decoding], (), None, None, None, reading, chunks)
 
 
 def attend(q: torch.Tensor, layer: Pages, where: Layout, scale: float, native: Native | None = None) -> torch.Tensor:
     """As `paged_attention.op`: q `[num_tokens, num_heads, head_dim]` -> the same shape"""
     pages = layer.numbers
-    if where.reading is not None and where.rows is None:
-        assert native is not None
-        return native.attend(q, pages, where.reading, scale)
+    if native is not None and (where.reading is not None or where.chunks is not None):
+        return _attend_native(q, pages, where, scale, native)
     if where.rows is None:
         assert where.others is not None
         return paged_attention.op(q, pages, where.others, scale, scales=layer.scales)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if where.others is not None and where.other_rows is not None:
         out[where.other_rows] = paged_attention.op(q[where.other_rows], pages, where.others, scale)
-    if where.reading is not None:
-        assert native is not None
-        out[where.rows] = native.attend(q.index_select(0, where.rows), pages, where.reading, scale)
-        return out
     assert where.tails is not None
     heads = (pages.shape[2], q.shape[1] // pages.shape[2], q.shape[2])
     rows = q.index_select(0, where.rows).view(-1, *heads)
@@ -131,6 +127,17 @@ def attend(q: torch.Tensor, layer: Pages, where: Layout, scale: float, native: N
     tail, tail_mass = _tails(rows, pages, where.tails, scale)
     share = torch.sigmoid(front_mass - tail_mass)[..., None].to(q.dtype)
     out[where.rows] = torch.lerp(tail, front, share).view(len(rows), -1, heads[2])
+    return out
+
+
+def _attend_native(q: torch.Tensor, pages: torch.Tensor, where: Layout, scale: float, native: Native) -> torch.Tensor:
+    if where.chunks is None:
+        assert where.reading is not None
+        return native.attend(q, pages, where.reading, scale)
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    native.attend_chunks(q, pages, where.chunks, scale, out)
+    if where.reading is not None and where.rows is not None:
+        out[where.rows] = native.attend(q.index_select(0, where.rows), pages, where.reading, scale)
     return out
 
 

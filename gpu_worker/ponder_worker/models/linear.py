@@ -17,8 +17,9 @@ _ROWS = 64  # that the layout is chosen for
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = False) -> Linear:
-    """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out anew, small ones for the C of `native`, large
-    ones for oneDNN; float32 gains nothing by it. as_int8: of bfloat16, where `int8.check` allows it."""
+    """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out anew, for the C of `native` where
+    the processor has AMX, else for oneDNN; float32 gains nothing by it. as_int8: of bfloat16, where `int8.check`
+    allows it."""
     if as_int8:
         return int8.linear(weight, bias)
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ponder_worker.engine import Engine, Sampling
+from ponder_worker.models import transformer
 from ponder_worker.models.transformer import Transformer
 
 PAGE = 16
@@ -82,6 +83,15 @@ def test_logits_equal_those_of_transformers_at_every_position(
     expected = peer_logits(folder, tokens)
     for chunks in ([100], [1] * 100, [15, 1, 1, 16, 31, 33, 1, 2]):
         torch.testing.assert_close(own_logits(folder, tokens, chunks), expected, atol=1e-4, rtol=0)
+
+
+def test_a_long_prompt_fed_forward_in_pieces_gives_the_same_logits(
+    llama_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tokens = llama_folder(), [token % 90 for token in range(50)]
+    whole = own_logits(folder, tokens, [50])
+    monkeypatch.setattr(transformer, "_MOST_ROWS", 16)
+    torch.testing.assert_close(own_logits(folder, tokens, [50]), whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fields", [FAMILIES[0], FAMILIES[2], FAMILIES[4], *FAMILIES[6:8], FAMILIES[-1]])

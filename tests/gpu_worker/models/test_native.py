@@ -10,7 +10,7 @@ from ponder_worker.engine.sampling import Sampling
 from ponder_worker.models import attention
 from ponder_worker.models.eager import Eager
 from ponder_worker.models.native import library as module
-from ponder_worker.models.native.layer import Native, native
+from ponder_worker.models.native.layer import Chunks, Native, native
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
@@ -68,6 +68,44 @@ def test_a_step_that_decodes_and_prefills_attends_as_two_would(dtype: torch.dtyp
     where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=6, native=c)
     assert where.reading is not None
     near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
+
+
+@pytest.mark.parametrize("head_dim", [32, 64, 96])
+@pytest.mark.parametrize("page_size", [4, 16, 32])
+@pytest.mark.parametrize("num_groups", [1, 7, 80])
+def test_several_tokens_of_a_sequence_see_what_stands_before_each_of_them(
+    dtype: torch.dtype, num_groups: int, page_size: int, head_dim: int
+) -> None:
+    chance = torch.Generator().manual_seed(page_size)
+    lengths = torch.tensor([2, 40, 300, 17, 33])
+    contexts = torch.tensor([2, 40, 300, 250, 131])
+    table = torch.randperm(5 * 80, generator=chance).view(5, 80)
+    pages = torch.randn(5 * 80, 2, 2, page_size, head_dim, generator=chance).to(dtype)
+    q = torch.randn(int(lengths.sum()), 2 * num_groups + 4, head_dim, generator=chance).to(dtype)[:, : 2 * num_groups]
+    alone = paged_attention.layout(lengths, contexts, table, pages=pages)
+    c = made(dtype, head_dim)
+    where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=2 * num_groups, native=c)
+    assert where.chunks is not None
+    assert where.reading is None
+    near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
+
+
+def test_a_token_of_a_prompt_has_the_bits_it_has_in_another_chunk(dtype: torch.dtype) -> None:
+    chance = torch.Generator().manual_seed(0)
+    table = torch.randperm(40, generator=chance).view(1, 40)
+    pages = torch.randn(40, 2, 2, 16, 64, generator=chance).to(dtype)
+    q = torch.randn(600, 6, 64, generator=chance).to(dtype)
+    c = made(dtype, 64)
+
+    def attended(first: int, end: int) -> torch.Tensor:
+        where = attention.layout(
+            torch.tensor([end - first]), torch.tensor([end]), table, pages=pages, window=None, num_heads=6, native=c
+        )
+        return attention.attend(q[first:end], Pages(pages), where, 0.2, c)
+
+    whole = attended(0, 600)
+    for first, end in ((0, 130), (130, 300), (300, 600), (411, 440)):
+        assert torch.equal(attended(first, end), whole[first:end])
 
 
 @pytest.mark.parametrize("delta", [True, False])
@@ -128,6 +166,9 @@ def test_vectors_of_older_processors_give_the_same(
     for name, arguments in module._ARGUMENTS.items():
         getattr(functions, name).argtypes = arguments
     c = Native(functions, dtype)
-    near(
-        c.attend(q, pages, c.plan(contexts, table, 14, pages), 0.2), paged_attention.op_reference(q, pages, alone, 0.2)
-    )
+    expected = paged_attention.op_reference(q, pages, alone, 0.2)
+    near(c.attend(q, pages, c.plan(contexts, table, 14, pages), 0.2), expected)
+    starts = torch.arange(14)
+    out = torch.empty_like(q)
+    c.attend_chunks(q, pages, Chunks(starts, torch.ones_like(starts), contexts, table.contiguous()), 0.2, out)
+    near(out, expected)

@@ -39,6 +39,18 @@ class Reading:
     num_threads: int
 
 
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Sequences of which a step computes several tokens each: rows `[starts, starts + lengths)` of it, the last ones of
+    their contexts. starts, lengths, contexts: `[num_sequences]`, table: `[num_sequences, max_pages]`; int64 all.
+    """
+
+    starts: torch.Tensor
+    lengths: torch.Tensor
+    contexts: torch.Tensor
+    table: torch.Tensor
+
+
 class Native:
     """All tensors are on the CPU, contiguous but for their first dimension where nothing else is said."""
 
@@ -76,6 +88,18 @@ class Native:
             where.mixed.data_ptr(), out.data_ptr(), out.stride(0),
         )  # fmt: skip
         return out
+
+    def attend_chunks(
+        self, q: torch.Tensor, pages: torch.Tensor, where: Chunks, scale: float, out: torch.Tensor
+    ) -> None:
+        """As `attend`, of which it fills the rows of `where`."""
+        num_heads, head_dim = q.shape[1:]
+        self._c.attend_chunks(
+            q.data_ptr(), q.stride(0), pages.data_ptr(), where.starts.data_ptr(), where.lengths.data_ptr(),
+            where.contexts.data_ptr(), where.table.data_ptr(), where.table.shape[1], len(where.starts), num_heads,
+            pages.shape[2], pages.shape[3], head_dim, scale, num_threads(q.numel() > _BUSY), self._tiles,
+            out.data_ptr(), out.stride(0),
+        )  # fmt: skip
 
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float

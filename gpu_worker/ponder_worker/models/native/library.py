@@ -15,12 +15,16 @@ from ponder_worker.models.native.compiler import CannotCompile, compile_to, comp
 from ponder_worker.models.native.shelf import is_ours, shelf
 
 _HERE = Path(__file__).parent
-_HEADERS = ("vector.h", "tiles.h", "attention_tiles.h")
-_SOURCES = ("attention.c", "layer.c", "draw.c", "product.c", "quantise.c")
+_HEADERS = ("vector.h", "tiles.h", "attention.h")
+_SOURCES = (
+    *("attention_plan.c", "attention_vectors.c", "attention_tiles.c", "attention.c", "chunks.c"),
+    *("layer.c", "draw.c", "product.c", "quantise.c"),
+)
 _P, _N, _F = c_void_p, c_int64, c_float
 _ARGUMENTS = {
     "plan": [_N, _P, _P, _N, _N, _N, _P, _P],
     "attend": [_P, _N, _P, _P, _P, _N, _P, _P, *[_N] * 6, _F, _N, _N, _P, _P, _P, _N],
+    "attend_chunks": [_P, _N, *[_P] * 5, *[_N] * 6, _F, _N, _N, _P, _N],
     "add_and_normalise": [_P, _P, _P, _P, _N, _N, _F, _N],
     "rotate_and_write": [*[_P] * 8, _F, *[_N] * 6],
     "gate": [_P, _P, _N, _N, _N],

@@ -3,18 +3,26 @@
 #include <stdlib.h>
 
 #if TILES
+#include <omp.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define DEPTH 32
 #define BLOCK 32
+#define CELL (BLOCK * DEPTH) /* numbers of a step, of rows and of weights alike: two tiles */
+#define LINES (CELL * 2 / 64) /* of the cache, that a step's weights fill */
 #define CACHED (1 << 20) /* bytes of rows that are to stay in a core's second cache */
+#define MANY 512 /* rows, from which on threads divide them and not the weights */
 
 /* 1 if this process may use the tiles: https://docs.kernel.org/arch/x86/xstate.html */
 int64_t has_products(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
 
-/* weight: `[out, in]`, in a multiple of 32 -> packed: `[ceil(out / 32), in / 32, 2, 16, 16, 2]`, padded with zeros. */
+/* weight: `[out, in]`, in a multiple of 32 -> packed: `[ceil(out / 32), in / 32, 2, 16, 16, 2]`, padded with zeros, in large
+ * pages of memory where the system has some. */
 void pack(const element *weight, element *packed, int64_t num_out, int64_t num_in) {
+    uintptr_t start = ((uintptr_t)packed + 4095) & ~(uintptr_t)4095, end = (uintptr_t)(packed + (num_out + BLOCK - 1) / BLOCK * BLOCK * num_in);
+    if (start < end) madvise((void *)start, end - start, MADV_HUGEPAGE);
     for (int64_t block = 0; block * BLOCK < num_out; block++)
         for (int64_t step = 0; step < num_in / DEPTH; step++)
             for (int64_t half = 0; half < 2; half++)
@@ -26,77 +34,105 @@ void pack(const element *weight, element *packed, int64_t num_out, int64_t num_i
                     }
 }
 
-/* One block of 32 outputs of 32 rows, of which `count` are wanted. low, high: 16 rows each. */
-static void multiply_block(const element *low, const element *high, int64_t x_stride, int64_t count, const element *packed, int64_t steps,
-                           const element *bias, element *out, int64_t out_stride, int64_t width) {
-    float sums[BLOCK][BLOCK] __attribute__((aligned(64)));
+typedef struct {
+    const element *x, *packed, *bias;
+    element *out;
+    int64_t steps, num_out;
+} product;
+
+/* Rows as tiles, one behind the other: `[ceil(count / 32), steps, 2, 16, 32]`; missing ones are zeros, up to a tile. */
+static void pack_rows(const product *p, int64_t first, int64_t count, element *rows) {
+    for (int64_t row = 0; row < (count + 15) / 16 * 16; row++) {
+        element *cell = rows + row / BLOCK * p->steps * CELL + row % BLOCK * DEPTH;
+        for (int64_t step = 0; step < p->steps; step++)
+            if (row < count) memcpy(cell + step * CELL, p->x + ((first + row) * p->steps + step) * DEPTH, DEPTH * sizeof *cell);
+            else memset(cell + step * CELL, 0, DEPTH * sizeof *cell);
+    }
+}
+
+/* Sums of 32 outputs and of 16 rows, or of 32 if `both`. Meanwhile `lines` a step of what is wanted next are fetched into the
+ * second cache: the processor does not look so far ahead. */
+static inline __attribute__((always_inline)) void sum_block(int both, const element *rows, const element *packed, int64_t steps,
+                                                            const element *next, int64_t lines, float *sums) {
     _tile_zero(0);
     _tile_zero(1);
-    if (count > 16) {
-        _tile_zero(2);
-        _tile_zero(3);
-        for (int64_t step = 0; step < steps; step++) {
-            _tile_loadd(4, low + step * DEPTH, x_stride * 2);
-            _tile_loadd(6, packed + step * 1024, 64);
-            _tile_loadd(7, packed + step * 1024 + 512, 64);
-            _tile_loadd(5, high + step * DEPTH, x_stride * 2);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t step = 0; step < steps; step++) {
+        _tile_loadd(6, packed + step * CELL, 64);
+        _tile_loadd(4, rows + step * CELL, 64);
+        for (int64_t i = 0; i < lines; i++) _mm_prefetch(next + (step * lines + i) * 32, _MM_HINT_T1);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, packed + step * CELL + CELL / 2, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        if (both) {
+            _tile_loadd(5, rows + step * CELL + CELL / 2, 64);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
-        _tile_stored(2, &sums[16][0], sizeof sums[0]);
-        _tile_stored(3, &sums[16][16], sizeof sums[0]);
-    } else {
-        for (int64_t step = 0; step < steps; step++) {
-            _tile_loadd(4, low + step * DEPTH, x_stride * 2);
-            _tile_loadd(6, packed + step * 1024, 64);
-            _tile_loadd(7, packed + step * 1024 + 512, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-        }
     }
-    _tile_stored(0, &sums[0][0], sizeof sums[0]);
-    _tile_stored(1, &sums[0][16], sizeof sums[0]);
-    for (int64_t row = 0; row < count; row++)
-        for (int64_t i = 0; i < width; i += LANES) {
-            floats found = load_floats(&sums[row][i]);
-            store(out + row * out_stride + i, bias ? found + load(bias + i) : found);
-        }
+    _tile_stored(0, sums, BLOCK * sizeof *sums);
+    _tile_stored(1, sums + 16, BLOCK * sizeof *sums);
+    _tile_stored(2, sums + 16 * BLOCK, BLOCK * sizeof *sums);
+    _tile_stored(3, sums + 16 * BLOCK + 16, BLOCK * sizeof *sums);
 }
 
-/* x: `[num_rows, in]`; packed: as `pack` leaves it; out: `[num_rows, out]`, a multiple of 16 wide */
+/* Outputs [first, end) of rows that are packed. */
+static void multiply_rows(const product *p, const element *rows, int64_t row, int64_t count, int64_t first, int64_t end) {
+    float sums[BLOCK * BLOCK] __attribute__((aligned(64)));
+    int64_t num_blocks = (count + BLOCK - 1) / BLOCK, lines = (LINES + num_blocks - 1) / num_blocks;
+    for (int64_t column = first; column < end; column += BLOCK) {
+        const element *packed = p->packed + column * p->steps * DEPTH, *next = column + BLOCK < end ? packed + p->steps * CELL : packed;
+        int64_t width = p->num_out - column < BLOCK ? p->num_out - column : BLOCK;
+        for (int64_t block = 0; block < num_blocks; block++) {
+            int64_t wanted = count - block * BLOCK < BLOCK ? count - block * BLOCK : BLOCK;
+            const element *own = rows + block * p->steps * CELL, *ahead = next + block * lines * p->steps * 32;
+            SETTLE();
+            if (wanted > 16) sum_block(1, own, packed, p->steps, ahead, lines, sums);
+            else sum_block(0, own, packed, p->steps, ahead, lines, sums);
+            SETTLE();
+            element *out = p->out + (row + block * BLOCK) * p->num_out + column;
+            for (int64_t r = 0; r < wanted; r++)
+                for (int64_t i = 0; i < width; i += LANES) {
+                    floats sum = load_floats(sums + r * BLOCK + i);
+                    store(out + r * p->num_out + i, p->bias ? sum + load(p->bias + column + i) : sum);
+                }
+        }
+    }
+}
+
+/* The share of one thread of so many, in whole blocks. */
+static void divide(int64_t count, int64_t thread, int64_t num_threads, int64_t *first, int64_t *end) {
+    int64_t blocks = (count + BLOCK - 1) / BLOCK;
+    *first = blocks * thread / num_threads * BLOCK;
+    *end = blocks * (thread + 1) / num_threads * BLOCK;
+    *end = *end < count ? *end : count;
+}
+
+/* x: `[num_rows, in]`; packed: as `pack` leaves it; out: `[num_rows, out]`, a multiple of 16 wide. A row's bits are the same
+ * whatever stands beside it. */
 void multiply(const element *x, int64_t num_rows, const element *packed, const element *bias,
               element *out, int64_t num_in, int64_t num_out, int64_t num_threads) {
-    if (!num_rows) return;
-    int64_t steps = num_in / DEPTH, rows = CACHED / (2 * num_in) / BLOCK * BLOCK;
-    rows = rows ? rows : BLOCK;
-    /* The last rows stand in a whole tile of their own. Fewer than a tile in all need none: the tile is made smaller. */
-    int64_t whole = num_rows < 16 ? num_rows : num_rows / 16 * 16;
-    element *rest = 0;
-    if (whole < num_rows) {
-        rest = calloc(16 * num_in, sizeof *rest);
-        if (!rest) abort();
-        memcpy(rest, x + whole * num_in, (num_rows - whole) * num_in * sizeof *rest);
-    }
-    SETTLE();
+    product p = {x, packed, bias, out, num_in / DEPTH, num_out};
+    int64_t most = CACHED / (2 * num_in) / BLOCK * BLOCK;
+    most = most ? most : BLOCK;
 #pragma omp parallel num_threads((int)num_threads)
     {
-        tiles before = num_rows < 16 ? begin_tiles(1 << 0 | 1 << 1 | 1 << 4, (int)num_rows) : begin_tiles(0, 16);
-        for (int64_t first = 0; first < num_rows; first += rows) {
-            int64_t end = first + rows < num_rows ? first + rows : num_rows;
-#pragma omp for nowait
-            for (int64_t column = 0; column < num_out; column += BLOCK)
-                for (int64_t row = first; row < end; row += BLOCK)
-                    multiply_block(row < whole ? x + row * num_in : rest, row + 16 < whole ? x + (row + 16) * num_in : rest,
-                                   num_in, end - row < BLOCK ? end - row : BLOCK,
-                                   packed + column * num_in, steps, bias ? bias + column : 0,
-                                   out + row * num_out + column, num_out,
-                                   num_out - column < BLOCK ? num_out - column : BLOCK);
+        int64_t row = 0, last_row = num_rows, first = 0, end = num_out;
+        if (num_rows >= MANY) divide(num_rows, omp_get_thread_num(), omp_get_num_threads(), &row, &last_row);
+        else divide(num_out, omp_get_thread_num(), omp_get_num_threads(), &first, &end);
+        int64_t room = last_row - row < most ? (last_row - row + BLOCK - 1) / BLOCK * BLOCK : most;
+        element *rows = aligned_alloc(64, room * num_in * sizeof *rows);
+        if (!rows && room) abort();
+        tiles before = begin_tiles();
+        for (; row < last_row; row += most) {
+            int64_t count = last_row - row < most ? last_row - row : most;
+            pack_rows(&p, row, count, rows);
+            multiply_rows(&p, rows, row, count, first, end);
         }
         end_tiles(before);
+        free(rows);
     }
-    free(rest);
 }
 #else
 int64_t has_products(void) { return 0; }

@@ -6,7 +6,6 @@ import torch
 
 from ponder_worker.models.native.library import library, num_threads
 
-_LARGEST = 1 << 20  # weights; what a core's second cache does not hold, oneDNN brings from memory sooner
 _BUSY = 1 << 23  # multiplications; below, waking another thread takes longer than the work
 
 
@@ -17,7 +16,7 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.
     functions = library(weight.dtype) if weight.dtype == torch.bfloat16 else None
     if functions is None or not functions.has_products():
         return None
-    if num_out % 16 or num_in % 32 or weight.numel() > _LARGEST:
+    if num_out % 16 or num_in % 32:
         return None
     weight = weight.contiguous()
     packed = torch.empty(-(-num_out // 32) * 32 * num_in, dtype=torch.bfloat16)

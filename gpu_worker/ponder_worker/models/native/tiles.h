@@ -1,18 +1,17 @@
 /* AMX: tiles of 16 rows of 64 bytes, products of bfloat16 pairs summed in float32. */
 #include "vector.h"
 
-#if BFLOAT16 && defined(__AMX_BF16__) && defined(__AVX512F__) && defined(__linux__)
+#if BFLOAT16 && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
 #define TILES 1
 
 typedef struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } tiles;
 
-/* All tiles whole, but for those of the mask, which have so many rows. What was set before is given back: others think
- * that it stays as they left it. */
-static inline tiles begin_tiles(int mask, int rows) {
+/* All tiles whole. What was set before is given back: others think that it stays as they left it. */
+static inline tiles begin_tiles(void) {
     tiles own = {.palette = 1}, before;
     for (int i = 0; i < 8; i++) {
         own.row_bytes[i] = 64;
-        own.rows[i] = (uint8_t)(mask >> i & 1 ? rows : 16);
+        own.rows[i] = 16;
     }
     __asm__ volatile("sttilecfg %0" : "=m"(before));
     __asm__ volatile("ldtilecfg %0" : : "m"(own));

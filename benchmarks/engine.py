@@ -87,9 +87,16 @@ def measure(
     cases = [shorter(case) if quick else case for case in shape.cases if wanted in case.name]
     with ExitStack() as stack:
         folder = shape.save(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        started = [Peer(name, folder, shape.vocabulary, shape.kv_bytes, threads, vllm_python) for name in names]
+        started = []
+        for name in names:
+            try:
+                peer = Peer(name, folder, shape.vocabulary, shape.kv_bytes, threads, vllm_python)
+            except OSError as error:
+                click.echo(f"{name}: left out: {error}", err=True)
+                continue
+            started.append(stack.enter_context(peer))
         peers = []
-        for peer in map(stack.enter_context, started):
+        for peer in started:
             try:
                 peer.wait()
             except RuntimeError as error:

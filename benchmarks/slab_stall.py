@@ -8,18 +8,14 @@ behind the other; `mixed`: the chains grew together, so that a slab has pages of
 moved. Processor time of the plan, medians over the plans that took a slab; the newcomer's own pages are in it.
 """
 
-import json
-import os
-import platform
 import random
 import statistics
-import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from circumstances import circumstances, publish
 
 from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine.budget import Budget
@@ -38,19 +34,9 @@ def main(slab_pages: int, out: Path | None) -> None:
     """Measure what it costs the host to take a slab."""
     firsts = {"apart": TOKENS, "mixed": 200}
     results = {name: measure(PAGES // slab_pages, slab_pages, first) for name, first in firsts.items()}
-    report = {
-        "what": f"a plan that takes a slab from {CHAINS} chains of {TOKENS} tokens: milliseconds of processor time",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, 1 thread",
-        "load_average": round(os.getloadavg()[0], 1),
-        "command": " ".join(["python", "benchmarks/slab_stall.py", *sys.argv[1:]]),
-        "pages": PAGES,
-        "slab_pages": slab_pages,
-        "results": results,
-    }
-    if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo(json.dumps(report))
+    what = f"a plan that takes a slab from {CHAINS} chains of {TOKENS} tokens: milliseconds of processor time"
+    report = circumstances(what, "torch") | {"pages": PAGES, "slab_pages": slab_pages, "results": results}
+    publish(report, out)
 
 
 def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:

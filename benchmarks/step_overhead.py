@@ -2,10 +2,10 @@
 
     python benchmarks/step_overhead.py --out benchmarks/results/step_overhead.json
 
-Two models: the demo's generator, and random weights in the shape of Qwen2.5-0.5B with its vocabulary. Processor time of
-one thread, medians over steps; what the model computes (its layers, logits and sampling) against everything else. The
-0.5B shape may be cut to fewer layers (`--layers`): the time of a layer is then taken as many times as the model has
-layers, which is said in the result.
+Two models: the demo's generator, also while sequences come and go, and random weights in the shape of Qwen2.5-0.5B with
+its vocabulary. Processor time of one thread, medians over steps; what the model computes (its layers, logits and
+sampling) against everything else. The 0.5B shape may be cut to fewer layers (`--layers`): the time of a layer is then
+taken as many times as the model has layers, which is said in the result.
 """
 
 import os
@@ -77,7 +77,10 @@ class Stopwatch:
 def main(layers: int, steps: int, dtype: str, out: Path | None) -> None:
     """Measure the host's share of a decode step."""
     torch.set_num_threads(1)
-    results = {"demo": measure(DEMO, torch.float32, steps, 5, 5)}
+    results = {
+        "demo": measure(DEMO, torch.float32, steps, 5, 5),
+        "demo, sequences come and go": measure(DEMO, torch.float32, steps, 5, 5, come_and_go=True),
+    }
     with tempfile.TemporaryDirectory() as name:
         save_half_billion(Path(name), layers)
         results["0.5B shape"] = measure(Path(name), getattr(torch, dtype), max(8, steps // 3), layers, LAYERS)
@@ -109,8 +112,14 @@ def save_half_billion(folder: Path, layers: int) -> None:
     Library(models.WordLevel({"0": 0}, "0")).save(f"{folder}/tokenizer.json")
 
 
-def measure(folder: Path, dtype: torch.dtype, steps: int, layers: int, all_layers: int) -> dict[str, Any]:
-    """Milliseconds of a step's parts; the layers' time is scaled from `layers` to `all_layers`."""
+def measure(
+    folder: Path, dtype: torch.dtype, steps: int, layers: int, all_layers: int, *, come_and_go: bool = False
+) -> dict[str, Any]:
+    """Milliseconds of a step's parts; the layers' time is scaled from `layers` to `all_layers`.
+
+    come_and_go: a sequence ends after 64 to 192 tokens and another one of its family takes its place, so that hardly a
+    step has the sequences of the one before; all look for a separator, as the steps of a search do.
+    """
     engine = Engine.load(folder, dtype=dtype, num_pages=SEQUENCES * 12)
     watch = Stopwatch()
     for owner, name in (
@@ -125,17 +134,27 @@ def measure(folder: Path, dtype: torch.dtype, steps: int, layers: int, all_layer
         watch.watch(owner, name)
     chance = random.Random(0)
     vocabulary = engine.model.config.vocabulary_size
-    for seed in range(SEQUENCES):
-        if seed % 16 == 0:
-            prompt = [chance.randrange(vocabulary) for _ in range(PROMPT)]
-        sampling = Sampling(steps + 16, temperature=0.8, seed=seed, stop_at_end=False)
-        engine.generate(prompt, prompt_length=PROMPT, sampling=sampling)
+    prompts = [[chance.randrange(vocabulary) for _ in range(PROMPT)] for _ in range(SEQUENCES // 16)]
+
+    def begin(number: int) -> None:
+        longest = chance.randrange(64, 192) if come_and_go else steps + 16
+        separator = "\n\n\n" if come_and_go else None
+        sampling = Sampling(longest, temperature=0.8, seed=number, stop_at_end=False, separator=separator)
+        engine.generate(prompts[number // 16 % len(prompts)], prompt_length=PROMPT, sampling=sampling)
+
+    for number in range(SEQUENCES):
+        begin(number)
     while engine.num_waiting or engine.counters.generated_tokens < 2 * SEQUENCES:
         engine.step()
+    num_begun = SEQUENCES
     rows: list[dict[str, float]] = []
     for _ in range(steps):
-        assert len(engine.step()) == SEQUENCES
+        outputs = engine.step()
+        assert len(outputs) == SEQUENCES
         rows.append(watch.parts())
+        for _ in range(sum(output.finish_reason is not None for output in outputs)):
+            begin(num_begun)
+            num_begun += 1
     middle = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     model = middle["layers"] * all_layers / layers + middle["sampling"]
     overhead = sum(middle[name] for name in ("plan", "inputs", "draws", "commit", "rest"))

@@ -154,7 +154,7 @@ def patterns(_: dict[str, float]) -> list[dict[str, Any]]:
     out = []
     for case in PATTERNS:
         room = case.problems * case.siblings * (case.prompt + case.new * case.rounds)
-        engine = twin.engine(room)
+        engine = twin.engine(room, graphs=ON_GPU)
         row: dict[str, Any] = {"shape": name, "case": case.name, "tokens": case.num_tokens}
         for turn in range(2):  # the first of each warms up, unless it is long
             begin = time.perf_counter()
@@ -174,6 +174,7 @@ def patterns(_: dict[str, float]) -> list[dict[str, Any]]:
                 row["transformers_failed"] = repr(error)[:300]
                 continue
             row["transformers_s"] = time.perf_counter() - begin
+        row["graphs"] = replays(engine)
         row["attention_of_transformers"] = twin.library.config._attn_implementation
         row["ratio"] = row["transformers_s"] / row["engine_s"] if "transformers_s" in row else None
         row["engine_tokens_s"] = case.num_tokens / row["engine_s"]

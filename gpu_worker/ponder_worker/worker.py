@@ -28,7 +28,7 @@ from ponder_worker.settlement import Hear, Settling
 
 _log = structlog.get_logger(__name__)
 
-_CONSUMER_ENDS_WITHIN_S = 0.6
+_CONSUMER_ENDS_WITHIN_S = 0.4
 """A message that goes down with us, of what we just released perhaps, is missed for as long as the sweep waits."""
 
 

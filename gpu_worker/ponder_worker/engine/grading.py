@@ -8,6 +8,7 @@ from ponder_worker.engine.flight import Flight
 from ponder_worker.engine.plan import Chunks
 from ponder_worker.engine.sampler import Sampler
 from ponder_worker.engine.shape import Integers
+from ponder_worker.engine.upload import upload
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.transformer import Transformer
 
@@ -39,8 +40,10 @@ def score(model: Transformer, sampler: Sampler, step: Rows, flight: Flight) -> N
             owners += [index] * (chunk.end - first)
     for piece in range(0, len(rows), _SCORED_ROWS):
         part = slice(piece, piece + _SCORED_ROWS)
-        logits = model.logits(step.hidden[_tensor(rows[part], step.hidden)])
-        flight.add_values(owners[part], sampler.logprobs(logits, _tensor(targets[part], step.hidden)))
+        logits = model.logits(step.hidden[upload(rows[part], step.hidden.device, torch.int64)])
+        flight.add_values(
+            owners[part], sampler.logprobs(logits, upload(targets[part], step.hidden.device, torch.int64))
+        )
 
 
 def read(model: Transformer, step: Rows, flight: Flight) -> None:
@@ -57,8 +60,6 @@ def read(model: Transformer, step: Rows, flight: Flight) -> None:
             owners.setdefault(sequence.readout, []).extend([index] * len(due))
     for readout, found in rows.items():
         if found:
-            flight.add_values(owners[readout], readout(model, step.hidden[_tensor(found, step.hidden)]))
-
-
-def _tensor(values: list[int], beside: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int64).to(beside.device, non_blocking=True)
+            flight.add_values(
+                owners[readout], readout(model, step.hidden[upload(found, step.hidden.device, torch.int64)])
+            )

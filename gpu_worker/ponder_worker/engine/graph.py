@@ -90,6 +90,7 @@ class Graphs:
             return self._capture(compute)
         except Exception as error:  # whatever a driver, a compiler or an allocator may raise
             self.is_usable = False
+            self._steps.clear()  # and with them the memory that they have for themselves
             logging.getLogger(__name__).warning(
                 "decode steps are not captured, and cost the host more: %s: %s", type(error).__name__, error
             )

@@ -52,7 +52,7 @@ def _stops(sampling: Sampling, before: Series[int], tokenizer: Tokenizer) -> Sto
     while first and num_bytes > 0:
         first -= 1
         num_bytes -= len(tokenizer.bytes_of(before[first]))
-    return StopStrings(sampling.stop_strings, tokenizer.stream(), separator=sampling.separator, before=before[first:])
+    return StopStrings(sampling.stop_strings, tokenizer, separator=sampling.separator, before=before[first:])
 
 
 def scoring(tokens: Series[int], start: int, limits: Limits) -> Sequence:

@@ -16,6 +16,7 @@ from ponder_worker.engine.sequence import Sequence
 from ponder_worker.engine.shape import Integers, Shape, Shapes
 from ponder_worker.engine.storage import Storage
 from ponder_worker.engine.tally import Tallies
+from ponder_worker.engine.upload import upload
 from ponder_worker.models.transformer import Transformer
 
 
@@ -123,4 +124,4 @@ class Runner:
         )
 
     def _tensor(self, values: Any) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.int64).to(self.model.device, non_blocking=True)
+        return upload(values, self.model.device, torch.int64)

@@ -14,6 +14,7 @@ from ponder_worker.engine.filters import filtered
 from ponder_worker.engine.noise import Noise, keys
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.tally import Tally
+from ponder_worker.engine.upload import upload
 from ponder_worker.models.native.choice import choice
 
 
@@ -68,8 +69,8 @@ class Sampler:
 
     def by_kernel(self, logits: torch.Tensor, crew: Crew, positions: npt.NDArray[np.int64]) -> torch.Tensor:
         """The same choice in one pass, in which nothing waits for the device."""
-        wholes, numbers = (torch.from_numpy(part).to(self._device) for part in columns_of(crew.samplings))
-        where = torch.from_numpy(positions).to(self._device)
+        wholes, numbers = (upload(part, self._device) for part in columns_of(crew.samplings))
+        where = upload(positions, self._device)
         return sample.op(logits, choice_of((wholes[0], wholes[1]), numbers, where))[0]
 
     def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -96,9 +97,9 @@ class Sampler:
             sampling, line = crew.samplings[row], logits[row]
             if sampling.logit_bias:
                 tokens, biases = zip(*sampling.logit_bias, strict=True)
-                line[torch.tensor(tokens, device=self._device)] += torch.tensor(biases, device=self._device)
+                line[upload(tokens, self._device)] += upload(biases, self._device, torch.float32)
             if draw.tally is not None:
                 draw.tally.penalise(line)
             if draw.banned:
-                line[torch.tensor(draw.banned, device=self._device)] = -torch.inf
+                line.index_fill_(0, upload(draw.banned, self._device), -torch.inf)
         return logits

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence as Series
 
-from ponder_worker.models.tokenizer import TextStream
+from ponder_worker.models.tokenizer import Tokenizer
 
 
 class StopStrings:
@@ -10,18 +10,23 @@ class StopStrings:
 
     before: ids that were generated before this text; a stop string may begin in theirs, and must end in this one. The
     separator must also begin in this one, and counts only where no stop string is found.
+
+    Text is made of ids only when a string may end in the last of them: a step commits hundreds.
     """
 
-    __slots__ = ("_before", "_keep", "_separator", "_stream", "_strings", "_tail")
+    __slots__ = ("_before", "_endings", "_keep", "_separator", "_stream", "_strings", "_tail", "_unread")
 
     def __init__(
-        self, strings: Series[str], stream: TextStream, *, separator: str | None = None, before: Series[int] = ()
+        self, strings: Series[str], tokenizer: Tokenizer, *, separator: str | None = None, before: Series[int] = ()
     ) -> None:
         self._strings = strings
         self._separator = separator
-        self._stream = stream
-        self._keep = max(map(len, (*strings, separator or ""))) - 1
-        self._tail = self._end("".join(map(stream.push, before)))
+        self._stream = tokenizer.stream()
+        wanted = (*strings, separator) if separator else strings
+        self._endings = [tokenizer.ids_with(byte) for byte in {string.encode()[-1] for string in wanted}]
+        self._unread: list[int] = []
+        self._keep = max(map(len, wanted)) - 1
+        self._tail = self._end("".join(map(self._stream.push, before)))
         self._before = len(self._tail)  # characters of the tail that are of the text before
 
     def push(self, token: int) -> tuple[str, int] | None:
@@ -29,7 +34,11 @@ class StopStrings:
 
         Of several stop strings it is the one that begins first.
         """
-        text = self._tail + self._stream.push(token)
+        self._unread.append(token)
+        if not any(token in ids for ids in self._endings):
+            return None
+        text = self._tail + "".join(map(self._stream.push, self._unread))
+        self._unread.clear()
         found = [
             (place, string) for string in self._strings if (place := self._find(text, string, len(string) - 1)) >= 0
         ]

@@ -7,6 +7,7 @@ import torch
 
 from ponder_worker.engine.sampling import Sampling
 from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.upload import upload
 
 
 class Tally:
@@ -17,7 +18,7 @@ class Tally:
         self._counts: Counter[int] = Counter()
         self._lowered = torch.zeros(vocabulary_size, device=device)
         self._seen = torch.zeros(vocabulary_size, dtype=torch.bool, device=device)
-        self._seen[torch.tensor(prompt, dtype=torch.int64, device=device)] = True
+        self._seen.index_fill_(0, upload(prompt, device, torch.int64), True)
         self.num_counted = 0
 
     def count(self, generated: Series[int]) -> None:
@@ -28,9 +29,9 @@ class Tally:
         self._counts.update(generated)
         self.num_counted += len(generated)
         lowered = [sampling.frequency_penalty * self._counts[token] + sampling.presence_penalty for token in tokens]
-        index = torch.tensor(tokens, device=self._seen.device)
-        self._seen[index] = True
-        self._lowered[index] = torch.tensor(lowered, device=self._seen.device)
+        index = upload(tokens, self._seen.device)
+        self._seen.index_fill_(0, index, True)
+        self._lowered[index] = upload(lowered, self._seen.device, torch.float32)
 
     def penalise(self, logits: torch.Tensor) -> None:
         """`[vocabulary]`, in place: divided by the repetition penalty, or multiplied where it is negative; then

@@ -1,12 +1,11 @@
-"""Attention of a step on the CPU: what siblings share is read once for all of them, each one's tail by itself.
+"""Attention of a step: who computes which rows of it.
 
-The two parts are merged by the logarithms of their sums, as in https://arxiv.org/abs/2402.05099 and FlashInfer's
-cascades. A GPU's steps go to `ponder_kernels.paged_attention` as they are.
+On the CPU that is C (`native`), or, without a compiler or with a sliding window, torch: what siblings share is read
+once for all of them, each one's tail by itself, and the two parts are merged by the logarithms of their sums, as in
+https://arxiv.org/abs/2402.05099 and FlashInfer's cascades. A GPU's steps go to `ponder_kernels.paged_attention`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -62,8 +61,7 @@ def layout(
     """Arguments as `paged_attention.layout` has them; native: where no window is. Siblings' float8 is read by each of
     them on the CPU."""
     if native is not None and window is None:
-        plan = partial(native.plan, num_heads=num_heads, pages=pages)
-        return _native_layout(query_lengths, context_lengths, page_table, plan)
+        return _native_layout(query_lengths, context_lengths, page_table, native, num_heads=num_heads, pages=pages)
     found: list[tuple[torch.Tensor, int]] = []
     if window is None and pages.device.type == "cpu" and pages.dtype != FP8:
         found = _families(query_lengths, context_lengths, page_table, pages.shape[3])
@@ -95,17 +93,21 @@ def _native_layout(
     query_lengths: torch.Tensor,
     context_lengths: torch.Tensor,
     page_table: torch.Tensor,
-    plan: Callable[[torch.Tensor, torch.Tensor], Reading],
+    native: Native,
+    *,
+    num_heads: int,
+    pages: torch.Tensor,
 ) -> Layout:
-    """plan: for sequences that decode, from their contexts and page tables."""
     decoding = query_lengths == 1
     if bool(decoding.all()):
-        return Layout(None, (), None, None, None, plan(context_lengths, page_table))
+        return Layout(None, (), None, None, None, native.plan(context_lengths, page_table, num_heads, pages))
     starts, rest = query_lengths.cumsum(0) - query_lengths, ~decoding
-    chunks = Chunks(*(each[rest].contiguous() for each in (starts, query_lengths, context_lengths, page_table)))
+    chunks = native.chunks(
+        *(each[rest] for each in (starts, query_lengths, context_lengths, page_table)), num_heads=num_heads, pages=pages
+    )
     if bool(rest.all()):
         return Layout(None, (), None, None, None, chunks=chunks)
-    reading = plan(context_lengths[decoding], page_table[decoding])
+    reading = native.plan(context_lengths[decoding], page_table[decoding], num_heads, pages)
     return Layout(starts[decoding], (), None, None, None, reading, chunks)
 
 

@@ -18,6 +18,9 @@ _ANSWER = "0f8b0a5c-answer"
 """Stands for the model's answer where only what follows it is wanted."""
 
 
+_REPLACEMENT = "\ufffd".encode()
+
+
 class Tokenizer:
     """Immutable once loaded; `stream()` gives the state of one incremental decoding."""
 
@@ -32,6 +35,7 @@ class Tokenizer:
         }
         self._template = _template(folder, fields)
         self._pieces = _pieces(self._tokenizer)
+        self._ids_with: dict[int, frozenset[int]] = {}
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.eos_token_ids: frozenset[int] = _eos_token_ids(folder) or self._eos_of_config()
 
@@ -70,6 +74,15 @@ class Tokenizer:
         if not found:
             raise InvalidConversation("the chat template does not render a conversation of several turns")
         return self.encode(after)
+
+    def ids_with(self, byte: int) -> frozenset[int]:
+        """Of which the byte is a part. Of U+FFFD's last one all: what is no UTF-8 becomes that character."""
+        if byte not in self._ids_with:
+            anything = byte == _REPLACEMENT[-1]
+            self._ids_with[byte] = frozenset(
+                token for token, piece in enumerate(self._pieces) if anything or byte in piece
+            )
+        return self._ids_with[byte]
 
     def ids_containing(self, text: str) -> frozenset[int]:
         """Ids whose own text contains the given one, such as those that end a line."""

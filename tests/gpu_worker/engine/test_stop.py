@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ponder_worker.engine.stop import StopStrings
 from ponder_worker.models.tokenizer import Tokenizer
@@ -18,7 +20,7 @@ def watch(
     tokenizer: Tokenizer, text: str, *strings: str, before: str = "", separator: str | None = None
 ) -> tuple[str, str, int] | None:
     """-> (text until the token that ended it, what ended it, characters from its beginning on)."""
-    stops = StopStrings(strings, tokenizer.stream(), separator=separator, before=tokenizer.encode(before))
+    stops = StopStrings(strings, tokenizer, separator=separator, before=tokenizer.encode(before))
     ids = tokenizer.encode(text)
     for number, token in enumerate(ids, 1):
         if (found := stops.push(token)) is not None:
@@ -33,7 +35,7 @@ def test_a_string_may_begin_in_the_text_before_and_then_is_longer_than_the_text(
 
 def test_a_character_may_be_cut_between_the_text_before_and_this_one(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("x→y")
-    stops = StopStrings(("→y",), tokenizer.stream(), before=ids[:2])
+    stops = StopStrings(("→y",), tokenizer, before=ids[:2])
     assert [stops.push(token) for token in ids[2:]] == [None, None, ("→y", 2)]
 
 
@@ -50,3 +52,19 @@ def test_a_separator_begins_in_its_own_step(tokenizer: Tokenizer) -> None:
 
 def test_a_stop_string_goes_before_a_separator_that_the_same_token_completes(tokenizer: Tokenizer) -> None:
     assert watch(tokenizer, "xab", "b", separator="a") == ("xab", "b", 1)
+
+
+@given(st.text("abé→", max_size=12), st.lists(st.text("abé→\ufffd", min_size=1, max_size=3), min_size=1, max_size=3))
+def test_a_string_is_found_at_the_token_that_completes_it(tokenizer: Tokenizer, text: str, strings: list[str]) -> None:
+    ids = tokenizer.encode(text)
+    ends = [
+        end for end in range(1, len(ids) + 1) if any(s in tokenizer.decode(ids[:end]).rstrip("\ufffd") for s in strings)
+    ]
+    found = watch(tokenizer, text, *strings)
+    assert (found[0] if found else None) == (tokenizer.decode(ids[: ends[0]]) if ends else None)
+
+
+def test_what_is_no_text_can_be_waited_for(tokenizer: Tokenizer) -> None:
+    ids = [*tokenizer.encode("→")[:1], *tokenizer.encode("x")]
+    stops = StopStrings(("\ufffd",), tokenizer)
+    assert [stops.push(token) for token in ids] == [None, ("\ufffd", 2)]

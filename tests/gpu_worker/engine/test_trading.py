@@ -83,7 +83,7 @@ def test_slabs_are_many_and_of_few_pages_however_large_the_memory(kv_bytes: int)
     size = slab_bytes(kv_bytes, [24 * 8192, 28 * 4096], [8192, 4096])
     assert size % 8192 == 0
     assert kv_bytes // size >= 32
-    assert 1 <= size // (28 * 4096) <= 2048
+    assert 1 <= size // (28 * 4096) <= 1024
 
 
 def test_a_memory_too_small_to_be_traded_is_refused(alone: list[Engine]) -> None:

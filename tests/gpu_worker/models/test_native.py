@@ -10,7 +10,7 @@ from ponder_worker.engine.sampling import Sampling
 from ponder_worker.models import attention
 from ponder_worker.models.eager import Eager
 from ponder_worker.models.native import library as module
-from ponder_worker.models.native.layer import Chunks, Native, native
+from ponder_worker.models.native.layer import Native, native
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
@@ -170,5 +170,6 @@ def test_vectors_of_older_processors_give_the_same(
     near(c.attend(q, pages, c.plan(contexts, table, 14, pages), 0.2), expected)
     starts = torch.arange(14)
     out = torch.empty_like(q)
-    c.attend_chunks(q, pages, Chunks(starts, torch.ones_like(starts), contexts, table.contiguous()), 0.2, out)
+    where = c.chunks(starts, torch.ones_like(starts), contexts, table, num_heads=14, pages=pages)
+    c.attend_chunks(q, pages, where, 0.2, out)
     near(out, expected)

@@ -1,4 +1,4 @@
-"""The operations of a decode step in C, over torch's tensors."""
+"""The operations between a layer's matrix products in C, over torch's tensors."""
 
 import ctypes
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
 _BUSY = 1 << 17  # numbers; below, waking another thread takes longer than the work
-_MOST_QUERIES = 64  # as attention.c has it
+_MOST_QUERIES = 64  # as attention.h has it
 _ITEM = 5  # int32
 
 
@@ -49,6 +49,7 @@ class Chunks:
     lengths: torch.Tensor
     contexts: torch.Tensor
     table: torch.Tensor
+    num_threads: int
 
 
 class Native:
@@ -77,6 +78,22 @@ class Native:
         busy = int(contexts.sum()) * num_heads * head_dim > 4 * _BUSY
         return Reading(contexts, table, order, items, num_items, masses, mixed, num_threads(busy))
 
+    def chunks(
+        self,
+        starts: torch.Tensor,
+        lengths: torch.Tensor,
+        contexts: torch.Tensor,
+        table: torch.Tensor,
+        *,
+        num_heads: int,
+        pages: torch.Tensor,
+    ) -> Chunks:
+        """As `plan`, for sequences that do not only decode."""
+        busy = int((lengths * contexts).sum()) * num_heads * pages.shape[4] > 4 * _BUSY
+        return Chunks(
+            starts.contiguous(), lengths.contiguous(), contexts.contiguous(), table.contiguous(), num_threads(busy)
+        )
+
     def attend(self, q: torch.Tensor, pages: torch.Tensor, where: Reading, scale: float) -> torch.Tensor:
         """q: `[num_rows, num_heads, head_dim]`, rows of any stride -> the same shape, contiguous"""
         num_rows, num_heads, head_dim = q.shape
@@ -97,7 +114,7 @@ class Native:
         self._c.attend_chunks(
             q.data_ptr(), q.stride(0), pages.data_ptr(), where.starts.data_ptr(), where.lengths.data_ptr(),
             where.contexts.data_ptr(), where.table.data_ptr(), where.table.shape[1], len(where.starts), num_heads,
-            pages.shape[2], pages.shape[3], head_dim, scale, num_threads(q.numel() > _BUSY), self._tiles,
+            pages.shape[2], pages.shape[3], head_dim, scale, where.num_threads, self._tiles,
             out.data_ptr(), out.stride(0),
         )  # fmt: skip
 

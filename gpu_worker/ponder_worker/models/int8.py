@@ -54,7 +54,7 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.T
     def compute(x: torch.Tensor) -> torch.Tensor:
         small, of_rows = between.quantise(x.contiguous())
         # For one row oneDNN takes milliseconds where it takes microseconds for two.
-        found = multiply(small if len(x) > 1 else small.expand(2, -1).contiguous())
+        found = multiply(small.expand(2, -1).contiguous() if len(x) == 1 else small)
         return between.rescale(found[: len(x)], of_rows, bias)
 
     return compute

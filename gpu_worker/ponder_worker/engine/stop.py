@@ -23,7 +23,8 @@ class StopStrings:
         self._separator = separator
         self._stream = tokenizer.stream()
         wanted = (*strings, separator) if separator else strings
-        self._endings = [tokenizer.ids_with(byte) for byte in {string.encode()[-1] for string in wanted}]
+        first, *others = (tokenizer.ids_with(byte) for byte in {string.encode()[-1] for string in wanted})
+        self._endings = first.union(*others) if others else first
         self._unread: list[int] = []
         self._keep = max(map(len, wanted)) - 1
         self._tail = self._end("".join(map(self._stream.push, before)))
@@ -35,7 +36,7 @@ class StopStrings:
         Of several stop strings it is the one that begins first.
         """
         self._unread.append(token)
-        if not any(token in ids for ids in self._endings):
+        if token not in self._endings:
             return None
         text = self._tail + "".join(map(self._stream.push, self._unread))
         self._unread.clear()

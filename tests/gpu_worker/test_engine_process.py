@@ -118,9 +118,11 @@ def test_a_message_that_it_does_not_understand_ends_it_at_once(tiny_llama: Path)
 def test_idle_it_checks_its_pages_after_it_has_reported_what_it_made(tiny_llama: Path, tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text(
-        "import json, multiprocessing, sys, threading, time\n"
+        "import json, multiprocessing, os, sys, threading, time\n"
         "from ponder_worker import engine_process\n"
         "from ponder_worker.engine import Engine\n"
+        "leave = os._exit\n"
+        "os._exit = lambda code: (time.sleep(1), leave(code))\n"  # the parent is a thread here, and shall hear of it
         "def check(engine):\n"
         "    raise AssertionError('a page is missing')\n"
         "Engine.check = check\n"

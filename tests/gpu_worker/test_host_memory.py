@@ -34,5 +34,27 @@ def test_a_container_has_what_its_limit_leaves(tmp_path: Path, files: dict[str, 
     assert available_bytes(proc=proc, groups=groups) == kibibytes << 10
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "memory.max": "2048000\n",
+            "memory.current": "2048000\n",
+            "memory.stat": "anon 512000\ninactive_file 1024000\nactive_file 512000\n",
+        },
+        {
+            "memory/memory.limit_in_bytes": "2048000\n",
+            "memory/memory.usage_in_bytes": "2048000\n",
+            "memory/memory.stat": "inactive_file 7\ntotal_rss 512000\ntotal_inactive_file 1024000\n",
+        },
+    ],
+)
+def test_weights_just_read_from_files_leave_a_container_as_much_as_before(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    proc = write(tmp_path / "proc", {"meminfo": MEMINFO})
+    assert available_bytes(proc=proc, groups=write(tmp_path / "groups", files)) == 1000 << 10
+
+
 def test_where_the_system_does_not_say_there_is_none(tmp_path: Path) -> None:
     assert available_bytes(proc=tmp_path, groups=tmp_path) == 0

@@ -2,24 +2,31 @@
 
 from pathlib import Path
 
-_GROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
-"""A container's limit and what it uses of it, of the second and of the first version of cgroups."""
+_GROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""A container's limit, what it uses of it, and where and how it says what of that is cache of files that nobody needs;
+of the second and of the first version of cgroups."""
 
 
 def available_bytes(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """That can be taken without swapping, and within a container's limit; 0 where the system does not say."""
-    left = [_free(proc / "meminfo")]
-    for limit, used in _GROUPS:
+    """That can be taken without swapping, and within a container's limit; 0 where the system does not say.
+
+    Caches that the kernel would give up count as free.
+    """
+    left = [_field(proc / "meminfo", "MemAvailable:") << 10]
+    for limit, used, told, cached in _GROUPS:
         most, taken = _number(groups / limit), _number(groups / used)
         if most is not None and taken is not None:
-            left.append(most - taken)
+            left.append(most - taken + _field(groups / told, cached))  # weights just read from files are such cache
     return max(0, min(left))
 
 
-def _free(meminfo: Path) -> int:
-    """Caches that the kernel would give up count as free."""
-    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 0)
+def _field(path: Path, name: str) -> int:
+    """Of lines that begin with a name and a number; 0 where there is none."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 def _number(path: Path) -> int | None:

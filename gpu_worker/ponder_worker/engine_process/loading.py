@@ -9,12 +9,10 @@ from pathlib import Path
 import torch
 
 from ponder_worker.engine import Engine, Memory
-from ponder_worker.engine.errors import InvalidSetting
 from ponder_worker.engine.graph import captured
-from ponder_worker.engine.peak import room_for_kv
 from ponder_worker.engine_process import thinking
-from ponder_worker.engine_process.host_memory import available_bytes
 from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.sizing import sizes
 from ponder_worker.models import reward
 from ponder_worker.models.config import ModelConfig
 from ponder_worker.models.folder import fingerprint, read_json
@@ -27,12 +25,6 @@ from ponder_worker.search.thought import Thought
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 _QUANTISED = ("int8", "fp8")
-_CPU_KV_BYTES = 1 << 30
-_SPARE_BYTES = 2 << 30
-"""Of a GPU's memory, for what a step needs beside weights, keys and values, and what captured steps keep."""
-_PARKED_SHARE, _LEAST_PARKED_BYTES, _MOST_PARKED_BYTES = 4, 256 << 20, 4 << 30
-"""One part in so many of what the host has free, for pages of sequences that a GPU preempted; less than the least is
-none, and the most is a model's. It is pinned, and taken at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +78,7 @@ def load(options: EngineOptions) -> Engines:
         Transformer.load(folder, dtype=dtype, device=device, kv_dtype=_KV_DTYPES[options.kv_dtype])
         for folder, dtype in zip(folders, dtypes, strict=True)
     ]
-    engines = _engines(folders, models, options, options.kv_bytes or _room_for_kv(models, options))
+    engines = _engines(folders, models, options)
     readout = None
     if kinds and isinstance(kinds[0], Mark):
         readout = kinds[0].readout(engines[1].tokenizer)
@@ -134,41 +126,9 @@ def _dtype(folder: str, name: str, device: torch.device) -> torch.dtype:
     return _DTYPES.get(name, torch.float32)
 
 
-def _room_for_kv(models: list[Transformer], options: EngineOptions) -> int:
-    """To be asked for when the weights are there. Raises InvalidSetting where they leave no page for each."""
-    if models[0].device.type == "cpu":
-        return _CPU_KV_BYTES
-    room = room_for_kv(
-        models,
-        step_tokens=options.max_step_tokens,
-        num_sequences=options.max_sequences,
-        page_size=options.page_size,
-    )
-    least = sum(model.kv_bytes_per_token for model in models) * options.page_size
-    if room - _SPARE_BYTES < least:
-        raise InvalidSetting(
-            f"the GPU has {room} bytes beside weights and the largest step, of which {_SPARE_BYTES} are kept free; "
-            f"keys and values need at least {least} more: max_step_tokens or max_sequences is too large, or the model"
-        )
-    return room - _SPARE_BYTES
-
-
-def _engines(folders: list[str], models: list[Transformer], options: EngineOptions, kv_bytes: int) -> list[Engine]:
-    """Two models trade one memory, unless each has its part for good."""
-    page_bytes = [model.kv_bytes_per_token * options.page_size for model in models]
-    most = [_most_pages(model, options) for model in models]
-    memory = None
-    num_pages = [0] * len(models)
-    if len(models) > 1 and options.kv_split is None:
-        useful = sum(pages * size for pages, size in zip(most, page_bytes, strict=True))
-        memory = Memory(min(kv_bytes, useful), models, options.page_size)
-    else:
-        share = options.kv_split or 1.0
-        room = (int(kv_bytes * share), int(kv_bytes * (1 - share)))
-        num_pages = [
-            max(1, min(part // size, pages)) for part, size, pages in zip(room, page_bytes, most, strict=False)
-        ]
-    parked = _room_for_parked(models)
+def _engines(folders: list[str], models: list[Transformer], options: EngineOptions) -> list[Engine]:
+    found = sizes(models, options)
+    memory = None if found.shared_bytes is None else Memory(found.shared_bytes, models, options.page_size)
     return [
         Engine(
             model,
@@ -178,24 +138,11 @@ def _engines(folders: list[str], models: list[Transformer], options: EngineOptio
             max_step_tokens=options.max_step_tokens,
             max_sequences=options.max_sequences,
             memory=memory,
-            num_parked_pages=parked // size,
+            num_parked_pages=parked,
             capture=captured if model.device.type == "cuda" else None,
         )
-        for folder, model, pages, size in zip(folders, models, num_pages, page_bytes, strict=True)
+        for folder, model, pages, parked in zip(folders, models, found.num_pages, found.num_parked, strict=True)
     ]
-
-
-def _room_for_parked(models: list[Transformer]) -> int:
-    """Bytes a model."""
-    if models[0].device.type == "cpu":  # whose memory is the host's
-        return 0
-    room = min(_MOST_PARKED_BYTES, available_bytes() // _PARKED_SHARE // len(models))
-    return room if room >= _LEAST_PARKED_BYTES else 0
-
-
-def _most_pages(model: Transformer, options: EngineOptions) -> int:
-    """That all sequences could fill, twice: what is over would only be a cache of old prefixes."""
-    return 2 * options.max_sequences * -(-model.config.context_tokens // options.page_size)
 
 
 def _tokenizer_bytes(folder: str) -> bytes:

@@ -60,18 +60,23 @@ class Loop:
         writer = threading.Thread(target=self._write, daemon=True)
         writer.start()
         self._send(self._ready())
-        while not self._over:
-            if self._stepping and (self._arrived or self._floor.has_work):
-                self._admit()
-                self._step()
-                await asyncio.sleep(0)
-            else:
-                self._check()
-                await self._rest()
-            if self._broken is not None:
-                raise self._broken
-        self._outgoing.put(None)
-        writer.join(2.0)
+        try:
+            while not self._over:
+                await self._turn()
+        finally:  # what was reported is told, also when a bug of ours ends it
+            self._outgoing.put(None)
+            writer.join(2.0)
+
+    async def _turn(self) -> None:
+        if self._stepping and (self._arrived or self._floor.has_work):
+            self._admit()
+            self._step()
+            await asyncio.sleep(0)
+        else:
+            self._check()
+            await self._rest()
+        if self._broken is not None:
+            raise self._broken
 
     def _step(self) -> None:
         if not self._floor.has_work:

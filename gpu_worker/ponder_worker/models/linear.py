@@ -1,6 +1,7 @@
 """Matrix products with weights that are laid out once, where torch has that for the processor at hand."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,17 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 _ROWS = 64  # that the layout is chosen for
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The product by torch, with the weight as it stands."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
 def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = False) -> Linear:
     """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out anew, for the C of `native` where
     the processor has AMX, else for oneDNN; float32 gains nothing by it. as_int8: of bfloat16, where `int8.check`
@@ -23,7 +35,7 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = F
     if as_int8:
         return int8.linear(weight, bias)
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
-        return lambda x: F.linear(x, weight, bias)
+        return Plain(weight, bias)
     own = product(weight, bias)
     if own is not None:
         return own
@@ -31,7 +43,12 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = F
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
         multiply: Any = torch.ops.mkldnn._linear_pointwise
         return lambda x: multiply(x, packed, bias, "none", [], "")
-    return lambda x: F.linear(x, weight, bias)
+    return Plain(weight, bias)
+
+
+def rest(weight: torch.Tensor, multiply: Linear) -> torch.Tensor:
+    """What is to be kept of a weight beside its product: its shape only, where the product has a layout of its own."""
+    return weight if isinstance(multiply, Plain) else weight.to("meta")
 
 
 @cache

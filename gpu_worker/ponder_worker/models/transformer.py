@@ -13,7 +13,7 @@ from ponder_worker.models import weights as weights_module
 from ponder_worker.models.config import ModelConfig, RopeScaling
 from ponder_worker.models.eager import Eager
 from ponder_worker.models.fused import Fused
-from ponder_worker.models.linear import can_prepack, linear
+from ponder_worker.models.linear import Linear, linear, rest
 from ponder_worker.models.native.layer import Native, native
 from ponder_worker.models.pages import Pages, vector_bytes
 from ponder_worker.models.step import Step
@@ -53,7 +53,7 @@ class Transformer:
         self._cosine, self._sine = _rotary_table(config, self.device)
         self._native = _native(config, self.kv_dtype, self.device)  # C knows no float8
         self._between = self._native or (Fused() if self.device.type == "cuda" else Eager())
-        self.weights = _without_packed(weights, as_int8)
+        self.weights = _without_packed(weights, self._layers, self._unembed)
         self._scale = config.head_dim**-0.5
 
     @classmethod
@@ -154,17 +154,17 @@ class Transformer:
         return F.linear(hidden, matrix[tokens]).float()
 
 
-def _without_packed(weights: Weights, as_int8: bool) -> Weights:
+def _without_packed(weights: Weights, layers: Series[_Layer], unembed: Linear) -> Weights:
     """Matrices that `linear` laid out anew keep their shapes only: nothing is held twice but tied embeddings."""
-    on_cpu = weights.embedding.dtype == torch.bfloat16 and weights.embedding.device.type == "cpu"
-    packs = on_cpu and can_prepack()
-    if packs and weights.unembedding is not weights.embedding:
-        weights = replace(weights, unembedding=weights.unembedding.to("meta"))
-    if not as_int8 and not packs:
-        return weights
     names = ("query_key_value", "output", "gate_up", "down")
-    layers = [replace(layer, **{name: getattr(layer, name).to("meta") for name in names}) for layer in weights.layers]
-    return replace(weights, layers=tuple(layers))
+    kept = tuple(
+        replace(layer, **{name: rest(getattr(layer, name), getattr(products, name)) for name in names})
+        for layer, products in zip(weights.layers, layers, strict=True)
+    )
+    unembedding = weights.unembedding
+    if unembedding is not weights.embedding:
+        unembedding = rest(unembedding, unembed)
+    return replace(weights, layers=kept, unembedding=unembedding)
 
 
 def _native(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Native | None:

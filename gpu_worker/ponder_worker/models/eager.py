@@ -4,33 +4,22 @@ import torch
 import torch.nn.functional as F
 
 from ponder_kernels import rms_norm, write_kv
+from ponder_worker.models.operations import Norms
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
 
 class Eager:
-    """For any device and dtype; `native.layer.Native` has the same operations."""
+    """`Operations` for any device and dtype."""
 
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
     ) -> torch.Tensor:
-        """delta is added to hidden in place; the sum's norm is returned. All `[num_rows, width]`"""
         if delta is None:
             return rms_norm.op(hidden, weight, epsilon)
         return rms_norm.op(delta, weight, epsilon, hidden)
 
-    def rotate_and_write(
-        self,
-        fused: torch.Tensor,
-        pages: Pages,
-        step: Step,
-        norms: tuple[torch.Tensor | None, torch.Tensor | None],
-    ) -> torch.Tensor:
-        """Queries are rotated; keys, rotated, and values go to their slots in the pages of one layer.
-
-        fused: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place; norms: of query and key heads,
-        before rotation, or None -> queries, `[num_rows, num_heads, head_dim]`, a view of fused
-        """
+    def rotate_and_write(self, fused: torch.Tensor, pages: Pages, step: Step, norms: Norms) -> torch.Tensor:
         num_kv_heads, head_dim = pages.numbers.shape[2], pages.numbers.shape[4]
         heads = fused.view(len(fused), -1, head_dim)
         num_heads = heads.shape[1] - 2 * num_kv_heads
@@ -45,7 +34,6 @@ class Eager:
         return parts[0]
 
     def gate(self, both: torch.Tensor) -> torch.Tensor:
-        """`[num_rows, 2 * width]` -> silu of the first half times the second, `[num_rows, width]`"""
         first, second = both.chunk(2, dim=-1)
         return F.silu(first).mul_(second)
 

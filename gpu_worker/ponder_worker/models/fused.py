@@ -3,25 +3,20 @@
 import torch
 
 from ponder_kernels import rms_norm, swiglu, write_qkv
+from ponder_worker.models.operations import Norms
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
 
 class Fused:
-    """The same operations as `eager.Eager`, each one pass over its numbers."""
+    """`Operations`, each one pass over its numbers."""
 
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
     ) -> torch.Tensor:
         return rms_norm.op(hidden, weight, epsilon) if delta is None else rms_norm.op(delta, weight, epsilon, hidden)
 
-    def rotate_and_write(
-        self,
-        fused: torch.Tensor,
-        pages: Pages,
-        step: Step,
-        norms: tuple[torch.Tensor | None, torch.Tensor | None],
-    ) -> torch.Tensor:
+    def rotate_and_write(self, fused: torch.Tensor, pages: Pages, step: Step, norms: Norms) -> torch.Tensor:
         num_kv_heads, head_dim = pages.numbers.shape[2], pages.numbers.shape[4]
         heads = fused.view(len(fused), -1, head_dim)
         turn = write_qkv.Turn(step.positions, step.cosine, step.sine, *norms, epsilon=step.epsilon)

@@ -15,6 +15,7 @@ from ponder_worker.models.eager import Eager
 from ponder_worker.models.fused import Fused
 from ponder_worker.models.linear import Linear, linear, rest
 from ponder_worker.models.native.layer import Native, native
+from ponder_worker.models.operations import Operations
 from ponder_worker.models.pages import Pages, vector_bytes
 from ponder_worker.models.step import Step
 from ponder_worker.models.weights import LayerWeights, Weights
@@ -52,7 +53,7 @@ class Transformer:
         self.device = weights.embedding.device
         self._cosine, self._sine = _rotary_table(config, self.device)
         self._native = _native(config, self.kv_dtype, self.device)  # C knows no float8
-        self._between = self._native or (Fused() if self.device.type == "cuda" else Eager())
+        self._between: Operations = self._native or (Fused() if self.device.type == "cuda" else Eager())
         self.weights = _without_packed(weights, self._layers, self._unembed)
         self._scale = config.head_dim**-0.5
 

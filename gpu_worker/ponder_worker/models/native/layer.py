@@ -7,6 +7,7 @@ from functools import cache
 import torch
 
 from ponder_worker.models.native.library import library, num_threads
+from ponder_worker.models.operations import Norms
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.step import Step
 
@@ -53,7 +54,8 @@ class Chunks:
 
 
 class Native:
-    """All tensors are on the CPU, contiguous but for their first dimension where nothing else is said."""
+    """`Operations`, and attention. All tensors are on the CPU, contiguous but for their first dimension where nothing
+    else is said."""
 
     def __init__(self, functions: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._c = functions
@@ -121,7 +123,6 @@ class Native:
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
     ) -> torch.Tensor:
-        """delta is added to hidden in place; the sum's norm is returned. All `[num_rows, width]`"""
         out = torch.empty_like(hidden)
         self._c.add_and_normalise(
             hidden.data_ptr(), delta.data_ptr() if delta is not None else None, weight.data_ptr(), out.data_ptr(),
@@ -129,18 +130,7 @@ class Native:
         )  # fmt: skip
         return out
 
-    def rotate_and_write(
-        self,
-        fused: torch.Tensor,
-        pages: Pages,
-        step: Step,
-        norms: tuple[torch.Tensor | None, torch.Tensor | None],
-    ) -> torch.Tensor:
-        """Queries are rotated; keys, rotated, and values go to their slots in the pages of one layer.
-
-        fused: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place; norms: of query and key heads,
-        before rotation, or None -> queries, `[num_rows, num_heads, head_dim]`, a view of fused
-        """
+    def rotate_and_write(self, fused: torch.Tensor, pages: Pages, step: Step, norms: Norms) -> torch.Tensor:
         num_kv_heads, page_size, head_dim = pages.numbers.shape[2:]
         heads = fused.view(len(fused), -1, head_dim)
         num_heads = heads.shape[1] - 2 * num_kv_heads
@@ -154,7 +144,6 @@ class Native:
         return heads[:, :num_heads]
 
     def gate(self, both: torch.Tensor) -> torch.Tensor:
-        """`[num_rows, 2 * width]` -> silu of the first half times the second, `[num_rows, width]`"""
         num_rows, width = both.shape
         out = torch.empty((num_rows, width // 2), dtype=self._dtype)
         self._c.gate(both.data_ptr(), out.data_ptr(), num_rows, width // 2, num_threads(both.numel() > _BUSY))

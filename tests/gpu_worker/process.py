@@ -28,17 +28,10 @@ STRATEGIES: list[dict[str, Any]] = [
 SCORELESS = {"direct", "self_consistency", "budget_forcing"}
 
 
-class Process:
+class Line:
     """The parent's side of the protocol."""
 
-    def __init__(self, **options: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe: Connection
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=engine_process.main, args=(theirs, json.dumps(options)), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.first = self.receive()
+    pipe: Connection
 
     def send(self, **message: Any) -> None:
         self.pipe.send_bytes(json.dumps(message).encode())
@@ -48,12 +41,24 @@ class Process:
         message: dict[str, Any] = json.loads(self.pipe.recv_bytes())
         return message
 
-    def admit(self, *jobs: dict[str, Any]) -> None:
-        self.send(type="admit", jobs=list(jobs))
-
     def report(self) -> dict[str, Any]:
         self.send(type="report")
         return self.receive()
+
+
+class Process(Line):
+    """An engine process as a worker starts it."""
+
+    def __init__(self, **options: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=engine_process.main, args=(theirs, json.dumps(options)), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.first = self.receive()
+
+    def admit(self, *jobs: dict[str, Any]) -> None:
+        self.send(type="admit", jobs=list(jobs))
 
     def finish(self, num_jobs: int) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
         """-> finished by job, and all reports until then."""

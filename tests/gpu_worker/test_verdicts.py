@@ -7,11 +7,12 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .process import Line
 
 ASKS = """
 import asyncio, sys
@@ -35,28 +36,15 @@ engine_process.main(Connection(int(sys.argv[1])), sys.argv[2])
 SCHEMA = {"name": "json_schema", "schema": {}}
 
 
-class Child:
-    """The parent's side of the pipe."""
+class Child(Line):
+    """An engine process whose searches do what a script says."""
 
     def __init__(self, script: Path, options: dict[str, Any]) -> None:
-        self.pipe: Connection
         self.pipe, theirs = multiprocessing.Pipe()
         command = [sys.executable, str(script), str(theirs.fileno()), json.dumps(options)]
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
         assert self.receive()["type"] == "ready"
-
-    def send(self, **message: Any) -> None:
-        self.pipe.send_bytes(json.dumps(message).encode())
-
-    def receive(self) -> dict[str, Any]:
-        assert self.pipe.poll(60), "the process says nothing"
-        message: dict[str, Any] = json.loads(self.pipe.recv_bytes())
-        return message
-
-    def report(self) -> dict[str, Any]:
-        self.send(type="report")
-        return self.receive()
 
     def finish(self, job_id: int) -> dict[str, Any]:
         while True:

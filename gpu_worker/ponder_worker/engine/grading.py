@@ -40,10 +40,8 @@ def score(model: Transformer, sampler: Sampler, step: Rows, flight: Flight) -> N
             owners += [index] * (chunk.end - first)
     for piece in range(0, len(rows), _SCORED_ROWS):
         part = slice(piece, piece + _SCORED_ROWS)
-        logits = model.logits(step.hidden[upload(rows[part], step.hidden.device, torch.int64)])
-        flight.add_values(
-            owners[part], sampler.logprobs(logits, upload(targets[part], step.hidden.device, torch.int64))
-        )
+        wanted, ids = (upload(values[part], step.hidden.device, torch.int64) for values in (rows, targets))
+        flight.add_values(owners[part], sampler.logprobs(model.logits(step.hidden[wanted]), ids))
 
 
 def read(model: Transformer, step: Rows, flight: Flight) -> None:
@@ -60,6 +58,5 @@ def read(model: Transformer, step: Rows, flight: Flight) -> None:
             owners.setdefault(sequence.readout, []).extend([index] * len(due))
     for readout, found in rows.items():
         if found:
-            flight.add_values(
-                owners[readout], readout(model, step.hidden[upload(found, step.hidden.device, torch.int64)])
-            )
+            wanted = upload(found, step.hidden.device, torch.int64)
+            flight.add_values(owners[readout], readout(model, step.hidden[wanted]))

@@ -65,19 +65,21 @@ def crowd(engine: Engine) -> list[Sequence]:
     return [*sequences, engine.generate(prompt[5:40], prompt_length=35, sampling=samplings[4])]
 
 
+def answers(engine: Engine) -> list[list[int]]:
+    """Of the crowd."""
+    sequences = crowd(engine)
+    while engine.has_work:
+        engine.step()
+    engine.check()
+    return [sequence.generated for sequence in sequences]
+
+
 @pytest.mark.parametrize(("overlap", "kv_dtype"), [(False, None), (True, None), (False, FP8)])
 def test_replayed_steps_draw_the_same_tokens(tiny_llama: Path, overlap: bool, kv_dtype: torch.dtype | None) -> None:
     plain = Engine.load(tiny_llama, num_pages=64, kv_dtype=kv_dtype)
     recorder = Recorder()
     replaying = Engine(plain.model, plain.tokenizer, num_pages=64, capture=recorder, overlap=overlap)
-    found = []
-    for engine in (plain, replaying):
-        sequences = crowd(engine)
-        while engine.has_work:
-            engine.step()
-        engine.check()
-        found.append([sequence.generated for sequence in sequences])
-    assert found[0] == found[1]
+    assert answers(replaying) == answers(plain)
     assert recorder.num_captured <= 5
     assert recorder.num_replayed >= 9
 
@@ -90,14 +92,8 @@ def test_where_a_step_cannot_be_captured_all_go_on_without(tiny_llama: Path, cap
         asked.append(compute)
         raise RuntimeError("the stream is capturing")
 
-    found = []
-    for engine in (plain, Engine(plain.model, plain.tokenizer, num_pages=64, capture=fail)):
-        sequences = crowd(engine)
-        while engine.has_work:
-            engine.step()
-        engine.check()
-        found.append([sequence.generated for sequence in sequences])
-    assert found[0] == found[1]
+    uncaptured = Engine(plain.model, plain.tokenizer, num_pages=64, capture=fail)
+    assert answers(uncaptured) == answers(plain)
     assert len(asked) == 1
     assert [record.getMessage() for record in caplog.records] == [
         "decode steps are not captured, and cost the host more: RuntimeError: the stream is capturing"

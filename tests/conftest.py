@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +24,18 @@ hypothesis.settings.register_profile("ponder", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ponder")
 
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A slow test that is skipped where everything is said to be there (PONDER_TEST_SKIPS=fail) has failed."""
+    report = yield
+    if report.skipped and item.get_closest_marker("slow") and os.environ.get("PONDER_TEST_SKIPS") == "fail":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, although PONDER_TEST_SKIPS=fail: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +67,14 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = connect(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

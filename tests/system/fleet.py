@@ -9,13 +9,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from sqlalchemy import Engine, Row, text
+from waiting import until
 
 from ponder.domain.request import ENDPOINT
 from ponder.domain.submission import Submission
@@ -25,8 +24,6 @@ from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.submit import submit
 from ponder.ledger.check import check
 from ponder.store.engine import connect
-
-_T = TypeVar("_T")
 
 LEASE_S = 6.0
 TICK_S = 0.3
@@ -215,15 +212,6 @@ class Fleet:
         self._processes.append(process)
         self._logs[process.pid] = log
         return process
-
-
-def until(condition: Callable[[], _T], timeout_s: float) -> _T:
-    """Waits for it to become true and returns what it was."""
-    give_up_at = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < give_up_at, f"did not happen within {timeout_s:g} s"
-        time.sleep(0.05)
-    return value
 
 
 def children(pid: int) -> list[int]:

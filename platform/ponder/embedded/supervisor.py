@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from ponder.embedded.home import Home
 from ponder.embedded.news import hang_up, log, say
@@ -78,12 +78,12 @@ class Supervisor:
         engine.dispose()
         self.home.write_key(self.key)
 
-    def _wait_for(self, url: str) -> httpx.Response:
+    def _wait_for(self, url: str) -> httpx2.Response:
         """The first good answer."""
         give_up_at = time.monotonic() + _START_TIMEOUT_S
         while True:
-            with suppress(httpx.TransportError):
-                response = httpx.get(url, headers={"Authorization": f"Bearer {self.key}"}, timeout=5, trust_env=False)
+            with suppress(httpx2.TransportError):
+                response = httpx2.get(url, headers={"Authorization": f"Bearer {self.key}"}, timeout=5, trust_env=False)
                 if response.is_success:
                     return response
             self._mend()

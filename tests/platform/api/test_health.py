@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
@@ -14,14 +14,14 @@ from ponder.store.engine import connect
 
 
 def test_it_is_ready_when_postgres_and_redis_are(base_url: str) -> None:
-    assert httpx.get(f"{base_url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{base_url}/readyz").json() == {"status": "ok", "postgres": "ok", "redis": "ok"}
+    assert httpx2.get(f"{base_url}/healthz").json() == {"status": "ok"}
+    assert httpx2.get(f"{base_url}/readyz").json() == {"status": "ok", "postgres": "ok", "redis": "ok"}
 
 
 def test_a_database_that_is_not_migrated_is_not_ready(base_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
-    answer = httpx.get(f"{base_url}/readyz")
+    answer = httpx2.get(f"{base_url}/readyz")
     assert answer.status_code == 503
     assert "ponder migrate" in answer.json()["postgres"]
 
@@ -40,7 +40,7 @@ def test_without_services_it_is_up_but_not_ready() -> None:
     assert "ponder_database_up 0.0" in client.get("/metrics").text
 
 
-def test_metrics_count_requests_by_route(http: httpx.Client, worker: object) -> None:
+def test_metrics_count_requests_by_route(http: httpx2.Client, worker: object) -> None:
     http.get("/v1/batches/batch_00")
     metrics = http.get("/metrics").text
     assert 'ponder_http_requests_total{method="GET",route="/v1/batches/{batch_id}",status="404"} 1.0' in metrics
@@ -48,12 +48,12 @@ def test_metrics_count_requests_by_route(http: httpx.Client, worker: object) -> 
     assert "ponder_database_up 1.0" in metrics
 
 
-def test_a_body_that_is_too_large_is_refused(http: httpx.Client) -> None:
+def test_a_body_that_is_too_large_is_refused(http: httpx2.Client) -> None:
     assert http.post("/v1/tenants", json={"name": "x" * MAX_BODY_BYTES}).status_code == 413
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"name": "\xff"}', b'"x"', b'{"name": 1}', b'{"nam": "x"}', b"{}"])
-def test_a_body_that_is_wrong_is_named(http: httpx.Client, body: bytes) -> None:
+def test_a_body_that_is_wrong_is_named(http: httpx2.Client, body: bytes) -> None:
     answer = http.post("/v1/tenants", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
@@ -63,7 +63,7 @@ def test_a_body_that_is_wrong_is_named(http: httpx.Client, body: bytes) -> None:
     ("content", "kind"),
     [(b"{}", "application/json"), (b"nonsense", "multipart/form-data; boundary=x"), (b"", "text/plain")],
 )
-def test_an_upload_that_is_no_form_is_refused(http: httpx.Client, content: bytes, kind: str) -> None:
+def test_an_upload_that_is_no_form_is_refused(http: httpx2.Client, content: bytes, kind: str) -> None:
     answer = http.post("/v1/files", content=content, headers={"Content-Type": kind})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] in ("file", "purpose")

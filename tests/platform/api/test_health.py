@@ -15,7 +15,12 @@ from ponder.store.engine import connect
 
 def test_it_is_ready_when_postgres_and_redis_are(base_url: str) -> None:
     assert httpx2.get(f"{base_url}/healthz").json() == {"status": "ok"}
-    assert httpx2.get(f"{base_url}/readyz").json() == {"status": "ok", "postgres": "ok", "redis": "ok"}
+    assert httpx2.get(f"{base_url}/readyz").json() == {
+        "status": "ok",
+        "postgres": "ok",
+        "redis": "ok",
+        "dispatcher": "ok",
+    }
 
 
 def test_a_database_that_is_not_migrated_is_not_ready(base_url: str, engine: Engine) -> None:
@@ -30,14 +35,33 @@ def test_without_services_it_is_up_but_not_ready() -> None:
     engine = connect("postgresql://nobody@127.0.0.1:1/none")
     client = TestClient(create_app(engine, "redis://127.0.0.1:1", Settings()))
     assert client.get("/healthz").status_code == 200
-    assert client.get("/readyz").json() == {
-        "status": "unready",
-        "postgres": "does not answer",
-        "redis": "does not answer",
-    }
+    said = client.get("/readyz").json()
+    assert (said["status"], said["postgres"]) == ("unready", "does not answer")
+    assert said["redis"].startswith("does not answer: ")
+    assert said["dispatcher"].startswith("unknown: ")
     answer = client.get("/v1/batches", headers={"Authorization": "Bearer pk-x"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "server_error")
     assert "ponder_database_up 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM dispatcher", "not running: never seen"),
+        ("UPDATE dispatcher SET seen_at = '2026-01-02 03:04:05Z'", "not running: last seen 2026-01-02 03:04:05 UTC"),
+        (
+            "UPDATE dispatcher SET error = 'publish: Redis refuses', failing_since = '2026-01-02 03:04:05Z'",
+            "fails: publish: Redis refuses, since 2026-01-02 03:04:05 UTC",
+        ),
+    ],
+)
+def test_without_a_dispatcher_that_does_its_work_it_is_not_ready(
+    base_url: str, engine: Engine, statement: str, said: str
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    answer = httpx2.get(f"{base_url}/readyz")
+    assert (answer.status_code, answer.json()["dispatcher"]) == (503, said)
 
 
 def test_metrics_count_requests_by_route(http: httpx2.Client, worker: object) -> None:

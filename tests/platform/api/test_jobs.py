@@ -9,6 +9,8 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
+from ponder.jobs.dispatcher_status import record
+
 
 @pytest.fixture
 def job(http: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any]) -> Callable[[], dict[str, Any]]:
@@ -56,6 +58,40 @@ def test_a_waiting_job_says_why(
     assert job()["waiting"] is None
     shown = http.get(f"/v1/batches/{batch.id}").json()["ponder"]
     assert (shown["waiting"], shown["num_running"], shown["counts"]["pending"]) == (None, 1, 1)
+
+
+def test_whatever_waits_for_a_dispatcher_that_does_not_do_its_work_says_so(
+    worker: Any, submitted: Any, line: Any, job: Any, http: httpx2.Client, engine: Engine
+) -> None:
+    batch = submitted([line()])
+
+    def waiting() -> dict[str, Any]:
+        found: dict[str, Any] = http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]
+        return found
+
+    with engine.begin() as connection:
+        record(connection, "validate: ModuleNotFoundError: No module named 'packaging'")
+    assert waiting()["reason"] == "dispatcher"
+    assert "No module named 'packaging'" in waiting()["message"]
+    worker.validate()
+    assert (waiting(), job()["waiting"]["reason"]) == (job()["waiting"], "dispatcher")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dispatcher SET seen_at = '2026-01-02 03:04:05Z'"))
+    assert waiting()["message"].endswith("last seen 2026-01-02 03:04:05 UTC: start one with `ponder dispatcher`")
+    worker.claim()
+    assert (waiting(), job()["waiting"]) == (None, None)
+
+
+def test_a_batch_of_settled_jobs_that_nobody_finishes_says_so(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, engine: Engine
+) -> None:
+    batch = submitted([line()])
+    worker.validate()
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM dispatcher"))
+        connection.execute(text("UPDATE jobs SET state = 'failed'"))
+    shown = http.get(f"/v1/batches/{batch.id}").json()
+    assert (shown["status"], shown["ponder"]["waiting"]["reason"]) == ("in_progress", "dispatcher")
 
 
 def test_a_job_waits_for_its_tenants_quota(

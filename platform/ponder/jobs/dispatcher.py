@@ -16,6 +16,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from ponder.errors import PonderError
+from ponder.failure import brief
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish
@@ -24,7 +25,6 @@ from ponder.jobs.validate import validate
 from ponder.jobs.wake import CHANNEL
 from ponder.queue.app import Message, celery_app, publish, queue_lengths, redis_client
 from ponder.settings import Settings
-from ponder.store.failure import brief
 
 _LEADER = 0x7765696768  # "weigh"
 _POLL_S = 0.2
@@ -35,7 +35,7 @@ _RETRY_S = 1.0
 _VALIDATORS = 2
 """Threads: a huge file stalls nobody but the next huge file."""
 
-_log = structlog.get_logger("ponder.dispatcher")
+_log = structlog.get_logger(__name__)
 
 
 class _Unvalidated(PonderError):
@@ -55,9 +55,10 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
         while not stop.is_set():
             try:
                 with _leadership(engine, stop) as listener:
+                    _log.info("active")
                     service.lead(listener)
             except Exception as error:  # whatever breaks, batches must go on when it is mended
-                _log.warning("dispatcher interrupted", error=brief(error), retry_s=_RETRY_S)
+                _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
                 stop.wait(_RETRY_S)
     client.close()
     app.close()
@@ -116,7 +117,7 @@ class _Dispatcher:
                 self.errors.pop(name, None)
             except Exception as error:
                 self.errors[name] = brief(error)
-                _log.warning("a step failed", step=name, error=brief(error))
+                _log.warning("step_failed", step=name, error=brief(error))
 
     def _record(self) -> None:
         """For all who ask whether batches are moved along."""
@@ -163,10 +164,10 @@ class _Dispatcher:
     def _sweep(self) -> None:
         for swept in sweep(self.engine, shard_tokens=self.settings.shard_tokens):
             _log.warning(
-                "a worker died",
+                "worker_died",
                 incarnation=swept.incarnation_id,
-                jobs_handed_on=swept.num_jobs_handed_on,
-                jobs_failed=swept.num_jobs_failed,
+                num_jobs_handed_on=swept.num_jobs_handed_on,
+                num_jobs_failed=swept.num_jobs_failed,
             )
 
     def _republish(self) -> None:
@@ -175,7 +176,7 @@ class _Dispatcher:
                 connection, partial(queue_lengths, self.redis), republish_after_s=_REPUBLISH_AFTER_S
             )
         if messages:
-            _log.info("published again what seemed lost", num_messages=len(messages))
+            _log.info("published_again", num_messages=len(messages))
             self._send(messages)
 
 

@@ -47,12 +47,12 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--check", is_flag=True, help="Run none: say how the active one is. Exit code 1 if none is.")
 def dispatcher(check: bool) -> None:
     """Run the dispatcher. Any number may run; one of them is active."""
-    from ponder.jobs.dispatcher import run
-
     settings = Settings()
     if check:
         _check_dispatcher(connect(database_url(settings), timeout_s=5))
         return
+    from ponder.jobs.dispatcher import run  # Celery with it, which a check every few seconds need not load
+
     log.configure("dispatcher", settings.log_level)
     run(connect(database_url(settings)), redis_url(settings), settings, _stop_event())
 

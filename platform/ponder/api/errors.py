@@ -125,5 +125,6 @@ def _busy(_request: Request, _error: Exception) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """Neither the log nor the answer quotes the error: it may quote a prompt."""
-    _log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
+    tenant = getattr(request.state, "tenant_id", None)
+    _log.error("unexpected_error", method=request.method, path=request.url.path, tenant=tenant, exc_info=error)
     return answer(500, "an error of ponder's own; its log says where", "server_error", code="internal_error")

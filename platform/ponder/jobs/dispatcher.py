@@ -55,7 +55,6 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
         while not stop.is_set():
             try:
                 with _leadership(engine, stop) as listener:
-                    _log.info("active")
                     service.lead(listener)
             except Exception as error:  # whatever breaks, batches must go on when it is mended
                 _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
@@ -74,6 +73,8 @@ def _leadership(engine: Engine, stop: threading.Event) -> Iterator[Connection]:
         while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
             if stop.wait(1.0):
                 break
+        else:
+            _log.info("active")
         connection.execute(text(f"LISTEN {CHANNEL}"))
         yield connection
 
@@ -87,7 +88,7 @@ class _Dispatcher:
     stop: threading.Event
     pool: ThreadPoolExecutor
     validations: dict[str, Future[None]] = field(default_factory=dict)
-    refused: dict[str, BaseException] = field(default_factory=dict)
+    broken_off: dict[str, BaseException] = field(default_factory=dict)
     """Why the last validation of a batch broke off."""
     unsent: dict[int, Message] = field(default_factory=dict)
     """By shard: what Redis has not taken yet."""
@@ -127,20 +128,22 @@ class _Dispatcher:
 
     def _validate(self) -> None:
         """Raises, once all others are begun, what a batch that is still to be validated met at its last try."""
-        with self.engine.connect() as connection:
-            waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
-            batch_ids = list(waiting.scalars())
+        # Before the query, so that none is begun again that has just succeeded.
         for batch_id in [batch_id for batch_id, future in self.validations.items() if future.done()]:
             error = self.validations.pop(batch_id).exception()
             if error is not None:
-                self.refused[batch_id] = error
-        self.refused = {batch_id: error for batch_id, error in self.refused.items() if batch_id in batch_ids}
+                self.broken_off[batch_id] = error
+        with self.engine.connect() as connection:
+            waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
+            batch_ids = list(waiting.scalars())
+        self.broken_off = {batch_id: error for batch_id, error in self.broken_off.items() if batch_id in batch_ids}
         for batch_id in batch_ids:
             if batch_id not in self.validations:
                 self.validations[batch_id] = self.pool.submit(
                     validate, self.engine, batch_id, allows_code=self.settings.allow_code
                 )
-        for batch_id, error in self.refused.items():
+        if self.broken_off:
+            batch_id, error = next(iter(self.broken_off.items()))
             raise _Unvalidated(f"{batch_id}: {brief(error)}") from error
 
     def _dispatch(self) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,8 @@ Ponder = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def ponder(home: Path) -> Ponder:
+def ponder(home: Path) -> Iterator[Ponder]:
+    """The command line; whatever it has started is stopped after the test, failed or not."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -33,7 +34,8 @@ def ponder(home: Path) -> Ponder:
         program = [sys.executable, "-m", "ponder.cli", *arguments]
         return subprocess.run(program, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
-    return run
+    yield run
+    run("down")
 
 
 def test_a_stack_that_is_killed_leaves_no_process_and_one_that_is_stopped_hands_its_jobs_back(

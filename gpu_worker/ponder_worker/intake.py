@@ -8,8 +8,8 @@ import structlog
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from ponder.failure import brief
 from ponder.jobs.claim import Claim, claim
-from ponder.store.failure import brief
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
 
@@ -51,7 +51,7 @@ class Intake:
                 return self._take(shard_id)
             except (SQLAlchemyError, OSError) as error:
                 # Whether it was claimed is open, and only we may find out.
-                _log.warning("intake_waits_for_postgres", shard_id=shard_id, error=brief(error))
+                _log.warning("intake_waits_for_postgres", shard=shard_id, error=brief(error))
                 self._holding.wait_until_closed(_RETRY_S)
             except Exception as error:
                 self._on_end(error)
@@ -97,4 +97,4 @@ class Intake:
         ]
         learned = {job.batch_id: claimed.learned for job in claimed.jobs}
         self._engine.send({"type": "admit", "jobs": jobs, "learned": learned})
-        _log.info("shard_taken", shard_id=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=tokens)
+        _log.info("shard_taken", shard=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=tokens)

@@ -29,7 +29,7 @@ _CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 409: "conf
 _AWAY = ("08", "53", "57")
 """Classes of SQLSTATE: connection lost, out of resources, shut down by its operator."""
 
-_log = structlog.get_logger("ponder.api")
+_log = structlog.get_logger(__name__)
 
 
 class TooLarge(InvalidInput):
@@ -125,9 +125,6 @@ def _busy(_request: Request, _error: Exception) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """Neither the log nor the answer quotes the error: it may quote a prompt."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None
-    _log.error("unexpected", method=request.method, error=type(error).__name__, where=where)
+    tenant = getattr(request.state, "tenant_id", None)
+    _log.error("unexpected_error", method=request.method, path=request.url.path, tenant=tenant, exc_info=error)
     return answer(500, "an error of ponder's own; its log says where", "server_error", code="internal_error")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType
 
 import click
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from ponder import log
+from ponder.cli import exit_code
 from ponder.embedded.address import database_url, redis_url
+from ponder.errors import Unreachable
+from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.store.engine import connect
 
@@ -23,23 +31,29 @@ def serve(host: str | None, port: int | None) -> None:
     from ponder.api.app import create_app
 
     settings = Settings()
+    log.configure("api", settings.log_level)
     engine = connect(database_url(settings), pool_size=10)
     uvicorn.run(
         create_app(engine, redis_url(settings), settings),
         host=host or settings.host,
         port=port or settings.port,
-        log_level=settings.log_level,
+        log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
     )
 
 
 @click.command()
-def dispatcher() -> None:
+@click.option("--check", is_flag=True, help="Run none: say how the active one is. Exit code 1 if none is.")
+def dispatcher(check: bool) -> None:
     """Run the dispatcher. Any number may run; one of them is active."""
-    from ponder.jobs.dispatcher import run
-
     settings = Settings()
+    if check:
+        _check_dispatcher(connect(database_url(settings), timeout_s=5))
+        return
+    from ponder.jobs.dispatcher import run  # Celery with it, which a check every few seconds need not load
+
+    log.configure("dispatcher", settings.log_level)
     run(connect(database_url(settings)), redis_url(settings), settings, _stop_event())
 
 
@@ -50,13 +64,29 @@ def migrate() -> None:
     from ponder.store.first_key import ensure_operator_key
 
     settings = Settings()
+    log.configure("migrate", settings.log_level)
     engine = connect(database_url(settings))
     schema.migrate(engine)
     if settings.operator_key is not None:
         with engine.begin() as connection:
             key = settings.operator_key.get_secret_value()
             ensure_operator_key(connection, key, tenant="operator", name="PONDER_OPERATOR_KEY")
-    click.echo("the database has the newest schema", err=True)
+    structlog.get_logger(__name__).info("migrated", revision=schema.newest())
+
+
+def _check_dispatcher(engine: Engine) -> None:
+    """One that fails is alive nevertheless: to start it again would not mend what it needs."""
+    from ponder.jobs.dispatcher_status import dispatcher_status
+
+    try:
+        with engine.connect() as connection:
+            status = dispatcher_status(connection)
+    except SQLAlchemyError as error:
+        raise Unreachable(f"Postgres does not say how the dispatcher is: {brief(error)}") from error
+    last = f" (the last error, at {status.error_at:%Y-%m-%d %H:%M:%S %Z}: {status.error})" if status.error_at else ""
+    click.echo(f"{status}{last if status.is_ok else ''}")
+    if not status.is_running:
+        sys.exit(exit_code.FAILED)
 
 
 def _stop_event() -> threading.Event:

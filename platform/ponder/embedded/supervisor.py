@@ -8,10 +8,11 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
+import structlog
 
 from ponder.embedded.home import Home
-from ponder.embedded.news import hang_up, log, say
+from ponder.embedded.news import hang_up, say
 from ponder.embedded.plan import Plan
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
@@ -23,6 +24,8 @@ from ponder.store.migrate import migrate
 
 _START_TIMEOUT_S = 120.0
 _MOST_DEATHS = 2
+
+_log = structlog.get_logger(__name__)
 
 
 class Supervisor:
@@ -78,16 +81,18 @@ class Supervisor:
         engine.dispose()
         self.home.write_key(self.key)
 
-    def _wait_for(self, url: str) -> httpx.Response:
+    def _wait_for(self, url: str) -> httpx2.Response:
         """The first good answer."""
         give_up_at = time.monotonic() + _START_TIMEOUT_S
+        said = "no answer"
         while True:
-            with suppress(httpx.TransportError):
-                response = httpx.get(url, headers={"Authorization": f"Bearer {self.key}"}, timeout=5, trust_env=False)
+            with suppress(httpx2.TransportError):
+                response = httpx2.get(url, headers={"Authorization": f"Bearer {self.key}"}, timeout=5, trust_env=False)
                 if response.is_success:
                     return response
+                said = response.text
             self._mend()
-            self._give_up_on_the_dying(give_up_at, url)
+            self._give_up_on_the_dying(give_up_at, url, said)
             time.sleep(0.1)
 
     def _wait_for_worker(self) -> None:
@@ -98,10 +103,10 @@ class Supervisor:
             if any(model["id"] == self.plan.name and model["ponder"]["live_workers"] > 0 for model in models):
                 return
             self._mend()
-            self._give_up_on_the_dying(give_up_at, url)
+            self._give_up_on_the_dying(give_up_at, url, "the worker is not live")
             time.sleep(0.2)
 
-    def _give_up_on_the_dying(self, give_up_at: float, url: str) -> None:
+    def _give_up_on_the_dying(self, give_up_at: float, url: str, said: str) -> None:
         for service in self.services:
             if service.num_restarts >= _MOST_DEATHS:
                 raise SetupError(
@@ -109,21 +114,21 @@ class Supervisor:
                 )
         if time.monotonic() > give_up_at:
             raise SetupError(
-                f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s; see the logs in {self.home.path}"
+                f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s ({said}); see the logs in {self.home.path}"
             )
 
     def _mend(self) -> None:
         """Starts again what has died."""
-        news: list[str] = []
-        for store in (self.postgres, self.redis):
+        ended: dict[str, int] = {}
+        for name, store in (("postgres", self.postgres), ("redis", self.redis)):
             if store.process is not None and store.process.poll() is not None:
-                news.append(f"{type(store).__name__} ended with {store.process.returncode}; started again")
+                ended[name] = store.process.returncode
                 with suppress(SetupError):
                     store.start()
-        news += [said for service in self.services if (said := service.mend())]
-        for line in news:
-            log(line)
-        if news:
+        ended |= {service.name: code for service in self.services if (code := service.mend()) is not None}
+        for name, code in ended.items():
+            _log.warning("started_again", process=name, exit_code=code)
+        if ended:
             with suppress(OSError):  # a full disk must not stop what still runs
                 self._write_record()
 

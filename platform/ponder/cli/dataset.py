@@ -151,7 +151,7 @@ class Dataset:
 
 def _encoded(document: dict[str, Any]) -> bytes:
     """Raises InvalidInput for what the server could not store."""
-    written = json.dumps(document, default=str)
+    written = json.dumps(document, default=_written)
     if len(written) > MAX_LINE_BYTES:
         raise InvalidInput(f"it makes a line of {len(written):,} bytes: at most {MAX_LINE_BYTES:,} are possible")
     found = storable.fault(document) if storable.is_suspicious(written) else None
@@ -181,10 +181,17 @@ def _text(values: Mapping[str, Any], name: str) -> str:
         raise InvalidInput(f"it has no field {name!r}" if name not in values else f"its field {name!r} is empty")
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidInput(f"its field {name!r} is {value}, which is no finite number")
-    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+    text = json.dumps(value, default=_written) if isinstance(value, dict | list) else _written(value)
     if not text.strip():
         raise InvalidInput(f"its field {name!r} is empty")
     return text
+
+
+def _written(value: object) -> str:
+    """What JSON has no form for, such as a date, as text."""
+    if isinstance(value, bytes):
+        raise InvalidInput("it holds bytes that are not UTF-8 text")
+    return str(value)
 
 
 def _advice(known: list[str]) -> str:

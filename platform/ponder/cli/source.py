@@ -91,8 +91,8 @@ class Source:
         """Whether it holds lines of an OpenAI batch file: at least half of its first readable rows are such lines."""
         if self.form not in ("json", "jsonl"):
             return False
-        readable = [row.values for row in self._first() if row.values is not None]
-        return 0 < len(readable) <= 2 * sum({"custom_id", "body"} <= values.keys() for values in readable)
+        votes = [{"custom_id", "body"} <= row.values.keys() for row in self._first() if row.values is not None]
+        return 0 < len(votes) <= 2 * sum(votes)
 
     def fields(self) -> list[str]:
         """The names of the fields that the first rows have."""
@@ -107,9 +107,10 @@ class Source:
         """What is wrong with the first rows, where none of them can be read."""
         return next((f"{row.place}: {row.trouble}" for row in self._first() if row.trouble), "it has no rows")
 
-    def _first(self) -> list[Row]:
+    def _first(self) -> Iterator[Row]:
+        """One at a time: a hundred of the longest rows would not fit into memory."""
         with closing(self.rows()) as rows:
-            return list(islice(rows, _SAMPLE_ROWS))
+            yield from islice(rows, _SAMPLE_ROWS)
 
     def _sample(self) -> bytes:
         """How the file begins. Where it breaks off is told when its rows are read."""
@@ -135,21 +136,19 @@ class Source:
         except InvalidInput as error:
             raise InvalidInput(f"{self.path}: {error.message}") from error
         except _BROKEN as error:
-            raise InvalidInput(
-                f"{self.path}, after row {num_rows():,}: {_what_broke(error)}; nothing was submitted"
-            ) from error
+            what = f"{self._what_broke(error)}; nothing was submitted"
+            raise InvalidInput(f"{self.path}, after row {num_rows():,}: {what}") from error
+
+    def _what_broke(self, error: Exception) -> str:
+        if isinstance(error, EOFError):
+            return "the .gz ends too early, as an interrupted copy does"
+        if isinstance(error, (zlib.error, gzip.BadGzipFile)):
+            return f"the .gz is damaged ({error})"
+        if isinstance(error, UnicodeError):
+            return f"the text is not {self.encoding} ({getattr(error, 'reason', error)})"
+        return f"it cannot be read ({error})"
 
 
 def _with_mark(encoding: str | None) -> str:
     """UTF-8 may begin with a mark; UTF-16 has its own."""
     return "utf-8-sig" if encoding is None or encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-
-
-def _what_broke(error: Exception) -> str:
-    if isinstance(error, EOFError):
-        return "the .gz ends too early, as an interrupted copy does"
-    if isinstance(error, (zlib.error, gzip.BadGzipFile)):
-        return f"the .gz is damaged ({error})"
-    if isinstance(error, UnicodeDecodeError):
-        return f"the text is not {error.encoding} ({error.reason})"
-    return f"it cannot be read ({error})"

@@ -87,10 +87,20 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | None]:
 
 def _present(values: dict[str, Any]) -> dict[str, Any]:
     """Columns stay, null or not: they are the fields that the file has."""
-    return {name: _without_null_keys(without_nan(value)) for name, value in values.items()}
+    return {name: _plain(without_nan(value)) for name, value in values.items()}
 
 
-def _without_null_keys(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_null_keys(item) for key, item in value.items() if item is not None}
-    return [_without_null_keys(item) for item in value] if isinstance(value, list) else value
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, bytes):
+        return _decoded(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _decoded(value: bytes) -> str | bytes:
+    """As text, where it is: some writers do not mark text as such."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value

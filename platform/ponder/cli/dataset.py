@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -194,7 +194,7 @@ def _written(value: object) -> str:
     return str(value)
 
 
-def _advice(known: list[str]) -> str:
+def _advice(known: Sequence[str]) -> str:
     """What to type."""
     prompt = next((name for name in _LIKELY_PROMPTS if name in known), None)
     answer = next((name for name in _LIKELY_ANSWERS if name in known), None)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO, cast
 
 from ponder.cli.rows import delimited, json_text, parquet
 from ponder.cli.rows.encoding import check_utf8
-from ponder.cli.rows.row import SPACE, Row, Rows
+from ponder.cli.rows.row import SPACE, Rows
 from ponder.errors import InvalidInput
 
 _FORMATS = {
@@ -38,6 +39,15 @@ _BROKEN = (OSError, EOFError, zlib.error, UnicodeError)
 
 
 @dataclass(frozen=True, slots=True)
+class _Beginning:
+    """What the first rows of a file tell about it."""
+
+    is_batch: bool
+    fields: Sequence[str]
+    trouble: str
+
+
+@dataclass(frozen=True)
 class Source:
     """A file that can be read as often as needed, always from its beginning, never all of it at once."""
 
@@ -89,28 +99,34 @@ class Source:
 
     def is_batch(self) -> bool:
         """Whether it holds lines of an OpenAI batch file: at least half of its first readable rows are such lines."""
-        if self.form not in ("json", "jsonl"):
-            return False
-        votes = [{"custom_id", "body"} <= row.values.keys() for row in self._first() if row.values is not None]
-        return 0 < len(votes) <= 2 * sum(votes)
+        return self.form in ("json", "jsonl") and self._beginning.is_batch
 
-    def fields(self) -> list[str]:
+    def fields(self) -> Sequence[str]:
         """The names of the fields that the first rows have."""
-        return list(dict.fromkeys(name for row in self._first() for name in row.values or ()))
+        return self._beginning.fields
+
+    def first_trouble(self) -> str:
+        """What is wrong with the first row that cannot be read."""
+        return self._beginning.trouble or "it has no rows"
 
     def has(self, field: str) -> bool:
         """Whether any row has the field; reads on until one has."""
         with closing(self.rows()) as rows:
             return any(field in (row.values or ()) for row in rows)
 
-    def first_trouble(self) -> str:
-        """What is wrong with the first rows, where none of them can be read."""
-        return next((f"{row.place}: {row.trouble}" for row in self._first() if row.trouble), "it has no rows")
-
-    def _first(self) -> Iterator[Row]:
-        """One at a time: a hundred of the longest rows would not fit into memory."""
+    @cached_property
+    def _beginning(self) -> _Beginning:
+        """Read once, and one row at a time: a hundred of the longest rows would not fit into memory."""
+        votes: list[bool] = []
+        fields: dict[str, None] = {}
+        trouble = ""
         with closing(self.rows()) as rows:
-            yield from islice(rows, _SAMPLE_ROWS)
+            for row in islice(rows, _SAMPLE_ROWS):
+                trouble = trouble or (f"{row.place}: {row.trouble}" if row.trouble else "")
+                if row.values is not None:
+                    votes.append({"custom_id", "body"} <= row.values.keys())
+                    fields |= dict.fromkeys(row.values)
+        return _Beginning(0 < len(votes) <= 2 * sum(votes), tuple(fields), trouble)
 
     def _sample(self) -> bytes:
         """How the file begins. Where it breaks off is told when its rows are read."""

@@ -61,6 +61,12 @@ def test_text_beyond_ascii_in_utf8_is_no_other_encoding(tmp_path: Path) -> None:
         assert sum(row.values == {"question": "日本語 é"} for row in Source.of(path).rows()) == 50_000
 
 
+def test_zeros_in_a_file_are_a_fault_of_their_row_and_no_other_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + b"\0" * 1_000 + b'\n{"a": 2}\n')
+    assert [row.values for row in Source.of(path).rows()] == [{"a": 1}, None, {"a": 2}]
+
+
 ROWS = "".join(f'{{"question": "{number} + {number * 7919 % 1000}?", "answer": {number}}}\n' for number in range(3_000))
 
 

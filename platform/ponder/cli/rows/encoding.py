@@ -41,9 +41,9 @@ def _other_encoding(sample: bytes) -> str | None:
     for mark, name in _MARKS:
         if sample.startswith(mark):
             return name
-    # Text of which every other byte is zero: mostly ASCII, two bytes a character.
+    # Every other byte is zero, and only those: mostly ASCII, two bytes a character.
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if max(even, odd) * 4 > len(sample):
+    if max(even, odd) * 4 > len(sample) and min(even, odd) * 10 < max(even, odd):
         return "utf-16-le" if odd > even else "utf-16-be"
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(sample)
     if not _ESCAPED.search(text) or _MULTIBYTE.search(text.removeprefix("\ufeff")):

@@ -62,7 +62,14 @@ class UnknownMachine(InvalidInput):
 
 
 class NotFound(PonderError):
-    """No such thing, or it belongs to another tenant: the two look alike on purpose."""
+    """No such thing, or it belongs to another tenant: the two look alike on purpose.
+
+    `param` is what named it: a parameter of the route, or a field of the body.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class Conflict(PonderError):

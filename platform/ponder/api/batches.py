@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from ponder.api.auth import Tenant
 from ponder.api.batch_object import batch_objects
 from ponder.api.job_object import COMPLETION_TOKENS, job_summary
-from ponder.api.page import After, Limit, page
-from ponder.api.services import Ponder, identifier
+from ponder.api.page import After, Limit, check_cursor, page
+from ponder.api.services import Ponder, identifier, job_number
 from ponder.domain.state import JobState
 from ponder.domain.storable import StorableText
 from ponder.domain.submission import Submission
@@ -35,6 +35,8 @@ _LIST = text(
     ORDER BY created_at DESC, id DESC LIMIT :limit
     """
 )
+_CURSOR = text("SELECT 1 FROM batches WHERE id = :after AND tenant_id = :tenant_id")
+_JOBS_CURSOR = text("SELECT 1 FROM jobs WHERE id = :after AND batch_id = :batch_id")
 _JOBS = text(
     f"""
     SELECT jobs.*, answer, finish_reason, error, {COMPLETION_TOKENS}
@@ -61,10 +63,10 @@ def create(
 
 @router.get("")
 def list_batches(ponder: Ponder, caller: Tenant, limit: Limit = 20, after: After = None) -> dict[str, Any]:
+    cursor = None if after is None else identifier(after, "batch", "after")
+    values = {"tenant_id": caller.tenant_id, "after": cursor, "limit": limit + 1}
     with ponder.engine.connect() as connection:
-        if after is not None:
-            _require(connection, caller.tenant_id, after)
-        values = {"tenant_id": caller.tenant_id, "after": after, "limit": limit + 1}
+        check_cursor(connection, _CURSOR, values)
         return page(batch_objects(connection, connection.execute(_LIST, values).all()), limit)
 
 
@@ -115,11 +117,12 @@ def list_jobs(
         values = {
             "tenant_id": caller.tenant_id,
             "batch_id": batch_id,
-            "after": None if after is None else int(identifier(after, "job").removeprefix("job_"), 10),
+            "after": None if after is None else job_number(after, "after"),
             "state": state,
             "custom_id": custom_id,
             "limit": limit + 1,
         }
+        check_cursor(connection, _JOBS_CURSOR, values)
         return page([job_summary(row) for row in connection.execute(_JOBS, values)], limit)
 
 
@@ -127,11 +130,11 @@ def _one(connection: Connection, tenant_id: str, batch_id: str) -> dict[str, Any
     values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
     rows = connection.execute(_FIND, values).all()
     if not rows:
-        raise NotFound(f"there is no batch {batch_id}")
+        raise NotFound(f"there is no batch {batch_id}", param="batch_id")
     return batch_objects(connection, rows)[0]
 
 
 def _require(connection: Connection, tenant_id: str, batch_id: str) -> None:
     values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
     if connection.execute(_FIND, values).first() is None:
-        raise NotFound(f"there is no batch {batch_id}")
+        raise NotFound(f"there is no batch {batch_id}", param="batch_id")

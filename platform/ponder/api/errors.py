@@ -25,7 +25,14 @@ _STATUSES: tuple[tuple[type[PonderError], int, str], ...] = (
     (Conflict, 409, "invalid_request_error"),
     (Unreachable, 503, "server_error"),
 )
-_CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 409: "conflict", 503: "unavailable"}
+_CODES = {
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    503: "unavailable",
+}
 _AWAY = ("08", "53", "57")
 """Classes of SQLSTATE: connection lost, out of resources, shut down by its operator."""
 
@@ -83,7 +90,8 @@ def _ours(request: Request, error: Exception) -> JSONResponse:
             if isinstance(error, InvalidInput):
                 status = 413 if isinstance(error, TooLarge) else status
                 return answer(status, error.message, name, param=error.param, code=error.code)
-            return answer(status, str(error), name, code=_CODES[status])
+            param = error.param if isinstance(error, NotFound) else None
+            return answer(status, str(error), name, param=param, code=_CODES[status])
     return _unexpected(request, error)
 
 
@@ -106,7 +114,9 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     message = (
         f"{request.method} {request.url.path} is not a route of ponder" if error.status_code == 404 else error.detail
     )
-    return answer(error.status_code, message, "invalid_request_error", code=_CODES.get(error.status_code))
+    return answer(
+        error.status_code, message, "invalid_request_error", code=_CODES.get(error.status_code, "invalid_request")
+    )
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 
 from ponder.api.auth import Tenant
 from ponder.api.outcome import error_lines, output_lines
-from ponder.api.page import After, LongLimit, page
+from ponder.api.page import After, LongLimit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
 from ponder.api.upload import keep, received
 from ponder.errors import Conflict, NotFound
@@ -22,6 +22,9 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _COLUMNS = "id, tenant_id, filename, purpose, kind, bytes, batch_id, created_at"
 _FIND = text(f"SELECT {_COLUMNS} FROM files WHERE id = :id AND tenant_id = :tenant_id AND deleted_at IS NULL")
+_CURSOR = text("SELECT 1 FROM files WHERE id = :after AND tenant_id = :tenant_id")
+"""A deleted file keeps its place in the list: whoever deletes file after file reads on behind it."""
+
 _NEWEST = """
     SELECT {columns} FROM files
     WHERE tenant_id = :tenant_id AND deleted_at IS NULL AND (CAST(:purpose AS text) IS NULL OR purpose = :purpose)
@@ -60,13 +63,15 @@ def list_files(
     purpose: Annotated[str | None, Query(max_length=50, pattern="^[a-z_-]+$")] = None,
 ) -> dict[str, Any]:
     """A file that is made from results has 0 bytes here until it was read or asked for by its id."""
-    if after is not None:
-        _find(ponder.engine, caller.tenant_id, after)
+    values = {
+        "tenant_id": caller.tenant_id,
+        "after": None if after is None else identifier(after, "file", "after"),
+        "purpose": purpose,
+        "limit": limit + 1,
+    }
     with ponder.engine.connect() as connection:
-        rows = connection.execute(
-            _LISTS[order],
-            {"tenant_id": caller.tenant_id, "after": after, "purpose": purpose, "limit": limit + 1},
-        ).all()
+        check_cursor(connection, _CURSOR, values)
+        rows = connection.execute(_LISTS[order], values).all()
     return page([_object(dict(row._mapping)) for row in rows], limit)
 
 
@@ -89,7 +94,7 @@ def delete_file(file_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
     values = {"id": identifier(file_id, "file"), "tenant_id": caller.tenant_id}
     with ponder.engine.begin() as connection:
         if connection.execute(text(f"{_FIND.text} FOR UPDATE"), values).first() is None:
-            raise NotFound(f"there is no file {file_id}")
+            raise NotFound(f"there is no file {file_id}", param="file_id")
         waiting = connection.execute(
             text("SELECT id FROM batches WHERE input_file_id = :id AND state = 'validating' LIMIT 1"), values
         ).scalar()
@@ -104,7 +109,7 @@ def _find(engine: Engine, tenant_id: str, file_id: str) -> Row[Any]:
     with engine.connect() as connection:
         row = connection.execute(_FIND, {"id": identifier(file_id, "file"), "tenant_id": tenant_id}).first()
     if row is None:
-        raise NotFound(f"there is no file {file_id}")
+        raise NotFound(f"there is no file {file_id}", param="file_id")
     return row
 
 

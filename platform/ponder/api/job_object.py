@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from ponder.api.services import unix
+from ponder.api.services import job_number, unix
 from ponder.api.waiting import why_job_waits
 from ponder.errors import NotFound
 
-_ID = re.compile(r"job_([0-9]{1,18})")
 COMPLETION_TOKENS = """
     coalesce(completion_tokens, (SELECT CAST(sum(num_tokens) AS bigint) FROM tree_deltas WHERE job_id = jobs.id))
         AS completion_tokens"""
@@ -37,14 +35,6 @@ _ATTEMPTS = text(
 )
 _COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job_id = :id GROUP BY kind ORDER BY kind")
 _TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
-
-
-def job_number(job_id: str) -> int:
-    """Raises NotFound for what is no job's id."""
-    match = _ID.fullmatch(job_id)
-    if match is None:
-        raise NotFound("there is no such job")
-    return int(match[1])
 
 
 def job_summary(row: Row[Any]) -> dict[str, Any]:
@@ -75,7 +65,7 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str,
     values = {"id": job_number(job_id), "tenant_id": tenant_id}
     row = connection.execute(_FIND, values).first()
     if row is None:
-        raise NotFound(f"there is no job {job_id}")
+        raise NotFound(f"there is no job {job_id}", param="job_id")
     by_kind = {cost.kind: int(cost.num) for cost in connection.execute(_COST, values)}
     is_waiting = row.state == "pending"
     return job_summary(row) | {

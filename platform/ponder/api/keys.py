@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import Connection, Row, text
 
 from ponder.api.auth import Caller, Tenant, digest
-from ponder.api.page import After, Limit, page
+from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
 from ponder.domain.submission import StorableBody
 from ponder.errors import Forbidden, NotFound
@@ -34,6 +34,7 @@ _LIST = text(
     ORDER BY created_at, id LIMIT :limit
     """
 )
+_CURSOR = text("SELECT 1 FROM api_keys WHERE id = :after AND (:sees_all OR tenant_id = :tenant_id)")
 _REVOKE = text(
     """
     UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp())
@@ -53,8 +54,10 @@ class NewKey(StorableBody):
 @router.get("")
 def list_keys(ponder: Ponder, caller: Tenant, limit: Limit = 100, after: After = None) -> dict[str, Any]:
     """The tenant's; an operator sees everybody's."""
-    values = {"after": None if after is None else identifier(after, "key"), "limit": limit + 1, **_scope(caller)}
+    cursor = None if after is None else identifier(after, "key", "after")
+    values = {"after": cursor, "limit": limit + 1, **_scope(caller)}
     with ponder.engine.connect() as connection:
+        check_cursor(connection, _CURSOR, values)
         return page([_object(row) for row in connection.execute(_LIST, values)], limit)
 
 
@@ -82,7 +85,7 @@ def revoke_key(key_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
     """From now on the key is refused; revoking it again does nothing."""
     with ponder.engine.begin() as connection:
         if connection.execute(_REVOKE, {"id": identifier(key_id, "key"), **_scope(caller)}).first() is None:
-            raise NotFound(f"there is no key {key_id}")
+            raise NotFound(f"there is no key {key_id}", param="key_id")
     return {"id": key_id, "object": "api_key", "deleted": True}
 
 
@@ -103,7 +106,7 @@ def _tenant_of(connection: Connection, body: NewKey, caller: Caller) -> str:
         {"tenant": body.tenant},
     ).scalar()
     if found is None:
-        raise NotFound(f"there is no tenant {body.tenant}")
+        raise NotFound(f"there is no tenant {body.tenant}", param="tenant")
     return str(found)
 
 

@@ -34,7 +34,7 @@ def get_model(name: str, ponder: Ponder, _caller: Tenant) -> dict[str, Any]:
     with ponder.engine.connect() as connection:
         found = _objects(connection).get(name)
     if found is None:
-        raise NotFound(f"no worker has served the model {name!a} yet")
+        raise NotFound(f"no worker has served the model {name!a} yet", param="name")
     return found
 
 

@@ -48,7 +48,7 @@ def _tenant(wanted: str | None, caller: Caller) -> str | None:
         return caller.tenant_id
     if not caller.is_operator:
         raise Forbidden("only an operator's key can see what others spend")
-    return None if wanted == "all" else identifier(wanted, "tenant")
+    return None if wanted == "all" else identifier(wanted, "tenant", "tenant")
 
 
 def _row(row: CostRow) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from sqlalchemy import Engine
 from ponder.errors import NotFound
 from ponder.settings import Settings
 
-_ID = re.compile(r"[a-z]{1,16}[-_][0-9a-f]{1,64}")
+_IDS = {
+    "file": re.compile(r"file-[0-9a-f]{1,64}"),
+    "batch": re.compile(r"batch_[0-9a-f]{1,64}"),
+    "job": re.compile(r"job_[0-9]{1,18}"),
+    "key": re.compile(r"key_[0-9a-f]{1,64}"),
+    "tenant": re.compile(r"tenant_[0-9a-f]{1,64}"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,19 @@ def _services(request: Request) -> Services:
 Ponder = Annotated[Services, Depends(_services)]
 
 
-def identifier(value: str, what: str) -> str:
-    """An id that may exist; raises NotFound for what cannot be one (and must not reach Postgres, e.g. with a NUL)."""
-    if not _ID.fullmatch(value):
-        raise NotFound(f"there is no such {what}")
+def identifier(value: str, kind: str, param: str | None = None) -> str:
+    """An id that may exist; raises NotFound for what cannot be one (and must not reach Postgres, e.g. with a NUL).
+
+    `param` is what the id came in as, if not as `batch_id` and its like.
+    """
+    if not _IDS[kind].fullmatch(value):
+        raise NotFound(f"there is no such {kind}", param=param or f"{kind}_id")
     return value
+
+
+def job_number(value: str, param: str | None = None) -> int:
+    """A job as Postgres knows it, by its id."""
+    return int(identifier(value, "job", param).removeprefix("job_"))
 
 
 def unix(at: datetime | None) -> int | None:

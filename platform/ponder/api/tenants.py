@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import Row, text
 
 from ponder.api.auth import Operator
-from ponder.api.page import After, Limit, page
+from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
 from ponder.domain.submission import StorableBody
 from ponder.errors import Conflict, NotFound
@@ -36,6 +36,9 @@ _LIST = text(
 )
 
 
+_CURSOR = text("SELECT 1 FROM tenants WHERE id = :after")
+
+
 class Quota(StorableBody):
     quota_tokens: int | None = Field(default=None, ge=1, le=2**62)
     """Estimated tokens in flight at a time; None: no limit."""
@@ -47,8 +50,9 @@ class NewTenant(Quota):
 
 @router.get("")
 def list_tenants(ponder: Ponder, _caller: Operator, limit: Limit = 100, after: After = None) -> dict[str, Any]:
-    values = {"after": None if after is None else identifier(after, "tenant"), "limit": limit + 1}
+    values = {"after": None if after is None else identifier(after, "tenant", "after"), "limit": limit + 1}
     with ponder.engine.connect() as connection:
+        check_cursor(connection, _CURSOR, values)
         return page([_object(row) for row in connection.execute(_LIST, values)], limit)
 
 
@@ -69,7 +73,7 @@ def set_quota(tenant_id: str, body: Quota, ponder: Ponder, _caller: Operator) ->
         if row is not None:
             wake(connection)
     if row is None:
-        raise NotFound(f"no tenant {tenant_id}")
+        raise NotFound(f"there is no tenant {tenant_id}", param="tenant_id")
     return _object(row)
 
 

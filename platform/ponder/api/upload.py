@@ -47,9 +47,16 @@ async def _parse(request: Request, max_bytes: int) -> FormData:
         raise InvalidInput("an upload is multipart/form-data with the fields file and purpose", param="file")
     try:
         return await MultiPartParser(request.headers, _limited(request, max_bytes), max_files=1, max_fields=10).parse()
-    except (MultiPartException, ClientDisconnect) as error:
-        reason = error.message if isinstance(error, MultiPartException) else "it broke off"
-        raise InvalidInput(f"the upload cannot be read: {reason}", param="file") from None
+    except ClientDisconnect:
+        raise _unreadable("it broke off") from None
+    except MultiPartException as error:
+        raise _unreadable(error.message) from None
+    except (ValueError, LookupError):  # the form names an encoding that there is not, or is not in it
+        raise _unreadable("its parts are not encoded as its headers say") from None
+
+
+def _unreadable(reason: str) -> InvalidInput:
+    return InvalidInput(f"the upload cannot be read: {reason}", param="file")
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ponder.cli.terminal import CONTROL, below, harmless
+
 _PIPE_WIDTH = 120
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -35,7 +36,8 @@ class Column:
 def out() -> Console:
     """stdout; without colours in a pipe, and never cut to the terminal's width there."""
     is_terminal = sys.stdout.isatty()
-    return Console(
+    return _HarmlessConsole(
+        file=below(sys.stdout),
         highlight=False,
         markup=False,
         emoji=False,
@@ -45,16 +47,15 @@ def out() -> Console:
 
 
 def err() -> Console:
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return _HarmlessConsole(file=below(sys.stderr), highlight=False, markup=False, emoji=False)
 
 
-def harmless(value: Any) -> Any:
-    """The same without what a terminal would obey: prompts and answers are anybody's text."""
-    if isinstance(value, str):
-        return _CONTROL.sub("\ufffd", value)
-    if isinstance(value, Mapping):
-        return {key: harmless(item) for key, item in value.items()}
-    return [harmless(item) for item in value] if isinstance(value, list) else value
+class _HarmlessConsole(Console):
+    """Writes its own escape sequences, and nobody else's."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
 
 def format_option(*formats: str) -> Callable[[_Command], _Command]:
@@ -64,12 +65,13 @@ def format_option(*formats: str) -> Callable[[_Command], _Command]:
 
 
 def print_json(document: Any) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    """Exactly; what a terminal would obey is escaped, as JSON allows for any character of a text."""
+    written = json.dumps(document, ensure_ascii=False, indent=2)
+    click.echo(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", written))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, empty: str = "nothing yet") -> None:
     """A table; in a pipe its cells are separated by tabs, with no frame, for `cut` and `awk`."""
-    rows = harmless(list(rows))
     if not sys.stdout.isatty():
         for row in [[column.title for column in columns], *([str(c.value(row)) for c in columns] for row in rows)]:
             click.echo("\t".join(row))

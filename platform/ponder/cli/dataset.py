@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ponder.cli.source import Row, Source
-from ponder.errors import InvalidInput
+from ponder.cli.rows.row import Row
+from ponder.cli.source import Source
+from ponder.domain import storable
+from ponder.domain.line import MAX_LINE_BYTES, decode
+from ponder.domain.request import ENDPOINT, MAX_CUSTOM_ID
+from ponder.errors import InvalidInput, InvalidLine
 
 _LIKELY_PROMPTS = ("prompt", "question", "problem", "instruction", "input")
 _LIKELY_ANSWERS = ("answer", "expected_answer", "solution", "target", "output", "reference")
@@ -25,73 +30,106 @@ class Fields:
     level: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`place` is where in the file: "line 7"."""
+
+    place: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Count:
+    """What became of the rows: each was submitted or refused. Of the refusals the first few are kept."""
+
+    num_rows: int = 0
+    num_refused: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.num_refused += 1
+        if len(self.refusals) < _MOST_KEPT:
+            self.refusals.append(refusal)
+
+
 @dataclass(slots=True)
 class Dataset:
-    """Lines for the server, and what was wrong with rows on the way.
+    """Lines for the server, and what became of each row on the way.
 
-    A row that lacks a named field goes on as a line that the server refuses: it counts, it is in the error file, and
-    it never stops the others. `body` is laid over every line: the model, sampling parameters.
+    A row that cannot be read or lacks a named field goes on as a line with the reason, which the server refuses with
+    it: the row counts, it is in the error file, and it never stops the others. `body` is laid over every line: the
+    model, sampling parameters.
     """
 
     source: Source
     fields: Fields
     body: Mapping[str, Any]
     system: str | None = None
-    num_troubles: int = 0
-    troubles: list[str] = field(default_factory=list)
+    count: Count = field(default_factory=Count)
 
     def check(self) -> None:
         """Raises InvalidInput where the file as a whole cannot be what the options say."""
+        path = self.source.path
         if self.source.is_batch():
             if self.fields != Fields():
                 raise InvalidInput(
-                    f"{self.source.path} has OpenAI batch lines, which name their prompts themselves: "
+                    f"{path} has OpenAI batch lines, which name their prompts themselves: "
                     "leave --prompt, --answer, --id and --level out"
                 )
             return
         known = self.source.fields()
         if not known:
-            raise InvalidInput(f"{self.source.path}: there is no row in it that can be read")
+            raise InvalidInput(f"{path}: there is no row in it that can be read ({self.source.first_trouble()})")
         if self.fields.prompt is None:
-            raise InvalidInput(f"{self.source.path} has the fields {', '.join(known)}: {_advice(known)}")
+            raise InvalidInput(f"{path} has the fields {', '.join(known)}: {_advice(known)}")
+        for option in fields(Fields):
+            name = getattr(self.fields, option.name)
+            if name is not None and name not in known and not self.source.has(name):
+                raise InvalidInput(
+                    f"{path}: no row has the field {name!r} of --{option.name}; the fields are {', '.join(known)}"
+                )
         if "model" not in self.body:
             raise InvalidInput("which model shall answer? --model NAME (`demo` is the one of `ponder up`)")
 
     def lines(self) -> Iterator[bytes]:
-        """Every line of the batch file, from the beginning."""
-        self.num_troubles, self.troubles = 0, []
-        if self.source.is_batch():
-            yield from self._batch_lines()
-        else:
-            for number, row in enumerate(self.source.rows(), start=1):
-                yield json.dumps(self._line(number, row), default=str).encode() + b"\n"
+        """Every line of the batch file, from the beginning.
 
-    def _batch_lines(self) -> Iterator[bytes]:
-        """As they are, unless the command line overrides something in them."""
-        for line in self.source.lines():
-            if not self.body:
-                yield line
-                continue
-            try:
-                document = json.loads(line)
-                document["body"] |= self.body
-            except (ValueError, TypeError, KeyError, RecursionError):
-                yield line  # the server says what is wrong with it
-            else:
-                yield json.dumps(document).encode() + b"\n"
+        What stands in line 7 is line 7 of the upload too, so that the server's complaints name the right one.
+        """
+        self.count = Count()
+        make = self._batch_line if self.source.is_batch() else self._line
+        num_lines = 0
+        for row in self.source.rows():
+            self.count.num_rows += 1
+            yield b"\n" * (row.number - num_lines - 1) + make(row)
+            num_lines = row.number
 
-    def _line(self, number: int, row: Row) -> dict[str, Any]:
-        custom_id = f"row-{number}"
-        body: dict[str, Any] = {}
+    def _batch_line(self, row: Row) -> bytes:
+        """As it is, unless the command line overrides something in it. The server refuses what cannot be read."""
+        if row.values is None and not row.raw:
+            return self._refused(row, f"line-{row.number}", row.trouble)
+        written = row.raw.encode("utf-8", "surrogateescape") or json.dumps(row.values).encode() + b"\n"
+        try:
+            document = decode(written, row.number)
+        except InvalidLine as error:
+            self.count.refuse(Refusal(row.place, error.message))
+            return written
+        if not self.body or not isinstance(document.get("body"), dict):
+            return written
+        document["body"] |= self.body
+        return json.dumps(document).encode() + b"\n"
+
+    def _line(self, row: Row) -> bytes:
+        custom_id = f"row-{self.count.num_rows}"
         try:
             if row.values is None:
                 raise InvalidInput(row.trouble)
             if self.fields.id is not None:
                 custom_id = _text(row.values, self.fields.id)
-            body = self._body(row.values)
+            body = {**self._body(row.values), **self.body}
+            return _encoded({"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body})
         except InvalidInput as error:
-            self._note(f"{self.source.path}, {_place(self.source, row)}: {error}")
-        return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": {**body, **self.body}}
+            return self._refused(row, custom_id, error.message)
 
     def _body(self, values: Mapping[str, Any]) -> dict[str, Any]:
         assert self.fields.prompt is not None, "check() was not called"
@@ -103,35 +141,60 @@ class Dataset:
             body["metadata"] = {"level": _text(values, self.fields.level)}
         return body
 
-    def _note(self, trouble: str) -> None:
-        self.num_troubles += 1
-        if len(self.troubles) < _MOST_KEPT:
-            self.troubles.append(trouble)
+    def _refused(self, row: Row, custom_id: str, reason: str) -> bytes:
+        """The line that tells the server what was wrong with a row."""
+        self.count.refuse(Refusal(row.place, reason))
+        message = f"{self.source.path.name}, {row.place}: {reason}"
+        error = {"code": "invalid_row", "message": storable.clean(message)}
+        return _encoded({"custom_id": storable.clean(custom_id)[:MAX_CUSTOM_ID], "error": error})
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    """Raises InvalidInput for what the server could not store."""
+    written = json.dumps(document, default=_written)
+    if len(written) > MAX_LINE_BYTES:
+        raise InvalidInput(f"it makes a line of {len(written):,} bytes: at most {MAX_LINE_BYTES:,} are possible")
+    found = storable.fault(document) if storable.is_suspicious(written) else None
+    if found:
+        raise InvalidInput(f"{found.path} {found.reason}")
+    return written.encode() + b"\n"
 
 
 def _messages(values: Mapping[str, Any], name: str) -> list[Any]:
-    """The prompt as one message; a field that holds a whole conversation is taken as it is."""
+    """The prompt as one message; a field that holds a conversation is taken as it is, less its keys without value."""
     value = values.get(name)
-    if isinstance(value, list) and value and all(isinstance(part, dict) and "role" in part for part in value):
-        return value
+    if isinstance(value, list):
+        if not value:
+            raise InvalidInput(f"its field {name!r} is an empty conversation")
+        if any(isinstance(part, dict) and "role" in part for part in value):
+            return [_without_nulls(part) if isinstance(part, dict) else part for part in value]
     return [{"role": "user", "content": _text(values, name)}]
+
+
+def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in message.items() if value is not None}
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     value = values.get(name)
     if value is None:
         raise InvalidInput(f"it has no field {name!r}" if name not in values else f"its field {name!r} is empty")
-    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"its field {name!r} is {value}, which is no finite number")
+    text = json.dumps(value, default=_written) if isinstance(value, dict | list) else _written(value)
     if not text.strip():
         raise InvalidInput(f"its field {name!r} is empty")
     return text
 
 
-def _place(source: Source, row: Row) -> str:
-    return f"row {row.line}" if source.form == "parquet" else f"line {row.line}"
+def _written(value: object) -> str:
+    """What JSON has no form for, such as a date, as text."""
+    if isinstance(value, bytes):
+        raise InvalidInput("it holds bytes that are not UTF-8 text")
+    return str(value)
 
 
-def _advice(known: list[str]) -> str:
+def _advice(known: Sequence[str]) -> str:
     """What to type."""
     prompt = next((name for name in _LIKELY_PROMPTS if name in known), None)
     answer = next((name for name in _LIKELY_ANSWERS if name in known), None)

@@ -14,6 +14,7 @@ from rich.text import Text
 from ponder.cli import exit_code
 from ponder.cli.api import base_url, connect
 from ponder.cli.console import format_option, out, print_json
+from ponder.cli.remedy import pip_install
 from ponder.embedded.home import Home
 from ponder.embedded.plan import demo_weights
 from ponder.errors import PonderError, Unreachable
@@ -92,7 +93,7 @@ def _extras() -> list[Finding]:
     for extra, (purpose, modules) in _EXTRAS.items():
         missing = [module for module in modules if find_spec(module) is None]
         said = f"{purpose}: installed" if not missing else f"{purpose}: {', '.join(missing)} not installed"
-        findings.append(Finding(extra, None if missing else True, said, f"pip install 'ponder[{extra}]'"))
+        findings.append(Finding(extra, None if missing else True, said, pip_install(f"ponder[{extra}]")))
     return findings
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
+from ponder.cli.remedy import pip_install
 from ponder.errors import SetupError
 
 _ENTRY_POINTS = "ponder.commands"
@@ -44,7 +45,8 @@ class LazyGroup(click.Group):
             return _load(found, lazy.extra if lazy else cmd_name)
         if lazy is None:
             return None
-        raise SetupError(f"`{ctx.info_name} {cmd_name}` is not installed: pip install 'ponder[{lazy.extra}]'")
+        extra = f"ponder[{lazy.extra}]"
+        raise SetupError(f"`{ctx.info_name} {cmd_name}` is not installed: {pip_install(extra)}")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.lazy))
@@ -61,7 +63,7 @@ def _load(entry_point: EntryPoint, extra: str) -> click.Command:
         if error.name is None or error.name.partition(".")[0] in ("ponder", entry_point.module.partition(".")[0]):
             raise
         raise SetupError(
-            f"`ponder {entry_point.name}` needs {error.name}, which is not installed: pip install 'ponder[{extra}]'"
+            f"`ponder {entry_point.name}` needs {error.name}, which is not installed: {pip_install(f'ponder[{extra}]')}"
         ) from error
     command = getattr(module, entry_point.attr)
     assert isinstance(command, click.Command), f"{entry_point.value} is no click command"

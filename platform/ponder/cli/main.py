@@ -10,6 +10,7 @@ import click
 import ponder
 from ponder.cli import exit_code
 from ponder.cli.lazy_group import Lazy, LazyGroup
+from ponder.cli.terminal import harmless_streams
 from ponder.errors import InvalidInput, PonderError
 
 SECTIONS = {
@@ -68,6 +69,14 @@ def main() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
+    command = (sys.argv[1:] if arguments is None else arguments)[:1]
+    if command and command[0] in SECTIONS["Services"]:
+        return _run(arguments)  # their logs have colours, and quote nobody
+    with harmless_streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         answer = cli.main(arguments, prog_name="ponder", standalone_mode=False)
         return answer if isinstance(answer, int) else exit_code.SETTLED

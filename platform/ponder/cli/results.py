@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from pathlib import Path
 
 import click
 
 from ponder.cli.api import connect
+from ponder.cli.terminal import below
 from ponder.client import Client
 from ponder.errors import Conflict, InvalidInput, Unreachable
 from ponder.wire import Json
@@ -78,7 +80,12 @@ def fetch(client: Client, file_id: str, place: Path) -> None:
 
 
 def _print(client: Client, file_id: str) -> None:
+    """As it is; on a terminal as text."""
     with client.download(file_id) as pieces:
+        if sys.stdout.isatty():
+            sys.stdout.writelines(codecs.iterdecode(pieces, "utf-8", errors="replace"))
+            return
+        target = below(sys.stdout).buffer
         for piece in pieces:
-            sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+            target.write(piece)
+        target.flush()

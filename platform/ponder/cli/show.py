@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ponder.cli.api import connect
-from ponder.cli.console import Column, format_option, harmless, moment, out, print_json, table
+from ponder.cli.console import Column, format_option, moment, out, print_json, table
 from ponder.domain.money import dollars
 from ponder.errors import NotFound
 from ponder.wire import Json
@@ -33,7 +33,7 @@ def show(job: str, form: str) -> None:
     if form == "json":
         print_json(document)
     else:
-        print_job(harmless(document))
+        print_job(document)
 
 
 def print_job(job: Json) -> None:

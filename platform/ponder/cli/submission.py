@@ -28,6 +28,8 @@ _OPTIONS = [
     click.option("--answer", metavar="FIELD", help="... with the expected answer; only reported on, never shown."),
     click.option("--id", "id_field", metavar="FIELD", help="... with a unique id.  [default: row-1, row-2, …]"),
     click.option("--level", metavar="FIELD", help="... with the difficulty, for `ponder report cost --by level`."),
+    click.option("--encoding", metavar="NAME", callback=lambda context, option, given: _encoding(given),
+                 help="What FILE is encoded in: utf-16, latin-1, cp1252 …  [default: utf-8]"),
     click.option("--system", metavar="TEXT", help="... a system message before every problem."),
     click.option("--strategy", type=click.Choice(STRATEGY_NAMES), help="How to search.  [default: direct]"),
     click.option("--n", type=click.IntRange(1), help="How many samples, paths or tries a problem."),
@@ -79,7 +81,7 @@ class Submission:
     @classmethod
     def of(cls, file: Path, **given: Any) -> Submission:
         """Raises InvalidInput or click's UsageError for what cannot be."""
-        source = Source.of(file)
+        source = Source.of(file, given["encoding"])
         fields = Fields(given["prompt"], given["answer"], given["id_field"], given["level"])
         body = _present(given, "max_tokens", "temperature", "top_p", "seed")
         options = _options(given)
@@ -94,7 +96,7 @@ class Submission:
         return cls(dataset, options, _metadata(given, file), given["window"], given["idempotency_key"])
 
     def send(self, client: Client) -> Json:
-        """Uploads and submits; what was wrong with rows is told on stderr. Returns the batch."""
+        """Uploads and submits; what became of the rows is told on stderr. Returns the batch."""
         with err().status(f"uploading {self.dataset.source.path.name} …"):
             batch = client.submit(
                 self._upload(client),
@@ -103,7 +105,7 @@ class Submission:
                 options=self.options,
                 idempotency_key=self.idempotency_key,
             )
-        self._tell_troubles()
+        _tell(self.dataset)
         return batch
 
     def _upload(self, client: Client) -> str:
@@ -118,12 +120,22 @@ class Submission:
         earlier = next((file["id"] for file in client.uploads() if file["filename"] == name), None)
         return str(earlier or client.upload(self.dataset.lines, name)["id"])
 
-    def _tell_troubles(self) -> None:
-        for trouble in self.dataset.troubles:
-            click.echo(f"refused: {trouble}", err=True)
-        num_untold = self.dataset.num_troubles - len(self.dataset.troubles)
-        if num_untold > 0:
-            click.echo(f"refused: … and {num_untold} more rows, all in the batch's error file", err=True)
+
+def _tell(dataset: Dataset) -> None:
+    """How many rows were read, submitted and refused, and why the first few were refused."""
+    count = dataset.count
+    reasons = [f"{refusal.place}: {refusal.reason}" for refusal in count.refusals]
+    first = f" ({reasons[0]})" if reasons else ""
+    click.echo(
+        f"{dataset.source.path}: {count.num_rows:,} row{'s' * (count.num_rows != 1)} read, "
+        f"{count.num_rows - count.num_refused:,} submitted, {count.num_refused:,} refused{first}",
+        err=True,
+    )
+    for reason in reasons[1:]:
+        click.echo(f"  {reason}", err=True)
+    if count.num_refused > len(reasons):
+        num_untold = count.num_refused - len(reasons)
+        click.echo(f"  … and {num_untold:,} more, each with its reason in the batch's error file", err=True)
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +161,14 @@ def _verifier(given: str | None) -> Any:
         return json.loads(given)
     except ValueError as error:
         raise click.BadParameter(f"neither a verifier's name nor JSON: {error}") from None
+
+
+def _encoding(given: str | None) -> str | None:
+    try:
+        b"".decode(given or "utf-8")
+    except LookupError as error:
+        raise click.BadParameter(str(error)) from None
+    return given
 
 
 def _present(given: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def tell_end(batch: Json) -> None:
     done = f"{counts['completed']:,} of {counts['total']:,} jobs completed{failed}{spent}"
     click.echo(f"{batch['id']} {batch['status']}{took}: {done}", err=True)
     for error in ((batch.get("errors") or {}).get("data") or [])[:5]:
-        place = f"line {error['line']}: " if error.get("line") else ""
+        # A row that was refused before it was sent says itself where it stands.
+        is_placed = error.get("code") == "invalid_row" or not error.get("line")
+        place = "" if is_placed else f"line {error['line']}: "
         click.echo(f"  {place}{error['message']}" + (f" ({error['param']})" if error.get("param") else ""), err=True)
     if counts["failed"] and batch["status"] != "failed":
         click.echo(f"  why: ponder results {batch['id']} --errors", err=True)

@@ -26,7 +26,11 @@ _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True,),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
 }
+_ASKS_WITH_DEFAULTS = ("web_search_options",)
+"""An empty object asks for these, with the defaults of everything in it."""
 _CONTENT_TYPES = ("image_url", "input_audio", "file", "refusal")
 
 
@@ -52,16 +56,28 @@ def _text(content: Any) -> Any:
     return "".join(texts)
 
 
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+def _nothing(value: Any) -> Any:
+    return None if _is_nothing(value) else value
+
+
+_Unsupported = Annotated[None, BeforeValidator(_nothing)]
+"""Clients write these out though they ask for nothing; anything else cannot be honoured."""
+
+
 class Message(_Part):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_text)]
-    # Written out as null by some clients; anything else cannot be honoured.
-    name: None = None
-    refusal: None = None
-    audio: None = None
-    tool_calls: None = None
-    function_call: None = None
-    annotations: None = None
+    name: _Unsupported = None
+    refusal: _Unsupported = None
+    audio: _Unsupported = None
+    tool_calls: _Unsupported = None
+    tool_call_id: _Unsupported = None
+    function_call: _Unsupported = None
+    annotations: _Unsupported = None
 
 
 def _stop(value: Any) -> Any:
@@ -134,4 +150,6 @@ FIELDS = frozenset(Body.model_fields)
 
 def asks_nothing(field: str, value: Any) -> bool:
     """Whether an unsupported field has a value that leaves it at what ponder does anyway."""
-    return value is None or value is False or value in ([], {}) or value in _ASKS_NOTHING.get(field, ())
+    if value == {} and field in _ASKS_WITH_DEFAULTS:
+        return False
+    return _is_nothing(value) or value in _ASKS_NOTHING.get(field, ())

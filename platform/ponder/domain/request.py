@@ -18,9 +18,10 @@ from ponder.domain.terms import ENDPOINT, ServedModel, Terms
 from ponder.domain.verification import Verification
 from ponder.errors import InvalidInput, InvalidLine
 
-__all__ = ["ENDPOINT", "JobRequest", "ServedModel", "Terms", "parse"]
+__all__ = ["ENDPOINT", "JobRequest", "ServedModel", "Terms", "parse", "refuse_told"]
 
 MAX_CUSTOM_ID = 512
+_MAX_CODE = 100
 _NOTHING = LineOptions()
 _LINE_FIELDS = {"custom_id", "method", "url", "body"}
 _CHARACTERS_A_TOKEN = 16
@@ -55,6 +56,23 @@ def parse(value: Mapping[str, Any], number: int, terms: Terms) -> JobRequest:
             param=error.param,
             custom_id=custom_id[:MAX_CUSTOM_ID] if isinstance(custom_id, str) else None,
         ) from None
+
+
+def refuse_told(value: Mapping[str, Any], number: int) -> None:
+    """Raises InvalidLine for a line {custom_id, error: {code, message}}: a client could not make a request of a row.
+
+    So the row counts and is in the error file, with the reason that the client saw.
+    """
+    error = value.get("error")
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return
+    code, custom_id = error.get("code"), value.get("custom_id")
+    raise InvalidLine(
+        error["message"],
+        line=number,
+        code=code[:_MAX_CODE] if isinstance(code, str) else "invalid_row",
+        custom_id=custom_id[:MAX_CUSTOM_ID] if isinstance(custom_id, str) else None,
+    )
 
 
 def _check_line(value: Mapping[str, Any], terms: Terms) -> None:

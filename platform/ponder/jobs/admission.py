@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 
 from ponder.domain.line import decode
-from ponder.domain.request import JobRequest, Terms, parse
+from ponder.domain.request import JobRequest, Terms, parse, refuse_told
 from ponder.domain.state import Lane
 from ponder.domain.storable import clean
 from ponder.errors import InvalidLine
@@ -63,6 +63,7 @@ class Admission:
             try:
                 value = decode(line, number)
                 self.num_readable += 1
+                refuse_told(value, number)
                 self._refuse_duplicate(value.get("custom_id"), number)
                 yield self._job(number, parse(value, number, self._terms))
             except InvalidLine as error:

@@ -46,7 +46,7 @@ def cancel(connection: Connection, tenant_id: str, batch_id: str) -> None:
     if cancelled.rowcount == 0:
         state = connection.execute(_STATE, {"id": batch_id, "tenant_id": tenant_id}).scalar()
         if state is None:
-            raise NotFound(f"there is no batch {batch_id}")
+            raise NotFound(f"there is no batch {batch_id}", param="batch_id")
         if state not in (BatchState.CANCELLING, BatchState.CANCELLED):
             raise Conflict(f"the batch is {state} and cannot be cancelled any more")
         return

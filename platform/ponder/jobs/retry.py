@@ -81,7 +81,7 @@ def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> i
         {"id": batch_id, "tenant_id": tenant_id},
     ).first()
     if batch is None:
-        raise NotFound(f"there is no batch {batch_id}")
+        raise NotFound(f"there is no batch {batch_id}", param="batch_id")
     if batch.state not in _ENDED:
         raise Conflict(f"the batch is {batch.state}; its jobs can be retried when it is one of {', '.join(_ENDED)}")
     return window_s(batch.completion_window)

@@ -66,7 +66,7 @@ def submit(
     if inserted is None:  # either no such file, or the same key came in by another connection just now
         earlier = repeated(connection, tenant_id, idempotency)
         if earlier is None:
-            raise NotFound(f"there is no input file {submission.input_file_id}")
+            raise NotFound(f"there is no input file {submission.input_file_id}", param="input_file_id")
         return earlier
     wake(connection)
     return batch_id

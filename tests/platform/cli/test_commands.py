@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -65,9 +66,66 @@ def test_a_refused_row_is_told_is_in_the_error_file_and_in_the_exit_code(
     out = tmp_path / "out.jsonl"
     code, _, said = ponder("run", str(problems), *FIELDS, "-o", str(out))
     assert code == exit_code.SOME_JOBS_FAILED
-    assert f"refused: {problems}, line 5: it has no field 'answer'" in said
+    assert f"{problems}: 5 rows read, 4 submitted, 1 refused (line 5: it has no field 'answer')" in said
     assert len(read(out)) == 4
     assert [line["custom_id"] for line in read(tmp_path / "out.errors.jsonl")] == ["row-5"]
+
+
+def test_the_sum_of_the_rows_is_always_told(ponder: Ponder, problems: Path) -> None:
+    assert f"{problems}: 4 rows read, 4 submitted, 0 refused\n" in ponder("submit", str(problems), *FIELDS)[2]
+
+
+def test_every_refused_row_has_its_true_reason_in_the_error_file(
+    ponder: Ponder, worker: Worker, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "problems.csv", tmp_path / "out.jsonl"
+    path.write_text(
+        "question,answer\nWhat is 3 + 4?,7\n" + '"open,1\n\nragged\n,no question\n' * 5 + "3 + 4?,nan\n3 + 4?,7\n"
+    )
+    code, _, said = ponder("run", str(path), *FIELDS, "-o", str(out))
+    assert code == exit_code.SOME_JOBS_FAILED
+    assert f"{path}: 18 rows read, 2 submitted, 16 refused (line 3: a quote is" in said
+    assert "… and 6 more, each with its reason in the batch's error file" in said
+    assert len(read(out)) == 2
+    errors = [line["error"] for line in read(tmp_path / "out.errors.jsonl")]
+    assert [error["line"] for error in errors] == [line for line in range(3, 24) if line % 4]
+    assert all(error["message"].startswith(f"problems.csv, line {error['line']}: ") for error in errors)
+    reasons = {error["message"].partition(": ")[2].partition(" (")[0] for error in errors}
+    assert reasons == {
+        "a quote is closed in the middle of a cell",
+        "a quote is opened in it and never closed",
+        "it has 1 cell, but the header has 2",
+        "its field 'question' is empty",
+        "its field 'answer' is empty",
+    }
+
+
+def test_a_damaged_gz_is_one_sentence_and_nothing_is_submitted(ponder: Ponder, tmp_path: Path) -> None:
+    rows = "".join(f'{{"question": "{n * 7919 % 1000} + {n}?", "answer": {n}}}\n' for n in range(5_000))
+    whole = gzip.compress(rows.encode())
+    path = tmp_path / "problems.jsonl.gz"
+    for content, what in (
+        (whole[:-9], "after row 5,000: the .gz ends too early"),
+        (whole[: len(whole) // 2], "the .gz ends too early"),
+        (whole[: len(whole) // 2] + b"\xff" * 99 + whole[len(whole) // 2 + 99 :], "the .gz is damaged"),
+        (b"no gzip", "after row 0: the .gz is damaged"),
+    ):
+        path.write_bytes(content)
+        code, printed, said = ponder("submit", str(path), *FIELDS)
+        assert (code, printed, said.count("\n")) == (exit_code.USAGE, "", 1)
+        assert said.startswith(f"error: {path}, after row ")
+        assert what in said
+        assert "nothing was submitted" in said
+    assert json.loads(ponder("batches", "--format", "json")[1]) == []
+
+
+def test_field_names_and_errors_reach_no_terminal_as_escape_sequences(ponder: Ponder, tmp_path: Path) -> None:
+    path = tmp_path / "problems.csv"
+    path.write_text("\x1b]0;owned\x07,\x9b31mred\nx,y\n")
+    code, _, said = ponder("submit", str(path), "--model", "\x1b[2J")
+    assert code == exit_code.USAGE
+    assert "\ufffd]0;owned\ufffd, \ufffd31mred" in said
+    assert ponder("submit", str(path), "--prompt", "\x1b[2J")[2].count("\x1b") == 0
 
 
 def test_failed_jobs_are_retried_as_a_batch_of_their_own(
@@ -157,7 +215,7 @@ def test_what_a_terminal_would_obey_is_shown_and_not_done(ponder: Ponder, worker
     ponder("watch", batch)
     printed = ponder("show", f"{batch}/row-1")[1]
     assert "\ufffd[31m1 + 1 :smile: [red]?" in printed
-    assert "expected \ufffd]0;title\ufffd 2" in printed
+    assert "expected \ufffd]0;title" in printed
 
 
 def test_the_same_idempotency_key_is_the_same_batch(ponder: Ponder, worker: Worker, problems: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ponder.domain.options import BatchOptions
-from ponder.domain.request import JobRequest, ServedModel, Terms, parse
+from ponder.domain.request import JobRequest, ServedModel, Terms, parse, refuse_told
 from ponder.domain.state import Lane
 from ponder.errors import InvalidLine
 
@@ -126,10 +126,32 @@ def test_text_parts_are_put_together_and_developers_speak_as_the_system() -> Non
 
 
 @pytest.mark.parametrize(
-    "nothing", [{"tools": []}, {"tools": None}, {"stream": False}, {"modalities": ["text"]}, {"logit_bias": {}}]
+    "nothing",
+    [
+        {"tools": []},
+        {"tools": None},
+        {"stream": False},
+        {"modalities": ["text"]},
+        {"logit_bias": {}},
+        {"top_logprobs": 0},
+        {"verbosity": "medium"},
+        {"prompt_cache_key": ""},
+    ],
 )
 def test_an_unsupported_field_that_asks_nothing_is_no_error(nothing: dict[str, Any]) -> None:
     assert request(**nothing).custom_id == "a"
+
+
+@pytest.mark.parametrize(
+    "field", ["name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call", "annotations"]
+)
+def test_a_field_of_a_message_that_asks_nothing_is_no_error(field: str) -> None:
+    for nothing in (None, False, "", [], {}):
+        messages = [{"role": "user", "content": "x", field: nothing}]
+        assert request(messages=messages).document["messages"] == [{"role": "user", "content": "x"}]
+    with pytest.raises(InvalidLine) as caught:
+        request(messages=[{"role": "user", "content": "x", field: [SECRET]}])
+    assert (caught.value.code, caught.value.param) == ("unsupported_field", f"body.messages[0].{field}")
 
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}]
@@ -154,6 +176,8 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
         ({"audio": {"voice": "x"}}, "unsupported_field", "body.audio"),
         ({"modalities": ["text", "audio"]}, "unsupported_field", "body.modalities"),
         ({"stream": True}, "unsupported_field", "body.stream"),
+        ({"web_search_options": {}}, "unsupported_field", "body.web_search_options"),
+        ({"verbosity": "high"}, "unsupported_field", "body.verbosity"),
         ({"top_logprobs": 5}, "unsupported_field", "body.top_logprobs"),
         ({"colour": "red"}, "unknown_field", "body.colour"),
         ({"n": 0}, "invalid_value", "body.n"),
@@ -226,6 +250,17 @@ def test_a_bad_line_is_refused_with_code_and_param(change: dict[str, Any], code:
     with pytest.raises(InvalidLine) as caught:
         parse(line, 1, Terms(BatchOptions(), {}))
     assert (caught.value.code, caught.value.param) == (code, param)
+
+
+def test_a_line_that_says_why_it_is_no_request_is_refused_for_that() -> None:
+    told = {"custom_id": "a", "error": {"code": "invalid_row", "message": "in.csv, line 3: it has 1 cell"}}
+    with pytest.raises(InvalidLine) as caught:
+        refuse_told(told, 3)
+    refusal = caught.value
+    assert (refusal.message, refusal.code) == ("in.csv, line 3: it has 1 cell", "invalid_row")
+    assert (refusal.line, refusal.custom_id) == (3, "a")
+    for other in ({"custom_id": "a", "body": {}}, {"error": None}, {"error": {"message": 7}}, {"error": "x"}):
+        refuse_told(other, 3)
 
 
 @pytest.mark.parametrize("missing", ["custom_id", "method", "url", "body"])

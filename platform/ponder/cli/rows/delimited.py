@@ -1,0 +1,117 @@
+"""CSV and TSV, read strictly: a line that makes no row is refused, and the lines after it are read anew."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import TextIO
+
+from ponder.cli.rows.encoding import fault
+from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, lines
+from ponder.errors import InvalidInput
+
+_TROUBLES = {
+    "unexpected end of data": "a quote is opened in it and never closed",
+    "expected after": "a quote is closed in the middle of a cell (write a quote in a quoted cell twice)",
+}
+
+
+class _TooLong(Exception):
+    """The message says what is too long."""
+
+
+class _Lines(Iterator[str]):
+    """The lines of a file, which can go back to the second line of the current record."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._lines = lines(text)
+        self._again: deque[str | None] = deque()
+        self._record: list[str | None] = []
+        self._num_characters = 0
+        self.number = 1
+        """Where the current record begins."""
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._record.append(line)
+        if line is None:
+            raise _TooLong(TOO_LONG if len(self._record) == 1 else _TROUBLES["unexpected end of data"])
+        self._num_characters += len(line)
+        if self._num_characters > MAX_ROW:
+            raise _TooLong(TOO_LONG if len(self._record) == 1 else _open_quote())
+        return line
+
+    def begin(self) -> None:
+        """The next line begins a record."""
+        self.number += len(self._record)
+        self._forget()
+
+    def end_after_first(self) -> None:
+        """The record was no more than its first line: what was read after that is read again."""
+        self._again.extendleft(reversed(self._record[1:]))
+        del self._record[1:]
+
+    def is_blank(self) -> bool:
+        """Also with spaces. Tabs are cells in TSV."""
+        return len(self._record) == 1 and self._record[0] is not None and not self._record[0].strip(" \r\n")
+
+    def _forget(self) -> None:
+        self._record.clear()
+        self._num_characters = 0
+
+
+def _open_quote() -> str:
+    return f"a quote is opened in it and not closed within {MAX_ROW // 1024 // 1024} MB"
+
+
+def rows(text: TextIO, dialect: str) -> Rows:
+    """`text` must be opened with newline=""."""
+    csv.field_size_limit(min(2**31 - 1, sys.maxsize))
+    source = _Lines(text)
+    records = _records(source, csv.reader(source, dialect, strict=True))
+    header = _header(next(records, None))
+    for number, cells, trouble in records:
+        if not trouble and len(cells) != len(header):
+            trouble = f"it has {len(cells)} cell{'s' * (len(cells) != 1)}, but the header has {len(header)}"
+        trouble = trouble or fault("".join(cells)) or ""
+        values = None if trouble else dict(zip(header, map(_value, cells), strict=True))
+        yield Row(number, f"line {number}", values, trouble)
+
+
+_Record = tuple[int, list[str], str]
+
+
+def _records(source: _Lines, reader: Iterator[list[str]]) -> Iterator[_Record]:
+    """The line where each begins, its cells, and what is wrong with it."""
+    while True:
+        source.begin()
+        cells: list[str] = []
+        trouble = ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except (csv.Error, _TooLong) as error:
+            trouble = next((ours for theirs, ours in _TROUBLES.items() if theirs in str(error)), str(error))
+            source.end_after_first()
+        if not source.is_blank():
+            yield source.number, cells, trouble
+
+
+def _header(record: _Record | None) -> list[str]:
+    if record is None:
+        return []
+    number, names, trouble = record
+    if trouble:
+        raise InvalidInput(f"line {number}, the header, cannot be read: {trouble}")
+    double = [name for name, num in Counter(names).items() if num > 1 and name]
+    if double:
+        raise InvalidInput(f"line {number}, the header, names {', '.join(islice(double, 5))} more than once")
+    return names
+
+
+def _value(cell: str) -> str | None:
+    return None if cell.strip().lower() == "nan" else cell

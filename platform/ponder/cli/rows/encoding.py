@@ -1,0 +1,61 @@
+"""What a text is encoded in, as far as its bytes tell."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from ponder.errors import InvalidInput
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NAMES = {
+    "utf-32": "UTF-32",
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16",
+    "utf-16-be": "UTF-16",
+    "latin-1": "Latin-1",
+    "cp1252": "Windows-1252 (Latin-1)",
+}
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_MULTIBYTE = re.compile("[\u0080-\ud7ff\ue000-\U0010ffff]")
+_OWN_OF_CP1252 = re.compile("[\udc80-\udc9f]")
+
+
+def check_utf8(sample: bytes) -> None:
+    """Raises InvalidInput, with the remedy, where the beginning of a file shows that it is in another encoding.
+
+    Single bytes that are not UTF-8 in a text with other characters beyond ASCII are faults of their rows.
+    """
+    found = _other_encoding(sample)
+    if found is not None:
+        only = "; `--encoding utf-8` refuses only the rows that are not UTF-8" if found in ("latin-1", "cp1252") else ""
+        raise InvalidInput(f"it is not UTF-8, but {_NAMES[found]}: `--encoding {found}` reads it{only}")
+
+
+def _other_encoding(sample: bytes) -> str | None:
+    for mark, name in _MARKS:
+        if sample.startswith(mark):
+            return name
+    # Every other byte is zero, and only those: mostly ASCII, two bytes a character.
+    even, odd = sample[0::2].count(0), sample[1::2].count(0)
+    if max(even, odd) * 4 > len(sample) and min(even, odd) * 10 < max(even, odd):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(sample)
+    if not _ESCAPED.search(text) or _MULTIBYTE.search(text.removeprefix("\ufeff")):
+        return None
+    return "cp1252" if _OWN_OF_CP1252.search(text) else "latin-1"
+
+
+def fault(text: str) -> str | None:
+    """Why a text that was decoded with `surrogateescape` is not UTF-8; None where it is."""
+    found = None if text.isascii() else _ESCAPED.search(text)
+    if found is None:
+        return None
+    return (
+        f"it is not UTF-8 (byte 0x{ord(found[0]) - 0xDC00:02X}); if the file is Latin-1, `--encoding latin-1` reads it"
+    )

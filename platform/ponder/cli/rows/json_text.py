@@ -1,0 +1,128 @@
+"""JSON: one object a line, or one array of objects."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TextIO
+
+from ponder.cli.rows.encoding import fault
+from ponder.cli.rows.row import MAX_ROW, SPACE, TOO_LONG, Row, Rows, lines
+from ponder.errors import InvalidInput
+
+_CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
+_DECODER = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__)
+_PIECE = 64 * 1024
+
+
+def line_rows(text: TextIO) -> Rows:
+    """`text` must be opened with newline="\\n": everything else is text."""
+    for number, line in enumerate(lines(text), start=1):
+        if line is None:
+            yield Row(number, f"line {number}", None, TOO_LONG)
+        elif line.strip(SPACE):
+            yield _row(number, f"line {number}", line)
+
+
+def _row(number: int, place: str, line: str) -> Row:
+    trouble = fault(line)
+    values = None
+    try:
+        values = _DECODER.decode(line.strip(SPACE))
+    except (ValueError, RecursionError) as error:
+        trouble = trouble or f"it is not JSON ({_reason(error)})"
+    return _checked(number, place, values, trouble, line)
+
+
+def _checked(number: int, place: str, value: Any, trouble: str | None, raw: str = "") -> Row:
+    if not trouble and not isinstance(value, dict):
+        trouble = "it is not a JSON object"
+    return Row(number, place, None if trouble else value, trouble or "", raw)
+
+
+def array_rows(text: TextIO) -> Rows:
+    """The elements of the array that the text is, one in memory at a time.
+
+    Raises InvalidInput where it is none: after a broken element nobody can tell where the next one begins.
+    """
+    window = _Window(text)
+    window.take("[")
+    number = 0
+    while not window.takes("]"):
+        if number:
+            window.take(",")
+        number += 1
+        place = f"row {number} (line {window.line_of_next()})"
+        value, trouble = window.element(place)
+        yield _checked(number, place, value, trouble)
+    if window.peek():
+        raise InvalidInput(
+            f"line {window.line_of_next()}: there is more after the end of the array; "
+            "a file with one JSON object a line is called .jsonl"
+        )
+
+
+class _Window:
+    """The part of a text that is being looked at."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self._part = ""
+        self._at = 0
+        self._line = 1
+
+    def peek(self) -> str:
+        """The next character that is no white space; nothing at the end."""
+        while True:
+            while self._at < len(self._part) and self._part[self._at] in SPACE:
+                self._line += self._part[self._at] == "\n"
+                self._at += 1
+            if self._at < len(self._part) or not self._more(_PIECE):
+                return self._part[self._at : self._at + 1]
+
+    def line_of_next(self) -> int:
+        self.peek()
+        return self._line
+
+    def takes(self, wanted: str) -> bool:
+        """Whether this character is next, which then has been read."""
+        is_next = self.peek() == wanted
+        self._at += is_next
+        return is_next
+
+    def take(self, wanted: str) -> None:
+        if not self.takes(wanted):
+            found = self.peek() or "the end of the file"
+            raise InvalidInput(f"line {self._line}: the array is broken: {wanted} is expected, but there is {found}")
+
+    def element(self, place: str) -> tuple[Any, str | None]:
+        """The value that begins here, and what is wrong with how it is encoded."""
+        self.peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._part, self._at)
+                # A number may go on in the next piece.
+                if end < len(self._part) or not self._more(_PIECE):
+                    break
+            except (ValueError, RecursionError) as error:
+                num_read = len(self._part) - self._at
+                if num_read > MAX_ROW:
+                    raise InvalidInput(f"{place}: {TOO_LONG}, or is broken ({_reason(error)})") from None
+                # Each try reads twice as far, so that all tries together cost no more than a few.
+                if isinstance(error, RecursionError) or not self._more(max(_PIECE, num_read)):
+                    raise InvalidInput(f"{place}: it is not JSON ({_reason(error)})") from None
+        written = self._part[self._at : end]
+        self._line += written.count("\n")
+        self._at = end
+        return value, fault(written)
+
+    def _more(self, num_characters: int) -> bool:
+        """Whether more could be read; what was looked at already is forgotten."""
+        piece = self._text.read(num_characters)
+        self._part, self._at = self._part[self._at :] + piece, 0
+        return bool(piece)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"

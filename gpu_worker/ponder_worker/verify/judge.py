@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -36,7 +37,7 @@ class Judge:
             thread.start()
 
     def hear(self, case: Case, whose: Hashable = None) -> Future[Judgement]:
-        """Verdicts that take no time wait for none that may; of the others each of `whose` has its turn."""
+        """Verdicts that take no time wait for none that may; the others of each of `whose` get the same time."""
         if is_pure(case):
             return self._quick.submit(_guarded, case)
         future: Future[Judgement] = Future()
@@ -61,11 +62,15 @@ class Judge:
     def _serve(self) -> None:
         seats: dict[ForkServer, _Seat] = {}
         while (turn := self._turns.take()) is not None:
-            case, future = turn
-            if future.set_running_or_notify_cancel():
+            whose, (case, future) = turn
+            began = time.monotonic()
+            is_wanted = future.set_running_or_notify_cancel()
+            if is_wanted:
                 server = self._server_of(case)
-                seat = seats.setdefault(server, _Seat(server, self._limit_s))
-                future.set_result(seat.examine(case))
+                judgement = seats.setdefault(server, _Seat(server, self._limit_s)).examine(case)
+            self._turns.served(whose, time.monotonic() - began)
+            if is_wanted:
+                future.set_result(judgement)
 
     def _server_of(self, case: Case) -> ForkServer:
         module = IMPORTS.get(case.spec.name) if case.spec is not None else None

@@ -106,6 +106,18 @@ def test_many_cases_of_one_tenant_that_hang_hold_up_anothers_for_one_limit() -> 
     assert ended == ["a0", "b", "a1", "a2", "a3", "a4"]
 
 
+def test_cases_of_one_tenant_that_hang_hold_up_many_of_anothers_for_one_limit() -> None:
+    """Turns are of equal time: the other's eight come before a second one that hangs."""
+    judge = Judge(num_processes=1, limit_s=1.0)
+    ended: list[str] = []
+    for _ in range(3):
+        judge.hear(_HANGS, "a").add_done_callback(lambda _: ended.append("a"))
+    for number in range(8):
+        judge.hear(Case(_SCHEMA, str(number)), "b").add_done_callback(lambda _: ended.append("b"))
+    judge.close()
+    assert "".join(ended) == "a" + 8 * "b" + "aa"
+
+
 def test_pure_cases_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ForkServer, "fork", Mock(side_effect=AssertionError("asked for")))
     with closing(Judge(num_processes=1)) as judge:

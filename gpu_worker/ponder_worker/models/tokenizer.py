@@ -34,7 +34,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text as it stands, no special token added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # The library lets other threads run in its calls for batches only.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

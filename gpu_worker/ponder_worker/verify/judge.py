@@ -21,12 +21,14 @@ _NO_CODE = "this worker runs no code: its operator has not allowed it (ponder wo
 class Judge:
     """May be called from any thread, and never raises for a case. Processes are started when they are first needed."""
 
-    def __init__(self, *, num_processes: int = 2, limit_s: float = 10.0, allows_code: bool = False) -> None:
-        """num_processes: that examine at a time. Each may keep another one that waits, for each kind of imports."""
+    def __init__(self, *, num_processes: int = 3, limit_s: float = 10.0, allows_code: bool = False) -> None:
+        """num_processes: that examine at a time, of several all but one at most for the same one, so that cases that
+        hang never hold them all. Each may keep another one that waits, for each kind of imports.
+        """
         self._limit_s = limit_s
         self._allows_code = allows_code
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-judge")
-        self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns()
+        self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns(max(1, num_processes - 1))
         # What one verifier alone needs is imported once, and no case of another one waits for it.
         self._servers = {module: ForkServer(live, module) for module in IMPORTS.values()}
         self._server = ForkServer(live)

@@ -118,6 +118,16 @@ def test_cases_of_one_tenant_that_hang_hold_up_many_of_anothers_for_one_limit() 
     assert "".join(ended) == "a" + 8 * "b" + "aa"
 
 
+def test_one_tenants_cases_that_hang_never_hold_all_processes() -> None:
+    with closing(Judge(num_processes=3, limit_s=8.0)) as judge:
+        assert judge.hear(Case(_SCHEMA, "1"), "b").result().verdict is Verdict.PASSED  # once it has started
+        hanging = [judge.hear(_HANGS, "a") for _ in range(4)]
+        found = [judge.hear(Case(_SCHEMA, str(number)), "b") for number in range(8)]
+        assert all(future.result().verdict is Verdict.PASSED for future in found)
+        assert not any(future.done() for future in hanging)
+        assert [future.cancel() for future in hanging].count(False) <= 2  # those that are being examined
+
+
 def test_pure_cases_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ForkServer, "fork", Mock(side_effect=AssertionError("asked for")))
     with closing(Judge(num_processes=1)) as judge:

@@ -19,7 +19,7 @@ def _take(turns: Turns[str], seconds: float = 0.0) -> str | None:
 
 
 def test_each_owner_has_its_turn_and_its_items_keep_their_order() -> None:
-    turns: Turns[str] = Turns()
+    turns: Turns[str] = Turns(8)
     for item in ("a1", "a2", "a3", "b1", "c1", "c2"):
         turns.put(item[0], item)
     turns.close()
@@ -27,7 +27,7 @@ def test_each_owner_has_its_turn_and_its_items_keep_their_order() -> None:
 
 
 def test_owners_get_the_same_time_and_not_the_same_number_of_turns() -> None:
-    turns: Turns[str] = Turns()
+    turns: Turns[str] = Turns(8)
     for number in range(3):
         turns.put("slow", f"slow{number}")
     for number in range(25):
@@ -43,7 +43,7 @@ def test_owners_get_the_same_time_and_not_the_same_number_of_turns() -> None:
 
 def test_what_is_being_served_keeps_its_owner_from_a_fresh_start() -> None:
     """The owner of a hanging case comes back while others wait: it has used its time all the same."""
-    turns: Turns[str] = Turns()
+    turns: Turns[str] = Turns(8)
     turns.put("slow", "slow1")
     assert turns.take() == ("slow", "slow1")
     for number in range(3):
@@ -55,7 +55,7 @@ def test_what_is_being_served_keeps_its_owner_from_a_fresh_start() -> None:
 
 
 def test_absence_saves_no_time_up() -> None:
-    turns: Turns[str] = Turns()
+    turns: Turns[str] = Turns(8)
     for number in range(6):
         turns.put("old", f"old{number}")
     assert [_take(turns, 5.0) for _ in range(2)] == ["old0", "old1"]
@@ -64,9 +64,29 @@ def test_absence_saves_no_time_up() -> None:
     assert [_take(turns, 5.0) for _ in range(4)] == ["old2", "new0", "old3", "new1"]
 
 
+def test_of_one_owner_no_more_are_served_at_a_time_than_is_said() -> None:
+    turns: Turns[str] = Turns(2)
+    for item in ("a1", "a2", "a3", "a4", "b1"):
+        turns.put(item[0], item)
+    assert [turns.take() for _ in range(3)] == [("a", "a1"), ("b", "b1"), ("a", "a2")]
+    taken: list[tuple[object, str] | None] = []
+    waiting = threading.Thread(target=lambda: taken.extend([turns.take()]))
+    waiting.start()
+    turns.served("b", 1.0)
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    turns.served("a", 1.0)
+    waiting.join(10)
+    assert taken == [("a", "a3")]
+    turns.close()
+    turns.served("a", 1.0)
+    assert turns.take() == ("a", "a4")
+    assert turns.take() is None
+
+
 @given(costs=st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(1, 9), min_size=1, max_size=30), min_size=2))
 def test_while_all_wait_nobody_is_ahead_by_more_than_one_item(costs: dict[str, list[int]]) -> None:
-    turns: Turns[int] = Turns()
+    turns: Turns[int] = Turns(8)
     for owner, items in costs.items():
         for item in items:
             turns.put(owner, item)
@@ -84,7 +104,7 @@ def test_while_all_wait_nobody_is_ahead_by_more_than_one_item(costs: dict[str, l
 
 
 def test_a_waiting_thread_is_woken_by_the_next_item_and_by_the_end() -> None:
-    turns: Turns[str] = Turns()
+    turns: Turns[str] = Turns(8)
     taken: list[tuple[object, str] | None] = []
     waiting = [threading.Thread(target=lambda: taken.append(turns.take())) for _ in range(2)]
     for thread in waiting:

@@ -22,15 +22,24 @@ def live(pipe: Connection, options: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to answer
     # Before torch is imported: threads that spin while they wait cost a busy machine milliseconds an operation.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ponder_worker.engine_process.loading import load
+    from ponder_worker.engine.errors import EngineError
+    from ponder_worker.engine_process.loading import Placement, load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.engine_process.options import EngineOptions
+    from ponder_worker.models.errors import ModelError
+
+    def tell(placement: Placement) -> None:
+        precisions = [str(precision) for precision in placement.precisions]
+        message = {"type": "loading", "device": str(placement.device), "precisions": precisions}
+        pipe.send_bytes(json.dumps(message).encode())
 
     try:
         parsed = EngineOptions.parse(options)
-        engines = load(parsed)
+        engines = load(parsed, tell)
     except Exception as error:
-        pipe.send_bytes(json.dumps({"type": "failed", "message": f"{type(error).__name__}: {error}"}).encode())
+        is_told = isinstance(error, ModelError | EngineError)
+        message = str(error) if is_told else f"{type(error).__name__}: {error}"
+        pipe.send_bytes(json.dumps({"type": "failed", "message": message}).encode())
         return
     code = 0
     try:

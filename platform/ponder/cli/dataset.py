@@ -55,7 +55,7 @@ class Dataset:
         if self.fields.prompt is None:
             raise InvalidInput(f"{self.source.path} has the fields {', '.join(known)}: {_advice(known)}")
         if "model" not in self.body:
-            raise InvalidInput("which model shall answer? --model NAME (`demo` is the one of `ponder up`)")
+            raise InvalidInput("which model shall answer? --model NAME (`ponder doctor` lists those with a worker)")
 
     def lines(self) -> Iterator[bytes]:
         """Every line of the batch file, from the beginning."""

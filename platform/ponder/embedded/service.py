@@ -70,7 +70,10 @@ class Service:
             stop(self.process, signal.SIGTERM, timeout_s=self.grace_s)
 
     def last_words(self, num_lines: int = 5) -> str:
+        """Of the end of its log, the error that our command line told in plain words; without one, all of it."""
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-num_lines:])
+            lines = self.log.read_text(errors="replace").splitlines()[-num_lines:]
         except OSError:
             return ""
+        told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return told[-1] if told else "\n".join(lines)

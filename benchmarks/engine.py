@@ -112,8 +112,9 @@ def shorter(case: Case) -> Case:
     return case._replace(new=max(8, case.new // 4), problems=-(-case.problems // (4 if case.siblings > 1 else 2)))
 
 
-def row(case: Case, peers: list[Peer], rounds: int) -> dict[str, Any]:
-    """Of every peer: tokens a second by the wall's clock, median and best, by the processor's, and its memory."""
+def row(case: Case, peers: list[Peer], rounds: int, ours: str = "ponder") -> dict[str, Any]:
+    """Of every peer: tokens a second by the wall's clock, median and best, by the processor's, and its memory; and how
+    many times theirs the peer `ours` has."""
     found: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
     for peer in peers:  # what is compiled or allocated at first use is not timed
         problems = 1 if peer.name.startswith(SLOW) else case.problems
@@ -128,11 +129,11 @@ def row(case: Case, peers: list[Peer], rounds: int) -> dict[str, Any]:
     line: dict[str, Any] = {**case._asdict(), "tokens": case.num_tokens}
     for name, all_found in found.items():
         line[name] = summary(case, all_found)
-    own = line.get("ponder", {}).get("tokens_per_s")
+    own = line.get(ours, {}).get("tokens_per_s")
     line["ratios"] = {
         name: round(own / line[name]["tokens_per_s"], 2)
         for name in found
-        if own and name != "ponder" and "tokens_per_s" in line[name]
+        if own and name != ours and "tokens_per_s" in line[name]
     }
     click.echo(f"{case.name}: {line}", err=True)
     return line

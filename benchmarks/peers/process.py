@@ -12,15 +12,26 @@ from pattern import Case
 
 HERE = Path(__file__).parent
 NAMES = ("ponder", "ponder int8", "vllm", "transformers generate", "transformers generate_batch")
+"""Of benchmarks/engine.py. `ponder` alone is bfloat16; it takes any other dtype as its second word, `auto` too."""
 
 
 class Peer:
     """One engine with one model. It starts beside others that start; `wait` for it before it plays."""
 
-    def __init__(self, name: str, folder: Path, vocabulary: int, kv_bytes: int, threads: int, vllm_python: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        vocabulary: int,
+        kv_bytes: int,
+        threads: int,
+        vllm_python: str,
+        logs: Path | None = None,
+    ) -> None:
+        """folder: the model's; logs: where its output goes, beside the model unless another folder is named."""
         self.name = name
         self.versions: dict[str, str] = {}
-        self._log = folder / f"{name}.log"
+        self._log = (logs or folder) / f"{name}.log"
         library, *which = name.split()
         python = vllm_python if library == "vllm" else sys.executable
         answers, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""This engine, as a peer of the others: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS [int8] DESCRIPTOR"""
+"""This engine, as a peer of the others: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS [DTYPE] DESCRIPTOR"""
 
 import os
 import sys
@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from serve import serve
 
+from ponder.processor import automatic_precision, bfloat16_instructions
 from ponder_worker.engine import Engine, Sampling
 from ponder_worker.models.config import ModelConfig
 
@@ -15,10 +16,13 @@ from ponder_worker.models.config import ModelConfig
 def main() -> None:
     folder, vocabulary, kv_bytes, threads = sys.argv[1], *map(int, sys.argv[2:5])
     torch.set_num_threads(threads)
-    dtype = torch.int8 if "int8" in sys.argv[5:-1] else torch.bfloat16
     config = ModelConfig.read(folder)
-    page_bytes = 16 * 2 * config.num_layers * config.num_kv_heads * config.head_dim * torch.bfloat16.itemsize
-    engine = Engine.load(folder, dtype=dtype, num_pages=kv_bytes // page_bytes)
+    name = "".join(sys.argv[5:-1]) or "bfloat16"
+    if name == "auto":
+        name = automatic_precision(config.dtype, bfloat16_instructions()).dtype
+    kv_dtype = torch.float32 if name == "float32" else torch.bfloat16
+    page_bytes = 16 * 2 * config.num_layers * config.num_kv_heads * config.head_dim * kv_dtype.itemsize
+    engine = Engine.load(folder, dtype=getattr(torch, name), num_pages=kv_bytes // page_bytes)
     seeds = iter(range(1 << 40))
 
     def generate(prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
@@ -34,7 +38,7 @@ def main() -> None:
             engine.step()
         return [sequence.generated for sequence in sequences]
 
-    serve(generate, vocabulary, {"torch": torch.__version__})
+    serve(generate, vocabulary, {"torch": torch.__version__, "dtype": name})
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder import log
+from ponder.cli.worker_options import worker_options
 from ponder.embedded.address import database_url, redis_url
 from ponder.embedded.plan import MODEL_NAME, demo_weights
+from ponder.embedded.worker import WorkerOptions
 from ponder.errors import Unreachable
 from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.store.engine import connect
-
-_DTYPES = ["auto", "float32", "bfloat16", "float16", "int8"]
-_KV_DTYPES = ["auto", "fp8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +50,7 @@ class Models:
 @click.option("--name", help="What jobs call the model.  [default: the folder's name]")
 @click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
 @click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one.")
-@click.option(
-    "--dtype",
-    default="auto",
-    show_default=True,
-    type=click.Choice(_DTYPES),
-    help="auto: float32 on a CPU, else the model's own; int8: of the layers' products, on a CPU.",
-)
-@click.option(
-    "--kv-dtype",
-    default="auto",
-    show_default=True,
-    type=click.Choice(_KV_DTYPES),
-    help="Of keys and values; fp8: half of bfloat16's memory, less precise. auto: --dtype's.",
-)
-@click.option(
-    "--max-sequences",
-    type=click.IntRange(1, 4096),
-    default=256,
-    show_default=True,
-    help="How many samples are computed at a time.",
-)
-@click.option("--worker-name", help="A name for people that outlives the process.  [default: the host's name]")
-@click.option("--allow-code", is_flag=True, help="Let python_tests run what models write; also PONDER_ALLOW_CODE.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics here.")
+@worker_options
 def worker(
     *,
     model: str,
@@ -83,13 +58,7 @@ def worker(
     name: str | None,
     machine: str,
     market: str,
-    device: str,
-    dtype: str,
-    kv_dtype: str,
-    max_sequences: int,
-    worker_name: str | None,
-    metrics_port: int | None,
-    allow_code: bool,
+    options: WorkerOptions,
 ) -> None:
     """Run a worker: takes jobs for one model until it is told to go.
 
@@ -109,7 +78,7 @@ def worker(
     notices.watch_signals()
     identity = Identity(
         id=incarnation,
-        worker=worker_name or socket.gethostname(),
+        worker=options.worker_name or socket.gethostname(),
         model=models.name,
         machine=machine,
         market=market,
@@ -122,19 +91,20 @@ def worker(
         engine_options={
             "model": models.model,
             "reward_model": models.reward_model,
-            "device": device,
-            "dtype": dtype,
-            "kv_dtype": kv_dtype,
-            "max_sequences": max_sequences,
+            "device": options.device,
+            "dtype": options.dtype,
+            "kv_dtype": options.kv_dtype,
+            "max_sequences": options.max_sequences,
+            "num_threads": options.threads,
             "shard_tokens": settings.shard_tokens,
             "log_level": settings.log_level,
             "incarnation": incarnation,
         },
-        hear=Judge(allows_code=allow_code or settings.allow_code).hear,
+        hear=Judge(allows_code=options.allow_code or settings.allow_code).hear,
         notices=notices,
     )
-    if metrics_port is not None:
-        serve_metrics(metrics_port, lambda: one.metrics, lambda: one.latencies)
+    if options.metrics_port is not None:
+        serve_metrics(options.metrics_port, lambda: one.metrics, lambda: one.latencies)
     try:
         code = one.serve()
     except (SQLAlchemyError, OSError) as error:

@@ -166,6 +166,10 @@ class Worker:
                 raise LoadingFailed(message["message"])
             if notice is not None:
                 return notice
+            if message["type"] == "loading":
+                names = ("dtype", "reward_dtype")
+                precisions = dict(zip(names, message["precisions"], strict=False))
+                _log.info("loading", device=message["device"], **precisions)
             if message["type"] == "ready":
                 self._begin(message, engine, heartbeat)
                 return None

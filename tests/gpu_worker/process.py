@@ -55,7 +55,10 @@ class Process(Line):
         self.process = context.Process(target=engine_process.main, args=(theirs, json.dumps(options)), daemon=True)
         self.process.start()
         theirs.close()
+        self.loading: dict[str, Any] = {}
         self.first = self.receive()
+        if self.first["type"] == "loading":
+            self.loading, self.first = self.first, self.receive()
 
     def admit(self, *jobs: dict[str, Any]) -> None:
         self.send(type="admit", jobs=list(jobs))

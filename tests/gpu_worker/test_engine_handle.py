@@ -55,7 +55,7 @@ def test_a_question_is_answered_from_the_readers_thread_and_is_no_message(monkey
 
 def test_an_engine_process_that_hangs_says_where(tiny_llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
     handle = EngineHandle({"model": str(tiny_llama), "num_threads": 1}, lambda: None, lambda question, send: None)
-    assert "ready" in (handle.receive(60) or {}).values()
+    assert [(handle.receive(60) or {}).get("type") for _ in range(2)] == ["loading", "ready"]
     handle.show_stacks()
     handle.send({"type": "report"})
     assert "report" in (handle.receive(60) or {}).values(), "it goes on"

@@ -26,6 +26,12 @@ def test_it_says_that_it_is_ready(shared_process: Process) -> None:
     assert ready["room_tokens"] > 0
 
 
+def test_before_it_loads_it_says_where_it_computes_each_model_and_in_what(shared_process: Process) -> None:
+    loading = shared_process.loading
+    assert (loading["type"], loading["device"]) == ("loading", "cpu")
+    assert loading["precisions"] == ["float32: the checkpoint's own"] * 2
+
+
 def test_without_work_it_is_idle_and_says_so(shared_process: Process) -> None:
     shared_process.report()
     time.sleep(0.3)
@@ -128,7 +134,7 @@ def test_idle_it_checks_its_pages_after_it_has_reported_what_it_made(tiny_llama:
         "Engine.check = check\n"
         "ours, theirs = multiprocessing.Pipe()\n"
         "def parent():\n"
-        "    ours.recv_bytes()\n"
+        "    ours.recv_bytes(), ours.recv_bytes()\n"  # loading, ready
         "    ours.send_bytes(json.dumps({'type': 'admit', 'jobs': [json.loads(sys.argv[2])]}).encode())\n"
         "    while True:\n"
         '        ours.send_bytes(b\'{"type": "report"}\')\n'

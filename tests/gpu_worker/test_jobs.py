@@ -174,16 +174,16 @@ def test_dropped_jobs_are_forgotten_and_ended_ones_settle_with_what_there_is(sha
     assert reports[-1]["num_jobs"] == 0
 
 
-def test_without_a_chat_template_each_job_fails_with_a_clear_message(tiny_llama: Path, tmp_path: Path) -> None:
+def test_what_the_chat_template_refuses_fails_with_a_clear_message(tiny_llama: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_llama, folder)
-    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('the roles must alternate') }}")
     process = Process(model=str(folder), num_threads=1)
     assert process.first["has_reward_model"] is False
     process.admit(job(1, {"name": "direct"}))
     (entry,) = process.finish(1)[0].values()
     assert entry["error"]["code"] == "invalid_conversation"
-    assert "chat template" in entry["error"]["message"]
+    assert "chat template refuses the messages" in entry["error"]["message"]
     process.close()
 
 

@@ -1,16 +1,21 @@
-"""How two models share what memory there is."""
+"""In what models are computed, and how two of them share what memory there is."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from ponder.processor import automatic_precision
 from ponder_worker.engine import Sampling
+from ponder_worker.engine.errors import InvalidSetting
 from ponder_worker.engine_process import loading
-from ponder_worker.engine_process.loading import load
+from ponder_worker.engine_process.loading import Placement, load
 from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.models.errors import MissingFile
 
 
 @pytest.mark.parametrize(("kv_split", "trades"), [(None, True), (0.75, False)])
@@ -43,8 +48,48 @@ def test_fp8_doubles_the_room_and_more_of_float32(tiny_llama: Path) -> None:
     assert small.generator.free_tokens > 3 * plain.generator.free_tokens
 
 
+@pytest.mark.parametrize("checkpoint", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("instructions", ["AVX512-BF16", None])
+def test_auto_computes_a_checkpoint_in_what_this_processor_is_fast_with(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str, instructions: str | None
+) -> None:
+    monkeypatch.setattr(loading, "bfloat16_instructions", lambda: instructions)
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": checkpoint}))
+    placements: list[Placement] = []
+    loaded = load(EngineOptions(model=str(folder), device="cpu", kv_bytes=1 << 20), placements.append)
+    is_kept = checkpoint == "bfloat16" and instructions is not None
+    assert loaded.generator.model.dtype == (torch.bfloat16 if is_kept else torch.float32)
+    assert placements[0].precisions == (automatic_precision(checkpoint, instructions),)
+
+
+def test_a_dtype_that_was_asked_for_is_taken(tiny_llama: Path) -> None:
+    placements: list[Placement] = []
+    loaded = load(EngineOptions(model=str(tiny_llama), dtype="bfloat16", kv_bytes=1 << 20), placements.append)
+    assert loaded.generator.model.dtype == torch.bfloat16
+    assert [str(precision) for precision in placements[0].precisions] == ["bfloat16: as --dtype says"]
+
+
+def test_a_generator_without_a_chat_template_is_refused_and_a_reward_model_needs_none(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(tiny_llama, tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(MissingFile, match=r"bare: no chat template .* take an instruct model"):
+        load(EngineOptions(model=str(bare), kv_bytes=1 << 20))
+    (bare / "reward.json").write_text('{"kind": "likelihood"}')
+    assert load(EngineOptions(model=str(tiny_llama), reward_model=str(bare), kv_bytes=1 << 20)).reward is not None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_with_the_remedy(tiny_llama: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"--device cuda:1: torch .* finds no GPUs here: take --device cpu"):
+        load(EngineOptions(model=str(tiny_llama), device="cuda:1"))
+
+
 def test_floats_hand_work_on_to_each_other_and_quantised_numbers_only_to_their_like(tiny_llama: Path) -> None:
-    """A CPU's auto is float32, a GPU's bfloat16."""
+    """auto is float32 on one machine and bfloat16 on another."""
     kinds = [("auto", "auto"), ("float32", "auto"), ("bfloat16", "auto"), ("float16", "auto")]
     kinds += [("int8", "auto"), ("auto", "fp8"), ("bfloat16", "fp8"), ("int8", "fp8")]
     prints = [

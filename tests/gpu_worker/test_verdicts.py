@@ -44,7 +44,7 @@ class Child(Line):
         command = [sys.executable, str(script), str(theirs.fileno()), json.dumps(options)]
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
-        assert self.receive()["type"] == "ready"
+        assert [self.receive()["type"] for _ in range(2)] == ["loading", "ready"]
 
     def finish(self, job_id: int) -> dict[str, Any]:
         while True:

@@ -27,16 +27,25 @@ def live(pipe: Connection, options: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # One text at a time: a pool of threads for it would only wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from ponder_worker.engine_process.loading import load
+    from ponder_worker.engine.errors import EngineError
+    from ponder_worker.engine_process.loading import Placement, load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.engine_process.options import EngineOptions
+    from ponder_worker.models.errors import ModelError
+
+    def tell(placement: Placement) -> None:
+        precisions = [str(precision) for precision in placement.precisions]
+        message = {"type": "loading", "device": str(placement.device), "precisions": precisions}
+        pipe.send_bytes(json.dumps(message).encode())
 
     try:
         parsed = EngineOptions.parse(options)
         log.configure("engine", parsed.log_level, incarnation=parsed.incarnation)
-        engines = load(parsed)
+        engines = load(parsed, tell)
     except Exception as error:
-        pipe.send_bytes(json.dumps({"type": "failed", "message": f"{type(error).__name__}: {error}"}).encode())
+        is_told = isinstance(error, ModelError | EngineError)
+        message = str(error) if is_told else f"{type(error).__name__}: {error}"
+        pipe.send_bytes(json.dumps({"type": "failed", "message": message}).encode())
         return
     code = 0
     try:

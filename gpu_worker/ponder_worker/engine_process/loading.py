@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from ponder.processor import Precision, automatic_precision, bfloat16_instructions
 from ponder_worker.engine import Engine, Memory
+from ponder_worker.engine.errors import InvalidSetting
 from ponder_worker.engine.graph import captured
 from ponder_worker.engine_process import thinking
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.engine_process.sizing import sizes
 from ponder_worker.models import reward
 from ponder_worker.models.config import ModelConfig
+from ponder_worker.models.errors import MissingFile
 from ponder_worker.models.folder import fingerprint, read_json
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Likelihood, Mark
@@ -68,19 +72,34 @@ class Engines:
     """The machine constant that makes memory traffic and arithmetic one weight."""
 
 
-def load(options: EngineOptions) -> Engines:
-    """Raises a ModelError that says what is wrong with which file."""
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the models are computed, and in what: the generator, then the reward model, if there is one."""
+
+    device: torch.device
+    precisions: tuple[Precision, ...]
+
+
+def load(options: EngineOptions, on_placed: Callable[[Placement], None] = lambda placement: None) -> Engines:
+    """Raises a ModelError that says what is wrong with which file. on_placed: called before any weights are read."""
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
     device = _device(options.device)
     folders = [options.model] + ([options.reward_model] if options.reward_model else [])
     kinds = [reward.read(folder) for folder in folders[1:]]  # before any weights: it fails at once
-    dtypes = [_dtype(folder, options.dtype, device) for folder in folders]
+    placement = Placement(device, tuple(_precision(folder, options.dtype, device) for folder in folders))
+    on_placed(placement)
+    tokenizers = [Tokenizer(folder) for folder in folders]
+    if not tokenizers[0].has_template:
+        raise MissingFile(
+            f"{folders[0]}: no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json): "
+            "jobs are conversations; take an instruct model, or put a template there"
+        )
     models = [
-        Transformer.load(folder, dtype=dtype, device=device, kv_dtype=_KV_DTYPES[options.kv_dtype])
-        for folder, dtype in zip(folders, dtypes, strict=True)
+        Transformer.load(folder, dtype=_DTYPES[precision.dtype], device=device, kv_dtype=_KV_DTYPES[options.kv_dtype])
+        for folder, precision in zip(folders, placement.precisions, strict=True)
     ]
-    engines = _engines(folders, models, options)
+    engines = _engines(tokenizers, models, options)
     _warn_of_end(engines[0].tokenizer, options.model)
     readout = None
     if kinds and isinstance(kinds[0], Mark):
@@ -119,23 +138,34 @@ def _given(fields: dict[str, object], name: str, default: float) -> float:
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        number = torch.cuda.device_count() or "no"
+        raise InvalidSetting(
+            f"--device {name}: torch {torch.__version__} finds {number} GPU{'s'[: number != 1]} here: "
+            "take --device cpu, or auto"
+        )
+    return device
 
 
-def _dtype(folder: str, name: str, device: torch.device) -> torch.dtype:
-    """On a CPU float32 is both faster for small models and closer to everyone else's arithmetic."""
-    if name == "auto":
-        name = "float32" if device.type == "cpu" else ModelConfig.read(folder).dtype
-    return _DTYPES.get(name, torch.float32)
+def _precision(folder: str, asked: str, device: torch.device) -> Precision:
+    if asked != "auto":
+        return Precision(asked, "as --dtype says")
+    checkpoint = ModelConfig.read(folder).dtype
+    if device.type == "cpu":
+        return automatic_precision(checkpoint, bfloat16_instructions())
+    if checkpoint in _DTYPES:
+        return Precision(checkpoint, "the checkpoint's own")
+    return Precision("float32", f"the checkpoint's {checkpoint} is not supported")
 
 
-def _engines(folders: list[str], models: list[Transformer], options: EngineOptions) -> list[Engine]:
+def _engines(tokenizers: list[Tokenizer], models: list[Transformer], options: EngineOptions) -> list[Engine]:
     found = sizes(models, options)
     memory = None if found.shared_bytes is None else Memory(found.shared_bytes, models, options.page_size)
     return [
         Engine(
             model,
-            Tokenizer(folder),
+            tokenizer,
             num_pages=pages,
             page_size=options.page_size,
             max_step_tokens=options.max_step_tokens,
@@ -144,7 +174,7 @@ def _engines(folders: list[str], models: list[Transformer], options: EngineOptio
             num_parked_pages=parked,
             capture=captured if model.device.type == "cuda" else None,
         )
-        for folder, model, pages, parked in zip(folders, models, found.num_pages, found.num_parked, strict=True)
+        for tokenizer, model, pages, parked in zip(tokenizers, models, found.num_pages, found.num_parked, strict=True)
     ]
 
 

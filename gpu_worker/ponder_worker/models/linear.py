@@ -29,17 +29,17 @@ class Plain:
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = False) -> Linear:
-    """weight: `[out, in]`, bias: `[out]`. bfloat16 on the CPU is laid out anew, for the C of `native` where
-    the processor has AMX, else for oneDNN; float32 gains nothing by it. as_int8: of bfloat16, where `int8.check`
-    allows it."""
+    """weight: `[out, in]`, bias: `[out]`. On a CPU bfloat16 is laid out anew for the C of `native` where the processor
+    has AMX; elsewhere bfloat16 and float32 are for oneDNN. Torch's own float32 product is MKL's, which on an AMD EPYC
+    9005 reached less than half of oneDNN's speed. as_int8: of bfloat16, where `int8.check` allows it."""
     if as_int8:
         return int8.linear(weight, bias)
-    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
+    if weight.dtype not in (torch.bfloat16, torch.float32) or weight.device.type != "cpu":
         return Plain(weight, bias)
     own = product(weight, bias)
     if own is not None:
         return own
-    if can_prepack():
+    if can_prepack(weight.dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
         multiply: Any = torch.ops.mkldnn._linear_pointwise
         return lambda x: multiply(x, packed, bias, "none", [], "")
@@ -52,9 +52,9 @@ def rest(weight: torch.Tensor, multiply: Linear) -> torch.Tensor:
 
 
 @cache
-def can_prepack() -> bool:
+def can_prepack(dtype: torch.dtype) -> bool:
     """The operators are private to torch: are they there, and do they compute what the public one does?"""
-    weight, rows = torch.eye(32, dtype=torch.bfloat16), torch.arange(64, dtype=torch.bfloat16).view(2, 32)
+    weight, rows = torch.eye(32, dtype=dtype), torch.arange(64, dtype=dtype).view(2, 32)
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
         found = torch.ops.mkldnn._linear_pointwise(rows, packed, weight[0], "none", [], "")

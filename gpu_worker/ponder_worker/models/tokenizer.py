@@ -32,6 +32,11 @@ class Tokenizer:
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.eos_token_ids: frozenset[int] = _eos_token_ids(folder) or self._eos_of_config()
 
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations can be rendered."""
+        return self._template is not None
+
     def encode(self, text: str) -> list[int]:
         """Ids of the text as it stands, no special token added."""
         # The library lets other threads run in its calls for batches only.

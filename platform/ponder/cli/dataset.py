@@ -89,7 +89,7 @@ class Dataset:
                     f"{path}: no row has the field {name!r} of --{option.name}; the fields are {', '.join(known)}"
                 )
         if "model" not in self.body:
-            raise InvalidInput("which model shall answer? --model NAME (`demo` is the one of `ponder up`)")
+            raise InvalidInput("which model shall answer? --model NAME (`ponder doctor` lists those with a worker)")
 
     def lines(self) -> Iterator[bytes]:
         """Every line of the batch file, from the beginning.

@@ -18,6 +18,7 @@ from ponder.cli.remedy import pip_install
 from ponder.embedded.home import Home
 from ponder.embedded.plan import demo_weights
 from ponder.errors import PonderError, Unreachable
+from ponder.processor import automatic_precision, bfloat16_instructions, num_cores
 from ponder.settings import Settings
 
 _EXTRAS = {
@@ -109,8 +110,11 @@ def _models() -> list[Finding]:
 
 def _gpu() -> list[Finding]:
     has_driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
-    said = "an NVIDIA driver is installed" if has_driver else f"none; the demo runs on {os.cpu_count()} CPU cores"
-    return [Finding("device", has_driver or None, said)]
+    if has_driver:
+        return [Finding("device", True, "an NVIDIA driver is installed: a model is computed in its own dtype")]
+    precision = automatic_precision("bfloat16", bfloat16_instructions())
+    said = f"no GPU; models run on {num_cores()} CPU cores, a bfloat16 checkpoint in {precision}"
+    return [Finding("device", None, said)]
 
 
 def _api() -> list[Finding]:

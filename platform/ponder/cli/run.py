@@ -39,7 +39,6 @@ def run(file: Path, output: Path | None, form: str, **given: Any) -> None:
     output = output or Path(f"{file.name.removesuffix('.gz').rpartition('.')[0]}.results.jsonl")
     check_writable(output)
     with connect(patience_s=PATIENCE_S) as client:
-        client.models()  # says at once if nobody answers or the key is wrong
         batch = submission.send(client)
         batch = watch_until_settled(client, batch["id"])
         written = fetch_all(client, batch, output)

@@ -14,9 +14,11 @@ import click
 from ponder.cli import exit_code
 from ponder.cli.console import Column, err, format_option, moment, print_json, print_rows
 from ponder.cli.remedy import pip_install
+from ponder.cli.worker_options import worker_options
 from ponder.embedded.home import Home
 from ponder.embedded.plan import MODEL_NAME, Plan, demo_weights
-from ponder.errors import SetupError
+from ponder.embedded.worker import WorkerOptions
+from ponder.errors import Conflict, SetupError
 from ponder.settings import Settings
 
 
@@ -31,6 +33,7 @@ from ponder.settings import Settings
 @click.option("--machine", default="cpu", show_default=True, help="What the price book calls this machine.")
 @click.option("--market", type=click.Choice(["on_demand", "spot"]), default="on_demand", show_default=True)
 @click.option("--foreground", is_flag=True, help="Stay, and stop everything with Ctrl-C.")
+@worker_options
 def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
     """Start Postgres, Redis, the API, the dispatcher and a worker on this machine, in the background.
 
@@ -41,6 +44,7 @@ def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
     home = Home(Settings().home)
     if home.running_pid() is not None:
         wait_until_ready(home)
+        _check_same(home, lambda: plan(port=port, num_workers=workers, **model))
         click.echo(f"already up: {home.recorded_url()} ({home.path})", err=True)
         return
     stack = plan(port=port, num_workers=workers, **model)
@@ -108,6 +112,7 @@ def plan(
     name: str | None = None,
     machine: str = "cpu",
     market: str = "on_demand",
+    options: WorkerOptions | None = None,
 ) -> Plan:
     """The stack of this PONDER_HOME; with no model named, the demo's two."""
     settings = Settings()
@@ -128,7 +133,22 @@ def plan(
         name=name or (model.name if model else MODEL_NAME),
         machine=machine,
         market=market,
+        options=options or WorkerOptions(),
     )
+
+
+def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
+    """Raises Conflict where options are given and the running stack was started with other ones."""
+    context = click.get_current_context()
+    sources = [context.get_parameter_source(name) for name in context.params]
+    if click.core.ParameterSource.COMMANDLINE not in sources:
+        return
+    running = (home.record() or {}).get("plan")
+    if running is not None and running != asked().document():
+        raise Conflict(
+            f"ponder is up in {home.path} with other options and the model {running['name']!r}: "
+            "`ponder down` stops it; unfinished batches go on at the next `ponder up`"
+        )
 
 
 @contextmanager

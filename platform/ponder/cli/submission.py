@@ -17,6 +17,7 @@ from ponder.cli.source import Source
 from ponder.cli.strategy import strategy_of
 from ponder.client import Client
 from ponder.domain.strategy import STRATEGY_NAMES
+from ponder.errors import UnknownModel
 from ponder.wire import Json
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -73,6 +74,7 @@ class Submission:
     """A checked file and what the batch is to be."""
 
     dataset: Dataset
+    model: str | None
     options: Mapping[str, Any]
     metadata: Mapping[str, str]
     window: str
@@ -93,10 +95,15 @@ class Submission:
             body |= _present(given, "model")
         dataset = Dataset(source, fields, body, given["system"])
         dataset.check()
-        return cls(dataset, options, _metadata(given, file), given["window"], given["idempotency_key"])
+        metadata = _metadata(given, file)
+        return cls(dataset, given["model"], options, metadata, given["window"], given["idempotency_key"])
 
     def send(self, client: Client) -> Json:
-        """Uploads and submits; what became of the rows is told on stderr. Returns the batch."""
+        """Uploads and submits; what became of the rows is told on stderr. Returns the batch.
+
+        Raises UnknownModel, with nothing uploaded, for a --model that would be refused in every line.
+        """
+        self._check_model(client)
         with err().status(f"uploading {self.dataset.source.path.name} …"):
             batch = client.submit(
                 self._upload(client),
@@ -107,6 +114,14 @@ class Submission:
             )
         _tell(self.dataset)
         return batch
+
+    def _check_model(self, client: Client) -> None:
+        known = [str(model["id"]) for model in client.models()]
+        # Where none is known the first worker may be on its way, and the server decides.
+        if known and self.model is not None and self.model not in known:
+            raise UnknownModel(
+                f"no worker has served the model {self.model} yet (known: {', '.join(known)})", param="--model"
+            )
 
     def _upload(self, client: Client) -> str:
         """The file's id. With an idempotency key: of the file that an earlier try with this key and content made."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -28,7 +27,7 @@ class Stopped(BaseException):
 
 
 def main() -> int:
-    plan = Plan(**json.loads(sys.argv[1]))
+    plan = Plan.parse(sys.argv[1])
     for name in _ENDINGS:
         signal.signal(name, _stop)
     try:

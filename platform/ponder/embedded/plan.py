@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import socket
@@ -10,9 +11,11 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 from ponder.embedded.home import Home
 from ponder.embedded.service import Service
+from ponder.embedded.worker import WorkerOptions
 from ponder.errors import SetupError
 
 MODEL_NAME = "demo"
@@ -31,8 +34,15 @@ class Plan:
     model: str
     reward_model: str
     name: str
-    machine: str = "cpu"
-    market: str = "on_demand"
+    machine: str
+    market: str
+    options: WorkerOptions
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What `document` made, as JSON."""
+        fields = json.loads(text)
+        return cls(**fields | {"options": WorkerOptions(**fields["options"])})
 
     @property
     def url(self) -> str:
@@ -61,15 +71,20 @@ class Plan:
             "PONDER_REDIS_URL": redis_url,
             "PYTHONUNBUFFERED": "1",
         }
-        worker = [*_OURS, "worker", "--model", self.model, "--name", self.name]
-        worker += ["--machine", self.machine, "--market", self.market]
-        worker += ["--reward-model", self.reward_model] if self.reward_model else []
-        numbers = [""] if self.num_workers == 1 else [f"-{number}" for number in range(1, self.num_workers + 1)]
+        numbers = range(1, self.num_workers + 1)
         return [
             Service("serve", [*_OURS, "serve"], environment, home.log("serve")),
             Service("dispatcher", [*_OURS, "dispatcher"], environment, home.log("dispatcher")),
-            *(Service(f"worker{number}", worker, environment, home.log(f"worker{number}")) for number in numbers),
+            *(self._worker(number, home, environment) for number in numbers),
         ]
+
+    def _worker(self, number: int, home: Home, environment: dict[str, str]) -> Service:
+        arguments = [*_OURS, "worker", "--model", self.model, "--name", self.name]
+        arguments += ["--machine", self.machine, "--market", self.market]
+        arguments += ["--reward-model", self.reward_model] if self.reward_model else []
+        arguments += self.options.of(number, self.num_workers).arguments()
+        name = "worker" if self.num_workers == 1 else f"worker-{number}"
+        return Service(name, arguments, environment, home.log(name))
 
 
 def demo_weights() -> Path | None:
@@ -107,7 +122,18 @@ def _check_models(plan: Plan) -> None:
     if plan.num_workers == 0:
         return
     for folder in filter(None, (plan.model, plan.reward_model)):
-        if not (Path(folder) / "config.json").is_file():
-            raise SetupError(
-                f"there is no model in {folder}: it has no config.json (Hugging Face's format is expected)"
-            )
+        _check_model(Path(folder))
+
+
+def _check_model(folder: Path) -> None:
+    form = "a model is a folder in Hugging Face's format: config.json, tokenizer.json, *.safetensors"
+    if folder.is_file():
+        unread = "GGUF files are not read; " if folder.suffix == ".gguf" else ""
+        raise SetupError(f"{folder} is a file: {unread}{form}")
+    if not folder.is_dir():
+        raise SetupError(f"there is no folder {folder}: {form}; nothing is downloaded by name")
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            inside = next((config.parent for config in sorted(folder.glob("*/config.json"))), None)
+            hint = f"; perhaps you mean {inside}" if inside is not None else ""
+            raise SetupError(f"there is no {name} in {folder}: {form}{hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -70,7 +71,21 @@ class Service:
             stop(self.process, signal.SIGTERM, timeout_s=self.grace_s)
 
     def last_words(self, num_lines: int = 5) -> str:
+        """The error that the service says it ended with; without one, the end of its log."""
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-num_lines:])
+            lines = self.log.read_text(errors="replace").splitlines()[-num_lines:]
         except OSError:
             return ""
+        told = [error for error in map(_told_error, lines) if error is not None]
+        return told[-1] if told else "\n".join(lines)
+
+
+def _told_error(line: str) -> str | None:
+    """The error in the last line of a service's log, which is plain text only if its settings could not be read."""
+    if line.startswith("error: "):
+        return line.removeprefix("error: ")
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return None
+    return str(fields["error"]) if isinstance(fields, dict) and fields.get("event") == "ended" else None

@@ -23,6 +23,8 @@ from ponder.store.first_key import ensure_operator_key, new_key
 from ponder.store.migrate import migrate
 
 _START_TIMEOUT_S = 120.0
+_LOADING_TIMEOUT_S = 1800.0
+"""Of a worker that lives: a large model takes its time from a slow disk."""
 _MOST_DEATHS = 2
 
 _log = structlog.get_logger(__name__)
@@ -92,30 +94,26 @@ class Supervisor:
                     return response
                 said = response.text
             self._mend()
-            self._give_up_on_the_dying(give_up_at, url, said)
+            self._give_up_on_the_dying(give_up_at, f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s ({said})")
             time.sleep(0.1)
 
     def _wait_for_worker(self) -> None:
-        give_up_at = time.monotonic() + _START_TIMEOUT_S
+        give_up_at = time.monotonic() + _LOADING_TIMEOUT_S
         while True:
             url = f"{self.plan.url}/v1/models"
             models = self._wait_for(url).json()["data"]
             if any(model["id"] == self.plan.name and model["ponder"]["live_workers"] > 0 for model in models):
                 return
             self._mend()
-            self._give_up_on_the_dying(give_up_at, url, "the worker is not live")
+            self._give_up_on_the_dying(give_up_at, "the worker did not become ready in time")
             time.sleep(0.2)
 
-    def _give_up_on_the_dying(self, give_up_at: float, url: str, said: str) -> None:
+    def _give_up_on_the_dying(self, give_up_at: float, failure: str) -> None:
         for service in self.services:
             if service.num_restarts >= _MOST_DEATHS:
-                raise SetupError(
-                    f"the {service.name} process does not start; the end of {service.log}:\n{service.last_words()}"
-                )
+                raise SetupError(f"the {service.name} does not start: {service.last_words()}\n(its log: {service.log})")
         if time.monotonic() > give_up_at:
-            raise SetupError(
-                f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s ({said}); see the logs in {self.home.path}"
-            )
+            raise SetupError(f"{failure}; see the logs in {self.home.path}")
 
     def _mend(self) -> None:
         """Starts again what has died."""

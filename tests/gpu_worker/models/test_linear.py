@@ -42,8 +42,21 @@ def test_a_row_of_a_large_product_has_the_bits_it_has_alone(sizes: tuple[int, in
     torch.testing.assert_close(found, F.linear(x, weight), atol=0.03, rtol=0.02)
 
 
-def test_without_the_private_operators_the_public_one_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "can_prepack", lambda: False)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_floats_that_no_c_multiplies_are_laid_out_for_onednn(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not module.can_prepack(dtype):
+        pytest.skip("torch has no operators that lay weights out")
     monkeypatch.setattr(module, "product", lambda weight, bias: None)
-    weight, x = torch.randn(8, 4).bfloat16(), torch.randn(3, 4).bfloat16()
+    assert not isinstance(module.linear(torch.zeros(48, 64, dtype=dtype), None), module.Plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_the_private_operators_the_public_one_computes(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "can_prepack", lambda dtype: False)
+    monkeypatch.setattr(module, "product", lambda weight, bias: None)
+    weight, x = torch.randn(8, 4).to(dtype), torch.randn(3, 4).to(dtype)
     assert torch.equal(module.linear(weight, None)(x), F.linear(x, weight))

@@ -59,6 +59,16 @@ def test_run_submits_watches_and_fetches(ponder: Ponder, worker: Worker, problem
     assert ponder("report", "cost")[1].splitlines()[1].split("\t")[:2] == ["best_of_n", "4"]
 
 
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_model_that_nobody_serves_is_refused_before_anything_is_uploaded(
+    ponder: Ponder, worker: Worker, problems: Path, command: str
+) -> None:
+    code, _, said = ponder(command, str(problems), *FIELDS, "--model", "dmeo")
+    assert code == exit_code.USAGE
+    assert "no worker has served the model dmeo yet (known: demo) (--model)" in said
+    assert json.loads(ponder("batches", "--format", "json")[1]) == []
+
+
 def test_a_refused_row_is_told_is_in_the_error_file_and_in_the_exit_code(
     ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
 ) -> None:

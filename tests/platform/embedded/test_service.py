@@ -27,6 +27,12 @@ def test_what_died_is_started_again_but_not_at_once(tmp_path: Path) -> None:
     assert "dying" in it.last_words()
 
 
+def test_an_error_that_was_told_in_plain_words_is_all_that_is_quoted_of_a_log(tmp_path: Path) -> None:
+    it = service(tmp_path, "")
+    it.log.write_text('{"event": "registered"}\nerror: /m: no tokenizer.json\n{"event": "registered"}\n')
+    assert it.last_words() == "/m: no tokenizer.json"
+
+
 def test_what_lives_is_left_alone_and_stops_when_asked(tmp_path: Path) -> None:
     it = service(tmp_path, "import time; time.sleep(60)")
     it.start()

@@ -1,0 +1,75 @@
+"""The options that `ponder worker` has, and `ponder up` hands on to its workers: one declaration for both."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from ponder.embedded.worker import WorkerOptions
+
+_DTYPES = ["auto", "float32", "bfloat16", "float16", "int8"]
+_KV_DTYPES = ["auto", "fp8"]
+
+
+def _device(context: click.Context, option: click.Parameter, given: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", given) is None:
+        raise click.BadParameter(f"{given!r} is none of auto, cpu, cuda, cuda:1")
+    return given
+
+
+_OPTIONS = (
+    click.option(
+        "--device",
+        callback=_device,
+        default="auto",
+        show_default=True,
+        help="cpu, cuda, cuda:1; auto: a GPU if there is one.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(_DTYPES),
+        default="auto",
+        show_default=True,
+        help="auto: the model's own, or float32 on a CPU that is slow with it; int8: of the layers' products, on CPUs.",
+    ),
+    click.option(
+        "--kv-dtype",
+        type=click.Choice(_KV_DTYPES),
+        default="auto",
+        show_default=True,
+        help="Of keys and values; fp8: half of bfloat16's memory, less precise. auto: --dtype's.",
+    ),
+    click.option(
+        "--max-sequences",
+        type=click.IntRange(1, 4096),
+        default=256,
+        show_default=True,
+        help="How many samples are computed at a time.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        help="Threads that compute on the CPU.  [default: a core each; several workers of `ponder up` share]",
+    ),
+    click.option("--worker-name", help="A name for people that outlives the process.  [default: the host's name]"),
+    click.option("--allow-code", is_flag=True, help="Let python_tests run what models write; also PONDER_ALLOW_CODE."),
+    click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics here."),
+)
+
+
+def worker_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command gets them as one argument, `options`."""
+
+    @functools.wraps(command)
+    def gathered(**given: Any) -> None:
+        own = {field.name: given.pop(field.name) for field in fields(WorkerOptions)}
+        command(options=WorkerOptions(**own), **given)
+
+    for option in reversed(_OPTIONS):
+        option(gathered)
+    return gathered

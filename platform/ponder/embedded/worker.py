@@ -1,0 +1,46 @@
+"""The workers of a stack on one machine: with which options each is started."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from ponder.processor import num_cores
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """The options of `ponder worker` that say how it computes; None and False are those not given.
+
+    A field has its option's name, so that `arguments` says again what was asked for.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    kv_dtype: str = "auto"
+    max_sequences: int = 256
+    threads: int | None = None
+    worker_name: str | None = None
+    allow_code: bool = False
+    metrics_port: int | None = None
+
+    def of(self, number: int, num_workers: int) -> WorkerOptions:
+        """Those of one worker, counted from 1: a name and a port of its own, and its share of the machine's cores."""
+        if num_workers == 1:
+            return self
+        return replace(
+            self,
+            threads=self.threads or max(1, num_cores() // num_workers),
+            worker_name=self.worker_name and f"{self.worker_name}-{number}",
+            metrics_port=self.metrics_port and self.metrics_port + number - 1,
+        )
+
+    def arguments(self) -> list[str]:
+        """For the command line of `ponder worker`."""
+        given: list[str] = []
+        for field, value in asdict(self).items():
+            option = f"--{field.replace('_', '-')}"
+            if value is True:
+                given.append(option)
+            elif value is not None and value is not False:
+                given += [option, str(value)]
+        return given

@@ -1,0 +1,52 @@
+"""What would stop a stack half-way is said before anything is started."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ponder.embedded.plan import Plan
+from ponder.embedded.worker import WorkerOptions
+from ponder.errors import SetupError
+
+
+def plan(home: Path, model: Path, num_workers: int = 1) -> Plan:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return Plan(str(home), "127.0.0.1", port, num_workers, str(model), "", "m", "cpu", "spot", WorkerOptions())
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "model.gguf"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_a_folder_with_a_model_in_it_is_taken(tmp_path: Path, model: Path) -> None:
+    plan(tmp_path / "home", model).check()
+
+
+def test_what_is_no_model_is_refused_with_what_it_is_instead(tmp_path: Path, model: Path) -> None:
+    (model.parent / "empty").mkdir()
+    for place, message in (
+        (model.parent / "absent", "there is no folder .*absent.*nothing is downloaded by name"),
+        (model.parent / "empty", r"there is no config\.json in .*empty: a model is a folder in Hugging Face's format"),
+        (model.parent, "perhaps you mean .*models/mine"),
+        (model / "model.gguf", r"model\.gguf is a file: GGUF files are not read"),
+        (model / "config.json", r"config\.json is a file: a model is a folder"),
+    ):
+        with pytest.raises(SetupError, match=message):
+            plan(tmp_path / "home", place).check()
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(SetupError, match=r"there is no tokenizer\.json"):
+        plan(tmp_path / "home", model).check()
+
+
+def test_without_workers_no_model_is_needed(tmp_path: Path) -> None:
+    plan(tmp_path / "home", Path(), num_workers=0).check()

@@ -31,6 +31,10 @@ def test_an_error_that_was_told_in_plain_words_is_all_that_is_quoted_of_a_log(tm
     it = service(tmp_path, "")
     it.log.write_text('{"event": "registered"}\nerror: /m: no tokenizer.json\n{"event": "registered"}\n')
     assert it.last_words() == "/m: no tokenizer.json"
+    it.log.write_text(
+        '{"event": "registered"}\n{"event": "ended", "error": "/m: no config.json"}\n{"event": "registered"}\n'
+    )
+    assert it.last_words() == "/m: no config.json"
 
 
 def test_what_lives_is_left_alone_and_stops_when_asked(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ponder.domain.state import Verdict
 from ponder.domain.verifier import sees_reference
-from ponder_worker.search.answer import of_reference
+from ponder_worker.answers.extraction import of_reference
 from ponder_worker.verify import choice, contains, exact, json_schema, number, python_tests, regex
 from ponder_worker.verify.case import Case, Judgement
 
@@ -47,12 +47,12 @@ def examine(case: Case) -> Judgement:
 def _math(answer: str, spec: Any, reference: str) -> Judgement:
     from ponder_worker.verify import math  # brings sympy
 
-    return math.examine(answer, of_reference(reference))
+    return math.examine(of_reference(answer), of_reference(reference), spec)
 
 
 _VERIFIERS: dict[str, Callable[[str, Any, str], Judgement]] = {
     "exact": lambda answer, spec, reference: exact.examine(answer, of_reference(reference)),
-    "number": lambda answer, spec, reference: number.examine(answer, of_reference(reference)),
+    "number": lambda answer, spec, reference: number.examine(of_reference(answer), of_reference(reference)),
     "math": _math,
     "choice": lambda answer, spec, reference: choice.examine(answer, reference),
     "json_schema": lambda answer, spec, reference: json_schema.examine(answer, spec.json_schema),

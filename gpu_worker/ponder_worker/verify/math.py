@@ -1,29 +1,36 @@
-"""Mathematically equal, by math-verify. Its time limits are alarms, so it works in a main thread only."""
+"""Mathematically equal. The time limit is an alarm, as everywhere in math-verify: a main thread is needed."""
 
 from __future__ import annotations
 
-from typing import Any
+from math_verify.errors import TimeoutException
+from math_verify.utils import timeout
 
-from math_verify import parse, verify
-
+from ponder.domain.state import Verdict
+from ponder.domain.verifier import Math
+from ponder_worker.answers.writing import identity, plain
 from ponder_worker.verify.case import Judgement
+from ponder_worker.verify.comparison import Comparison
 
-_ANCHORS = ("$", r"\boxed", r"\(", r"\[")
-_LATEX = frozenset("\\^_{")
-
-
-def examine(answer: str, reference: str) -> Judgement:
-    wanted, found = _parse(reference), _parse(answer)
-    if not found:
-        return Judgement.of(False, "the answer is no mathematics")
-    return Judgement.of(bool(verify(wanted, found)), "the answer is not mathematically equal to the expected one")
+_LIMIT_S = 5
+_DIFFERENT = "the answer is not mathematically equal to the expected one"
+_UNREADABLE = "the reference is no mathematics that can be read as a whole, and the answer is not the same text"
 
 
-def _parse(text: str) -> list[Any]:
-    """An answer taken out of its box has lost the marks by which formulas are found."""
-    if not any(anchor in text for anchor in _ANCHORS) and _LATEX & set(text):
-        found: list[Any] = parse(f"${text}$")
-        if found:
-            return found
-    found = parse(text)
-    return found
+def examine(answer: str, reference: str, spec: Math | None = None) -> Judgement:
+    """`unverified` where the reference cannot be read, or the comparison takes too long; never for identical texts."""
+    try:
+        judgement: Judgement = timeout(_LIMIT_S)(_examine)(plain(answer), plain(reference), spec or Math())
+        return judgement
+    except TimeoutException:
+        return Judgement(Verdict.UNVERIFIED, "the comparison took too long")
+    except Exception as error:  # sympy raises whatever comes to its mind
+        return Judgement(Verdict.UNVERIFIED, f"the two could not be compared ({type(error).__name__})")
+
+
+def _examine(found: str, wanted: str, spec: Math) -> Judgement:
+    if identity(found) == identity(wanted):
+        return Judgement(Verdict.PASSED)
+    comparison = Comparison(spec)
+    if comparison.same(found, wanted):
+        return Judgement(Verdict.PASSED)
+    return Judgement.of(False, _DIFFERENT) if comparison.reads(wanted) else Judgement(Verdict.UNVERIFIED, _UNREADABLE)

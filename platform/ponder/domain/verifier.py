@@ -24,9 +24,17 @@ class Number(Spec):
 
 
 class Math(Spec):
-    """Mathematically equal, by math-verify."""
+    """Mathematically equal, read by math-verify's parser.
+
+    order: `free`, or `kept` where the items of a list must come in the reference's order (those of a tuple always do).
+    units: `optional`, one side may leave its unit out; `ignored`, they may differ as well; `required`, an answer must
+    name the reference's. percent: 28% is 28 (`number`), 0.28 (`fraction`), or either of them.
+    """
 
     name: Literal["math"] = "math"
+    order: Literal["free", "kept"] = "free"
+    units: Literal["optional", "ignored", "required"] = "optional"
+    percent: Literal["either", "number", "fraction"] = "either"
 
 
 class Choice(Spec):

@@ -1,6 +1,6 @@
 """How often our verdicts are right, set by set, on public data that the project does not hold; and how fast they are.
 
-    python benchmarks/verdicts.py [--data ../shared/data]  ->  benchmarks/results/verdicts.json
+    python benchmarks/verdicts.py --out benchmarks/results/verdicts.json
 
 An answer goes the way that a job's does: read out of a text, then examined. A wrong pass is an answer that passed and
 should not have; a wrong fail one that did not pass and should have, `unverified` among them.
@@ -9,9 +9,9 @@ should not have; a wrong fail one that did not pass and should have, `unverified
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
-import platform
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +19,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from circumstances import circumstances, publish
+
 from ponder_worker.answers.extraction import extract
+from ponder_worker.answers.writing import plain
 from ponder_worker.engine_process.request import answer_of
 from ponder_worker.verify import Case, examine
+from ponder_worker.verify.formula import parse
 
-RESULT = Path(__file__).parent / "results" / "verdicts.json"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 WRONG_PAIR = (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$")
 OUR_OPTIONS = {"precision": 6, "allow_set_relation_comp": False, "strict": True}.items()
@@ -132,6 +135,8 @@ def verdicts_per_s(verifier: str, verdicts: Iterable[Verdict]) -> float:
     """Of one process's own time, the answers being read out of their texts before."""
     wanted = itertools.islice((verdict for verdict in verdicts if verdict.verifier == verifier), NUM_TIMED)
     cases = [Case({"name": verifier}, extract(verdict.text), verdict.reference) for verdict in wanted]
+    plain.cache_clear()
+    parse.cache_clear()
     start = time.process_time()
     for case in cases:
         examine(case)
@@ -139,6 +144,7 @@ def verdicts_per_s(verifier: str, verdicts: Iterable[Verdict]) -> float:
 
 
 def milliseconds(text: str) -> float:
+    gc.collect()
     start = time.process_time()
     extract(text)
     return 1_000 * (time.process_time() - start)
@@ -164,7 +170,7 @@ def sets(data: Path) -> dict[str, Callable[[], Iterable[Verdict]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHARED)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         raise SystemExit(f"{arguments.data} does not exist: --data names the folder of the public data")
@@ -182,14 +188,14 @@ def main() -> None:
         "math, pairs that must differ": verdicts_per_s("math", different(problems / "math500.jsonl")),
     }
     hostile = {name: milliseconds(text) for name, text in HOSTILE.items()}
-    result = {
-        "machine": {"processor": platform.machine(), "python": platform.python_version()},
+    packages = ("math-verify", "latex2sympy2_extended", "sympy")
+    report = circumstances("verdicts on public data: agreement, throughput, time of extraction", *packages)
+    report |= {
         "sets": agreements,
         "verdicts_per_s": {name: round(number) for name, number in speed.items()},
         "extraction_ms_of_100_kb": {name: round(number, 1) for name, number in hostile.items()},
     }
-    print(json.dumps({key: result[key] for key in ("verdicts_per_s", "extraction_ms_of_100_kb")}, indent=2))
-    arguments.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    publish(report, arguments.out)
 
 
 if __name__ == "__main__":

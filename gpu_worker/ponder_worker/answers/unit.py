@@ -62,7 +62,7 @@ def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
     if text and _WORDS.fullmatch(text := _POWER.sub(r"^\1", text)) is None:
         return None
     words = _WORD.findall(text)
-    if not is_text and not percent and words and not _is_unit(words[0], is_attached=is_attached):
+    if words and not _is_unit(words[0], is_attached=is_attached, is_text=is_text or percent is not None):
         return None
     scale = _SCALES.get(words[0].lower(), 1) if words else 1
     return Unit(_name(words[scale > 1 :]), bool(words) or percent is not None, percent is not None, scale)
@@ -76,12 +76,13 @@ def split_prefix(text: str) -> tuple[str, str]:
     return text[found.end() :], _KNOWN.get(found[0].strip(), "")
 
 
-def _is_unit(word: str, *, is_attached: bool) -> bool:
+def _is_unit(word: str, *, is_attached: bool, is_text: bool) -> bool:
+    r"""A letter may be a variable, and `2\mathbf{i}` a vector."""
     if word.lower() in _NO_UNITS:
         return False
     if word in _LETTERS or _known(word):
         return True
-    return len(word) > 2 and not is_attached
+    return len(word) > 1 if is_text else len(word) > 2 and not is_attached
 
 
 def _known(word: str) -> str:

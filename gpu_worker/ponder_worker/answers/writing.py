@@ -28,10 +28,14 @@ _COMMANDS = {
 _COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)[ ]?|\\([,;:!> ~#&%])|~")
 _SQUEEZED = re.compile(r",\\![ ]?|[ ]?(?:\\text)?\{[ ]?,[ ]?\}")
 _GROUPED = re.compile(r"(?<=\d)(?:\\,|~|\\ |\\:|\\;)(?=\d{3}(?!\d))")
-_SIGNS = (("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"^{\circ}", r"^\circ "), ("{}", ""))
+_SIGNS = (
+    (r"\{\}", r"\emptyset "), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"^{\circ}", r"^\circ "), ("{}", ""),
+)  # fmt: skip
 _TEXT = re.compile(r"\\text[ ]?\{([^{}\\]*)\}")
+_SET_LETTER = re.compile(r"\\mathbb ([A-Z])")
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?i:inf|infinity)(?![A-Za-z])")
 _WHOLE = re.compile(r"\\text ?\{([^{}]*)\}")
+_AROUND_WORDS = ".,:;!?\"'()"
 _INSIDE_WORDS = re.compile(r"['-]")
 _SYMBOLIC = frozenset((
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp",
@@ -60,6 +64,7 @@ def plain(text: str) -> str:
     text = _COMMAND.sub(_command, text)
     for old, new in _SIGNS:
         text = text.replace(old, new)
+    text = _SET_LETTER.sub(r"\\mathbb{\1}", text) if r"\mathbb" in text else text
     text = _BLANKS.sub(" ", _INFINITY.sub(r"\\infty ", text))
     text = text.rstrip(_ENDS + "\\").lstrip(_STARTS)
     for _ in range(_NESTED):
@@ -80,13 +85,13 @@ def identity(text: str) -> str:
 
 def is_words(text: str) -> bool:
     """Whether it is a word or several, and no formula: one letter may be a variable or a choice."""
-    words = text.split(" ")
+    words = [word.strip(_AROUND_WORDS) for word in text.split(" ")]
     longest = max(map(len, words))
     return longest > (2 if len(words) > 1 else 1) and "\\" not in text and all(map(_is_word, words))
 
 
 def _is_word(text: str) -> bool:
-    parts = _INSIDE_WORDS.split(text.strip(".,:;!?\"'()"))
+    parts = _INSIDE_WORDS.split(text)
     return all(map(str.isalpha, parts)) and (len(parts) == 1 or len(parts[0]) > 1) and text.lower() not in _SYMBOLIC
 
 

@@ -24,7 +24,8 @@ _SENTENCE = 4
 _SIGNED = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
 _BASE = re.compile(r"[0-9A-Fa-f]+ ?_ ?\{? ?[0-9]+ ?\}?")
 _PRODUCT = re.compile(r"[a-z]{2,3}")
-_CLOCK = re.compile(r"[0-9.]+(?: ?: ?[0-9.]+)+")
+_CLOCK = re.compile(r"(?P<time>[0-9.]+(?: ?: ?[0-9.]+)+) ?(?:(?P<half>[aApP])\.? ?[mM]\.?)?")
+"""A time of day, or a ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class Comparison:
         """One side alone has parts: the other may be `x \\in …`, `1 \\pm 2`, a relation or a set written otherwise."""
         parts, text = (one, wanted) if one is not None else (other, found)
         assert parts is not None
+        if parts.kind == "list" and (pieces := _union(text)) is not None:
+            return self._match(list(parts.items), pieces) if len(parts.items) == len(pieces) else False
         if split_relation(text) is not None:
             return None
         if parts.kind in ("list", "set") and (_SIGNED.search(text) or parts.kind == "set"):
@@ -162,9 +165,12 @@ class Comparison:
             return bool(is_product) and sorted(found) == sorted(wanted)
         if _BASE.fullmatch(one) or _BASE.fullmatch(other):
             return re.sub("[{}]", "", one) == re.sub("[{}]", "", other)
-        if _CLOCK.fullmatch(one) and _CLOCK.fullmatch(other):
-            return self._in_order(one.split(":"), other.split(":"))
-        return False if _CLOCK.fullmatch(one) or _CLOCK.fullmatch(other) else None
+        clock, its = _CLOCK.fullmatch(one), _CLOCK.fullmatch(other)
+        if clock is None or its is None:
+            return False if clock or its else None
+        if clock["half"] and its["half"] and clock["half"].lower() != its["half"].lower():
+            return False
+        return self._in_order(clock["time"].split(":"), its["time"].split(":"))
 
     def _as_formulas(self, found: str, wanted: str) -> bool:
         if (one := _union(found)) and (other := _union(wanted)) and self._same_items(one, other):

@@ -14,7 +14,7 @@ _LEADING = re.compile(
 )
 _REASON = "because|since|as|which|where|so that|after|when"
 _TRAILING = re.compile(
-    rf"\s+\(?(?:{_REASON})\b.*|,\s+(?:{_REASON}|so|while|but|wait|hmm|I|we|right)\b.*"
+    rf"\s+\(?(?:{_REASON})\b.*|,\s+(?:{_REASON}|so|while|but|wait|hmm|I [a-z]+|we|right)\b.*"
     rf"|\s+\((?:{_REASON}|i\.e|that is|or|rounded|approx|note|see|in|if|with)\b.*"
     r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*",
     re.DOTALL,

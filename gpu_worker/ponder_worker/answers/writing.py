@@ -33,6 +33,7 @@ _SIGNS = (
 )  # fmt: skip
 _TEXT = re.compile(r"\\text[ ]?\{([^{}\\]*)\}")
 _SET_LETTER = re.compile(r"\\mathbb ([A-Z])")
+_ABOUT = re.compile(r"^(?:(?i:approximately|about|roughly)|\\approx) (?=[-0-9\\])")
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?i:inf|infinity)(?![A-Za-z])")
 _WHOLE = re.compile(r"\\text ?\{([^{}]*)\}")
 _AROUND_WORDS = ".,:;!?\"'()"
@@ -67,6 +68,7 @@ def plain(text: str) -> str:
     text = _SET_LETTER.sub(r"\\mathbb{\1}", text) if r"\mathbb" in text else text
     text = _BLANKS.sub(" ", _INFINITY.sub(r"\\infty ", text))
     text = text.rstrip(_ENDS + "\\").lstrip(_STARTS)
+    text = _ABOUT.sub("", text)
     for _ in range(_NESTED):
         if text.startswith("{") and text.endswith("}") and _closes_at_end(text):
             text = text[1:-1].strip()

@@ -145,7 +145,10 @@ class Comparison:
             return self.same(left[1], wanted)
         elif right and other.signs == ("in",):
             return self.same(found, right[1])
-        return (one.signs == other.signs and self._in_order(one.sides, other.sides)) or None
+        if one.signs != other.signs:
+            return None
+        is_same = self._in_order(one.sides, other.sides)
+        return is_same or (set(one.signs) == {"="} and self._in_order(one.sides, other.sides[::-1])) or None
 
     def _as_interval(self, relation: Relation, other: str) -> bool | None:
         """`0 < f(x) < 1` is `(0, 1)` whatever the name; anything but a set equals no inequality, and no equation."""

@@ -21,6 +21,8 @@ _FRAC_OVER = re.compile(r"\\frac ?([0-9A-Za-z])")
 _FRAC_OVER_COMMAND = re.compile(r"\\frac ?(\\[A-Za-z]+) ?(?=[\\{0-9])")
 _FRAC_UNDER = re.compile(r"(\\frac ?\{[^{}]*\}) ?([0-9A-Za-z]|\\[A-Za-z]+)")
 _SQRT = re.compile(r"\\sqrt ?([0-9A-Za-z]|\\[A-Za-z]+)")
+_PROSE = re.compile(r"(?<![\\A-Za-z{_])(?:[A-Za-z]{4,}|[A-Za-z]{2,} [A-Za-z]{2,})")
+"""Words, which a parser would multiply letter by letter."""
 _CALL = re.compile(r"(\\sqrt|\^) ?\(")
 _PRIMES = re.compile(r"([A-Za-z])('+)|([A-Za-z]) ?\^ ?\{? ?((?:\\prime ?)+)\}?")
 _MIXED = re.compile(r"(?<=[0-9])(?=\\frac ?\{ ?[0-9]+ ?\} ?\{ ?[0-9]+ ?\})")
@@ -37,6 +39,8 @@ def prepare(text: str) -> str | None:
     text = _LEADING_POINT.sub("0.", _POINT.sub("", text))
     text = _MODULE.sub("", text).replace("**", "^")
     text = _FUNCTION.sub(_function, text)
+    if _PROSE.search(text):
+        return None
     text = _PRIMES.sub(_primed, text)
     text = _grouped(text)
     text = _LONG_POWER.sub(r"^{\1}", text)

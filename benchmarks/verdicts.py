@@ -3,7 +3,8 @@
     python benchmarks/verdicts.py --out benchmarks/results/verdicts.json
 
 An answer goes the way that a job's does: read out of a text, then examined. A wrong pass is an answer that passed and
-should not have; a wrong fail one that did not pass and should have, `unverified` among them.
+should not have; a wrong fail one that did not pass and should have, `unverified` among them. Each is printed; the JSON
+holds their numbers only, since the texts are not ours.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import gc
 import itertools
 import json
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ WRONG_PAIR = (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$")
 OUR_OPTIONS = {"precision": 6, "allow_set_relation_comp": False, "strict": True}.items()
 NUM_DIFFERENT = 4_000
 NUM_TIMED = 2_000
+ROUNDS = 3
 LENGTH = 100_000
 HOSTILE = {
     "blanks behind an option": "Answer: option" + " " * LENGTH + "z",
@@ -135,12 +138,17 @@ def verdicts_per_s(verifier: str, verdicts: Iterable[Verdict]) -> float:
     """Of one process's own time, the answers being read out of their texts before."""
     wanted = itertools.islice((verdict for verdict in verdicts if verdict.verifier == verifier), NUM_TIMED)
     cases = [Case({"name": verifier}, extract(verdict.text), verdict.reference) for verdict in wanted]
+    return len(cases) / statistics.median(seconds_of(cases) for _ in range(ROUNDS))
+
+
+def seconds_of(cases: list[Case]) -> float:
     plain.cache_clear()
     parse.cache_clear()
+    gc.collect()
     start = time.process_time()
     for case in cases:
         examine(case)
-    return len(cases) / (time.process_time() - start)
+    return time.process_time() - start
 
 
 def milliseconds(text: str) -> float:
@@ -177,8 +185,11 @@ def main() -> None:
     agreements = {}
     for name, verdicts in sets(arguments.data).items():
         found = measure(verdicts())
-        agreements[name] = {"agreement": round(found.share, 4)} | asdict(found)
+        wrong = {"wrong_passes": len(found.wrong_passes), "wrong_fails": len(found.wrong_fails)}
+        agreements[name] = {"agreement": round(found.share, 4), "num": found.num} | wrong
         print(f"{found.share:8.2%} of {found.num:5}  {name}", flush=True)
+        for shown in (*found.wrong_passes, *found.wrong_fails):
+            print(f"    {shown}", flush=True)
     problems = arguments.data / "problems"
     solutions = arguments.data / "oracles" / "qwen_eval_rm_maj_math_cot_100.jsonl"
     speed = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_NAMES = (r"\boxed", r"\fbox", r"\framebox", "\x08oxed")
 _TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,8}\{?|\x08oxed\{|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"(?:\\d?frac\{[^{}]*\}\{[^{}]*\}|\\[A-Za-z]+\{[^{}]*\}|[^\s$\\{},;]){1,100}")
 _BETWEEN = 70
@@ -31,7 +32,7 @@ def boxed(text: str) -> str | None:
 
     A box that does not close, or holds nothing, is none.
     """
-    boxes = _boxes(text)
+    boxes = _boxes(text) if any(name in text for name in _NAMES) else []
     if not boxes:
         return None
     contents = [boxes[-1].content]

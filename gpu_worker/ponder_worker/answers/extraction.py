@@ -18,6 +18,9 @@ _NUMBER = re.compile(
 _FORMULA_ENDS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _TEXT = re.compile(r"\\(?:text|mbox)[a-z]{0,2} ?\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} [A-Za-z]{2,}")
+_INTRODUCED = re.compile(r"[A-Za-z]{2,} ?: ")
+_ARITHMETIC = re.compile(r"[\d)] ?[-+*=×÷]")
+"""A step of a calculation is no answer: `17 - 6` may be all that was written when the budget ended."""
 _LONGEST_FORMULA = 1_000
 _LONGEST_ANSWER = 60
 
@@ -78,7 +81,9 @@ def _last(text: str) -> str | None:
 
 def _is_bare(text: str) -> bool:
     """Whether it is all answer: a word or two, a formula, a list."""
-    if not text or len(text) > _LONGEST_ANSWER or "\n" in text:
+    if not text or len(text) > _LONGEST_ANSWER or "\n" in text or _INTRODUCED.match(text):
+        return False
+    if _ARITHMETIC.search(text) and not any(map(str.isalpha, text)):
         return False
     words = re.findall(r"(?<![\\A-Za-z])[^\W\d_]{2,}", text)
     return len(words) <= 2 if not re.search(r"[\d$\\]", text) else len(words) <= 1 and not text.endswith(".")

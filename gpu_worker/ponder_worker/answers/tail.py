@@ -6,8 +6,8 @@ import re
 
 _LONGEST = 2_000
 """Characters of a line that are looked at."""
-_SKIPPED = " \t\r\n*_`>"
-_BLOCKS = (("$$", "$$"), (r"\[", r"\]"), ("```", "```"))
+_SKIPPED = " \t\r\n*_`>}✅"
+_BLOCKS = (("$$", "$$"), (r"\[", r"\]"), ("```", "```"), (r"\begin{align*}", r"\end{align*}"))
 _LEADING = re.compile(
     r"(?i:approximately|about|around|roughly|exactly|simply|just|clearly|therefore|thus|hence|then|indeed|again|now|still"
     r"|also|equal to|given by|obviously|option(?= )|choice(?= ))(?![^\W_])[ :,]{0,3}|[:=≈~][ ]?|\\approx ?"
@@ -16,13 +16,16 @@ _REASON = "because|since|as|which|where|so that|after|when"
 _TRAILING = re.compile(
     rf"\s+\(?(?:{_REASON})\b.*|,\s+(?:{_REASON}|so|while|but|wait|hmm|I [a-z]+|we|right)\b.*"
     rf"|\s+\((?:{_REASON}|i\.e|that is|or|rounded|approx|note|see|in|if|with)\b.*"
+    r"|;\s+(?:so|therefore|hence|thus|since|because)\b.*|\s+-\s+I\b.*"
     r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*",
     re.DOTALL,
 )
 _COPULA = re.compile(r"(?:\b(?:is|are|equals|be)\b:?|=) *(?=[-+−$\\(\[{]|[€£¥]?\d|\*\*)")
 _STARTS_AS_WORDS = re.compile(r"[^\W\d_]{2,}[ ,]|[^\W\d_]+ (?:is|are|equals)\b")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ('"', '"'), ("“", "”"))
-_ENDS = " \t\r\n.,;:*_`。"
+_BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")
+_BULLET = re.compile(r"[-•] (?=\S)")
+_ENDS = " \t\r\n.,;:*_`。✓✔✅"
 
 
 def read_tail(text: str, place: int) -> str | None:
@@ -46,7 +49,8 @@ def _start(text: str, place: int) -> int:
     end = min(len(text), place + _LONGEST)
     while place < end and text[place] in _SKIPPED and not text.startswith("```", place):
         place += 1
-    return place
+    bullet = _BULLET.match(text, place) if text[place - 1 : place] == "\n" else None
+    return bullet.end() if bullet else place
 
 
 def _block(text: str, closing: str) -> str | None:
@@ -56,17 +60,20 @@ def _block(text: str, closing: str) -> str | None:
     language, _, rest = content.partition("\n")
     if closing == "```" and rest.strip() and language.strip().isalpha():
         content = rest
+    if "align" in closing:
+        content = content.replace("&", "").rpartition(r"\\")[2]
     return content.strip().strip(".,").strip()
 
 
 def _tidied(line: str) -> str:
-    line = _first_sentence(line)
+    line = _BOLD.sub("", _first_sentence(line))
     if (said := list(_COPULA.finditer(line))) and _STARTS_AS_WORDS.match(line):
         line = line[said[-1].end() :] if not said[-1][0].startswith("=") else line
     for _ in range(3):
         line = _LEADING.sub("", line, count=1) if _LEADING.match(line) else line
         line = line.strip().lstrip("*_`")
     line = _TRAILING.sub("", line).strip(_ENDS) if line[:1] != "." else _TRAILING.sub("", line).rstrip(_ENDS)
+    line = line[:-1] if line.endswith(("$!", ")!", "}!")) else line
     return _unwrapped(_balanced(line))
 
 

@@ -6,20 +6,22 @@ import re
 
 _LONGEST = 2_000
 """Characters of a line that are looked at."""
-_SKIPPED = " \t\r\n*_`>}✅"
+_SKIPPED = " \t\r\n*_`}✅"
 _BLOCKS = (("$$", "$$"), (r"\[", r"\]"), ("```", "```"), (r"\begin{align*}", r"\end{align*}"))
 _LEADING = re.compile(
     r"(?i:approximately|about|around|roughly|exactly|simply|just|clearly|therefore|thus|hence|then|indeed|again|now|still"
     r"|also|equal to|given by|obviously|option(?= )|choice(?= ))(?![^\W_])[ :,]{0,3}|[:=≈~][ ]?|\\approx ?"
 )
+# What a model adds to its answer: a reason, a remark in brackets, the marks that end its turn.
 _REASON = "because|since|as|which|where|so that|after|when"
 _TRAILING = re.compile(
     rf"\s+\(?(?:{_REASON})\b.*|,\s+(?:{_REASON}|so|while|but|wait|hmm|I [a-z]+|we|right)\b.*"
     rf"|\s+\((?:{_REASON}|i\.e|that is|or|rounded|approx|note|see|in|if|with)\b.*"
-    r"|;\s+(?:so|therefore|hence|thus|since|because)\b.*|\s+-\s+I\b.*"
+    r"|(?<=\d)\s+\([A-Za-z]{3}[A-Za-z ,.-]*\)$|;\s+(?:so|therefore|hence|thus|since|because)\b.*|\s+-\s+I\b.*"
     r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*",
     re.DOTALL,
 )
+# `The largest n is 34` says 34; `The capital is Paris` stays what it is, since no value begins behind the verb.
 _COPULA = re.compile(r"(?:\b(?:is|are|equals|be)\b:?|=) *(?=[-+−$\\(\[{]|[€£¥]?\d|\*\*)")
 _STARTS_AS_WORDS = re.compile(r"[^\W\d_]{2,}[ ,]|[^\W\d_]+ (?:is|are|equals)\b")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ('"', '"'), ("“", "”"))

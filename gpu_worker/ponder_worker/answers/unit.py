@@ -17,6 +17,7 @@ _WORD = re.compile(rf"(?:{_LETTER}|[€£])+|\^-?[1-9]|/")
 _AT_END = re.compile(
     r" ?(?:\\text ?\{[^{}]*\}(?: ?\^ ?\{? ?-?[1-9] ?\}?)?|\^ ?(?:\{ ?)?\\circ ?\}?|%|(?<= )[A-Za-z]{2,}(?:\^[1-9])?)$"
 )
+_ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _PREFIX = re.compile(r"(?:[€£¥₹₩₽₺₫₱]|(?:USD|EUR|GBP|JPY|CNY|INR|US|Rs\.?|RMB)(?![a-z])) ?")
 _NO_UNITS = frozenset(
     ("and", "or", "to", "pi", "sin", "cos", "tan", "log", "ln", "exp", "sqrt", "mod", "if", "is", "not")
@@ -103,6 +104,8 @@ def split_unit(text: str) -> tuple[str, Unit]:
         return text, Unit()
     body, rest = text[: len(text) - len(found[0])].rstrip(), found[0].strip()
     if not body or body[-1] in "+-*/=<>,^_({[" or (rest[0].isalpha() and not _known(rest.split("^")[0].strip())):
+        return text, Unit()
+    if rest.startswith("^") and _ANGLE_OF.search(body):
         return text, Unit()
     unit = read_unit(rest)
     return (text, Unit()) if unit is None or unit.scale > 1 else (body, unit)

@@ -8,6 +8,7 @@ _SIDE_BY_SIDE = re.compile(r"[0-9.] +[0-9]|[0-9]_ ?\{? ?[0-9]|\\ldots|[?]|\\over
 """What a parser would multiply, or leave out: numbers side by side, numbers to a base, `1, 2, …`."""
 _LOGARITHM = re.compile(r"\\log ?_ ?([0-9A-Za-z])")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?\^ ?\{? ?\\circ ?\}?")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![0-9.])")
 _POINT = re.compile(r"(?<=[0-9])\.(?![0-9])")
 _LEADING_POINT = re.compile(r"(?<![0-9])\.(?=[0-9])")
@@ -34,7 +35,7 @@ def prepare(text: str) -> str | None:
     text = _LOGARITHM.sub(r"\\log_{\1}", text)
     if len(text) > _LONGEST or _SIDE_BY_SIDE.search(text):
         return None
-    text = _THOUSANDS.sub("", text)
+    text = _DEGREES.sub(r"(\1 \\cdot \\frac{\\pi}{180})", _THOUSANDS.sub("", text))
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2} ", text)
     text = _LEADING_POINT.sub("0.", _POINT.sub("", text))
     text = _MODULE.sub("", text).replace("**", "^")

@@ -85,6 +85,12 @@ def identity(text: str) -> str:
     return text.casefold() if is_words(text) else text
 
 
+def are_identical(one: str, other: str) -> bool:
+    """Whether nobody would say that two texts differ. Where nothing but punctuation is written, it counts."""
+    written = identity(one)
+    return one.strip() == other.strip() or (written != "" and written == identity(other))
+
+
 def is_words(text: str) -> bool:
     """Whether it is a word or several, and no formula: one letter may be a variable or a choice."""
     words = [word.strip(_AROUND_WORDS) for word in text.split(" ")]

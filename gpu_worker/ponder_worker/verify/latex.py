@@ -40,7 +40,7 @@ def prepare(text: str) -> str | None:
     text = _LEADING_POINT.sub("0.", _POINT.sub("", text))
     text = _MODULE.sub("", text).replace("**", "^")
     text = _FUNCTION.sub(_function, text)
-    if _PROSE.search(text):
+    if _PROSE.search(text) or text.startswith(("_", "^")):
         return None
     text = _PRIMES.sub(_primed, text)
     text = _grouped(text)

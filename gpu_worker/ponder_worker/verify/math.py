@@ -7,7 +7,7 @@ from math_verify.utils import timeout
 
 from ponder.domain.state import Verdict
 from ponder.domain.verifier import Math
-from ponder_worker.answers.writing import identity, plain
+from ponder_worker.answers.writing import are_identical, plain
 from ponder_worker.verify.case import Judgement
 from ponder_worker.verify.comparison import Comparison
 
@@ -19,7 +19,7 @@ _UNREADABLE = "the reference is no mathematics that can be read as a whole, and 
 def examine(answer: str, reference: str, spec: Math | None = None) -> Judgement:
     """`unverified` where the reference cannot be read, or the comparison takes too long; never for identical texts."""
     try:
-        judgement: Judgement = timeout(_LIMIT_S)(_examine)(plain(answer), plain(reference), spec or Math())
+        judgement: Judgement = timeout(_LIMIT_S)(_examine)(answer, reference, spec or Math())
         return judgement
     except TimeoutException:
         return Judgement(Verdict.UNVERIFIED, "the comparison took too long")
@@ -27,10 +27,12 @@ def examine(answer: str, reference: str, spec: Math | None = None) -> Judgement:
         return Judgement(Verdict.UNVERIFIED, f"the two could not be compared ({type(error).__name__})")
 
 
-def _examine(found: str, wanted: str, spec: Math) -> Judgement:
-    if identity(found) == identity(wanted):
+def _examine(answer: str, reference: str, spec: Math) -> Judgement:
+    if are_identical(answer, reference):
         return Judgement(Verdict.PASSED)
-    comparison = Comparison(spec)
+    comparison, found, wanted = Comparison(spec), plain(answer), plain(reference)
+    if not wanted:
+        return Judgement(Verdict.UNVERIFIED, _UNREADABLE)
     if comparison.same(found, wanted):
         return Judgement(Verdict.PASSED)
     return Judgement.of(False, _DIFFERENT) if comparison.reads(wanted) else Judgement(Verdict.UNVERIFIED, _UNREADABLE)

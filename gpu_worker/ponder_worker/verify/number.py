@@ -7,13 +7,13 @@ from fractions import Fraction
 from ponder.domain.state import Verdict
 from ponder_worker.answers.equality import number_of
 from ponder_worker.answers.numeral import read_european, read_lone_number
-from ponder_worker.answers.writing import identity
+from ponder_worker.answers.writing import are_identical
 from ponder_worker.verify.case import Judgement
 
 
 def examine(answer: str, reference: str) -> Judgement:
     wanted = _value(reference)
-    if wanted is None and identity(answer) == identity(reference):
+    if wanted is None and are_identical(answer, reference):
         return Judgement(Verdict.PASSED)
     if wanted is None:
         return Judgement(Verdict.UNVERIFIED, "the reference is no number")

@@ -193,6 +193,7 @@ def test_which_side_is_the_reference_makes_no_difference_to_equality(one: str, o
     [
         ("math", "5", r"\frac{1}{"),
         ("math", "5", "It is always an even number"),
+        ("math", ":", ","),
         ("number", "5", "five"),
         ("choice", "B", "none of these"),
     ],

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ponder.domain.verifier import VERIFIER, VERIFIER_NAMES, why_not_asked
+from ponder_worker.answers.extraction import extract
+from ponder_worker.answers.reading import letter, program, spoken, unfenced
 from ponder_worker.engine import Sampling
 from ponder_worker.engine_process.loading import Engines, SamplingDefaults
-from ponder_worker.search.answer import extract, unfenced
 from ponder_worker.search.errors import NoVerifier, PromptTooLong
-from ponder_worker.search.reading import letter, program, spoken
 
 
 def messages(request: dict[str, Any]) -> list[dict[str, str]]:

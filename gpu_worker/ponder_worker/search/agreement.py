@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import comb
 
 from ponder.domain.strategy import EarlyStopping
-from ponder_worker.search.answer import canonical
+from ponder_worker.answers.equality import canonical
 from ponder_worker.search.candidate import Candidate
 
 CONFIDENCE = 0.95

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ponder_worker.search.answer import canonical
+from ponder_worker.answers.equality import canonical
 from ponder_worker.search.candidate import Candidate
 
 

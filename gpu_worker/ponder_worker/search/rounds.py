@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from ponder_worker.search.answer import canonical
+from ponder_worker.answers.equality import canonical
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection import Select, rank

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from ponder.domain.strategy import Aggregate
+from ponder_worker.answers.extraction import THINKING, extract
 from ponder_worker.search import seed
-from ponder_worker.search.answer import extract
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.growth import Growth
 from ponder_worker.search.limits import Limits
@@ -121,13 +121,19 @@ class Search:
         return await self._offspring.force(node, lambda: self._turn(node, text))
 
     def candidate(self, leaf: Node) -> Candidate:
-        """The text is of the model's last turn; the answer is not looked for in a thought that is closed."""
+        """The text is of the model's last turn. The answer is not looked for in a thought that is closed; one that
+        was cut off gives an answer only where it marks one.
+        """
         path = leaf.path()
         turns = [index for index, step in enumerate(path) if step.stop == "forced"]
         text = "".join(map(self.text, path[turns[-1] + 1 :] if turns else path))
         text = text[: len(text) - num_too_many(leaf, self.tree, self._engine)]
         thought = self.manner.thought
-        said = text.rpartition(thought.close)[2] if thought is not None else text
+        said = text
+        if thought is not None and thought.close:
+            ids = [token for step in (path[turns[-1] + 1 :] if turns else path) for token in step.ids]
+            is_cut = thought.measure(self.root.ids, ids)[1]
+            said = THINKING + text if is_cut else text.rpartition(thought.close)[2]
         return Candidate(leaf, text, self._answer_of(said), is_complete=leaf.stop == "stop")
 
     def prune(self, node: Node) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ponder_worker.search.answer import canonical
+from ponder_worker.answers.equality import canonical
 from ponder_worker.search.candidate import Candidate
 
 Select = Literal["best", "weighted", "majority"]

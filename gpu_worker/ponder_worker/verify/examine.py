@@ -10,13 +10,13 @@ from typing import Any
 
 from ponder.domain.state import Verdict
 from ponder.domain.verifier import sees_reference
-from ponder_worker.search.answer import of_reference
+from ponder_worker.answers.extraction import of_reference
 from ponder_worker.verify import choice, contains, exact, json_schema, number, python_tests, regex
 from ponder_worker.verify.case import Case, Judgement
 
 _PURE = frozenset({"exact", "number", "choice", "contains"})
 IMPORTS = {"math": "ponder_worker.verify.math"}
-"""Modules that one verifier alone needs and that take long to import: math-verify brings sympy."""
+"""Modules that one verifier alone needs and that take long to import: the parser brings sympy."""
 _MATH_LIMIT_S = 5.0
 _LONG = 2_000
 """Characters. What reads more may take long, and the interpreter that the worker itself needs."""
@@ -63,7 +63,7 @@ def _math(answer: str, spec: Any, reference: str) -> Judgement:
 
     try:
         with _within(_MATH_LIMIT_S):
-            return math.examine(answer, of_reference(reference))
+            return math.examine(of_reference(answer), of_reference(reference), spec)
     except _TookTooLong:
         return Judgement(Verdict.UNVERIFIED, f"the comparison took too long: more than {_MATH_LIMIT_S:g} s")
 
@@ -90,7 +90,7 @@ def _within(limit_s: float) -> Iterator[None]:
 
 _VERIFIERS: dict[str, Callable[[str, Any, str], Judgement]] = {
     "exact": lambda answer, spec, reference: exact.examine(answer, of_reference(reference)),
-    "number": lambda answer, spec, reference: number.examine(answer, of_reference(reference)),
+    "number": lambda answer, spec, reference: number.examine(of_reference(answer), of_reference(reference)),
     "math": _math,
     "choice": lambda answer, spec, reference: choice.examine(answer, reference),
     "json_schema": lambda answer, spec, reference: json_schema.examine(answer, spec.json_schema),

@@ -1,31 +1,31 @@
-"""Mathematically equal, by math-verify, whose own time limits are off: they end as "not equal". The caller sets one."""
+"""Mathematically equal. The caller sets a time limit."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from math_verify import parse, verify
-
+from ponder.domain.state import Verdict
+from ponder.domain.verifier import Math
+from ponder_worker.answers.writing import are_identical, plain
 from ponder_worker.verify.case import Judgement
+from ponder_worker.verify.comparison import Comparison
 
-_ANCHORS = ("$", r"\boxed", r"\(", r"\[")
-_LATEX = frozenset("\\^_{")
-
-
-def examine(answer: str, reference: str) -> Judgement:
-    wanted, found = _parse(reference), _parse(answer)
-    if not found:
-        return Judgement.of(False, "the answer is no mathematics")
-    return Judgement.of(
-        bool(verify(wanted, found, timeout_seconds=None)), "the answer is not mathematically equal to the expected one"
-    )
+_DIFFERENT = "the answer is not mathematically equal to the expected one"
+_UNREADABLE = "the reference is no mathematics that can be read as a whole, and the answer is not the same text"
 
 
-def _parse(text: str) -> list[Any]:
-    """An answer taken out of its box has lost the marks by which formulas are found."""
-    if not any(anchor in text for anchor in _ANCHORS) and _LATEX & set(text):
-        found: list[Any] = parse(f"${text}$", parsing_timeout=None)
-        if found:
-            return found
-    found = parse(text, parsing_timeout=None)
-    return found
+def examine(answer: str, reference: str, spec: Math | None = None) -> Judgement:
+    """`unverified` where the reference cannot be read or the two cannot be compared; never for identical texts."""
+    try:
+        return _examine(answer, reference, spec or Math())
+    except Exception as error:  # sympy raises whatever comes to its mind
+        return Judgement(Verdict.UNVERIFIED, f"the two could not be compared ({type(error).__name__})")
+
+
+def _examine(answer: str, reference: str, spec: Math) -> Judgement:
+    if are_identical(answer, reference):
+        return Judgement(Verdict.PASSED)
+    comparison, found, wanted = Comparison(spec), plain(answer), plain(reference)
+    if not wanted:
+        return Judgement(Verdict.UNVERIFIED, _UNREADABLE)
+    if comparison.same(found, wanted):
+        return Judgement(Verdict.PASSED)
+    return Judgement.of(False, _DIFFERENT) if comparison.reads(wanted) else Judgement(Verdict.UNVERIFIED, _UNREADABLE)

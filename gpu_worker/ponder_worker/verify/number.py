@@ -1,26 +1,29 @@
-"""Equal as numbers; thousands separators, currency and percent signs are ignored."""
+"""Equal as numbers, exactly. Separators, currency, units and percent signs do not count."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-from ponder_worker.search.answer import as_number
+from ponder.domain.state import Verdict
+from ponder_worker.answers.equality import number_of
+from ponder_worker.answers.numeral import read_european, read_lone_number
+from ponder_worker.answers.writing import are_identical
 from ponder_worker.verify.case import Judgement
 
 
 def examine(answer: str, reference: str) -> Judgement:
-    found, wanted = _value(answer), _value(reference)
-    if found is None or wanted is None:
-        return Judgement.of(False, "the answer is no number" if found is None else "the reference is no number")
+    wanted = _value(reference)
+    if wanted is None and are_identical(answer, reference):
+        return Judgement(Verdict.PASSED)
+    if wanted is None:
+        return Judgement(Verdict.UNVERIFIED, "the reference is no number")
+    found = _value(answer)
+    if found is None:
+        return Judgement.of(False, "the answer is no number")
     return Judgement.of(found == wanted, "the number is not the expected one")
 
 
 def _value(text: str) -> Fraction | None:
-    """`a/b` is a number too."""
-    parts = [as_number(part) for part in text.split("/")]
-    match parts:
-        case [whole] if whole is not None:
-            return Fraction(whole)
-        case [over, under] if over is not None and under:
-            return Fraction(over) / Fraction(under)
-    return None
+    """Of a text that says one number, be it among words."""
+    numeral = number_of(text)
+    return numeral.value if numeral is not None else read_european(text) or read_lone_number(text)

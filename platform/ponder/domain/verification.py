@@ -9,7 +9,7 @@ from ponder.domain.body import Body
 from ponder.domain.options import LineOptions
 from ponder.domain.strategy import AnyStrategy
 from ponder.domain.terms import Terms
-from ponder.domain.verifier import JsonSchema, Math, PythonTests, Verifier, why_not_asked
+from ponder.domain.verifier import JsonSchema, Math, PythonTests, Verifier, why_not_asked, why_unreadable
 from ponder.errors import InvalidInput
 
 _MATH = Math()
@@ -33,6 +33,7 @@ class Verification:
             oracle=bool(batch.oracle if own.oracle is None else own.oracle),
             max_rounds=own.max_rounds or batch.max_rounds or 1,
         )
+        made._check_reference()
         made._check_code(terms)
         made._check_asking(own.strategy or terms.strategy)
         return made
@@ -44,6 +45,18 @@ class Verification:
             "oracle": self.oracle,
             "max_rounds": self.max_rounds,
         }
+
+    def _check_reference(self) -> None:
+        """What no answer could ever be compared with costs its tokens for nothing."""
+        if self.verifier is None or self.reference is None:
+            return
+        lacks = why_unreadable(self.verifier, self.reference)
+        if lacks is not None:
+            raise InvalidInput(
+                f"{self.verifier.name} cannot compare anything with this reference: {lacks}",
+                param="body.ponder.reference",
+                code="unreadable_reference",
+            )
 
     def _check_code(self, terms: Terms) -> None:
         if isinstance(self.verifier, PythonTests) and not terms.allows_code:

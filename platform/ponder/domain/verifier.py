@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from ponder.domain.strategy import Spec
 
+_LETTER = re.compile(r"(?<![A-Za-z])[A-Ja-j](?![A-Za-z])")
+
 
 class Exact(Spec):
     """The extracted answer equals the extracted reference, character by character, outer spaces apart."""
@@ -18,15 +20,23 @@ class Exact(Spec):
 
 
 class Number(Spec):
-    """Both are numbers and equal; thousands separators, currency and percent signs are ignored."""
+    """Both are numbers and equal, exactly; separators, currency, units and percent signs do not count."""
 
     name: Literal["number"] = "number"
 
 
 class Math(Spec):
-    """Mathematically equal, by math-verify."""
+    """Mathematically equal, read by latex2sympy, the parser of Math-Verify.
+
+    order: `free`, or `kept` where the items of a list must come in the reference's order (those of a tuple always do).
+    units: `optional`, one side may leave its unit out; `ignored`, they may differ as well; `required`, an answer must
+    name the reference's. percent: 28% is 28 (`number`), 0.28 (`fraction`), or either of them.
+    """
 
     name: Literal["math"] = "math"
+    order: Literal["free", "kept"] = "free"
+    units: Literal["optional", "ignored", "required"] = "optional"
+    percent: Literal["either", "number", "fraction"] = "either"
 
 
 class Choice(Spec):
@@ -113,6 +123,18 @@ def sees_reference(verifier: Verifier) -> bool:
         case PythonTests():
             return verifier.tests is None and not verifier.cases
     return True
+
+
+def why_unreadable(verifier: Verifier, reference: str) -> str | None:
+    """What a reference lacks that every answer would be compared with; None where a worker may be able to read it."""
+    match verifier:
+        case Exact() | Math() if not reference.strip():
+            return "it is empty"
+        case Number() if not any(map(str.isnumeric, reference)):
+            return "it holds no number (exact and math compare words, too)"
+        case Choice() if _LETTER.search(reference) is None:
+            return "it names no letter from A to J (exact compares whole texts)"
+    return None
 
 
 def why_not_asked(verifier: Verifier | None, *, has_reference: bool, oracle: bool) -> str | None:

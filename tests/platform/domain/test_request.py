@@ -100,7 +100,7 @@ def test_the_batch_can_name_the_model_for_all_lines() -> None:
 
 def test_a_reference_alone_is_judged_as_mathematics() -> None:
     assert request(ponder={"reference": 42}).document["reference"] == "42"
-    assert request(ponder={"reference": "42"}).document["verifier"] == {"name": "math"}
+    assert request(ponder={"reference": "42"}).document["verifier"]["name"] == "math"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,27 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
         ),
         ({"ponder": {"verifier": {"name": "contains", "texts": []}}}, "invalid_value", "body.ponder.verifier.texts"),
         ({"ponder": {"verifier": "python_tests", "reference": "assert f() == 1"}}, "code_not_allowed", None),
+        (
+            {"ponder": {"verifier": {"name": "math", "order": "any"}}},
+            "invalid_value",
+            "body.ponder.verifier.order",
+        ),
+        (
+            {"ponder": {"verifier": {"name": "math", "unit": "ignored"}}},
+            "unknown_field",
+            "body.ponder.verifier.unit",
+        ),
+        (
+            {"ponder": {"verifier": "number", "reference": "five"}},
+            "unreadable_reference",
+            "body.ponder.reference",
+        ),
+        (
+            {"ponder": {"verifier": "choice", "reference": "Paris"}},
+            "unreadable_reference",
+            "body.ponder.reference",
+        ),
+        ({"ponder": {"reference": " "}}, "unreadable_reference", "body.ponder.reference"),
         ({"model": "bare", "ponder": {"strategy": "best_of_n"}}, "no_reward_model", "body.ponder.strategy"),
         ({"model": "bare", "ponder": {"strategy": "beam_search"}}, "no_reward_model", "body.ponder.strategy"),
     ],
@@ -271,6 +292,26 @@ def test_a_missing_field_is_named(missing: str) -> None:
     with pytest.raises(InvalidLine) as caught:
         parse(line, 1, Terms(BatchOptions(), {}))
     assert (caught.value.code, caught.value.param) == ("missing_required_parameter", missing)
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference"),
+    [
+        ("number", "She sold 72 clips.\n#### 72"),
+        ("number", "½"),
+        ("number", "૨"),
+        ("choice", "(c) Paris"),
+        ("math", "Paris"),
+        ("exact", "five"),
+    ],
+)
+def test_a_reference_that_a_worker_may_read_is_taken(verifier: str, reference: str) -> None:
+    assert request(ponder={"verifier": verifier, "reference": reference}).document["reference"] == reference
+
+
+def test_the_verifier_math_takes_its_policy() -> None:
+    policy = {"name": "math", "order": "kept", "units": "required", "percent": "fraction"}
+    assert request(ponder={"verifier": policy, "reference": "5"}).document["verifier"] == policy
 
 
 def test_a_majority_needs_no_reward_model() -> None:

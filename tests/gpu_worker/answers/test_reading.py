@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder_worker.search.reading import letter, program, spoken
+from ponder_worker.answers.reading import letter, program, spoken, unfenced
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,13 @@ def test_the_program_is_the_last_block_of_python_or_the_text_as_a_whole(text: st
 def test_what_was_said_is_what_stands_after_the_thought() -> None:
     assert spoken("<think>no</think>\n yes ") == "yes"
     assert spoken("yes") == "yes"
+
+
+def test_a_whole_text_is_taken_out_of_its_code_fence() -> None:
+    assert unfenced('```json\n{"a": 1}\n```') == '{"a": 1}'
+    assert unfenced(' {"a": 1} ') == '{"a": 1}'
+
+
+def test_a_thought_that_was_cut_off_is_neither_speech_nor_a_program() -> None:
+    text = "<think>```python\nx = 1\n```"
+    assert (spoken(text), unfenced(text), program(text)) == ("", "", None)

@@ -1,0 +1,79 @@
+r"""What stands in boxes: `\boxed{…}`, `\fbox{…}`, `\boxed 7`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAMES = (r"\boxed", r"\fbox", r"\framebox", "\x08oxed")
+_TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,8}\{?|\x08oxed\{|\\.|[{}]", re.DOTALL)
+_BARE = re.compile(r"(?:\\d?frac\{[^{}]*\}\{[^{}]*\}|\\[A-Za-z]+\{[^{}]*\}|[^\s$\\{},;]){1,100}")
+_BETWEEN = 70
+"""Characters between two boxes that may still hold one answer."""
+_CONNECTED = re.compile(r"[,;&]|\b(?:and|or)\b")
+_FILLER = re.compile(r"\\(?:text|quad|qquad|\[|\]|\(|\)|[,;! ])|[\s$,;:&{}+*~]|\b(?:and|or)\b")
+_WORD = re.compile(r"[A-Za-z]+")
+_NEW_THOUGHT = frozenset((
+    "is", "are", "so", "then", "thus", "hence", "therefore", "answer", "final", "but", "now", "since", "because",
+    "check", "verify", "wait", "which", "gives", "get",
+))  # fmt: skip
+_MOST_WORDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    start: int
+    end: int
+    content: str
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last box, and of those right before it: `\boxed{1} and \boxed{2}` says `1, 2`.
+
+    A box that does not close, or holds nothing, is none.
+    """
+    boxes = _boxes(text) if any(name in text for name in _NAMES) else []
+    if not boxes:
+        return None
+    contents = [boxes[-1].content]
+    for box, later in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
+        if box.content != later.content:
+            if not _belong_together(text[box.end : later.start]):
+                break
+            contents.append(box.content)
+        elif later.start - box.end > _BETWEEN:
+            break
+    return ", ".join(reversed(contents))
+
+
+def _boxes(text: str) -> list[Box]:
+    """In the order of their beginning; those around others are left out."""
+    found: list[Box] = []
+    opened: list[tuple[re.Match[str], bool]] = []
+    place = 0
+    for token in _TOKEN.finditer(text):
+        if token.start() < place:
+            continue
+        is_box = "box" in token[0] or token[0].startswith("\x08")
+        if token[0] == "{" or (is_box and token[0].endswith("{")):
+            opened.append((token, is_box))
+        elif is_box and (bare := _BARE.match(text, token.end())):
+            found.append(Box(token.start(), bare.end(), bare[0].rstrip(".:!")))
+            place = bare.end()
+        elif token[0] == "}" and opened:
+            opening, was_box = opened.pop()
+            content = text[opening.end() : token.start()].strip() if was_box else ""
+            if content and not (found and found[-1].start > opening.start()):
+                found.append(Box(opening.start(), token.end(), content))
+    return found
+
+
+def _belong_together(between: str) -> bool:
+    """Whether what stands between two boxes only joins them: nothing, `and`, or a few words such as a unit's."""
+    if len(between) > _BETWEEN:
+        return False
+    if not _FILLER.sub("", between):
+        return True
+    words = [word.lower() for word in _WORD.findall(between)]
+    has_new_thought = any(word in _NEW_THOUGHT for word in words) or ". " in between or "\n" in between
+    return _CONNECTED.search(between) is not None and len(words) <= _MOST_WORDS and not has_new_thought

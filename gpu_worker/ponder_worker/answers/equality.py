@@ -1,0 +1,117 @@
+"""Which answers are one by their writing alone: what votes are counted by, and what no verifier needs to compute."""
+
+from __future__ import annotations
+
+import re
+
+from ponder_worker.answers.numeral import Numeral, read_numeral
+from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
+from ponder_worker.answers.writing import identity, plain
+
+_LONG = 1_000
+"""Characters. What is longer, or has several lines, is a program or a document: only its blanks are made alike."""
+_DEPTH = 3
+_LONGEST_NAME = 60
+_MIRRORED = {">": "<", ">=": "<="}
+_LOWERED = re.compile(r"_ ?(?:\{[^{}]*\}|[A-Za-z0-9])")
+_TEXT = re.compile(r"\\text ?\{[^{}]*\}")
+_COMMANDS = re.compile(r"\\[A-Za-z]+")
+_NO_NAME = re.compile(
+    r"[0-9+*^!%<>=-]|\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|infty|times|cdot|pm|mp|cup|cap)(?![a-z])"
+)
+
+
+def canonical(answer: str) -> str:
+    r"""Equal for answers that differ in writing only: `1,000.0` and `$1000$`, `x = \dfrac12` and `0.5`.
+
+    So are lists in another order. Percent signs, units and the case of words do not count. Unlike the verifier `math`
+    it computes nothing.
+    """
+    stripped = answer.strip()
+    if len(stripped) > _LONG or "\n" in stripped:
+        return " ".join(stripped.split())
+    return _canonical(plain(stripped), _DEPTH)
+
+
+def assigned(relation: Relation) -> tuple[str, str] | None:
+    r"""The name and the value of `x = 5`, `x = 2 + 3 = 5`, `|AB| = 5 \approx 5.0`, `x \in S`; None for a true equation.
+
+    Of a chain without any name, `84/2 = 42`, the value is its last side and the name is empty.
+    """
+    sides, signs = relation.sides, relation.signs
+    if "~" in signs:
+        end = signs.index("~")
+        is_all = end == 0 and is_name(sides[0])
+        sides, signs = (sides[:2], ("=",)) if is_all else (sides[: end + 1], signs[:end])
+    if any(sign not in ("=", "in") for sign in signs) or "in" in signs[1:]:
+        return None
+    if any(split_parts(side) is not None for side in sides[1:-1]):
+        return None
+    if len(sides) == 1 or not (sides[0].startswith(r"\text") or any(map(_has_letters, sides))):
+        return "", sides[-1]
+    if is_name(sides[0]):
+        return identity(sides[0]), sides[-1]
+    if len(sides) == 2 and is_name(sides[1]):
+        return identity(sides[1]), sides[0]
+    return None
+
+
+def interval_of(relation: Relation) -> Parts | None:
+    r"""What `2 < x \le 5` or `x > 3` allow, where something with a name lies between numbers."""
+    sides, signs = relation.sides, relation.signs
+    if signs[0] in (">", ">="):
+        sides, signs = sides[::-1], tuple(_MIRRORED.get(sign, "") for sign in signs[::-1])
+    if not set(signs) <= {"<", "<="}:
+        return None
+    if len(sides) == 2:
+        sides, signs = (sides[0], sides[1], r"\infty") if is_name(sides[1]) else (r"-\infty", *sides), (*signs, *signs)
+        signs = (signs[0], "<") if sides[2] == r"\infty" else ("<", signs[0])
+    if len(sides) != 3 or not is_name(sides[1]):
+        return None
+    opening, closing = "(" if signs[0] == "<" else "[", ")" if signs[1] == "<" else "]"
+    is_open = (opening, closing) == ("(", ")")
+    return Parts("tuple" if is_open else "interval", (sides[0], sides[2]), opening, closing)
+
+
+def is_name(text: str) -> bool:
+    r"""Whether an equation with this on one side says what it is: `x_1`, `f(x)`, `|AB|`, `\frac{NO}{BO}`, `(p, q)`."""
+    if len(text) > _LONGEST_NAME:
+        return False
+    bare = _LOWERED.sub("", text)
+    return any(map(str.isalpha, bare)) and _NO_NAME.search(_TEXT.sub("", bare)) is None
+
+
+def value_of(text: str) -> tuple[str, str]:
+    """-> (name, value) of a plain text; the name is empty where it names nothing."""
+    if not any(sign in text for sign in ("=", r"\approx", r"\in")):
+        return "", text
+    relation = split_relation(text)
+    found = assigned(relation) if relation is not None else None
+    return found or ("", text)
+
+
+def number_of(answer: str) -> Numeral | None:
+    """The number that an answer is, or says that something equals."""
+    return read_numeral(answer) or read_numeral(value_of(plain(answer))[1])
+
+
+def _canonical(text: str, depth: int) -> str:
+    numeral = number_of(text)
+    if numeral is not None:
+        return str(numeral.value)
+    parts = split_parts(text) if depth else None
+    if parts is None:
+        value = value_of(text)[1]
+        return _canonical(value, depth - 1) if depth and value != text else identity(text)
+    return _joined(parts, [_canonical(item, depth - 1) for item in parts.items])
+
+
+def _joined(parts: Parts, items: list[str]) -> str:
+    if parts.kind in ("list", "set"):
+        return ", ".join(sorted(items))
+    return f"{parts.opening}{', '.join(items)}{parts.closing}"
+
+
+def _has_letters(side: str) -> bool:
+    """Beside commands and what is set as text, such as a unit."""
+    return any(map(str.isalpha, _COMMANDS.sub("", _TEXT.sub("", side))))

@@ -1,0 +1,107 @@
+"""The answer in a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ponder_worker.answers.box import boxed
+from ponder_worker.answers.label import announced
+from ponder_worker.answers.tail import read_line, read_tail
+
+THINKING = "<think>"
+"""A text that begins with it, and does not close it, is a thought that was cut off."""
+_CLOSE = "</think>"
+_NUMBER = re.compile(
+    r"[-+−]?(?:\\?\$|[€£¥])?\d+(?:,\d+)*(?:\.\d+)?(?:[eE][-+]?\d{1,4}(?![\w.])|/\d+)?(?:\\?%|°)?|[-+−]?\.\d+"
+)
+_FORMULA_ENDS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_TEXT = re.compile(r"\\(?:text|mbox)[a-z]{0,2} ?\{[^{}]*\}")
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} [A-Za-z]{2,}")
+_INTRODUCED = re.compile(r"[A-Za-z]{2,} ?: ")
+_ARITHMETIC = re.compile(r"[\d)] ?[-+*=×÷]")
+"""A step of a calculation is no answer: `17 - 6` may be all that was written when the budget ended."""
+_LONGEST_FORMULA = 1_000
+_LONGEST_ANSWER = 60
+
+
+def extract(text: str) -> str | None:
+    r"""What the text says is its answer, else its last formula or number, else None.
+
+    In this order: the last `\boxed{}`, then the last of `#### N`, `Answer: N`, `The answer is N` and headings. A text
+    that is nothing but an answer, such as `Paris`, is one. What stands before the end of a thought is not looked at; a
+    thought that has no end gives an answer only where it marks one.
+    """
+    said = after_thought(text)
+    if said is None:
+        return marked(text)
+    found = marked(said)
+    return found if found is not None else _last(said)
+
+
+def after_thought(text: str) -> str | None:
+    """The text behind its thought; None where it is nothing but a thought that was cut off."""
+    said = text.rpartition(_CLOSE)[2]
+    return None if said.lstrip().startswith(THINKING) else said
+
+
+def marked(text: str) -> str | None:
+    """What is marked as the answer, in a box or by a label."""
+    return _marked(text, read_tail)
+
+
+def marked_line(text: str) -> str | None:
+    """The same with all that stands on the line behind the label."""
+    return _marked(text, read_line)
+
+
+def of_reference(reference: str) -> str:
+    """The answer in a reference solution; a reference without a mark is the answer itself, all of it."""
+    found = marked(reference)
+    return reference.strip() if found is None else found
+
+
+def _marked(text: str, read: Callable[[str, int], str | None]) -> str | None:
+    found = boxed(text)
+    if found is not None:
+        return found
+    return next((tail for place in announced(text) if (tail := read(text, place))), None)
+
+
+def _last(text: str) -> str | None:
+    stripped = text.strip()
+    if _is_bare(stripped):
+        return stripped
+    formula = max((_last_formula(text, *ends) for ends in _FORMULA_ENDS), default=(-1, ""))
+    number = _last_number(text)
+    if formula[0] < 0 or ((number[0] > formula[0] or len(formula[1]) == 1) and number[0] >= 0):
+        return number[1] if number[0] >= 0 else None
+    return formula[1]
+
+
+def _is_bare(text: str) -> bool:
+    """Whether it is all answer: a word or two, a formula, a list."""
+    if not text or len(text) > _LONGEST_ANSWER or "\n" in text or r"\boxed" in text or _INTRODUCED.match(text):
+        return False
+    if _ARITHMETIC.search(text) and not any(map(str.isalpha, text)):
+        return False
+    words = re.findall(r"(?<![\\A-Za-z])[^\W\d_]{2,}", text)
+    return len(words) <= 2 if not re.search(r"[\d$\\]", text) else len(words) <= 1 and not text.endswith(".")
+
+
+def _last_number(text: str) -> tuple[int, str]:
+    """-> (where it ends, the number)."""
+    last = max(_NUMBER.finditer(text), key=re.Match.end, default=None)
+    return (last.end(), last[0]) if last else (-1, "")
+
+
+def _last_formula(text: str, opening: str, closing: str) -> tuple[int, str]:
+    end = text.rfind(closing)
+    start = text.rfind(opening, max(0, end - _LONGEST_FORMULA), end) if end > 0 else -1
+    if start < 0:
+        return -1, ""
+    content = text[start + len(opening) : end].strip()
+    after = text[end + len(closing) : end + len(closing) + 1]
+    if not content.strip("$ ") or _PROSE.search(_TEXT.sub("", content)) or (opening == "$" and after.isdigit()):
+        return -1, ""
+    return end + len(closing), content.strip("$")

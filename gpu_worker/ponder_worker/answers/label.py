@@ -1,0 +1,77 @@
+r"""Where a text says that its answer follows: `Answer: 6`, `The answer is 6`, `#### 6`, a heading, a last `A: 6`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_WINDOW = 120
+"""Characters behind the word in which the label must have ended."""
+_MOST_WORDS = 100
+"""Of a text, from its end: a text that says `answer` more often has no answer."""
+_WORD = re.compile(
+    r"(?i:answer|\bans\b|final[ *_]{1,3}result|\bantwort|\brespuesta|\brisposta|\bresposta|\bréponse|\bответ)"
+    r"|答案|答え|答|정답|답"
+)
+_MARKUP = r"[ \t*_`]{0,4}"
+_THEN = r"(?:then|thus|therefore|hence|of course)"
+_OF_WHAT = r"(?:to|of|for|in|here|choice|option)\b[^.:!?\n=]{0,80}?"
+_IS = (
+    r"(?P<is>(?<![^\W\d_])(?i:is|are|was|would be|will be|should be|must be|equals?|ist|lautet|est|es|é|è)(?![^\W\d_])"
+    rf"|是|为|為|は|은|는)(?:,? {_THEN},?(?![^\W\d_]))?{_MARKUP}[:：]?"
+)
+_MARK = r"[:：=|]|->|→|(?<= )[-–—]{1,2} "
+_LABEL = re.compile(rf"(?:s|\(s\))?{_MARKUP}(?:{_OF_WHAT})?(?:,? ?{_THEN},?)?{_MARKUP}(?:{_IS}|{_MARK}){_MARKUP}")
+_FORMULA = re.compile(r"[ \t*_]{0,4}(?:\$|\\[(\[])")
+_NO_ANSWER = re.compile(
+    r"(?i:not|in|on|correct|incorrect|right|wrong|reasonable|unique|unclear|unknown|below|above|as follows|found"
+    r"|obtained|written|expressed|supposed|likely|called|something|what|that|whether|always|never)(?![^\W_])"
+)
+_HEADING = re.compile(
+    r"[ \t]{0,3}(?:#{1,6}[ \t]{0,3})?[*_]{0,3}(?:[0-9]{1,2}[.)] ?)?"
+    r"(?i:(?:the |my |our )?(?:final |correct )?answers?|答案|最终答案)[*_ ]{0,4}[:：]?[*_ \t]{0,4}"
+)
+_LONGEST_HEADING = 40
+_HASHES = re.compile(r"[ \t]{0,3}#### ?(?!#)[ \t]{0,8}(?=\S)")
+_VALUE = re.compile(r"[-+−]? ?(?:[$€£¥]|\\[$(\[]|[^\W\d_]{0,2}[0-9]|\\[a-z]|[^\W_a-zA-Z])")
+_NUMBERED = re.compile(r"[0-9]{1,2}[.):][ \t]{1,4}[*_]{0,2}[^\W\d_]")
+_STEP = re.compile(r"[*_]{0,3}(?i:step|part|case|section|solution|conclusion|verification|problem|explanation|note)\b")
+_LAST = re.compile(r"[*_]{0,3}A[:：][*_ \t]{0,4}(?=\S)")
+
+
+def announced(text: str) -> Iterator[int]:
+    """Where what a mark announces begins, the last mark first; behind the line where it stands in the next one."""
+    end, is_last, num_words = len(text), True, 0
+    while end >= 0 and num_words < _MOST_WORDS:
+        start = text.rfind("\n", 0, max(end, 0)) + 1
+        if text[start:end].strip():
+            words = list(_WORD.finditer(text, start, end))[-_MOST_WORDS:]
+            num_words += len(words)
+            yield from _in_line(text, start, end, words, is_last=is_last)
+            is_last = False
+        end = start - 1
+
+
+def _in_line(text: str, start: int, end: int, words: list[re.Match[str]], *, is_last: bool) -> Iterator[int]:
+    if words and end - start <= _LONGEST_HEADING and _HEADING.fullmatch(text, start, end):
+        yield end
+        return
+    for word in reversed(words):
+        label = _LABEL.match(text, word.end(), min(end, word.end() + _WINDOW))
+        if label is None and _FORMULA.match(text, word.end()) and not text[start : word.start()].strip("#*_ \t"):
+            yield word.end()
+        if label and not (label["is"] and _NO_ANSWER.match(text, label.end(), end)):
+            yield label.end()
+    if (hashes := _HASHES.match(text, start, end)) and _is_value(text, hashes.end(), end, is_last=is_last):
+        yield hashes.end()
+    if is_last and (last := _LAST.match(text, start, end)):
+        yield last.end()
+
+
+def _is_value(text: str, start: int, end: int, *, is_last: bool) -> bool:
+    """Whether four hashes mark an answer, as in GSM8K, and no heading: a heading has text below it, and more words."""
+    if _STEP.match(text, start, end):
+        return False
+    if is_last:
+        return True
+    return _VALUE.match(text, start, end) is not None and not _NUMBERED.match(text, start, end)

@@ -1,0 +1,130 @@
+"""What an answer is made of: a list, a set, a tuple or an interval, and the two sides of an equation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["list", "set", "tuple", "interval"]
+
+_TOKEN = re.compile(
+    r"\\begin\b|\\end\b|\\[{}]|\\\\|\\text ?\{[^{}]*\}|\\[A-Za-z]+|\\.|[()\[\]{},;=:<>]"
+    r"|[^\\()\[\]{},;=:<>A-Za-z]+|[A-Za-z]+|.",
+    re.DOTALL,
+)
+_OPENING = frozenset(("(", "[", "{", r"\{", r"\begin"))
+_CLOSING = frozenset((")", "]", "}", r"\}", r"\end"))
+_CONNECTING = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|and|or|&")
+_SIGNS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~", r"\in": "in"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """opening, closing: the brackets of an interval or a tuple; empty for a bare list."""
+
+    kind: Kind
+    items: tuple[str, ...]
+    opening: str = ""
+    closing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """sides: one more than signs, each of them one of `= < > <= >= != ~ in`."""
+
+    sides: tuple[str, ...]
+    signs: tuple[str, ...]
+
+
+def split_parts(text: str) -> Parts | None:
+    r"""The items of a plain text that lists several, or stands in brackets; None for anything else.
+
+    Items are set apart by commas, semicolons, `and`, `or`. Where semicolons separate, commas do so within the items.
+    `(a, b)` is a tuple, which may also be an open interval; `[a, b)` an interval; `\{a, b\}` a set.
+    """
+    tokens = tokenize(text)
+    if tokens is None:
+        return None
+    outer = _outer(tokens)
+    inner = tokens[1:-1] if outer else tokens
+    items = _split(inner, ";")
+    items = items if len(items) > 1 else _split(inner, ",")
+    if outer is None:
+        return Parts("list", tuple(items)) if len(items) > 1 else None
+    opening, closing = outer
+    if opening == r"\{":
+        return Parts("set", tuple(items), opening, closing) if closing == r"\}" else None
+    if len(items) == 1:
+        return None
+    is_interval = len(items) == 2 and (opening, closing) != ("(", ")")
+    return Parts("interval" if is_interval else "tuple", tuple(items), opening, closing)
+
+
+def split_relation(text: str) -> Relation | None:
+    """The sides of an equation, an inequality or a chain of them; None without any."""
+    tokens = tokenize(text)
+    if tokens is None:
+        return None
+    sides, signs = [""], []
+    for token, depth in _levels(tokens):
+        if depth == 0 and (sign := _SIGNS.get(token.strip())) is not None:
+            signs.append(sign)
+            sides.append("")
+        else:
+            sides[-1] += token
+    sides = [side.strip() for side in sides]
+    return Relation(tuple(sides), tuple(signs)) if signs and all(sides) else None
+
+
+def tokenize(text: str) -> list[str] | None:
+    """None where brackets do not close. Any bracket may close any other: `(3,4]`."""
+    tokens: list[str] = _TOKEN.findall(text)
+    depth = 0
+    for token in tokens:
+        depth += (token in _OPENING) - (token in _CLOSING)
+        if depth < 0:
+            return None
+    return tokens if depth == 0 else None
+
+
+def _levels(tokens: list[str]) -> list[tuple[str, int]]:
+    """Each token with the number of brackets around it; a bracket itself counts as inside."""
+    found, depth = [], 0
+    for token in tokens:
+        depth += token in _OPENING
+        found.append((token, depth))
+        depth -= token in _CLOSING
+    return found
+
+
+def _outer(tokens: list[str]) -> tuple[str, str] | None:
+    """The brackets that stand around all of it."""
+    if len(tokens) < 2 or tokens[0] not in ("(", "[", r"\{"):
+        return None
+    first = next(place for place, (token, depth) in enumerate(_levels(tokens)) if token in _CLOSING and depth == 1)
+    return (tokens[0], tokens[-1]) if first == len(tokens) - 1 and tokens[-1] in (")", "]", r"\}") else None
+
+
+def _split(tokens: list[str], separator: str) -> list[str]:
+    """At the separators and connecting words outside all brackets.
+
+    `1,000, 2,000` has two items: where separators are followed by blanks, a comma between digits is none.
+    """
+    if not tokens or (separator == ";" and separator not in tokens):
+        return []
+    levels = _levels(tokens)
+    following = [*tokens[1:], ""]
+    is_loose = any(
+        token == separator and depth == 0 and after.startswith(" ")
+        for (token, depth), after in zip(levels, following, strict=True)
+    )
+    items, before = [""], ""
+    for (token, depth), after in zip(levels, following, strict=True):
+        between = token == separator and not (is_loose and before[-1:].isdigit() and after[:1].isdigit())
+        if depth == 0 and (between or (separator == "," and _CONNECTING.fullmatch(token))):
+            items.append("")
+        else:
+            items[-1] += token
+        before = token
+    return [item for item in (item.strip() for item in items) if item]

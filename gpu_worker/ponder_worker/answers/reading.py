@@ -1,0 +1,70 @@
+"""What verifiers read of a text that is no short answer: all that was said, a letter, or a program."""
+
+from __future__ import annotations
+
+import re
+
+from ponder_worker.answers.extraction import after_thought, marked_line
+
+_OPENING = r"[(\[{* ]{0,4}(?:\\text(?:bf)?\{)?\(?"
+_WHOLE = r"(?![A-Za-z'])"
+# An article, a pronoun or a variable is followed by something else.
+_ENDED = r"(?=\s?(?:[.):,*}\]]|\Z)|\s(?:[-–—]|(?:because|since|is)\b))"
+_FIRST = re.compile(
+    rf"(?i:option|choice) {_OPENING}([A-Ja-j]){_WHOLE}|{_OPENING}([B-HJ]){_WHOLE}|{_OPENING}([AIa-j]){_ENDED}"
+)
+_BRACKETED = re.compile(r"(?<![A-Za-z0-9])[(\[] ?([A-Ja-j]) ?[)\]]")
+_ALONE = re.compile(r"(?<![A-Za-z'])([A-J])(?![A-Za-z']| [a-z])")
+_PYTHON = frozenset({"", "python", "python3", "py"})
+_LONGEST_MARK = 300
+
+
+def spoken(text: str) -> str:
+    """All that stands after the thought; nothing where the thought was cut off."""
+    return (after_thought(text) or "").strip()
+
+
+def unfenced(text: str) -> str:
+    """All that was said, out of the code fence that models like to put around it."""
+    text = spoken(text)
+    fenced = re.fullmatch(r"```[a-zA-Z]*\n(.*?)\n?```", text, re.DOTALL)
+    return fenced.group(1) if fenced else text
+
+
+def letter(text: str) -> str | None:
+    """The choice, A to J: where the text marks its answer (`Answer: (C)`, `\\boxed{C}`), else the last lone capital.
+
+    Behind a mark it comes first (`A multiple of 3` does not begin with one), or stands in brackets. A text of a few
+    characters is all mark.
+    """
+    said = after_thought(text)
+    mark = marked_line(text if said is None else said)
+    said = " ".join((said or "").split())
+    if mark is None and len(said) <= 4:
+        mark = said
+    if mark is not None:
+        mark = " ".join(mark[:_LONGEST_MARK].split())
+        if (found := _FIRST.match(mark)) is not None:
+            return found[found.lastindex or 0].upper()
+        if bracketed := _BRACKETED.findall(mark):
+            return str(bracketed[-1]).upper()
+    alone: list[str] = _ALONE.findall(said)
+    return alone[-1] if alone else None
+
+
+def program(text: str) -> str | None:
+    """The last block of Python; a text without any fence is a program as a whole. None where there is no text."""
+    text = spoken(text)
+    blocks: list[str] = []
+    block: list[str] | None = None
+    for line in text.split("\n"):
+        if block is not None and line.startswith("```"):
+            blocks.append("\n".join(block))
+            block = None
+        elif block is not None:
+            block.append(line)
+        elif "```" in line and line.rpartition("```")[2].strip().lower() in _PYTHON:
+            block = []
+    if block is not None:
+        blocks.append("\n".join(block))
+    return (blocks[-1] if blocks else text) or None

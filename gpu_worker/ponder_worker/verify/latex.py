@@ -1,0 +1,78 @@
+r"""Plain writing made into LaTeX that a parser reads as a person does: `sqrt(2)`, `\frac12`, `1.5e3`, `x^10`."""
+
+from __future__ import annotations
+
+import re
+
+_SIDE_BY_SIDE = re.compile(r"[0-9.] +[0-9]|[0-9]_ ?\{? ?[0-9]|\\ldots|[?]|\\overline ?\{ ?[0-9]")
+"""What a parser would multiply, or leave out: numbers side by side, numbers to a base, `1, 2, …`."""
+_LOGARITHM = re.compile(r"\\log ?_ ?([0-9A-Za-z])")
+_THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?\^ ?\{? ?\\circ ?\}?")
+_SCIENTIFIC = re.compile(r"(?<![A-Za-z])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![0-9.])")
+_POINT = re.compile(r"(?<=[0-9])\.(?![0-9])")
+_LEADING_POINT = re.compile(r"(?<![0-9])\.(?=[0-9])")
+_MODULE = re.compile(r"\b(?:np|numpy|math|sympy)\.")
+_FUNCTION = re.compile(
+    r"(?<![A-Za-z\\])(sqrt|arc(?:sin|cos|tan|cot)|a(?:sin|cos|tan)|(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|pi|infty|theta"
+    r"|alpha|beta|gamma|delta|lambda|omega|sigma|tau|phi|mu)(?![A-Za-z])"
+)
+_LONG_POWER = re.compile(r"\^ ?([-+]?[0-9]{1,9}(?:\.[0-9]+)?)")
+_FRAC_OVER = re.compile(r"\\frac ?([0-9A-Za-z])")
+_FRAC_OVER_COMMAND = re.compile(r"\\frac ?(\\[A-Za-z]+) ?(?=[\\{0-9])")
+_FRAC_UNDER = re.compile(r"(\\frac ?\{[^{}]*\}) ?([0-9A-Za-z]|\\[A-Za-z]+)")
+_SQRT = re.compile(r"\\sqrt ?([0-9A-Za-z]|\\[A-Za-z]+)")
+_PROSE = re.compile(r"(?<![\\A-Za-z{_])(?:[A-Za-z]{4,}|[A-Za-z]{2,} [A-Za-z]{2,})")
+"""Words, which a parser would multiply letter by letter."""
+_CALL = re.compile(r"(\\sqrt|\^) ?\(")
+_PRIMES = re.compile(r"([A-Za-z])('+)|([A-Za-z]) ?\^ ?\{? ?((?:\\prime ?)+)\}?")
+_MIXED = re.compile(r"(?<=[0-9])(?=\\frac ?\{ ?[0-9]+ ?\} ?\{ ?[0-9]+ ?\})")
+_LONGEST = 2_000
+
+
+def prepare(text: str) -> str | None:
+    """None where a parser would read something else than stands there."""
+    text = _LOGARITHM.sub(r"\\log_{\1}", text)
+    if len(text) > _LONGEST or _SIDE_BY_SIDE.search(text):
+        return None
+    text = _DEGREES.sub(r"(\1 \\cdot \\frac{\\pi}{180})", _THOUSANDS.sub("", text))
+    text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2} ", text)
+    text = _LEADING_POINT.sub("0.", _POINT.sub("", text))
+    text = _MODULE.sub("", text).replace("**", "^")
+    text = _FUNCTION.sub(_function, text)
+    if _PROSE.search(text) or text.startswith(("_", "^")):
+        return None
+    text = _PRIMES.sub(_primed, text)
+    text = _grouped(text)
+    text = _LONG_POWER.sub(r"^{\1}", text)
+    text = _FRAC_OVER_COMMAND.sub(r"\\frac{\1}", _FRAC_OVER.sub(r"\\frac{\1}", text))
+    text = _FRAC_UNDER.sub(r"\1{\2}", text)
+    text = _SQRT.sub(r"\\sqrt{\1}", text)
+    return _MIXED.sub(" ", text).strip()
+
+
+def _function(found: re.Match[str]) -> str:
+    name = found[1]
+    return rf"\arc{name[1:]} " if name in ("asin", "acos", "atan") else rf"\{name} "
+
+
+def _primed(found: re.Match[str]) -> str:
+    """A derivative is another symbol than its function; the parser drops the mark."""
+    letter, num = (found[1], len(found[2])) if found[1] else (found[3], found[4].count("prime"))
+    return f"{letter}_{{{'prime' * num}}}"
+
+
+def _grouped(text: str) -> str:
+    r"""`\sqrt(a(b))` and `x^(n+1)` with braces for the brackets."""
+    opened: list[bool] = []
+    starts = {found.end() - 1 for found in _CALL.finditer(text)}
+    made = []
+    for place, character in enumerate(text):
+        if character == "(":
+            opened.append(place in starts)
+            made.append("{" if opened[-1] else "(")
+        elif character == ")":
+            made.append("}" if opened and opened.pop() else ")")
+        else:
+            made.append(character)
+    return "".join(made)

@@ -1,0 +1,69 @@
+"""Which answers are one by their writing alone."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder_worker.answers.equality import canonical
+from ponder_worker.answers.writing import identity, plain
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1,000.0", "$1000$"),
+        ("5.", "5"),
+        (r"\dfrac12", r"\frac12"),
+        ("-0", "0"),
+        ("1e3", "1000"),
+        (" a  b ", "a b"),
+        ("0.5", "1/2"),
+        ("x = 5", "5"),
+        ("−5", "-5"),
+        ("28%", "28"),
+        (r"5\text{ cm}", "5"),
+        ("2, 1", "1, 2"),
+        (r"\{1, 2\}", "1 and 2"),
+        ("( 1 ,2 )", "(1,2)"),
+        ("Paris", r"\text{paris}"),
+        (r"\left(x+1\right)", "(x + 1)"),
+        ("x<=5", r"x \leq 5"),
+    ],
+)
+def test_answers_that_differ_in_writing_only_are_one(one: str, other: str) -> None:
+    assert canonical(one) == canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("(1, 2)", "(2, 1)"), ("[1, 2)", "(1, 2)"), ("x", "X"), ("12", "1, 2"), ("n!", "n"), ("x<5", "x>5"), ("5x", "5")],
+)
+def test_answers_that_mean_something_else_are_two(one: str, other: str) -> None:
+    assert canonical(one) != canonical(other)
+
+
+def test_long_numbers_are_one_only_where_every_digit_is() -> None:
+    one = "1" * 40
+    assert canonical(one) == canonical(one + ".0")
+    assert canonical(one) != canonical(one[:-1] + "2")
+    assert canonical(one + "00") == canonical(one + "e2")
+
+
+def test_programs_are_compared_by_their_text() -> None:
+    assert canonical("x = 1\nprint(x)") != canonical("x = 1\nprint(x) # 2")
+
+
+@given(st.text())
+def test_normalising_never_raises_and_does_nothing_twice(text: str) -> None:
+    canonical(text)
+    identity(text)
+    assert plain(plain(text)) == plain(plain(plain(text)))
+
+
+@given(st.fractions(max_denominator=10**6), st.fractions(max_denominator=10**6))
+def test_two_numbers_are_one_answer_only_where_they_are_equal(one: Fraction, other: Fraction) -> None:
+    assert (canonical(str(one)) == canonical(str(other))) == (one == other)

@@ -81,6 +81,11 @@ class Heartbeat:
         """`run` returns after the tick that it is in."""
         self._stopping.set()
 
+    @property
+    def holds_lease(self) -> bool:
+        """Whether the last tick that Postgres confirmed is recent enough."""
+        return time.monotonic() < self._lease_ends
+
     def become(self, state: IncarnationState) -> None:
         """What the next tick tells Postgres, and what its unused time is booked as."""
         self._state = state

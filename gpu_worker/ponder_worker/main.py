@@ -102,6 +102,7 @@ def worker(
         },
         hear=Judge(allows_code=options.allow_code or settings.allow_code).hear,
         notices=notices,
+        alive_file=settings.alive_file,
     )
     if options.metrics_port is not None:
         serve_metrics(options.metrics_port, lambda: one.metrics, lambda: one.latencies)

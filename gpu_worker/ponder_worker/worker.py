@@ -6,11 +6,13 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine
 
+from ponder.alive import show_alive
 from ponder.domain.state import IncarnationState, Lane
 from ponder.errors import LeaseLost, PonderError
 from ponder.jobs import incarnation
@@ -67,6 +69,7 @@ class Worker:
         engine_options: Mapping[str, Any],
         hear: Hear,
         notices: Notices,
+        alive_file: Path | None = None,
     ) -> None:
         self._identity = identity
         self._rhythm = rhythm
@@ -74,6 +77,7 @@ class Worker:
         self._redis_url = redis_url
         self._engine_options = engine_options
         self._notices = notices
+        self._alive_file = alive_file
         self._holding = Holding()
         self._settling = Settling(hear)
         self._counsel = Counsel(hear, self._holding)
@@ -117,7 +121,7 @@ class Worker:
         )
         thread = run_in_thread(heartbeat, lambda error: self._end("heartbeat", error))
         try:
-            notice = self._load(engine, heartbeat) or self._wait()
+            notice = self._load(engine, heartbeat) or self._wait(heartbeat)
             _log.info("leaving", reason=notice.reason, detail=notice.detail)
             if notice.reason is Reason.ENGINE_STUCK:
                 engine.show_stacks()
@@ -206,8 +210,10 @@ class Worker:
         self._consumer.start()
         _log.info("ready", fingerprint=ready["fingerprint"], room_tokens=ready["room_tokens"])
 
-    def _wait(self) -> Notice:
+    def _wait(self, heartbeat: Heartbeat) -> Notice:
         while True:
+            if heartbeat.holds_lease:
+                show_alive(self._alive_file)
             if (notice := self._notices.wait(1.0)) is not None:
                 return notice
             if self._consumer is not None and not self._consumer.is_alive:

@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     allow_code: bool = False
     """Whether the verifier `python_tests` may run programs that a model wrote; see docs/operations.md."""
 
+    alive_file: Path | None = None
+    """Touched by a dispatcher and a worker while they do their rounds, for health checks."""
+
     log_level: str = "info"
 
     @property

@@ -278,6 +278,14 @@ def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Wor
     assert _state(engine, worker.job_id) == "pending"
 
 
+def test_the_lease_is_held_for_as_long_as_ticks_are_confirmed(engine: Engine) -> None:
+    worker = Worker(engine, lambda *_: Verdict.PASSED, lease_s=0.5)
+    worker.beat()
+    assert worker.heartbeat.holds_lease
+    time.sleep(0.6)
+    assert not worker.heartbeat.holds_lease
+
+
 def test_an_engine_that_says_nothing_for_a_whole_lease_is_stuck(engine: Engine) -> None:
     worker = Worker(engine, lambda *_: Verdict.PASSED, lease_s=0.3)
     with pytest.raises(EngineStuck):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fleet import Fleet
+from fleet import Fleet, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -34,3 +34,14 @@ def test_a_database_that_is_not_there_is_one_sentence_with_the_remedy(fleet: Fle
     said = fleet.log_of(worker)
     assert "is it running" in said
     assert "Traceback" not in said
+
+
+def test_a_worker_shows_that_it_is_alive_once_it_takes_jobs(fleet: Fleet, tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    fleet.environment["PONDER_ALIVE_FILE"] = str(alive)
+    fleet.start_worker("--model", str(tmp_path / "no-such-model")).wait(60)
+    assert not alive.exists()
+    fleet.start_workers(1)
+    until(alive.exists, 10)
+    shown = alive.stat().st_mtime_ns
+    until(lambda: alive.stat().st_mtime_ns > shown, 10)

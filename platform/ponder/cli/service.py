@@ -66,6 +66,7 @@ def migrate() -> None:
     settings = Settings()
     log.configure("migrate", settings.log_level)
     engine = connect(database_url(settings))
+    _check_connection(engine)
     schema.migrate(engine)
     if settings.operator_key is not None:
         with engine.begin() as connection:
@@ -87,6 +88,15 @@ def _check_dispatcher(engine: Engine) -> None:
     click.echo(f"{status}{last if status.is_ok else ''}")
     if not status.is_running:
         sys.exit(exit_code.FAILED)
+
+
+def _check_connection(engine: Engine) -> None:
+    """Raises Unreachable where Postgres does not answer or refuses us."""
+    try:
+        engine.connect().close()
+    except (SQLAlchemyError, OSError) as error:
+        hint = "is it running, and is PONDER_DATABASE_URL right?"
+        raise Unreachable(f"Postgres cannot be used: {hint} ({brief(error)})") from error
 
 
 def _stop_event() -> threading.Event:

@@ -15,6 +15,7 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
+from ponder.alive import show_alive
 from ponder.errors import PonderError
 from ponder.failure import brief
 from ponder.jobs.dispatch import dispatch
@@ -54,7 +55,7 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
         service = _Dispatcher(engine, app, client, settings, stop, pool)
         while not stop.is_set():
             try:
-                with _leadership(engine, stop) as listener:
+                with _leadership(engine, settings, stop) as listener:
                     service.lead(listener)
             except Exception as error:  # whatever breaks, batches must go on when it is mended
                 _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
@@ -64,13 +65,14 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
 
 
 @contextmanager
-def _leadership(engine: Engine, stop: threading.Event) -> Iterator[Connection]:
+def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> Iterator[Connection]:
     """A connection that holds the advisory lock and listens; the lock goes with the connection."""
     with engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
         # Not to be handed to somebody else: it holds the lock and listens.
         connection.detach()
         while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
+            show_alive(settings.alive_file)
             if stop.wait(1.0):
                 break
         else:
@@ -105,6 +107,7 @@ class _Dispatcher:
             if monotonic() >= next_round:
                 next_round = monotonic() + _ROUND_S
                 self._attempt(due)
+                show_alive(self.settings.alive_file)
             elif is_woken:
                 self._attempt(woken)
             self.stop.wait(_POLL_S)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,14 +26,14 @@ def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 @pytest.fixture
-def start(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[Callable[[], threading.Event]]:
-    """Starts a dispatcher; the event stops it."""
+def start(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[Callable[..., threading.Event]]:
+    """Starts a dispatcher with more settings; the event stops it."""
     running: list[tuple[threading.Event, threading.Thread]] = []
     redis_client(redis_server.url).flushall()
 
-    def start() -> threading.Event:
+    def start(**more: Any) -> threading.Event:
         stop = threading.Event()
-        settings = Settings(shard_tokens=1_000)
+        settings = Settings(shard_tokens=1_000, **more)
         thread = threading.Thread(target=dispatcher.run, args=(engine, redis_server.url, settings, stop))
         thread.start()
         running.append((stop, thread))
@@ -198,3 +199,29 @@ def test_the_jobs_of_a_dead_worker_come_back(
     world.lapse(worker)
     _until(lambda: _length(redis_server) == 1)
     world.billed(worker)
+
+
+def test_the_active_one_and_the_one_in_reserve_show_that_they_are_alive(
+    start: Callable[..., threading.Event], tmp_path: Path
+) -> None:
+    files = [tmp_path / "active", tmp_path / "reserve"]
+    for file in files:
+        start(alive_file=file)
+    _until(lambda: all(file.exists() for file in files))
+    shown = [file.stat().st_mtime_ns for file in files]
+    _until(lambda: all(file.stat().st_mtime_ns > before for file, before in zip(files, shown, strict=True)))
+
+
+def test_one_without_a_database_does_not_show_that_it_is_alive(
+    start: Callable[..., threading.Event], engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[float] = []
+
+    def refuse() -> None:
+        attempts.append(time.monotonic())
+        raise OSError("no route to the database")
+
+    monkeypatch.setattr(engine, "connect", refuse)
+    start(alive_file=tmp_path / "alive")
+    _until(lambda: len(attempts) > 2)
+    assert not (tmp_path / "alive").exists()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
+import httpx2
 import openai
 from circumstances import circumstances, publish
 from sqlalchemy import text
@@ -162,9 +162,9 @@ def wait_until_ready(port: int, timeout_s: float = 60) -> None:
     give_up_at = time.monotonic() + timeout_s
     while time.monotonic() < give_up_at:
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/readyz").is_success:
+            if httpx2.get(f"http://127.0.0.1:{port}/readyz").is_success:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass
         time.sleep(0.1)
     raise click.ClickException("the API did not become ready")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
+import httpx2
 
 from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
 
@@ -32,7 +32,7 @@ class Wire:
         *,
         patience_s: float,
         timeout_s: float,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,26 +41,26 @@ class Wire:
         self._sleep = sleep
         self._clock = clock
         with _translated(base_url):
-            self._http = httpx.Client(
+            self._http = httpx2.Client(
                 base_url=f"{base_url}/v1/",
                 headers={"Authorization": f"Bearer {api_key}"},
-                timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+                timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
                 transport=transport,
                 # A proxy that the environment names has no way to this machine.
-                trust_env=httpx.URL(base_url).host not in _THIS_MACHINE,
+                trust_env=httpx2.URL(base_url).host not in _THIS_MACHINE,
             )
 
     def close(self) -> None:
         self._http.close()
 
     def ask(self, method: str, path: str, *, repeatable: bool = False, **arguments: Any) -> Json:
-        """The JSON object that is answered; `arguments` are httpx's."""
+        """The JSON object that is answered; `arguments` are httpx2's."""
         return self._object(self._send(lambda: self._http.request(method, path, **arguments), repeatable=repeatable))
 
     def upload(self, path: str, pieces: Callable[[], Iterable[bytes]], filename: str, **fields: str) -> Json:
         """A form with a file that is made while it is sent; `pieces` opens it anew for every try."""
 
-        def once() -> httpx.Response:
+        def once() -> httpx2.Response:
             file = ("file", (filename, _Reader(pieces()), "application/jsonl"))
             return self._http.post(path, data=fields, files=[file])  # type: ignore[list-item]
 
@@ -77,7 +77,7 @@ class Wire:
         finally:
             response.close()
 
-    def _object(self, response: httpx.Response) -> Json:
+    def _object(self, response: httpx2.Response) -> Json:
         try:
             answer = response.json()
         except json.JSONDecodeError:
@@ -86,7 +86,7 @@ class Wire:
             raise Unreachable(f"{self.base_url} answers, but not as ponder does: is this its address?")
         return answer
 
-    def _send(self, once: Callable[[], httpx.Response], *, repeatable: bool) -> httpx.Response:
+    def _send(self, once: Callable[[], httpx2.Response], *, repeatable: bool) -> httpx2.Response:
         """The first successful response; raises what ponder calls the failure."""
         give_up_at = self._clock() + self.patience_s
         pause_s = 0.1
@@ -99,7 +99,7 @@ class Wire:
                 failure, is_harmless = _error(response, self.base_url), response.status_code in _BUSY
                 pause_s = max(pause_s, _seconds(response.headers.get("Retry-After")))
             except Unreachable as error:
-                failure, is_harmless = error, repeatable or isinstance(error.__cause__, httpx.ConnectError)
+                failure, is_harmless = error, repeatable or isinstance(error.__cause__, httpx2.ConnectError)
             if not is_harmless or self._clock() + pause_s > give_up_at:
                 raise failure
             self._sleep(pause_s)
@@ -107,7 +107,7 @@ class Wire:
 
 
 class _Reader:
-    """What httpx wants of a file, over pieces that are made while they are sent."""
+    """What httpx2 wants of a file, over pieces that are made while they are sent."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
@@ -128,19 +128,19 @@ class _Reader:
 def _translated(base_url: str) -> Iterator[None]:
     try:
         yield
-    except httpx.InvalidURL as error:
+    except httpx2.InvalidURL as error:
         raise InvalidInput(f"{base_url} is not a web address: {error}", param="PONDER_BASE_URL") from error
-    except httpx.UnsupportedProtocol as error:
+    except httpx2.UnsupportedProtocol as error:
         raise InvalidInput(f"{base_url} does not begin with http:// or https://", param="PONDER_BASE_URL") from error
-    except httpx.TransportError as error:
-        reason = "took too long to answer" if isinstance(error, httpx.TimeoutException) else "does not answer"
+    except httpx2.TransportError as error:
+        reason = "took too long to answer" if isinstance(error, httpx2.TimeoutException) else "does not answer"
         raise Unreachable(
             f"{base_url} {reason} ({error or type(error).__name__}). "
             "`ponder up` starts ponder on this machine; PONDER_BASE_URL says where it is otherwise."
         ) from error
 
 
-def _error(response: httpx.Response, base_url: str) -> PonderError:
+def _error(response: httpx2.Response, base_url: str) -> PonderError:
     response.read()
     error = _details(response)
     message = str(error.get("message") or f"{response.status_code} {response.reason_phrase}")
@@ -159,7 +159,7 @@ def _error(response: httpx.Response, base_url: str) -> PonderError:
             return Unreachable(f"{base_url} answered {status}: {message}")
 
 
-def _details(response: httpx.Response) -> Json:
+def _details(response: httpx2.Response) -> Json:
     """OpenAI's error object; nothing where somebody else answered."""
     try:
         answer = response.json()

@@ -19,6 +19,7 @@ from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.cancel import cancel
 from ponder.jobs.claim import Claim, claim
 from ponder.jobs.dispatch import dispatch
+from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.release import release
@@ -257,8 +258,10 @@ def operator_key() -> str:
 
 @pytest.fixture
 def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str) -> Iterator[str]:
+    """The API; a dispatcher seems to have been there just now."""
     with engine.begin() as connection:
         ensure_operator_key(connection, operator_key, tenant="home", name="test")
+        record(connection, None)
     app = create_app(engine, redis_server.url, Settings())
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)

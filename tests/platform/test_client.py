@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from ponder.client import Client
 from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
 from ponder.wire import Wire
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 def client_of(handler: Handler, patience_s: float = 10.0) -> Client:
@@ -25,18 +25,18 @@ def client_of(handler: Handler, patience_s: float = 10.0) -> Client:
         "pk-x",
         patience_s=patience_s,
         timeout_s=5,
-        transport=httpx.MockTransport(handler),
+        transport=httpx2.MockTransport(handler),
         sleep=sleep,
         clock=lambda: now[0],
     )
     return Client(wire)
 
 
-def answers(*responses: httpx.Response | Exception) -> tuple[Handler, list[httpx.Request]]:
-    seen: list[httpx.Request] = []
+def answers(*responses: httpx2.Response | Exception) -> tuple[Handler, list[httpx2.Request]]:
+    seen: list[httpx2.Request] = []
     queue = list(responses)
 
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         request.read()
         seen.append(request)
         answer = queue.pop(0)
@@ -48,14 +48,16 @@ def answers(*responses: httpx.Response | Exception) -> tuple[Handler, list[httpx
 
 
 def test_the_key_goes_with_every_request() -> None:
-    handler, seen = answers(httpx.Response(200, json={"id": "batch_1"}))
+    handler, seen = answers(httpx2.Response(200, json={"id": "batch_1"}))
     assert client_of(handler).batch("batch_1") == {"id": "batch_1"}
     assert seen[0].headers["Authorization"] == "Bearer pk-x"
     assert seen[0].url == "http://ponder/v1/batches/batch_1"
 
 
 def test_a_submission_whose_answer_was_lost_is_repeated_with_the_same_idempotency_key() -> None:
-    handler, seen = answers(httpx.ReadTimeout("lost"), httpx.Response(503), httpx.Response(200, json={"id": "batch_1"}))
+    handler, seen = answers(
+        httpx2.ReadTimeout("lost"), httpx2.Response(503), httpx2.Response(200, json={"id": "batch_1"})
+    )
     batch = client_of(handler).submit("file-1", options={"strict": True})
     assert batch["id"] == "batch_1"
     assert len({request.headers["Idempotency-Key"] for request in seen}) == 1
@@ -63,37 +65,37 @@ def test_a_submission_whose_answer_was_lost_is_repeated_with_the_same_idempotenc
 
 
 def test_what_may_not_be_done_twice_is_not_repeated_once_it_may_have_arrived() -> None:
-    handler, seen = answers(httpx.ReadTimeout("lost"), httpx.Response(200, json={}))
+    handler, seen = answers(httpx2.ReadTimeout("lost"), httpx2.Response(200, json={}))
     with pytest.raises(Unreachable):
         client_of(handler).create_tenant("a")
     assert len(seen) == 1
 
 
 def test_what_never_arrived_is_always_repeated() -> None:
-    handler, seen = answers(httpx.ConnectError("refused"), httpx.Response(200, json={"id": "tenant_1"}))
+    handler, seen = answers(httpx2.ConnectError("refused"), httpx2.Response(200, json={"id": "tenant_1"}))
     assert client_of(handler).create_tenant("a")["id"] == "tenant_1"
     assert len(seen) == 2
 
 
 def test_patience_ends_and_the_error_says_how_to_start_the_server() -> None:
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused")
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("refused")
 
     with pytest.raises(Unreachable, match="ponder up"):
         client_of(refuse, patience_s=1).models()
 
 
 def test_a_busy_server_is_asked_again_when_it_says() -> None:
-    handler, seen = answers(httpx.Response(429, headers={"Retry-After": "7"}), httpx.Response(200, json={"data": []}))
+    handler, seen = answers(httpx2.Response(429, headers={"Retry-After": "7"}), httpx2.Response(200, json={"data": []}))
     assert client_of(handler).models() == []
-    handler, seen = answers(httpx.Response(429, headers={"Retry-After": "70"}))
+    handler, seen = answers(httpx2.Response(429, headers={"Retry-After": "70"}))
     with pytest.raises(Unreachable):
         client_of(handler).models()
     assert len(seen) == 1
 
 
 def test_an_upload_is_opened_anew_for_every_try() -> None:
-    handler, seen = answers(httpx.Response(502), httpx.Response(200, json={"id": "file-1"}))
+    handler, seen = answers(httpx2.Response(502), httpx2.Response(200, json={"id": "file-1"}))
 
     def lines() -> Iterator[bytes]:
         yield from (b"line %d\n" % number for number in range(20_000))
@@ -118,7 +120,7 @@ def test_an_upload_is_opened_anew_for_every_try() -> None:
 )
 def test_openai_errors_become_ponder_errors(status: int, kind: type[PonderError]) -> None:
     error = {"message": "no such thing", "type": "x", "param": "body.n", "code": "c"}
-    handler, _ = answers(httpx.Response(status, json={"error": error}))
+    handler, _ = answers(httpx2.Response(status, json={"error": error}))
     with pytest.raises(kind, match="no such thing") as caught:
         client_of(handler).batch("b")
     if isinstance(caught.value, InvalidInput):
@@ -126,7 +128,7 @@ def test_openai_errors_become_ponder_errors(status: int, kind: type[PonderError]
 
 
 def test_somebody_elses_answer_is_not_mistaken_for_ponders() -> None:
-    handler, _ = answers(httpx.Response(200, text="<html>welcome</html>"))
+    handler, _ = answers(httpx2.Response(200, text="<html>welcome</html>"))
     with pytest.raises(Unreachable, match="not as ponder does"):
         client_of(handler).batch("b")
 
@@ -134,11 +136,11 @@ def test_somebody_elses_answer_is_not_mistaken_for_ponders() -> None:
 def test_lists_are_read_page_by_page_up_to_the_limit() -> None:
     ids = [f"batch_{number}" for number in range(250)]
 
-    def page(request: httpx.Request) -> httpx.Response:
+    def page(request: httpx2.Request) -> httpx2.Response:
         after = request.url.params.get("after")
         start = ids.index(after) + 1 if after else 0
         stop = start + int(request.url.params["limit"])
-        return httpx.Response(200, json={"data": [{"id": i} for i in ids[start:stop]], "has_more": stop < len(ids)})
+        return httpx2.Response(200, json={"data": [{"id": i} for i in ids[start:stop]], "has_more": stop < len(ids)})
 
     assert [batch["id"] for batch in client_of(page).batches()] == ids
     assert [batch["id"] for batch in client_of(page).batches(120)] == ids[:120]
@@ -147,9 +149,9 @@ def test_lists_are_read_page_by_page_up_to_the_limit() -> None:
 def test_a_download_that_breaks_in_the_middle_is_unreachable() -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 100_000
-        raise httpx.ReadError("gone")
+        raise httpx2.ReadError("gone")
 
-    handler, _ = answers(httpx.Response(200, content=broken()))
+    handler, _ = answers(httpx2.Response(200, content=broken()))
     with pytest.raises(Unreachable), client_of(handler).download("file-1") as pieces:
         list(pieces)
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.domain.refusal import path
 from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
+from ponder.store.failure import place
 
 _STATUSES: tuple[tuple[type[PonderError], int, str], ...] = (
     (InvalidInput, 400, "invalid_request_error"),
@@ -125,9 +126,5 @@ def _busy(_request: Request, _error: Exception) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """Neither the log nor the answer quotes the error: it may quote a prompt."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None
-    _log.error("unexpected", method=request.method, error=type(error).__name__, where=where)
+    _log.error("unexpected", method=request.method, error=type(error).__name__, where=place(error))
     return answer(500, "an error of ponder's own; its log says where", "server_error", code="internal_error")

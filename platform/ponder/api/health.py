@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import redis
 from fastapi import APIRouter
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from ponder.api.services import Ponder, Services
+from ponder.jobs.dispatcher_status import dispatcher_status
+from ponder.queue.app import trouble
 from ponder.store.migrate import newest
 
 router = APIRouter(tags=["health"])
@@ -24,8 +25,13 @@ def healthz() -> dict[str, Any]:
 
 @router.get("/readyz")
 def readyz(ponder: Ponder) -> JSONResponse:
-    """200 when Postgres answers and is migrated and Redis answers, else 503; says which."""
-    checks = {"postgres": _postgres(ponder), "redis": _redis(ponder.redis_url)}
+    """200 when Postgres is migrated, Redis takes messages and the dispatcher does its rounds, else 503; says which."""
+    postgres = _postgres(ponder)
+    checks = {
+        "postgres": postgres,
+        "redis": trouble(ponder.redis_url, timeout_s=2) or "ok",
+        "dispatcher": _dispatcher(ponder) if postgres == "ok" else "unknown: Postgres is not ready",
+    }
     is_ready = all(check == "ok" for check in checks.values())
     return JSONResponse({"status": "ok" if is_ready else "unready"} | checks, status_code=200 if is_ready else 503)
 
@@ -40,12 +46,6 @@ def _postgres(ponder: Services) -> str:
     return "ok" if version == newest() else "not migrated: run `ponder migrate`"
 
 
-def _redis(url: str) -> str:
-    client = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
-    try:
-        client.ping()
-    except (redis.RedisError, OSError):
-        return "does not answer"
-    finally:
-        client.close()
-    return "ok"
+def _dispatcher(ponder: Services) -> str:
+    with ponder.engine.connect() as connection:
+        return str(dispatcher_status(connection))

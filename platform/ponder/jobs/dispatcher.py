@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +15,14 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
+from ponder.errors import PonderError
 from ponder.jobs.dispatch import dispatch
+from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.validate import validate
 from ponder.jobs.wake import CHANNEL
-from ponder.queue.app import celery_app, publish, queue_lengths, redis_client
+from ponder.queue.app import Message, celery_app, publish, queue_lengths, redis_client
 from ponder.settings import Settings
 from ponder.store.failure import brief
 
@@ -36,10 +38,15 @@ _VALIDATORS = 2
 _log = structlog.get_logger("ponder.dispatcher")
 
 
+class _Unvalidated(PonderError):
+    """A validation broke off, by no fault of the file's; names the batch."""
+
+
 def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Event) -> None:
     """Validates, dispatches, finishes and sweeps until `stop` is set. Any number may run; one is active.
 
-    Survives restarts of Postgres and Redis: it says so in the log and tries again, and never raises.
+    Survives restarts of Postgres and Redis: it says so in the log and in the row of `dispatcher`, tries again, and
+    never raises.
     """
     client = redis_client(redis_url)
     app = celery_app(redis_url)
@@ -79,44 +86,75 @@ class _Dispatcher:
     stop: threading.Event
     pool: ThreadPoolExecutor
     validations: dict[str, Future[None]] = field(default_factory=dict)
+    refused: dict[str, BaseException] = field(default_factory=dict)
+    """Why the last validation of a batch broke off."""
+    unsent: dict[int, Message] = field(default_factory=dict)
+    """By shard: what Redis has not taken yet."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """By step: why its last try failed."""
 
     def lead(self, listener: Connection) -> None:
         """Works through the rounds until `stop` is set or something breaks."""
+        woken = (self._validate, self._finish, self._dispatch, self._publish)
+        due = (self._sweep, self._republish, *woken, self._record)
         next_round = 0.0
         while not self.stop.is_set():
-            if _is_woken(listener) or monotonic() >= next_round:
-                is_due = monotonic() >= next_round
-                if is_due:
-                    next_round = monotonic() + _ROUND_S
-                    self._attempt(self._sweep)
-                self._attempt(self._validate)
-                self._attempt(self._finish)
-                self._attempt(self._dispatch)
-                if is_due:
-                    self._attempt(self._republish)
+            is_woken = _is_woken(listener)
+            if monotonic() >= next_round:
+                next_round = monotonic() + _ROUND_S
+                self._attempt(due)
+            elif is_woken:
+                self._attempt(woken)
             self.stop.wait(_POLL_S)
 
-    def _attempt(self, step: Callable[[], None]) -> None:
+    def _attempt(self, steps: Iterable[Callable[[], None]]) -> None:
         """One step that fails keeps none of the others from being done."""
-        try:
-            step()
-        except Exception as error:
-            _log.warning("a step failed", step=step.__name__.strip("_"), error=brief(error))
+        for step in steps:
+            name = step.__name__.strip("_")
+            try:
+                step()
+                self.errors.pop(name, None)
+            except Exception as error:
+                self.errors[name] = brief(error)
+                _log.warning("a step failed", step=name, error=brief(error))
+
+    def _record(self) -> None:
+        """For all who ask whether batches are moved along."""
+        errors = "; ".join(f"{step}: {error}" for step, error in sorted(self.errors.items()))
+        with self.engine.begin() as connection:
+            record(connection, errors or None)
 
     def _validate(self) -> None:
-        self.validations = {batch: future for batch, future in self.validations.items() if not future.done()}
+        """Raises, once all others are begun, what a batch that is still to be validated met at its last try."""
         with self.engine.connect() as connection:
             waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
-            for batch_id in waiting.scalars():
-                if batch_id not in self.validations:
-                    future = self.pool.submit(validate, self.engine, batch_id, allows_code=self.settings.allow_code)
-                    future.add_done_callback(partial(_log_failure, batch_id))
-                    self.validations[batch_id] = future
+            batch_ids = list(waiting.scalars())
+        for batch_id in [batch_id for batch_id, future in self.validations.items() if future.done()]:
+            error = self.validations.pop(batch_id).exception()
+            if error is not None:
+                self.refused[batch_id] = error
+        self.refused = {batch_id: error for batch_id, error in self.refused.items() if batch_id in batch_ids}
+        for batch_id in batch_ids:
+            if batch_id not in self.validations:
+                self.validations[batch_id] = self.pool.submit(
+                    validate, self.engine, batch_id, allows_code=self.settings.allow_code
+                )
+        for batch_id, error in self.refused.items():
+            raise _Unvalidated(f"{batch_id}: {brief(error)}") from error
 
     def _dispatch(self) -> None:
         with self.engine.begin() as connection:
             messages = dispatch(connection, shard_tokens=self.settings.shard_tokens)
-        publish(self.app, messages)
+        self._send(messages)
+
+    def _send(self, messages: Iterable[Message]) -> None:
+        self.unsent |= {message.shard_id: message for message in messages}
+
+    def _publish(self) -> None:
+        """What Redis does not take is tried again in the next round, with what it took before: a repeat is harmless."""
+        if self.unsent:
+            publish(self.app, self.unsent.values())
+            self.unsent.clear()
 
     def _finish(self) -> None:
         with self.engine.begin() as connection:
@@ -138,7 +176,7 @@ class _Dispatcher:
             )
         if messages:
             _log.info("published again what seemed lost", num_messages=len(messages))
-            publish(self.app, messages)
+            self._send(messages)
 
 
 def _is_woken(listener: Connection) -> bool:
@@ -149,9 +187,3 @@ def _is_woken(listener: Connection) -> bool:
     is_woken = bool(notifications)
     notifications.clear()
     return is_woken
-
-
-def _log_failure(batch_id: str, future: Future[None]) -> None:
-    error = future.exception()
-    if error is not None:
-        _log.warning("validation failed, will be tried again", batch=batch_id, error=brief(error))

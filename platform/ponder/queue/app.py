@@ -18,6 +18,12 @@ from ponder.errors import InvalidInput, Unreachable
 
 TASK = "ponder.intake"
 _TIMEOUT_S = 5
+_REFUSALS = (
+    redis.exceptions.ResponseError,
+    redis.exceptions.AuthenticationError,
+    redis.exceptions.AuthorizationError,
+    redis.exceptions.BusyLoadingError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ def publish(app: Celery, messages: Iterable[Message]) -> None:
             for message in messages:
                 app.send_task(TASK, kwargs={"shard_id": message.shard_id}, queue=message.queue, producer=producer)
     except (OperationalError, redis.exceptions.RedisError, OSError) as error:
-        raise Unreachable(f"Redis does not take messages: {error}") from error
+        raise Unreachable(f"Redis {_trouble(error)}") from error
 
 
 def queue_lengths(client: redis.Redis, queues: Iterable[str]) -> dict[str, int]:
@@ -83,8 +89,27 @@ def queue_lengths(client: redis.Redis, queues: Iterable[str]) -> dict[str, int]:
             pipeline.llen(name)
         lengths: list[Any] = pipeline.execute()
     except (redis.exceptions.RedisError, OSError) as error:
-        raise Unreachable(f"Redis does not answer: {error}") from error
+        raise Unreachable(f"Redis {_trouble(error)}") from error
     return dict(zip(names, lengths, strict=True))
+
+
+def trouble(redis_url: str, *, timeout_s: float) -> str | None:
+    """What keeps Redis from taking messages now; None if nothing does. Leaves nothing in it."""
+    client = redis.Redis.from_url(redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    try:
+        # Unlike PING, a write is refused by a full server and by a replica; without a list this one does nothing.
+        client.lpushx("ponder.probe", "")
+    except (redis.exceptions.RedisError, OSError) as error:
+        return _trouble(error)
+    finally:
+        client.close()
+    return None
+
+
+def _trouble(error: Exception) -> str:
+    """A server that answers but refuses (full, loading, a replica, a wrong password) needs another remedy than none."""
+    cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ is not None else error
+    return f"{'refuses' if isinstance(cause, _REFUSALS) else 'does not answer'}: {cause}"
 
 
 def redis_client(redis_url: str) -> redis.Redis:

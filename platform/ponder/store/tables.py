@@ -343,3 +343,14 @@ ledger_entries = Table(
     Index("ix_ledger_entries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_ledger_entries_until", "until_at"),
 )
+
+dispatcher = Table(
+    "dispatcher",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true"), comment="true: there is one row"),
+    _timestamp("seen_at", nullable=False),
+    Column("error", Text, comment="the last one; it may be over"),
+    _timestamp("error_at"),
+    Column("failing_since", DateTime(timezone=True), comment="null: its last round was well"),
+    CheckConstraint("is_only", name="is_only"),
+)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from sqlalchemy import Engine, text
@@ -27,17 +27,17 @@ def client(base_url: str, operator_key: str) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture
-def http(base_url: str, operator_key: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator_key}"}, timeout=30) as client:
+def http(base_url: str, operator_key: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator_key}"}, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
-def stranger(http: httpx.Client, base_url: str) -> Iterator[httpx.Client]:
+def stranger(http: httpx2.Client, base_url: str) -> Iterator[httpx2.Client]:
     """Another tenant's client, without an operator's rights."""
     http.post("/v1/tenants", json={"name": "strangers"}).raise_for_status()
     key = http.post("/v1/keys", json={"name": "theirs", "tenant": "strangers"}).raise_for_status().json()["key"]
-    with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {key}"}) as client:
+    with httpx2.Client(base_url=base_url, headers={"Authorization": f"Bearer {key}"}) as client:
         yield client
 
 

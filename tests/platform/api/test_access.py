@@ -6,31 +6,31 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
 
-def test_without_a_right_key_nothing_is_answered(http: httpx.Client) -> None:
+def test_without_a_right_key_nothing_is_answered(http: httpx2.Client) -> None:
     for header in (
         {},
         {"Authorization": "Bearer pk-wrong"},
         {"Authorization": "Basic x"},
     ):
-        answer = httpx.get(f"{http.base_url}/v1/batches", headers=header)
+        answer = httpx2.get(f"{http.base_url}/v1/batches", headers=header)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-def test_an_upload_without_a_key_is_not_even_read(http: httpx.Client) -> None:
-    answer = httpx.post(
+def test_an_upload_without_a_key_is_not_even_read(http: httpx2.Client) -> None:
+    answer = httpx2.post(
         f"{http.base_url}/v1/files", data={"purpose": "batch"}, files={"file": ("x.jsonl", b"{}" * 100_000)}
     )
     assert answer.status_code == 401
 
 
-def test_a_key_is_shown_once_and_kept_as_its_sha256(http: httpx.Client, engine: Engine) -> None:
+def test_a_key_is_shown_once_and_kept_as_its_sha256(http: httpx2.Client, engine: Engine) -> None:
     made = http.post("/v1/keys", json={"name": "laptop"}).json()
     assert made["key"].startswith("pk-")
     assert made["hint"] == made["key"][:8]
@@ -43,7 +43,7 @@ def test_a_key_is_shown_once_and_kept_as_its_sha256(http: httpx.Client, engine: 
     assert all("key" not in key for key in listed)
 
 
-def test_a_revoked_key_is_refused(http: httpx.Client, stranger: httpx.Client) -> None:
+def test_a_revoked_key_is_refused(http: httpx2.Client, stranger: httpx2.Client) -> None:
     assert stranger.get("/v1/batches").status_code == 200
     [theirs] = [key for key in http.get("/v1/keys").json()["data"] if key["name"] == "theirs"]
     for _ in range(2):
@@ -61,7 +61,7 @@ def mine(submitted: Callable[..., Any], line: Callable[..., Any], worker: Any, p
 
 
 def test_another_tenants_things_do_not_exist(
-    http: httpx.Client, stranger: httpx.Client, mine: Any, engine: Engine
+    http: httpx2.Client, stranger: httpx2.Client, mine: Any, engine: Engine
 ) -> None:
     output = http.get(f"/v1/batches/{mine.id}").json()["output_file_id"]
     [key] = [key for key in http.get("/v1/keys").json()["data"] if key["name"] == "test"]
@@ -88,7 +88,7 @@ def test_another_tenants_things_do_not_exist(
     assert http.get("/v1/jobs/job_1").status_code == 200
 
 
-def test_what_only_an_operator_may_do(stranger: httpx.Client) -> None:
+def test_what_only_an_operator_may_do(stranger: httpx2.Client) -> None:
     price = {"machine": "h200", "market": "spot", "dollars_per_hour": "1", "source": "me"}
     for method, path, body in (
         ("GET", "/v1/tenants", None),
@@ -105,7 +105,7 @@ def test_what_only_an_operator_may_do(stranger: httpx.Client) -> None:
     assert [key["name"] for key in stranger.get("/v1/keys").json()["data"]] == ["theirs", "x"]
 
 
-def test_two_tenants_have_two_names(http: httpx.Client) -> None:
+def test_two_tenants_have_two_names(http: httpx2.Client) -> None:
     made = http.post("/v1/tenants", json={"name": "strangers"}).json()
     assert made["id"].startswith("tenant_")
     assert http.post("/v1/tenants", json={"name": "strangers"}).status_code == 409
@@ -113,7 +113,7 @@ def test_two_tenants_have_two_names(http: httpx.Client) -> None:
     assert http.post("/v1/tenants", json={"name": "\x00"}).status_code == 400
 
 
-def test_an_operator_sets_and_lifts_a_tenants_quota(http: httpx.Client) -> None:
+def test_an_operator_sets_and_lifts_a_tenants_quota(http: httpx2.Client) -> None:
     made = http.post("/v1/tenants", json={"name": "hungry", "quota_tokens": 5000}).json()
     assert made["quota_tokens"] == 5000
     assert http.put(f"/v1/tenants/{made['id']}", json={}).json()["quota_tokens"] is None
@@ -121,7 +121,7 @@ def test_an_operator_sets_and_lifts_a_tenants_quota(http: httpx.Client) -> None:
     assert http.put("/v1/tenants/tenant_0000000000000000", json={}).status_code == 404
 
 
-def test_the_same_idempotency_key_of_two_tenants_is_two_batches(http: httpx.Client, stranger: httpx.Client) -> None:
+def test_the_same_idempotency_key_of_two_tenants_is_two_batches(http: httpx2.Client, stranger: httpx2.Client) -> None:
     made = []
     for client in (http, stranger):
         form = {"data": {"purpose": "batch"}, "files": {"file": ("x.jsonl", b"{}")}}

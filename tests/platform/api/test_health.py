@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
@@ -14,14 +14,19 @@ from ponder.store.engine import connect
 
 
 def test_it_is_ready_when_postgres_and_redis_are(base_url: str) -> None:
-    assert httpx.get(f"{base_url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{base_url}/readyz").json() == {"status": "ok", "postgres": "ok", "redis": "ok"}
+    assert httpx2.get(f"{base_url}/healthz").json() == {"status": "ok"}
+    assert httpx2.get(f"{base_url}/readyz").json() == {
+        "status": "ok",
+        "postgres": "ok",
+        "redis": "ok",
+        "dispatcher": "ok",
+    }
 
 
 def test_a_database_that_is_not_migrated_is_not_ready(base_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
-    answer = httpx.get(f"{base_url}/readyz")
+    answer = httpx2.get(f"{base_url}/readyz")
     assert answer.status_code == 503
     assert "ponder migrate" in answer.json()["postgres"]
 
@@ -30,17 +35,36 @@ def test_without_services_it_is_up_but_not_ready() -> None:
     engine = connect("postgresql://nobody@127.0.0.1:1/none")
     client = TestClient(create_app(engine, "redis://127.0.0.1:1", Settings()))
     assert client.get("/healthz").status_code == 200
-    assert client.get("/readyz").json() == {
-        "status": "unready",
-        "postgres": "does not answer",
-        "redis": "does not answer",
-    }
+    said = client.get("/readyz").json()
+    assert (said["status"], said["postgres"]) == ("unready", "does not answer")
+    assert said["redis"].startswith("does not answer: ")
+    assert said["dispatcher"].startswith("unknown: ")
     answer = client.get("/v1/batches", headers={"Authorization": "Bearer pk-x"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "server_error")
     assert "ponder_database_up 0.0" in client.get("/metrics").text
 
 
-def test_metrics_count_requests_by_route(http: httpx.Client, worker: object) -> None:
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM dispatcher", "not running: never seen"),
+        ("UPDATE dispatcher SET seen_at = '2026-01-02 03:04:05Z'", "not running: last seen 2026-01-02 03:04:05 UTC"),
+        (
+            "UPDATE dispatcher SET error = 'publish: Redis refuses', failing_since = '2026-01-02 03:04:05Z'",
+            "fails: publish: Redis refuses, since 2026-01-02 03:04:05 UTC",
+        ),
+    ],
+)
+def test_without_a_dispatcher_that_does_its_work_it_is_not_ready(
+    base_url: str, engine: Engine, statement: str, said: str
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    answer = httpx2.get(f"{base_url}/readyz")
+    assert (answer.status_code, answer.json()["dispatcher"]) == (503, said)
+
+
+def test_metrics_count_requests_by_route(http: httpx2.Client, worker: object) -> None:
     http.get("/v1/batches/batch_00")
     metrics = http.get("/metrics").text
     assert 'ponder_http_requests_total{method="GET",route="/v1/batches/{batch_id}",status="404"} 1.0' in metrics
@@ -48,12 +72,12 @@ def test_metrics_count_requests_by_route(http: httpx.Client, worker: object) -> 
     assert "ponder_database_up 1.0" in metrics
 
 
-def test_a_body_that_is_too_large_is_refused(http: httpx.Client) -> None:
+def test_a_body_that_is_too_large_is_refused(http: httpx2.Client) -> None:
     assert http.post("/v1/tenants", json={"name": "x" * MAX_BODY_BYTES}).status_code == 413
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"name": "\xff"}', b'"x"', b'{"name": 1}', b'{"nam": "x"}', b"{}"])
-def test_a_body_that_is_wrong_is_named(http: httpx.Client, body: bytes) -> None:
+def test_a_body_that_is_wrong_is_named(http: httpx2.Client, body: bytes) -> None:
     answer = http.post("/v1/tenants", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
@@ -63,7 +87,7 @@ def test_a_body_that_is_wrong_is_named(http: httpx.Client, body: bytes) -> None:
     ("content", "kind"),
     [(b"{}", "application/json"), (b"nonsense", "multipart/form-data; boundary=x"), (b"", "text/plain")],
 )
-def test_an_upload_that_is_no_form_is_refused(http: httpx.Client, content: bytes, kind: str) -> None:
+def test_an_upload_that_is_no_form_is_refused(http: httpx2.Client, content: bytes, kind: str) -> None:
     answer = http.post("/v1/files", content=content, headers={"Content-Type": kind})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] in ("file", "purpose")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
+from ponder.jobs.dispatcher_status import record
+
 
 @pytest.fixture
-def job(http: httpx.Client, submitted: Callable[..., Any], line: Callable[..., Any]) -> Callable[[], dict[str, Any]]:
+def job(http: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any]) -> Callable[[], dict[str, Any]]:
     def newest() -> dict[str, Any]:
         [batch] = http.get("/v1/batches?limit=1").json()["data"]
         [found] = http.get(f"/v1/batches/{batch['id']}/jobs").json()["data"]
@@ -45,7 +47,7 @@ def test_a_settled_job_shows_attempts_usage_cost_and_tree(
 
 
 def test_a_waiting_job_says_why(
-    worker: Any, submitted: Any, line: Any, job: Any, http: httpx.Client, engine: Engine
+    worker: Any, submitted: Any, line: Any, job: Any, http: httpx2.Client, engine: Engine
 ) -> None:
     batch = submitted([line()])
     assert http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]["reason"] == "validating"
@@ -58,8 +60,42 @@ def test_a_waiting_job_says_why(
     assert (shown["waiting"], shown["num_running"], shown["counts"]["pending"]) == (None, 1, 1)
 
 
+def test_whatever_waits_for_a_dispatcher_that_does_not_do_its_work_says_so(
+    worker: Any, submitted: Any, line: Any, job: Any, http: httpx2.Client, engine: Engine
+) -> None:
+    batch = submitted([line()])
+
+    def waiting() -> dict[str, Any]:
+        found: dict[str, Any] = http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]
+        return found
+
+    with engine.begin() as connection:
+        record(connection, "validate: ModuleNotFoundError: No module named 'packaging'")
+    assert waiting()["reason"] == "dispatcher"
+    assert "No module named 'packaging'" in waiting()["message"]
+    worker.validate()
+    assert (waiting(), job()["waiting"]["reason"]) == (job()["waiting"], "dispatcher")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dispatcher SET seen_at = '2026-01-02 03:04:05Z'"))
+    assert waiting()["message"].endswith("last seen 2026-01-02 03:04:05 UTC: start one with `ponder dispatcher`")
+    worker.claim()
+    assert (waiting(), job()["waiting"]) == (None, None)
+
+
+def test_a_batch_of_settled_jobs_that_nobody_finishes_says_so(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, engine: Engine
+) -> None:
+    batch = submitted([line()])
+    worker.validate()
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM dispatcher"))
+        connection.execute(text("UPDATE jobs SET state = 'failed'"))
+    shown = http.get(f"/v1/batches/{batch.id}").json()
+    assert (shown["status"], shown["ponder"]["waiting"]["reason"]) == ("in_progress", "dispatcher")
+
+
 def test_a_job_waits_for_its_tenants_quota(
-    worker: Any, submitted: Any, line: Any, http: httpx.Client, engine: Engine
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, engine: Engine
 ) -> None:
     submitted([line()])
     worker.validate()
@@ -74,7 +110,7 @@ def test_a_job_waits_for_its_tenants_quota(
 
 
 def test_tokens_are_counted_while_they_are_made(
-    worker: Any, submitted: Any, line: Any, job: Any, http: httpx.Client, passed: Any
+    worker: Any, submitted: Any, line: Any, job: Any, http: httpx2.Client, passed: Any
 ) -> None:
     batch = submitted([line()])
     worker.validate()
@@ -92,7 +128,7 @@ def test_tokens_are_counted_while_they_are_made(
 
 
 def test_a_queued_job_says_how_many_tokens_are_before_it(
-    worker: Any, submitted: Any, line: Any, http: httpx.Client, engine: Engine
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, engine: Engine
 ) -> None:
     first, second = submitted([line()]), submitted([line()])
     worker.validate()
@@ -119,7 +155,7 @@ def test_a_job_without_a_worker_for_its_model_says_so(
 
 
 def test_jobs_are_listed_by_line_and_state(
-    worker: Any, submitted: Any, line: Any, http: httpx.Client, passed: Any, failed: Any
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, passed: Any, failed: Any
 ) -> None:
     batch = submitted([line(str(number)) for number in range(5)])
     worker.validate()
@@ -141,14 +177,14 @@ def test_jobs_are_listed_by_line_and_state(
     "path",
     ["/v1/jobs/job_99", "/v1/jobs/job_x", "/v1/jobs/%00", "/v1/batches/batch_1%00", "/v1/files/x'--", "/v1/nothing"],
 )
-def test_what_is_not_there_is_not_found(http: httpx.Client, path: str) -> None:
+def test_what_is_not_there_is_not_found(http: httpx2.Client, path: str) -> None:
     answer = http.get(path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
 def test_a_cost_report_says_what_a_success_costs(
-    worker: Any, submitted: Any, line: Any, http: httpx.Client, passed: Any
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, passed: Any
 ) -> None:
     batch = submitted([line("a", ponder={"strategy": "direct"}), line("b", ponder={"strategy": "self_consistency"})])
     worker.validate()
@@ -162,14 +198,14 @@ def test_a_cost_report_says_what_a_success_costs(
     assert http.get("/v1/reports/cost?by=colour").json()["error"]["param"] == "by"
 
 
-def test_what_no_job_bears_is_told_to_operators_only(http: httpx.Client, stranger: httpx.Client, worker: Any) -> None:
+def test_what_no_job_bears_is_told_to_operators_only(http: httpx2.Client, stranger: httpx2.Client, worker: Any) -> None:
     worker.tick()
     assert http.get("/v1/reports/cost").json()["unassigned_nanodollars"] > 0
     assert http.get("/v1/reports/cost?batch_id=batch_00").json()["unassigned_nanodollars"] is None
     assert stranger.get("/v1/reports/cost").json()["unassigned_nanodollars"] is None
 
 
-def test_a_price_is_set_by_date(http: httpx.Client) -> None:
+def test_a_price_is_set_by_date(http: httpx2.Client) -> None:
     body = {"machine": "h200", "market": "spot", "dollars_per_hour": "1.234567891", "source": "a contract"}
     price = http.put("/v1/prices", json=body).json()
     assert (price["nanodollars_per_hour"], price["dollars_per_hour"]) == (1_234_567_891, "1.234567891")

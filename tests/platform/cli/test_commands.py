@@ -3,11 +3,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, text
 
 from ponder.cli import exit_code, watch
+from ponder.cli.main import run
+from ponder.jobs.dispatcher_status import record
+from ponder.jobs.finish import finish
 
 Ponder = Callable[..., tuple[int, str, str]]
 Worker = Callable[[int], None]
@@ -232,3 +237,41 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         assert (code, printed) == (exit_code.USAGE, ""), arguments
         assert said in error
         assert "Traceback" not in error
+
+
+def test_a_watch_says_that_nobody_dispatches(ponder: Ponder, problems: Path, engine: Engine) -> None:
+    batch_id = ponder("submit", str(problems), *FIELDS)[1].strip()
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM dispatcher"))
+
+    def end() -> None:
+        assert run(["cancel", batch_id]) == exit_code.SETTLED
+        with engine.begin() as connection:
+            finish(connection)
+
+    timer = Timer(2.0, end)
+    timer.start()
+    _, _, said = ponder("watch", batch_id)
+    timer.join()
+    assert "waiting: the dispatcher is not running: never seen: start one with `ponder dispatcher`" in said
+
+
+def test_the_check_of_the_dispatcher_fails_only_where_none_is_running(
+    ponder: Ponder, database_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PONDER_DATABASE_URL", database_url)
+    assert ponder("dispatcher", "--check")[:2] == (exit_code.SETTLED, "ok\n")
+    with engine.begin() as connection:
+        record(connection, "publish: Redis refuses")
+    code, said, _ = ponder("dispatcher", "--check")
+    assert (code, said.startswith("fails: publish: Redis refuses, since 2")) == (exit_code.SETTLED, True)
+    with engine.begin() as connection:
+        record(connection, None)
+    code, said, _ = ponder("dispatcher", "--check")
+    assert (code, said.startswith("ok (the last error, at 2")) == (exit_code.SETTLED, True)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM dispatcher"))
+    assert ponder("dispatcher", "--check")[:2] == (exit_code.FAILED, "not running: never seen\n")
+    monkeypatch.setenv("PONDER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    code, _, said = ponder("dispatcher", "--check")
+    assert (code, said.startswith("error: Postgres does not say")) == (exit_code.FAILED, True)

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs import dispatcher
+from ponder.jobs.dispatcher_status import DispatcherStatus, dispatcher_status, record
 from ponder.queue.app import queue_lengths, queue_name, redis_client
 from ponder.settings import Settings
 
@@ -102,6 +103,89 @@ def test_messages_that_redis_forgot_are_published_again(
     _until(lambda: _length(redis_server) == 1)
     redis_client(redis_server.url).flushall()
     _until(lambda: _length(redis_server) == 1)
+
+
+def _status(engine: Engine) -> str:
+    with engine.connect() as connection:
+        return str(dispatcher_status(connection))
+
+
+def test_redis_that_refuses_a_message_is_told_until_the_message_is_sent(
+    world: Any, redis_server: EmbeddedRedis, engine: Engine, start: Callable[[], threading.Event]
+) -> None:
+    client = redis_client(redis_server.url)
+    start()
+    _until(lambda: _status(engine) == "ok")
+    client.config_set("maxmemory", 1)
+    try:
+        world.batch(5)
+        _until(lambda: "publish: Unreachable: Redis refuses: " in _status(engine))
+        for _ in range(3):  # in later rounds nothing new is to be dispatched, and yet nothing is well
+            time.sleep(1)
+            assert "publish" in _status(engine)
+        assert _length(redis_server) == 0
+    finally:
+        client.config_set("maxmemory", 0)
+    _until(lambda: _status(engine) == "ok")
+    assert _length(redis_server) == 1
+    [row] = world.sql("SELECT error, error_at FROM dispatcher")
+    assert "Redis refuses" in row.error, "the last error is remembered"
+
+
+def test_a_module_that_publishing_lacks_is_told(
+    world: Any, engine: Engine, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'packaging'")
+
+    monkeypatch.setattr(dispatcher, "publish", publish)
+    world.batch(5)
+    start()
+    _until(lambda: "publish: ModuleNotFoundError: No module named 'packaging'" in _status(engine))
+
+
+def test_a_validation_that_breaks_off_is_told_without_the_prompt_until_the_batch_is_gone(
+    world: Any, engine: Engine, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(*_: object, **__: object) -> None:
+        raise ValueError("What is 2 + 2?")
+
+    monkeypatch.setattr(dispatcher, "validate", validate)
+    batch = world.batch(1)
+    world.sql("UPDATE batches SET state = 'validating' WHERE id = :id", id=batch)
+    start()
+    _until(lambda: f"{batch}: ValueError: at " in _status(engine))
+    assert "2 + 2" not in _status(engine)
+    world.sql("UPDATE batches SET state = 'cancelled' WHERE id = :id", id=batch)
+    _until(lambda: _status(engine) == "ok")
+
+
+def test_of_two_dispatchers_the_active_one_is_seen_and_the_next_one_after_it(
+    engine: Engine, world: Any, start: Callable[[], threading.Event]
+) -> None:
+    first = start()
+    _until(lambda: _status(engine) == "ok")
+    start()
+    first.set()
+    world.sql("UPDATE dispatcher SET seen_at = '2026-01-02 03:04:05Z'")
+    assert _status(engine) == "not running: last seen 2026-01-02 03:04:05 UTC"
+    _until(lambda: _status(engine) == "ok")
+
+
+def test_failing_begins_with_the_first_error_and_ends_with_the_first_good_round(engine: Engine) -> None:
+    def after(error: str | None) -> DispatcherStatus:
+        with engine.begin() as connection:
+            record(connection, error)
+            return dispatcher_status(connection)
+
+    first, second = after("one"), after("two")
+    assert (first.error, second.error) == ("one", "two")
+    assert first.failing_since == second.failing_since == first.error_at
+    assert second.error_at is not None
+    assert first.error_at is not None
+    assert second.error_at > first.error_at
+    mended = after(None)
+    assert (mended.is_ok, mended.error, mended.error_at) == (True, "two", second.error_at)
 
 
 def test_the_jobs_of_a_dead_worker_come_back(

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import base64
 import json
+import socketserver
 import ssl
+import threading
 import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import redis
 
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.errors import InvalidInput, Unreachable
-from ponder.queue.app import Message, celery_app, publish, queue_lengths, queue_name, redis_client
+from ponder.queue.app import Message, celery_app, publish, queue_lengths, queue_name, redis_client, trouble
 
 
 def test_a_message_holds_a_shard_id_and_nothing_else(redis_server: EmbeddedRedis) -> None:
@@ -44,6 +49,61 @@ def test_redis_away_is_said_as_such(tmp_path: object) -> None:
         publish(celery_app(url), [Message(1, "ponder.test")])
     with pytest.raises(Unreachable):
         queue_lengths(redis_client(url), ["ponder.test"])
+
+
+@pytest.fixture
+def one_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """A server that a test may spoil."""
+    with EmbeddedRedis(tmp_path) as server:
+        yield server
+
+
+def _fill(client: redis.Redis) -> None:
+    client.config_set("maxmemory", 1)
+
+
+def _demote(client: redis.Redis) -> None:
+    client.replicaof("127.0.0.1", 1)
+
+
+def _lock(client: redis.Redis) -> None:
+    client.config_set("requirepass", "secret")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reply"), [(_fill, "OOM|maxmemory"), (_demote, "read only|READONLY"), (_lock, "uth")]
+)
+def test_a_server_that_answers_but_takes_no_message_refuses(
+    one_redis: EmbeddedRedis, spoil: Callable[[redis.Redis], None], reply: str
+) -> None:
+    assert trouble(one_redis.url, timeout_s=2) is None
+    assert redis.Redis.from_url(one_redis.url).dbsize() == 0
+    spoil(redis.Redis.from_url(one_redis.url))
+    with pytest.raises(Unreachable, match=f"Redis refuses: .*({reply})"):
+        publish(celery_app(one_redis.url), [Message(1, "ponder.test")])
+    said = trouble(one_redis.url, timeout_s=2)
+    assert said is not None
+    assert said.startswith("refuses: ")
+
+
+@pytest.mark.parametrize("reply", ["-LOADING Redis is loading the dataset in memory", "-WRONGPASS invalid password"])
+def test_a_server_that_is_not_ready_or_wants_another_password_refuses(reply: str) -> None:
+    class Refusing(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(4096):
+                self.request.sendall(reply.encode() + b"\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever).start()
+        url = f"redis://:sesame@127.0.0.1:{server.server_address[1]}"
+        said = trouble(url, timeout_s=2)
+        with pytest.raises(Unreachable, match="Redis refuses: ") as refusal:
+            queue_lengths(redis_client(url), ["ponder.test"])
+        server.shutdown()
+    assert said is not None
+    assert said.startswith("refuses: ")
+    assert "sesame" not in said + str(refusal.value)
 
 
 @pytest.mark.parametrize(

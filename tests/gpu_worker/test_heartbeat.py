@@ -272,7 +272,7 @@ def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
 def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Worker) -> None:
     worker.beat()
     with engine.begin() as connection:
-        abandon(connection, "inc")
+        abandon(connection, "inc", reason="engine_died")
     with pytest.raises(LeaseLost):
         worker.beat(finished=[worker.finished()])
     assert _state(engine, worker.job_id) == "pending"

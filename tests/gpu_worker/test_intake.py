@@ -122,7 +122,7 @@ def test_a_message_goes_back_when_the_worker_leaves(site: Site) -> None:
 
 def test_an_incarnation_that_was_given_up_takes_nothing(engine: Engine, site: Site) -> None:
     with engine.begin() as connection:
-        abandon(connection, "inc")
+        abandon(connection, "inc", reason="engine_died")
     assert not site.intake.take(site.shard_id)
     assert [type(error) for error in site.ends] == [LeaseLost]
     assert site.handed_over == []

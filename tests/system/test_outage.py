@@ -6,7 +6,7 @@ import time
 
 import pytest
 import redis
-from fleet import Fleet, until
+from fleet import LEASE_S, Fleet, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -53,5 +53,20 @@ def test_a_worker_that_is_told_to_go_while_postgres_is_away_goes_in_time_and_its
     fleet.start_worker()
     until(lambda: fleet.scalar("SELECT count(*) FROM results") == 1, 60)
     fleet.check_settled_once(1)
-    assert fleet.outcomes() == ["lost", "settled"]
+    assert fleet.outcomes() == ["preempted", "settled"], "its lease ran out in the grace after the outage"
+    fleet.check_ledgers()
+
+
+def test_workers_survive_an_outage_of_postgres_longer_than_their_lease(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    workers = fleet.start_workers(2)
+    fleet.submit(6, max_tokens=300)
+    until(lambda: fleet.num_saved_tokens() > 0, 30)
+    fleet.postgres.stop()
+    time.sleep(1.5 * LEASE_S)
+    fleet.postgres.start()
+    until(lambda: fleet.num_pending() == 0, 120)
+    assert [worker.poll() for worker in workers] == [None, None], "neither had done anything wrong"
+    fleet.check_settled_once(6)
+    assert set(fleet.outcomes()) == {"settled"}
     fleet.check_ledgers()

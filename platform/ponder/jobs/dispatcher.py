@@ -19,6 +19,7 @@ from ponder.errors import PonderError
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish
+from ponder.jobs.pulse import keep_beating
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.validate import validate
 from ponder.jobs.wake import CHANNEL
@@ -50,6 +51,9 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
     """
     client = redis_client(redis_url)
     app = celery_app(redis_url)
+    # A thread of its own: a round may take a while.
+    pulse = threading.Thread(target=keep_beating, args=(engine,), kwargs={"lease_s": settings.lease_s, "stop": stop})
+    pulse.start()
     with ThreadPoolExecutor(_VALIDATORS, thread_name_prefix="validate") as pool:
         service = _Dispatcher(engine, app, client, settings, stop, pool)
         while not stop.is_set():
@@ -59,6 +63,7 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
             except Exception as error:  # whatever breaks, batches must go on when it is mended
                 _log.warning("dispatcher interrupted", error=brief(error), retry_s=_RETRY_S)
                 stop.wait(_RETRY_S)
+    pulse.join()
     client.close()
     app.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ponder.domain.state import JobState
+from ponder.domain.state import AttemptOutcome, JobState
 from ponder.jobs.cut import MAX_JOBS
 from ponder.jobs.report import Settlement, Usage
 from ponder.jobs.settle import settle
@@ -88,12 +88,14 @@ _CUT = text("""
 """)
 
 
-def recut(connection: Connection, incarnation_id: str, at: datetime, *, outcome: str, shard_tokens: int) -> Recut:
+def recut(
+    connection: Connection, incarnation_id: str, at: datetime, *, outcome: AttemptOutcome, shard_tokens: int
+) -> Recut:
     """Ends all attempts of an incarnation and hands its pending jobs on in new, unpublished shards.
 
     A job lost twice gets a shard alone; lost three times it fails. The caller holds the lock on the incarnation.
     """
-    connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome})
+    connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome.value})
     shard_ids = list(connection.execute(_FINISH, {"incarnation_id": incarnation_id, "at": at}).scalars())
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]

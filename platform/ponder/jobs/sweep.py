@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ponder.domain.cost import CostKind
 from ponder.domain.incarnation import Incarnation
-from ponder.domain.state import IncarnationState
+from ponder.domain.state import AttemptOutcome, IncarnationState
 from ponder.jobs.incarnation import end
 from ponder.jobs.recut import recut
 from ponder.jobs.wake import wake
@@ -26,13 +26,18 @@ class Swept:
     num_jobs_failed: int
 
 
-# One that is ticking at this moment is skipped: it is not dead, or its tick will be refused.
+# One that is ticking at this moment is skipped: it is not dead, or its tick will be refused. Nobody is swept before the
+# pulse is back, which then tells of the outage, nor in the grace after one: see `incarnation.hold`.
 _LAPSED = text("""
     SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
-           greatest(clock_timestamp(), billed_until) AS now
-    FROM incarnations
+           greatest(clock_timestamp(), billed_until) AS now, end_reason, is_spared
+    FROM incarnations LEFT JOIN pulse ON true CROSS JOIN LATERAL (
+        SELECT end_reason IS NULL AND coalesce(lease_until BETWEEN outage_from AND grace_until, false) AS is_spared
+    ) AS outage
     WHERE state <> 'ended' AND lease_until <= clock_timestamp()
-    ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+      AND coalesce(beat_at >= clock_timestamp() - lease_s / 2 * interval '1 second', true)
+      AND NOT (is_spared AND clock_timestamp() < grace_until)
+    ORDER BY id LIMIT 1 FOR NO KEY UPDATE OF incarnations SKIP LOCKED
 """)
 
 # A message is lost when its queue is empty, or when a shard that was published later is held for a while already.
@@ -60,8 +65,9 @@ _PUBLISHED = text("""
 def sweep(engine: Engine, *, shard_tokens: int) -> list[Swept]:
     """Ends incarnations past their lease: bill closed at the lease's end as `lost`, their jobs cut into new shards.
 
-    A job lost twice gets a shard alone; lost three times it fails as `worker_lost`. One transaction an incarnation,
-    so that locks on jobs are taken in one order.
+    A job lost twice gets a shard alone; lost three times it fails as `worker_lost`. A lease that ran out during an
+    outage of Postgres, or in the grace of one lease after it, ends with that grace and is no loss for its jobs. One
+    transaction an incarnation, so that locks on jobs are taken in one order.
     """
     swept: list[Swept] = []
     while True:
@@ -76,11 +82,14 @@ def _sweep_one(connection: Connection, shard_tokens: int) -> Swept | None:
     row = connection.execute(_LAPSED).one_or_none()
     if row is None:
         return None
-    incarnation = Incarnation(**{**row._mapping, "state": IncarnationState(row.state)})
+    columns = dict(row._mapping) | {"state": IncarnationState(row.state)}
+    end_reason, is_spared = columns.pop("end_reason"), columns.pop("is_spared")
+    incarnation = Incarnation(**columns)
     at = incarnation.lease_until
     book(connection, incarnation, at, overhead=CostKind.LOST)
-    jobs = recut(connection, incarnation.id, at, outcome="lost", shard_tokens=shard_tokens)
-    end(connection, incarnation, at, "its lease ran out")
+    outcome = AttemptOutcome.PREEMPTED if is_spared else AttemptOutcome.LOST
+    jobs = recut(connection, incarnation.id, at, outcome=outcome, shard_tokens=shard_tokens)
+    end(connection, incarnation, at, end_reason or "its lease ran out")
     wake(connection)
     return Swept(incarnation.id, jobs.num_handed_on, jobs.num_failed)
 

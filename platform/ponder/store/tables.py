@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -342,6 +343,17 @@ ledger_entries = Table(
     Index("ix_ledger_entries_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
     Index("ix_ledger_entries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_ledger_entries_until", "until_at"),
+)
+
+pulse = Table(
+    "pulse",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true"), comment="true: there is one row"),
+    Column("beat_at", DateTime(timezone=True), nullable=False, comment="when a dispatcher last wrote this"),
+    Column("lease_s", Double, nullable=False, comment="of that dispatcher's settings"),
+    Column("outage_from", DateTime(timezone=True), comment="the last outage: the beat before it"),
+    Column("grace_until", DateTime(timezone=True), comment="a lease after the beat that ended it"),
+    CheckConstraint("is_only", name="is_only"),
 )
 
 dispatcher = Table(

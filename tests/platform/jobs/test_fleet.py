@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 
 from ponder.domain.state import IncarnationState
 from ponder.errors import Conflict, LeaseLost
+from ponder.jobs.pulse import beat
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.tick import Work
 
@@ -178,6 +179,43 @@ class Fleet(RuleBasedStateMachine):
     def die(self, worker: int) -> None:
         self.lapse(worker)
         self.sweep()
+
+    @rule(comes_back=_choices, is_dispatcher_first=st.booleans(), grows=st.booleans())
+    def outage(self, comes_back: list[bool], is_dispatcher_first: bool, grows: bool) -> None:
+        """Every lease runs out while nobody can write: who comes back goes on, and nobody else counts as lost."""
+        self.sweep()
+        num_lost = self._num_lost()
+        beaten_at = self._beat(None)
+        self.world.sql("UPDATE pulse SET beat_at = beat_at - interval '1 hour'")
+        alive = [row.id for row in self.world.sql("SELECT id FROM incarnations WHERE state <> 'ended' ORDER BY id")]
+        for incarnation in alive:
+            self.world.lapse(incarnation)
+        if is_dispatcher_first:
+            self._beat(beaten_at)
+            self.sweep()
+        for number, incarnation in enumerate(alive):
+            if comes_back[number % len(comes_back)]:
+                held = self.held[incarnation] if grows else []
+                deltas = {job: [{"after": "the outage", "by": incarnation}] for job in held}
+                reply = self.world.tick(incarnation, deltas=deltas)
+                for job, made in deltas.items():
+                    if job not in reply.dropped:
+                        self.deltas[job] += made
+                self.held[incarnation] = [job for job in self.held[incarnation] if job not in reply.dropped]
+                self.last_report.pop(incarnation, None)
+        if not is_dispatcher_first:
+            self._beat(beaten_at)
+        self.world.sql("UPDATE pulse SET grace_until = clock_timestamp()")
+        self.sweep()
+        assert self._num_lost() == num_lost
+        self.world.sql("DELETE FROM pulse")
+
+    def _beat(self, beat_before: Any) -> Any:
+        with self.world.engine.begin() as connection:
+            return beat(connection, lease_s=600, beat_before=beat_before)
+
+    def _num_lost(self) -> int:
+        return len(self.world.sql("SELECT 1 FROM attempts WHERE outcome = 'lost'"))
 
     @rule()
     def sweep(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
 import redis
 from fleet import LEASE_S, Fleet, until
+from sqlalchemy import text
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -69,4 +71,26 @@ def test_workers_survive_an_outage_of_postgres_longer_than_their_lease(fleet: Fl
     assert [worker.poll() for worker in workers] == [None, None], "neither had done anything wrong"
     fleet.check_settled_once(6)
     assert set(fleet.outcomes()) == {"settled"}
+    fleet.check_ledgers()
+
+
+def test_a_worker_that_is_frozen_inside_a_transaction_does_not_keep_its_jobs(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    (frozen,) = fleet.start_workers(1)
+    fleet.submit(1, max_tokens=300)
+    until(lambda: fleet.num_saved_tokens() > 0, 30)
+    # A tick waits for the job; then it is frozen; then it gets what it waited for.
+    with fleet.engine.begin() as connection:
+        connection.execute(text("SELECT 1 FROM jobs FOR UPDATE"))
+        until(lambda: fleet.scalar("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"), 10)
+        frozen.send_signal(signal.SIGSTOP)
+    frozen_at = time.monotonic()
+    fleet.start_worker()
+    until(lambda: fleet.outcomes()[0] is not None, 3 * LEASE_S)
+    print(f"frozen inside a transaction to handed on: {time.monotonic() - frozen_at:.1f} s, a lease is {LEASE_S:g} s")
+    until(lambda: fleet.num_pending() == 0, 60)
+    frozen.send_signal(signal.SIGCONT)
+    assert frozen.wait(20) != 0, "its next write is refused"
+    fleet.check_settled_once(1)
+    assert fleet.outcomes() == ["lost", "settled"]
     fleet.check_ledgers()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import IncarnationState, ShardState
 from ponder.jobs.incarnation import hold
+from ponder.jobs.learn import learned
 from ponder.jobs.wake import wake
 
 
@@ -44,8 +45,7 @@ class Claim:
 # A shard is of one batch: what all its jobs share is read once.
 _SHARD = text("""
     SELECT state, holder, model, fingerprint, job_ids,
-           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at,
-           (SELECT sums FROM learnings WHERE learnings.batch_id = shards.batch_id) AS learned
+           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at, batch_id
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
@@ -93,7 +93,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
         jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False)
-        return Claim(shard_id, jobs, shard.learned or {})
+        return Claim(shard_id, jobs, _learned(connection, shard))
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
@@ -107,7 +107,11 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         wake(connection)
         return None
     connection.execute(_HELD, {"id": shard_id, "holder": incarnation_id})
-    return Claim(shard_id, jobs, shard.learned or {})
+    return Claim(shard_id, jobs, _learned(connection, shard))
+
+
+def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:
+    return learned(connection, [shard.batch_id]).get(shard.batch_id, {})
 
 
 def _open_attempts(

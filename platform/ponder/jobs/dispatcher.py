@@ -19,6 +19,7 @@ from ponder.errors import PonderError
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish
+from ponder.jobs.learn import fold
 from ponder.jobs.pulse import keep_beating
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.validate import validate
@@ -101,7 +102,7 @@ class _Dispatcher:
     def lead(self, listener: Connection) -> None:
         """Works through the rounds until `stop` is set or something breaks."""
         woken = (self._validate, self._finish, self._dispatch, self._publish)
-        due = (self._sweep, self._republish, *woken, self._record)
+        due = (self._sweep, self._republish, *woken, self._fold, self._record)
         next_round = 0.0
         while not self.stop.is_set():
             is_woken = _is_woken(listener)
@@ -166,13 +167,11 @@ class _Dispatcher:
             finish(connection)
 
     def _sweep(self) -> None:
-        for swept in sweep(self.engine, shard_tokens=self.settings.shard_tokens):
-            _log.warning(
-                "a worker died",
-                incarnation=swept.incarnation_id,
-                jobs_handed_on=swept.num_jobs_handed_on,
-                jobs_failed=swept.num_jobs_failed,
-            )
+        sweep(self.engine, shard_tokens=self.settings.shard_tokens)
+
+    def _fold(self) -> None:
+        with self.engine.begin() as connection:
+            fold(connection)
 
     def _republish(self) -> None:
         with self.engine.begin() as connection:

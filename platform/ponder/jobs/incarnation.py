@@ -112,7 +112,7 @@ def hold(connection: Connection, id: str) -> Incarnation:
 
     A lease that ran out during an outage of Postgres, or in the grace of one lease after it, is extended here, as long
     as the sweep has not ended it. Every write of a worker begins with this. Whoever locks more takes locks in this
-    order: incarnation, batch, portion, shards by id, jobs by id, learnings by batch.
+    order: incarnation, batch, portion, shards by id, jobs by id.
     """
     row = connection.execute(_HOLD, {"id": id}).one_or_none()
     if row is None:

@@ -288,6 +288,14 @@ learnings = Table(
     Column("sums", JSONB, nullable=False, comment="{name: number}, each the sum over settled jobs"),
 )
 
+lessons = Table(
+    "lessons",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False, index=True),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, of some settled jobs"),
+)
+
 results = Table(
     "results",
     metadata,

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+import pg8000.dbapi
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
 from ponder.errors import InvalidInput
@@ -30,12 +31,13 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
     `?sslmode=`, `?sslrootcert=`. Raises InvalidInput for a URL that is none of these. Opens no connection yet.
 
     No connection keeps what it has locked for ever: Postgres ends a statement, a wait for a lock and a transaction in
-    which nothing is said after `timeout_s`, and the caller stops waiting then, too. Without it the limits are those of
-    a service: 10 minutes, 10 seconds and 1 minute.
+    which nothing is said after `timeout_s`; the caller waits a little longer for the answer. Without it the limits are
+    those of a service: 10 minutes, 10 seconds and 1 minute. Whatever a connection dies of is an SQLAlchemyError.
     """
     parsed = _parse(url)
     query = dict(parsed.query)
-    arguments: dict[str, Any] = {"tcp_keepalive": True, "timeout": timeout_s, "startup_params": _limits(timeout_s)}
+    arguments: dict[str, Any] = {"tcp_keepalive": True, "startup_params": _limits(timeout_s)}
+    arguments["timeout"] = None if timeout_s is None else 1.25 * timeout_s
     arguments |= _socket(query, parsed.port) | _tls(query)
     unknown = set(query) - {"host", "sslmode", "sslrootcert", "application_name"}
     if unknown:
@@ -51,8 +53,35 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
         max_overflow=pool_size * 2,
     )
     event.listen(engine, "set_connection_execution_options", _leave_the_check_behind)
-    event.listen(engine, "connect", _notice_silence)
+    event.listen(engine, "do_connect", _connect)
     return engine
+
+
+class _Reading:
+    """The driver's end of a connection. pg8000 lets a read raise what the socket raises, as it does nowhere else."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self._file.read(size))
+        except OSError as error:
+            raise pg8000.dbapi.InterfaceError("network error") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _connect(_dialect: Dialect, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    try:
+        connection = pg8000.dbapi.connect(*arguments, **named)
+    except OSError as error:
+        raise pg8000.dbapi.InterfaceError(f"network error: {error}") from error
+    # pg8000 has no public names for these two.
+    _notice_silence(connection._usock)
+    connection._sock = _Reading(connection._sock)
+    return connection
 
 
 def _limits(timeout_s: float | None) -> dict[str, str]:
@@ -67,9 +96,8 @@ def _limits(timeout_s: float | None) -> dict[str, str]:
     return {name: f"{limit_s * 1000:.0f}" for name, limit_s in limits_s.items()} | keepalives
 
 
-def _notice_silence(connection: Any, _record: object) -> None:
+def _notice_silence(ours: socket.socket) -> None:
     """The same for our end: by default Linux notices after two hours that the other machine is gone."""
-    ours: socket.socket = connection._usock  # pg8000 has no public name for it
     if ours.family != socket.AF_UNIX and sys.platform == "linux":
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)

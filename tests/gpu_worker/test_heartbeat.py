@@ -305,4 +305,4 @@ def test_what_a_job_has_taught_is_told_to_the_engine_once_it_is_saved(engine: En
     worker.beat(finished=[worker.finished() | {"learned": {"x": 0.5}}])
     assert {"type": "learn", "learned": {"b": {"x": 0.5}}} in worker.engine.sent
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT sums FROM learnings")).scalar_one() == {"x": 0.5}
+        assert connection.execute(text("SELECT sums FROM lessons")).scalar_one() == {"x": 0.5}

@@ -44,10 +44,23 @@ class Claim:
 
 # A shard is of one batch: what all its jobs share is read once.
 _SHARD = text("""
-    SELECT state, holder, model, fingerprint, job_ids,
+    SELECT state, holder, model, fingerprint, job_ids, runs_alone,
            (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at, batch_id
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
+
+# Of what the incarnation holds already.
+_COMPANY = text("""
+    SELECT count(*) AS num_shards, coalesce(bool_or(runs_alone), false) AS has_suspect
+    FROM shards WHERE holder = :holder AND state = 'held'
+""")
+
+_LOOK = text("""
+    SELECT estimated_tokens, runs_alone FROM shards
+    WHERE id = :id AND fingerprint = :fingerprint AND (state = 'queued' OR (state = 'held' AND holder = :holder))
+""")
+
+_KEEP = text("UPDATE shards SET published_at = clock_timestamp() WHERE id = :id AND state = 'queued' RETURNING id")
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
 
@@ -81,11 +94,32 @@ _DELTAS = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a message is about. `runs_alone`: it may be had by a worker that holds nothing else."""
+
+    estimated_tokens: int
+    runs_alone: bool
+
+
+def look(connection: Connection, shard_id: int, incarnation_id: str, *, fingerprint: str) -> Offer | None:
+    """None: nothing to do here. A shard that the incarnation holds was claimed by a commit that was not answered."""
+    values = {"id": shard_id, "holder": incarnation_id, "fingerprint": fingerprint}
+    row = connection.execute(_LOOK, values).one_or_none()
+    return None if row is None else Offer(*row)
+
+
+def keep(connection: Connection, shard_id: int) -> bool:
+    """Says that its message is kept and only waits, so that it is not taken for lost. Whether it is still queued."""
+    return connection.execute(_KEEP, {"id": shard_id}).first() is not None
+
+
 def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim | None:
     """Makes the incarnation the holder of a queued shard and opens an attempt for each of its pending jobs.
 
     None when there is nothing to do: a duplicate message, a shard that is gone or has no pending job left, or one that
-    this incarnation may not have (other weights, or it is not ready; such a shard is published again at once).
+    this incarnation may not have (other weights, it is not ready, or this or what it holds runs alone; such a shard is
+    published again at once).
     What this incarnation holds already it is given again: the answer to the first claim's commit may have been lost.
     Raises LeaseLost.
     """
@@ -97,7 +131,9 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
-    if not fits or incarnation.state is not IncarnationState.READY:
+    company = connection.execute(_COMPANY, {"holder": incarnation_id}).one()
+    is_alone = not company.has_suspect and (company.num_shards == 0 or not shard.runs_alone)
+    if not fits or not is_alone or incarnation.state is not IncarnationState.READY:
         connection.execute(_HAND_BACK, {"id": shard_id})
         wake(connection)
         return None

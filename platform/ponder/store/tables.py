@@ -207,6 +207,13 @@ shards = Table(
     Column("state", Text, nullable=False, server_default="queued"),
     Column("holder", Text, ForeignKey("incarnations.id")),
     _created_at(),
+    Column(
+        "runs_alone",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="its job was lost twice: whoever holds it holds nothing else",
+    ),
     _timestamp("published_at"),
     _timestamp("held_at"),
     _timestamp("finished_at"),

@@ -47,6 +47,10 @@ _HELD = """
     GROUP BY jobs.id, shards.holder
 """
 
+_COMPANY = """
+    SELECT holder, count(*) AS num_shards FROM shards WHERE state = 'held' GROUP BY holder HAVING bool_or(runs_alone)
+"""
+
 _pick = st.integers(min_value=0, max_value=10**6)
 _choices = st.lists(st.booleans(), min_size=32, max_size=32)
 
@@ -259,6 +263,11 @@ class Fleet(RuleBasedStateMachine):
             assert row.num_shards + row.is_uncut == 1, f"job {row.id}: {row}"
         for row in self.world.sql(_HELD):
             assert row.attempts == [row.holder]
+
+    @invariant()
+    def a_suspect_runs_alone(self) -> None:
+        for row in self.world.sql(_COMPANY):
+            assert row.num_shards == 1, f"{row.holder} holds {row.num_shards} shards, and one of them runs alone"
 
     def teardown(self) -> None:
         """Given time and workers, everything comes to its end."""

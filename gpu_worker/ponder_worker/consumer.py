@@ -12,6 +12,7 @@ from celery.worker.request import Request
 from kombu.transport.virtual import QoS
 
 from ponder.errors import Unreachable
+from ponder.failure import brief
 from ponder.queue.app import TASK, Message, publish
 
 _log = structlog.get_logger(__name__)
@@ -83,4 +84,4 @@ def _give_back(app: Celery, message: Message) -> None:
     try:
         publish(app, [message])
     except Unreachable as error:
-        _log.warning("message_not_given_back", shard_id=message.shard_id, error=str(error))
+        _log.warning("message_not_given_back", shard=message.shard_id, error=brief(error))

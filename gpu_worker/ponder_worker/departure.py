@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.errors import LeaseLost
+from ponder.failure import brief
 from ponder.jobs.abandon import abandon
 from ponder.jobs.release import release
-from ponder.store.failure import brief
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.heartbeat import Heartbeat
 from ponder_worker.holding import Holding

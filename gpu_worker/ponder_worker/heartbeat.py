@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.domain.state import IncarnationState
+from ponder.failure import brief
 from ponder.jobs.tick import TickReply, TickReport, tick
-from ponder.store.failure import brief
 from ponder_worker.counsel import Counsel
 from ponder_worker.engine_handle import EngineHandle, Message
 from ponder_worker.holding import Holding

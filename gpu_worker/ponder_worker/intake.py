@@ -8,8 +8,8 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from ponder.failure import brief
 from ponder.jobs.claim import Claim, Offer, claim, keep, look
-from ponder.store.failure import brief
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
 
@@ -53,7 +53,7 @@ class Intake:
                 return self._take(shard_id)
             except (SQLAlchemyError, OSError) as error:
                 # Whether it was claimed is open, and only we may find out.
-                _log.warning("intake_waits_for_postgres", shard_id=shard_id, error=brief(error))
+                _log.warning("intake_waits_for_postgres", shard=shard_id, error=brief(error))
                 self._holding.wait_until_closed(_RETRY_S)
             except Exception as error:
                 self._on_end(error)
@@ -107,4 +107,4 @@ class Intake:
         ]
         learned = {job.batch_id: claimed.learned for job in claimed.jobs}
         self._engine.send({"type": "admit", "jobs": jobs, "learned": learned})
-        _log.info("shard_taken", shard_id=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=offer.estimated_tokens)
+        _log.info("shard_taken", shard=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=offer.estimated_tokens)

@@ -14,13 +14,13 @@ from typing import Self
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
+from ponder import log
 from ponder.embedded.address import database_url, redis_url
 from ponder.embedded.plan import MODEL_NAME, demo_weights
 from ponder.errors import Unreachable
+from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.store.engine import connect
-from ponder.store.failure import brief
-from ponder_worker import log
 
 _DTYPES = ["auto", "float32", "bfloat16", "float16", "int8"]
 _KV_DTYPES = ["auto", "fp8"]
@@ -103,11 +103,12 @@ def worker(
 
     settings = Settings()
     models = Models.named(model, reward_model, name)
-    log.configure(settings.log_level)
+    incarnation = f"inc_{secrets.token_hex(12)}"
+    log.configure("worker", settings.log_level, incarnation=incarnation)
     notices = Notices()
     notices.watch_signals()
     identity = Identity(
-        id=f"inc_{secrets.token_hex(12)}",
+        id=incarnation,
         worker=worker_name or socket.gethostname(),
         model=models.name,
         machine=machine,
@@ -126,6 +127,8 @@ def worker(
             "kv_dtype": kv_dtype,
             "max_sequences": max_sequences,
             "shard_tokens": settings.shard_tokens,
+            "log_level": settings.log_level,
+            "incarnation": incarnation,
         },
         hear=Judge(allows_code=allow_code or settings.allow_code).hear,
         notices=notices,

@@ -64,7 +64,7 @@ class Settling:
         """It may be the machine's fault, such as one that cannot run programs apart, and then it is the operator's."""
         if reason not in self._told:
             self._told.add(reason)
-            _log.info("not_verified", job_id=job_id, reason=reason)
+            _log.info("not_verified", job=job_id, reason=reason)
 
 
 def _settlement(job_id: int, finished: Mapping[str, Any], judgement: Judgement) -> Settlement:

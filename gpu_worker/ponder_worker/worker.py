@@ -153,7 +153,7 @@ class Worker:
                 market=one.market,
                 lease_s=self._rhythm.lease_s,
             )
-        _log.info("registered", incarnation=one.id, model=one.model, machine=one.machine, market=one.market)
+        _log.info("registered", model=one.model, machine=one.machine, market=one.market)
 
     def _load(self, engine: EngineHandle, heartbeat: Heartbeat) -> Notice | None:
         """Returns None when jobs are taken in, or why it should come to an end before."""

@@ -137,9 +137,12 @@ def test_idle_it_checks_its_pages_after_it_has_reported_what_it_made(tiny_llama:
         "threading.Thread(target=parent, daemon=True).start()\n"
         "engine_process.main(theirs, sys.argv[1])\n"
     )
-    options = json.dumps({"model": str(tiny_llama), "num_threads": 1})
+    options = json.dumps({"model": str(tiny_llama), "num_threads": 1, "incarnation": "inc_1"})
     command = [sys.executable, str(script), options, json.dumps(job(1, {"name": "direct"}))]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert "a page is missing" in ended.stderr
+    said = json.loads(ended.stderr.splitlines()[-1])
+    assert (said["service"], said["event"], said["incarnation"]) == ("engine", "engine_broke", "inc_1")
+    assert said["exception"]["type"] == "AssertionError"
+    assert "broken.py:" in said["exception"]["places"][-1]
     assert ended.stdout.split()[-1] == "1"

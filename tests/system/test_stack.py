@@ -1,4 +1,4 @@
-"""`ponder up` with a worker in it, killed."""
+"""`ponder up` with a worker in it, killed; and what all of it logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ Ponder = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def ponder(home: Path) -> Ponder:
+def ponder(home: Path) -> Iterator[Ponder]:
+    """The command line; whatever it has started is stopped after the test, failed or not."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -31,7 +34,8 @@ def ponder(home: Path) -> Ponder:
         program = [sys.executable, "-m", "ponder.cli", *arguments]
         return subprocess.run(program, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
-    return run
+    yield run
+    run("down")
 
 
 def test_a_stack_that_is_killed_leaves_no_process_and_one_that_is_stopped_hands_its_jobs_back(
@@ -56,4 +60,58 @@ def test_a_stack_that_is_killed_leaves_no_process_and_one_that_is_stopped_hands_
     family = children(json.loads(ponder("status", "--format", "json").stdout)["pid"])
     assert ponder("down").returncode == 0
     assert not any(map(is_alive, family))
-    assert '"num_jobs": 1, "event": "released"' in log.read_text()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["num_jobs"] for line in lines if line["event"] == "released"] == [1]
+
+
+def _pids(ponder: Ponder) -> dict[str, int]:
+    status = json.loads(ponder("status", "--format", "json").stdout)
+    return {service["name"]: service["pid"] for service in status["services"]}
+
+
+def test_every_line_of_every_service_has_the_same_fields_and_no_prompt_or_key_whatever_breaks(
+    ponder: Ponder, home: Path, slow_model: Path, tmp_path: Path
+) -> None:
+    assert (started := ponder("up", "--model", str(slow_model), "--name", "slow")).returncode == 0, started.stderr
+    batch = tmp_path / "batch.jsonl"
+    body = {"model": "slow", "messages": [{"role": "user", "content": "Xyzzy."}], "max_tokens": 4000}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    batch.write_text(json.dumps(line))
+    assert (submitted := ponder("submit", str(batch))).returncode == 0, submitted.stderr
+    worker = home / "worker.log"
+    until(lambda: "shard_taken" in worker.read_text(), 30)
+    pids = _pids(ponder)
+    os.kill(pids["redis"], signal.SIGKILL)
+    until(lambda: "celery" in worker.read_text().partition("shard_taken")[2], 30)
+    os.kill(pids["postgres"], signal.SIGKILL)
+    until(lambda: "tick_not_saved" in worker.read_text(), 30)
+    [engine] = [
+        entry["engine_pid"] for entry in map(json.loads, worker.read_text().splitlines()) if "engine_pid" in entry
+    ]
+    os.kill(engine, signal.SIGKILL)
+    until(lambda: '"event": "leaving"' in worker.read_text(), 60)
+    os.kill(pids["serve"], signal.SIGKILL)
+    until(lambda: _pids(ponder)["serve"] not in (None, pids["serve"]), 30)
+    time.sleep(1)
+    key = ponder("env").stdout.partition("OPENAI_API_KEY=")[2].split()[0]
+    assert ponder("down").returncode == 0
+
+    found: dict[str, set[str]] = {}
+    for log in home.glob("*.log"):
+        if log.stem in ("postgres", "redis"):  # their own, in their own form
+            continue
+        for number, text in enumerate(log.read_text().splitlines(), 1):
+            try:
+                entry = json.loads(text)
+            except json.JSONDecodeError:
+                pytest.fail(f"{log.name}:{number} is no JSON: {text}")
+            assert datetime.fromisoformat(entry["time"]).utcoffset() is not None
+            assert entry["level"] in ("debug", "info", "warning", "error", "critical")
+            assert isinstance(entry["event"], str)
+            found.setdefault(log.stem, set()).add(entry["service"])
+            if entry["service"] in ("worker", "engine"):
+                assert entry["incarnation"].startswith("inc_")
+        assert "Xyzzy" not in log.read_text()
+        assert key not in log.read_text()
+    assert found.pop("worker") >= {"worker"}
+    assert found == {"serve": {"api"}, "dispatcher": {"dispatcher"}, "supervisor": {"supervisor"}}

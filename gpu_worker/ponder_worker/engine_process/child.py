@@ -10,8 +10,11 @@ import multiprocessing
 import os
 import signal
 import sys
-import traceback
 from multiprocessing.connection import Connection
+
+import structlog
+
+from ponder import log
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,6 +31,7 @@ def live(pipe: Connection, options: str) -> None:
 
     try:
         parsed = EngineOptions.parse(options)
+        log.configure("engine", parsed.log_level, incarnation=parsed.incarnation)
         engines = load(parsed)
     except Exception as error:
         pipe.send_bytes(json.dumps({"type": "failed", "message": f"{type(error).__name__}: {error}"}).encode())
@@ -35,8 +39,8 @@ def live(pipe: Connection, options: str) -> None:
     code = 0
     try:
         asyncio.run(Loop(pipe, engines, parsed).run())
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        structlog.get_logger(__name__).critical("engine_broke", exc_info=error)
         code = 1
     # Everything is said. The interpreter's farewell to torch and to half-done searches takes seconds on a busy machine.
     sys.stdout.flush()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+import structlog
 
 from ponder.domain.budget import Budget
 from ponder.domain.strategy import STRATEGY
@@ -25,6 +25,8 @@ from ponder_worker.search.errors import NothingMade
 from ponder_worker.search.limits import Limits
 from ponder_worker.search.search import Search
 from ponder_worker.search.tree import SearchTree
+
+_log = structlog.get_logger(__name__)
 
 
 class Job:
@@ -181,9 +183,7 @@ class Job:
     def _fail(self, error: Exception) -> None:
         self._error = error
         if not isinstance(error, EXPECTED):
-            # Frames and the kind only: a message may quote the prompt.
-            print(f"job {self.id}: {type(error).__name__}", file=sys.stderr)
-            traceback.print_tb(error.__traceback__, file=sys.stderr)
+            _log.error("job_broke", job=self.id, exc_info=error)
         self._finish()
 
     def _finish(self) -> None:

@@ -15,6 +15,7 @@ class EngineOptions:
     kv_bytes: memory for the keys and values of both models; unset is what the device has left, or a gigabyte on a CPU.
     kv_split: the generator's part of it, for good; unset, generator and reward model trade it as their loads change.
     shard_tokens: the estimated tokens of the largest shard, in which room is told.
+    log_level, incarnation: of the parent, for the log.
     """
 
     model: str
@@ -29,6 +30,8 @@ class EngineOptions:
     kv_split: float | None = None
     num_threads: int | None = None
     shard_tokens: int = 200_000
+    log_level: str = "info"
+    incarnation: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> EngineOptions:

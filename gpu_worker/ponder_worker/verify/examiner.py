@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import multiprocessing
 import os
 import resource
 import signal
+import warnings
 from multiprocessing.connection import Connection
 from types import FrameType
 
@@ -98,6 +100,9 @@ def _live(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, desk.leave)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    # What sympy and its like have to say about an answer would quote it.
+    logging.disable()
+    warnings.simplefilter("ignore")
     from ponder_worker.verify import math  # noqa: F401  # before the first case, whose limit does not pay for sympy
 
     pipe.send_bytes(b"{}")

@@ -7,7 +7,7 @@ import hmac
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import text
 
@@ -31,7 +31,9 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 
-def _caller(ponder: Ponder, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Caller:
+def _caller(
+    request: Request, ponder: Ponder, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> Caller:
     """The same work for a missing, a wrong, a revoked and a right key, so that its time tells nothing."""
     sha256 = digest(credentials.credentials if credentials else "")
     with ponder.engine.connect() as connection:
@@ -39,6 +41,7 @@ def _caller(ponder: Ponder, credentials: Annotated[HTTPAuthorizationCredentials 
     is_right = hmac.compare_digest(bytes(row.sha256) if row else bytes(32), sha256)
     if row is None or not is_right or row.revoked_at is not None:
         raise Unauthorized("no valid API key: send Authorization: Bearer pk-… (`ponder key create` makes one)")
+    request.state.tenant_id = row.tenant_id  # for the log
     return Caller(row.id, row.tenant_id, row.is_operator)
 
 

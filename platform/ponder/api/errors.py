@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.domain.refusal import path
 from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
-from ponder.store.failure import place
 
 _STATUSES: tuple[tuple[type[PonderError], int, str], ...] = (
     (InvalidInput, 400, "invalid_request_error"),
@@ -30,7 +29,7 @@ _CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 409: "conf
 _AWAY = ("08", "53", "57")
 """Classes of SQLSTATE: connection lost, out of resources, shut down by its operator."""
 
-_log = structlog.get_logger("ponder.api")
+_log = structlog.get_logger(__name__)
 
 
 class TooLarge(InvalidInput):
@@ -126,5 +125,6 @@ def _busy(_request: Request, _error: Exception) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """Neither the log nor the answer quotes the error: it may quote a prompt."""
-    _log.error("unexpected", method=request.method, error=type(error).__name__, where=place(error))
+    tenant = getattr(request.state, "tenant_id", None)
+    _log.error("unexpected_error", method=request.method, path=request.url.path, tenant=tenant, exc_info=error)
     return answer(500, "an error of ponder's own; its log says where", "server_error", code="internal_error")

@@ -82,8 +82,17 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_code.SETTLED
     except InvalidInput as error:
-        click.echo(f"error: {error}" + (f" ({error.param})" if error.param else ""), err=True)
+        _tell(f"{error} ({error.param})" if error.param else str(error))
         return exit_code.USAGE
     except PonderError as error:
-        click.echo(f"error: {error}", err=True)
+        _tell(str(error))
         return exit_code.FAILED
+
+
+def _tell(error: str) -> None:
+    """In plain words, or as the last line of a service's log, every line of which programs read."""
+    structlog = sys.modules.get("structlog")  # a mere client has none
+    if structlog is not None and structlog.is_configured() and not sys.stderr.isatty():
+        structlog.get_logger(__name__).critical("ended", error=error)
+    else:
+        click.echo(f"error: {error}", err=True)

@@ -8,15 +8,17 @@ import threading
 from types import FrameType
 
 import click
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from ponder import log
 from ponder.cli import exit_code
 from ponder.embedded.address import database_url, redis_url
 from ponder.errors import Unreachable
+from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.store.engine import connect
-from ponder.store.failure import brief
 
 
 @click.command()
@@ -29,12 +31,13 @@ def serve(host: str | None, port: int | None) -> None:
     from ponder.api.app import create_app
 
     settings = Settings()
+    log.configure("api", settings.log_level)
     engine = connect(database_url(settings), pool_size=10)
     uvicorn.run(
         create_app(engine, redis_url(settings), settings),
         host=host or settings.host,
         port=port or settings.port,
-        log_level=settings.log_level,
+        log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
     )
@@ -44,12 +47,13 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--check", is_flag=True, help="Run none: say how the active one is. Exit code 1 if none is.")
 def dispatcher(check: bool) -> None:
     """Run the dispatcher. Any number may run; one of them is active."""
-    from ponder.jobs.dispatcher import run
-
     settings = Settings()
     if check:
         _check_dispatcher(connect(database_url(settings), timeout_s=5))
         return
+    from ponder.jobs.dispatcher import run  # Celery with it, which a check every few seconds need not load
+
+    log.configure("dispatcher", settings.log_level)
     run(connect(database_url(settings)), redis_url(settings), settings, _stop_event())
 
 
@@ -60,13 +64,14 @@ def migrate() -> None:
     from ponder.store.first_key import ensure_operator_key
 
     settings = Settings()
+    log.configure("migrate", settings.log_level)
     engine = connect(database_url(settings))
     schema.migrate(engine)
     if settings.operator_key is not None:
         with engine.begin() as connection:
             key = settings.operator_key.get_secret_value()
             ensure_operator_key(connection, key, tenant="operator", name="PONDER_OPERATOR_KEY")
-    click.echo("the database has the newest schema", err=True)
+    structlog.get_logger(__name__).info("migrated", revision=schema.newest())
 
 
 def _check_dispatcher(engine: Engine) -> None:

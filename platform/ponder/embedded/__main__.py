@@ -9,13 +9,18 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import structlog
+
+from ponder import log
 from ponder.embedded.home import Home
-from ponder.embedded.news import log, say
+from ponder.embedded.news import say
 from ponder.embedded.plan import Plan
 from ponder.embedded.supervisor import Supervisor
 from ponder.errors import PonderError
+from ponder.settings import Settings
 
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_log = structlog.get_logger("ponder.embedded")
 
 
 class Stopped(BaseException):
@@ -27,15 +32,16 @@ def main() -> int:
     for name in _ENDINGS:
         signal.signal(name, _stop)
     try:
+        log.configure("supervisor", Settings().log_level)
         lock = Home(Path(plan.home)).lock()
         plan.check()
         Supervisor(plan).run()
         os.close(lock)
     except Stopped:
-        log("stopped")
+        _log.info("stopped")
     except (PonderError, OSError) as error:
         say({"error": str(error)})
-        log(f"error: {error}")
+        _log.critical("ended", error=str(error))
         return 1
     return 0
 

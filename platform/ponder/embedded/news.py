@@ -1,4 +1,4 @@
-"""What the supervisor says: a JSON object a line on stdout to whoever started it, and plain lines in its log."""
+"""What the supervisor says to whoever started it: a JSON object a line on stdout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime
 
 
 def say(news: dict[str, str]) -> None:
@@ -18,7 +17,3 @@ def say(news: dict[str, str]) -> None:
 def hang_up() -> None:
     """Nothing more is said: who started us may go."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def log(line: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", file=sys.stderr, flush=True)

@@ -45,8 +45,8 @@ class Service:
             on_parent_death=signal.SIGKILL,
         )
 
-    def mend(self) -> str | None:
-        """Starts the process again if it has died and its pause is over; says so if it did."""
+    def mend(self) -> int | None:
+        """Starts the process again if it has died and its pause is over; returns what it had ended with if it did."""
         assert self.process is not None
         code = self.process.poll()
         lived_s = time.monotonic() - self._started_at
@@ -59,7 +59,7 @@ class Service:
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         self.num_restarts += 1
         self.start()
-        return f"{self.name} ended with {code}; started again ({self.num_restarts})"
+        return code
 
     def ask_to_stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

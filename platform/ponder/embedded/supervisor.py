@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
+import structlog
 
 from ponder.embedded.home import Home
-from ponder.embedded.news import hang_up, log, say
+from ponder.embedded.news import hang_up, say
 from ponder.embedded.plan import Plan
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
@@ -23,6 +24,8 @@ from ponder.store.migrate import migrate
 
 _START_TIMEOUT_S = 120.0
 _MOST_DEATHS = 2
+
+_log = structlog.get_logger(__name__)
 
 
 class Supervisor:
@@ -116,16 +119,16 @@ class Supervisor:
 
     def _mend(self) -> None:
         """Starts again what has died."""
-        news: list[str] = []
-        for store in (self.postgres, self.redis):
+        ended: dict[str, int] = {}
+        for name, store in (("postgres", self.postgres), ("redis", self.redis)):
             if store.process is not None and store.process.poll() is not None:
-                news.append(f"{type(store).__name__} ended with {store.process.returncode}; started again")
+                ended[name] = store.process.returncode
                 with suppress(SetupError):
                     store.start()
-        news += [said for service in self.services if (said := service.mend())]
-        for line in news:
-            log(line)
-        if news:
+        ended |= {service.name: code for service in self.services if (code := service.mend()) is not None}
+        for name, code in ended.items():
+            _log.warning("started_again", process=name, exit_code=code)
+        if ended:
             with suppress(OSError):  # a full disk must not stop what still runs
                 self._write_record()
 

@@ -16,6 +16,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from ponder.errors import PonderError
+from ponder.failure import brief
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish
@@ -26,7 +27,6 @@ from ponder.jobs.validate import validate
 from ponder.jobs.wake import CHANNEL
 from ponder.queue.app import Message, celery_app, publish, queue_lengths, redis_client
 from ponder.settings import Settings
-from ponder.store.failure import brief
 
 _LEADER = 0x7765696768  # "weigh"
 _POLL_S = 0.2
@@ -37,7 +37,7 @@ _RETRY_S = 1.0
 _VALIDATORS = 2
 """Threads: a huge file stalls nobody but the next huge file."""
 
-_log = structlog.get_logger("ponder.dispatcher")
+_log = structlog.get_logger(__name__)
 
 
 class _Unvalidated(PonderError):
@@ -62,7 +62,7 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
                 with _leadership(engine, stop) as listener:
                     service.lead(listener)
             except Exception as error:  # whatever breaks, batches must go on when it is mended
-                _log.warning("dispatcher interrupted", error=brief(error), retry_s=_RETRY_S)
+                _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
                 stop.wait(_RETRY_S)
     pulse.join()
     client.close()
@@ -79,6 +79,8 @@ def _leadership(engine: Engine, stop: threading.Event) -> Iterator[Connection]:
         while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
             if stop.wait(1.0):
                 break
+        else:
+            _log.info("active")
         connection.execute(text(f"LISTEN {CHANNEL}"))
         yield connection
 
@@ -92,7 +94,7 @@ class _Dispatcher:
     stop: threading.Event
     pool: ThreadPoolExecutor
     validations: dict[str, Future[None]] = field(default_factory=dict)
-    refused: dict[str, BaseException] = field(default_factory=dict)
+    broken_off: dict[str, BaseException] = field(default_factory=dict)
     """Why the last validation of a batch broke off."""
     unsent: dict[int, Message] = field(default_factory=dict)
     """By shard: what Redis has not taken yet."""
@@ -122,7 +124,7 @@ class _Dispatcher:
                 self.errors.pop(name, None)
             except Exception as error:
                 self.errors[name] = brief(error)
-                _log.warning("a step failed", step=name, error=brief(error))
+                _log.warning("step_failed", step=name, error=brief(error))
 
     def _record(self) -> None:
         """For all who ask whether batches are moved along."""
@@ -132,20 +134,22 @@ class _Dispatcher:
 
     def _validate(self) -> None:
         """Raises, once all others are begun, what a batch that is still to be validated met at its last try."""
-        with self.engine.connect() as connection:
-            waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
-            batch_ids = list(waiting.scalars())
+        # Before the query, so that none is begun again that has just succeeded.
         for batch_id in [batch_id for batch_id, future in self.validations.items() if future.done()]:
             error = self.validations.pop(batch_id).exception()
             if error is not None:
-                self.refused[batch_id] = error
-        self.refused = {batch_id: error for batch_id, error in self.refused.items() if batch_id in batch_ids}
+                self.broken_off[batch_id] = error
+        with self.engine.connect() as connection:
+            waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
+            batch_ids = list(waiting.scalars())
+        self.broken_off = {batch_id: error for batch_id, error in self.broken_off.items() if batch_id in batch_ids}
         for batch_id in batch_ids:
             if batch_id not in self.validations:
                 self.validations[batch_id] = self.pool.submit(
                     validate, self.engine, batch_id, allows_code=self.settings.allow_code
                 )
-        for batch_id, error in self.refused.items():
+        if self.broken_off:
+            batch_id, error = next(iter(self.broken_off.items()))
             raise _Unvalidated(f"{batch_id}: {brief(error)}") from error
 
     def _dispatch(self) -> None:
@@ -179,7 +183,7 @@ class _Dispatcher:
                 connection, partial(queue_lengths, self.redis), republish_after_s=_REPUBLISH_AFTER_S
             )
         if messages:
-            _log.info("published again what seemed lost", num_messages=len(messages))
+            _log.info("published_again", num_messages=len(messages))
             self._send(messages)
 
 

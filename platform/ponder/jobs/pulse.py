@@ -11,7 +11,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection, Engine, text
 
-from ponder.store.failure import brief
+from ponder.failure import brief
 
 _BEAT_S = 1.0
 

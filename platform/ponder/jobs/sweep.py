@@ -18,7 +18,7 @@ from ponder.jobs.wake import wake
 from ponder.ledger.book import book
 from ponder.queue.app import Message, queue_name
 
-_log = structlog.get_logger("ponder.dispatcher")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ def sweep(engine: Engine, *, shard_tokens: int) -> list[Swept]:
             failures.append(error)
     for one in swept:
         _log.warning(
-            "a worker died",
+            "worker_died",
             incarnation=one.incarnation_id,
-            jobs_handed_on=one.num_jobs_handed_on,
-            jobs_failed=one.num_jobs_failed,
+            num_jobs_handed_on=one.num_jobs_handed_on,
+            num_jobs_failed=one.num_jobs_failed,
         )
     if failures:
         raise failures[0]

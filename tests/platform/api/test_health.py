@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from ponder.api.app import create_app
 from ponder.api.limit import MAX_BODY_BYTES
@@ -62,6 +63,23 @@ def test_without_a_dispatcher_that_does_its_work_it_is_not_ready(
         connection.execute(text(statement))
     answer = httpx2.get(f"{base_url}/readyz")
     assert (answer.status_code, answer.json()["dispatcher"]) == (503, said)
+
+
+def test_a_bug_of_ours_is_answered_without_details_and_logged_with_its_tenant(
+    http: httpx2.Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_here(*_: object, **__: object) -> None:
+        raise ValueError("a prompt")
+
+    monkeypatch.setattr("ponder.api.batches.batch_objects", break_here)
+    with capture_logs() as logged:
+        answer = http.get("/v1/batches")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "prompt" not in answer.text
+    [entry] = logged
+    with engine.connect() as connection:
+        tenant = connection.execute(text("SELECT id FROM tenants WHERE name = 'home'")).scalar_one()
+    assert (entry["event"], entry["path"], entry["tenant"]) == ("unexpected_error", "/v1/batches", tenant)
 
 
 def test_metrics_count_requests_by_route(http: httpx2.Client, worker: object) -> None:

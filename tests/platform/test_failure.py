@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ponder.errors import InvalidInput, Unreachable
-from ponder.store.failure import brief
+from ponder.failure import brief
 
 PROMPT = "How many roads must a man walk down"
 

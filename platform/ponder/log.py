@@ -1,0 +1,134 @@
+"""The logs of every service: a JSON object a line, or readable text on a terminal. Never prompts, answers or passwords.
+
+docs/operations.md lists the fields.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from ponder.errors import InvalidInput
+from ponder.failure import message, original, places, without_logins
+
+_FIRST = ("time", "level", "service", "event")
+_QUIET = {
+    # A connection that broke is an error of whoever used it, and told there.
+    "sqlalchemy.pool": logging.CRITICAL,
+    # A line a message, twice, is Celery's idea of information; a line a request is httpx2's.
+    "celery.worker.strategy": logging.WARNING,
+    "celery.app.trace": logging.WARNING,
+    "httpx2": logging.WARNING,
+    # Two lines that tell nothing before every migration, also where there is nothing to migrate.
+    "alembic.runtime.migration": logging.WARNING,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+def configure(service: str, level: str, **ids: str | None) -> None:
+    """Everything goes to stderr, also what libraries log, warnings, and what nobody caught.
+
+    `ids` (incarnation, …) stand in every line of this process. Raises InvalidInput for a level that is none.
+    """
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise InvalidInput(f"{level!r} is not a log level: use debug, info, warning or error", param="PONDER_LOG_LEVEL")
+
+    known = {"service": service} | {name: value for name, value in ids.items() if value is not None}
+
+    def identify(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+        return {**known, **fields}
+
+    collect: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        identify,
+    ]
+    render: list[Processor] = [_with_exception, _in_order, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    if sys.stderr.isatty():
+        render = [structlog.dev.ConsoleRenderer(timestamp_key="time", exception_formatter=_draw_exception)]
+    structlog.configure(
+        processors=[*collect, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=collect,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _scrub, *render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least)
+    _catch_all()
+
+
+def _catch_all() -> None:
+    """What Python would print itself."""
+    logging.captureWarnings(True)
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            _log.critical("uncaught", exc_info=error)
+
+    sys.excepthook = uncaught
+    threading.excepthook = lambda given: _log.critical(
+        "uncaught", exc_info=given.exc_value, thread=given.thread.name if given.thread else None
+    )
+    sys.unraisablehook = lambda given: _log.error("unraisable", exc_info=given.exc_value)
+
+
+def _scrub(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    return {name: without_logins(value) if isinstance(value, str) else value for name, value in fields.items()}
+
+
+def _in_order(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    return {**{name: fields[name] for name in _FIRST}, **fields}
+
+
+def _with_exception(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    """`exc_info` becomes the one field `exception`."""
+    error = _error(fields.pop("exc_info", None))
+    return fields if error is None else {**fields, "exception": _structured(error)}
+
+
+def _error(given: Any) -> BaseException | None:
+    """Of all that `exc_info` may be."""
+    if given is True:
+        return sys.exc_info()[1]
+    if isinstance(given, tuple):
+        given = given[1]
+    return given if isinstance(given, BaseException) else None
+
+
+def _structured(error: BaseException) -> dict[str, Any]:
+    """The message only where it cannot quote a user, and no source lines: those are in the repository."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return {
+        "type": type(original(error)).__name__,
+        "message": message(error),
+        "places": places(error),
+        "cause": None if cause is None else _structured(cause),
+    }
+
+
+def _draw_exception(stream: TextIO, info: ExcInfo) -> None:
+    """As Python draws it, but for the message, and without local variables."""
+    _, error, trace = info
+    stream.write("\n" + "".join(traceback.format_tb(trace)))
+    stream.write(f"{type(original(error)).__name__}: {message(error) or 'its message may quote a prompt'}\n")

@@ -94,3 +94,42 @@ def test_a_worker_that_is_frozen_inside_a_transaction_does_not_keep_its_jobs(fle
     fleet.check_settled_once(1)
     assert fleet.outcomes() == ["lost", "settled"]
     fleet.check_ledgers()
+
+
+def test_a_redis_that_is_full_ends_no_worker_and_the_reason_is_told(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    (worker,) = fleet.start_workers(1, "--max-sequences", "8")
+    fleet.submit(40, max_tokens=100, strategy=SAMPLE)
+    _wait_for_the_middle(fleet)
+    client = redis.Redis.from_url(fleet.redis.url)
+    client.config_set("maxmemory", 1)
+    try:
+        until(lambda: "Redis refuses" in (fleet.scalar("SELECT error FROM dispatcher") or ""), 20)
+        until(lambda: "no_messages" in fleet.log_of(worker), 20)
+        assert fleet.scalar("SELECT failing_since FROM dispatcher") is not None
+        time.sleep(2)
+        assert worker.poll() is None
+    finally:
+        client.config_set("maxmemory", 0)
+    until(lambda: fleet.num_pending() == 0, 120)
+    assert worker.poll() is None
+    fleet.check_settled_once(40)
+    assert set(fleet.outcomes()) == {"settled"}
+    until(lambda: fleet.scalar("SELECT failing_since FROM dispatcher") is None, 20)
+
+
+def test_a_worker_that_has_loaded_while_postgres_is_away_does_not_load_again(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    worker = fleet.start_worker()
+    until(lambda: "engine_started" in fleet.log_of(worker), 60)
+    fleet.postgres.stop()
+    until(lambda: "ready_waits_for_postgres" in fleet.log_of(worker), 60)
+    time.sleep(LEASE_S)
+    fleet.postgres.start()
+    until(lambda: fleet.scalar("SELECT count(*) FROM incarnations WHERE state = 'ready'"), 30)
+    fleet.submit(1, max_tokens=50, strategy=SAMPLE)
+    until(lambda: fleet.scalar("SELECT count(*) FROM results") == 1, 60)
+    assert worker.poll() is None
+    assert fleet.scalar("SELECT count(*) FROM incarnations") == 1
+    fleet.check_settled_once(1)
+    fleet.check_ledgers()

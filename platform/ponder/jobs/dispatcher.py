@@ -25,7 +25,7 @@ from ponder.jobs.pulse import keep_beating
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.validate import validate
 from ponder.jobs.wake import CHANNEL
-from ponder.queue.app import Message, celery_app, publish, queue_lengths, redis_client
+from ponder.queue.app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
 
 _LEADER = 0x7765696768  # "weigh"
@@ -104,7 +104,7 @@ class _Dispatcher:
     def lead(self, listener: Connection) -> None:
         """Works through the rounds until `stop` is set or something breaks."""
         woken = (self._validate, self._finish, self._dispatch, self._publish)
-        due = (self._sweep, self._republish, *woken, self._fold, self._record)
+        due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
         next_round = 0.0
         while not self.stop.is_set():
             is_woken = _is_woken(listener)
@@ -165,6 +165,10 @@ class _Dispatcher:
         if self.unsent:
             publish(self.app, self.unsent.values())
             self.unsent.clear()
+
+    def _check_redis(self) -> None:
+        """Also while there is nothing to publish: workers wait for what was published before."""
+        check_redis(self.redis)
 
     def _finish(self) -> None:
         with self.engine.begin() as connection:

@@ -89,8 +89,13 @@ def ready(
     has_reward_model: bool,
     room_tokens: int,
 ) -> None:
-    """The weights are loaded: jobs may come, and the model is known from now on. Raises LeaseLost."""
+    """The weights are loaded: jobs may come, and the model is known from now on. Raises LeaseLost.
+
+    Does nothing the second time: the answer to the first one's commit may have been lost.
+    """
     incarnation = hold(connection, id)
+    if incarnation.state is IncarnationState.READY and incarnation.fingerprint == fingerprint:
+        return
     state = move(incarnation.state, IncarnationState.READY)
     book(connection, incarnation, incarnation.now, overhead=incarnation.overhead)
     connection.execute(_READY, {"id": id, "state": state.value, "fingerprint": fingerprint, "room_tokens": room_tokens})

@@ -68,13 +68,15 @@ _HELD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = cloc
 
 _FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_timestamp() WHERE id = :id")
 
-# The jobs first, by id, then their state: see _CUT. Limits beyond what the types hold are none.
+# The jobs first, by id, then their state: see _CUT. None of a batch that was cancelled or has expired. Limits beyond
+# what the types hold are none.
 _ATTEMPT = text("""
     WITH named AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, request, created_at, state,
                CAST(request -> 'budget' ->> 'deadline_s' AS float8) AS deadline_s,
                CAST(request -> 'budget' ->> 'dollars' AS float8) AS dollars
         FROM jobs WHERE id = ANY(CAST(:ids AS bigint[]))
+          AND EXISTS (SELECT FROM batches WHERE id = :batch_id AND state = 'in_progress')
     ), pending AS MATERIALIZED (
         SELECT *, CASE WHEN deadline_s < 1e9 THEN created_at + deadline_s * interval '1 second' END AS deadline_at,
                CASE WHEN dollars < 9e9 THEN CAST(dollars * 1e9 AS bigint) END AS limit_nanodollars
@@ -153,7 +155,8 @@ def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:
 def _open_attempts(
     connection: Connection, shard_id: int, incarnation_id: str, shard: Row[Any], *, is_new: bool
 ) -> tuple[ClaimedJob, ...]:
-    values = {"ids": shard.job_ids, "shard_id": shard_id, "incarnation_id": incarnation_id, "is_new": is_new}
+    values = {"ids": shard.job_ids, "shard_id": shard_id, "batch_id": shard.batch_id}
+    values |= {"incarnation_id": incarnation_id, "is_new": is_new}
     rows = connection.execute(_ATTEMPT, values).all()
     deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):

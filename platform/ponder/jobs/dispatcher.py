@@ -19,7 +19,7 @@ from ponder.errors import PonderError
 from ponder.failure import brief
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.dispatcher_status import record
-from ponder.jobs.finish import finish
+from ponder.jobs.finish import finish, follow
 from ponder.jobs.learn import fold
 from ponder.jobs.pulse import keep_beating
 from ponder.jobs.sweep import lost_messages, sweep
@@ -103,7 +103,7 @@ class _Dispatcher:
 
     def lead(self, listener: Connection) -> None:
         """Works through the rounds until `stop` is set or something breaks."""
-        woken = (self._validate, self._finish, self._dispatch, self._publish)
+        woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish)
         due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
         next_round = 0.0
         while not self.stop.is_set():
@@ -173,6 +173,10 @@ class _Dispatcher:
     def _finish(self) -> None:
         with self.engine.begin() as connection:
             finish(connection)
+
+    def _follow(self) -> None:
+        with self.engine.begin() as connection:
+            follow(connection)
 
     def _sweep(self) -> None:
         sweep(self.engine, shard_tokens=self.settings.shard_tokens)

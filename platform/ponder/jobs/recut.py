@@ -72,7 +72,9 @@ _LEFT = text("""
     )
     SELECT id, tenant_id, batch_id, model, fingerprint, lane, estimated_tokens,
            (SELECT count(*) FROM attempts WHERE job_id = named.id AND outcome = 'lost') AS num_lost
-    FROM named WHERE state = 'pending' ORDER BY id
+    FROM named WHERE state = 'pending'
+      AND EXISTS (SELECT FROM batches WHERE batches.id = named.batch_id AND batches.state = 'in_progress')
+    ORDER BY id
 """)
 
 _LOCK = text("""

@@ -118,7 +118,13 @@ batches = Table(
     _timestamp("expired_at"),
     _timestamp("cancelling_at"),
     _timestamp("cancelled_at"),
+    Column(
+        "followed_line",
+        Integer,
+        comment="of a batch that was cancelled or has expired: the pending jobs up to here have ended; null: all have",
+    ),
     UniqueConstraint("tenant_id", "idempotency_key"),
+    Index("ix_batches_followed", "followed_line", postgresql_where=text("followed_line IS NOT NULL")),
     Index("ix_batches_tenant_created", "tenant_id", "created_at", "id"),
     Index(
         "ix_batches_open",

@@ -275,7 +275,9 @@ class Fleet(RuleBasedStateMachine):
             self.world.lapse(incarnation)
         for _ in range(200):
             sweep(self.world.engine, shard_tokens=self.world.shard_tokens)
-            if not self.world.sql("SELECT 1 FROM batches WHERE state IN ('in_progress', 'cancelling')"):
+            if not self.world.sql(
+                "SELECT 1 FROM batches WHERE state IN ('in_progress', 'cancelling') OR followed_line IS NOT NULL"
+            ):
                 break
             self._republish()
             for model in "ab":

@@ -17,6 +17,8 @@ from ponder.queue.app import TASK, Message, publish
 
 _log = structlog.get_logger(__name__)
 
+_RETRY_S = 2.0
+
 
 class _Request(Request):  # type: ignore[misc]
     """A message that Redis cannot be told about, because it went away meanwhile, counts as taken all the same.
@@ -35,7 +37,7 @@ class _Request(Request):  # type: ignore[misc]
 
 
 class CeleryConsumer:
-    """The bare Celery worker in a thread of its own.
+    """The bare Celery worker in a thread of its own. It outlives whatever Redis answers: full, loading, a replica.
 
     `WorkController` and not `app.Worker`: the latter installs signal handlers, and a warm shutdown of its would wait
     for a task that waits for room. Signals are `preemption`'s.
@@ -49,19 +51,11 @@ class CeleryConsumer:
             if not take(int(shard_id)):
                 _give_back(app, Message(int(shard_id), task.request.delivery_info["routing_key"]))
 
-        self._controller = WorkController(
-            app=app,
-            hostname=name,
-            pool="threads",
-            concurrency=1,
-            prefetch_multiplier=1,
-            queues=list(queues),
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            task_events=False,
-        )
-        self._thread = threading.Thread(target=self._controller.start, name="celery", daemon=True)
+        self._app = app
+        self._queues = list(queues)
+        self._name = name
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -72,11 +66,39 @@ class CeleryConsumer:
 
     def stop(self) -> None:
         """Asks it to give back what it has prefetched and to end; returns at once."""
+        self._stopping.set()
         state.should_stop = 0
 
     def wait(self, timeout_s: float) -> None:
         """After `stop`, for as long at most: a message that was on its way here meanwhile is given back too."""
         self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        """Celery goes on by itself where a connection breaks, and gives up where Redis answers but refuses."""
+        while not self._stopping.is_set():
+            controller = self._controller()
+            try:
+                controller.blueprint.start(controller)
+            except SystemExit:  # Celery's way to say that it was asked to stop
+                controller.stop()
+            except Exception as error:
+                _log.warning("consumer_waits_for_redis", error=brief(error), retry_s=_RETRY_S)
+                controller.stop()
+                self._stopping.wait(_RETRY_S)
+
+    def _controller(self) -> WorkController:
+        return WorkController(
+            app=self._app,
+            hostname=self._name,
+            pool="threads",
+            concurrency=1,
+            prefetch_multiplier=1,
+            queues=self._queues,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            task_events=False,
+        )
 
 
 def _give_back(app: Celery, message: Message) -> None:

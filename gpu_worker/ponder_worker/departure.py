@@ -55,7 +55,8 @@ class Departure:
             _log.info("left", is_saved=is_saved)
             return 0 if is_saved else 1
         if notice.reason is not Reason.LEASE_LOST:
-            attempt(self.database, lambda connection: abandon(connection, self.incarnation_id))
+            reason = notice.reason.value
+            attempt(self.database, lambda connection: abandon(connection, self.incarnation_id, reason=reason))
         return 1
 
     def _hand_back(self, reason: str) -> bool:

@@ -20,6 +20,7 @@ class Holding:
         self._room_tokens = 0
         self._admitted_tokens = 0
         self._reported_tokens = 0
+        self._alone = False
         self._admitting = False
         self._closed = False
 
@@ -51,8 +52,16 @@ class Holding:
             self._changed.wait_for(lambda: self._closed or self._fits(tokens), timeout_s)
             return not self._closed and self._fits(tokens)
 
-    def add(self, jobs: Iterable[ClaimedJob], estimated_tokens: int) -> None:
+    def wait_until_empty(self, timeout_s: float) -> bool:
+        """Whether nothing is held in time, and new work is wanted."""
         with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._is_empty, timeout_s)
+            return not self._closed and self._is_empty
+
+    def add(self, jobs: Iterable[ClaimedJob], estimated_tokens: int, *, alone: bool = False) -> None:
+        """alone: nothing else fits until they are removed."""
+        with self._changed:
+            self._alone = alone
             self._jobs.update((job.job_id, job) for job in jobs)
             self._admitted_tokens += estimated_tokens
 
@@ -90,7 +99,11 @@ class Holding:
             return max(0, self._room())
 
     def _fits(self, tokens: int) -> bool:
-        return self._admitting and (not self._jobs or self._room() >= tokens)
+        return self._is_empty or (self._admitting and not self._alone and self._room() >= tokens)
+
+    @property
+    def _is_empty(self) -> bool:
+        return self._admitting and not self._jobs
 
     def _room(self) -> int:
         return self._room_tokens - (self._admitted_tokens - self._reported_tokens)

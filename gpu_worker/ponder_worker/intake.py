@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.failure import brief
-from ponder.jobs.claim import Claim, claim
+from ponder.jobs.claim import Claim, Offer, claim, keep, look
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
 
@@ -18,6 +18,8 @@ _log = structlog.get_logger(__name__)
 _RETRY_S = 0.5
 _PATIENCE_S = 2.0
 """A full worker gives a message back after this long: to an idle worker, or to a more urgent shard behind it."""
+_KEEP_S = 5.0
+"""Well within the time after which a message counts as lost."""
 
 
 class Intake:
@@ -59,32 +61,40 @@ class Intake:
         return False
 
     def _take(self, shard_id: int) -> bool:
-        tokens = None if shard_id in self._taken else self._estimated_tokens(shard_id)
-        if tokens is None:
+        offer = None if shard_id in self._taken else self._look(shard_id)
+        if offer is None:
             return True
-        if not self._holding.wait_for_room(tokens, _PATIENCE_S):
+        if offer.runs_alone:
+            if not self._wait_to_be_alone(shard_id):
+                return not self._holding.is_closed
+        elif not self._holding.wait_for_room(offer.estimated_tokens, _PATIENCE_S):
             return False
         with self._database.begin() as connection:
             claimed = claim(connection, shard_id, self._incarnation_id)
         if claimed is not None:
             self._taken.add(shard_id)
-            self._hand_over(claimed, tokens)
+            self._hand_over(claimed, offer)
         return True
 
-    def _estimated_tokens(self, shard_id: int) -> int | None:
-        """None: nothing to do for us here. A shard that we hold was claimed by a commit that was not answered."""
+    def _look(self, shard_id: int) -> Offer | None:
         with self._database.connect() as connection:
-            row = connection.execute(
-                text(
-                    "SELECT estimated_tokens FROM shards WHERE id = :id AND fingerprint = :fingerprint"
-                    " AND (state = 'queued' OR (state = 'held' AND holder = :holder))"
-                ),
-                {"id": shard_id, "fingerprint": self._fingerprint, "holder": self._incarnation_id},
-            ).first()
-        return None if row is None else int(row.estimated_tokens)
+            return look(connection, shard_id, self._incarnation_id, fingerprint=self._fingerprint)
 
-    def _hand_over(self, claimed: Claim, tokens: int) -> None:
-        self._holding.add(claimed.jobs, tokens)
+    def _wait_to_be_alone(self, shard_id: int) -> bool:
+        """Finishes what is held and takes nothing else, however long it takes: a suspect must have its turn, too.
+
+        Whether it came; if not, the worker leaves, or the shard is not to be had any more.
+        """
+        while not self._holding.wait_until_empty(_KEEP_S):
+            if self._holding.is_closed:
+                return False
+            with self._database.begin() as connection:
+                if not keep(connection, shard_id):
+                    return False
+        return True
+
+    def _hand_over(self, claimed: Claim, offer: Offer) -> None:
+        self._holding.add(claimed.jobs, offer.estimated_tokens, alone=offer.runs_alone)
         jobs = [
             {
                 "job_id": job.job_id,
@@ -97,4 +107,4 @@ class Intake:
         ]
         learned = {job.batch_id: claimed.learned for job in claimed.jobs}
         self._engine.send({"type": "admit", "jobs": jobs, "learned": learned})
-        _log.info("shard_taken", shard=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=tokens)
+        _log.info("shard_taken", shard=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=offer.estimated_tokens)

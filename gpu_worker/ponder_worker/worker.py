@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.alive import show_alive
 from ponder.domain.state import IncarnationState, Lane
 from ponder.errors import LeaseLost, PonderError
+from ponder.failure import brief
 from ponder.jobs import incarnation
 from ponder.jobs.release import release
-from ponder.queue.app import celery_app, queue_name
+from ponder.queue.app import celery_app, queue_name, trouble
 from ponder_worker.consumer import CeleryConsumer
 from ponder_worker.counsel import Counsel
 from ponder_worker.departure import Departure, attempt
@@ -32,6 +35,8 @@ _log = structlog.get_logger(__name__)
 
 _CONSUMER_ENDS_WITHIN_S = 0.4
 """A message that goes down with us, of what we just released perhaps, is missed for as long as the sweep waits."""
+_RETRY_S = 0.5
+_LOOK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +86,16 @@ class Worker:
         self._holding = Holding()
         self._settling = Settling(hear)
         self._counsel = Counsel(hear, self._holding)
+        self._redis_trouble: str | None = None
         self._consumer: CeleryConsumer | None = None
         self._heartbeat: Heartbeat | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What the engine last reported in numbers, and what is held."""
+        """What the engine last reported in numbers, what is held, and whether Redis takes and gives messages."""
         reported = self._heartbeat.metrics if self._heartbeat is not None else {}
         numbers = {name: float(value) for name, value in reported.items() if isinstance(value, int | float)}
+        numbers["redis_up"] = float(self._redis_trouble is None)
         return numbers | {"held_jobs": len(self._holding.job_ids), "room_tokens": self._holding.room_tokens}
 
     @property
@@ -175,22 +182,14 @@ class Worker:
                 precisions = dict(zip(names, message["precisions"], strict=False))
                 _log.info("loading", device=message["device"], **precisions)
             if message["type"] == "ready":
-                self._begin(message, engine, heartbeat)
-                return None
+                return self._begin(message, engine, heartbeat)
 
     def _release_unused(self, connection: Connection) -> None:
         release(connection, self._identity.id, reason="loading failed", shard_tokens=self._rhythm.shard_tokens)
 
-    def _begin(self, ready: Message, engine: EngineHandle, heartbeat: Heartbeat) -> None:
-        with self._database.begin() as connection:
-            incarnation.ready(
-                connection,
-                self._identity.id,
-                fingerprint=ready["fingerprint"],
-                context_length=ready["context_length"],
-                has_reward_model=ready["has_reward_model"],
-                room_tokens=ready["room_tokens"],
-            )
+    def _begin(self, ready: Message, engine: EngineHandle, heartbeat: Heartbeat) -> Notice | None:
+        if (notice := self._tell_ready(ready)) is not None:
+            return notice
         self._holding.report(ready["room_tokens"], 0)
         heartbeat.become(IncarnationState.READY)
         intake = Intake(
@@ -209,15 +208,49 @@ class Worker:
         self._consumer = CeleryConsumer(celery_app(self._redis_url), queues, name, intake.take)
         self._consumer.start()
         _log.info("ready", fingerprint=ready["fingerprint"], room_tokens=ready["room_tokens"])
+        return None
+
+    def _tell_ready(self, ready: Message) -> Notice | None:
+        """Tries until Postgres answers: what has been loaded is not loaded again because of an outage."""
+        while True:
+            try:
+                with self._database.begin() as connection:
+                    incarnation.ready(
+                        connection,
+                        self._identity.id,
+                        fingerprint=ready["fingerprint"],
+                        context_length=ready["context_length"],
+                        has_reward_model=ready["has_reward_model"],
+                        room_tokens=ready["room_tokens"],
+                    )
+                return None
+            except LeaseLost as error:
+                return Notice(Reason.LEASE_LOST, str(error))
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("ready_waits_for_postgres", error=brief(error))
+            if (notice := self._notices.wait(_RETRY_S)) is not None:
+                return notice
 
     def _wait(self, heartbeat: Heartbeat) -> Notice:
+        look_at = time.monotonic()
         while True:
             if heartbeat.holds_lease:
                 show_alive(self._alive_file)
             if (notice := self._notices.wait(1.0)) is not None:
                 return notice
+            if time.monotonic() >= look_at:
+                self._look_at_redis()
+                look_at = time.monotonic() + _LOOK_EVERY_S
             if self._consumer is not None and not self._consumer.is_alive:
                 return Notice(Reason.BROKEN, "the Celery consumer has ended")
+
+    def _look_at_redis(self) -> None:
+        """No reason to end: model and jobs are here, and messages come again when it is mended."""
+        before, self._redis_trouble = self._redis_trouble, trouble(self._redis_url, timeout_s=2)
+        if self._redis_trouble is not None and before is None:
+            _log.warning("no_messages", redis=self._redis_trouble)
+        elif self._redis_trouble is None and before is not None:
+            _log.info("messages_again")
 
     def _end(self, part: str, error: BaseException) -> None:
         """Told by a part of ours that cannot go on."""

@@ -21,6 +21,8 @@ _FIRST = ("time", "level", "service", "event")
 _QUIET = {
     # A connection that broke is an error of whoever used it, and told there.
     "sqlalchemy.pool": logging.CRITICAL,
+    # A traceback for a Redis that went away; that it cannot be reached is said by another line.
+    "celery.worker.consumer.consumer": logging.ERROR,
     # A line a message, twice, is Celery's idea of information; a line a request is httpx2's.
     "celery.worker.strategy": logging.WARNING,
     "celery.app.trace": logging.WARNING,

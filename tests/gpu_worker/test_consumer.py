@@ -55,6 +55,57 @@ def test_redis_going_away_while_a_message_waits_here_leaves_nobody_deaf(tmp_path
         _until(lambda: not consumer.is_alive)
 
 
+def _fill(client: redis.Redis) -> None:
+    client.config_set("maxmemory", 1)
+
+
+def _demote(client: redis.Redis) -> None:
+    client.replicaof("127.0.0.1", 1)
+
+
+def _lock(client: redis.Redis) -> None:
+    client.config_set("requirepass", "secret")
+    client.client_kill_filter(_type="normal", skipme=True)
+
+
+def _mend(url: str) -> None:
+    client = redis.Redis.from_url(url)
+    try:
+        client.ping()
+    except redis.exceptions.AuthenticationError:
+        client = redis.Redis.from_url(url, password="secret")
+    client.config_set("requirepass", "")
+    client.replicaof("no", "one")
+    client.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("spoil", [_fill, _demote, _lock])
+def test_a_redis_that_refuses_ends_nobody_and_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[redis.Redis], None]
+) -> None:
+    monkeypatch.setattr(state, "should_stop", None)
+    taken: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def take(shard_id: int) -> bool:
+        taken.put(shard_id)
+        return True
+
+    with EmbeddedRedis(tmp_path) as server:
+        consumer = CeleryConsumer(celery_app(server.url), [QUEUE], "test", take)
+        consumer.start()
+        _publish(server.url, 1)
+        assert taken.get(timeout=60) == 1
+        _publish(server.url, 2, 3)
+        spoil(redis.Redis.from_url(server.url))
+        time.sleep(4)
+        assert consumer.is_alive
+        _mend(server.url)
+        _publish(server.url, 4)  # what it refused to give may be lost, and is published again by the sweep
+        _until(lambda: taken.get(timeout=60) == 4)
+        consumer.stop()
+        _until(lambda: not consumer.is_alive)
+
+
 def test_a_message_that_comes_while_it_stops_is_there_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

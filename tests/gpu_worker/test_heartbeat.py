@@ -272,7 +272,7 @@ def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
 def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Worker) -> None:
     worker.beat()
     with engine.begin() as connection:
-        abandon(connection, "inc")
+        abandon(connection, "inc", reason="engine_died")
     with pytest.raises(LeaseLost):
         worker.beat(finished=[worker.finished()])
     assert _state(engine, worker.job_id) == "pending"
@@ -313,4 +313,4 @@ def test_what_a_job_has_taught_is_told_to_the_engine_once_it_is_saved(engine: En
     worker.beat(finished=[worker.finished() | {"learned": {"x": 0.5}}])
     assert {"type": "learn", "learned": {"b": {"x": 0.5}}} in worker.engine.sent
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT sums FROM learnings")).scalar_one() == {"x": 0.5}
+        assert connection.execute(text("SELECT sums FROM lessons")).scalar_one() == {"x": 0.5}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
+from waiting import until
 
 from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
 from ponder.jobs.abandon import abandon
+from ponder.jobs.claim import ClaimedJob
+from ponder_worker import intake
 from ponder_worker.engine_handle import EngineHandle
 from ponder_worker.holding import Holding
 from ponder_worker.intake import Intake
@@ -122,7 +127,7 @@ def test_a_message_goes_back_when_the_worker_leaves(site: Site) -> None:
 
 def test_an_incarnation_that_was_given_up_takes_nothing(engine: Engine, site: Site) -> None:
     with engine.begin() as connection:
-        abandon(connection, "inc")
+        abandon(connection, "inc", reason="engine_died")
     assert not site.intake.take(site.shard_id)
     assert [type(error) for error in site.ends] == [LeaseLost]
     assert site.handed_over == []
@@ -137,3 +142,52 @@ def test_a_bug_after_the_claim_ends_the_incarnation_so_that_its_jobs_are_not_hel
 def test_a_shard_that_is_not_there_is_not_to_be_had(site: Site) -> None:
     assert site.intake.take(site.shard_id + 1)
     assert site.handed_over == []
+
+
+def test_a_suspect_waits_until_nothing_else_is_held_and_keeps_its_message_meanwhile(
+    engine: Engine, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_KEEP_S", 0.05)
+    _sql(engine, "UPDATE shards SET runs_alone = true, published_at = '2026-01-01'")
+    site.holding.add([_job(99)], 5)
+    taken: list[bool] = []
+    thread = threading.Thread(target=lambda: taken.append(site.intake.take(site.shard_id)), daemon=True)
+    thread.start()
+    until(lambda: _sql(engine, "SELECT published_at > now() - interval '1 minute' AS kept FROM shards")[0].kept, 10)
+    assert (taken, site.handed_over) == ([], [])
+    site.holding.remove([99])
+    thread.join(10)
+    assert taken == [True]
+    assert len(site.handed_over) == 1
+    assert not site.holding.wait_for_room(0, 0), "and takes nothing else"
+    site.holding.remove(site.holding.job_ids)
+    assert site.holding.wait_for_room(0, 0)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_waiting_to_be_alone_ends_with_the_worker_and_with_the_shard(
+    engine: Engine, site: Site, monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
+    monkeypatch.setattr(intake, "_KEEP_S", 0.05)
+    _sql(engine, "UPDATE shards SET runs_alone = true")
+    site.holding.add([_job(99)], 5)
+    taken: list[bool] = []
+    thread = threading.Thread(target=lambda: taken.append(site.intake.take(site.shard_id)), daemon=True)
+    thread.start()
+    if is_closed:
+        site.holding.close()
+    else:
+        _sql(engine, "UPDATE shards SET state = 'finished'")
+    thread.join(10)
+    assert taken == [not is_closed], "the message goes back only if somebody can use it"
+    assert site.handed_over == []
+
+
+def _job(job_id: int) -> ClaimedJob:
+    return ClaimedJob(job_id, "t", "b", {}, [], datetime.now(UTC), None, 0)
+
+
+def _sql(engine: Engine, statement: str) -> list[Any]:
+    with engine.begin() as connection:
+        result = connection.execute(text(statement))
+        return list(result) if result.returns_rows else []

@@ -20,7 +20,7 @@ from ponder.jobs.cancel import cancel
 from ponder.jobs.claim import Claim, claim
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.dispatcher_status import record
-from ponder.jobs.finish import finish
+from ponder.jobs.finish import finish, follow
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.release import release
 from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
@@ -199,7 +199,10 @@ class World:
 
     def finish(self) -> int:
         with self.engine.begin() as connection:
-            return finish(connection)
+            num_ended = finish(connection)
+        with self.engine.begin() as connection:
+            follow(connection)
+        return num_ended
 
     def cancel(self, batch_id: str) -> None:
         tenant_id = self.sql("SELECT tenant_id FROM batches WHERE id = :id", id=batch_id)[0].tenant_id

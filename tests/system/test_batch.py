@@ -48,3 +48,22 @@ def test_a_cancelled_batch_stops_at_once_and_a_deadline_settles_the_next_with_wh
     assert 0 < fleet.scalar("SELECT completion_tokens FROM usage") < 8 * 4000
     fleet.check_settled_once(1)
     fleet.check_ledgers()
+
+
+def test_a_limit_of_dollars_is_passed_by_one_tick_at_most(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_workers(1)
+    limit = 30_000
+    fleet.submit(1, max_tokens=2000, budget={"dollars": limit / 1e9})
+    until(lambda: fleet.scalar("SELECT count(*) FROM results"), 90)
+    assert fleet.scalar("SELECT finish_reason FROM results") == "dollars"
+    ticks = fleet.rows(
+        "SELECT CAST(sum(nanodollars) AS bigint) AS cost FROM ledger_entries WHERE job_id IS NOT NULL"
+        " GROUP BY until_at ORDER BY until_at"
+    )
+    costs = [tick.cost for tick in ticks]
+    passed = next(number for number in range(len(costs)) if sum(costs[: number + 1]) >= limit)
+    print(f"limit {limit}, spent {sum(costs)}, by tick {costs}")
+    assert sum(costs) - limit <= 2 * max(costs), "the tick that passes it, and the time until the engine hears of it"
+    assert len(costs) <= passed + 3
+    fleet.check_ledgers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 from fleet import LEASE_S, Fleet, children, is_alive, until
@@ -114,3 +115,35 @@ def test_a_worker_that_is_told_to_go_while_it_loads_goes(fleet: Fleet) -> None:
     assert worker.wait(10) == 0
     assert fleet.scalar("SELECT state FROM incarnations") == "ended"
     fleet.check_ledgers()
+
+
+def test_a_job_that_kills_its_workers_fails_alone(fleet: Fleet) -> None:
+    """Of nine jobs one is poison: whoever holds it for a while dies."""
+    fleet.start_dispatcher()
+    fleet.start_workers(2, "--max-sequences", "4")
+    fleet.submit(9, max_tokens=300, strategy={"name": "direct"})
+    poison = until(lambda: fleet.scalar("SELECT id FROM jobs WHERE custom_id = 'job-4'"), 30)
+    company = []
+    for _ in range(3):
+        holder = until(lambda: _holder_of(fleet, poison), 120)
+        open_attempts = "SELECT count(*) FROM attempts WHERE incarnation_id = :id AND ended_at IS NULL"
+        company.append(fleet.scalar(open_attempts, id=holder.id))
+        os.kill(holder.pid, signal.SIGKILL)
+        until(lambda: _holder_of(fleet, poison) is None, LEASE_S + 30)
+        fleet.start_worker("--max-sequences", "4")
+    print(f"jobs that its holders held: {company}")
+    assert company[-1] == 1, "a suspect runs alone"
+    until(lambda: fleet.num_pending() == 0, 120)
+    failed = fleet.rows("SELECT job_id, error FROM results WHERE error IS NOT NULL")
+    assert [(row.job_id, row.error["code"]) for row in failed] == [(poison, "worker_lost")]
+    assert fleet.scalar("SELECT count(*) FROM jobs WHERE state = 'completed'") == 8
+    fleet.check_ledgers()
+
+
+def _holder_of(fleet: Fleet, job_id: int) -> Any:
+    rows = fleet.rows(
+        "SELECT incarnations.id, pid FROM attempts JOIN incarnations ON incarnations.id = incarnation_id"
+        " WHERE job_id = :id AND attempts.ended_at IS NULL",
+        id=job_id,
+    )
+    return rows[0] if rows else None

@@ -67,5 +67,6 @@ def _draw(sums: Sums, key: str, arm: Arm, belief: float, random: Random) -> floa
     """Solved tasks a token, as they might be by what is known of this arm."""
     guessed = _PRIOR_JOBS * _PRIOR_GAIN * (1.0 - belief)
     gain = guessed + sums.get(f"{key}.gain", 0.0)
-    tokens = _PRIOR_JOBS * arm.tokens + sums.get(f"{key}.tokens", 0.0)
+    # A probe that a deadline cut before its first token says that more of its kind take none.
+    tokens = _PRIOR_JOBS * max(1.0, arm.tokens) + sums.get(f"{key}.tokens", 0.0)
     return random.gammavariate(gain, 1.0 / tokens)

@@ -94,6 +94,9 @@ class Engine(Protocol):
     def score(self, step: Step, done: Callable[[float], None]) -> None:
         """Of the step alone: the logarithm of a probability. Raises NoRewardModel."""
 
+    def cancel_scores(self) -> None:
+        """Of all scores that are out: `done` will not be called."""
+
     def encode(self, text: str) -> list[int]: ...
 
     def turn(self, text: str) -> list[int]:

@@ -14,7 +14,10 @@ from ponder_worker.search.tree import SearchTree
 
 
 class Scores:
-    """A score that is out is waited for, one that is in the tree is taken from there, also from a former attempt."""
+    """A score that is out is waited for, one that is in the tree is taken from there, also from a former attempt.
+
+    A search that was told to end asks for no more: reading eight long samples may cost many times what is left.
+    """
 
     def __init__(self, tree: SearchTree, engine: Engine, text_of: Callable[[Node], str]) -> None:
         self._tree = tree
@@ -22,24 +25,34 @@ class Scores:
         self._text_of = text_of
         self._out: dict[int, asyncio.Future[None]] = {}
 
-    async def of(self, node: Node) -> float:
-        """Raises NoRewardModel."""
+    async def of(self, node: Node) -> float | None:
+        """None when the search was told to end before it was known. Raises NoRewardModel."""
         if node.score is None:
             await self.ask(node)
-        assert node.score is not None
         return node.score
 
     def ask(self, node: Node) -> asyncio.Future[None]:
         """For the new step only, after all that comes before it."""
         future = self._out.get(node.index)
         if future is None:
-            future = self._out[node.index] = asyncio.get_running_loop().create_future()
+            future = asyncio.get_running_loop().create_future()
+            if self._tree.ended is not None:
+                future.set_result(None)
+                return future
+            self._out[node.index] = future
             ids = self._tree.ids_to(node)
             before = tuple(map(self._text_of, node.path()[:-1]))
             cut = len(ids) - len(node.ids)
             step = Step(ids[:cut], ids[cut:], "".join(before), self._text_of(node), before)
             self._engine.score(step, partial(self._take, node))
         return future
+
+    def end(self) -> None:
+        """Who waits for a score goes on without it."""
+        self._engine.cancel_scores()
+        for future in self._out.values():
+            future.set_result(None)
+        self._out.clear()
 
     def _take(self, node: Node, score: float) -> None:
         self._tree.set_score(node, score)

@@ -94,17 +94,22 @@ class Search:
 
         return Samples(self.generate(node, n, score=score, manner=manner), candidate_of)
 
-    async def score(self, node: Node) -> float:
-        """The reward model's score of this step after all before it; asked once a node. Raises NoRewardModel."""
+    async def score(self, node: Node) -> float | None:
+        """The reward model's score of this step after all before it; asked once a node. Raises NoRewardModel.
+
+        None for what was not scored yet when the search was told to end.
+        """
         return await self._scores.of(node)
 
     async def path_score(self, node: Node, by: Aggregate | None = None) -> float | None:
         """Of the whole path, its steps' scores taken together. A step without text claims nothing and is not scored.
 
-        None for a path without any text: where scores are log-probabilities, no claim would be the best of claims.
+        None for a path without any text: where scores are log-probabilities, no claim would be the best of claims. None
+        also for a path of which a step was not scored before the search was told to end.
         """
-        scores = [await self.score(step) for step in node.path() if step.stop != "forced" and self.text(step)]
-        return aggregate(scores, by or self._aggregate) if scores else None
+        asked = [await self.score(step) for step in node.path() if step.stop != "forced" and self.text(step)]
+        scores = [score for score in asked if score is not None]
+        return aggregate(scores, by or self._aggregate) if scores and len(scores) == len(asked) else None
 
     async def verify(self, candidate: Candidate) -> Verdict:
         """What the job's verifier says; asked once a leaf. Raises NoVerifier.
@@ -191,6 +196,7 @@ class Search:
     def end(self, reason: str) -> None:
         """Comes to its end with what there is: nobody starts any more, who grows is cut off as it is."""
         self._offspring.end(reason)
+        self._scores.end()
         if self._said is not None:
             self._said.cancel()
 

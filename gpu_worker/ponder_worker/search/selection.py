@@ -36,7 +36,7 @@ def _majority(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _weighted(candidates: Sequence[Candidate]) -> list[Candidate]:
     highest = max(map(_score, candidates), default=0.0)
     if not math.isfinite(highest):
-        return _by_answer(candidates, lambda candidate: 0.0)
+        return _majority(candidates)
     return _by_answer(candidates, lambda candidate: math.exp(_score(candidate) - highest))
 
 

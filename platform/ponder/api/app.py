@@ -19,7 +19,7 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
     """Opens no connection yet; the engine stays the caller's to dispose of."""
     app = FastAPI(title="ponder", version=ponder.__version__, docs_url="/docs", redoc_url=None)
     app.state.services = Services(engine, redis_url, settings)
-    app.state.meter = Meter(engine)
+    app.state.meter = Meter(engine, redis_url)
     errors.install(app)
     app.add_middleware(Limited)
     app.add_middleware(Observed, meter=app.state.meter)

@@ -88,7 +88,7 @@ def _grouped(connection: Connection, query: TextClause, ids: Sequence[str], **va
 
 
 def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[Any]]]) -> dict[str, Any]:
-    counts = _counts(facts)
+    counts = _counts(batch.state, facts)
     tokens = facts["usage"][0] if facts["usage"] else None
     return {
         "id": batch.id,
@@ -129,11 +129,15 @@ def _sum(rows: Sequence[Row[Any]]) -> int:
     return sum(int(row.num) for row in rows)
 
 
-def _counts(facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
-    """Jobs by state, and the lines that never became one."""
+def _counts(batch_state: str, facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
+    """Jobs by state, and the lines that never became one. The rows of a stopped batch may follow later."""
     counts = dict.fromkeys(("pending", "completed", "failed", "expired", "cancelled"), 0)
     for row in facts["jobs"]:
         counts[row.state] += row.num
+    stopped_as = {"cancelling": "cancelled", "cancelled": "cancelled", "expired": "expired"}.get(batch_state)
+    if stopped_as is not None:
+        counts[stopped_as] += counts["pending"]
+        counts["pending"] = 0
     counts["rejected"] = _sum(facts["rejected"])
     return counts
 

@@ -20,6 +20,7 @@ from ponder.errors import NotFound
 from ponder.jobs.cancel import cancel
 from ponder.jobs.retry import retry
 from ponder.jobs.submit import submit
+from ponder.store.job_state import JOB_STATE
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -39,10 +40,11 @@ _CURSOR = text("SELECT 1 FROM batches WHERE id = :after AND tenant_id = :tenant_
 _JOBS_CURSOR = text("SELECT 1 FROM jobs WHERE id = :after AND batch_id = :batch_id")
 _JOBS = text(
     f"""
-    SELECT jobs.*, answer, finish_reason, error, {COMPLETION_TOKENS}
-    FROM jobs LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
+    SELECT jobs.*, {JOB_STATE} AS current_state, answer, finish_reason, error, {COMPLETION_TOKENS}
+    FROM jobs JOIN batches ON batches.id = batch_id
+    LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
-      AND (CAST(:state AS text) IS NULL OR state = :state)
+      AND (CAST(:state AS text) IS NULL OR {JOB_STATE} = :state)
       AND (CAST(:custom_id AS text) IS NULL OR custom_id = :custom_id)
       AND line > coalesce((SELECT line FROM jobs WHERE id = CAST(:after AS bigint) AND batch_id = :batch_id), 0)
     ORDER BY line LIMIT :limit

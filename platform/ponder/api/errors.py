@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pg8000.exceptions import InterfaceError as DriverError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -33,8 +34,8 @@ _CODES = {
     409: "conflict",
     503: "unavailable",
 }
-_AWAY = ("08", "53", "57")
-"""Classes of SQLSTATE: connection lost, out of resources, shut down by its operator."""
+_AWAY = ("08", "25P03", "40", "53", "55P03", "57")
+"""SQLSTATEs, or their classes: connection lost, timed out, rolled back, out of resources, shut down by its operator."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +57,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DBAPIError, _database)
     app.add_exception_handler(PoolTimeout, _busy)
+    for error in (DriverError, ConnectionError, TimeoutError):  # where SQLAlchemy had no hand in it
+        app.add_exception_handler(error, _away)
     app.add_middleware(_Guarded)
 
 
@@ -125,8 +128,12 @@ def _database(request: Request, error: Exception) -> JSONResponse:
     state = str(details.get("C", "")) if isinstance(details, dict) else ""
     is_away = isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
     if is_away or state.startswith(_AWAY):
-        return answer(503, "the database does not answer; try again", "server_error", code="unavailable")
+        return _away(request, error)
     return _unexpected(request, error)
+
+
+def _away(_request: Request, _error: Exception) -> JSONResponse:
+    return answer(503, "the database does not answer; try again", "server_error", code="unavailable")
 
 
 def _busy(_request: Request, _error: Exception) -> JSONResponse:

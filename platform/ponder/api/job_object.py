@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, text
 from ponder.api.services import job_number, unix
 from ponder.api.waiting import why_job_waits
 from ponder.errors import NotFound
+from ponder.store.job_state import JOB_STATE
 
 COMPLETION_TOKENS = """
     coalesce(completion_tokens, (SELECT CAST(sum(num_tokens) AS bigint) FROM tree_deltas WHERE job_id = jobs.id))
@@ -16,8 +17,8 @@ COMPLETION_TOKENS = """
 """Of a settled job from its usage, of an open one from what its tree has so far."""
 _FIND = text(
     f"""
-    SELECT jobs.*, batches.lane, answer, finish_reason, error, prompt_tokens, thinking_tokens,
-           {COMPLETION_TOKENS},
+    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, answer, finish_reason, error,
+           prompt_tokens, thinking_tokens, {COMPLETION_TOKENS},
            reward_tokens, cached_tokens, recomputed_tokens, tree
     FROM jobs JOIN batches ON batches.id = jobs.batch_id
     LEFT JOIN results ON results.job_id = jobs.id
@@ -46,7 +47,7 @@ def job_summary(row: Row[Any]) -> dict[str, Any]:
         "line": row.line,
         "model": row.model,
         "fingerprint": row.fingerprint,
-        "state": row.state,
+        "state": row.current_state,
         "verdict": row.verdict,
         "oracle": row.oracle,
         "strategy": row.strategy,
@@ -67,7 +68,7 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str,
     if row is None:
         raise NotFound(f"there is no job {job_id}", param="job_id")
     by_kind = {cost.kind: int(cost.num) for cost in connection.execute(_COST, values)}
-    is_waiting = row.state == "pending"
+    is_waiting = row.current_state == "pending"
     return job_summary(row) | {
         "request": row.request,
         "estimated_tokens": row.estimated_tokens,

@@ -14,6 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ponder.jobs.dispatcher_status import dispatcher_status
+from ponder.queue.app import trouble
+
 router = APIRouter(tags=["health"])
 
 _GAUGES: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
@@ -54,9 +57,9 @@ _SPENT = text("SELECT kind, sum(nanodollars) FROM ledger_entries GROUP BY kind")
 class Meter:
     """Counts requests by route, not by path: a path holds ids."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, redis_url: str) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Platform(engine))
+        self.registry.register(_Platform(engine, redis_url))
         self._requests = Counter(
             "ponder_http_requests", "Requests", ("method", "route", "status"), registry=self.registry
         )
@@ -100,8 +103,9 @@ class Observed:
 class _Platform(Collector):
     """What Postgres knows, asked for at every scrape; says `ponder_database_up 0` when it does not answer."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, redis_url: str) -> None:
         self._engine = engine
+        self._redis_url = redis_url
 
     def describe(self) -> Iterator[Metric]:
         return iter(())
@@ -113,6 +117,8 @@ class _Platform(Collector):
         except (SQLAlchemyError, OSError):
             metrics, up = [], 0.0
         yield GaugeMetricFamily("ponder_database_up", "Whether Postgres answers", value=up)
+        redis_up = float(trouble(self._redis_url, timeout_s=2) is None)
+        yield GaugeMetricFamily("ponder_redis_up", "Whether Redis takes messages", value=redis_up)
         yield from metrics
 
     def _ask(self) -> list[Metric]:
@@ -127,6 +133,8 @@ class _Platform(Collector):
             for kind, amount in connection.execute(_SPENT):
                 spent.add_metric([kind], float(amount))
             metrics.append(spent)
+            dispatcher_up = float(dispatcher_status(connection).is_ok)
+        metrics.append(GaugeMetricFamily("ponder_dispatcher_up", "Whether every step succeeds", value=dispatcher_up))
         return metrics
 
 

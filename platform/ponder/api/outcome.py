@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, TextClause, text
 
 from ponder.api.completion import completion
+from ponder.store.job_state import JOB_STATE
 
 _OUTPUT = text(
     """
@@ -24,11 +25,12 @@ _OUTPUT = text(
     """
 )
 _ERRORS = text(
-    """
-    (SELECT jobs.id, line, custom_id, state, error ->> 'code' AS code, NULL AS param, error ->> 'message' AS message
-     FROM jobs LEFT JOIN results ON results.job_id = jobs.id
-     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND state IN ('failed', 'expired', 'cancelled')
-       AND line > :after
+    f"""
+    (SELECT jobs.id, line, custom_id, {JOB_STATE} AS state, error ->> 'code' AS code, NULL AS param,
+            error ->> 'message' AS message
+     FROM jobs JOIN batches ON batches.id = batch_id LEFT JOIN results ON results.job_id = jobs.id
+     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
+       AND {JOB_STATE} IN ('failed', 'expired', 'cancelled') AND line > :after
      ORDER BY line LIMIT :limit)
     UNION ALL
     (SELECT NULL, line, custom_id, 'rejected', code, param, message

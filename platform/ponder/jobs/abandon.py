@@ -7,13 +7,16 @@ from sqlalchemy import Connection, text
 from ponder.jobs.wake import wake
 
 
-def abandon(connection: Connection, incarnation_id: str) -> None:
-    """The worker has lost its engine and can hand nothing back: its lease ends now, and the sweep does the rest."""
+def abandon(connection: Connection, incarnation_id: str, *, reason: str) -> None:
+    """The worker has lost its engine and can hand nothing back: its lease ends now, and the sweep does the rest.
+
+    No outage of Postgres excuses this: it counts as a loss.
+    """
     connection.execute(
         text(
-            "UPDATE incarnations SET lease_until = LEAST(lease_until, clock_timestamp())"
+            "UPDATE incarnations SET lease_until = LEAST(lease_until, clock_timestamp()), end_reason = :reason"
             " WHERE id = :id AND state <> 'ended'"
         ),
-        {"id": incarnation_id},
+        {"id": incarnation_id, "reason": reason},
     )
     wake(connection)

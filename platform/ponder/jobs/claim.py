@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import IncarnationState, ShardState
 from ponder.jobs.incarnation import hold
+from ponder.jobs.learn import learned
 from ponder.jobs.wake import wake
 
 
@@ -43,11 +44,23 @@ class Claim:
 
 # A shard is of one batch: what all its jobs share is read once.
 _SHARD = text("""
-    SELECT state, holder, model, fingerprint, job_ids,
-           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at,
-           (SELECT sums FROM learnings WHERE learnings.batch_id = shards.batch_id) AS learned
+    SELECT state, holder, model, fingerprint, job_ids, runs_alone,
+           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at, batch_id
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
+
+# Of what the incarnation holds already.
+_COMPANY = text("""
+    SELECT count(*) AS num_shards, coalesce(bool_or(runs_alone), false) AS has_suspect
+    FROM shards WHERE holder = :holder AND state = 'held'
+""")
+
+_LOOK = text("""
+    SELECT estimated_tokens, runs_alone FROM shards
+    WHERE id = :id AND fingerprint = :fingerprint AND (state = 'queued' OR (state = 'held' AND holder = :holder))
+""")
+
+_KEEP = text("UPDATE shards SET published_at = clock_timestamp() WHERE id = :id AND state = 'queued' RETURNING id")
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
 
@@ -55,13 +68,15 @@ _HELD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = cloc
 
 _FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_timestamp() WHERE id = :id")
 
-# The jobs first, by id, then their state: see _CUT. Limits beyond what the types hold are none.
+# The jobs first, by id, then their state: see _CUT. None of a batch that was cancelled or has expired. Limits beyond
+# what the types hold are none.
 _ATTEMPT = text("""
     WITH named AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, request, created_at, state,
                CAST(request -> 'budget' ->> 'deadline_s' AS float8) AS deadline_s,
                CAST(request -> 'budget' ->> 'dollars' AS float8) AS dollars
         FROM jobs WHERE id = ANY(CAST(:ids AS bigint[]))
+          AND EXISTS (SELECT FROM batches WHERE id = :batch_id AND state = 'in_progress')
     ), pending AS MATERIALIZED (
         SELECT *, CASE WHEN deadline_s < 1e9 THEN created_at + deadline_s * interval '1 second' END AS deadline_at,
                CASE WHEN dollars < 9e9 THEN CAST(dollars * 1e9 AS bigint) END AS limit_nanodollars
@@ -81,11 +96,32 @@ _DELTAS = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a message is about. `runs_alone`: it may be had by a worker that holds nothing else."""
+
+    estimated_tokens: int
+    runs_alone: bool
+
+
+def look(connection: Connection, shard_id: int, incarnation_id: str, *, fingerprint: str) -> Offer | None:
+    """None: nothing to do here. A shard that the incarnation holds was claimed by a commit that was not answered."""
+    values = {"id": shard_id, "holder": incarnation_id, "fingerprint": fingerprint}
+    row = connection.execute(_LOOK, values).one_or_none()
+    return None if row is None else Offer(*row)
+
+
+def keep(connection: Connection, shard_id: int) -> bool:
+    """Says that its message is kept and only waits, so that it is not taken for lost. Whether it is still queued."""
+    return connection.execute(_KEEP, {"id": shard_id}).first() is not None
+
+
 def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim | None:
     """Makes the incarnation the holder of a queued shard and opens an attempt for each of its pending jobs.
 
     None when there is nothing to do: a duplicate message, a shard that is gone or has no pending job left, or one that
-    this incarnation may not have (other weights, or it is not ready; such a shard is published again at once).
+    this incarnation may not have (other weights, it is not ready, or this or what it holds runs alone; such a shard is
+    published again at once).
     What this incarnation holds already it is given again: the answer to the first claim's commit may have been lost.
     Raises LeaseLost.
     """
@@ -93,11 +129,13 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
         jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False)
-        return Claim(shard_id, jobs, shard.learned or {})
+        return Claim(shard_id, jobs, _learned(connection, shard))
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
-    if not fits or incarnation.state is not IncarnationState.READY:
+    company = connection.execute(_COMPANY, {"holder": incarnation_id}).one()
+    is_alone = not company.has_suspect and (company.num_shards == 0 or not shard.runs_alone)
+    if not fits or not is_alone or incarnation.state is not IncarnationState.READY:
         connection.execute(_HAND_BACK, {"id": shard_id})
         wake(connection)
         return None
@@ -107,13 +145,18 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         wake(connection)
         return None
     connection.execute(_HELD, {"id": shard_id, "holder": incarnation_id})
-    return Claim(shard_id, jobs, shard.learned or {})
+    return Claim(shard_id, jobs, _learned(connection, shard))
+
+
+def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:
+    return learned(connection, [shard.batch_id]).get(shard.batch_id, {})
 
 
 def _open_attempts(
     connection: Connection, shard_id: int, incarnation_id: str, shard: Row[Any], *, is_new: bool
 ) -> tuple[ClaimedJob, ...]:
-    values = {"ids": shard.job_ids, "shard_id": shard_id, "incarnation_id": incarnation_id, "is_new": is_new}
+    values = {"ids": shard.job_ids, "shard_id": shard_id, "batch_id": shard.batch_id}
+    values |= {"incarnation_id": incarnation_id, "is_new": is_new}
     rows = connection.execute(_ATTEMPT, values).all()
     deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):

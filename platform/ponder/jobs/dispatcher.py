@@ -20,11 +20,13 @@ from ponder.errors import PonderError
 from ponder.failure import brief
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.dispatcher_status import record
-from ponder.jobs.finish import finish
+from ponder.jobs.finish import finish, follow
+from ponder.jobs.learn import fold
+from ponder.jobs.pulse import keep_beating
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.validate import validate
 from ponder.jobs.wake import CHANNEL
-from ponder.queue.app import Message, celery_app, publish, queue_lengths, redis_client
+from ponder.queue.app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
 
 _LEADER = 0x7765696768  # "weigh"
@@ -51,6 +53,9 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
     """
     client = redis_client(redis_url)
     app = celery_app(redis_url)
+    # A thread of its own: a round may take a while.
+    pulse = threading.Thread(target=keep_beating, args=(engine,), kwargs={"lease_s": settings.lease_s, "stop": stop})
+    pulse.start()
     with ThreadPoolExecutor(_VALIDATORS, thread_name_prefix="validate") as pool:
         service = _Dispatcher(engine, app, client, settings, stop, pool)
         while not stop.is_set():
@@ -60,6 +65,7 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
             except Exception as error:  # whatever breaks, batches must go on when it is mended
                 _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
                 stop.wait(_RETRY_S)
+    pulse.join()
     client.close()
     app.close()
 
@@ -99,8 +105,8 @@ class _Dispatcher:
 
     def lead(self, listener: Connection) -> None:
         """Works through the rounds until `stop` is set or something breaks."""
-        woken = (self._validate, self._finish, self._dispatch, self._publish)
-        due = (self._sweep, self._republish, *woken, self._record)
+        woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish)
+        due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
         next_round = 0.0
         while not self.stop.is_set():
             is_woken = _is_woken(listener)
@@ -163,18 +169,24 @@ class _Dispatcher:
             publish(self.app, self.unsent.values())
             self.unsent.clear()
 
+    def _check_redis(self) -> None:
+        """Also while there is nothing to publish: workers wait for what was published before."""
+        check_redis(self.redis)
+
     def _finish(self) -> None:
         with self.engine.begin() as connection:
             finish(connection)
 
+    def _follow(self) -> None:
+        with self.engine.begin() as connection:
+            follow(connection)
+
     def _sweep(self) -> None:
-        for swept in sweep(self.engine, shard_tokens=self.settings.shard_tokens):
-            _log.warning(
-                "worker_died",
-                incarnation=swept.incarnation_id,
-                num_jobs_handed_on=swept.num_jobs_handed_on,
-                num_jobs_failed=swept.num_jobs_failed,
-            )
+        sweep(self.engine, shard_tokens=self.settings.shard_tokens)
+
+    def _fold(self) -> None:
+        with self.engine.begin() as connection:
+            fold(connection)
 
     def _republish(self) -> None:
         with self.engine.begin() as connection:

@@ -12,7 +12,7 @@ from ponder.jobs.wake import wake
 from ponder.store.document import dumps
 
 _AT_A_TIME = 20_000
-"""Jobs that one transaction ends: workers that hold them wait for it."""
+"""Lines that one transaction lets follow: workers that hold jobs of them wait for it."""
 
 # A batch that somebody else is changing is left for the next time.
 _COMPLETE = text("""
@@ -25,35 +25,43 @@ _COMPLETE = text("""
     RETURNING id
 """)
 
-_LATE = text("""
-    SELECT id FROM batches WHERE state IN ('validating', 'in_progress') AND expires_at <= clock_timestamp()
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-""")
-
-_CANCELLING = text("SELECT id FROM batches WHERE state = 'cancelling' ORDER BY id FOR NO KEY UPDATE SKIP LOCKED")
-
-_END_JOBS = text(f"""
-    UPDATE jobs SET state = :state, settled_at = clock_timestamp()
-    WHERE id IN (
-        SELECT id FROM jobs WHERE batch_id = ANY(CAST(:batch_ids AS text[])) AND state = 'pending'
-        ORDER BY id LIMIT {_AT_A_TIME} FOR NO KEY UPDATE
-    )
-""")
-
+# From here on the state of the batch counts: see store/job_state.py.
 _EXPIRE = text("""
-    UPDATE batches SET state = 'expired', expired_at = clock_timestamp()
-    WHERE id = ANY(CAST(:batch_ids AS text[]))
-      AND NOT EXISTS (SELECT FROM jobs WHERE batch_id = batches.id AND state = 'pending')
+    UPDATE batches SET state = 'expired', expired_at = clock_timestamp(), followed_line = 0
+    WHERE id IN (
+        SELECT id FROM batches WHERE state IN ('validating', 'in_progress') AND expires_at <= clock_timestamp()
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
     RETURNING id
 """)
 
 _CANCEL = text("""
     UPDATE batches SET state = 'cancelled', cancelled_at = clock_timestamp()
-    WHERE id = ANY(CAST(:batch_ids AS text[]))
-      AND NOT EXISTS (SELECT FROM jobs WHERE batch_id = batches.id AND state = 'pending')
-      AND NOT EXISTS (SELECT FROM shards WHERE batch_id = batches.id AND state = 'held')
+    WHERE id IN (
+        SELECT id FROM batches WHERE state = 'cancelling'
+           AND NOT EXISTS (SELECT FROM shards WHERE batch_id = batches.id AND state = 'held')
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
     RETURNING id
 """)
+
+# One batch at a time, and in turns: a huge one must not let small ones wait.
+_FOLLOWING = text("""
+    SELECT id, state, followed_line, (SELECT max(line) FROM jobs WHERE batch_id = batches.id) AS last_line
+    FROM batches WHERE followed_line IS NOT NULL AND state IN ('cancelled', 'expired')
+    ORDER BY followed_line, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+_END_JOBS = text("""
+    UPDATE jobs SET state = :state, settled_at = clock_timestamp()
+    WHERE id IN (
+        SELECT id FROM jobs
+        WHERE batch_id = :batch_id AND line > :after AND line <= :until AND state = 'pending'
+        ORDER BY id FOR NO KEY UPDATE
+    )
+""")
+
+_FOLLOWED = text("UPDATE batches SET followed_line = CAST(:line AS integer) WHERE id = :batch_id")
 
 _CLOSE_SHARDS = text("""
     UPDATE shards SET state = 'finished', finished_at = clock_timestamp()
@@ -75,7 +83,7 @@ _FILES = text("""
                error_file_id IS NULL AND (
                    EXISTS (SELECT FROM rejected_lines WHERE batch_id = batches.id)
                    OR EXISTS (SELECT FROM jobs WHERE batch_id = batches.id
-                              AND state IN ('failed', 'expired', 'cancelled'))) AS has_errors
+                              AND state IN ('failed', 'expired', 'cancelled', 'pending'))) AS has_errors
         FROM json_to_recordset(CAST(:planned AS json)) AS planned(batch_id text, output_id text, error_id text)
         JOIN batches ON batches.id = planned.batch_id
     ), output AS (
@@ -96,29 +104,42 @@ _FILES = text("""
 def finish(connection: Connection) -> int:
     """Completes batches without pending jobs, expires late ones, ends cancelled ones; returns how many it moved.
 
-    The jobs of a late batch expire at most 20,000 at a time, and the batch with the last of them; workers hear of it
-    at their next tick. A cancelled batch ends when no worker holds any of its shards.
+    A cancelled batch ends when no worker holds any of its shards; workers hear of it, or that their batch has expired,
+    at their next tick. The rows of its jobs `follow`, without anybody waiting for them.
     """
-    ended = list(connection.execute(_COMPLETE).scalars())
-    ended += _end(connection, BatchState.EXPIRED)
-    ended += _end(connection, BatchState.CANCELLED)
+    completed = connection.execute(_COMPLETE).scalars().all()
+    stopped = [batch_id for statement in (_EXPIRE, _CANCEL) for batch_id in connection.execute(statement).scalars()]
+    ended = [*completed, *stopped]
     if ended:
         connection.execute(_CLOSE_SHARDS, {"batch_ids": ended})
-        connection.execute(_FORGET_TREES, {"batch_ids": ended})
-        connection.execute(_FILES, {"planned": dumps([_planned(batch_id) for batch_id in ended])})
+        _make_files(connection, ended)
+    if completed:
+        connection.execute(_FORGET_TREES, {"batch_ids": completed})
     return len(ended)
 
 
-def _end(connection: Connection, target: BatchState) -> Sequence[str]:
-    is_late = target is BatchState.EXPIRED
-    batch_ids = list(connection.execute(_LATE if is_late else _CANCELLING).scalars())
-    if not batch_ids:
-        return []
-    job_state = JobState.EXPIRED if is_late else JobState.CANCELLED
-    jobs = connection.execute(_END_JOBS, {"state": job_state.value, "batch_ids": batch_ids})
-    if jobs.rowcount == _AT_A_TIME:
-        wake(connection)  # there may be more
-    return connection.execute(_EXPIRE if is_late else _CANCEL, {"batch_ids": batch_ids}).scalars().all()
+def follow(connection: Connection) -> None:
+    """Ends the pending jobs of a batch that was cancelled or has expired, 20,000 lines a call."""
+    batch = connection.execute(_FOLLOWING).one_or_none()
+    if batch is None:
+        return
+    until = batch.followed_line + _AT_A_TIME
+    state = JobState.EXPIRED if batch.state == BatchState.EXPIRED else JobState.CANCELLED
+    values = {"batch_id": batch.id, "after": batch.followed_line, "until": until}
+    connection.execute(_END_JOBS, values | {"state": state.value})
+    is_done = until >= (batch.last_line or 0)
+    connection.execute(_FOLLOWED, {"batch_id": batch.id, "line": None if is_done else until})
+    if not is_done:
+        wake(connection)
+        return
+    connection.execute(_CLOSE_SHARDS, {"batch_ids": [batch.id]})
+    connection.execute(_FORGET_TREES, {"batch_ids": [batch.id]})
+    # A tick that was on its way when the batch expired may have completed the first of its jobs.
+    _make_files(connection, [batch.id])
+
+
+def _make_files(connection: Connection, batch_ids: Sequence[str]) -> None:
+    connection.execute(_FILES, {"planned": dumps([_planned(batch_id) for batch_id in batch_ids])})
 
 
 def _planned(batch_id: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -29,6 +30,17 @@ _HOLD = text("""
     SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
            greatest(clock_timestamp(), billed_until) AS now
     FROM held
+""")
+
+# A lease that ran out in an outage, or in the grace after it; or nobody has been able to write since before it ran out.
+# What was given up is not spared.
+_SPARE = text("""
+    UPDATE incarnations SET lease_until = clock_timestamp() + lease_s * interval '1 second' FROM pulse
+    WHERE id = :id AND end_reason IS NULL AND (
+        (lease_until BETWEEN outage_from AND grace_until AND clock_timestamp() < grace_until)
+        OR (lease_until >= beat_at AND clock_timestamp() - beat_at > lease_s / 2 * interval '1 second')
+    )
+    RETURNING lease_until
 """)
 
 _READY = text("""
@@ -77,8 +89,13 @@ def ready(
     has_reward_model: bool,
     room_tokens: int,
 ) -> None:
-    """The weights are loaded: jobs may come, and the model is known from now on. Raises LeaseLost."""
+    """The weights are loaded: jobs may come, and the model is known from now on. Raises LeaseLost.
+
+    Does nothing the second time: the answer to the first one's commit may have been lost.
+    """
     incarnation = hold(connection, id)
+    if incarnation.state is IncarnationState.READY and incarnation.fingerprint == fingerprint:
+        return
     state = move(incarnation.state, IncarnationState.READY)
     book(connection, incarnation, incarnation.now, overhead=incarnation.overhead)
     connection.execute(_READY, {"id": id, "state": state.value, "fingerprint": fingerprint, "room_tokens": room_tokens})
@@ -98,8 +115,9 @@ def drain(connection: Connection, id: str) -> None:
 def hold(connection: Connection, id: str) -> Incarnation:
     """The fence: locks the row until the transaction ends. Raises LeaseLost unless it is alive by Postgres's clock.
 
-    Every write of a worker begins with it. Whoever locks more takes locks in this order: incarnation, batch,
-    portion, shards by id, jobs by id, learnings by batch.
+    A lease that ran out during an outage of Postgres, or in the grace of one lease after it, is extended here, as long
+    as the sweep has not ended it. Every write of a worker begins with this. Whoever locks more takes locks in this
+    order: incarnation, batch, portion, shards by id, jobs by id.
     """
     row = connection.execute(_HOLD, {"id": id}).one_or_none()
     if row is None:
@@ -107,9 +125,12 @@ def hold(connection: Connection, id: str) -> Incarnation:
     incarnation = Incarnation(**{**row._mapping, "state": IncarnationState(row.state)})
     if incarnation.state is IncarnationState.ENDED:
         raise LeaseLost(f"{id} has ended")
-    if incarnation.lease_until <= incarnation.now:
+    if incarnation.lease_until > incarnation.now:
+        return incarnation
+    lease_until = connection.execute(_SPARE, {"id": id}).scalar()
+    if lease_until is None:
         raise LeaseLost(f"the lease of {id} ended at {incarnation.lease_until.isoformat()}")
-    return incarnation
+    return replace(incarnation, lease_until=lease_until)
 
 
 def end(connection: Connection, incarnation: Incarnation, at: datetime, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import Connection, text
 
@@ -10,26 +10,55 @@ from ponder.store.document import dumps
 
 Sums = Mapping[str, float]
 
-# Added up as numerics, so that no order of adding makes another sum; batches by id, because each row stays locked.
-_ADD = text("""
-    INSERT INTO learnings (batch_id, sums)
+_FOLDING = 0x6C6561726E  # "learn"
+
+# Appended, because a sum that many workers add to would let one that is frozen in its transaction stop all others.
+_APPEND = text("""
+    INSERT INTO lessons (batch_id, sums)
     SELECT batch_id, jsonb_object_agg(name, value)
     FROM (
         SELECT batch_id, name, sum(value) AS value
         FROM json_to_recordset(CAST(:lessons AS json)) AS lesson(batch_id text, name text, value numeric)
         GROUP BY batch_id, name
     ) AS taught
-    GROUP BY batch_id ORDER BY batch_id
-    ON CONFLICT (batch_id) DO UPDATE SET sums = (
-        SELECT jsonb_object_agg(name, value) FROM (
-            SELECT name, sum(CAST(value AS numeric)) AS value
-            FROM (
-                SELECT * FROM jsonb_each_text(learnings.sums) UNION ALL SELECT * FROM jsonb_each_text(excluded.sums)
-            ) AS both_sums(name, value)
-            GROUP BY name
-        ) AS added
+    GROUP BY batch_id
+""")
+
+# As numerics, so that no order of adding makes another sum.
+_ADD_UP = """
+    SELECT batch_id, jsonb_object_agg(name, value) AS sums
+    FROM (
+        SELECT batch_id, name, sum(CAST(value AS numeric)) AS value
+        FROM ({taught}) AS taught CROSS JOIN LATERAL jsonb_each_text(sums) AS each(name, value)
+        GROUP BY batch_id, name
+    ) AS added
+    GROUP BY batch_id
+"""
+
+_LEARNED = text(
+    _ADD_UP.format(
+        taught="""
+            SELECT batch_id, sums FROM learnings WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
+            UNION ALL
+            SELECT batch_id, sums FROM lessons WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
+        """
     )
-    RETURNING batch_id, sums
+)
+
+_TOTAL = _ADD_UP.format(
+    taught="""
+        SELECT batch_id, sums FROM taken
+        UNION ALL
+        SELECT batch_id, sums FROM learnings WHERE batch_id IN (SELECT batch_id FROM taken)
+    """
+)
+
+_FOLD = text(f"""
+    WITH taken AS (
+        DELETE FROM lessons WHERE id IN (SELECT id FROM lessons ORDER BY id LIMIT 10000) RETURNING batch_id, sums
+    )
+    INSERT INTO learnings (batch_id, sums) SELECT batch_id, sums FROM ({_TOTAL}) AS total ORDER BY batch_id
+    ON CONFLICT (batch_id) DO UPDATE SET sums = excluded.sums
 """)
 
 
@@ -42,4 +71,18 @@ def learn(connection: Connection, lessons: Iterable[tuple[str, Sums]]) -> dict[s
     ]
     if not rows:
         return {}
-    return {row.batch_id: row.sums for row in connection.execute(_ADD, {"lessons": dumps(rows)})}
+    connection.execute(_APPEND, {"lessons": dumps(rows)})
+    return learned(connection, {str(row["batch_id"]) for row in rows})
+
+
+def learned(connection: Connection, batch_ids: Collection[str]) -> dict[str, Sums]:
+    """The sums of those of these batches about which anything was taught."""
+    rows = connection.execute(_LEARNED, {"batch_ids": sorted(batch_ids)})
+    return {row.batch_id: row.sums for row in rows}
+
+
+def fold(connection: Connection) -> None:
+    """Adds appended lessons to the sums, 10,000 at a time: what is learned stays the same, and is read faster."""
+    connection.execute(text("SET LOCAL lock_timeout = '1s'"))  # nothing depends on it; the next time will do
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_FOLDING})"))
+    connection.execute(_FOLD)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ponder.domain.state import JobState
+from ponder.domain.state import AttemptOutcome, JobState
 from ponder.jobs.cut import MAX_JOBS
 from ponder.jobs.report import Settlement, Usage
 from ponder.jobs.settle import settle
@@ -42,6 +42,11 @@ class _Job:
         """Jobs that agree in this may share a shard."""
         return (self.tenant_id, self.batch_id, self.model, self.fingerprint, self.lane)
 
+    @property
+    def is_suspect(self) -> bool:
+        """It may be what its workers died of."""
+        return self.num_lost >= _LOSSES_TO_BE_ALONE
+
 
 # Attempts first: how often a job was lost decides how it is cut.
 _END_ATTEMPTS = text("""
@@ -67,7 +72,9 @@ _LEFT = text("""
     )
     SELECT id, tenant_id, batch_id, model, fingerprint, lane, estimated_tokens,
            (SELECT count(*) FROM attempts WHERE job_id = named.id AND outcome = 'lost') AS num_lost
-    FROM named WHERE state = 'pending' ORDER BY id
+    FROM named WHERE state = 'pending'
+      AND EXISTS (SELECT FROM batches WHERE batches.id = named.batch_id AND batches.state = 'in_progress')
+    ORDER BY id
 """)
 
 _LOCK = text("""
@@ -80,20 +87,23 @@ _LOCK = text("""
 """)
 
 _CUT = text("""
-    INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)
-    SELECT tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens
+    INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, runs_alone)
+    SELECT tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, runs_alone
     FROM json_to_recordset(CAST(:shards AS json)) AS shard(
         tenant_id text, batch_id text, model text, fingerprint text, lane text, job_ids bigint[],
-        estimated_tokens bigint)
+        estimated_tokens bigint, runs_alone boolean)
 """)
 
 
-def recut(connection: Connection, incarnation_id: str, at: datetime, *, outcome: str, shard_tokens: int) -> Recut:
+def recut(
+    connection: Connection, incarnation_id: str, at: datetime, *, outcome: AttemptOutcome, shard_tokens: int
+) -> Recut:
     """Ends all attempts of an incarnation and hands its pending jobs on in new, unpublished shards.
 
-    A job lost twice gets a shard alone; lost three times it fails. The caller holds the lock on the incarnation.
+    A job lost twice gets a shard of its own, which runs alone: its next holder holds nothing else. Lost three times it
+    fails. The caller holds the lock on the incarnation.
     """
-    connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome})
+    connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome.value})
     shard_ids = list(connection.execute(_FINISH, {"incarnation_id": incarnation_id, "at": at}).scalars())
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
@@ -101,8 +111,8 @@ def recut(connection: Connection, incarnation_id: str, at: datetime, *, outcome:
         locked = connection.execute(_LOCK, {"ids": [job.id for job in failed]})
         tokens = {row.id: row.num_tokens for row in locked}
         settle(connection, [_worker_lost(job, tokens[job.id]) for job in failed if job.id in tokens], at)
-    alone = [job for job in jobs if _LOSSES_TO_BE_ALONE <= job.num_lost < _LOSSES_TO_FAIL]
-    together = sorted((job for job in jobs if job.num_lost < _LOSSES_TO_BE_ALONE), key=lambda job: (job.kin, job.id))
+    alone = [job for job in jobs if job.is_suspect and job.num_lost < _LOSSES_TO_FAIL]
+    together = sorted((job for job in jobs if not job.is_suspect), key=lambda job: (job.kin, job.id))
     shards = [[job] for job in alone]
     for _, kin in groupby(together, key=lambda job: job.kin):
         shards.extend(_chunks(kin, shard_tokens))
@@ -141,4 +151,5 @@ def _row(shard: Sequence[_Job]) -> dict[str, Any]:
         "lane": first.lane,
         "job_ids": [job.id for job in shard],
         "estimated_tokens": sum(job.estimated_tokens for job in shard),
+        "runs_alone": first.is_suspect,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from ponder.domain.cost import CostKind
+from ponder.domain.state import AttemptOutcome
 from ponder.jobs.incarnation import end, hold
 from ponder.jobs.recut import recut
 from ponder.jobs.wake import wake
@@ -19,7 +20,7 @@ def release(connection: Connection, incarnation_id: str, *, reason: str, shard_t
     incarnation = hold(connection, incarnation_id)
     now = incarnation.now
     book(connection, incarnation, now, overhead=CostKind.DRAINING)
-    handed = recut(connection, incarnation_id, now, outcome="preempted", shard_tokens=shard_tokens)
+    handed = recut(connection, incarnation_id, now, outcome=AttemptOutcome.PREEMPTED, shard_tokens=shard_tokens)
     end(connection, incarnation, now, reason)
     wake(connection)
     return handed.num_handed_on + handed.num_failed

@@ -12,6 +12,7 @@ from ponder.errors import Conflict, NotFound
 from ponder.jobs.served import served_models
 from ponder.jobs.submit import Idempotency, repeated
 from ponder.jobs.wake import wake
+from ponder.store.job_state import JOB_STATE
 
 _ENDED = ("completed", "expired", "cancelled")
 _INSERT = text(
@@ -27,13 +28,14 @@ _INSERT = text(
     """
 )
 _JOBS = text(
-    """
+    f"""
     INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
                       oracle, estimated_tokens)
-    SELECT tenant_id, :id, line, custom_id, model, coalesce(served.value, fingerprint), request, strategy, level,
+    SELECT jobs.tenant_id, :id, line, custom_id, model, coalesce(served.value, fingerprint), request, strategy, level,
            oracle, estimated_tokens
-    FROM jobs LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
-    WHERE batch_id = :batch_id AND tenant_id = :tenant_id AND state IN ('failed', 'expired')
+    FROM jobs JOIN batches ON batches.id = batch_id
+    LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
+    WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')
     ORDER BY line
     """
 )

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from ponder.domain.cost import CostKind
 from ponder.domain.incarnation import Incarnation
-from ponder.domain.state import IncarnationState
+from ponder.domain.state import AttemptOutcome, IncarnationState
 from ponder.jobs.incarnation import end
 from ponder.jobs.recut import recut
 from ponder.jobs.wake import wake
 from ponder.ledger.book import book
 from ponder.queue.app import Message, queue_name
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +30,24 @@ class Swept:
     num_jobs_failed: int
 
 
-# One that is ticking at this moment is skipped: it is not dead, or its tick will be refused.
-_LAPSED = text("""
-    SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
-           greatest(clock_timestamp(), billed_until) AS now
-    FROM incarnations
+# Nobody is swept before the pulse is back, which then tells of the outage, nor in the grace after one: see
+# `incarnation.hold`.
+_LAPSING = """
+    incarnations LEFT JOIN pulse ON true CROSS JOIN LATERAL (
+        SELECT end_reason IS NULL AND coalesce(lease_until BETWEEN outage_from AND grace_until, false) AS is_spared
+    ) AS outage
     WHERE state <> 'ended' AND lease_until <= clock_timestamp()
-    ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+      AND coalesce(beat_at >= clock_timestamp() - lease_s / 2 * interval '1 second', true)
+      AND NOT (is_spared AND clock_timestamp() < grace_until)
+"""
+
+_LAPSED = text(f"SELECT id FROM {_LAPSING} ORDER BY id")
+
+# One that is ticking at this moment is skipped: it is not dead, or its tick will be refused.
+_HOLD = text(f"""
+    SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
+           greatest(clock_timestamp(), billed_until) AS now, end_reason, is_spared
+    FROM {_LAPSING} AND id = :id FOR NO KEY UPDATE OF incarnations SKIP LOCKED
 """)
 
 # A message is lost when its queue is empty, or when a shard that was published later is held for a while already.
@@ -60,29 +75,48 @@ _PUBLISHED = text("""
 def sweep(engine: Engine, *, shard_tokens: int) -> list[Swept]:
     """Ends incarnations past their lease: bill closed at the lease's end as `lost`, their jobs cut into new shards.
 
-    A job lost twice gets a shard alone; lost three times it fails as `worker_lost`. One transaction an incarnation,
-    so that locks on jobs are taken in one order.
+    A job lost twice gets a shard alone; lost three times it fails as `worker_lost`. A lease that ran out during an
+    outage of Postgres, or in the grace of one lease after it, ends with that grace and is no loss for its jobs. One
+    transaction an incarnation, so that locks on jobs are taken in one order. What keeps one from being swept, a lock
+    that somebody holds for instance, keeps none of the others; the first such error is raised at the end.
     """
+    with engine.connect() as connection:
+        lapsed = connection.execute(_LAPSED).scalars().all()
     swept: list[Swept] = []
-    while True:
-        with engine.begin() as connection:
-            one = _sweep_one(connection, shard_tokens)
-        if one is None:
-            return swept
-        swept.append(one)
+    failures: list[DBAPIError] = []
+    for incarnation_id in lapsed:
+        try:
+            with engine.begin() as connection:
+                swept += _sweep_one(connection, incarnation_id, shard_tokens)
+        except DBAPIError as error:
+            failures.append(error)
+    for one in swept:
+        _log.warning(
+            "worker_died",
+            incarnation=one.incarnation_id,
+            num_jobs_handed_on=one.num_jobs_handed_on,
+            num_jobs_failed=one.num_jobs_failed,
+        )
+    if failures:
+        raise failures[0]
+    return swept
 
 
-def _sweep_one(connection: Connection, shard_tokens: int) -> Swept | None:
-    row = connection.execute(_LAPSED).one_or_none()
+def _sweep_one(connection: Connection, incarnation_id: str, shard_tokens: int) -> list[Swept]:
+    """Empty when it is not to be swept now."""
+    row = connection.execute(_HOLD, {"id": incarnation_id}).one_or_none()
     if row is None:
-        return None
-    incarnation = Incarnation(**{**row._mapping, "state": IncarnationState(row.state)})
+        return []
+    columns = dict(row._mapping) | {"state": IncarnationState(row.state)}
+    end_reason, is_spared = columns.pop("end_reason"), columns.pop("is_spared")
+    incarnation = Incarnation(**columns)
     at = incarnation.lease_until
     book(connection, incarnation, at, overhead=CostKind.LOST)
-    jobs = recut(connection, incarnation.id, at, outcome="lost", shard_tokens=shard_tokens)
-    end(connection, incarnation, at, "its lease ran out")
+    outcome = AttemptOutcome.PREEMPTED if is_spared else AttemptOutcome.LOST
+    jobs = recut(connection, incarnation.id, at, outcome=outcome, shard_tokens=shard_tokens)
+    end(connection, incarnation, at, end_reason or "its lease ran out")
     wake(connection)
-    return Swept(incarnation.id, jobs.num_handed_on, jobs.num_failed)
+    return [Swept(incarnation.id, jobs.num_handed_on, jobs.num_failed)]
 
 
 def lost_messages(

@@ -19,6 +19,7 @@ from ponder.jobs.settle import settle
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
 from ponder.store.document import dumps
+from ponder.store.job_state import JOB_STATE
 
 __all__ = ["EndReason", "Settlement", "TickReply", "TickReport", "Usage", "Work", "tick"]
 
@@ -40,7 +41,7 @@ class _Job:
 
 
 # Only what may be settled is locked; the rest is merely named in the ledger.
-_JOBS = text("""
+_JOBS = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, state FROM jobs
         WHERE id = ANY(CAST(:settled AS bigint[])) ORDER BY id FOR NO KEY UPDATE
@@ -49,10 +50,10 @@ _JOBS = text("""
         UNION ALL
         SELECT id, tenant_id, batch_id, state FROM jobs WHERE id = ANY(CAST(:others AS bigint[]))
     )
-    SELECT id, tenant_id, batch_id, state, id IN (
+    SELECT jobs.id, jobs.tenant_id, batch_id, {JOB_STATE} AS state, jobs.id IN (
         SELECT job_id FROM attempts WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
     ) AS is_held
-    FROM reported
+    FROM reported AS jobs JOIN batches ON batches.id = batch_id
 """)
 
 _APPEND = text("""
@@ -62,12 +63,12 @@ _APPEND = text("""
       AS appended(tenant_id text, batch_id text, job_id bigint, delta json, num_tokens bigint)
 """)
 
-_DROP = text("""
+_DROP = text(f"""
     WITH dropped AS (
         UPDATE attempts SET outcome = 'cancelled', ended_at = CAST(:now AS timestamptz)
-        FROM jobs
+        FROM jobs JOIN batches ON batches.id = jobs.batch_id
         WHERE attempts.incarnation_id = :incarnation_id AND attempts.ended_at IS NULL
-          AND jobs.id = attempts.job_id AND jobs.state <> 'pending'
+          AND jobs.id = attempts.job_id AND {JOB_STATE} <> 'pending'
         RETURNING attempts.job_id
     ), forgotten AS (
         DELETE FROM tree_deltas USING dropped WHERE tree_deltas.job_id = dropped.job_id

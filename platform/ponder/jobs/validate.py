@@ -25,6 +25,7 @@ _OPEN = text(
     WHERE id = :id AND state = 'validating' AND pg_try_advisory_xact_lock(hashtextextended(:id, 0))
     """
 )
+_TAKES_LONG = text("SET LOCAL statement_timeout = 0")
 _CHUNK = text("SELECT data FROM file_chunks WHERE file_id = :id AND ordinal = :ordinal")
 _BEGIN_PROGRESS = text(
     """
@@ -76,7 +77,10 @@ def validate(engine: Engine, batch_id: str, *, allows_code: bool = False) -> Non
         with engine.begin() as connection:
             batch = connection.execute(_OPEN, {"id": batch_id}).first()
             if batch is not None:
-                with engine.connect() as reader:
+                connection.execute(_TAKES_LONG)
+                with engine.connect() as pooled:
+                    # In no transaction: between two chunks it is idle for as long as their lines take.
+                    reader = pooled.execution_options(isolation_level="AUTOCOMMIT")
                     lines = split(_chunks(reader, batch.input_file_id))
                     _validate(connection, batch, lines, allows_code)
     except _Overtaken:

@@ -97,12 +97,23 @@ def trouble(redis_url: str, *, timeout_s: float) -> str | None:
     """What keeps Redis from taking messages now; None if nothing does. Leaves nothing in it."""
     client = redis.Redis.from_url(redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
     try:
+        return _refusal(client)
+    finally:
+        client.close()
+
+
+def check_redis(client: redis.Redis) -> None:
+    """Raises Unreachable unless it takes messages now."""
+    if (said := _refusal(client)) is not None:
+        raise Unreachable(f"Redis {said}")
+
+
+def _refusal(client: redis.Redis) -> str | None:
+    try:
         # Unlike PING, a write is refused by a full server and by a replica; without a list this one does nothing.
         client.lpushx("ponder.probe", "")
     except (redis.exceptions.RedisError, OSError) as error:
         return _trouble(error)
-    finally:
-        client.close()
     return None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+import pg8000.dbapi
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
 from ponder.errors import InvalidInput
@@ -14,16 +17,27 @@ from ponder.errors import InvalidInput
 _UNVERIFIED = ("require", "prefer", "allow")
 _VERIFIED = ("verify-ca", "verify-full")
 
+_STATEMENT_S = 600.0
+_LOCK_S = 10.0
+_IDLE_IN_TRANSACTION_S = 60.0
+_SILENCE_S = 30.0
+"""A TCP connection whose other end acknowledges nothing for this long is given up by either side."""
+
 
 def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> Engine:
     """A pool of connections that are checked before use, so that a restart of Postgres costs one retry.
 
     Understands what people have in their environment: `postgres://` and `postgresql://`, `?host=/socket/folder`,
     `?sslmode=`, `?sslrootcert=`. Raises InvalidInput for a URL that is none of these. Opens no connection yet.
+
+    No connection keeps what it has locked for ever: Postgres ends a statement, a wait for a lock and a transaction in
+    which nothing is said after `timeout_s`; the caller waits a little longer for the answer. Without it the limits are
+    those of a service: 10 minutes, 10 seconds and 1 minute. Whatever a connection dies of is an SQLAlchemyError.
     """
     parsed = _parse(url)
     query = dict(parsed.query)
-    arguments: dict[str, Any] = {"tcp_keepalive": True, "timeout": timeout_s}
+    arguments: dict[str, Any] = {"tcp_keepalive": True, "startup_params": _limits(timeout_s)}
+    arguments["timeout"] = None if timeout_s is None else 1.25 * timeout_s
     arguments |= _socket(query, parsed.port) | _tls(query)
     unknown = set(query) - {"host", "sslmode", "sslrootcert", "application_name"}
     if unknown:
@@ -39,7 +53,56 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
         max_overflow=pool_size * 2,
     )
     event.listen(engine, "set_connection_execution_options", _leave_the_check_behind)
+    event.listen(engine, "do_connect", _connect)
     return engine
+
+
+class _Reading:
+    """The driver's end of a connection. pg8000 lets a read raise what the socket raises, as it does nowhere else."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self._file.read(size))
+        except OSError as error:
+            raise pg8000.dbapi.InterfaceError("network error") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _connect(_dialect: Dialect, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    try:
+        connection = pg8000.dbapi.connect(*arguments, **named)
+    except OSError as error:
+        raise pg8000.dbapi.InterfaceError(f"network error: {error}") from error
+    # pg8000 has no public names for these two.
+    _notice_silence(connection._usock)
+    connection._sock = _Reading(connection._sock)
+    return connection
+
+
+def _limits(timeout_s: float | None) -> dict[str, str]:
+    """For Postgres's end of a connection, in milliseconds, and keepalives, in seconds; a Unix socket ignores those."""
+    limits_s = {
+        "statement_timeout": timeout_s or _STATEMENT_S,
+        "lock_timeout": timeout_s or _LOCK_S,
+        "idle_in_transaction_session_timeout": timeout_s or _IDLE_IN_TRANSACTION_S,
+        "tcp_user_timeout": _SILENCE_S,
+    }
+    keepalives = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
+    return {name: f"{limit_s * 1000:.0f}" for name, limit_s in limits_s.items()} | keepalives
+
+
+def _notice_silence(ours: socket.socket) -> None:
+    """The same for our end: by default Linux notices after two hours that the other machine is gone."""
+    if ours.family != socket.AF_UNIX and sys.platform == "linux":
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_SILENCE_S * 1000))
 
 
 def _leave_the_check_behind(connection: Connection, options: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 import ponder
 
@@ -26,6 +26,7 @@ def migrate(engine: Engine) -> None:
     """Runs every migration that the database has not seen, in one transaction."""
     config = _config()
     with engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a table may be huge
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

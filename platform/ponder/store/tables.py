@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -117,7 +118,13 @@ batches = Table(
     _timestamp("expired_at"),
     _timestamp("cancelling_at"),
     _timestamp("cancelled_at"),
+    Column(
+        "followed_line",
+        Integer,
+        comment="of a batch that was cancelled or has expired: the pending jobs up to here have ended; null: all have",
+    ),
     UniqueConstraint("tenant_id", "idempotency_key"),
+    Index("ix_batches_followed", "followed_line", postgresql_where=text("followed_line IS NOT NULL")),
     Index("ix_batches_tenant_created", "tenant_id", "created_at", "id"),
     Index(
         "ix_batches_open",
@@ -206,6 +213,13 @@ shards = Table(
     Column("state", Text, nullable=False, server_default="queued"),
     Column("holder", Text, ForeignKey("incarnations.id")),
     _created_at(),
+    Column(
+        "runs_alone",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="its job was lost twice: whoever holds it holds nothing else",
+    ),
     _timestamp("published_at"),
     _timestamp("held_at"),
     _timestamp("finished_at"),
@@ -287,6 +301,14 @@ learnings = Table(
     Column("sums", JSONB, nullable=False, comment="{name: number}, each the sum over settled jobs"),
 )
 
+lessons = Table(
+    "lessons",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False, index=True),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, of some settled jobs"),
+)
+
 results = Table(
     "results",
     metadata,
@@ -342,6 +364,17 @@ ledger_entries = Table(
     Index("ix_ledger_entries_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
     Index("ix_ledger_entries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_ledger_entries_until", "until_at"),
+)
+
+pulse = Table(
+    "pulse",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true"), comment="true: there is one row"),
+    Column("beat_at", DateTime(timezone=True), nullable=False, comment="when a dispatcher last wrote this"),
+    Column("lease_s", Double, nullable=False, comment="of that dispatcher's settings"),
+    Column("outage_from", DateTime(timezone=True), comment="the last outage: the beat before it"),
+    Column("grace_until", DateTime(timezone=True), comment="a lease after the beat that ended it"),
+    CheckConstraint("is_only", name="is_only"),
 )
 
 dispatcher = Table(

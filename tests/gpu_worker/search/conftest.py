@@ -109,6 +109,9 @@ class StubEngine:
         self.num_scores += 1
         self.scores.append((step, done))
 
+    def cancel_scores(self) -> None:
+        self.scores.clear()
+
     def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
         self.num_verified += 1
         self.verifying.append((text, done))

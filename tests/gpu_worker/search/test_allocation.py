@@ -76,3 +76,11 @@ def test_whatever_was_learnt_one_of_the_arms_or_none_is_chosen_and_the_same_by_t
     first, again = (choose(known, bucket, ARMS, belief=belief, worth=30.0, random=Random(seed)) for _ in range(2))
     assert first == again
     assert first in ("samples", "beam", None)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 0.79), st.floats(0, 1e9), st.integers(0, 2**32))
+def test_whatever_was_seen_an_arm_or_none_is_chosen(tokens: float, belief: float, spent: float, seed: int) -> None:
+    """Also after a probe that a deadline cut before its first token."""
+    arms = [Arm("samples", tokens), Arm("beam", tokens)]
+    known = _sums(lesson(BUCKET, "beam", 0.0, 0), {"solved": 0.0, "spent": spent})
+    assert choose(known, BUCKET, arms, belief=belief, worth=30.0, random=Random(seed)) in ("samples", "beam", None)

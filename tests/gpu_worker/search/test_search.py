@@ -99,6 +99,38 @@ def test_ending_leaves_half_grown_samples_as_candidates_that_are_not_complete() 
     assert one.search.wall.reserved == 0
 
 
+@pytest.mark.parametrize("number", [1, 2, 4, 7, 12])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "best_of_n", "n": 6},
+        {"name": "self_consistency", "n": 6},
+        {"name": "beam_search", "n": 4, "width": 2},
+        {"name": "dvts", "n": 4, "width": 2},
+        {"name": "rebase", "n": 6},
+        {"name": "mcts", "n": 4},
+        {"name": "particle_filter", "n": 4},
+        {"name": "adaptive", "n": 8},
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_a_search_that_was_told_to_end_asks_for_no_more_scores(spec: dict[str, Any], number: int) -> None:
+    one = attempt(UNLIMITED, rng=random.Random(number))
+    asked: list[int] = []
+
+    def end(step: int) -> bool:
+        if step == number:
+            one.search.end("dollars")
+            asked.append(one.engine.num_scores)
+            assert not one.engine.scores, "what is out is given up"
+        return True
+
+    ranked = run(one, spec, after_step=end)
+    assert ranked is not None
+    if asked:
+        assert one.engine.num_scores == asked[0]
+
+
 def test_the_text_of_a_path_is_the_text_of_its_steps() -> None:
     one = attempt(UNLIMITED, rng=random.Random(0))
     ranked = run(one, {"name": "beam_search", "n": 4, "width": 2})

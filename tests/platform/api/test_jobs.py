@@ -214,3 +214,19 @@ def test_a_price_is_set_by_date(http: httpx2.Client) -> None:
     ]
     assert found["nanodollars_per_hour"] == 1_234_567_891
     assert http.put("/v1/prices", json=body | {"dollars_per_hour": "-1"}).status_code == 400
+
+
+def test_a_cancelled_batch_shows_its_jobs_as_cancelled_before_their_rows_follow(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, engine: Engine
+) -> None:
+    batch = submitted([line()])
+    worker.validate()
+    shown = http.post(f"/v1/batches/{batch.id}/cancel").raise_for_status().json()
+    assert shown["ponder"]["counts"]["cancelled"] == 1
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT state FROM jobs")).scalars().all() == ["pending"]
+    (job,) = http.get(f"/v1/batches/{batch.id}/jobs", params={"state": "cancelled"}).json()["data"]
+    assert job["state"] == "cancelled"
+    one = http.get(f"/v1/jobs/{job['id']}").json()
+    assert (one["state"], one["waiting"]) == ("cancelled", None)
+    assert http.get(f"/v1/batches/{batch.id}/jobs", params={"state": "pending"}).json()["data"] == []

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from ponder.errors import LeaseLost
+from ponder.jobs.claim import keep
+from ponder.jobs.sweep import lost_messages
 
 
 def test_the_holder_gets_the_pending_jobs_with_all_that_an_engine_needs(world: Any) -> None:
@@ -78,3 +80,32 @@ def test_limits_beyond_any_calendar_are_no_limits(world: Any) -> None:
 
     assert len(world.claim_all(worker)) == 1
     assert world.tick(worker).ended == {}
+
+
+def test_a_suspect_and_other_shards_are_never_held_together(world: Any) -> None:
+    world.batch(2, tokens=world.shard_tokens)
+    suspect, other = sorted(world.dispatch())
+    world.sql("UPDATE shards SET runs_alone = (id = :id)", id=suspect)
+    worker = world.worker()
+    assert world.claim(other, worker) is not None
+    assert world.claim(suspect, worker) is None
+    assert world.dispatch() == [suspect], "somebody else may have it at once"
+
+    second = world.worker()
+    assert world.claim(suspect, second) is not None
+    world.batch(1)
+    (third,) = world.dispatch()
+    assert world.claim(third, second) is None
+    assert world.claim(suspect, second) is not None, "the answer to the first claim may have been lost"
+
+
+def test_a_message_that_somebody_keeps_is_not_taken_for_lost(world: Any) -> None:
+    world.batch(1)
+    (shard,) = world.dispatch()
+    world.sql("UPDATE shards SET published_at = published_at - interval '1 minute'")
+    with world.engine.begin() as connection:
+        assert keep(connection, shard)
+        assert lost_messages(connection, lambda queues: dict.fromkeys(queues, 0), republish_after_s=10) == []
+    world.claim(shard, world.worker())
+    with world.engine.begin() as connection:
+        assert not keep(connection, shard)

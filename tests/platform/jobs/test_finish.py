@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ponder.jobs.sweep import sweep
+
 
 def _files(world: Any, batch: str) -> tuple[bool, bool]:
     (row,) = world.sql("SELECT output_file_id, error_file_id FROM batches WHERE id = :id", id=batch)
@@ -74,9 +76,50 @@ def test_a_late_batch_expires_with_its_pending_jobs_and_workers_are_told(world: 
     world.billed(worker)
 
 
-def test_a_huge_late_batch_expires_in_parts(world: Any) -> None:
+def test_a_huge_late_batch_expires_at_once_and_its_rows_follow_in_parts(world: Any) -> None:
     batch = world.batch(20_001, expires_in_s=-1)
-    assert world.finish() == 0
-    assert world.state(batch) == "in_progress"
     assert world.finish() == 1
+    assert world.state(batch) == "expired"
+    assert _files(world, batch) == (False, True)
+    assert world.states(batch).count("pending") == 1
+    assert world.finish() == 0
     assert set(world.states(batch)) == {"expired"}
+    assert world.sql("SELECT 1 FROM batches WHERE followed_line IS NOT NULL") == []
+
+
+def test_before_the_rows_follow_nothing_of_a_late_batch_settles_and_its_cost_is_that_of_expired_jobs(
+    world: Any,
+) -> None:
+    batch = world.batch(2)
+    worker = world.worker()
+    first, second = world.claim_all(worker)
+    world.sql("UPDATE batches SET state = 'expired', expired_at = clock_timestamp(), followed_line = 0")
+    reply = world.tick(worker, settled=[world.passed(first)], work=world.work(first, second))
+    assert reply.dropped == (first, second)
+    assert world.states(batch) == ["pending", "pending"]
+    assert "cancelled" in world.kinds(worker)
+    world.finish()
+    assert world.states(batch) == ["expired", "expired"]
+    world.billed(worker)
+
+
+def test_what_a_dead_worker_held_of_a_stopped_batch_is_not_handed_on(world: Any) -> None:
+    batch = world.batch(2)
+    worker = world.worker()
+    world.claim_all(worker)
+    world.cancel(batch)
+    world.lapse(worker)
+    sweep(world.engine, shard_tokens=world.shard_tokens)
+    assert world.sql("SELECT 1 FROM shards WHERE state <> 'finished'") == []
+    world.finish()
+    assert (world.state(batch), world.states(batch)) == ("cancelled", ["cancelled", "cancelled"])
+
+
+def test_a_job_that_completes_while_its_batch_expires_is_in_an_output_file(world: Any) -> None:
+    batch = world.batch(20_001)
+    world.sql("UPDATE batches SET expires_at = clock_timestamp()")
+    world.finish()
+    assert _files(world, batch) == (False, True)
+    world.sql("UPDATE jobs SET state = 'completed', verdict = 'passed' WHERE line = 20001")
+    world.finish()
+    assert _files(world, batch) == (True, True)

@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 
 from ponder.domain.state import IncarnationState
 from ponder.errors import Conflict, LeaseLost
+from ponder.jobs.pulse import beat
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.tick import Work
 
@@ -44,6 +45,10 @@ _HELD = """
     LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.ended_at IS NULL
     WHERE shards.state = 'held'
     GROUP BY jobs.id, shards.holder
+"""
+
+_COMPANY = """
+    SELECT holder, count(*) AS num_shards FROM shards WHERE state = 'held' GROUP BY holder HAVING bool_or(runs_alone)
 """
 
 _pick = st.integers(min_value=0, max_value=10**6)
@@ -179,6 +184,43 @@ class Fleet(RuleBasedStateMachine):
         self.lapse(worker)
         self.sweep()
 
+    @rule(comes_back=_choices, is_dispatcher_first=st.booleans(), grows=st.booleans())
+    def outage(self, comes_back: list[bool], is_dispatcher_first: bool, grows: bool) -> None:
+        """Every lease runs out while nobody can write: who comes back goes on, and nobody else counts as lost."""
+        self.sweep()
+        num_lost = self._num_lost()
+        beaten_at = self._beat(None)
+        self.world.sql("UPDATE pulse SET beat_at = beat_at - interval '1 hour'")
+        alive = [row.id for row in self.world.sql("SELECT id FROM incarnations WHERE state <> 'ended' ORDER BY id")]
+        for incarnation in alive:
+            self.world.lapse(incarnation)
+        if is_dispatcher_first:
+            self._beat(beaten_at)
+            self.sweep()
+        for number, incarnation in enumerate(alive):
+            if comes_back[number % len(comes_back)]:
+                held = self.held[incarnation] if grows else []
+                deltas = {job: [{"after": "the outage", "by": incarnation}] for job in held}
+                reply = self.world.tick(incarnation, deltas=deltas)
+                for job, made in deltas.items():
+                    if job not in reply.dropped:
+                        self.deltas[job] += made
+                self.held[incarnation] = [job for job in self.held[incarnation] if job not in reply.dropped]
+                self.last_report.pop(incarnation, None)
+        if not is_dispatcher_first:
+            self._beat(beaten_at)
+        self.world.sql("UPDATE pulse SET grace_until = clock_timestamp()")
+        self.sweep()
+        assert self._num_lost() == num_lost
+        self.world.sql("DELETE FROM pulse")
+
+    def _beat(self, beat_before: Any) -> Any:
+        with self.world.engine.begin() as connection:
+            return beat(connection, lease_s=600, beat_before=beat_before)
+
+    def _num_lost(self) -> int:
+        return len(self.world.sql("SELECT 1 FROM attempts WHERE outcome = 'lost'"))
+
     @rule()
     def sweep(self) -> None:
         sweep(self.world.engine, shard_tokens=self.world.shard_tokens)
@@ -222,13 +264,20 @@ class Fleet(RuleBasedStateMachine):
         for row in self.world.sql(_HELD):
             assert row.attempts == [row.holder]
 
+    @invariant()
+    def a_suspect_runs_alone(self) -> None:
+        for row in self.world.sql(_COMPANY):
+            assert row.num_shards == 1, f"{row.holder} holds {row.num_shards} shards, and one of them runs alone"
+
     def teardown(self) -> None:
         """Given time and workers, everything comes to its end."""
         for incarnation in list(self.workers):
             self.world.lapse(incarnation)
         for _ in range(200):
             sweep(self.world.engine, shard_tokens=self.world.shard_tokens)
-            if not self.world.sql("SELECT 1 FROM batches WHERE state IN ('in_progress', 'cancelling')"):
+            if not self.world.sql(
+                "SELECT 1 FROM batches WHERE state IN ('in_progress', 'cancelling') OR followed_line IS NOT NULL"
+            ):
                 break
             self._republish()
             for model in "ab":

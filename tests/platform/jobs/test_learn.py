@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+
+from ponder.jobs.learn import fold, learn, learned
 
 
 def _teaching(world: Any, job_id: int, **learned: float) -> Any:
@@ -14,7 +18,14 @@ def _teaching(world: Any, job_id: int, **learned: float) -> Any:
 
 
 def _sums(world: Any) -> dict[str, dict[str, float]]:
-    return {row.batch_id: row.sums for row in world.sql("SELECT batch_id, sums FROM learnings")}
+    """By batch; the same after folding."""
+    batch_ids = [row.id for row in world.sql("SELECT id FROM batches")]
+    with world.engine.begin() as connection:
+        sums = learned(connection, batch_ids)
+        fold(connection)
+        assert learned(connection, batch_ids) == sums
+    assert world.sql("SELECT 1 FROM lessons") == []
+    return sums
 
 
 def test_lessons_add_up_by_batch_and_whoever_claims_next_is_told(world: Any) -> None:
@@ -99,6 +110,45 @@ def test_workers_that_settle_at_the_same_time_lose_no_lesson_and_do_not_wait_for
         thread.join(60)
     assert errors == []
     assert _sums(world) == {batch: {"a": 6, "b": 60} for batch in batches}, "sums of decimals are exact"
+
+
+def test_a_worker_does_not_wait_for_who_holds_the_sums(world: Any) -> None:
+    batch = world.batch(3)
+    worker = world.worker()
+    first, second, _ = world.claim_all(worker)
+    world.tick(worker, settled=[_teaching(world, first, a=1)])
+    assert _sums(world) == {batch: {"a": 1}}
+    with world.engine.begin() as frozen:
+        frozen.execute(text("SELECT 1 FROM learnings FOR UPDATE"))
+        learn(frozen, [(batch, {"a": 10})])
+        started_at = time.monotonic()
+        reply = world.tick(worker, settled=[_teaching(world, second, a=1)])
+        assert reply.learned == {batch: {"a": 2}}
+        assert time.monotonic() - started_at < 5
+    assert _sums(world) == {batch: {"a": 12}}
+
+
+def test_folding_at_the_same_time_loses_nothing(world: Any) -> None:
+    batch = world.batch()
+    errors: list[BaseException] = []
+
+    def teach() -> None:
+        try:
+            for _ in range(20):
+                with world.engine.begin() as connection:
+                    learn(connection, [(batch, {"a": 0.1})])
+                with world.engine.begin() as connection:
+                    fold(connection)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=teach) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert _sums(world) == {batch: {"a": 6}}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+from waiting import until
+
+from ponder.jobs.incarnation import hold
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.queue.app import queue_name
+from ponder.store.engine import connect
 
 
 def _sweep(world: Any) -> list[Any]:
@@ -51,11 +59,8 @@ def test_a_job_lost_twice_runs_alone_and_fails_when_lost_again(world: Any) -> No
     _die(world)
     assert len(world.sql("SELECT 1 FROM shards WHERE state = 'queued'")) == 1
     _die(world)
-    assert [row.n for row in world.sql("SELECT cardinality(job_ids) AS n FROM shards WHERE state = 'queued'")] == [
-        1,
-        1,
-        1,
-    ]
+    alone = world.sql("SELECT cardinality(job_ids) AS n, runs_alone FROM shards WHERE state = 'queued'")
+    assert [(row.n, row.runs_alone) for row in alone] == [(1, True)] * 3
 
     worker = world.worker()
     first, _ = world.dispatch()
@@ -115,3 +120,51 @@ def test_a_message_is_published_again_when_later_ones_were_claimed_long_ago(worl
     with world.engine.begin() as connection:
         lost = lost_messages(connection, lambda queues: dict.fromkeys(queues, 7), republish_after_s=10)
     assert [message.shard_id for message in lost] == [first]
+
+
+def test_a_lock_that_somebody_holds_keeps_no_other_dead_worker_from_being_swept(world: Any, impatient: Engine) -> None:
+    world.batch(2, tokens=world.shard_tokens)
+    first, second = world.worker(), world.worker()
+    one, other = sorted(world.dispatch())
+    world.claim(one, first)
+    world.claim(other, second)
+    for worker in (first, second):
+        world.lapse(worker)
+    with world.engine.begin() as frozen:
+        frozen.execute(text("SELECT 1 FROM shards WHERE id = :id FOR UPDATE"), {"id": one})
+        with pytest.raises(DBAPIError):
+            sweep(impatient, shard_tokens=world.shard_tokens)
+        states = {row.id: row.state for row in world.sql("SELECT id, state FROM incarnations")}
+        assert (states[first], states[second]) == ("ready", "ended")
+    assert [swept.incarnation_id for swept in _sweep(world)] == [first]
+
+
+def test_a_worker_that_is_frozen_inside_a_transaction_is_swept_soon_after_its_lease(
+    world: Any, impatient: Engine
+) -> None:
+    world.batch()
+    worker = world.worker()
+    world.claim_all(worker)
+    frozen = impatient.connect()
+    try:
+        hold(frozen, worker)
+        frozen.execute(text("UPDATE incarnations SET lease_until = clock_timestamp() WHERE id = :id"), {"id": worker})
+        assert _is_locked(world, worker)
+        until(lambda: not _is_locked(world, worker), 10)
+    finally:
+        frozen.invalidate()
+        frozen.close()
+    world.lapse(worker)
+    assert [swept.incarnation_id for swept in _sweep(world)] == [worker]
+
+
+def _is_locked(world: Any, worker: str) -> bool:
+    return not world.sql("SELECT 1 FROM incarnations WHERE id = :id FOR UPDATE SKIP LOCKED", id=worker)
+
+
+@pytest.fixture
+def impatient(database_url: str) -> Iterator[Engine]:
+    """As a worker with a short lease has it."""
+    engine = connect(database_url, timeout_s=1)
+    yield engine
+    engine.dispose()

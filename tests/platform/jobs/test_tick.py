@@ -150,6 +150,7 @@ def test_work_for_a_cancelled_job_is_booked_as_such_and_the_job_is_dropped_once(
     assert reply.dropped == (first, second)
     assert world.tick(worker, work=world.work(second)).dropped == ()
     assert set(world.kinds(worker)) <= {"cancelled", "idle", "loading"}
+    world.finish()
     assert world.states(batch) == ["cancelled", "cancelled"]
     assert world.sql("SELECT 1 FROM results") == []
     outcomes = world.sql("SELECT outcome FROM attempts UNION ALL SELECT state FROM shards")

@@ -1,8 +1,17 @@
 from __future__ import annotations
 
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ponder.store.engine import _notice_silence, connect
 
 
 def test_an_autocommit_connection_from_the_pool_is_in_no_transaction(engine: Engine) -> None:
@@ -17,3 +26,54 @@ def test_errors_do_not_quote_what_was_written(engine: Engine) -> None:
     with pytest.raises(DBAPIError) as caught, engine.begin() as connection:
         connection.execute(text("SELECT CAST(:prompt AS integer) / 0"), {"prompt": 1234567})
     assert "1234567" not in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 1.5])
+def test_postgres_lets_no_connection_hold_a_lock_for_ever(database_url: str, timeout_s: float | None) -> None:
+    engine = connect(database_url, timeout_s=timeout_s)
+    with engine.connect() as connection:
+        shown = {
+            name: connection.execute(text(f"SELECT setting FROM pg_settings WHERE name = '{name}'")).scalar_one()
+            for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        }
+    engine.dispose()
+    assert list(shown.values()) == (["1500"] * 3 if timeout_s else ["600000", "10000", "60000"])
+
+
+def test_either_end_of_a_tcp_connection_notices_that_the_other_machine_is_gone() -> None:
+    """The embedded Postgres has no TCP: what is set is read back from a socket that nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        _notice_silence(client)
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
+@contextmanager
+def _silent_postgres(says: bytes) -> Iterator[str]:
+    """Takes connections, says something to each and then nothing any more."""
+
+    class Silent(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(says)
+            while self.request.recv(4096):
+                pass
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"postgresql://u@127.0.0.1:{server.server_address[1]}/d"
+        finally:
+            server.shutdown()
+
+
+_READY = b"N" + b"R" + struct.pack("!ii", 8, 0) + b"Z" + struct.pack("!i", 5) + b"I"
+
+
+@pytest.mark.parametrize("says", [b"", _READY], ids=["at the start", "in the middle"])
+def test_a_postgres_that_falls_silent_is_an_error_of_sqlalchemys(says: bytes) -> None:
+    with _silent_postgres(says) as url:
+        engine = connect(url, timeout_s=0.2)
+        with pytest.raises(SQLAlchemyError, match="network error"), engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        engine.dispose()

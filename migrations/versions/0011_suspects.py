@@ -1,7 +1,7 @@
 """shards: whether a shard runs alone
 
-Revision ID: 0022
-Revises: 0021
+Revision ID: 0011
+Revises: 0010
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0022"
-down_revision = "0021"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,7 @@
 """batches: up to which line rows have followed the end of their batch
 
-Revision ID: 0023
-Revises: 0022
+Revision ID: 0012
+Revises: 0011
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0023"
-down_revision = "0022"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

@@ -1,6 +1,6 @@
 """pulse: since when nobody could write, so that an outage of Postgres is told from the death of a worker
 
-Revision ID: 0020
+Revision ID: 0009
 Revises: 0008
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0020"
+revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None

@@ -9,7 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_core import PydanticCustomError
 
 from ponder.domain.budget import ReasoningEffort
-from ponder.domain.options import LineOptions, check_schema
+from ponder.domain.options import LineOptions
+from ponder.domain.schema import check_schema
 
 KEPT = ("user", "store", "metadata", "service_tier")
 """Accepted and kept with the job; they change nothing."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_core import PydanticCustomError
 
 from ponder.domain.budget import Budget
+from ponder.domain.schema import check_schema
 from ponder.domain.state import Lane
 from ponder.domain.storable import StorableText
 from ponder.domain.strategy import Strategy
@@ -71,14 +72,3 @@ class BatchOptions(LineOptions):
 
     model: StorableText | None = Field(default=None, min_length=1, max_length=256)
     """Runs every line with this model, whatever the line names."""
-
-
-def check_schema(schema: Any) -> None:
-    """Raises PydanticCustomError unless it is a JSON schema (draft 2020-12)."""
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except (SchemaError, RecursionError) as error:
-        reason = getattr(error, "message", "nested too deeply")
-        raise PydanticCustomError("json_schema", "not a JSON schema: {reason}", {"reason": reason[:200]}) from None

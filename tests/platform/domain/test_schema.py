@@ -1,0 +1,99 @@
+"""Wrong JSON schemas are refused at submission, with what is wrong."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from ponder.domain.body import Body
+from ponder.domain.options import BatchOptions, LineOptions
+from ponder.domain.schema import check_schema
+
+_DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "nonsense"}, "'nonsense' is not valid"),
+        ({"pattern": "("}, r"'\(' is not a 'regex'"),
+        ({"properties": {"a": {"patternProperties": {"[": {}}}}}, r"'\[' is not a 'regex'"),
+        ({"$schema": _DRAFT_7, "items": [{"type": "integr"}]}, "is not valid"),
+        ({"$schema": "urn:unknown", "type": "integr"}, "'integr' is not valid"),
+        ({"$ref": "#/$defs/a"}, "refers to '#/\\$defs/a', and holds no schema there"),
+        ({"$ref": "#a"}, "refers to '#a'"),
+        ({"properties": {"a": {"items": {"$ref": "#/nowhere"}}}}, "refers to '#/nowhere'"),
+        ({"$ref": "#/title", "title": "no schema"}, "refers to '#/title'"),
+        ({"$ref": "#/allOf/x", "allOf": [True]}, "refers to '#/allOf/x'"),
+        ({"$ref": "#/parts/a", "parts": {"a": {"type": "integr"}}}, "'integr' is not valid"),
+        ({"$ref": "#/parts/a", "parts": {"a": {"items": {"$ref": "#/b"}}}}, "refers to '#/b'"),
+        ({"$ref": "http://127.0.0.1:9/schema"}, "refers to 'http://127.0.0.1:9/schema'"),
+        ({"$ref": "file:///etc/passwd"}, "refers to 'file:///etc/passwd'"),
+        ({"$ref": "http://[::1"}, "refers to"),
+    ],
+)
+def test_a_wrong_schema_is_refused_with_its_reason(schema: Any, reason: str) -> None:
+    with pytest.raises(PydanticCustomError, match=reason):
+        check_schema(schema)
+    for model, document in [
+        (LineOptions, {"verifier": {"name": "json_schema", "schema": schema}}),
+        (BatchOptions, {"verifier": {"name": "json_schema", "schema": schema}}),
+        (
+            Body,
+            {
+                "messages": [{"role": "user", "content": "?"}],
+                "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}},
+            },
+        ),
+    ]:
+        with pytest.raises(ValidationError, match=reason):
+            model.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}},
+        {"$ref": "#/definitions/a", "definitions": {"a": {"items": {"$ref": "#/definitions/a"}}}},
+        {"$ref": "#a", "$defs": {"one": {"$anchor": "a"}}},
+        {"$id": "https://example.org/a", "$ref": "b", "$defs": {"b": {"$id": "b", "type": "string"}}},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        {"$schema": "urn:unknown", "items": {"type": "integer"}},
+        {"properties": {"$ref": {"type": "string"}}},
+        {"enum": [{"$ref": "#/nowhere"}]},
+    ],
+)
+def test_a_schema_whose_references_lead_into_it_is_taken(schema: dict[str, Any]) -> None:
+    check_schema(schema)
+    check_schema({"properties": {"inner": {"$id": "https://example.org/inner", **schema}}})
+
+
+def test_a_schema_is_read_by_the_draft_that_it_names() -> None:
+    items = {"items": [{"type": "integer"}]}
+    check_schema({"$schema": _DRAFT_7, **items})
+    with pytest.raises(PydanticCustomError, match="not of type 'object'"):
+        check_schema(items)
+
+
+def _cost_s(num: int) -> float:
+    """Of schemas that refer to each other in a ring, by name and by place."""
+    parts = {
+        f"d{i}": {
+            "$anchor": f"a{i}",
+            "properties": {"x": {"$ref": f"#a{(i + 1) % num}"}, "y": {"$ref": f"#/$defs/d{(i + 1) % num}"}},
+        }
+        for i in range(num)
+    }
+    began = time.process_time()
+    check_schema({"$defs": parts})
+    return time.process_time() - began
+
+
+def test_twice_the_schema_costs_about_twice_the_time() -> None:
+    _cost_s(10)
+    assert min(_cost_s(800) for _ in range(3)) < 2.5 * min(_cost_s(400) for _ in range(3))

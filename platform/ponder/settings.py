@@ -44,6 +44,22 @@ class Settings(BaseSettings):
     allow_code: bool = False
     """Whether the verifier `python_tests` may run programs that a model wrote; see docs/operations.md."""
 
+    # What a tenant may cost others; each refusal names the setting.
+
+    max_pattern_length: int = Field(default=2_000, gt=0)
+    """Characters of a regular expression, alone or in a schema."""
+
+    max_schema_bytes: int = Field(default=65_536, gt=0)
+    max_schema_depth: int = Field(default=64, gt=0)
+    max_subschemas: int = Field(default=1_000, gt=0)
+    """Objects and booleans in a JSON schema."""
+
+    max_check_s: float = Field(default=1.0, gt=0)
+    """Processor time that the check of one line, or of a submission, may take."""
+
+    max_batch_check_s: float = Field(default=60.0, gt=0)
+    """Processor time for the lines of a batch, beyond a hundredth of a second for each of them."""
+
     log_level: str = "info"
 
     @property

@@ -5,17 +5,19 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy import Connection, text
+from starlette.requests import ClientDisconnect
 
 from ponder.api.auth import Tenant
 from ponder.api.batch_object import batch_objects
+from ponder.api.errors import TooLarge
 from ponder.api.job_object import COMPLETION_TOKENS, job_summary
+from ponder.api.limit import MAX_SUBMISSION_BYTES
 from ponder.api.page import After, Limit, page
 from ponder.api.services import Ponder, identifier
 from ponder.domain.state import JobState
 from ponder.domain.storable import StorableText
-from ponder.domain.submission import Submission
 from ponder.errors import NotFound
 from ponder.jobs.cancel import cancel
 from ponder.jobs.retry import retry
@@ -48,11 +50,28 @@ _JOBS = text(
 )
 
 
-@router.post("")
+_SUBMISSION = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Submission"}}},
+    }
+}
+
+
+async def _body(_caller: Tenant, request: Request) -> bytes:
+    """As it came: FastAPI would read it in the event loop, in which nobody else is served meanwhile."""
+    try:
+        return await request.body()
+    except ClientDisconnect:  # what `Limited` says of one that goes on beyond what it announced
+        raise TooLarge(f"a body has at most {MAX_SUBMISSION_BYTES} bytes", code="body_too_large") from None
+
+
+@router.post("", openapi_extra=_SUBMISSION)
 def create(
-    submission: Submission, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
+    body: Annotated[bytes, Depends(_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
     """A repeated `Idempotency-Key` gives the batch that the first request made."""
+    submission = ponder.reader.read(body)
     batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
         batch_id = submit(connection, caller.tenant_id, submission, batch_id=batch_id, idempotency_key=idempotency_key)

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from ponder.errors import NotFound
+from ponder.jobs.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _ID = re.compile(r"[a-z]{1,16}[-_][0-9a-f]{1,64}")
@@ -21,6 +22,7 @@ class Services:
     engine: Engine
     redis_url: str
     settings: Settings
+    reader: SubmissionReader
 
 
 def _services(request: Request) -> Services:

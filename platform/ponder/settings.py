@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     allow_code: bool = False
     """Whether the verifier `python_tests` may run programs that a model wrote; see docs/operations.md."""
 
+    validators: int = Field(default=4, gt=0)
+    """Batches that a dispatcher validates at a time, each in a process; half of them of one tenant."""
+
     # What a tenant may cost others; each refusal names the setting.
 
     max_pattern_length: int = Field(default=2_000, gt=0)

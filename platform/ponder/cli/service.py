@@ -40,7 +40,7 @@ def dispatcher() -> None:
     from ponder.jobs.dispatcher import run
 
     settings = Settings()
-    run(connect(database_url(settings)), redis_url(settings), settings, _stop_event())
+    run(database_url(settings), redis_url(settings), settings, _stop_event())
 
 
 @click.command()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
@@ -18,10 +17,11 @@ from sqlalchemy import Connection, Engine, text
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.finish import finish
 from ponder.jobs.sweep import lost_messages, sweep
-from ponder.jobs.validate import validate
+from ponder.jobs.validations import Validations
 from ponder.jobs.wake import CHANNEL
 from ponder.queue.app import celery_app, publish, queue_lengths, redis_client
 from ponder.settings import Settings
+from ponder.store.engine import connect
 from ponder.store.failure import brief
 
 _LEADER = 0x7765696768  # "weigh"
@@ -30,21 +30,20 @@ _ROUND_S = 2.0
 """How often everything is looked at, woken or not."""
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
-_VALIDATORS = 2
-"""Threads: a huge file stalls nobody but the next huge file."""
 
 _log = structlog.get_logger("ponder.dispatcher")
 
 
-def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Event) -> None:
+def run(database_url: str, redis_url: str, settings: Settings, stop: threading.Event) -> None:
     """Validates, dispatches, finishes and sweeps until `stop` is set. Any number may run; one is active.
 
     Survives restarts of Postgres and Redis: it says so in the log and tries again, and never raises.
     """
+    engine = connect(database_url)
     client = redis_client(redis_url)
     app = celery_app(redis_url)
-    with ThreadPoolExecutor(_VALIDATORS, thread_name_prefix="validate") as pool:
-        service = _Dispatcher(engine, app, client, settings, stop, pool)
+    with closing(Validations(engine, database_url, settings)) as validations:
+        service = _Dispatcher(engine, app, client, settings, stop, validations)
         while not stop.is_set():
             try:
                 with _leadership(engine, stop) as listener:
@@ -54,6 +53,7 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
                 stop.wait(_RETRY_S)
     client.close()
     app.close()
+    engine.dispose()
 
 
 @contextmanager
@@ -77,14 +77,13 @@ class _Dispatcher:
     redis: Redis
     settings: Settings
     stop: threading.Event
-    pool: ThreadPoolExecutor
-    validations: dict[str, Future[None]] = field(default_factory=dict)
+    validations: Validations
 
     def lead(self, listener: Connection) -> None:
         """Works through the rounds until `stop` is set or something breaks."""
         next_round = 0.0
         while not self.stop.is_set():
-            if _is_woken(listener) or monotonic() >= next_round:
+            if _is_woken(listener) or self.validations.has_news or monotonic() >= next_round:
                 is_due = monotonic() >= next_round
                 if is_due:
                     next_round = monotonic() + _ROUND_S
@@ -104,14 +103,7 @@ class _Dispatcher:
             _log.warning("a step failed", step=step.__name__.strip("_"), error=brief(error))
 
     def _validate(self) -> None:
-        self.validations = {batch: future for batch, future in self.validations.items() if not future.done()}
-        with self.engine.connect() as connection:
-            waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
-            for batch_id in waiting.scalars():
-                if batch_id not in self.validations:
-                    future = self.pool.submit(validate, self.engine, batch_id, allows_code=self.settings.allow_code)
-                    future.add_done_callback(partial(_log_failure, batch_id))
-                    self.validations[batch_id] = future
+        self.validations.turn()
 
     def _dispatch(self) -> None:
         with self.engine.begin() as connection:
@@ -149,9 +141,3 @@ def _is_woken(listener: Connection) -> bool:
     is_woken = bool(notifications)
     notifications.clear()
     return is_woken
-
-
-def _log_failure(batch_id: str, future: Future[None]) -> None:
-    error = future.exception()
-    if error is not None:
-        _log.warning("validation failed, will be tried again", batch=batch_id, error=brief(error))

@@ -60,6 +60,11 @@ class LimitedProcess:
         except (EOFError, OSError):
             raise ProcessEnded from None
 
+    @property
+    def has_answer(self) -> bool:
+        """Or has ended."""
+        return self._line.poll()
+
     def end(self) -> None:
         """In the midst of its work, too."""
         self._process.kill()

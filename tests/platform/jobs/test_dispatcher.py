@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs import dispatcher
 from ponder.queue.app import queue_lengths, queue_name, redis_client
 from ponder.settings import Settings
 
+_WIDE_SET = "[\x01-\U0010fffe]"
 QUEUE = queue_name("demo", "f1", "batch")
 
 
@@ -24,7 +25,7 @@ def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 @pytest.fixture
-def start(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[Callable[[], threading.Event]]:
+def start(database_url: str, redis_server: EmbeddedRedis) -> Iterator[Callable[[], threading.Event]]:
     """Starts a dispatcher; the event stops it."""
     running: list[tuple[threading.Event, threading.Thread]] = []
     redis_client(redis_server.url).flushall()
@@ -32,7 +33,7 @@ def start(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[Callable[[], 
     def start() -> threading.Event:
         stop = threading.Event()
         settings = Settings(shard_tokens=1_000)
-        thread = threading.Thread(target=dispatcher.run, args=(engine, redis_server.url, settings, stop))
+        thread = threading.Thread(target=dispatcher.run, args=(database_url, redis_server.url, settings, stop))
         thread.start()
         running.append((stop, thread))
         return stop
@@ -114,3 +115,22 @@ def test_the_jobs_of_a_dead_worker_come_back(
     world.lapse(worker)
     _until(lambda: _length(redis_server) == 1)
     world.billed(worker)
+
+
+def test_costly_lines_of_one_tenant_keep_nobody_waiting(
+    desk: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
+) -> None:
+    costly = [
+        desk.line(str(number), ponder={"verifier": {"name": "regex", "pattern": f"(?i){number}" + _WIDE_SET * 300}})
+        for number in range(20)
+    ]
+    content = b"\n".join(json.dumps(line).encode() for line in costly)
+    for _ in range(3):
+        desk.submit(desk.file(content))
+    start()
+    _until(lambda: desk.sql("SELECT count(*) AS num FROM pg_locks WHERE locktype = 'advisory'")[0].num >= 3)
+    content = json.dumps(desk.line("theirs")).encode()
+    began = time.monotonic()
+    theirs = desk.submit(desk.file(content, tenant="tenant_01"), tenant="tenant_01")
+    _until(lambda: desk.row(theirs).state == "in_progress")
+    assert time.monotonic() - began < 15

@@ -1,0 +1,161 @@
+"""Which batches are being validated: each by a process of its own, beside the dispatcher, and tenants in turns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine, Row, text
+
+from ponder.jobs.check_limits import CheckLimits
+from ponder.jobs.limited_process import LimitedProcess, ProcessEnded
+from ponder.jobs.line_clock import LineClock
+from ponder.jobs.validate import validate
+from ponder.settings import Settings
+from ponder.store.engine import connect
+from ponder.store.failure import brief
+
+_NICENESS = 5
+"""Validation can wait; what serves and schedules cannot."""
+_BATCHES = text(
+    """
+    SELECT id, tenant_id, state FROM batches WHERE state = 'validating' OR id = ANY(CAST(:running AS text[]))
+    ORDER BY created_at, id
+    """
+)
+_STOPPED = ("cancelling", "cancelled", "expired")
+
+_log = structlog.get_logger("ponder.dispatcher")
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A process, and what it validates; None: nothing."""
+
+    process: LimitedProcess
+    batch_id: str | None = None
+    tenant_id: str | None = None
+
+
+class Validations:
+    """At most `PONDER_VALIDATORS` at a time, half of them of one tenant. A process is kept for the next batch."""
+
+    def __init__(self, engine: Engine, database_url: str, settings: Settings) -> None:
+        self._engine = engine
+        self._database_url = database_url
+        self._settings = settings
+        self._limits = CheckLimits.of(settings)
+        self._slots: list[_Slot] = []
+        self._turns: dict[str, int] = {}
+        """By tenant: the number of its last turn."""
+
+    @property
+    def running(self) -> dict[str, int]:
+        """The process ids by batch."""
+        return {slot.batch_id: slot.process.pid for slot in self._slots if slot.batch_id is not None}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a process has something to say."""
+        return any(slot.process.has_answer for slot in self._slots)
+
+    def turn(self) -> None:
+        """Takes note of what is done, ends what was cancelled, and begins what waits. Never waits itself."""
+        self._collect()
+        with self._engine.connect() as connection:
+            batches = connection.execute(_BATCHES, {"running": list(self.running)}).all()
+        self._stop({batch.id for batch in batches if batch.state in _STOPPED})
+        waiting = [batch for batch in batches if batch.state == "validating" and batch.id not in self.running]
+        while (batch := self._next(waiting)) is not None:
+            waiting.remove(batch)
+            self._begin(batch)
+        if not self._slots:
+            self._slots.append(_Slot(LimitedProcess(answer_validation)))  # so that the first batch does not wait for it
+
+    def close(self) -> None:
+        """Ends all: what was not done is begun anew by the next dispatcher."""
+        for slot in self._slots:
+            slot.process.end()
+        self._slots.clear()
+
+    def _collect(self) -> None:
+        for slot in list(self._slots):
+            try:
+                answer = slot.process.receive()
+            except ProcessEnded:
+                self._drop(slot)
+                _log.warning("validation failed, will be tried again", batch=slot.batch_id, error="its process died")
+                continue
+            if answer is not None:
+                error = json.loads(answer)
+                if error is not None:
+                    _log.warning("validation failed, will be tried again", batch=slot.batch_id, error=error)
+                slot.batch_id = slot.tenant_id = None
+
+    def _stop(self, batch_ids: set[str]) -> None:
+        for slot in list(self._slots):
+            if slot.batch_id in batch_ids:
+                self._drop(slot)
+
+    def _drop(self, slot: _Slot) -> None:
+        slot.process.end()
+        self._slots.remove(slot)
+
+    def _next(self, waiting: list[Row[Any]]) -> Row[Any] | None:
+        """The oldest of the tenant that has the fewest running, and among those had its turn longest ago."""
+        running = Counter(slot.tenant_id for slot in self._slots if slot.batch_id is not None)
+        if running.total() >= self._settings.validators:
+            return None
+        most = max(1, self._settings.validators // 2)
+        allowed = [batch for batch in waiting if running[batch.tenant_id] < most]
+        return min(
+            allowed,
+            key=lambda batch: (running[batch.tenant_id], self._turns.get(batch.tenant_id, 0)),
+            default=None,
+        )
+
+    def _begin(self, batch: Row[Any]) -> None:
+        slot = next((slot for slot in self._slots if slot.batch_id is None), None)
+        if slot is None:
+            slot = _Slot(LimitedProcess(answer_validation))
+            self._slots.append(slot)
+        slot.batch_id, slot.tenant_id = batch.id, batch.tenant_id
+        self._turns[batch.tenant_id] = max(self._turns.values(), default=0) + 1
+        request = {
+            "database_url": self._database_url,  # here, as the command line of a process is seen by everybody
+            "batch_id": batch.id,
+            "allows_code": self._settings.allow_code,
+            "limits": asdict(self._limits),
+        }
+        try:
+            slot.process.send(json.dumps(request).encode())
+        except ProcessEnded:
+            self._drop(slot)
+
+
+def answer_validation(request: bytes) -> bytes:
+    """The other side: null, or why it broke off."""
+    asked = json.loads(request)
+    limits = CheckLimits.from_document(asked["limits"])
+    try:
+        validate(
+            _database(asked["database_url"]),
+            asked["batch_id"],
+            allows_code=asked["allows_code"],
+            limits=limits.verifier,
+            line=LineClock(limits).line,
+        )
+    except Exception as error:
+        return json.dumps(brief(error)).encode()
+    return b"null"
+
+
+@lru_cache(maxsize=1)
+def _database(url: str) -> Engine:
+    os.nice(_NICENESS)
+    return connect(url, pool_size=2)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from starlette.requests import ClientDisconnect
 
 from ponder.api.auth import Tenant
-from ponder.api.batch_object import batch_objects
+from ponder.api.batch_object import batch_object, batch_objects
 from ponder.api.errors import TooLarge
 from ponder.api.job_object import COMPLETION_TOKENS, job_summary
 from ponder.api.limit import MAX_SUBMISSION_BYTES
@@ -22,15 +22,22 @@ from ponder.errors import NotFound
 from ponder.jobs.cancel import cancel
 from ponder.jobs.retry import retry
 from ponder.jobs.submit import submit
+from ponder.store.tables import batches
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 IdempotencyKey = Annotated[StorableText | None, Header(min_length=1, max_length=255)]
 
 _FIND = text("SELECT * FROM batches WHERE id = :id AND tenant_id = :tenant_id")
+_OPTIONS_BYTES = 4_096
+"""A list leaves longer options out: they may be a megabyte a batch."""
 _LIST = text(
-    """
-    SELECT * FROM batches
+    f"""
+    SELECT {", ".join(column.name for column in batches.columns if column.name != "options")},
+           CASE WHEN pg_column_size(options) <= {_OPTIONS_BYTES} THEN
+               CASE WHEN octet_length(CAST(options AS text)) <= {_OPTIONS_BYTES} THEN options END
+           END AS options
+    FROM batches
     WHERE tenant_id = :tenant_id
       AND (CAST(:after AS text) IS NULL
            OR (created_at, id) < (SELECT created_at, id FROM batches WHERE id = :after AND tenant_id = :tenant_id))
@@ -39,7 +46,8 @@ _LIST = text(
 )
 _JOBS = text(
     f"""
-    SELECT jobs.*, answer, finish_reason, error, {COMPLETION_TOKENS}
+    SELECT jobs.id, batch_id, custom_id, line, model, fingerprint, state, verdict, oracle, strategy, level,
+           jobs.created_at, settled_at, answer, finish_reason, error, {COMPLETION_TOKENS}
     FROM jobs LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
       AND (CAST(:state AS text) IS NULL OR state = :state)
@@ -147,7 +155,7 @@ def _one(connection: Connection, tenant_id: str, batch_id: str) -> dict[str, Any
     rows = connection.execute(_FIND, values).all()
     if not rows:
         raise NotFound(f"there is no batch {batch_id}")
-    return batch_objects(connection, rows)[0]
+    return batch_object(connection, rows[0])
 
 
 def _require(connection: Connection, tenant_id: str, batch_id: str) -> None:

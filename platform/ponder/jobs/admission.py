@@ -20,6 +20,8 @@ from ponder.jobs.estimate import estimate_tokens
 
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _PIECE_BYTES = 256 * 1024
+_SHOWN = 200
+"""Characters of what is wrong with a line, and of where."""
 _SPOOL_BYTES = 4 * 1024 * 1024
 _COPY_JOBS = (
     "COPY jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, oracle, "
@@ -121,9 +123,14 @@ class Admission:
 
     def _refusal(self, error: InvalidLine) -> bytes:
         custom_id = None if error.custom_id is None else clean(error.custom_id[:512])
-        param = None if error.param is None else clean(error.param[:500])
-        fields = (self._batch_id, str(error.line), custom_id, error.code, param, clean(error.message[:1_000]))
+        param = None if error.param is None else _short(error.param)
+        fields = (self._batch_id, str(error.line), custom_id, error.code, param, _short(error.message))
         return _row(fields) + b"\n"
+
+
+def _short(said: str) -> str:
+    """A file may have a million refused lines, and what they say may quote them."""
+    return clean(said if len(said) <= _SHOWN else f"{said[: _SHOWN - 1]}…")
 
 
 def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:

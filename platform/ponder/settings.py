@@ -63,6 +63,15 @@ class Settings(BaseSettings):
     max_batch_check_s: float = Field(default=60.0, gt=0)
     """Processor time for the lines of a batch, beyond a hundredth of a second for each of them."""
 
+    interactive_share: float = Field(default=0.75, gt=0, le=1)
+    """Of what workers can hold, for interactive work while other work waits."""
+
+    interactive_tokens: int = Field(default=1_000_000, gt=0)
+    """Estimated tokens of a tenant's interactive work in flight; what is beyond goes in the lane `batch`."""
+
+    interactive_factor: float = Field(default=1.0, gt=0)
+    """So many times an interactive nano-dollar counts where tenants take turns; the bill stays as it is."""
+
     log_level: str = "info"
 
     @property

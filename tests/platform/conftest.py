@@ -18,7 +18,7 @@ from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.cancel import cancel
 from ponder.jobs.claim import Claim, claim
-from ponder.jobs.dispatch import dispatch
+from ponder.jobs.dispatch import LaneShares, dispatch
 from ponder.jobs.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.release import release
@@ -33,6 +33,7 @@ class World:
     """Each method is one transaction, as a worker, a dispatcher or a user would make it."""
 
     shard_tokens = 1_000
+    shares = LaneShares()
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -158,7 +159,7 @@ class World:
 
     def messages(self) -> list[Message]:
         with self.engine.begin() as connection:
-            return dispatch(connection, shard_tokens=self.shard_tokens)
+            return dispatch(connection, shard_tokens=self.shard_tokens, shares=self.shares)
 
     def claim(self, shard_id: int, incarnation_id: str) -> Claim | None:
         with self.engine.begin() as connection:

@@ -14,7 +14,7 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
-from ponder.jobs.dispatch import dispatch
+from ponder.jobs.dispatch import LaneShares, dispatch
 from ponder.jobs.finish import finish
 from ponder.jobs.sweep import lost_messages, sweep
 from ponder.jobs.validations import Validations
@@ -106,8 +106,11 @@ class _Dispatcher:
         self.validations.turn()
 
     def _dispatch(self) -> None:
+        shares = LaneShares(
+            self.settings.interactive_share, self.settings.interactive_tokens, self.settings.interactive_factor
+        )
         with self.engine.begin() as connection:
-            messages = dispatch(connection, shard_tokens=self.settings.shard_tokens)
+            messages = dispatch(connection, shard_tokens=self.settings.shard_tokens, shares=shares)
         publish(self.app, messages)
 
     def _finish(self) -> None:

@@ -44,6 +44,20 @@ class Settings(BaseSettings):
     allow_code: bool = False
     """Whether the verifier `python_tests` may run programs that a model wrote; see docs/operations.md."""
 
+    # What a tenant may have at a time. Operators' keys have no such limits.
+
+    max_requests_per_s: float = Field(default=50.0, gt=0)
+    """On average over ten seconds, for each process of the API."""
+
+    max_uploads: int = Field(default=4, gt=0)
+    max_submissions: int = Field(default=8, gt=0)
+    """Uploads, and submissions that are being read, for each process of the API."""
+
+    max_stored_bytes: int = Field(default=100 * 1024**3, gt=0)
+    """Of uploaded files that were not deleted."""
+
+    max_open_batches: int = Field(default=1_000, gt=0)
+
     validators: int = Field(default=4, gt=0)
     """Batches that a dispatcher validates at a time, each in a process; half of them of one tenant."""
 

@@ -257,10 +257,16 @@ def operator_key() -> str:
 
 
 @pytest.fixture
-def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str) -> Iterator[str]:
+def settings() -> Settings:
+    """Of the API; a test may have others."""
+    return Settings()
+
+
+@pytest.fixture
+def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str, settings: Settings) -> Iterator[str]:
     with engine.begin() as connection:
         ensure_operator_key(connection, operator_key, tenant="home", name="test")
-    app = create_app(engine, redis_server.url, Settings())
+    app = create_app(engine, redis_server.url, settings)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -14,6 +14,7 @@ from ponder.api import batches, errors, files, health, jobs, keys, metrics, mode
 from ponder.api.limit import Limited
 from ponder.api.metrics import Meter, Observed
 from ponder.api.services import Services
+from ponder.api.tenant_limits import TenantLimits
 from ponder.domain.submission import Submission
 from ponder.jobs.check_limits import CheckLimits
 from ponder.jobs.submission_reader import SubmissionReader
@@ -41,7 +42,7 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
         reader.close()
 
     app = _App(title="ponder", version=ponder.__version__, docs_url="/docs", redoc_url=None, lifespan=lifespan)
-    app.state.services = Services(engine, redis_url, settings, reader)
+    app.state.services = Services(engine, redis_url, settings, reader, TenantLimits(settings))
     app.state.meter = Meter(engine)
     errors.install(app)
     app.add_middleware(Limited)

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy import Connection, text
 from starlette.requests import ClientDisconnect
 
-from ponder.api.auth import Tenant
+from ponder.api.auth import Caller, Tenant
 from ponder.api.batch_object import batch_object, batch_objects
 from ponder.api.errors import TooLarge
 from ponder.api.job_object import COMPLETION_TOKENS, job_summary
 from ponder.api.limit import MAX_SUBMISSION_BYTES
 from ponder.api.page import After, Limit, page
-from ponder.api.services import Ponder, identifier
+from ponder.api.services import Ponder, Services, identifier
 from ponder.domain.state import JobState
 from ponder.domain.storable import StorableText
 from ponder.errors import NotFound
@@ -79,10 +79,18 @@ def create(
     body: Annotated[bytes, Depends(_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
     """A repeated `Idempotency-Key` gives the batch that the first request made."""
-    submission = ponder.reader.read(body)
+    with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
+        submission = ponder.reader.read(body)
     batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
-        batch_id = submit(connection, caller.tenant_id, submission, batch_id=batch_id, idempotency_key=idempotency_key)
+        batch_id = submit(
+            connection,
+            caller.tenant_id,
+            submission,
+            batch_id=batch_id,
+            idempotency_key=idempotency_key,
+            most_open=_most_open(ponder, caller),
+        )
         return _one(connection, caller.tenant_id, batch_id)
 
 
@@ -121,6 +129,7 @@ def retry_batch(
             identifier(batch_id, "batch"),
             new_batch_id=new_batch_id,
             idempotency_key=idempotency_key,
+            most_open=_most_open(ponder, caller),
         )
         return _one(connection, caller.tenant_id, new_batch_id)
 
@@ -148,6 +157,10 @@ def list_jobs(
             "limit": limit + 1,
         }
         return page([job_summary(row) for row in connection.execute(_JOBS, values)], limit)
+
+
+def _most_open(ponder: Services, caller: Caller) -> int | None:
+    return None if caller.is_operator else ponder.settings.max_open_batches
 
 
 def _one(connection: Connection, tenant_id: str, batch_id: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from ponder.api.tenant_limits import TenantLimits
 from ponder.errors import NotFound
 from ponder.jobs.submission_reader import SubmissionReader
 from ponder.settings import Settings
@@ -23,6 +24,7 @@ class Services:
     redis_url: str
     settings: Settings
     reader: SubmissionReader
+    limits: TenantLimits
 
 
 def _services(request: Request) -> Services:

@@ -99,10 +99,8 @@ def _measure(url: str, key: str, pid: int, name: str, num_bytes: int, senders: i
         "longest_ms": round(longest * 1_000, 1),
         "processor_ms": round(processor_s * 1_000, 1),
     }
-    click.echo(
-        f"{row['longest_ms']:>10,.1f} ms {row['processor_ms']:>8,.1f} ms  {len(body):>9,} bytes  {name}  {row['statuses']}",
-        err=True,
-    )
+    times = f"{row['longest_ms']:>10,.1f} ms {row['processor_ms']:>8,.1f} ms"
+    click.echo(f"{times}  {len(body):>9,} bytes  {name}  {row['statuses']}", err=True)
     return row
 
 

@@ -160,6 +160,24 @@ def test_a_batch_in_redis_holds_interactive_work_within_its_share(world: Any) ->
     assert world.dispatch() == []
 
 
+def test_a_single_job_among_thousands_of_interactive_ones_is_soon_begun(world: Any) -> None:
+    """Against a worker with room for four shards, which asks the interactive queue first and ends one shard a step."""
+    greedy, patient = world.tenant(), world.tenant()
+    world.batch(6_000, tenant=greedy, lane="interactive", tokens=10)  # 60 shards
+    worker = world.worker(room_tokens=4_000)
+    waiting, held, begun = world.messages(), [], []
+    world.batch(1, tenant=patient)
+    while patient not in _tenants(world, begun):
+        waiting += world.messages()
+        waiting.sort(key=lambda message: not message.queue.endswith("interactive"))
+        while len(held) < 4 and waiting:
+            begun.append(waiting.pop(0).shard_id)
+            held.append([job.job_id for job in world.claim(begun[-1], worker).jobs])
+        settled = [world.passed(job) for job in held.pop(0)]
+        world.tick(worker, settled=settled, room_tokens=4_000 - 1_000 * len(held))
+    assert len(begun) < 15
+
+
 def test_interactive_work_has_one_shard_however_small_the_room(world: Any) -> None:
     world.batch(100)
     world.batch(100, lane="interactive")

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from .process import SCORELESS, STRATEGIES, Process, job
 
@@ -55,6 +56,45 @@ def test_bad_requests_fail_alone_and_say_why(shared_process: Process) -> None:
     assert "temperature" in finished[13]["error"]["message"]
     assert finished[12]["error"] is None
     assert not any("xxx" in json.dumps(entry) for entry in finished.values())
+
+
+def test_more_messages_than_the_context_has_tokens_are_refused_before_they_are_rendered(
+    shared_process: Process,
+) -> None:
+    empty = [{"role": "user", "content": ""}]
+    shared_process.admit(
+        job(20, {"name": "direct"}, messages=empty * 250_000), job(21, {"name": "direct"}, messages=empty * 20)
+    )
+    finished, _ = shared_process.finish(2)
+    error = finished[20]["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "250000 messages" in error["message"]
+    assert "512 tokens" in error["message"]
+    assert finished[21]["error"] is None
+
+
+_SLOW = (
+    "{% if messages | length > 300 %}{% for i in range(90000) %}{% for j in range(90000) %}"
+    "{% set x = messages[0].role %}{% endfor %}{% endfor %}{% endif %}{{ messages[0].content }}"
+)
+
+
+def test_a_conversation_that_the_template_never_ends_with_fails_alone_and_holds_up_nobody(
+    engine_options: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(engine_options["model"], tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(_SLOW)
+    process = Process(**engine_options | {"model": str(folder)})
+    endless = job(0, {"name": "direct"}, messages=[{"role": "user", "content": "Compute"}] * 400)
+    process.admit(endless, *(job(number, {"name": "direct"}) for number in range(1, 4)))
+    finished, _ = process.finish(3)
+    assert sorted(finished) == [1, 2, 3]
+    assert all(entry["error"] is None for entry in finished.values())
+    finished, reports = process.finish(1)
+    assert finished[0]["error"]["code"] == "invalid_conversation"
+    assert "more than 5 s of processor time for 400 messages" in finished[0]["error"]["message"]
+    assert reports[-1]["num_jobs"] == 0
+    process.close()
 
 
 def test_openai_sampling_fields_are_honoured(shared_process: Process) -> None:

@@ -54,3 +54,16 @@ def test_floats_hand_work_on_to_each_other_and_quantised_numbers_only_to_their_l
     assert len(set(prints[:4])) == 1
     assert prints[5] == prints[6]
     assert len(set(prints)) == 4
+
+
+def test_a_folder_that_forgets_the_templates_end_of_a_turn_is_told_at_the_start(
+    tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    load(EngineOptions(model=str(folder), kv_bytes=1 << 18))
+    assert caplog.messages == []
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}<pad>{% endfor %}")
+    load(EngineOptions(model=str(folder), kv_bytes=1 << 18))
+    (message,) = caplog.messages
+    assert "model: the chat template ends a turn with <pad>" in message
+    assert "eos_token_id" in message

@@ -22,6 +22,8 @@ def live(pipe: Connection, options: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to answer
     # Before torch is imported: threads that spin while they wait cost a busy machine milliseconds an operation.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # One text at a time: a pool of threads for it would only wait.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from ponder_worker.engine_process.loading import load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.engine_process.options import EngineOptions

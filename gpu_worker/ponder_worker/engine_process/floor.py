@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ponder_worker.engine import Engine, Output, Sampling, Sequence
 from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.prompts import Prompts
 from ponder_worker.engine_process.work import WorkBook
 
 _SCORE_EVERY = 4
@@ -48,6 +50,10 @@ class Floor:
         self._on_order = on_order
         self._entries: dict[Sequence, _Entry] = {}
         self._since_scores = 0
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        return Prompts(self.engines.generator.tokenizer, self.engines.longest)
 
     @property
     def has_work(self) -> bool:

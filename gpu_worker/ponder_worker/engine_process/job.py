@@ -121,7 +121,10 @@ class Job:
             max_rounds = int(self._request.get("max_rounds") or 1)
             if spec.needs_verifier or max_rounds > 1:
                 request_module.check_verifier(self._request)
-            self.search = search = self._open(spec.uses_scores)
+            messages = request_module.messages(self._request)
+            if not self.tree.root.ids:
+                self.tree.root.ids += await self._floor.prompts.make(messages)
+            self.search = search = self._open(messages, spec.uses_scores)
             ranked = await strategy.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
         except asyncio.CancelledError:
@@ -131,11 +134,8 @@ class Job:
             return
         self._finish()
 
-    def _open(self, scores: bool) -> Search:
+    def _open(self, messages: list[dict[str, str]], scores: bool) -> Search:
         engines, request = self._floor.engines, self._request
-        messages = request_module.messages(request)
-        if not self.tree.root.ids:
-            self.tree.root.ids += engines.generator.tokenizer.render(messages)
         room = request_module.room(engines, len(self.tree.root.ids), scores=scores)
         budget = Budget.model_validate(request.get("budget") or {})
         self._line = Line(

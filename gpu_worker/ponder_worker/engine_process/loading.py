@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
 from ponder_worker.search.thought import Thought
 
+_log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 _QUANTISED = ("int8", "fp8")
@@ -79,6 +81,7 @@ def load(options: EngineOptions) -> Engines:
         for folder, dtype in zip(folders, dtypes, strict=True)
     ]
     engines = _engines(folders, models, options)
+    _warn_of_end(engines[0].tokenizer, options.model)
     readout = None
     if kinds and isinstance(kinds[0], Mark):
         readout = kinds[0].readout(engines[1].tokenizer)
@@ -143,6 +146,16 @@ def _engines(folders: list[str], models: list[Transformer], options: EngineOptio
         )
         for folder, model, pages, parked in zip(folders, models, found.num_pages, found.num_parked, strict=True)
     ]
+
+
+def _warn_of_end(tokenizer: Tokenizer, folder: str) -> None:
+    token = tokenizer.forgotten_end_of_turn()
+    if token is not None:
+        _log.warning(
+            "%s: the chat template ends a turn with %s, and generation_config.json does not name its id as an "
+            "eos_token_id: answers may run on past their end. Add it there",
+            *(folder, token),
+        )
 
 
 def _tokenizer_bytes(folder: str) -> bytes:

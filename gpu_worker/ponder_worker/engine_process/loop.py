@@ -174,8 +174,9 @@ class Loop:
     def _report(self, *, drained: bool) -> dict[str, Any]:
         deltas = {str(job.id): [delta] for job in self._jobs.values() if (delta := job.delta()) is not None}
         deltas |= {str(job_id): [delta] for job_id, delta in self._last_deltas.items()}
-        # What was answered is progress too: a search that only waits for verdicts is not stuck.
-        now, steps = time.monotonic(), self._floor.num_steps + self._questions.num_answered
+        # What was answered is progress too: a search that only waits for verdicts, or for its prompt, is not stuck.
+        now, floor = time.monotonic(), self._floor
+        steps = floor.num_steps + floor.prompts.num_made + self._questions.num_answered
         elapsed = now - self._reported_at
         if self._resting_since is not None:
             self._idle_s += now - self._resting_since

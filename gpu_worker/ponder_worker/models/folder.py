@@ -13,6 +13,7 @@ _IDENTITY = (
     "reward.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "chat_template.jinja",
 )
 

@@ -1,16 +1,14 @@
 """Text to token ids and back: a `tokenizers` file, a chat template, and the ids that end an answer."""
 
 import codecs
-import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as _Tokenizer
 
+from ponder_worker.models.chat_template import ChatTemplate, special_tokens
 from ponder_worker.models.errors import InvalidConversation, InvalidFile, MissingFile
 from ponder_worker.models.folder import read_json
 
@@ -27,13 +25,8 @@ class Tokenizer:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         self._tokenizer = _load(folder)
-        fields = read_json(folder, "tokenizer_config.json", required=False)
-        self._special_texts = {
-            name: _text_of(fields[name])
-            for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-            if fields.get(name)
-        }
-        self._template = _template(folder, fields)
+        self._special_texts = special_tokens(folder)
+        self._template = ChatTemplate.read(folder)
         self._pieces = _pieces(self._tokenizer)
         self._ids_with: dict[int, frozenset[int]] = {}
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
@@ -41,7 +34,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text as it stands, no special token added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # The library lets other threads run in its calls for batches only.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -75,6 +70,20 @@ class Tokenizer:
             raise InvalidConversation("the chat template does not render a conversation of several turns")
         return self.encode(after)
 
+    def forgotten_end_of_turn(self) -> str | None:
+        """The token with which the chat template ends the model's turns, where no answer ends with it: a model folder
+        with another `eos_token_id` lets answers run on past their end. None where that cannot be told.
+        """
+        try:
+            ids = self.turn(({"role": "user", "content": "?"},), "?")
+        except InvalidConversation:
+            return None
+        added = self._tokenizer.get_added_tokens_decoder()
+        first = next((token for token in ids if token in added or self.decode((token,)).strip()), None)
+        if first not in added or first in self.eos_token_ids or first == self._id_of("bos_token"):
+            return None
+        return str(added[first].content)
+
     def ids_with(self, byte: int) -> frozenset[int]:
         """Of which the byte is a part. Of U+FFFD's last one all: what is no UTF-8 becomes that character."""
         if byte not in self._ids_with:
@@ -92,14 +101,15 @@ class Tokenizer:
     def _rendered(self, messages: Iterable[Mapping[str, Any]]) -> str:
         if self._template is None:
             raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")
-        try:
-            return self._template.render(messages=list(messages), add_generation_prompt=True, **self._special_texts)
-        except Exception as error:  # a template is somebody's program: it may fail in any way
-            raise InvalidConversation(f"the chat template refuses the messages: {error}") from error
+        return self._template.render(list(messages))
 
     def _eos_of_config(self) -> frozenset[int]:
-        token = self._tokenizer.token_to_id(self._special_texts.get("eos_token", ""))
+        token = self._id_of("eos_token")
         return frozenset() if token is None else frozenset((token,))
+
+    def _id_of(self, name: str) -> int | None:
+        token: int | None = self._tokenizer.token_to_id(self._special_texts.get(name, ""))
+        return token
 
 
 class TextStream:
@@ -126,10 +136,6 @@ def _load(folder: Path) -> _Tokenizer:
         raise InvalidFile(f"{path}: not a tokenizer: {error}") from error
 
 
-def _text_of(token: str | Mapping[str, Any]) -> str:
-    return token if isinstance(token, str) else str(token["content"])
-
-
 def _eos_token_ids(folder: Path) -> frozenset[int]:
     """Those of generation_config.json, else of config.json."""
     for name in ("generation_config.json", "config.json"):
@@ -137,32 +143,6 @@ def _eos_token_ids(folder: Path) -> frozenset[int]:
         if ids is not None:
             return frozenset(ids if isinstance(ids, list) else (ids,))
     return frozenset()
-
-
-def _template(folder: Path, fields: Mapping[str, Any]) -> jinja2.Template | None:
-    path = folder / "chat_template.jinja"
-    source = path.read_text(encoding="utf-8") if path.is_file() else fields.get("chat_template")
-    if isinstance(source, list):  # several named templates
-        source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
-    if source is None:
-        return None
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise InvalidFile(f"{folder}: the chat template does not parse: {error}") from error
 
 
 def _pieces(tokenizer: _Tokenizer) -> list[bytes]:

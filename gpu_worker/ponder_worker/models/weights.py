@@ -1,5 +1,6 @@
 """Weights from safetensors files, memory-mapped, with the projections that are read together fused."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ponder_worker.models.folder import fingerprint, weight_files
 __all__ = ["LayerWeights", "Weights", "fingerprint", "load"]
 
 
+_log = logging.getLogger(__name__)
+_EMBEDDING, _UNEMBEDDING = "model.embed_tokens.weight", "lm_head.weight"
 _HEADS = (("score.0", "score.2"), ("score",), ("v_head.summary",))
 _WRAPPER = "pretrained_model."  # before the names of a model that was saved inside another one, with a value head
 
@@ -69,7 +72,7 @@ class _Source:
     """The named tensors of a folder, checked and cast as they are taken."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-        self._folder, self._dtype, self._device = folder, dtype, device
+        self.folder, self._dtype, self._device = folder, dtype, device
         self._file_of: dict[str, tuple[Any, str]] = {}  # and the name that the tensor has there
         open_file: Any = safe_open  # the library has no types
         for path in weight_files(folder):
@@ -91,13 +94,11 @@ class _Source:
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
         if not self.has(name):
-            raise MissingTensor(f"{self._folder}: the weights hold no tensor {name!r}, which config.json asks for")
+            raise MissingTensor(f"{self.folder}: the weights hold no tensor {name!r}, which config.json asks for")
         file, stored = self._file_of[name]
         tensor: torch.Tensor = file.get_tensor(stored)
         if tuple(tensor.shape) != shape:
-            raise MismatchedTensor(
-                f"{self._folder}: {name} is {list(tensor.shape)}, config.json asks for {list(shape)}"
-            )
+            raise MismatchedTensor(f"{self.folder}: {name} is {list(tensor.shape)}, config.json asks for {list(shape)}")
         return tensor.to(device=self._device, dtype=self._dtype)
 
     def fuse(self, parts: dict[str, int], *columns: int) -> torch.Tensor:
@@ -108,10 +109,8 @@ class _Source:
 def load(folder: str | Path, config: ModelConfig, *, dtype: torch.dtype, device: torch.device) -> Weights:
     """All weights of a model. Raises MissingTensor or MismatchedTensor by name."""
     source = _Source(Path(folder), dtype, device)
-    embedding = source.take("model.embed_tokens.weight", config.vocabulary_size, config.hidden_size)
-    unembedding, head = embedding, _head(source, config)
-    if not config.tied_embeddings and (source.has("lm_head.weight") or not head):
-        unembedding = source.take("lm_head.weight", config.vocabulary_size, config.hidden_size)
+    head = _head(source, config)
+    embedding, unembedding = _embeddings(source, config, must_unembed=not head)
     return Weights(
         embedding=embedding,
         layers=tuple(_layer(source, config, index) for index in range(config.num_layers)),
@@ -119,6 +118,30 @@ def load(folder: str | Path, config: ModelConfig, *, dtype: torch.dtype, device:
         unembedding=unembedding,
         head=head,
     )
+
+
+def _embeddings(source: _Source, config: ModelConfig, *, must_unembed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embedding and unembedding, the same tensor when tied. As transformers does, the checkpoint is believed where
+    config.json says that they are tied and the two are not equal; one that is missing is the other.
+    """
+    shape = (config.vocabulary_size, config.hidden_size)
+    has_unembedding = source.has(_UNEMBEDDING)
+    if config.tied_embeddings and has_unembedding and not source.has(_EMBEDDING):
+        unembedding = source.take(_UNEMBEDDING, *shape)
+        return unembedding, unembedding
+    embedding = source.take(_EMBEDDING, *shape)
+    if not has_unembedding and (config.tied_embeddings or not must_unembed):
+        return embedding, embedding
+    unembedding = source.take(_UNEMBEDDING, *shape)
+    if config.tied_embeddings:
+        if torch.equal(embedding, unembedding):
+            return embedding, embedding
+        _log.warning(
+            "%s: config.json ties %s to %s, but the weights hold both, with different values; both are used. "
+            "Say `tie_word_embeddings: false` there to silence this",
+            *(source.folder, _UNEMBEDDING, _EMBEDDING),
+        )
+    return embedding, unembedding
 
 
 def _head(source: _Source, config: ModelConfig) -> tuple[tuple[torch.Tensor, torch.Tensor | None], ...]:

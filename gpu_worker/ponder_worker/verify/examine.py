@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from ponder.domain.state import Verdict
@@ -12,6 +15,9 @@ from ponder_worker.verify import choice, contains, exact, json_schema, number, p
 from ponder_worker.verify.case import Case, Judgement
 
 _PURE = frozenset({"exact", "number", "choice", "contains"})
+IMPORTS = {"math": "ponder_worker.verify.math"}
+"""Modules that one verifier alone needs and that take long to import: math-verify brings sympy."""
+_MATH_LIMIT_S = 5.0
 _LONG = 2_000
 """Characters. What reads more may take long, and the interpreter that the worker itself needs."""
 
@@ -44,10 +50,42 @@ def examine(case: Case) -> Judgement:
     return _VERIFIERS[spec.name](case.answer, spec, case.reference or "")
 
 
-def _math(answer: str, spec: Any, reference: str) -> Judgement:
-    from ponder_worker.verify import math  # brings sympy
+def unfinished(case: Case, reason: str) -> Judgement:
+    """What a case is whose verifier came to no end: an answer that was not compared is neither right nor wrong; one
+    that a pattern, a schema or a test cannot accept in time is not accepted.
+    """
+    is_comparison = case.spec is not None and sees_reference(case.spec)
+    return Judgement(Verdict.UNVERIFIED if is_comparison else Verdict.FAILED, reason)
 
-    return math.examine(answer, of_reference(reference))
+
+def _math(answer: str, spec: Any, reference: str) -> Judgement:
+    from ponder_worker.verify import math
+
+    try:
+        with _within(_MATH_LIMIT_S):
+            return math.examine(answer, of_reference(reference))
+    except _TookTooLong:
+        return Judgement(Verdict.UNVERIFIED, f"the comparison took too long: more than {_MATH_LIMIT_S:g} s")
+
+
+class _TookTooLong(BaseException):
+    """No Exception: libraries take those for answers that cannot be read."""
+
+
+@contextlib.contextmanager
+def _within(limit_s: float) -> Iterator[None]:
+    """Raises _TookTooLong in the body. In a main thread only, because it is an alarm."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise _TookTooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 _VERIFIERS: dict[str, Callable[[str, Any, str], Judgement]] = {

@@ -1,11 +1,10 @@
-"""A spawned process that examines one case after the other in its main thread, and dies with us."""
+"""A process that examines one case after the other in its main thread, and dies with us."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import multiprocessing
+import logging
 import os
 import resource
 import signal
@@ -14,9 +13,9 @@ from types import FrameType
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import examine
+from ponder_worker.verify.examine import examine, unfinished
+from ponder_worker.verify.fork_server import ForkServer
 
-_PR_SET_PDEATHSIG = 1
 _MEMORY_BYTES = 4 << 30
 
 
@@ -25,82 +24,47 @@ class ExaminerDied(Exception):
 
 
 class Examiner:
-    """One such process. A case that it cannot end in time fails; after that the next one needs a new process.
+    """One such process. A case that it cannot end in time is unfinished; the next one then needs a new process."""
 
-    Make it in a thread that lives as long as it should: the kernel ends the process with that *thread*.
-    """
-
-    def __init__(self, *, start_s: float = 60.0) -> None:
-        """`start_s`: for the imports, which no case should pay for. Raises OSError, of which ChildProcessError says
-        that it ended meanwhile and TimeoutError that it took too long.
-        """
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_live, args=(theirs,), name="ponder-examiner", daemon=True)
-        with theirs:
-            self._process.start()
+    def __init__(self, server: ForkServer) -> None:
+        """server: of `live`. Raises OSError like its `fork`."""
+        self._server = server
+        self.pid, self._pipe = server.fork()
         self._is_usable = True
-        try:
-            is_ready = self._receive(start_s) is not None
-        except ExaminerDied:
-            self.close()
-            raise ChildProcessError from None
-        if not is_ready:
-            self.close()
-            raise TimeoutError
 
     @property
     def is_alive(self) -> bool:
-        return self._is_usable and self._process.is_alive()
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
+        """Nothing comes between two cases but the end."""
+        return self._is_usable and not self._pipe.poll()
 
     def examine(self, case: Case, limit_s: float) -> Judgement:
         """Returns within the limit, whatever the verifier does, and may not be alive any more. Raises ExaminerDied."""
         data = json.dumps({"verifier": case.verifier, "answer": case.answer, "reference": case.reference})
         try:
             self._pipe.send_bytes(data.encode())
-            found = self._receive(limit_s)
-        except (ExaminerDied, OSError):
+            found = json.loads(self._pipe.recv_bytes()) if self._pipe.poll(limit_s) else None
+        except (EOFError, OSError):
             self.close()
             raise ExaminerDied from None
         if found is None:
             self.close()
-            return Judgement(Verdict.FAILED, f"the verifier took more than {limit_s:g} s")
+            return unfinished(case, f"the verifier took more than {limit_s:g} s")
         return Judgement(Verdict(found["verdict"]), found["reason"])
 
     def close(self) -> None:
-        self._is_usable = False
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
-
-    def _receive(self, limit_s: float) -> dict[str, str] | None:
-        """None: not in time. Raises ExaminerDied."""
-        try:
-            if not self._pipe.poll(limit_s):
-                return None
-            found: dict[str, str] = json.loads(self._pipe.recv_bytes())
-        except (EOFError, OSError):
-            raise ExaminerDied from None
-        return found
+        if self._is_usable:
+            self._is_usable = False
+            self._server.end(self.pid)
+            self._pipe.close()
 
 
-def _live(pipe: Connection) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:
-        os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def live(pipe: Connection) -> None:
+    """What such a process does until nobody is left at the other end."""
+    logging.disable()  # libraries warn of what they cannot read, and quote it
     desk = _Desk()
     signal.signal(signal.SIGTERM, desk.leave)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    from ponder_worker.verify import math  # noqa: F401  # before the first case, whose limit does not pay for sympy
-
-    pipe.send_bytes(b"{}")
     with contextlib.suppress(EOFError, OSError):
         while True:
             case = Case(**json.loads(pipe.recv_bytes()))
@@ -110,7 +74,7 @@ def _live(pipe: Connection) -> None:
 
 
 class _Desk:
-    """A SIGTERM to a whole family of processes must not make a right answer wrong: who examines goes on."""
+    """A SIGTERM to a whole family of processes must not make a right answer wrong: a busy process goes on."""
 
     is_busy = False
 
@@ -123,5 +87,5 @@ def _examine(case: Case) -> dict[str, str | None]:
     try:
         found = examine(case)
     except Exception as error:
-        found = Judgement(Verdict.FAILED, f"the verifier raised {type(error).__name__}")
+        found = unfinished(case, f"the verifier raised {type(error).__name__}")
     return {"verdict": found.verdict.value, "reason": found.reason}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonschema import SchemaError
 from jsonschema.exceptions import best_match
@@ -21,7 +21,7 @@ _NOTHING_ELSEWHERE: Registry[Any] = Registry()
 
 def examine(answer: str, schema: dict[str, Any]) -> Judgement:
     try:
-        value = json.loads(answer)
+        value = json.loads(answer, parse_constant=_no_constant)
     except ValueError as error:
         return Judgement.of(False, f"the answer is not JSON: {error}")
     kind = validator_for(schema, default=Draft202012Validator)
@@ -34,6 +34,11 @@ def examine(answer: str, schema: dict[str, Any]) -> Judgement:
     except Unresolvable as error:
         return Judgement.of(False, f"the schema refers to what it does not hold: {error.ref[:_SHOWN]}")
     return Judgement.of(wrong is None, f"at {_short(wrong.json_path)}: {_short(wrong.message)}" if wrong else "")
+
+
+def _no_constant(name: str) -> NoReturn:
+    """Python's reader would take NaN, Infinity and -Infinity, which are no JSON."""
+    raise ValueError(f"{name} is no value of it")
 
 
 def _short(text: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import examine, is_pure, runs_code
-from ponder_worker.verify.examiner import Examiner, ExaminerDied
+from ponder_worker.verify.examine import IMPORTS, examine, is_pure, runs_code, unfinished
+from ponder_worker.verify.examiner import Examiner, ExaminerDied, live
+from ponder_worker.verify.fork_server import ForkServer
 from ponder_worker.verify.turns import Turns
 
 _NO_CODE = "this worker runs no code: its operator has not allowed it (ponder worker --allow-code)"
@@ -19,12 +21,17 @@ _NO_CODE = "this worker runs no code: its operator has not allowed it (ponder wo
 class Judge:
     """May be called from any thread, and never raises for a case. Processes are started when they are first needed."""
 
-    def __init__(self, *, num_processes: int = 2, limit_s: float = 10.0, allows_code: bool = False) -> None:
+    def __init__(self, *, num_processes: int = 3, limit_s: float = 10.0, allows_code: bool = False) -> None:
+        """num_processes: that examine at a time, of several all but one at most for the same one, so that cases that
+        hang never hold them all. Each may keep another one that waits, for each kind of imports.
+        """
         self._limit_s = limit_s
         self._allows_code = allows_code
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-judge")
-        self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns()
-        # A process ends with the thread that started it: each thread has its own and stays.
+        self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns(max(1, num_processes - 1))
+        # What one verifier alone needs is imported once, and no case of another one waits for it.
+        self._servers = {module: ForkServer(live, module) for module in IMPORTS.values()}
+        self._server = ForkServer(live)
         self._threads = [
             threading.Thread(target=self._serve, name=f"judge-{number}", daemon=True) for number in range(num_processes)
         ]
@@ -32,7 +39,7 @@ class Judge:
             thread.start()
 
     def hear(self, case: Case, whose: Hashable = None) -> Future[Judgement]:
-        """Verdicts that take no time wait for none that may; of the others each of `whose` has its turn."""
+        """Verdicts that take no time wait for none that may; the others of each of `whose` get the same time."""
         if is_pure(case):
             return self._quick.submit(_guarded, case)
         future: Future[Judgement] = Future()
@@ -51,42 +58,52 @@ class Judge:
         for thread in self._threads:
             thread.join()
         self._quick.shutdown()
+        for server in (self._server, *self._servers.values()):
+            server.close()
 
     def _serve(self) -> None:
-        with contextlib.closing(_Seat(self._limit_s)) as seat:
-            while (turn := self._turns.take()) is not None:
-                case, future = turn
-                if future.set_running_or_notify_cancel():
-                    future.set_result(seat.examine(case))
+        seats: dict[ForkServer, _Seat] = {}
+        while (turn := self._turns.take()) is not None:
+            whose, (case, future) = turn
+            began = time.monotonic()
+            is_wanted = future.set_running_or_notify_cancel()
+            if is_wanted:
+                server = self._server_of(case)
+                judgement = seats.setdefault(server, _Seat(server, self._limit_s)).examine(case)
+            self._turns.served(whose, time.monotonic() - began)
+            if is_wanted:
+                future.set_result(judgement)
+
+    def _server_of(self, case: Case) -> ForkServer:
+        module = IMPORTS.get(case.spec.name) if case.spec is not None else None
+        return self._servers[module] if module is not None else self._server
 
 
 class _Seat:
-    """An examiner, or room for the next one. Of the thread that made it."""
+    """An examiner, or room for the next one. Of one thread."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, server: ForkServer, limit_s: float) -> None:
+        self._server = server
         self._limit_s = limit_s
         self._examiner: Examiner | None = None
 
     def examine(self, case: Case) -> Judgement:
-        """Somebody outside may have killed the process: a case is tried twice. Only what it does itself can fail it."""
+        """Somebody outside may have killed the process: a case is tried twice."""
         try:
             with contextlib.suppress(ExaminerDied, ChildProcessError):
                 return self._occupied().examine(case, self._limit_s)
             return self._occupied().examine(case, self._limit_s)
         except ExaminerDied:
-            return Judgement(Verdict.FAILED, "the verifier died, twice")
+            return unfinished(case, "the verifier died, twice")
         except Exception as error:
             return Judgement(Verdict.UNVERIFIED, f"the verifier could not be started: {type(error).__name__}")
 
-    def close(self) -> None:
-        if self._examiner is not None:
-            self._examiner.close()
-
     def _occupied(self) -> Examiner:
         if self._examiner is None or not self._examiner.is_alive:
-            self.close()
+            if self._examiner is not None:
+                self._examiner.close()
             self._examiner = None
-            self._examiner = Examiner()
+            self._examiner = Examiner(self._server)
         return self._examiner
 
 
@@ -94,4 +111,4 @@ def _guarded(case: Case) -> Judgement:
     try:
         return examine(case)
     except Exception as error:
-        return Judgement(Verdict.FAILED, f"the verifier raised {type(error).__name__}")
+        return unfinished(case, f"the verifier raised {type(error).__name__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,13 +95,7 @@ def _request(custom_id: str, body: Body, terms: Terms) -> JobRequest:
     own = body.ponder or _NOTHING
     strategy = own.strategy or terms.strategy
     _check_strategy(strategy, body.n or 1, model)
-    characters = sum(len(message.content) for message in body.messages)
-    if characters > model.context_length * _CHARACTERS_A_TOKEN:
-        raise InvalidInput(
-            f"the messages cannot fit into the {model.context_length} tokens of {model.name}'s context",
-            param="body.messages",
-            code="context_length_exceeded",
-        )
+    _check_length(body.messages, model)
     if own.priority and terms.options.priority and own.priority != terms.options.priority:
         raise InvalidInput(
             f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
@@ -150,6 +144,18 @@ def _check_strategy(strategy: Strategy, n: int, model: ServedModel) -> None:
             f"{strategy.name} needs a reward model, and the workers of {model.name} have none",
             param="body.ponder.strategy",
             code="no_reward_model",
+        )
+
+
+def _check_length(messages: Sequence[Message], model: ServedModel) -> None:
+    """What cannot fit however it is cut into tokens. An empty message, too, costs at least the token that ends it."""
+    characters = sum(len(message.content) for message in messages)
+    if len(messages) > model.context_length or characters > model.context_length * _CHARACTERS_A_TOKEN:
+        raise InvalidInput(
+            f"{len(messages)} messages of {characters} characters cannot fit into the {model.context_length} tokens of "
+            f"{model.name}'s context",
+            param="body.messages",
+            code="context_length_exceeded",
         )
 
 

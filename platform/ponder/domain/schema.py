@@ -18,8 +18,8 @@ def check_schema(schema: Any) -> None:
     from jsonschema import Draft202012Validator, SchemaError
     from jsonschema.validators import validator_for
 
-    kind = validator_for(schema, default=Draft202012Validator)
     try:
+        kind = validator_for(schema, default=Draft202012Validator)
         kind.check_schema(schema)
         for outlying in _referenced(schema):
             kind.check_schema(outlying)
@@ -27,6 +27,10 @@ def check_schema(schema: Any) -> None:
         raise _refusal(error.message) from None
     except RecursionError:
         raise _refusal("nested too deeply") from None
+    except InvalidInput:
+        raise
+    except Exception as error:  # what older drafts leave untyped, a number as `$ref` say, the libraries do not look at
+        raise _refusal(f"{type(error).__name__} when it is read") from None
 
 
 def _referenced(schema: Any) -> Iterator[Any]:

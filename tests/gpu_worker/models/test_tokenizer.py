@@ -106,6 +106,38 @@ def test_end_tokens_come_from_the_generation_config_else_from_the_others(folder:
     assert Tokenizer(folder).eos_token_ids == {2}
 
 
+_TURN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ end }}{% endfor %}<|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("end", "eos_token_ids", "expected"),
+    [
+        ("</s>", [2], None),
+        ("</s>", [0, 2], None),
+        ("</s>", [0], "</s>"),
+        ("\n</s>\n", [0], "</s>"),
+        ("<pad></s>", [2], "<pad>"),  # the first that the model would write
+        ("", [2], None),
+        (" and so on</s>", [0], None),  # an end in words: nothing can be told
+        ("<s>", [2], None),  # the next turn's beginning
+    ],
+)
+def test_a_turns_end_that_ends_no_answer_is_found(
+    folder: Path, end: str, eos_token_ids: list[int], expected: str | None
+) -> None:
+    (folder / "chat_template.jinja").write_text(_TURN.replace("{{ end }}", end))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos_token_ids}))
+    assert Tokenizer(folder).forgotten_end_of_turn() == expected
+
+
+@pytest.mark.parametrize("source", ["{{ messages[0].content }}", "{{ raise_exception('one turn only') }}"])
+def test_of_a_template_that_writes_no_turns_no_end_can_be_told(folder: Path, source: str) -> None:
+    (folder / "chat_template.jinja").write_text(source)
+    assert Tokenizer(folder).forgotten_end_of_turn() is None
+    (folder / "chat_template.jinja").unlink()
+    assert Tokenizer(folder).forgotten_end_of_turn() is None
+
+
 def test_a_missing_or_broken_tokenizer_is_refused_by_name(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(InvalidFile, match=r"tokenizer\.json: not a tokenizer"):

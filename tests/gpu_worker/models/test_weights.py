@@ -116,6 +116,35 @@ def test_missing_and_broken_files_are_refused_by_name(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("held", ["other head", "same head", "head alone", "no head"])
+def test_a_head_beside_the_embedding_is_used_or_not_as_transformers_does(
+    folder: Path, held: str, is_tied: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever config.json says, the checkpoint is believed; a warning says where they contradict each other."""
+    from transformers import LlamaForCausalLM
+
+    weights = load_file(folder / "model.safetensors")
+    embedding = weights["model.embed_tokens.weight"]
+    if held != "no head":
+        weights["lm_head.weight"] = embedding.flip(0) if held == "other head" else embedding.clone()
+    if held == "head alone":
+        del weights["model.embed_tokens.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_config(folder, tie_word_embeddings=is_tied)
+    if not is_tied and held in ("no head", "head alone"):
+        with pytest.raises(MissingTensor):  # where transformers makes the tensor up
+            load(folder)
+        return
+    model, peer = load(folder), LlamaForCausalLM.from_pretrained(folder)
+    assert torch.equal(model.weights.embedding, peer.get_input_embeddings().weight)
+    assert torch.equal(model.weights.unembedding, peer.get_output_embeddings().weight)
+    shares = model.weights.embedding is model.weights.unembedding
+    assert shares == (peer.get_input_embeddings().weight is peer.get_output_embeddings().weight)
+    is_warned = any("tie_word_embeddings" in record.getMessage() for record in caplog.records)
+    assert is_warned == (is_tied and held == "other head")
+
+
 def test_names_inside_a_wrapper_with_a_value_head_are_those_of_the_model(folder: Path) -> None:
     plain = load(folder)
     weights = {f"pretrained_model.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}

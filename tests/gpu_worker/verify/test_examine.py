@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -10,10 +12,12 @@ from unittest.mock import patch
 import pytest
 
 from ponder.domain.state import Verdict
-from ponder_worker.verify import Case, examine, is_pure
+from ponder_worker.verify import Case, Judgement, examine, is_pure
 from ponder_worker.verify import math as math_verifier
 
 _PAIRS = Path(__file__).parents[4] / "shared/data/oracles/math_verify_pairs.jsonl"
+examine_module = sys.modules["ponder_worker.verify.examine"]
+"""By its name: the package has a function of the same one."""
 _DEFAULTS = {"precision": 6, "allow_set_relation_comp": False, "strict": True}
 _WRONG = (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$")
 
@@ -119,6 +123,23 @@ def test_all_of_some_texts_or_any_of_them_stand_in_the_answer(
     found = examine(Case({"name": "contains"} | spec, answer))
     assert (found.verdict is Verdict.PASSED) == (reason is None)
     assert reason is None or reason in (found.reason or "")
+
+
+@pytest.mark.parametrize("answer", ["NaN", "-Infinity", "[Infinity]", '{"a": NaN}'])
+def test_what_only_python_takes_for_json_is_none(answer: str) -> None:
+    found = examine(Case({"name": "json_schema", "schema": {}}, answer))
+    assert found.verdict is Verdict.FAILED
+    assert "not JSON" in (found.reason or "")
+
+
+@pytest.mark.parametrize("answer", ["$2^{2^{25}} + x$", r"$\sum_{k=1}^{100000000} \frac{1}{k^3}$", "$(x+1)^{3000}$"])
+def test_a_comparison_that_takes_too_long_is_unverified_and_not_unequal(
+    answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine_module, "_MATH_LIMIT_S", 0.2)
+    found = examine(Case({"name": "math"}, answer, "$1 + x$"))
+    assert found == Judgement(Verdict.UNVERIFIED, "the comparison took too long: more than 0.2 s")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_a_schema_that_is_wrong_fails_the_candidate_and_says_so() -> None:

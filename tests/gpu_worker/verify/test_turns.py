@@ -4,20 +4,108 @@ from __future__ import annotations
 
 import threading
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ponder_worker.verify.turns import Turns
 
 
+def _take(turns: Turns[str], seconds: float = 0.0) -> str | None:
+    """The next one, served in so many seconds."""
+    if (turn := turns.take()) is None:
+        return None
+    turns.served(turn[0], seconds)
+    return turn[1]
+
+
 def test_each_owner_has_its_turn_and_its_items_keep_their_order() -> None:
-    turns: Turns[str] = Turns()
+    turns: Turns[str] = Turns(8)
     for item in ("a1", "a2", "a3", "b1", "c1", "c2"):
         turns.put(item[0], item)
     turns.close()
-    assert [turns.take() for _ in range(7)] == ["a1", "b1", "c1", "a2", "c2", "a3", None]
+    assert [_take(turns) for _ in range(7)] == ["a1", "b1", "c1", "a2", "c2", "a3", None]
 
 
-def test_who_waits_is_woken_by_the_next_item_and_by_the_end() -> None:
-    turns: Turns[str] = Turns()
-    taken: list[str | None] = []
+def test_owners_get_the_same_time_and_not_the_same_number_of_turns() -> None:
+    turns: Turns[str] = Turns(8)
+    for number in range(3):
+        turns.put("slow", f"slow{number}")
+    for number in range(25):
+        turns.put("quick", f"quick{number}")
+    turns.close()
+    order = []
+    while (turn := turns.take()) is not None:
+        order.append(turn[0])
+        turns.served(turn[0], 10.0 if turn[0] == "slow" else 1.0)
+    assert [order[:20].count("slow"), order[:20].count("quick")] == [2, 18]
+    assert order.index("slow", 2) >= 11
+
+
+def test_what_is_being_served_keeps_its_owner_from_a_fresh_start() -> None:
+    """The owner of a hanging case comes back while others wait: it has used its time all the same."""
+    turns: Turns[str] = Turns(8)
+    turns.put("slow", "slow1")
+    assert turns.take() == ("slow", "slow1")
+    for number in range(3):
+        turns.put("quick", f"quick{number}")
+    turns.served("slow", 10.0)
+    turns.put("slow", "slow2")
+    turns.close()
+    assert [_take(turns, 1.0) for _ in range(5)] == ["quick0", "quick1", "quick2", "slow2", None]
+
+
+def test_absence_saves_no_time_up() -> None:
+    turns: Turns[str] = Turns(8)
+    for number in range(6):
+        turns.put("old", f"old{number}")
+    assert [_take(turns, 5.0) for _ in range(2)] == ["old0", "old1"]
+    for number in range(3):
+        turns.put("new", f"new{number}")
+    assert [_take(turns, 5.0) for _ in range(4)] == ["old2", "new0", "old3", "new1"]
+
+
+def test_of_one_owner_no_more_are_served_at_a_time_than_is_said() -> None:
+    turns: Turns[str] = Turns(2)
+    for item in ("a1", "a2", "a3", "a4", "b1"):
+        turns.put(item[0], item)
+    assert [turns.take() for _ in range(3)] == [("a", "a1"), ("b", "b1"), ("a", "a2")]
+    taken: list[tuple[object, str] | None] = []
+    waiting = threading.Thread(target=lambda: taken.extend([turns.take()]))
+    waiting.start()
+    turns.served("b", 1.0)
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    turns.served("a", 1.0)
+    waiting.join(10)
+    assert taken == [("a", "a3")]
+    turns.close()
+    turns.served("a", 1.0)
+    assert turns.take() == ("a", "a4")
+    assert turns.take() is None
+
+
+@given(costs=st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(1, 9), min_size=1, max_size=30), min_size=2))
+def test_while_all_wait_nobody_is_ahead_by_more_than_one_item(costs: dict[str, list[int]]) -> None:
+    turns: Turns[int] = Turns(8)
+    for owner, items in costs.items():
+        for item in items:
+            turns.put(owner, item)
+    turns.close()
+    used = dict.fromkeys(costs, 0)
+    left = {owner: len(items) for owner, items in costs.items()}
+    while (turn := turns.take()) is not None:
+        owner, cost = str(turn[0]), turn[1]
+        if all(left.values()):
+            assert used[owner] == min(used.values())
+        used[owner] += cost
+        left[owner] -= 1
+        turns.served(owner, cost)
+    assert used == {owner: sum(items) for owner, items in costs.items()}
+
+
+def test_a_waiting_thread_is_woken_by_the_next_item_and_by_the_end() -> None:
+    turns: Turns[str] = Turns(8)
+    taken: list[tuple[object, str] | None] = []
     waiting = [threading.Thread(target=lambda: taken.append(turns.take())) for _ in range(2)]
     for thread in waiting:
         thread.start()
@@ -25,4 +113,4 @@ def test_who_waits_is_woken_by_the_next_item_and_by_the_end() -> None:
     turns.close()
     for thread in waiting:
         thread.join(10)
-    assert set(taken) == {"a1", None}
+    assert set(taken) == {("a", "a1"), None}

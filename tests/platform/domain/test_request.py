@@ -150,6 +150,7 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
         ({"messages": [{"role": "user", "content": "", "name": "x"}]}, "unsupported_field", "body.messages[0].name"),
         ({"messages": [{"role": "user", "content": "", "x": 1}]}, "unknown_field", "body.messages[0].x"),
         ({"messages": [{"role": "user", "content": "x" * 9000}]}, "context_length_exceeded", "body.messages"),
+        ({"messages": [{"role": "user", "content": ""}] * 513}, "context_length_exceeded", "body.messages"),
         ({"tools": [{"type": "function"}]}, "unsupported_field", "body.tools"),
         ({"audio": {"voice": "x"}}, "unsupported_field", "body.audio"),
         ({"modalities": ["text", "audio"]}, "unsupported_field", "body.modalities"),

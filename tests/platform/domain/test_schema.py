@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ponder.domain.schema import check_schema
 from ponder.errors import InvalidInput
@@ -31,6 +34,8 @@ _DRAFT_7 = "http://json-schema.org/draft-07/schema#"
         ({"$ref": "http://127.0.0.1:9/schema"}, "refers to 'http://127.0.0.1:9/schema'"),
         ({"$ref": "file:///etc/passwd"}, "refers to 'file:///etc/passwd'"),
         ({"$ref": "http://[::1"}, "refers to"),
+        ({"$schema": []}, "when it is read"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#", "$ref": 5}, "when it is read"),
     ],
 )
 def test_a_wrong_schema_is_refused_with_its_reason(schema: Any, reason: str) -> None:
@@ -81,3 +86,59 @@ def _cost_s(num: int) -> float:
 def test_twice_the_schema_costs_about_twice_the_time() -> None:
     _cost_s(10)
     assert min(_cost_s(800) for _ in range(3)) < 2.5 * min(_cost_s(400) for _ in range(3))
+
+
+_KEYWORDS = st.sampled_from(
+    [
+        "$schema",
+        "$ref",
+        "$dynamicRef",
+        "$recursiveRef",
+        "$id",
+        "id",
+        "$anchor",
+        "$defs",
+        "definitions",
+        "properties",
+        "items",
+        "allOf",
+        "not",
+        "pattern",
+        "patternProperties",
+        "type",
+        "enum",
+        "dependencies",
+        "x",
+    ]
+)
+_WORDS = st.sampled_from(
+    [
+        "#",
+        "#/$defs/x",
+        "#/x",
+        "#x",
+        "x",
+        "",
+        "urn:x",
+        "//",
+        "http://[",
+        "%",
+        "(",
+        "string",
+        _DRAFT_7,
+        "http://json-schema.org/draft-04/schema#",
+        "http://json-schema.org/draft-03/schema#",
+    ]
+)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | _WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYWORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=500)
+@given(schema=st.dictionaries(_KEYWORDS, _VALUES, max_size=5))
+def test_whatever_stands_in_it_a_schema_is_taken_or_refused(schema: dict[str, Any]) -> None:
+    with contextlib.suppress(InvalidInput):
+        check_schema(schema)

@@ -1,0 +1,137 @@
+"""A process for every case that needs a new one, in milliseconds; and none that is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ponder.domain.state import Verdict
+from ponder_worker.verify import Case
+from ponder_worker.verify.examiner import Examiner, ExaminerDied, live
+from ponder_worker.verify.fork_server import ForkServer
+
+_CASE = Case({"name": "json_schema", "schema": {"type": "integer"}}, "1")
+_HANGS = Case({"name": "json_schema", "schema": {"pattern": "^(a+)+$"}}, '"' + "a" * 60 + '!"')
+_JUDGES_FOR_EVER = f"""
+from ponder_worker.verify.examiner import Examiner, live
+from ponder_worker.verify import Case
+from ponder_worker.verify.fork_server import ForkServer
+server = ForkServer(live)
+examiners = [Examiner(server), Examiner(server)]
+print(server.pid, *(examiner.pid for examiner in examiners), flush=True)
+examiners[0].examine(Case({_HANGS.verifier!r}, {_HANGS.answer!r}), 600.0)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[ForkServer]:
+    with closing(ForkServer(live)) as server:
+        yield server
+
+
+def _is_there(pid: int) -> bool:
+    """Zombies are not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _cpu_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+def test_a_case_after_a_killed_one_does_not_pay_for_the_imports() -> None:
+    with closing(ForkServer(live, "ponder_worker.verify.math")) as server:
+        case = Case({"name": "math"}, "1/2", "0.5")
+        examiner = Examiner(server)
+        first = _seconds(lambda: examiner.examine(case, 60.0))
+        pid, waits = server.pid, []
+        for _ in range(5):
+            os.kill(examiner.pid, signal.SIGKILL)
+            with pytest.raises(ExaminerDied):
+                examiner.examine(case, 60.0)
+            began = time.monotonic()
+            examiner = Examiner(server)
+            assert examiner.examine(case, 60.0).verdict is Verdict.PASSED
+            waits.append(time.monotonic() - began)
+        assert server.pid == pid
+    with closing(ForkServer(live, "ponder_worker.verify.math")) as server:
+        start = _seconds(server.fork)
+    assert min(waits) < (start + first) / 4
+
+
+def test_a_process_that_dies_says_so_and_is_not_used_again(server: ForkServer) -> None:
+    examiner = Examiner(server)
+    assert examiner.is_alive
+    os.kill(examiner.pid, signal.SIGKILL)
+    with pytest.raises(ExaminerDied):
+        examiner.examine(_CASE, 5.0)
+    assert not examiner.is_alive
+
+
+def test_after_the_server_was_killed_its_processes_are_gone_and_the_next_one_has_a_new_server(
+    server: ForkServer,
+) -> None:
+    orphan, first = Examiner(server), server.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    _wait_until(lambda: not _is_there(orphan.pid))
+    with pytest.raises(ChildProcessError):
+        Examiner(server)
+    heir = Examiner(server)
+    assert server.pid != first
+    orphan.close()  # asks the new server to end a process that it never had
+    assert heir.examine(_CASE, 60.0).verdict is Verdict.PASSED
+
+
+def test_a_sigterm_to_the_whole_family_stops_no_case_that_is_being_examined(server: ForkServer) -> None:
+    idle, busy = Examiner(server), Examiner(server)
+    assert server.pid is not None
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(busy.examine, _HANGS, 2.0)
+        _wait_until(lambda: _cpu_ticks(busy.pid) > 10)
+        for pid in (server.pid, idle.pid, busy.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert future.result().reason == "the verifier took more than 2 s"
+    assert not idle.is_alive
+    assert Examiner(server).examine(_CASE, 60.0).verdict is Verdict.PASSED
+
+
+def test_all_of_them_end_with_the_process_that_made_them_even_a_hanging_one() -> None:
+    with subprocess.Popen([sys.executable, "-c", _JUDGES_FOR_EVER], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        family = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(family) == 3
+        assert all(_is_there(pid) for pid in family)
+        parent.kill()
+    _wait_until(lambda: not any(_is_there(pid) for pid in family))
+
+
+def test_closing_leaves_no_process(server: ForkServer) -> None:
+    examiners = [Examiner(server) for _ in range(3)]
+    family = [server.pid or 0, *(examiner.pid for examiner in examiners)]
+    server.close()
+    _wait_until(lambda: not any(_is_there(pid) for pid in family))

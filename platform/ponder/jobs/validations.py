@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-import structlog
 from sqlalchemy import Engine, Row, text
 
+from ponder.errors import PonderError
 from ponder.jobs.check_limits import CheckLimits
 from ponder.jobs.limited_process import LimitedProcess, ProcessEnded
 from ponder.jobs.line_clock import LineClock
@@ -30,7 +30,9 @@ _BATCHES = text(
 )
 _STOPPED = ("cancelling", "cancelled", "expired")
 
-_log = structlog.get_logger("ponder.dispatcher")
+
+class Unvalidated(PonderError):
+    """A validation broke off, by no fault of the file's, and will be tried again; names the batch."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,8 @@ class Validations:
         self._slots: list[_Slot] = []
         self._turns: dict[str, int] = {}
         """By tenant: the number of its last turn."""
+        self._errors: dict[str, str] = {}
+        """By batch: why its last validation broke off."""
 
     @property
     def running(self) -> dict[str, int]:
@@ -65,7 +69,10 @@ class Validations:
         return any(slot.process.has_answer for slot in self._slots)
 
     def turn(self) -> None:
-        """Takes note of what is done, ends what was cancelled, and begins what waits. Never waits itself."""
+        """Takes note of what is done, ends what was cancelled, and begins what waits. Never waits itself.
+
+        Raises Unvalidated, once all others are begun, for a batch that waits since its last validation broke off.
+        """
         self._collect()
         with self._engine.connect() as connection:
             batches = connection.execute(_BATCHES, {"running": list(self.running)}).all()
@@ -76,6 +83,10 @@ class Validations:
             self._begin(batch)
         if not self._slots:
             self._slots.append(_Slot(LimitedProcess(answer_validation)))  # so that the first batch does not wait for it
+        validating = {batch.id for batch in batches if batch.state == "validating"}
+        self._errors = {batch_id: error for batch_id, error in self._errors.items() if batch_id in validating}
+        for batch_id, error in self._errors.items():
+            raise Unvalidated(f"{batch_id}: {error}")
 
     def close(self) -> None:
         """Ends all: what was not done is begun anew by the next dispatcher."""
@@ -89,13 +100,17 @@ class Validations:
                 answer = slot.process.receive()
             except ProcessEnded:
                 self._drop(slot)
-                _log.warning("validation failed, will be tried again", batch=slot.batch_id, error="its process died")
-                continue
+                answer = b'"its process died"'
             if answer is not None:
-                error = json.loads(answer)
-                if error is not None:
-                    _log.warning("validation failed, will be tried again", batch=slot.batch_id, error=error)
+                if slot.batch_id is not None:
+                    self._note(slot.batch_id, json.loads(answer))
                 slot.batch_id = slot.tenant_id = None
+
+    def _note(self, batch_id: str, error: str | None) -> None:
+        if error is None:
+            self._errors.pop(batch_id, None)
+        else:
+            self._errors[batch_id] = error
 
     def _stop(self, batch_ids: set[str]) -> None:
         for slot in list(self._slots):

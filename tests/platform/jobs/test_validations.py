@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ponder.jobs.cancel import cancel
-from ponder.jobs.validations import Validations
+from ponder.jobs.validations import Unvalidated, Validations
 from ponder.settings import Settings
 
 _COSTLY = "[\x01-\U0010fffe]" * 300
@@ -37,7 +38,15 @@ def _until(validations: Validations, condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < give_up_at
         time.sleep(0.05)
+        with contextlib.suppress(Unvalidated):
+            validations.turn()
+
+
+def _until_it_raises(validations: Validations) -> None:
+    give_up_at = time.monotonic() + 60
+    while time.monotonic() < give_up_at:
         validations.turn()
+        time.sleep(0.05)
 
 
 def test_one_tenant_has_half_of_the_processes_and_another_gets_in(desk: Any, validations: Validations) -> None:
@@ -70,7 +79,18 @@ def test_a_batch_whose_process_was_killed_is_validated_by_the_next_one(desk: Any
     validations.turn()
     [(batch, pid)] = validations.running.items()
     os.kill(pid, signal.SIGKILL)
+    with pytest.raises(Unvalidated, match=f"{batch}: its process died"):
+        _until_it_raises(validations)
     _until(validations, lambda: validations.running.get(batch) not in (None, pid))
+
+
+def test_why_a_validation_broke_off_is_told_until_the_batch_is_gone(desk: Any, validations: Validations) -> None:
+    batch = _submit(desk, "tenant_00", is_costly=False)
+    desk.sql('UPDATE batches SET options = \'{"strategy": "unknown"}\' WHERE id = :id', id=batch)
+    with pytest.raises(Unvalidated, match=f"{batch}: ValidationError"):
+        _until_it_raises(validations)
+    desk.sql("UPDATE batches SET state = 'cancelled' WHERE id = :id", id=batch)
+    validations.turn()
 
 
 def test_closing_leaves_no_process_and_the_batch_to_the_next_dispatcher(desk: Any, validations: Validations) -> None:

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Engine, Row, text
@@ -22,6 +23,7 @@ from ponder.store.failure import brief
 
 _NICENESS = 5
 """Validation can wait; what serves and schedules cannot."""
+_RETRY_S = 2.0
 _BATCHES = text(
     """
     SELECT id, tenant_id, state FROM batches WHERE state = 'validating' OR id = ANY(CAST(:running AS text[]))
@@ -44,6 +46,14 @@ class _Slot:
     tenant_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why the last validation of a batch broke off, and when, by our clock."""
+
+    reason: str
+    at: float
+
+
 class Validations:
     """At most `PONDER_VALIDATORS` at a time, half of them of one tenant. A process is kept for the next batch."""
 
@@ -55,8 +65,7 @@ class Validations:
         self._slots: list[_Slot] = []
         self._turns: dict[str, int] = {}
         """By tenant: the number of its last turn."""
-        self._errors: dict[str, str] = {}
-        """By batch: why its last validation broke off."""
+        self._failures: dict[str, _Failure] = {}
 
     @property
     def running(self) -> dict[str, int]:
@@ -77,16 +86,17 @@ class Validations:
         with self._engine.connect() as connection:
             batches = connection.execute(_BATCHES, {"running": list(self.running)}).all()
         self._stop({batch.id for batch in batches if batch.state in _STOPPED})
-        waiting = [batch for batch in batches if batch.state == "validating" and batch.id not in self.running]
+        validating = {batch.id for batch in batches if batch.state == "validating"}
+        self._failures = {batch_id: found for batch_id, found in self._failures.items() if batch_id in validating}
+        begun = self.running.keys() | self._resting()
+        waiting = [batch for batch in batches if batch.id in validating - begun]
         while (batch := self._next(waiting)) is not None:
             waiting.remove(batch)
             self._begin(batch)
         if not self._slots:
             self._slots.append(_Slot(LimitedProcess(answer_validation)))  # so that the first batch does not wait for it
-        validating = {batch.id for batch in batches if batch.state == "validating"}
-        self._errors = {batch_id: error for batch_id, error in self._errors.items() if batch_id in validating}
-        for batch_id, error in self._errors.items():
-            raise Unvalidated(f"{batch_id}: {error}")
+        for batch_id, failure in self._failures.items():
+            raise Unvalidated(f"{batch_id}: {failure.reason}")
 
     def close(self) -> None:
         """Ends all: what was not done is begun anew by the next dispatcher."""
@@ -108,9 +118,13 @@ class Validations:
 
     def _note(self, batch_id: str, error: str | None) -> None:
         if error is None:
-            self._errors.pop(batch_id, None)
+            self._failures.pop(batch_id, None)
         else:
-            self._errors[batch_id] = error
+            self._failures[batch_id] = _Failure(error, monotonic())
+
+    def _resting(self) -> set[str]:
+        """What broke off a moment ago: most likely it would at once break off again."""
+        return {batch_id for batch_id, failure in self._failures.items() if monotonic() - failure.at < _RETRY_S}
 
     def _stop(self, batch_ids: set[str]) -> None:
         for slot in list(self._slots):

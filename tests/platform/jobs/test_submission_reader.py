@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from expensive import EXPENSIVE, expensive
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ponder.domain.verifier_check import VerifierLimits
 from ponder.errors import InvalidInput
@@ -103,6 +106,20 @@ def test_it_is_read_although_the_process_was_killed_meanwhile(reader: Submission
 )
 def test_a_wrong_body_is_refused_with_its_code(reader: SubmissionReader, body: bytes, code: str) -> None:
     assert _refused(reader, body).code == code
+
+
+_DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=20), inner, max_size=3),
+    max_leaves=6,
+)
+_FIELDS = ["input_file_id", "endpoint", "completion_window", "metadata", "ponder", "other"]
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(_FIELDS, _DOCUMENTS)) | _DOCUMENTS)
+def test_whatever_json_it_is_it_is_read_or_refused(reader: SubmissionReader, document: Any) -> None:
+    with contextlib.suppress(InvalidInput):
+        reader.read(json.dumps(document).encode())
 
 
 def _cost_s(name: str, num_bytes: int) -> float:

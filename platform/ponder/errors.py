@@ -7,6 +7,7 @@ PonderError
 │   └── UnknownMachine      the price book has no entry for this machine and market
 ├── NotFound                no such thing, or it belongs to another tenant
 ├── Conflict                the request contradicts what is already there
+├── LimitReached            a tenant has as much as it may have at a time: names the setting
 ├── Unauthorized            no key, a wrong key, a revoked key
 ├── Forbidden               the key is right, but not for this
 ├── LeaseLost               this incarnation's lease has ended: nothing it writes is accepted any more
@@ -74,6 +75,19 @@ class NotFound(PonderError):
 
 class Conflict(PonderError):
     """The request contradicts what is already there."""
+
+
+class LimitReached(PonderError):
+    """A tenant has as much as it may have at a time.
+
+    `retry_after_s`: seconds after which there may be room. `is_passing`: to wait is enough; nothing must be done.
+    """
+
+    def __init__(self, message: str, *, code: str, retry_after_s: float = 1.0, is_passing: bool = True) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_s = retry_after_s
+        self.is_passing = is_passing
 
 
 class Unauthorized(PonderError):

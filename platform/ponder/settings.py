@@ -46,6 +46,47 @@ class Settings(BaseSettings):
 
     alive_file: Path | None = None
     """Touched by a dispatcher and a worker while they do their rounds, for health checks."""
+    # What a tenant may have at a time. Operators' keys have no such limits.
+
+    max_requests_per_s: float = Field(default=50.0, gt=0)
+    """On average over ten seconds, for each process of the API."""
+
+    max_uploads: int = Field(default=4, gt=0)
+    max_submissions: int = Field(default=8, gt=0)
+    """Uploads, and submissions that are being read, for each process of the API."""
+
+    max_stored_bytes: int = Field(default=100 * 1024**3, gt=0)
+    """Of uploaded files that were not deleted."""
+
+    max_open_batches: int = Field(default=1_000, gt=0)
+
+    validators: int = Field(default=4, gt=0)
+    """Batches that a dispatcher validates at a time, each in a process; half of them of one tenant."""
+
+    # What a tenant may cost others; each refusal names the setting.
+
+    max_pattern_length: int = Field(default=2_000, gt=0)
+    """Characters of a regular expression, alone or in a schema."""
+
+    max_schema_bytes: int = Field(default=65_536, gt=0)
+    max_schema_depth: int = Field(default=64, gt=0)
+    max_subschemas: int = Field(default=1_000, gt=0)
+    """Objects and booleans in a JSON schema."""
+
+    max_check_s: float = Field(default=1.0, gt=0)
+    """Processor time that the check of one line, or of a submission, may take."""
+
+    max_batch_check_s: float = Field(default=60.0, gt=0)
+    """Processor time for the lines of a batch, beyond a hundredth of a second for each of them."""
+
+    interactive_share: float = Field(default=0.75, gt=0, le=1)
+    """Of what workers can hold, for interactive work while other work waits."""
+
+    interactive_tokens: int = Field(default=1_000_000, gt=0)
+    """Estimated tokens of a tenant's interactive work in flight; what is beyond goes in the lane `batch`."""
+
+    interactive_factor: float = Field(default=1.0, gt=0)
+    """So many times an interactive nano-dollar counts where tenants take turns; the bill stays as it is."""
 
     log_level: str = "info"
 

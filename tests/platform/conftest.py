@@ -18,7 +18,7 @@ from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.cancel import cancel
 from ponder.jobs.claim import Claim, claim
-from ponder.jobs.dispatch import dispatch
+from ponder.jobs.dispatch import LaneShares, dispatch
 from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish, follow
 from ponder.jobs.incarnation import ready, register
@@ -34,6 +34,7 @@ class World:
     """Each method is one transaction, as a worker, a dispatcher or a user would make it."""
 
     shard_tokens = 1_000
+    shares = LaneShares()
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -159,7 +160,7 @@ class World:
 
     def messages(self) -> list[Message]:
         with self.engine.begin() as connection:
-            return dispatch(connection, shard_tokens=self.shard_tokens)
+            return dispatch(connection, shard_tokens=self.shard_tokens, shares=self.shares)
 
     def claim(self, shard_id: int, incarnation_id: str) -> Claim | None:
         with self.engine.begin() as connection:
@@ -260,12 +261,18 @@ def operator_key() -> str:
 
 
 @pytest.fixture
-def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str) -> Iterator[str]:
+def settings() -> Settings:
+    """Of the API; a test may have others."""
+    return Settings()
+
+
+@pytest.fixture
+def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str, settings: Settings) -> Iterator[str]:
     """The API; a dispatcher seems to have been there just now."""
     with engine.begin() as connection:
         ensure_operator_key(connection, operator_key, tenant="home", name="test")
         record(connection, None)
-    app = create_app(engine, redis_server.url, Settings())
+    app = create_app(engine, redis_server.url, settings)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
@@ -10,15 +14,35 @@ from ponder.api import batches, errors, files, health, jobs, keys, metrics, mode
 from ponder.api.limit import Limited
 from ponder.api.metrics import Meter, Observed
 from ponder.api.services import Services
+from ponder.api.tenant_limits import TenantLimits
+from ponder.domain.submission import Submission
+from ponder.jobs.check_limits import CheckLimits
+from ponder.jobs.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _ROUTES = (health, metrics, files, batches, jobs, models, reports, tenants, keys, prices)
 
 
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """With the body of a submission, which FastAPI does not read itself."""
+        document = super().openapi()
+        schema = Submission.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**schema.pop("$defs", {}), "Submission": schema}
+        return document
+
+
 def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
     """Opens no connection yet; the engine stays the caller's to dispose of."""
-    app = FastAPI(title="ponder", version=ponder.__version__, docs_url="/docs", redoc_url=None)
-    app.state.services = Services(engine, redis_url, settings)
+    reader = SubmissionReader(CheckLimits.of(settings))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        reader.close()
+
+    app = _App(title="ponder", version=ponder.__version__, docs_url="/docs", redoc_url=None, lifespan=lifespan)
+    app.state.services = Services(engine, redis_url, settings, reader, TenantLimits(settings))
     app.state.meter = Meter(engine, redis_url)
     errors.install(app)
     app.add_middleware(Limited)

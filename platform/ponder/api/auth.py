@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import text
 
-from ponder.api.services import Ponder
+from ponder.api.services import Ponder, Services
 from ponder.errors import Forbidden, Unauthorized
 
 _bearer = HTTPBearer(auto_error=False, description="A key of ponder: pk-…")
@@ -36,13 +36,27 @@ def _caller(
 ) -> Caller:
     """The same work for a missing, a wrong, a revoked and a right key, so that its time tells nothing."""
     sha256 = digest(credentials.credentials if credentials else "")
+    known = ponder.limits.requests.tenant_of(sha256)
+    if known is not None:
+        _count(request, ponder, known)  # before Postgres is asked
     with ponder.engine.connect() as connection:
         row = connection.execute(_FIND, {"sha256": sha256}).first()
     is_right = hmac.compare_digest(bytes(row.sha256) if row else bytes(32), sha256)
     if row is None or not is_right or row.revoked_at is not None:
+        ponder.limits.requests.forget(sha256)
         raise Unauthorized("no valid API key: send Authorization: Bearer pk-… (`ponder key create` makes one)")
     request.state.tenant_id = row.tenant_id  # for the log
+    if known is None and not row.is_operator:
+        ponder.limits.requests.remember(sha256, row.tenant_id)
+        _count(request, ponder, row.tenant_id)
     return Caller(row.id, row.tenant_id, row.is_operator)
+
+
+def _count(request: Request, ponder: Services, tenant_id: str) -> None:
+    try:
+        ponder.limits.requests.take(tenant_id)
+    finally:
+        request.state.rate = ponder.limits.requests.left(tenant_id)  # for the answer's headers
 
 
 Tenant = Annotated[Caller, Depends(_caller)]

@@ -23,7 +23,7 @@ _REJECTED = text(
 )
 _ERRORS = text(
     """
-    SELECT batch.id AS batch_id, line, code, message, param
+    SELECT batch.id AS batch_id, line, code, left(message, 200) AS message, left(param, 200) AS param
     FROM unnest(CAST(:ids AS text[])) AS batch(id)
     CROSS JOIN LATERAL (
         SELECT * FROM rejected_lines WHERE batch_id = batch.id ORDER BY line LIMIT :limit
@@ -62,13 +62,21 @@ _MODEL = text(
 )
 
 
+def batch_object(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
+    """Of a row of table `batches`, with the first of its errors."""
+    errors = connection.execute(_ERRORS, {"ids": [batch.id], "limit": _MAX_ERRORS}).all()
+    [found] = batch_objects(connection, [batch])
+    return found | {"errors": _errors(batch, errors)}
+
+
 def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[dict[str, Any]]:
-    """Of the rows of table `batches`, in their order; a fixed number of queries for any number of batches."""
+    """In the order of the rows, without their errors' data, which a list of batches would repeat a thousand times for
+    each; a fixed number of queries for any number of batches.
+    """
     ids = [batch.id for batch in batches]
     facts = {
         "jobs": _grouped(connection, _JOBS, ids),
         "rejected": _grouped(connection, _REJECTED, ids),
-        "errors": _grouped(connection, _ERRORS, ids, limit=_MAX_ERRORS),
         "usage": _grouped(connection, _USAGE, ids),
         "so_far": _grouped(connection, _SO_FAR, ids),
         "cost": _grouped(connection, _COST, ids),
@@ -80,9 +88,9 @@ def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[d
     ]
 
 
-def _grouped(connection: Connection, query: TextClause, ids: Sequence[str], **values: Any) -> dict[str, list[Row[Any]]]:
+def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
     groups: dict[str, list[Row[Any]]] = {}
-    for row in connection.execute(query, {"ids": list(ids), **values}):
+    for row in connection.execute(query, {"ids": list(ids)}):
         groups.setdefault(row.batch_id, []).append(row)
     return groups
 
@@ -95,7 +103,7 @@ def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[A
         "object": "batch",
         "endpoint": batch.endpoint,
         "model": facts["model"][0].model if facts["model"] else None,
-        "errors": _errors(batch, facts["errors"]),
+        "errors": {"object": "list"} if batch.errors or facts["rejected"] else None,
         "input_file_id": batch.input_file_id,
         "completion_window": batch.completion_window,
         "status": batch.state,

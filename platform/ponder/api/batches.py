@@ -5,31 +5,40 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy import Connection, text
+from starlette.requests import ClientDisconnect
 
-from ponder.api.auth import Tenant
-from ponder.api.batch_object import batch_objects
+from ponder.api.auth import Caller, Tenant
+from ponder.api.batch_object import batch_object, batch_objects
+from ponder.api.errors import TooLarge
 from ponder.api.job_object import COMPLETION_TOKENS, job_summary
+from ponder.api.limit import MAX_SUBMISSION_BYTES
 from ponder.api.page import After, Limit, check_cursor, page
-from ponder.api.services import Ponder, identifier, job_number
+from ponder.api.services import Ponder, Services, identifier, job_number
 from ponder.domain.state import JobState
 from ponder.domain.storable import StorableText
-from ponder.domain.submission import Submission
 from ponder.errors import NotFound
 from ponder.jobs.cancel import cancel
 from ponder.jobs.retry import retry
 from ponder.jobs.submit import submit
 from ponder.store.job_state import JOB_STATE
+from ponder.store.tables import batches
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 IdempotencyKey = Annotated[StorableText | None, Header(min_length=1, max_length=255)]
 
 _FIND = text("SELECT * FROM batches WHERE id = :id AND tenant_id = :tenant_id")
+_OPTIONS_BYTES = 4_096
+"""A list leaves longer options out: they may be a megabyte a batch."""
 _LIST = text(
-    """
-    SELECT * FROM batches
+    f"""
+    SELECT {", ".join(column.name for column in batches.columns if column.name != "options")},
+           CASE WHEN pg_column_size(options) <= {_OPTIONS_BYTES} THEN
+               CASE WHEN octet_length(CAST(options AS text)) <= {_OPTIONS_BYTES} THEN options END
+           END AS options
+    FROM batches
     WHERE tenant_id = :tenant_id
       AND (CAST(:after AS text) IS NULL
            OR (created_at, id) < (SELECT created_at, id FROM batches WHERE id = :after AND tenant_id = :tenant_id))
@@ -40,7 +49,8 @@ _CURSOR = text("SELECT 1 FROM batches WHERE id = :after AND tenant_id = :tenant_
 _JOBS_CURSOR = text("SELECT 1 FROM jobs WHERE id = :after AND batch_id = :batch_id")
 _JOBS = text(
     f"""
-    SELECT jobs.*, {JOB_STATE} AS current_state, answer, finish_reason, error, {COMPLETION_TOKENS}
+    SELECT jobs.id, batch_id, custom_id, line, jobs.model, jobs.fingerprint, {JOB_STATE} AS current_state, verdict,
+           jobs.oracle, strategy, level, jobs.created_at, settled_at, answer, finish_reason, error, {COMPLETION_TOKENS}
     FROM jobs JOIN batches ON batches.id = batch_id
     LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
@@ -52,14 +62,39 @@ _JOBS = text(
 )
 
 
-@router.post("")
+_SUBMISSION = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Submission"}}},
+    }
+}
+
+
+async def _body(_caller: Tenant, request: Request) -> bytes:
+    """As it came: FastAPI would read it in the event loop, in which nobody else is served meanwhile."""
+    try:
+        return await request.body()
+    except ClientDisconnect:  # what `Limited` says of one that goes on beyond what it announced
+        raise TooLarge(f"a body has at most {MAX_SUBMISSION_BYTES} bytes", code="body_too_large") from None
+
+
+@router.post("", openapi_extra=_SUBMISSION)
 def create(
-    submission: Submission, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
+    body: Annotated[bytes, Depends(_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
     """A repeated `Idempotency-Key` gives the batch that the first request made."""
+    with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
+        submission = ponder.reader.read(body)
     batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
-        batch_id = submit(connection, caller.tenant_id, submission, batch_id=batch_id, idempotency_key=idempotency_key)
+        batch_id = submit(
+            connection,
+            caller.tenant_id,
+            submission,
+            batch_id=batch_id,
+            idempotency_key=idempotency_key,
+            most_open=_most_open(ponder, caller),
+        )
         return _one(connection, caller.tenant_id, batch_id)
 
 
@@ -98,6 +133,7 @@ def retry_batch(
             identifier(batch_id, "batch"),
             new_batch_id=new_batch_id,
             idempotency_key=idempotency_key,
+            most_open=_most_open(ponder, caller),
         )
         return _one(connection, caller.tenant_id, new_batch_id)
 
@@ -128,12 +164,16 @@ def list_jobs(
         return page([job_summary(row) for row in connection.execute(_JOBS, values)], limit)
 
 
+def _most_open(ponder: Services, caller: Caller) -> int | None:
+    return None if caller.is_operator else ponder.settings.max_open_batches
+
+
 def _one(connection: Connection, tenant_id: str, batch_id: str) -> dict[str, Any]:
     values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
     rows = connection.execute(_FIND, values).all()
     if not rows:
         raise NotFound(f"there is no batch {batch_id}", param="batch_id")
-    return batch_objects(connection, rows)[0]
+    return batch_object(connection, rows[0])
 
 
 def _require(connection: Connection, tenant_id: str, batch_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,16 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.domain.refusal import path
-from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
+from ponder.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    PonderError,
+    Unauthorized,
+    Unreachable,
+)
 
 _STATUSES: tuple[tuple[type[PonderError], int, str], ...] = (
     (InvalidInput, 400, "invalid_request_error"),
@@ -88,6 +98,12 @@ class _Guarded:
 
 
 def _ours(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, LimitReached):
+        refusal = answer(429, str(error), "rate_limit_error", code=error.code)
+        refusal.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        if not error.is_passing:
+            refusal.headers["x-should-retry"] = "false"  # what OpenAI's clients go by
+        return refusal
     for kind, status, name in _STATUSES:
         if isinstance(error, kind):
             if isinstance(error, InvalidInput):

@@ -15,7 +15,7 @@ from ponder.api.auth import Tenant
 from ponder.api.outcome import error_lines, output_lines
 from ponder.api.page import After, LongLimit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
-from ponder.api.upload import keep, received
+from ponder.api.upload import check_room, keep, received
 from ponder.errors import Conflict, NotFound
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -44,12 +44,21 @@ async def upload(request: Request, ponder: Ponder, caller: Tenant) -> dict[str, 
     """Multipart with `purpose=batch` and `file`: one OpenAI batch line a line."""
     file_id = f"file-{secrets.token_hex(12)}"
 
+    most_stored = None if caller.is_operator else ponder.settings.max_stored_bytes
+    announced = request.headers.get("Content-Length", "")
+
+    def check() -> None:
+        with ponder.engine.connect() as connection:
+            check_room(connection, caller.tenant_id, int(announced) if announced.isdecimal() else 0, most_stored)
+
     def store(filename: str | None, file: BinaryIO) -> dict[str, Any]:
         with ponder.engine.begin() as connection:
-            return keep(connection, caller.tenant_id, file_id, filename, file)
+            return keep(connection, caller.tenant_id, file_id, filename, file, most_stored=most_stored)
 
-    async with received(request) as file:
-        return _object(await run_in_threadpool(store, file.filename, file.file))
+    with ponder.limits.uploads.one(caller.tenant_id, is_operator=caller.is_operator):
+        await run_in_threadpool(check)  # before all of it is received in vain
+        async with received(request) as file:
+            return _object(await run_in_threadpool(store, file.filename, file.file))
 
 
 @router.get("")

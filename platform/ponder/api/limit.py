@@ -1,28 +1,47 @@
-"""How large a body may be where it is not an upload."""
+"""How large a body may be where it is not an upload, and how many more requests a tenant has."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.api.errors import answer
+from ponder.api.tenant_limits import Rate
 
-MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024
+"""Of what is read in the event loop, where a few thousand fields already take milliseconds."""
+MAX_SUBMISSION_BYTES = 1024 * 1024
+_SUBMISSIONS = "/v1/batches"
 _UPLOADS = "/v1/files"
 
 
 class Limited:
-    """ASGI middleware: a body is read into memory, so it is cut off before it can fill it."""
+    """ASGI middleware: a body is read into memory, so it is cut off before it can fill it.
+
+    Every answer to a tenant has OpenAI's rate-limit headers; `auth` leaves what they say with the request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == _UPLOADS:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+
+        async def telling(message: Message) -> None:
+            rate = scope.get("state", {}).get("rate")
+            if message["type"] == "http.response.start" and isinstance(rate, Rate):
+                told = [(name.encode(), value.encode()) for name, value in rate.headers().items()]
+                message = {**message, "headers": [*message["headers"], *told]}
+            await send(message)
+
+        if scope["path"] == _UPLOADS:
+            await self._app(scope, receive, telling)
+            return
+        most = MAX_SUBMISSION_BYTES if scope["path"] == _SUBMISSIONS else MAX_BODY_BYTES
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            message = f"a body has at most {MAX_BODY_BYTES} bytes"
+        if announced.isdigit() and int(announced) > most:
+            message = f"a body has at most {most} bytes"
             await answer(413, message, "invalid_request_error", code="body_too_large")(scope, receive, send)
             return
         num_bytes = 0
@@ -31,6 +50,6 @@ class Limited:
             nonlocal num_bytes
             message = await receive()
             num_bytes += len(message.get("body", b""))
-            return {"type": "http.disconnect"} if num_bytes > MAX_BODY_BYTES else message
+            return {"type": "http.disconnect"} if num_bytes > most else message
 
-        await self._app(scope, counting, send)
+        await self._app(scope, counting, telling)

@@ -10,7 +10,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from ponder.api.tenant_limits import TenantLimits
 from ponder.errors import NotFound
+from ponder.jobs.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _IDS = {
@@ -27,6 +29,8 @@ class Services:
     engine: Engine
     redis_url: str
     settings: Settings
+    reader: SubmissionReader
+    limits: TenantLimits
 
 
 def _services(request: Request) -> Services:

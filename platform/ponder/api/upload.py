@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from ponder.api.errors import TooLarge
 from ponder.domain.storable import clean
-from ponder.errors import InvalidInput, Unreachable
+from ponder.errors import InvalidInput, LimitReached, Unreachable
 
 MAX_BYTES = 8 * 1024**3
 CHUNK_BYTES = 1024 * 1024
@@ -26,6 +26,12 @@ _INSERT_FILE = text(
     """
 )
 _INSERT_CHUNK = text("INSERT INTO file_chunks (file_id, ordinal, data) VALUES (:id, :ordinal, :data)")
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('files of ' || :tenant_id, 0))")
+_STORED = text(
+    """
+    SELECT coalesce(sum(bytes), 0) FROM files WHERE tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL
+    """
+)
 _SET_BYTES = text("UPDATE files SET bytes = :bytes WHERE id = :id")
 
 
@@ -80,8 +86,30 @@ def _file_of(form: FormData) -> UploadFile:
     return file
 
 
-def keep(connection: Connection, tenant_id: str, file_id: str, filename: str | None, file: BinaryIO) -> dict[str, Any]:
-    """Writes the file in chunks; returns its id, name, size and time."""
+def check_room(connection: Connection, tenant_id: str, num_bytes: int, most_stored: int | None) -> None:
+    """Raises LimitReached where a tenant's files would have more bytes with so many more; None: as many as it likes."""
+    if most_stored is None:
+        return
+    if connection.execute(_STORED, {"tenant_id": tenant_id}).scalar_one() + num_bytes > most_stored:
+        raise LimitReached(
+            f"your files would have more than {most_stored} bytes: delete some that are not needed any more "
+            "(PONDER_MAX_STORED_BYTES)",
+            code="storage_limit_exceeded",
+            retry_after_s=60,
+            is_passing=False,
+        )
+
+
+def keep(
+    connection: Connection,
+    tenant_id: str,
+    file_id: str,
+    filename: str | None,
+    file: BinaryIO,
+    *,
+    most_stored: int | None = None,
+) -> dict[str, Any]:
+    """Writes the file in chunks; returns its id, name, size and time. Raises LimitReached like `check_room`."""
     name = clean(filename or "")[:255] or "upload.jsonl"
     created_at = connection.execute(
         _INSERT_FILE, {"id": file_id, "tenant_id": tenant_id, "filename": name}
@@ -91,5 +119,8 @@ def keep(connection: Connection, tenant_id: str, file_id: str, filename: str | N
         connection.execute(_INSERT_CHUNK, {"id": file_id, "ordinal": ordinal, "data": chunk})
         num_bytes += len(chunk)
         ordinal += 1
+    # Only now, as others of the tenant wait from here to the commit; its own bytes are not among the stored ones yet.
+    connection.execute(_LOCK, {"tenant_id": tenant_id})
+    check_room(connection, tenant_id, num_bytes, most_stored)
     connection.execute(_SET_BYTES, {"id": file_id, "bytes": num_bytes})
     return {"id": file_id, "filename": name, "bytes": num_bytes, "created_at": created_at, "purpose": "batch"}

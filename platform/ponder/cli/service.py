@@ -54,7 +54,7 @@ def dispatcher(check: bool) -> None:
     from ponder.jobs.dispatcher import run  # Celery with it, which a check every few seconds need not load
 
     log.configure("dispatcher", settings.log_level)
-    run(connect(database_url(settings)), redis_url(settings), settings, _stop_event())
+    run(database_url(settings), redis_url(settings), settings, _stop_event())
 
 
 @click.command()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from ponder.domain.budget import ReasoningEffort
 from ponder.domain.options import LineOptions
-from ponder.domain.schema import check_schema
 
 KEPT = ("user", "store", "metadata", "service_tier")
 """Accepted and kept with the job; they change nothing."""
@@ -99,12 +98,6 @@ class SchemaFormat(_Part):
     description: str | None = None
     strict: bool | None = None
     json_schema: dict[str, Any] = Field(default={}, alias="schema")
-
-    @field_validator("json_schema")
-    @classmethod
-    def _is_a_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_schema(value)
-        return value
 
 
 class ResponseFormat(_Part):

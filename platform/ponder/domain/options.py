@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from ponder.domain.budget import Budget
-from ponder.domain.schema import check_schema
 from ponder.domain.state import Lane
 from ponder.domain.storable import StorableText
 from ponder.domain.strategy import Strategy
@@ -55,13 +54,6 @@ class LineOptions(BaseModel):
 
     max_rounds: int | None = Field(default=None, ge=1, le=100)
     """So often a job may begin anew, under the root of its tree, while its verifier says no. Left out: once."""
-
-    @field_validator("verifier")
-    @classmethod
-    def _schema_is_a_schema(cls, verifier: Verifier | None) -> Verifier | None:
-        if verifier is not None and verifier.name == "json_schema":
-            check_schema(verifier.json_schema)
-        return verifier
 
 
 class BatchOptions(LineOptions):

@@ -16,8 +16,6 @@ _CODES = {
     "extra_forbidden": "unknown_field",
     "none_required": "unsupported_field",
     "unsupported_content": "unsupported_content",
-    "json_schema": "invalid_schema",
-    "regex": "invalid_pattern",
 }
 _SENTENCES = {
     "missing": "is missing",

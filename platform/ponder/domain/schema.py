@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic_core import PydanticCustomError
+from ponder.errors import InvalidInput
 
 _SHOWN = 200
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def check_schema(schema: Any) -> None:
-    """Raises PydanticCustomError unless it is a JSON schema, of draft 2020-12 where `$schema` names no other, and all
+    """Raises InvalidInput unless it is a JSON schema, of draft 2020-12 where `$schema` names no other, and all
     its references lead to schemas that it holds itself.
     """
     from jsonschema import Draft202012Validator, SchemaError
@@ -27,14 +27,14 @@ def check_schema(schema: Any) -> None:
         raise _refusal(error.message) from None
     except RecursionError:
         raise _refusal("nested too deeply") from None
-    except PydanticCustomError:
+    except InvalidInput:
         raise
     except Exception as error:  # what older drafts leave untyped, a number as `$ref` say, the libraries do not look at
         raise _refusal(f"{type(error).__name__} when it is read") from None
 
 
 def _referenced(schema: Any) -> Iterator[Any]:
-    """Schemas that only references lead to, such as those in a keyword of the user's own. Raises PydanticCustomError
+    """Schemas that only references lead to, such as those in a keyword of the user's own. Raises InvalidInput
     for a reference that leads to none, or out of the document: nothing is fetched.
     """
     from jsonschema_specifications import REGISTRY
@@ -73,5 +73,5 @@ def _resolved(resolver: Any, reference: str) -> Any:
     return found
 
 
-def _refusal(reason: str) -> PydanticCustomError:
-    return PydanticCustomError("json_schema", "not a JSON schema: {reason}", {"reason": reason[:_SHOWN]})
+def _refusal(reason: str) -> InvalidInput:
+    return InvalidInput(f"not a JSON schema: {reason[:_SHOWN]}", code="invalid_schema")

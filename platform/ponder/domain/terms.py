@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
 from ponder.domain.budget import Budget
 from ponder.domain.options import BatchOptions
 from ponder.domain.strategy import Direct, Strategy
+from ponder.domain.verifier_check import VerifierLimits
 
 ENDPOINT: Final = "/v1/chat/completions"
 
@@ -33,6 +34,7 @@ class Terms:
     endpoint: str = ENDPOINT
     allows_code: bool = False
     """Whether workers may run what models write, for `python_tests`."""
+    limits: VerifierLimits = field(default_factory=VerifierLimits)
 
     @cached_property
     def strategy(self) -> Strategy:

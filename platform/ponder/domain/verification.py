@@ -10,6 +10,7 @@ from ponder.domain.options import LineOptions
 from ponder.domain.strategy import AnyStrategy
 from ponder.domain.terms import Terms
 from ponder.domain.verifier import JsonSchema, Math, PythonTests, Verifier, why_not_asked, why_unreadable
+from ponder.domain.verifier_check import check_limited_schema, check_verifier
 from ponder.errors import InvalidInput
 
 _MATH = Math()
@@ -33,6 +34,7 @@ class Verification:
             oracle=bool(batch.oracle if own.oracle is None else own.oracle),
             max_rounds=own.max_rounds or batch.max_rounds or 1,
         )
+        _check_own(body, own, terms)
         made._check_reference()
         made._check_code(terms)
         made._check_asking(own.strategy or terms.strategy)
@@ -78,6 +80,14 @@ class Verification:
                 else ("max_rounds", f"max_rounds is {self.max_rounds}")
             )
             raise InvalidInput(f"{asks}, but {reason}", param=f"body.ponder.{field}", code="no_verifier")
+
+
+def _check_own(body: Body, own: LineOptions, terms: Terms) -> None:
+    """The line's pattern and schemas; those of its batch were checked when that was submitted."""
+    check_verifier(own.verifier, terms.limits, "body.ponder.verifier")
+    schema = body.response_format.wanted_schema if body.response_format else None
+    if schema is not None:
+        check_limited_schema(schema, terms.limits, "body.response_format.json_schema.schema")
 
 
 def _verifier(body: Body, own: LineOptions, batchs: Verifier | None, reference: str | None) -> Verifier | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import Connection
@@ -13,11 +15,13 @@ from ponder.domain.line import decode
 from ponder.domain.request import JobRequest, Terms, parse, refuse_told
 from ponder.domain.state import Lane
 from ponder.domain.storable import clean
-from ponder.errors import InvalidLine
+from ponder.errors import InvalidInput, InvalidLine
 from ponder.jobs.estimate import estimate_tokens
 
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _PIECE_BYTES = 256 * 1024
+_SHOWN = 200
+"""Characters of what is wrong with a line, and of where."""
 _SPOOL_BYTES = 4 * 1024 * 1024
 _COPY_JOBS = (
     "COPY jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, oracle, "
@@ -29,14 +33,22 @@ _COPY_REJECTED = "COPY rejected_lines (batch_id, line, custom_id, code, param, m
 class Admission:
     """Of one batch; needs about a hundred bytes a line for the custom ids it has seen."""
 
-    def __init__(self, tenant_id: str, batch_id: str, terms: Terms) -> None:
+    def __init__(
+        self,
+        tenant_id: str,
+        batch_id: str,
+        terms: Terms,
+        line: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """line: what each line is read in; it may raise InvalidInput."""
+        self.terms = terms
         self.num_lines = 0
         self.num_rejected = 0
         self.num_readable = 0
         self.is_interactive = False
         self._tenant_id = tenant_id
         self._batch_id = batch_id
-        self._terms = terms
+        self._line = line
         self._seen: dict[str, int] = {}
 
     def copy(self, connection: Connection, lines: Iterable[tuple[int, bytes | None]]) -> None:
@@ -61,14 +73,32 @@ class Admission:
         for number, line in lines:
             self.num_lines += 1
             try:
+                row = self._read(number, line)
+            except InvalidLine as error:
+                self.num_rejected += 1
+                refusals.write(self._refusal(error))
+            else:
+                yield row
+
+    def _read(self, number: int, line: bytes | None) -> bytes:
+        value: dict[str, Any] = {}
+        try:
+            with self._line():
                 value = decode(line, number)
                 self.num_readable += 1
                 refuse_told(value, number)
                 self._refuse_duplicate(value.get("custom_id"), number)
-                yield self._job(number, parse(value, number, self._terms))
-            except InvalidLine as error:
-                self.num_rejected += 1
-                refusals.write(self._refusal(error))
+                return self._job(number, parse(value, number, self.terms))
+        except InvalidLine:
+            raise
+        except InvalidInput as error:
+            custom_id = value.get("custom_id")
+            raise InvalidLine(
+                error.message,
+                line=number,
+                code=error.code,
+                custom_id=custom_id if isinstance(custom_id, str) else None,
+            ) from None
 
     def _refuse_duplicate(self, custom_id: object, number: int) -> None:
         if not isinstance(custom_id, str):
@@ -94,9 +124,14 @@ class Admission:
 
     def _refusal(self, error: InvalidLine) -> bytes:
         custom_id = None if error.custom_id is None else clean(error.custom_id[:512])
-        param = None if error.param is None else clean(error.param[:500])
-        fields = (self._batch_id, str(error.line), custom_id, error.code, param, clean(error.message[:1_000]))
+        param = None if error.param is None else _short(error.param)
+        fields = (self._batch_id, str(error.line), custom_id, error.code, param, _short(error.message))
         return _row(fields) + b"\n"
+
+
+def _short(said: str) -> str:
+    """A file may have a million refused lines, and what they say may quote them."""
+    return clean(said if len(said) <= _SHOWN else f"{said[: _SHOWN - 1]}…")
 
 
 def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:

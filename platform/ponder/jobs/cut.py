@@ -49,7 +49,7 @@ _SOURCES = text("""
 """)
 
 _PUBLISH = text("""
-    UPDATE shards SET published_at = clock_timestamp() WHERE id = :shard_id AND state = 'queued'
+    UPDATE shards SET published_at = clock_timestamp(), lane = :lane WHERE id = :shard_id AND state = 'queued'
     RETURNING id AS shard_id, estimated_tokens
 """)
 
@@ -91,17 +91,17 @@ def sources(connection: Connection) -> list[Source]:
     return [Source(**row._mapping) for row in connection.execute(_SOURCES)]
 
 
-def take(connection: Connection, waiting: deque[Source], shard_tokens: int) -> Taken | None:
-    """The next shard of the first source, marked as published; a source that has no more is removed.
+def take(connection: Connection, waiting: deque[Source], shard_tokens: int, *, lane: str) -> Taken | None:
+    """The next shard of the first source, marked as published in a lane; a source that has no more is removed.
 
     None when it gave nothing this time. Only one transaction may do this at a time (`dispatch` sees to it).
     """
     source = waiting.popleft()
     if source.shard_id is not None:
-        row = connection.execute(_PUBLISH, {"shard_id": source.shard_id}).one_or_none()
+        row = connection.execute(_PUBLISH, {"shard_id": source.shard_id, "lane": lane}).one_or_none()
         return Taken(row.shard_id, row.estimated_tokens) if row is not None else None
     values = {"tenant_id": source.tenant_id, "batch_id": source.batch_id, "model": source.model}
-    values |= {"fingerprint": source.fingerprint, "lane": source.lane}
+    values |= {"fingerprint": source.fingerprint, "lane": lane}
     row = connection.execute(_CUT, {**values, "shard_tokens": shard_tokens}).one()
     if row.has_more:
         waiting.appendleft(source)

@@ -19,6 +19,18 @@ _Queue = tuple[str, str, str]
 """Model, fingerprint, lane."""
 
 
+@dataclass(frozen=True, slots=True)
+class LaneShares:
+    """What keeps interactive work, which workers take first, from all the others' places."""
+
+    interactive_share: float = 0.75
+    """Of what workers can hold, while work in the other lane waits. One shard it has in any case."""
+    interactive_tokens: int = 1_000_000
+    """Of one tenant in flight; what is beyond goes in the other lane."""
+    interactive_factor: float = 1.0
+    """So many times an interactive nano-dollar counts where tenants take turns."""
+
+
 @dataclass(slots=True)
 class _Window:
     """What may be in Redis for one queue: about twice what its workers can take, and two shards a worker at least."""
@@ -27,9 +39,18 @@ class _Window:
     room_tokens: int = 0
     num_shards: int = 0
     num_tokens: int = 0
+    held_tokens: int = 0
+    most_tokens: float | None = None
+    """Queued and held, while another lane waits."""
+    waited_s: float = 0.0
+    """Its oldest shard, in Redis."""
+    is_paused: bool = False
 
     @property
     def is_open(self) -> bool:
+        in_flight = self.num_tokens + self.held_tokens
+        if self.is_paused or (self.most_tokens is not None and in_flight and in_flight >= self.most_tokens):
+            return False
         return self.num_shards < 2 * max(self.num_workers, 1) or self.num_tokens < 2 * self.room_tokens
 
 
@@ -38,8 +59,11 @@ class _Tenant:
     """How much of the fleet a tenant has had lately and has now, and what waits for it."""
 
     id: str
+    interactive_allowance: int
     spent_nanodollars: int = 0
     tokens_in_flight: int = 0
+    interactive_tokens: int = 0
+    """In flight, too."""
     quota_tokens: int | None = None
     waiting: defaultdict[_Queue, deque[Source]] = field(default_factory=lambda: defaultdict(deque))
 
@@ -53,6 +77,24 @@ class _Tenant:
         """Whether it may have another shard; the last one may pass the quota."""
         return self.quota_tokens is None or self.tokens_in_flight < self.quota_tokens
 
+    def supply(self, queue: _Queue) -> deque[Source]:
+        """What may go into a queue next; interactive work beyond the tenant's allowance goes into the other lane's."""
+        model, fingerprint, lane = queue
+        interactive = self.waiting[model, fingerprint, Lane.INTERACTIVE.value]
+        is_allowed = self.interactive_tokens < self.interactive_allowance
+        if lane == Lane.INTERACTIVE:
+            return interactive if is_allowed else deque()
+        return interactive if interactive and not is_allowed else self.waiting[queue]
+
+    def take(self, queue: _Queue, estimated_tokens: int) -> None:
+        self.tokens_in_flight += estimated_tokens
+        if queue[2] == Lane.INTERACTIVE:
+            self.interactive_tokens += estimated_tokens
+
+
+_SHARES = LaneShares()
+_STARVING_S = 10.0
+"""Shorter than it takes until a message is taken for lost and published again."""
 
 # `validate` makes them; this is for jobs that came another way.
 _PORTION = text("""
@@ -73,7 +115,9 @@ _WORKERS = text("""
 _IN_FLIGHT = text("""
     SELECT tenant_id, model, fingerprint, lane, CAST(sum(estimated_tokens) AS bigint) AS num_tokens,
            count(*) FILTER (WHERE state = 'queued') AS num_queued,
-           CAST(coalesce(sum(estimated_tokens) FILTER (WHERE state = 'queued'), 0) AS bigint) AS num_queued_tokens
+           CAST(coalesce(sum(estimated_tokens) FILTER (WHERE state = 'queued'), 0) AS bigint) AS num_queued_tokens,
+           CAST(coalesce(extract(epoch FROM clock_timestamp() - min(published_at) FILTER (WHERE state = 'queued')), 0)
+                AS float8) AS waited_s
     FROM shards
     WHERE state = 'held' OR (state = 'queued' AND published_at IS NOT NULL)
     GROUP BY tenant_id, model, fingerprint, lane
@@ -85,27 +129,33 @@ _QUOTAS = text("""
 """)
 
 _SPENT = text("""
-    SELECT tenant_id, CAST(sum(nanodollars) AS bigint) AS nanodollars
-    FROM ledger_entries
-    WHERE until_at > clock_timestamp() - interval '10 minutes' AND tenant_id = ANY(CAST(:tenant_ids AS text[]))
-    GROUP BY tenant_id
+    SELECT ledger_entries.tenant_id,
+           CAST(sum(nanodollars * CASE WHEN lane = 'interactive' THEN CAST(:factor AS float8) ELSE 1 END) AS bigint)
+               AS nanodollars
+    FROM ledger_entries LEFT JOIN batches ON batches.id = ledger_entries.batch_id
+    WHERE until_at > clock_timestamp() - interval '10 minutes'
+      AND ledger_entries.tenant_id = ANY(CAST(:tenant_ids AS text[]))
+    GROUP BY ledger_entries.tenant_id
 """)
 
 
-def dispatch(connection: Connection, *, shard_tokens: int) -> list[Message]:
+def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = _SHARES) -> list[Message]:
     """Cuts and marks what should be in Redis now; the caller publishes it after the commit.
 
-    Each queue gets shards while its window is open, interactive ones first. Next is the tenant that cost least in the
-    last ten minutes, then the one with the fewest tokens in flight; within a tenant, what was begun, then the oldest.
-    A tenant that has as many tokens in flight as its quota says gets none.
+    Each queue gets shards while its window is open, interactive ones first and within their share. Next is the tenant
+    that cost least in the last ten minutes, then the one with the fewest tokens in flight; within a tenant, what was
+    begun, then the oldest. A tenant that has as many tokens in flight as its quota says gets none.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     connection.execute(_PORTION)
-    tenants = _tenants(connection)
+    tenants = _tenants(connection, shares)
     if not tenants:
         return []
     windows = _windows(connection, tenants)
-    queues = sorted({queue for tenant in tenants.values() for queue in tenant.waiting}, key=_urgency)
+    weights = sorted({queue[:2] for tenant in tenants.values() for queue in tenant.waiting})
+    for model, fingerprint in weights:
+        _share(windows, (model, fingerprint), tenants, shares)
+    queues = [(*names, lane.value) for lane in (Lane.INTERACTIVE, Lane.BATCH) for names in weights]
     return [
         Message(shard_id, queue_name(*queue))
         for queue in queues
@@ -113,20 +163,17 @@ def dispatch(connection: Connection, *, shard_tokens: int) -> list[Message]:
     ]
 
 
-def _urgency(queue: _Queue) -> tuple[bool, _Queue]:
-    return (queue[2] != Lane.INTERACTIVE, queue)
-
-
-def _tenants(connection: Connection) -> dict[str, _Tenant]:
+def _tenants(connection: Connection, shares: LaneShares) -> dict[str, _Tenant]:
     """Those for whom something waits."""
     tenants: dict[str, _Tenant] = {}
     for source in sources(connection):
-        tenant = tenants.setdefault(source.tenant_id, _Tenant(source.tenant_id))
+        tenant = tenants.setdefault(source.tenant_id, _Tenant(source.tenant_id, shares.interactive_tokens))
         tenant.waiting[source.queue].append(source)
     for row in connection.execute(_QUOTAS, {"tenant_ids": list(tenants)}):
         tenants[row.id].quota_tokens = row.quota_tokens
     if len(tenants) > 1:
-        for row in connection.execute(_SPENT, {"tenant_ids": list(tenants)}):
+        values = {"tenant_ids": list(tenants), "factor": shares.interactive_factor}
+        for row in connection.execute(_SPENT, values):
             tenants[row.tenant_id].spent_nanodollars = row.nanodollars
     return tenants
 
@@ -141,22 +188,37 @@ def _windows(connection: Connection, tenants: dict[str, _Tenant]) -> defaultdict
         window = windows[row.model, row.fingerprint, row.lane]
         window.num_shards += row.num_queued
         window.num_tokens += row.num_queued_tokens
+        window.waited_s = max(window.waited_s, row.waited_s)
+        window.held_tokens += row.num_tokens - row.num_queued_tokens
         if row.tenant_id in tenants:
-            tenants[row.tenant_id].tokens_in_flight += row.num_tokens
+            tenants[row.tenant_id].take((row.model, row.fingerprint, row.lane), row.num_tokens)
     return windows
+
+
+def _share(
+    windows: defaultdict[_Queue, _Window], names: tuple[str, str], tenants: dict[str, _Tenant], shares: LaneShares
+) -> None:
+    """Bounds the interactive lane while the other one waits, in Redis or for its window."""
+    batch, interactive = windows[*names, Lane.BATCH.value], windows[*names, Lane.INTERACTIVE.value]
+    queue = (*names, Lane.BATCH.value)
+    if batch.num_shards or any(tenant.is_within_quota and tenant.supply(queue) for tenant in tenants.values()):
+        capacity = batch.room_tokens + batch.held_tokens + interactive.held_tokens
+        interactive.most_tokens = shares.interactive_share * capacity if capacity else None
+        # A large shard never finds enough room while small ones keep coming.
+        interactive.is_paused = batch.held_tokens == 0 and batch.waited_s > _STARVING_S
 
 
 def _fill(
     connection: Connection, queue: _Queue, window: _Window, tenants: list[_Tenant], shard_tokens: int
 ) -> Iterator[int]:
     while window.is_open:
-        waiting = [tenant for tenant in tenants if tenant.waiting.get(queue) and tenant.is_within_quota]
+        waiting = [tenant for tenant in tenants if tenant.is_within_quota and tenant.supply(queue)]
         if not waiting:
             return
         tenant = min(waiting, key=lambda tenant: tenant.turn)
-        shard = take(connection, tenant.waiting[queue], shard_tokens)
+        shard = take(connection, tenant.supply(queue), shard_tokens, lane=queue[2])
         if shard is not None:
             window.num_shards += 1
             window.num_tokens += shard.estimated_tokens
-            tenant.tokens_in_flight += shard.estimated_tokens
+            tenant.take(queue, shard.estimated_tokens)
             yield shard.shard_id

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -16,18 +15,18 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 
 from ponder.alive import show_alive
-from ponder.errors import PonderError
 from ponder.failure import brief
-from ponder.jobs.dispatch import dispatch
+from ponder.jobs.dispatch import LaneShares, dispatch
 from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish, follow
 from ponder.jobs.learn import fold
 from ponder.jobs.pulse import keep_beating
 from ponder.jobs.sweep import lost_messages, sweep
-from ponder.jobs.validate import validate
+from ponder.jobs.validations import Validations
 from ponder.jobs.wake import CHANNEL
 from ponder.queue.app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
+from ponder.store.engine import connect
 
 _LEADER = 0x7765696768  # "weigh"
 _POLL_S = 0.2
@@ -35,29 +34,24 @@ _ROUND_S = 2.0
 """How often everything is looked at, woken or not."""
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
-_VALIDATORS = 2
-"""Threads: a huge file stalls nobody but the next huge file."""
 
 _log = structlog.get_logger(__name__)
 
 
-class _Unvalidated(PonderError):
-    """A validation broke off, by no fault of the file's; names the batch."""
-
-
-def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Event) -> None:
+def run(database_url: str, redis_url: str, settings: Settings, stop: threading.Event) -> None:
     """Validates, dispatches, finishes and sweeps until `stop` is set. Any number may run; one is active.
 
     Survives restarts of Postgres and Redis: it says so in the log and in the row of `dispatcher`, tries again, and
     never raises.
     """
+    engine = connect(database_url)
     client = redis_client(redis_url)
     app = celery_app(redis_url)
     # A thread of its own: a round may take a while.
     pulse = threading.Thread(target=keep_beating, args=(engine,), kwargs={"lease_s": settings.lease_s, "stop": stop})
     pulse.start()
-    with ThreadPoolExecutor(_VALIDATORS, thread_name_prefix="validate") as pool:
-        service = _Dispatcher(engine, app, client, settings, stop, pool)
+    with closing(Validations(engine, database_url, settings)) as validations:
+        service = _Dispatcher(engine, app, client, settings, stop, validations)
         while not stop.is_set():
             try:
                 with _leadership(engine, settings, stop) as listener:
@@ -68,6 +62,7 @@ def run(engine: Engine, redis_url: str, settings: Settings, stop: threading.Even
     pulse.join()
     client.close()
     app.close()
+    engine.dispose()
 
 
 @contextmanager
@@ -94,10 +89,7 @@ class _Dispatcher:
     redis: Redis
     settings: Settings
     stop: threading.Event
-    pool: ThreadPoolExecutor
-    validations: dict[str, Future[None]] = field(default_factory=dict)
-    broken_off: dict[str, BaseException] = field(default_factory=dict)
-    """Why the last validation of a batch broke off."""
+    validations: Validations
     unsent: dict[int, Message] = field(default_factory=dict)
     """By shard: what Redis has not taken yet."""
     errors: dict[str, str] = field(default_factory=dict)
@@ -109,7 +101,7 @@ class _Dispatcher:
         due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
         next_round = 0.0
         while not self.stop.is_set():
-            is_woken = _is_woken(listener)
+            is_woken = _is_woken(listener) or self.validations.has_news
             if monotonic() >= next_round:
                 next_round = monotonic() + _ROUND_S
                 self._attempt(due)
@@ -136,28 +128,14 @@ class _Dispatcher:
             record(connection, errors or None)
 
     def _validate(self) -> None:
-        """Raises, once all others are begun, what a batch that is still to be validated met at its last try."""
-        # Before the query, so that none is begun again that has just succeeded.
-        for batch_id in [batch_id for batch_id, future in self.validations.items() if future.done()]:
-            error = self.validations.pop(batch_id).exception()
-            if error is not None:
-                self.broken_off[batch_id] = error
-        with self.engine.connect() as connection:
-            waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating' ORDER BY created_at"))
-            batch_ids = list(waiting.scalars())
-        self.broken_off = {batch_id: error for batch_id, error in self.broken_off.items() if batch_id in batch_ids}
-        for batch_id in batch_ids:
-            if batch_id not in self.validations:
-                self.validations[batch_id] = self.pool.submit(
-                    validate, self.engine, batch_id, allows_code=self.settings.allow_code
-                )
-        if self.broken_off:
-            batch_id, error = next(iter(self.broken_off.items()))
-            raise _Unvalidated(f"{batch_id}: {brief(error)}") from error
+        self.validations.turn()
 
     def _dispatch(self) -> None:
+        shares = LaneShares(
+            self.settings.interactive_share, self.settings.interactive_tokens, self.settings.interactive_factor
+        )
         with self.engine.begin() as connection:
-            messages = dispatch(connection, shard_tokens=self.settings.shard_tokens)
+            messages = dispatch(connection, shard_tokens=self.settings.shard_tokens, shares=shares)
         self._send(messages)
 
     def _send(self, messages: Iterable[Message]) -> None:

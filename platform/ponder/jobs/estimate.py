@@ -12,13 +12,14 @@ _STEPS_A_SAMPLE = 8
 
 
 def estimate_tokens(request: Mapping[str, Any], context_length: int) -> int:
-    """Prompt and generated tokens of a job's request document, at least 1."""
+    """Prompt and generated tokens of a job's request document, at least 1; of all rounds that it may need."""
     text = sum(len(str(message.get("content") or "").encode()) for message in request["messages"])
     prompt = min(text // _BYTES_A_TOKEN + 1, context_length)
     budget = request.get("budget") or {}
     limits = (request["sampling"].get("max_tokens"), budget.get("tokens_per_sample"), _TOKENS_A_SAMPLE)
     sample = min([limit for limit in limits if limit is not None] + [max(context_length - prompt, 1)])
     generated = sample * max(_num_samples(request["strategy"]), int(request.get("n") or 1))
+    generated *= int(request.get("max_rounds") or 1)
     return prompt + min(generated, budget.get("tokens") or generated)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.window import window_s
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.served import served_models
-from ponder.jobs.submit import Idempotency, repeated
+from ponder.jobs.submit import Idempotency, check_open, repeated
 from ponder.jobs.wake import wake
 from ponder.store.job_state import JOB_STATE
 
@@ -50,18 +50,25 @@ _PORTIONS = text(
 
 
 def retry(
-    connection: Connection, tenant_id: str, batch_id: str, *, new_batch_id: str, idempotency_key: str | None = None
+    connection: Connection,
+    tenant_id: str,
+    batch_id: str,
+    *,
+    new_batch_id: str,
+    idempotency_key: str | None = None,
+    most_open: int | None = None,
 ) -> str:
     """A new batch, in progress at once, of the failed and expired jobs of an ended one; returns its id.
 
     Custom ids and line numbers stay; the jobs are pinned to the weights that are served now. Raises NotFound, and
-    Conflict when the batch goes on or nothing of it failed.
+    Conflict when the batch goes on or nothing of it failed, LimitReached like `submit`.
     """
     sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
     earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
     if earlier is not None:
         return earlier
     window = _window_of_ended(connection, tenant_id, batch_id)
+    check_open(connection, tenant_id, most_open)
     values = {"id": new_batch_id, "batch_id": batch_id, "tenant_id": tenant_id, "window_s": window}
     values |= {"idempotency_key": idempotency_key, "sha256": sha256}
     if connection.execute(_INSERT, values).scalar() is None:

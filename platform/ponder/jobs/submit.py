@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.state import Lane
 from ponder.domain.submission import Submission
 from ponder.domain.window import window_s
-from ponder.errors import Conflict, NotFound
+from ponder.errors import Conflict, LimitReached, NotFound
 from ponder.jobs.wake import wake
 
 _INSERT = text(
@@ -36,17 +36,35 @@ class Idempotency:
     sha256: bytes
 
 
+# One submission of a tenant at a time, from the count until its commit.
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('open batches of ' || :tenant_id, 0))")
+_NUM_OPEN = text(
+    """
+    SELECT count(*) FROM batches
+    WHERE tenant_id = :tenant_id AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+    """
+)
+
+
 def submit(
-    connection: Connection, tenant_id: str, submission: Submission, *, batch_id: str, idempotency_key: str | None = None
+    connection: Connection,
+    tenant_id: str,
+    submission: Submission,
+    *,
+    batch_id: str,
+    idempotency_key: str | None = None,
+    most_open: int | None = None,
 ) -> str:
     """Returns the id of the new batch, or of the one that the same request with the same key made before.
 
-    Raises NotFound for a file that is not there, Conflict for a key that was used for another request.
+    Raises NotFound for a file that is not there, Conflict for a key that was used for another request, and
+    LimitReached for a tenant that has `most_open` batches that have not ended; None: as many as it likes.
     """
     idempotency = Idempotency(idempotency_key, submission.sha256())
     earlier = repeated(connection, tenant_id, idempotency)
     if earlier is not None:
         return earlier
+    check_open(connection, tenant_id, most_open)
     inserted = connection.execute(
         _INSERT,
         {
@@ -70,6 +88,20 @@ def submit(
         return earlier
     wake(connection)
     return batch_id
+
+
+def check_open(connection: Connection, tenant_id: str, most: int | None) -> None:
+    """Before another batch is made in this transaction. Raises LimitReached."""
+    if most is None:
+        return
+    connection.execute(_LOCK, {"tenant_id": tenant_id})
+    if connection.execute(_NUM_OPEN, {"tenant_id": tenant_id}).scalar_one() >= most:
+        raise LimitReached(
+            f"{most} batches have not ended yet, and no more are taken until one has (PONDER_MAX_OPEN_BATCHES)",
+            code="too_many_open_batches",
+            retry_after_s=60,
+            is_passing=False,
+        )
 
 
 def repeated(connection: Connection, tenant_id: str, idempotency: Idempotency) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from ponder.domain.line import split
 from ponder.domain.options import BatchOptions
 from ponder.domain.request import Terms
 from ponder.domain.state import Lane
+from ponder.domain.verifier_check import VerifierLimits
 from ponder.jobs.admission import Admission
 from ponder.jobs.served import served_models
 from ponder.jobs.wake import wake
@@ -47,6 +49,7 @@ _PORTIONS = text(
     GROUP BY batch_id, model, fingerprint, tenant_id
     """
 )
+_LIMITS = VerifierLimits()
 _DATA_ERRORS = ("21", "22", "23", "54")
 """Classes of SQLSTATE that say that the rows are wrong, not that the server is away."""
 
@@ -66,11 +69,19 @@ class _Overtaken(Exception):
     """The batch was cancelled or has expired meanwhile: nothing of this validation stays."""
 
 
-def validate(engine: Engine, batch_id: str, *, allows_code: bool = False) -> None:
+def validate(
+    engine: Engine,
+    batch_id: str,
+    *,
+    allows_code: bool = False,
+    limits: VerifierLimits = _LIMITS,
+    line: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Makes the jobs of a batch and begins it; a second call, or one for a batch in another state, does nothing.
 
     The batch fails as a whole when it is strict and a line is refused, or when no line of the file can be read.
-    allows_code: lines may have their answers run by the verifier python_tests.
+    allows_code: lines may have their answers run by the verifier python_tests. limits: of their patterns and schemas.
+    line: what each line is read in, which may raise InvalidInput, as LineClock does.
     No lock is held meanwhile, so that cancelling it takes no time.
     """
     try:
@@ -82,7 +93,9 @@ def validate(engine: Engine, batch_id: str, *, allows_code: bool = False) -> Non
                     # In no transaction: between two chunks it is idle for as long as their lines take.
                     reader = pooled.execution_options(isolation_level="AUTOCOMMIT")
                     lines = split(_chunks(reader, batch.input_file_id))
-                    _validate(connection, batch, lines, allows_code)
+                    options = BatchOptions.model_validate_json(json.dumps(batch.options))
+                    terms = Terms(options, served_models(connection), batch.endpoint, allows_code, limits)
+                    _validate(connection, batch, lines, Admission(batch.tenant_id, batch.id, terms, line))
     except _Overtaken:
         return
     except pg8000.exceptions.DatabaseError as error:
@@ -96,12 +109,10 @@ def validate(engine: Engine, batch_id: str, *, allows_code: bool = False) -> Non
 
 
 def _validate(
-    connection: Connection, batch: Row[Any], lines: Iterator[tuple[int, bytes | None]], allows_code: bool
+    connection: Connection, batch: Row[Any], lines: Iterator[tuple[int, bytes | None]], admission: Admission
 ) -> None:
-    options = BatchOptions.model_validate_json(json.dumps(batch.options))
-    terms = Terms(options, served_models(connection), batch.endpoint, allows_code)
-    admission = Admission(batch.tenant_id, batch.id, terms)
     admission.copy(connection, lines)
+    options = admission.terms.options
     failure = _failure(admission, options)
     if failure is not None:
         connection.execute(text("DELETE FROM jobs WHERE batch_id = :id"), {"id": batch.id})

@@ -80,6 +80,12 @@ files = Table(
     Column("batch_id", Text, comment="the batch whose results an output or error file streams"),
     _created_at(),
     _timestamp("deleted_at"),
+    Index(
+        "ix_files_stored",
+        "tenant_id",
+        postgresql_include=["bytes"],
+        postgresql_where=text("kind = 'input' AND deleted_at IS NULL"),
+    ),
 )
 
 file_chunks = Table(

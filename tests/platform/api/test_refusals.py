@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -78,12 +78,12 @@ def calls(draw: st.DrawFn) -> Call:
     return Call(method.upper(), route, given_values["path"], given_values["query"], headers, body)
 
 
-def send(http: httpx.Client, call: Call) -> httpx.Response:
+def send(http: httpx2.Client, call: Call) -> httpx2.Response:
     headers = {name: value.encode("latin-1") for name, value in call.headers.items()}
     return http.request(call.method, call.url, params=call.query, headers=headers, content=call.body)  # type: ignore[arg-type]
 
 
-def refusal(answer: httpx.Response) -> dict[str, Any]:
+def refusal(answer: httpx2.Response) -> dict[str, Any]:
     """OpenAI's error object; there is nothing else in the answer."""
     document = answer.json()
     assert list(document) == ["error"], answer.text
@@ -95,7 +95,7 @@ def refusal(answer: httpx.Response) -> dict[str, Any]:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls())
-def test_every_call_is_answered_or_refused_in_openais_form(http: httpx.Client, call: Call) -> None:
+def test_every_call_is_answered_or_refused_in_openais_form(http: httpx2.Client, call: Call) -> None:
     answer = send(http, call)
     assert answer.status_code < 500, (call, answer.text)
     if answer.status_code >= 400:
@@ -121,7 +121,7 @@ kinds = st.sampled_from([f"{FORM}; boundary=x{charset}" for charset in ("", "; c
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kinds | st.sampled_from([FORM, f"{FORM}; boundary=", "text/plain"]), st.lists(pieces, max_size=12).map(b"".join))
 @example(f"{FORM}; boundary=x; charset=undefined", b"--x\r\n" + PURPOSE + b"--x--\r\n")
-def test_whatever_is_uploaded_is_kept_or_refused(http: httpx.Client, kind: str, body: bytes) -> None:
+def test_whatever_is_uploaded_is_kept_or_refused(http: httpx2.Client, kind: str, body: bytes) -> None:
     answer = http.post("/v1/files", content=body, headers={"Content-Type": kind})
     assert answer.status_code in (200, 400), (kind, body, answer.text)
     if answer.status_code == 400:
@@ -135,7 +135,7 @@ LISTS = {
 }
 
 
-def batch_of(http: httpx.Client, submitted: Callable[..., Any], line: Callable[..., Any]) -> str:
+def batch_of(http: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any]) -> str:
     batches = http.get("/v1/batches").json()["data"]
     return str(batches[0]["id"] if batches else submitted([line()]).id)
 
@@ -148,7 +148,7 @@ def batch_of(http: httpx.Client, submitted: Callable[..., Any], line: Callable[.
 @example("/v1/keys", "key_0123456789abcdef")
 @example("/v1/tenants", "tenant_0123456789abcdef")
 def test_a_cursor_that_is_none_is_refused_by_name(
-    http: httpx.Client, submitted: Callable[..., Any], line: Callable[..., Any], path: str, cursor: str
+    http: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any], path: str, cursor: str
 ) -> None:
     url = path
     if "{batch_id}" in path:
@@ -159,7 +159,7 @@ def test_a_cursor_that_is_none_is_refused_by_name(
 
 
 def test_a_cursor_of_another_tenant_is_as_good_as_none(
-    http: httpx.Client, stranger: httpx.Client, submitted: Callable[..., Any], line: Callable[..., Any]
+    http: httpx2.Client, stranger: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any]
 ) -> None:
     mine = submitted([line()])
     [key] = [key for key in http.get("/v1/keys").json()["data"] if key["name"] == "test"]
@@ -173,7 +173,7 @@ def test_a_cursor_of_another_tenant_is_as_good_as_none(
         assert (answer.status_code, refusal(answer)["param"]) == (404, "after")
 
 
-def test_files_can_be_deleted_while_they_are_listed(http: httpx.Client) -> None:
+def test_files_can_be_deleted_while_they_are_listed(http: httpx2.Client) -> None:
     for number in range(5):
         form: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": (f"{number}.jsonl", b"{}")}}
         http.post("/v1/files", **form).raise_for_status()

@@ -9,12 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
 
-from ponder.domain.body import Body
-from ponder.domain.options import BatchOptions, LineOptions
 from ponder.domain.schema import check_schema
+from ponder.errors import InvalidInput
 
 _DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
@@ -42,21 +39,8 @@ _DRAFT_7 = "http://json-schema.org/draft-07/schema#"
     ],
 )
 def test_a_wrong_schema_is_refused_with_its_reason(schema: Any, reason: str) -> None:
-    with pytest.raises(PydanticCustomError, match=reason):
+    with pytest.raises(InvalidInput, match=reason):
         check_schema(schema)
-    for model, document in [
-        (LineOptions, {"verifier": {"name": "json_schema", "schema": schema}}),
-        (BatchOptions, {"verifier": {"name": "json_schema", "schema": schema}}),
-        (
-            Body,
-            {
-                "messages": [{"role": "user", "content": "?"}],
-                "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}},
-            },
-        ),
-    ]:
-        with pytest.raises(ValidationError, match=reason):
-            model.model_validate(document)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +65,7 @@ def test_a_schema_whose_references_lead_into_it_is_taken(schema: dict[str, Any])
 def test_a_schema_is_read_by_the_draft_that_it_names() -> None:
     items = {"items": [{"type": "integer"}]}
     check_schema({"$schema": _DRAFT_7, **items})
-    with pytest.raises(PydanticCustomError, match="not of type 'object'"):
+    with pytest.raises(InvalidInput, match="not of type 'object'"):
         check_schema(items)
 
 
@@ -156,5 +140,5 @@ _VALUES = st.recursive(
 @settings(max_examples=500)
 @given(schema=st.dictionaries(_KEYWORDS, _VALUES, max_size=5))
 def test_whatever_stands_in_it_a_schema_is_taken_or_refused(schema: dict[str, Any]) -> None:
-    with contextlib.suppress(PydanticCustomError):
+    with contextlib.suppress(InvalidInput):
         check_schema(schema)

@@ -36,13 +36,13 @@ class Desk:
             result = connection.execute(text(statement), values)
             return result.all() if result.returns_rows else []
 
-    def file(self, content: bytes, chunk: int = 1024 * 1024) -> str:
+    def file(self, content: bytes, chunk: int = 1024 * 1024, tenant: str = TENANT) -> str:
         file_id = f"file-{next(self.numbers):x}"
         self.sql(
             "INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes) "
             "VALUES (:id, :tenant, 'x.jsonl', 'batch', 'input', :bytes)",
             id=file_id,
-            tenant=TENANT,
+            tenant=tenant,
             bytes=len(content),
         )
         for ordinal, start in enumerate(range(0, len(content), chunk)):

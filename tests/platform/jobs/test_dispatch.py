@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ponder.jobs.dispatch import LaneShares
+from ponder.jobs.tick import Work
+
 
 def _tenants(world: Any, shards: list[int]) -> list[str]:
     rows = world.sql("SELECT id, tenant_id FROM shards")
@@ -129,3 +132,112 @@ def test_what_was_begun_comes_before_what_was_not(world: Any) -> None:
     again = world.dispatch()
     rows = world.sql("SELECT job_ids FROM shards WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id", ids=begun + again)
     assert [row.job_ids for row in rows[:2]] == [row.job_ids for row in rows[2:]]
+
+
+def _lanes(world: Any) -> list[str]:
+    return [row.lane for row in world.sql("SELECT lane FROM shards ORDER BY id")]
+
+
+def test_interactive_work_has_its_share_while_other_work_waits(world: Any) -> None:
+    greedy, patient = world.tenant(), world.tenant()
+    world.batch(200, tenant=greedy, lane="interactive")  # shards of 1,000 tokens
+    world.batch(1, tenant=patient)
+    worker = world.worker(room_tokens=8_000)
+    first = world.dispatch()
+    assert _lanes(world).count("interactive") == 6  # three quarters of the room
+    for shard in first:
+        world.claim(shard, worker)
+    world.tick(worker, room_tokens=1_900)  # all but one of them fit
+    assert world.dispatch() != []  # nothing else waits any more
+
+
+def test_a_batch_in_redis_holds_interactive_work_within_its_share(world: Any) -> None:
+    world.batch(1)
+    world.worker(room_tokens=8_000)
+    world.dispatch()  # it waits in Redis, where workers take interactive shards first
+    world.batch(200, lane="interactive")
+    assert len(world.dispatch()) == 6
+    assert world.dispatch() == []
+
+
+def test_a_single_job_among_thousands_of_interactive_ones_is_soon_begun(world: Any) -> None:
+    """Against a worker with room for four shards, which asks the interactive queue first and ends one shard a step."""
+    greedy, patient = world.tenant(), world.tenant()
+    world.batch(6_000, tenant=greedy, lane="interactive", tokens=10)  # 60 shards
+    worker = world.worker(room_tokens=4_000)
+    waiting, held, begun = world.messages(), [], []
+    world.batch(1, tenant=patient)
+    while patient not in _tenants(world, begun):
+        waiting += world.messages()
+        waiting.sort(key=lambda message: not message.queue.endswith("interactive"))
+        while len(held) < 4 and waiting:
+            begun.append(waiting.pop(0).shard_id)
+            held.append([job.job_id for job in world.claim(begun[-1], worker).jobs])
+        settled = [world.passed(job) for job in held.pop(0)]
+        world.tick(worker, settled=settled, room_tokens=4_000 - 1_000 * len(held))
+    assert len(begun) < 15
+
+
+def test_interactive_work_has_one_shard_however_small_the_room(world: Any) -> None:
+    world.batch(100)
+    world.batch(100, lane="interactive")
+    world.worker(room_tokens=500)
+    world.dispatch()
+    assert _lanes(world).count("interactive") == 1
+
+
+def test_interactive_work_pauses_for_a_large_shard_that_found_no_room(world: Any) -> None:
+    world.batch(10)
+    worker = world.worker(room_tokens=900)
+    (large,) = world.dispatch()
+    world.sql("UPDATE shards SET published_at = published_at - interval '11 seconds'")
+    world.batch(10, lane="interactive", tokens=10)
+    assert world.dispatch() == []
+    world.claim(large, worker)
+    assert len(world.dispatch()) == 1
+
+
+def test_interactive_work_beyond_a_tenants_allowance_goes_in_the_other_lane(world: Any) -> None:
+    world.shares = LaneShares(interactive_share=1, interactive_tokens=3_000)
+    greedy, modest = world.tenant(), world.tenant()
+    world.batch(100, tenant=greedy, lane="interactive")
+    world.worker(room_tokens=20_000)
+    world.dispatch()
+    assert sorted(_lanes(world)) == ["batch"] * 7 + ["interactive"] * 3
+    world.batch(10, tenant=modest, lane="interactive")
+    world.dispatch()
+    assert _lanes(world).count("interactive") == 4
+
+
+def test_a_released_shard_beyond_the_allowance_is_published_in_the_other_lane(world: Any) -> None:
+    tenant = world.tenant()
+    world.batch(20, tenant=tenant, lane="interactive")
+    worker = world.worker(room_tokens=20_000)
+    for shard in world.dispatch():
+        world.claim(shard, worker)
+    world.release(worker)
+    world.shares = LaneShares(interactive_tokens=1_000)
+    again = {message.shard_id: message.queue.rpartition(".")[2] for message in world.messages()}
+    rows = world.sql("SELECT id, lane FROM shards WHERE state = 'queued'")
+    assert {row.id: row.lane for row in rows} == again
+    assert sorted(again.values()) == ["batch", "interactive"]
+
+
+def test_an_interactive_dollar_counts_as_often_as_the_operator_says(world: Any) -> None:
+    hasty, patient = world.tenant(), world.tenant()
+    worker = world.worker()
+    for tenant, lane, weight in ((hasty, "interactive", 1.0), (patient, "batch", 2.0)):
+        world.batch(1, tenant=tenant, lane=lane)
+        (job,) = world.claim_all(worker)
+        world.tick(worker, work=[Work(job, weight)], settled=[world.passed(job)])
+    spent = {
+        row.tenant_id: row.n
+        for row in world.sql(
+            "SELECT tenant_id, sum(nanodollars) AS n FROM ledger_entries WHERE tenant_id IS NOT NULL GROUP BY tenant_id"
+        )
+    }
+    factor = 2 * float(spent[patient] / spent[hasty])
+    world.batch(100, tenant=hasty)
+    world.batch(100, tenant=patient)
+    world.shares = LaneShares(interactive_factor=factor)
+    assert _tenants(world, world.dispatch()) == [patient, patient]

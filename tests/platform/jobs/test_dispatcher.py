@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from ponder.jobs.dispatcher_status import DispatcherStatus, dispatcher_status, r
 from ponder.queue.app import queue_lengths, queue_name, redis_client
 from ponder.settings import Settings
 
+_WIDE_SET = "[\x01-\U0010fffe]"
 QUEUE = queue_name("demo", "f1", "batch")
 
 
@@ -26,7 +28,7 @@ def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 @pytest.fixture
-def start(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[Callable[..., threading.Event]]:
+def start(database_url: str, redis_server: EmbeddedRedis) -> Iterator[Callable[..., threading.Event]]:
     """Starts a dispatcher with more settings; the event stops it."""
     running: list[tuple[threading.Event, threading.Thread]] = []
     redis_client(redis_server.url).flushall()
@@ -34,7 +36,7 @@ def start(engine: Engine, redis_server: EmbeddedRedis) -> Iterator[Callable[...,
     def start(**more: Any) -> threading.Event:
         stop = threading.Event()
         settings = Settings(shard_tokens=1_000, **more)
-        thread = threading.Thread(target=dispatcher.run, args=(engine, redis_server.url, settings, stop))
+        thread = threading.Thread(target=dispatcher.run, args=(database_url, redis_server.url, settings, stop))
         thread.start()
         running.append((stop, thread))
         return stop
@@ -145,22 +147,6 @@ def test_a_module_that_publishing_lacks_is_told(
     _until(lambda: "publish: ModuleNotFoundError: No module named 'packaging'" in _status(engine))
 
 
-def test_a_validation_that_breaks_off_is_told_without_the_prompt_until_the_batch_is_gone(
-    world: Any, engine: Engine, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def validate(*_: object, **__: object) -> None:
-        raise ValueError("What is 2 + 2?")
-
-    monkeypatch.setattr(dispatcher, "validate", validate)
-    batch = world.batch(1)
-    world.sql("UPDATE batches SET state = 'validating' WHERE id = :id", id=batch)
-    start()
-    _until(lambda: f"{batch}: ValueError: at " in _status(engine))
-    assert "2 + 2" not in _status(engine)
-    world.sql("UPDATE batches SET state = 'cancelled' WHERE id = :id", id=batch)
-    _until(lambda: _status(engine) == "ok")
-
-
 def test_of_two_dispatchers_the_active_one_is_seen_and_the_next_one_after_it(
     engine: Engine, world: Any, start: Callable[[], threading.Event]
 ) -> None:
@@ -213,15 +199,34 @@ def test_the_active_one_and_the_one_in_reserve_show_that_they_are_alive(
 
 
 def test_one_without_a_database_does_not_show_that_it_is_alive(
-    start: Callable[..., threading.Event], engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., threading.Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[float] = []
 
-    def refuse() -> None:
+    def refuse(*_: object) -> None:
         attempts.append(time.monotonic())
         raise OSError("no route to the database")
 
-    monkeypatch.setattr(engine, "connect", refuse)
+    monkeypatch.setattr(dispatcher, "_leadership", refuse)
     start(alive_file=tmp_path / "alive")
     _until(lambda: len(attempts) > 2)
     assert not (tmp_path / "alive").exists()
+
+
+def test_costly_lines_of_one_tenant_keep_nobody_waiting(
+    desk: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
+) -> None:
+    costly = [
+        desk.line(str(number), ponder={"verifier": {"name": "regex", "pattern": f"(?i){number}" + _WIDE_SET * 300}})
+        for number in range(20)
+    ]
+    content = b"\n".join(json.dumps(line).encode() for line in costly)
+    for _ in range(3):
+        desk.submit(desk.file(content))
+    start()
+    _until(lambda: desk.sql("SELECT count(*) AS num FROM pg_locks WHERE locktype = 'advisory'")[0].num >= 3)
+    content = json.dumps(desk.line("theirs")).encode()
+    began = time.monotonic()
+    theirs = desk.submit(desk.file(content, tenant="tenant_01"), tenant="tenant_01")
+    _until(lambda: desk.row(theirs).state == "in_progress")
+    assert time.monotonic() - began < 15

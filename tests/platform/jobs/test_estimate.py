@@ -10,13 +10,16 @@ from ponder.domain.strategy import STRATEGY
 from ponder.jobs.estimate import estimate_tokens
 
 
-def estimated(strategy: dict[str, Any], *, budget: dict[str, Any] | None = None, **sampling: Any) -> int:
+def estimated(
+    strategy: dict[str, Any], *, budget: dict[str, Any] | None = None, max_rounds: int = 1, **sampling: Any
+) -> int:
     """Of a prompt of one token, which is taken off again."""
     request = {
         "messages": [{"role": "user", "content": ""}],
         "sampling": {"max_tokens": 100} | sampling,
         "strategy": STRATEGY.validate_python(strategy).model_dump(),
         "budget": budget,
+        "max_rounds": max_rounds,
     }
     return estimate_tokens(request, 32_768) - 1
 
@@ -44,3 +47,9 @@ def test_a_budget_is_the_most() -> None:
 
 def test_without_any_limit_a_sample_is_taken_to_be_of_usual_length() -> None:
     assert estimated({"name": "direct"}, max_tokens=None) == 4_096
+
+
+def test_every_round_that_a_job_may_need_counts_up_to_its_budget() -> None:
+    assert estimated({"name": "direct"}, max_rounds=50) == 5_000
+    assert estimated({"name": "best_of_n", "n": 4}, max_rounds=3) == 1_200
+    assert estimated({"name": "direct"}, max_rounds=50, budget={"tokens": 700}) == 700

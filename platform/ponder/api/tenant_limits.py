@@ -1,0 +1,123 @@
+"""What a tenant may have at a time in this process: requests a second, uploads, submissions being read."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ponder.errors import LimitReached
+from ponder.settings import Settings
+
+_WINDOW_S = 10.0
+"""So many seconds' requests may come at once."""
+_MOST_KEYS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many requests are left to a tenant, and when it has all of them again."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+    def headers(self) -> dict[str, str]:
+        """OpenAI's."""
+        return {
+            "x-ratelimit-limit-requests": str(self.limit),
+            "x-ratelimit-remaining-requests": str(self.remaining),
+            "x-ratelimit-reset-requests": f"{self.reset_s:.3f}s",
+        }
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class RequestRate:
+    """A token bucket a tenant. For any number of threads."""
+
+    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._most = max(1.0, per_s * _WINDOW_S)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buckets: dict[str, _Bucket] = {}
+        self._tenants: dict[bytes, str] = {}
+
+    def tenant_of(self, key_sha256: bytes) -> str | None:
+        """Of a key that was right when it came last: one that comes too often need not be looked up any more."""
+        return self._tenants.get(key_sha256)
+
+    def remember(self, key_sha256: bytes, tenant_id: str) -> None:
+        with self._lock:
+            if len(self._tenants) >= _MOST_KEYS:
+                self._tenants.clear()
+            self._tenants[key_sha256] = tenant_id
+
+    def forget(self, key_sha256: bytes) -> None:
+        """The key is not right, or not any more."""
+        with self._lock:
+            self._tenants.pop(key_sha256, None)
+
+    def take(self, tenant_id: str) -> None:
+        """One request. Raises LimitReached."""
+        with self._lock:
+            now = self._clock()
+            bucket = self._buckets.setdefault(tenant_id, _Bucket(self._most, now))
+            bucket.tokens = min(self._most, bucket.tokens + (now - bucket.at) * self._per_s)
+            bucket.at = now
+            if bucket.tokens < 1:
+                raise LimitReached(
+                    f"more than {self._per_s:g} requests a second (PONDER_MAX_REQUESTS_PER_S)",
+                    code="rate_limit_exceeded",
+                    retry_after_s=(1 - bucket.tokens) / self._per_s,
+                )
+            bucket.tokens -= 1
+
+    def left(self, tenant_id: str) -> Rate:
+        """After the last one that it took."""
+        with self._lock:
+            tokens = self._buckets[tenant_id].tokens
+        return Rate(math.floor(self._most), math.floor(tokens), (self._most - tokens) / self._per_s)
+
+
+class Concurrency:
+    """How many of one kind a tenant has at a time. For any number of threads."""
+
+    def __init__(self, most: int, what: str, setting: str) -> None:
+        self._most = most
+        self._refusal = f"more than {most} {what} at a time ({setting})"
+        self._code = f"too_many_{what.partition(' ')[0]}"
+        self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, tenant_id: str, *, is_operator: bool) -> Iterator[None]:
+        """Raises LimitReached; never for an operator."""
+        with self._lock:
+            if self._running[tenant_id] >= self._most and not is_operator:
+                raise LimitReached(self._refusal, code=self._code)
+            self._running[tenant_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[tenant_id] -= 1
+                self._running += Counter()  # drops those at zero
+
+
+class TenantLimits:
+    """Those that hold in one process; what must be exact over all of them is counted in Postgres."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.requests = RequestRate(settings.max_requests_per_s)
+        self.uploads = Concurrency(settings.max_uploads, "uploads", "PONDER_MAX_UPLOADS")
+        self.submissions = Concurrency(settings.max_submissions, "submissions", "PONDER_MAX_SUBMISSIONS")

@@ -1,0 +1,109 @@
+"""Another process for work of which nobody knows beforehand how long it takes: it can be ended in the midst of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import FrameType
+
+_MEMORY_BYTES = 4 << 30
+_REPEAT_S = 0.02
+
+
+class ProcessEnded(Exception):
+    """It died, or it was ended; start another one."""
+
+
+class TookTooLong(BaseException):
+    """No Exception, which libraries take for a fault of what they read."""
+
+
+class LimitedProcess:
+    """Answers one request after the other, each of them bytes. It ends with the process that made it."""
+
+    def __init__(self, function: Callable[[bytes], bytes]) -> None:
+        """function: of a module, found there by its name. Returns at once; requests wait until it has started."""
+        program = f"from {function.__module__} import {function.__name__} as answer; "
+        program += "from ponder.jobs.limited_process import serve; serve(answer, int(__import__('sys').argv[1]))"
+        self._line, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", program, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, request: bytes) -> None:
+        """Raises ProcessEnded."""
+        try:
+            self._line.send_bytes(request)
+        except OSError:
+            raise ProcessEnded from None
+
+    def receive(self, timeout_s: float = 0.0) -> bytes | None:
+        """The answer; None if there is none in time. Raises ProcessEnded."""
+        try:
+            return self._line.recv_bytes() if self._line.poll(timeout_s) else None
+        except (EOFError, OSError):
+            raise ProcessEnded from None
+
+    @property
+    def has_answer(self) -> bool:
+        """Or has ended."""
+        return self._line.poll()
+
+    def end(self) -> None:
+        """In the midst of its work, too."""
+        self._process.kill()
+        self._process.wait()
+        self._line.close()
+
+
+@contextlib.contextmanager
+def within(processor_s: float) -> Iterator[None]:
+    """Raises TookTooLong in the body after so many seconds of this process's processor time, not of a clock: a busy
+    machine refuses nothing. In the main thread only, because it is a signal; what runs in C is interrupted at its end.
+    """
+    # Once more after a moment: an exception that is raised while an object is freed is lost.
+    signal.setitimer(signal.ITIMER_PROF, processor_s, _REPEAT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def serve(answer: Callable[[bytes], bytes], descriptor: int) -> None:
+    """The process itself: works in its main thread, while another one waits for requests and for its parent's end."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is meant for the parent
+    signal.signal(signal.SIGPROF, _ring)
+    line = Connection(descriptor)
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(line, requests), daemon=True).start()
+    while True:
+        line.send_bytes(answer(requests.get()))
+
+
+def _listen(line: Connection, requests: queue.SimpleQueue[bytes]) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            requests.put(line.recv_bytes())
+    os._exit(0)
+
+
+def _ring(number: int, frame: FrameType | None) -> None:
+    raise TookTooLong

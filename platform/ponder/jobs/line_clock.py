@@ -1,0 +1,44 @@
+"""How much processor time the lines of a batch may take, one by one and together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ponder.errors import InvalidInput
+from ponder.jobs.check_limits import CheckLimits, too_expensive
+from ponder.jobs.limited_process import TookTooLong, within
+
+_LINE_S = 0.01
+"""What every line may take, however much the others took: a hundred times what a usual one needs."""
+
+
+class LineClock:
+    """Of one batch, in the main thread of a process: the limit is a signal."""
+
+    def __init__(self, limits: CheckLimits) -> None:
+        self._limits = limits
+        self._left_s = limits.batch_s
+
+    @contextmanager
+    def line(self) -> Iterator[None]:
+        """Raises InvalidInput in its body once that has taken too long; names the limit that it met."""
+        limit_s = min(self._limits.line_s, max(self._left_s, _LINE_S))
+        began = time.process_time()
+        try:
+            with within(limit_s):
+                yield
+        except TookTooLong:
+            raise self._refusal(limit_s) from None
+        finally:
+            self._left_s += _LINE_S - (time.process_time() - began)
+
+    def _refusal(self, limit_s: float) -> InvalidInput:
+        if limit_s == self._limits.line_s:
+            return too_expensive(limit_s)
+        return InvalidInput(
+            f"its check takes long, and the lines of the batch have taken more than {self._limits.batch_s:g} s of "
+            "processor time already (PONDER_MAX_BATCH_CHECK_S)",
+            code="too_expensive",
+        )

@@ -1,0 +1,102 @@
+"""Reading the body of a submission, beside the process that serves others: its length says little about its cost."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict
+
+from pydantic import ValidationError
+
+from ponder.domain.refusal import explain
+from ponder.domain.submission import Submission
+from ponder.domain.verifier_check import check_verifier, needs_check
+from ponder.errors import InvalidInput
+from ponder.jobs.check_limits import CheckLimits, too_expensive
+from ponder.jobs.limited_process import LimitedProcess, ProcessEnded, TookTooLong, within
+
+_SMALL_BYTES = 16 * 1024
+"""A few milliseconds to read, whatever it says."""
+_START_S = 30.0
+_PATIENCE = 10.0
+"""Times the limit, by the clock: for a busy machine, and for what can only be interrupted at its end."""
+
+
+class SubmissionReader:
+    """One process, started when it is first needed, and anew after it was ended. For any number of threads."""
+
+    def __init__(self, limits: CheckLimits) -> None:
+        self._limits = limits
+        self._header = json.dumps(asdict(limits)).encode() + b"\n"
+        self._lock = threading.Lock()
+        self._process: LimitedProcess | None = None
+
+    def read(self, body: bytes) -> Submission:
+        """Raises InvalidInput for what is no submission, or takes too long to find out."""
+        if len(body) <= _SMALL_BYTES:
+            submission = _read(body)
+            if not needs_check(submission.ponder.verifier):
+                return submission
+        with self._lock:
+            answer = json.loads(self._ask(self._header + body))
+        if "refusal" in answer:
+            raise InvalidInput(**answer["refusal"])
+        return Submission.model_validate(answer["submission"])
+
+    def close(self) -> None:
+        with self._lock:
+            self._end()
+
+    def _ask(self, request: bytes) -> bytes:
+        for _ in range(2):  # somebody may have killed it since it was last asked
+            try:
+                if self._process is None:
+                    self._process = LimitedProcess(answer_body)
+                self._process.send(request)
+                answer = self._process.receive(_START_S + _PATIENCE * self._limits.line_s)
+            except ProcessEnded:
+                self._end()
+                continue
+            if answer is not None:
+                return answer
+            self._end()
+            break
+        return _refusal(too_expensive(self._limits.line_s))
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+
+def answer_body(request: bytes) -> bytes:
+    """The other side: the submission as it was read, or why it is refused."""
+    header, _, body = request.partition(b"\n")
+    limits = CheckLimits.from_document(json.loads(header))
+    try:
+        with within(limits.line_s):
+            submission = _read(body)
+            check_verifier(submission.ponder.verifier, limits.verifier, "ponder.verifier")
+            return b'{"submission": %b}' % submission.model_dump_json(by_alias=True, exclude_unset=True).encode()
+    except InvalidInput as error:
+        return _refusal(error)
+    except (TookTooLong, MemoryError):
+        return _refusal(too_expensive(limits.line_s))
+
+
+def _read(body: bytes) -> Submission:
+    try:
+        return Submission.model_validate(json.loads(body))
+    except ValidationError as error:
+        raise explain(error) from None
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error.msg} at column {error.colno}", code="invalid_json") from None
+    except (ValueError, RecursionError):
+        raise InvalidInput(
+            "the body is not JSON: it is not UTF-8, too large or too deep", code="invalid_json"
+        ) from None
+
+
+def _refusal(error: InvalidInput) -> bytes:
+    refusal = {"message": error.message, "param": error.param, "code": error.code}
+    return json.dumps({"refusal": refusal}).encode()

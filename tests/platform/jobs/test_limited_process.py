@@ -1,0 +1,66 @@
+"""A process that never outlives the one that it works for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ponder.jobs.limited_process import LimitedProcess, ProcessEnded
+from ponder.jobs.submission_reader import answer_body
+
+_PARENT = """
+import sys, time
+from ponder.jobs.limited_process import LimitedProcess
+from ponder.jobs.submission_reader import answer_body
+child = LimitedProcess(answer_body)
+child.send(sys.argv[1].encode())
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+_BUSY = (
+    '{"verifier": {}, "line_s": 600, "batch_s": 600}\n'
+    '{"input_file_id": "a", "completion_window": "24h", "ponder": {"verifier": {"name": "regex", "pattern": "'
+    + "(?i)"
+    + "[\x01-\U0010fffe]" * 390
+    + '"}}}'
+).replace("\x01", "\\u0001")
+
+
+def test_it_ends_in_the_midst_of_its_work_when_its_parent_is_killed() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, _BUSY], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    while _processor_s(pid) < 1.0:  # it is at work
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    give_up_at = time.monotonic() + 10
+    while _is_running(pid):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
+
+
+def test_one_that_was_ended_says_so() -> None:
+    process = LimitedProcess(answer_body)
+    process.end()
+    with pytest.raises(ProcessEnded):
+        process.send(b"{}\n")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _processor_s(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

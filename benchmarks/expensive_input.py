@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
+import httpx2
 from circumstances import circumstances, publish
 
 from ponder.embedded.postgres import EmbeddedPostgres
@@ -69,14 +69,14 @@ def _measure(url: str, key: str, pid: int, name: str, num_bytes: int, senders: i
 
     def send() -> None:
         try:
-            answer = httpx.post(
+            answer = httpx2.post(
                 f"{url}/v1/batches",
                 content=body,
                 headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
                 timeout=give_up_s,
             )
             statuses.append(answer.status_code)
-        except httpx.TimeoutException:
+        except httpx2.TimeoutException:
             statuses.append("timeout")
 
     def send_all() -> None:
@@ -170,17 +170,17 @@ def _api() -> Iterator[tuple[str, str, int]]:
         url = f"http://127.0.0.1:{port}"
         _wait_for(url)
         operator = {"Authorization": f"Bearer {KEY}"}
-        httpx.post(f"{url}/v1/tenants", json={"name": "expensive"}, headers=operator).raise_for_status()
-        made = httpx.post(f"{url}/v1/keys", json={"name": "theirs", "tenant": "expensive"}, headers=operator)
+        httpx2.post(f"{url}/v1/tenants", json={"name": "expensive"}, headers=operator).raise_for_status()
+        made = httpx2.post(f"{url}/v1/keys", json={"name": "theirs", "tenant": "expensive"}, headers=operator)
         yield url, made.raise_for_status().json()["key"], service.pid
 
 
 def _wait_for(url: str) -> None:
     while True:
         try:
-            httpx.get(f"{url}/readyz").raise_for_status()
+            httpx2.get(f"{url}/readyz").raise_for_status()
             return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.1)
 
 

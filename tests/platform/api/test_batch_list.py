@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 
 
 def test_a_list_has_no_errors_and_no_long_options_and_a_batch_has_them(
-    http: httpx.Client, submitted: Callable[..., Any], line: Callable[..., Any], worker: Any
+    http: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any], worker: Any
 ) -> None:
     refused = [line(str(number), **{"x" * 5_000: 1}) for number in range(50)]
     short = submitted(refused, priority="batch")
@@ -31,7 +31,7 @@ def test_a_list_has_no_errors_and_no_long_options_and_a_batch_has_them(
     assert {len(error["param"]) for error in one["errors"]["data"]} == {200}
 
 
-def test_a_batch_without_errors_is_listed_without(http: httpx.Client, submitted: Any, line: Any, worker: Any) -> None:
+def test_a_batch_without_errors_is_listed_without(http: httpx2.Client, submitted: Any, line: Any, worker: Any) -> None:
     submitted([line()])
     worker.validate()
     assert http.get("/v1/batches").json()["data"][0]["errors"] is None

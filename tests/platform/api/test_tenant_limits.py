@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -26,18 +26,18 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def tenant(base_url: str, stranger: httpx.Client) -> Iterator[openai.OpenAI]:
+def tenant(base_url: str, stranger: httpx2.Client) -> Iterator[openai.OpenAI]:
     key = stranger.headers["Authorization"].removeprefix("Bearer ")
     with openai.OpenAI(base_url=f"{base_url}/v1", api_key=key, max_retries=0) as client:
         yield client
 
 
-def _upload(client: httpx.Client, num_bytes: int = 100) -> httpx.Response:
+def _upload(client: httpx2.Client, num_bytes: int = 100) -> httpx2.Response:
     return client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("x.jsonl", b"x" * num_bytes)})
 
 
 def test_requests_beyond_the_rate_are_refused_with_openais_headers(
-    tenant: openai.OpenAI, http: httpx.Client, stranger: httpx.Client
+    tenant: openai.OpenAI, http: httpx2.Client, stranger: httpx2.Client
 ) -> None:
     first = stranger.get("/v1/batches")
     assert first.headers["x-ratelimit-limit-requests"] == "20"
@@ -55,20 +55,20 @@ def test_requests_beyond_the_rate_are_refused_with_openais_headers(
     assert http.get("/v1/batches").status_code == 200  # another tenant's
 
 
-def test_another_key_of_the_same_tenant_has_no_rate_of_its_own(base_url: str, stranger: httpx.Client) -> None:
+def test_another_key_of_the_same_tenant_has_no_rate_of_its_own(base_url: str, stranger: httpx2.Client) -> None:
     second = stranger.post("/v1/keys", json={"name": "second"}).json()["key"]
     while stranger.get("/v1/batches").status_code == 200:
         pass
-    assert httpx.get(f"{base_url}/v1/batches", headers={"Authorization": f"Bearer {second}"}).status_code == 429
+    assert httpx2.get(f"{base_url}/v1/batches", headers={"Authorization": f"Bearer {second}"}).status_code == 429
 
 
-def test_an_operator_has_no_rate(http: httpx.Client) -> None:
+def test_an_operator_has_no_rate(http: httpx2.Client) -> None:
     answers = [http.get("/v1/batches") for _ in range(40)]
     assert {answer.status_code for answer in answers} == {200}
     assert "x-ratelimit-limit-requests" not in answers[0].headers
 
 
-def test_a_tenants_files_have_so_many_bytes_and_deleting_makes_room(stranger: httpx.Client) -> None:
+def test_a_tenants_files_have_so_many_bytes_and_deleting_makes_room(stranger: httpx2.Client) -> None:
     kept = _upload(stranger, 450)
     assert kept.status_code == 200
     refused = _upload(stranger, 600)
@@ -79,7 +79,7 @@ def test_a_tenants_files_have_so_many_bytes_and_deleting_makes_room(stranger: ht
     assert _upload(stranger, 600).status_code == 200
 
 
-def test_bytes_that_were_not_announced_count_too(stranger: httpx.Client) -> None:
+def test_bytes_that_were_not_announced_count_too(stranger: httpx2.Client) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + b"x" * 1_001
@@ -91,7 +91,7 @@ def test_bytes_that_were_not_announced_count_too(stranger: httpx.Client) -> None
     assert stranger.get("/v1/files").json()["data"] == []
 
 
-def test_one_upload_at_a_time(base_url: str, stranger: httpx.Client) -> None:
+def test_one_upload_at_a_time(base_url: str, stranger: httpx2.Client) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def pieces() -> Iterator[bytes]:
@@ -102,7 +102,7 @@ def test_one_upload_at_a_time(base_url: str, stranger: httpx.Client) -> None:
 
     headers = {**stranger.headers, "Content-Type": "multipart/form-data; boundary=b"}
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(httpx.post, f"{base_url}/v1/files", content=pieces(), headers=headers, timeout=60)
+        slow = pool.submit(httpx2.post, f"{base_url}/v1/files", content=pieces(), headers=headers, timeout=60)
         assert begun.wait(30)
         while (refused := _upload(stranger)).status_code == 200:  # until the slow one has arrived
             stranger.delete(f"/v1/files/{refused.json()['id']}")
@@ -111,7 +111,7 @@ def test_one_upload_at_a_time(base_url: str, stranger: httpx.Client) -> None:
         assert slow.result().status_code == 200
 
 
-def test_open_batches_are_counted_exactly_over_all_connections(stranger: httpx.Client, engine: Any) -> None:
+def test_open_batches_are_counted_exactly_over_all_connections(stranger: httpx2.Client, engine: Any) -> None:
     file_id = _upload(stranger).json()["id"]
     body = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     with ThreadPoolExecutor(8) as pool:

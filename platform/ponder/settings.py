@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     """The client's key; unset means the key that `ponder up` left under `home`."""
 
     operator_key: SecretStr | None = None
-    """Made an operator's key by `ponder migrate`: how the first key of a fleet comes into being."""
+    """Made an operator's key by `ponder migrate`: how the first key of a fleet comes into being, and back."""
 
     tick_s: float = Field(default=2.0, gt=0)
     lease_s: float = Field(default=30.0, gt=0)

@@ -1,4 +1,4 @@
-"""uvicorn, with limits to what those may hold up who only open connections."""
+"""uvicorn, with limits to what a client that only opens connections may hold up."""
 
 from __future__ import annotations
 

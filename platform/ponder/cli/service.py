@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -35,7 +36,9 @@ def serve(host: str | None, port: int | None) -> None:
     log.configure("api", settings.log_level)
     engine = connect(database_url(settings), pool_size=10)
     app = create_app(engine, redis_url(settings), settings)
-    uvicorn.Server(server_config(app, settings, host=host or settings.host, port=port or settings.port)).run()
+    server = uvicorn.Server(server_config(app, settings, host=host or settings.host, port=port or settings.port))
+    with suppress(KeyboardInterrupt):  # raised again when all is closed
+        server.run()
 
 
 @click.command()

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import hypothesis
 import pytest
+import structlog
 from sqlalchemy import Engine, text
 
 from ponder.embedded.postgres import EmbeddedPostgres
@@ -36,6 +37,13 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped, although PONDER_TEST_SKIPS=fail: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_as_they_were() -> Iterator[None]:
+    """structlog's `capture_logs` leaves it configured, which tells `ponder` that it is a service."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

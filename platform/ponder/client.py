@@ -121,9 +121,9 @@ class Client:
     def keys(self) -> list[Json]:
         return list(self._pages("keys", None))
 
-    def create_key(self, name: str, *, tenant: str | None = None, is_operator: bool = False) -> Json:
+    def create_key(self, name: str, *, tenant: str | None = None, role: str = "submit") -> Json:
         """The answer's `key` is shown this once."""
-        body: Json = {"name": name, "is_operator": is_operator}
+        body: Json = {"name": name, "role": role}
         if tenant:
             body["tenant"] = tenant
         return self._wire.ask("POST", "keys", json=body)

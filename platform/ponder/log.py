@@ -31,6 +31,10 @@ _QUIET = {
     "alembic.runtime.migration": logging.WARNING,
 }
 
+SAMPLED = ("uvicorn.error", "asyncio", "ponder.api.errors")
+"""Loggers that strangers can make write a line with every request."""
+_SAMPLE, _SAMPLE_S = 20, 60.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -75,7 +79,28 @@ def configure(service: str, level: str, **ids: str | None) -> None:
     root.setLevel(level.upper())
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(least)
+    for name in SAMPLED:
+        logging.getLogger(name).filters = [_Sample()]
     _catch_all()
+
+
+class _Sample(logging.Filter):
+    """Of the lines that one place in the code writes, the first 20 in a minute; then one that says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._windows: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place = (record.pathname, record.lineno)
+        began_at, num_lines = self._windows.get(place, (record.created, 0))
+        if record.created - began_at >= _SAMPLE_S:
+            began_at, num_lines = record.created, 0
+        self._windows[place] = (began_at, num_lines + 1)
+        if num_lines == _SAMPLE:
+            left_s = round(_SAMPLE_S - (record.created - began_at))
+            _log.warning("lines_left_out", like=f"{record.module}:{record.lineno}", for_s=left_s)
+        return num_lines < _SAMPLE
 
 
 def _catch_all() -> None:

@@ -25,6 +25,12 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = 8765
 
+    max_connections: int = Field(default=1000, gt=0)
+    """At a time, to the API; beyond it the one that has waited longest for its client is closed."""
+
+    client_timeout_s: float = Field(default=20.0, gt=0)
+    """How long the API waits for the rest of a request, or for a client to read its answer."""
+
     base_url: str | None = None
     """Where the API is, for the client; unset means http://host:port."""
 
@@ -32,7 +38,7 @@ class Settings(BaseSettings):
     """The client's key; unset means the key that `ponder up` left under `home`."""
 
     operator_key: SecretStr | None = None
-    """Made an operator's key by `ponder migrate`: how the first key of a fleet comes into being."""
+    """Made an operator's key by `ponder migrate`: how the first key of a fleet comes into being, and back."""
 
     tick_s: float = Field(default=2.0, gt=0)
     lease_s: float = Field(default=30.0, gt=0)

@@ -14,6 +14,7 @@ import uvicorn
 from sqlalchemy import Engine, text
 
 from ponder.api.app import create_app
+from ponder.api.server import server_config
 from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.cancel import cancel
@@ -273,7 +274,7 @@ def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str, set
         ensure_operator_key(connection, operator_key, tenant="home", name="test")
         record(connection, None)
     app = create_app(engine, redis_server.url, settings)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(server_config(app, settings, host="127.0.0.1", port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -38,6 +38,8 @@ def _untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     yield
     root.handlers, root.level = handlers, level
+    for name in log.SAMPLED:
+        logging.getLogger(name).filters.clear()
     logging.captureWarnings(False)
     structlog.reset_defaults()
 
@@ -144,3 +146,30 @@ def test_a_terminal_gets_text_with_the_place_and_without_the_prompt_that_stood_t
     assert PROMPT not in said.getvalue()
     with pytest.raises(json.JSONDecodeError):
         json.loads(said.getvalue().splitlines()[0])
+
+
+def test_what_strangers_can_make_it_log_is_sampled_and_the_log_says_so(
+    lines: Callable[[], list[dict[str, Any]]],
+) -> None:
+    def complain() -> None:
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+
+    for _ in range(1000):
+        complain()
+    logging.getLogger("uvicorn.error").warning("Another line of the same logger.")
+    *complaints, left_out, another = lines()
+    assert [line["event"] for line in complaints] == ["Invalid HTTP request received."] * 20
+    assert (left_out["event"], left_out["level"], left_out["for_s"]) == ("lines_left_out", "warning", 60)
+    assert left_out["like"].startswith("test_log:")
+    assert another["event"] == "Another line of the same logger."
+
+
+def test_what_is_left_out_comes_again_a_minute_later(
+    lines: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute in range(3):
+        monkeypatch.setattr("time.time", lambda now=1.8e9 + 60 * minute: now)
+        monkeypatch.setattr("time.time_ns", lambda now=1.8e9 + 60 * minute: int(now * 1e9))
+        for _ in range(50):
+            logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    assert len(lines()) == 3 * 21

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ponder_worker.models.errors import InvalidFile, MissingFile
 
+_INDEX = "model.safetensors.index.json"
 _IDENTITY = (
     "config.json",
     "generation_config.json",
@@ -36,15 +37,24 @@ def read_json(folder: Path, name: str, *, required: bool = True) -> dict[str, An
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model in a fixed order: those of the index, or the single one."""
-    index = read_json(folder, "model.safetensors.index.json", required=False)
-    if index:
-        files = [folder / name for name in sorted(set(index.get("weight_map", {}).values()))]
-    else:
-        files = [folder / "model.safetensors"]
+    index = read_json(folder, _INDEX, required=False)
+    files = [folder / name for name in _indexed(folder / _INDEX, index)] if index else [folder / "model.safetensors"]
     for file in files:
         if not file.is_file():
             raise MissingFile(f"{folder}: no {file.name}; only safetensors weights are read")
     return files
+
+
+def _indexed(path: Path, index: dict[str, Any]) -> list[str]:
+    """Raises InvalidFile for a name that leads out of the folder; a link may, as those in Hugging Face's cache do."""
+    files = index.get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise InvalidFile(f"{path}: `weight_map` is expected to be an object of names of files")
+    names: list[str] = sorted(set(files.values()))
+    for name in names:
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise InvalidFile(f"{path}: {name!r} leads out of the model's folder")
+    return names
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ponder_worker.verify.syscalls import syscall_filter
 
 _WARDEN = str(Path(__file__).with_name("warden.py"))
+_START = Path(__file__).with_name("program_start.py").read_text(encoding="utf-8")
 # Not a link to it, which could lead out of what the program gets to see.
 _PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 _MEGABYTE = 1 << 20
@@ -92,6 +93,7 @@ def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int
 
 def _job(program: str, stdin: str, report_fd: int, trouble_fd: int) -> bytes:
     job = {
+        "start": _START,
         "program": program,
         "arguments": [str(report_fd)],
         "stdin": stdin,

@@ -15,6 +15,7 @@ _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # parts of the kernel in which holes are found. By number in each of the two architectures.
 _LOCKED: dict[str, tuple[int, int]] = {
     "socket": (41, 198),
+    "socketpair": (53, 199),
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),

@@ -94,20 +94,22 @@ def _live_as_first(job: dict[str, Any], alive: int) -> NoReturn:
 
 
 def _enter_root(job: dict[str, Any]) -> None:
-    """A root of our own: the system's and Python's folders to read, a few devices, and an empty /tmp to write."""
+    """A root of our own, all of it read-only but an empty /tmp: the system's and Python's folders and a few devices."""
     _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    options = f"size={job['disk_bytes']},nr_inodes=1024,mode=755".encode()
-    _call("mount", b"tmpfs", _ROOT.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options)
+    options = f"size={job['disk_bytes']},nr_inodes=1024".encode()
+    _call("mount", b"tmpfs", _ROOT.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options + b",mode=755")
     for path in (*_SYSTEM, *job["paths"]):
         _show(path)
     os.mkdir(f"{_ROOT}/dev")
     for device in _DEVICES:
         _write(f"{_ROOT}/dev/{device}", "")
         _bind(f"/dev/{device}")
+    _write(f"{_ROOT}/start.py", job["start"])
     _write(f"{_ROOT}/program.py", job["program"])
     _write(f"{_ROOT}/stdin", job["stdin"])
     os.mkdir(_ROOT + _FOLDER)
-    os.chmod(_ROOT + _FOLDER, 0o777)  # noqa: S103  # of a root that nobody else is in
+    _call("mount", b"tmpfs", (_ROOT + _FOLDER).encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options + b",mode=777")
+    _close(_ROOT, 0)
     os.chdir(_ROOT)
     _call("pivot_root", b".", b".")
     _call("umount2", b".", _MNT_DETACH)
@@ -125,8 +127,13 @@ def _show(path: str) -> None:
         return
     os.mkdir(place)
     _bind(path)
+    _close(place, _AT_RECURSIVE)
+
+
+def _close(place: str, flags: int) -> None:
+    """Makes what is mounted there read-only."""
     size = ctypes.sizeof(_READ_ONLY)
-    _call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, place.encode(), _AT_RECURSIVE, ctypes.byref(_READ_ONLY), size)
+    _call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, place.encode(), flags, ctypes.byref(_READ_ONLY), size)
 
 
 def _bind(path: str) -> None:
@@ -149,7 +156,7 @@ def _become_program(job: dict[str, Any]) -> NoReturn:
         os.setresuid(own, own, own)
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _lock(bytes.fromhex(job["filter"]))
-    arguments = [job["python"], "-I", "-S", "-B", "-X", "utf8", "/program.py", *job["arguments"]]
+    arguments = [job["python"], "-I", "-S", "-B", "-X", "utf8", "/start.py", *job["arguments"]]
     os.execve(job["python"], arguments, {})  # noqa: S606
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI
 from sqlalchemy import Engine
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import ponder
 from ponder.api import batches, errors, files, health, jobs, keys, metrics, models, prices, reports, tenants
@@ -21,6 +23,12 @@ from ponder.jobs.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _ROUTES = (health, metrics, files, batches, jobs, models, reports, tenants, keys, prices)
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",  # answers hold prompts, and once a key
+}
 
 
 class _App(FastAPI):
@@ -33,7 +41,11 @@ class _App(FastAPI):
 
 
 def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
-    """Opens no connection yet; the engine stays the caller's to dispose of."""
+    """Opens no connection yet; the engine stays the caller's to dispose of.
+
+    FastAPI's pages of documentation are off, because they load scripts from elsewhere; so are redirects to the
+    path with or without a slash, because they lead to whatever Host the caller names.
+    """
     reader = SubmissionReader(CheckLimits.of(settings))
 
     @asynccontextmanager
@@ -41,12 +53,37 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
         yield
         reader.close()
 
-    app = _App(title="ponder", version=ponder.__version__, docs_url="/docs", redoc_url=None, lifespan=lifespan)
+    app = _App(
+        title="ponder",
+        version=ponder.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
     app.state.services = Services(engine, redis_url, settings, reader, TenantLimits(settings))
     app.state.meter = Meter(engine, redis_url)
     errors.install(app)
     app.add_middleware(Limited)
     app.add_middleware(Observed, meter=app.state.meter)
+    app.add_middleware(_Hardened)
     for module in _ROUTES:
         app.include_router(module.router)
     return app
+
+
+class _Hardened:
+    """ASGI middleware: a browser takes no answer for a page, and keeps none. What a route says itself stays."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def adding(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, adding)

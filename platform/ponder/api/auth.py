@@ -12,10 +12,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import text
 
 from ponder.api.services import Ponder, Services
+from ponder.domain.role import Role
 from ponder.errors import Forbidden, Unauthorized
 
 _bearer = HTTPBearer(auto_error=False, description="A key of ponder: pk-…")
-_FIND = text("SELECT id, tenant_id, is_operator, sha256, revoked_at FROM api_keys WHERE sha256 = :sha256")
+_READING = ("GET", "HEAD")
+_FIND = text("SELECT id, tenant_id, role, sha256, revoked_at FROM api_keys WHERE sha256 = :sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,11 @@ class Caller:
 
     key_id: str
     tenant_id: str
-    is_operator: bool
+    role: Role
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role is Role.OPERATOR
 
 
 def digest(key: str) -> bytes:
@@ -34,7 +40,10 @@ def digest(key: str) -> bytes:
 def _caller(
     request: Request, ponder: Ponder, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Caller:
-    """The same work for a missing, a wrong, a revoked and a right key, so that its time tells nothing."""
+    """The same work for a missing, a wrong, a revoked and a right key, so that its time tells nothing.
+
+    A key that may only read is refused here, for all routes that change something.
+    """
     sha256 = digest(credentials.credentials if credentials else "")
     known = ponder.limits.requests.tenant_of(sha256)
     if known is not None:
@@ -46,10 +55,13 @@ def _caller(
         ponder.limits.requests.forget(sha256)
         raise Unauthorized("no valid API key: send Authorization: Bearer pk-… (`ponder key create` makes one)")
     request.state.tenant_id = row.tenant_id  # for the log
-    if known is None and not row.is_operator:
+    role = Role(row.role)
+    if known is None and role is not Role.OPERATOR:
         ponder.limits.requests.remember(sha256, row.tenant_id)
         _count(request, ponder, row.tenant_id)
-    return Caller(row.id, row.tenant_id, row.is_operator)
+    if role is Role.READ and request.method not in _READING:
+        raise Forbidden("this key may only read: use one with the role submit")
+    return Caller(row.id, row.tenant_id, role)
 
 
 def _count(request: Request, ponder: Services, tenant_id: str) -> None:

@@ -12,18 +12,19 @@ from sqlalchemy import Connection, Row, text
 from ponder.api.auth import Caller, Tenant, digest
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
+from ponder.domain.role import Role
 from ponder.domain.submission import StorableBody
 from ponder.errors import Forbidden, NotFound
 from ponder.store.first_key import new_key
 
 router = APIRouter(prefix="/v1/keys", tags=["administration"])
 
-_COLUMNS = "id, tenant_id, name, hint, is_operator, created_at, revoked_at"
+_COLUMNS = "id, tenant_id, name, hint, role, created_at, revoked_at"
 _HINT_LENGTH = 8
 _INSERT = text(
     f"""
-    INSERT INTO api_keys (id, tenant_id, name, sha256, hint, is_operator)
-    VALUES (:id, :tenant_id, :name, :sha256, :hint, :is_operator) RETURNING {_COLUMNS}
+    INSERT INTO api_keys (id, tenant_id, name, sha256, hint, role)
+    VALUES (:id, :tenant_id, :name, :sha256, :hint, :role) RETURNING {_COLUMNS}
     """
 )
 _LIST = text(
@@ -35,12 +36,8 @@ _LIST = text(
     """
 )
 _CURSOR = text("SELECT 1 FROM api_keys WHERE id = :after AND (:sees_all OR tenant_id = :tenant_id)")
-_REVOKE = text(
-    """
-    UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp())
-    WHERE id = :id AND (:sees_all OR tenant_id = :tenant_id) RETURNING id
-    """
-)
+_ROLE = text("SELECT role FROM api_keys WHERE id = :id AND (:sees_all OR tenant_id = :tenant_id)")
+_REVOKE = text("UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = :id")
 
 
 class NewKey(StorableBody):
@@ -48,7 +45,7 @@ class NewKey(StorableBody):
 
     name: str = Field(min_length=1, max_length=200)
     tenant: str | None = Field(default=None, min_length=1, max_length=200)
-    is_operator: bool = False
+    role: Role = Field(default=Role.SUBMIT, strict=False)
 
 
 @router.get("")
@@ -74,7 +71,7 @@ def create_key(body: NewKey, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
                 "name": body.name,
                 "sha256": digest(key),
                 "hint": key[:_HINT_LENGTH],
-                "is_operator": body.is_operator,
+                "role": body.role,
             },
         ).one()
     return _object(row) | {"key": key}
@@ -82,10 +79,15 @@ def create_key(body: NewKey, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
 
 @router.delete("/{key_id}")
 def revoke_key(key_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
-    """From now on the key is refused; revoking it again does nothing."""
+    """From now on the key is refused; revoking it again does nothing. Only operators revoke operators' keys."""
+    values = {"id": identifier(key_id, "key")}
     with ponder.engine.begin() as connection:
-        if connection.execute(_REVOKE, {"id": identifier(key_id, "key"), **_scope(caller)}).first() is None:
+        role = connection.execute(_ROLE, values | _scope(caller)).scalar()
+        if role is None:
             raise NotFound(f"there is no key {key_id}", param="key_id")
+        if role == Role.OPERATOR and not caller.is_operator:
+            raise Forbidden("only an operator's key can revoke an operator's key")
+        connection.execute(_REVOKE, values)
     return {"id": key_id, "object": "api_key", "deleted": True}
 
 
@@ -95,7 +97,7 @@ def _scope(caller: Caller) -> dict[str, Any]:
 
 def _tenant_of(connection: Connection, body: NewKey, caller: Caller) -> str:
     """The tenant a new key is for; raises Forbidden for what only an operator may do."""
-    if body.is_operator and not caller.is_operator:
+    if body.role is Role.OPERATOR and not caller.is_operator:
         raise Forbidden("only an operator's key can make an operator's key")
     if body.tenant is None or body.tenant == caller.tenant_id:
         return caller.tenant_id
@@ -117,7 +119,7 @@ def _object(row: Row[Any]) -> dict[str, Any]:
         "name": row.name,
         "tenant": row.tenant_id,
         "hint": row.hint,
-        "is_operator": row.is_operator,
+        "role": row.role,
         "created_at": unix(row.created_at),
         "revoked_at": unix(row.revoked_at),
     }

@@ -52,10 +52,11 @@ _GAUGES: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
     ),
 )
 _SPENT = text("SELECT kind, sum(nanodollars) FROM ledger_entries GROUP BY kind")
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
 class Meter:
-    """Counts requests by route, not by path: a path holds ids."""
+    """Counts requests by known methods and the templates of routes, so that no request adds a label of its own."""
 
     def __init__(self, engine: Engine, redis_url: str) -> None:
         self.registry = CollectorRegistry()
@@ -69,7 +70,7 @@ class Meter:
 
     def count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
-        method = scope["method"] if route != "none" else "ANY"
+        method = scope["method"] if scope["method"] in _METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 

@@ -6,6 +6,7 @@ import click
 
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, moment, print_json, print_rows
+from ponder.domain.role import Role
 
 
 @click.group()
@@ -16,12 +17,18 @@ def key() -> None:
 @key.command()
 @click.argument("name")
 @click.option("--tenant", help="Whose key; operators only.  [default: your own tenant]")
-@click.option("--operator", "is_operator", is_flag=True, help="May administer tenants, keys and prices.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.SUBMIT.value,
+    show_default=True,
+    help="operator: administers tenants, keys and prices; read: changes nothing.",
+)
 @format_option("table", "json")
-def create(name: str, tenant: str | None, is_operator: bool, form: str) -> None:
+def create(name: str, tenant: str | None, role: str, form: str) -> None:
     """Create a key and print it, this once."""
     with connect() as client:
-        document = client.create_key(name, tenant=tenant, is_operator=is_operator)
+        document = client.create_key(name, tenant=tenant, role=role)
     if form == "json":
         print_json(document)
     else:
@@ -44,7 +51,7 @@ def list_keys(form: str) -> None:
             Column("key", lambda row: row["id"]),
             Column("name", lambda row: row["name"]),
             Column("begins", lambda row: f"{row['hint']}…"),
-            Column("operator", lambda row: "yes" if row["is_operator"] else "no"),
+            Column("role", lambda row: row["role"]),
             Column("created", lambda row: moment(row["created_at"])),
             Column("revoked", lambda row: moment(row["revoked_at"])),
         ],

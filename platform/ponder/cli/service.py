@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -29,18 +30,15 @@ def serve(host: str | None, port: int | None) -> None:
     import uvicorn
 
     from ponder.api.app import create_app
+    from ponder.api.server import server_config
 
     settings = Settings()
     log.configure("api", settings.log_level)
     engine = connect(database_url(settings), pool_size=10)
-    uvicorn.run(
-        create_app(engine, redis_url(settings), settings),
-        host=host or settings.host,
-        port=port or settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+    app = create_app(engine, redis_url(settings), settings)
+    server = uvicorn.Server(server_config(app, settings, host=host or settings.host, port=port or settings.port))
+    with suppress(KeyboardInterrupt):  # raised again when all is closed
+        server.run()
 
 
 @click.command()

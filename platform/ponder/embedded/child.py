@@ -10,7 +10,10 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT = 1, 8, 47
+_PR_CAP_AMBIENT_RAISE = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 
 
 def spawn(
@@ -19,16 +22,21 @@ def spawn(
     log: Path,
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
+    passes_closed_folders: bool = False,
     on_parent_death: signal.Signals | None = signal.SIGTERM,
     talks: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Starts a process in a session of its own (a Ctrl-C in the terminal reaches only us), output appended to `log`.
 
+    What it and we write is for this user's eyes only.
+
     Call it from a thread that lives as long as the child should: the kernel sends `on_parent_death` when that
     *thread* ends (None: it goes on alone). `user` is switched to before exec, for programs that refuse to run as
-    root. One that `talks` has its stdout in a pipe to us, and only its stderr in the log.
+    root; one that passes closed folders keeps root's right to do so, and no other. One that `talks` has its stdout in
+    a pipe to us, and only its stderr in the log.
     """
-    with log.open("ab") as output:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        os.fchmod(output.fileno(), 0o600)
         return subprocess.Popen(
             [str(argument) for argument in arguments],
             stdin=subprocess.DEVNULL,
@@ -36,20 +44,26 @@ def spawn(
             stderr=output,
             env=dict(os.environ if environment is None else environment),
             start_new_session=True,
+            umask=0o077,
             # Everything it needs is loaded before the fork; it makes system calls only.
-            preexec_fn=_prepare(user, on_parent_death, os.getpid()),  # noqa: PLW1509
+            preexec_fn=_prepare(user, passes_closed_folders, on_parent_death, os.getpid()),  # noqa: PLW1509
         )
 
 
-def _prepare(user: str | None, on_parent_death: signal.Signals | None, parent: int) -> Callable[[], None]:
+def _prepare(
+    user: str | None, passes_closed_folders: bool, on_parent_death: signal.Signals | None, parent: int
+) -> Callable[[], None]:
     libc = ctypes.CDLL(None, use_errno=True)
     identity = pwd.getpwnam(user) if user else None
 
     def prepare() -> None:
         if identity is not None:
+            libc.prctl(_PR_SET_KEEPCAPS, int(passes_closed_folders))
             os.setgroups([])
             os.setgid(identity.pw_gid)
             os.setuid(identity.pw_uid)
+            if passes_closed_folders:
+                _keep_one_of(libc, _CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE)
         if on_parent_death is None:
             return
         # After the switch of user, which would clear it.
@@ -58,6 +72,17 @@ def _prepare(user: str | None, on_parent_death: signal.Signals | None, parent: i
             os._exit(1)
 
     return prepare
+
+
+def _keep_one_of(libc: ctypes.CDLL, *capabilities: int) -> None:
+    """Keeps the first of them that this process has, also over exec: capabilities(7), "ambient"."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    for capability in capabilities:
+        # Effective, permitted and inheritable, of the lower and of the upper 32.
+        sets = (ctypes.c_uint32 * 6)(*[1 << capability] * 3, 0, 0, 0)
+        if libc.capset(header, sets) == 0:
+            libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+            return
 
 
 def stop(process: subprocess.Popen[bytes], by: signal.Signals, *, timeout_s: float) -> None:

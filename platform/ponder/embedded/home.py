@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Home:
         return self.path / f"{service}.log"
 
     def prepare(self) -> None:
-        """Makes the folder; raises SetupError where nothing can be written."""
+        """Makes the folder; raises SetupError where nothing can be written, or where others can write."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             probe = self.path / f".probe-{os.getpid()}"
@@ -44,6 +45,11 @@ class Home:
                 f"{self.path} cannot be written ({error.strerror}): "
                 "set PONDER_HOME to a folder of yours on a disk with room"
             ) from error
+        found = self.path.stat()
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
+            raise SetupError(
+                f"{self.path} belongs to or can be written by others: set PONDER_HOME to a folder of yours"
+            )
 
     def lock(self) -> int:
         """The open file that holds the lock, for as long as this process lives; raises Conflict if another has it."""

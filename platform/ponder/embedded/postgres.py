@@ -13,9 +13,9 @@ from typing import Self
 import pg8000.exceptions
 from sqlalchemy import text
 
-from ponder.embedded.child import spawn, stop
-from ponder.embedded.cluster import Programs, ensure_cluster
-from ponder.embedded.socket_folder import socket_folder
+from ponder.embedded.child import stop
+from ponder.embedded.cluster import OWNER, Programs, admit_only_us, ensure_cluster
+from ponder.embedded.socket_folder import make_socket_folder, socket_folder
 from ponder.errors import SetupError
 from ponder.store.engine import connect
 
@@ -24,7 +24,7 @@ _DATABASE = "ponder"
 
 @dataclass(slots=True)
 class EmbeddedPostgres:
-    """One server on a Unix socket that only this user can open. `home/postgres` keeps the data."""
+    """One server on a Unix socket that only this user can open, and be let in at. `home/postgres` keeps the data."""
 
     home: Path
     process: subprocess.Popen[bytes] | None = None
@@ -34,21 +34,21 @@ class EmbeddedPostgres:
         return self.url_of(_DATABASE)
 
     def url_of(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={self._socket_folder}"
+        return f"postgresql://{OWNER}@/{database}?host={self._socket_folder}"
 
     def start(self) -> Self:
         """Makes the cluster at the first start; returns when connections are answered."""
-        programs = Programs.find()
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        programs = Programs.find(self.home)
         data = ensure_cluster(self.home, programs)
-        sockets = self._socket_folder
-        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        admit_only_us(data, programs)
+        sockets = make_socket_folder(self.home)
         programs.give(sockets)
-        program = programs.folder / "postgres"
-        self.process = spawn(
-            [program, "-D", data, "-h", "", "-k", sockets, "-c", "max_connections=200", "-c", "shared_buffers=128MB"],
+        settings = {"max_connections": "200", "shared_buffers": "128MB", "unix_socket_permissions": "0700"}
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+        self.process = programs.spawn(
+            *("postgres", "-D", str(data), "-h", "", "-k", str(sockets), *options),
             log=self.home / "postgres.log",
-            user=programs.user,
             on_parent_death=signal.SIGINT,
         )
         self._wait_until_ready()

@@ -14,7 +14,7 @@ from typing import Self
 import redis
 
 from ponder.embedded.child import spawn, stop
-from ponder.embedded.socket_folder import socket_folder
+from ponder.embedded.socket_folder import make_socket_folder, socket_folder
 from ponder.errors import SetupError
 
 
@@ -33,8 +33,9 @@ class EmbeddedRedis:
         """Returns when PING is answered."""
         program = _program()
         data = self.home / "redis"
-        data.mkdir(parents=True, exist_ok=True)
-        self._socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        data.chmod(0o700)
+        make_socket_folder(data)
         self.process = spawn(
             [program, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700",
              "--dir", data, "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", ""],

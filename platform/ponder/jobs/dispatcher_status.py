@@ -12,8 +12,8 @@ _MISSED_AFTER_S = 60
 
 _RECORD = text("""
     INSERT INTO dispatcher (seen_at, error, error_at, failing_since)
-    VALUES (clock_timestamp(), :error, CASE WHEN :fails THEN clock_timestamp() END,
-            CASE WHEN :fails THEN clock_timestamp() END)
+    VALUES (statement_timestamp(), :error, CASE WHEN :fails THEN statement_timestamp() END,
+            CASE WHEN :fails THEN statement_timestamp() END)
     ON CONFLICT (is_only) DO UPDATE SET
         seen_at = excluded.seen_at,
         error = coalesce(excluded.error, dispatcher.error),

@@ -15,7 +15,10 @@ def new_key() -> str:
 
 
 def ensure_operator_key(connection: Connection, key: str, *, tenant: str, name: str) -> None:
-    """Makes `key` an operator's key of `tenant`, which is made if it does not exist; a known key is left as it is."""
+    """Makes `key` an operator's key of `tenant`, which is made if it does not exist.
+
+    One that was revoked is valid again: whoever can set it has the database, and this is the way back to it.
+    """
     tenant_id = connection.execute(
         text(
             "INSERT INTO tenants (id, name) VALUES (:id, :name) "
@@ -25,8 +28,9 @@ def ensure_operator_key(connection: Connection, key: str, *, tenant: str, name: 
     ).scalar_one()
     connection.execute(
         text(
-            "INSERT INTO api_keys (id, tenant_id, name, sha256, hint, is_operator) "
-            "VALUES (:id, :tenant_id, :name, :sha256, :hint, true) ON CONFLICT (sha256) DO NOTHING"
+            "INSERT INTO api_keys (id, tenant_id, name, sha256, hint, role) "
+            "VALUES (:id, :tenant_id, :name, :sha256, :hint, 'operator') "
+            "ON CONFLICT (sha256) DO UPDATE SET role = 'operator', revoked_at = NULL"
         ),
         {
             "id": f"key_{secrets.token_hex(8)}",

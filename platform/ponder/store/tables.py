@@ -63,9 +63,10 @@ api_keys = Table(
     Column("name", Text, nullable=False),
     Column("sha256", LargeBinary, nullable=False, unique=True, comment="of the key, which is shown once"),
     Column("hint", Text, nullable=False, comment="the key's first characters, to tell keys apart in a list"),
-    Column("is_operator", Boolean, nullable=False, server_default=text("false")),
+    Column("role", Text, nullable=False, server_default="submit", comment="operator | submit | read"),
     _created_at(),
     _timestamp("revoked_at"),
+    CheckConstraint("role IN ('operator', 'submit', 'read')", name="role"),
 )
 
 files = Table(

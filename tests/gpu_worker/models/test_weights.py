@@ -123,6 +123,26 @@ def test_missing_and_broken_files_are_refused_by_name(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/hostname", "sub/../../model.safetensors"])
+def test_an_index_that_leads_out_of_its_folder_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").mkdir()
+    (folder / "sub").mkdir()
+    for place in (tmp_path, tmp_path / "other"):
+        shutil.copy(folder / "model.safetensors", place)
+    index = {"weight_map": {"model.norm.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for read in (load, fingerprint):
+        with pytest.raises(InvalidFile, match="leads out of the model's folder"):
+            read(folder)
+
+
+@pytest.mark.parametrize("files", [None, [], {"a": 1}, {"a": ["b"]}])
+def test_an_index_that_names_no_files_is_refused(folder: Path, files: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    with pytest.raises(InvalidFile, match="weight_map"):
+        load(folder)
+
+
 @pytest.mark.parametrize("is_tied", [True, False])
 @pytest.mark.parametrize("held", ["other head", "same head", "head alone", "no head"])
 def test_a_head_beside_the_embedding_is_used_or_not_as_transformers_does(

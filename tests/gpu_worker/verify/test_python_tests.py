@@ -40,7 +40,7 @@ def judged(answer: str, reference: str | None = None, **spec: Any) -> Judgement:
 def _nothing_is_left() -> Iterator[None]:
     yield
     until = time.monotonic() + 20
-    while programs := [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"/program.py" in _read(path)]:
+    while programs := [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"/start.py" in _read(path)]:
         assert time.monotonic() < until, programs
         time.sleep(0.05)
 
@@ -126,6 +126,8 @@ HOSTILE = {
     "proc": ("open('/proc/1/environ')\n", "FileNotFoundError"),
     "passwords": ("open('/etc/shadow')\n", "FileNotFoundError"),
     "a socket": ("import socket\nsocket.create_connection(('127.0.0.1', PORT), 2)\n", "OSError|PermissionError"),
+    "a pair of sockets": ("import socket\nsocket.socketpair()\n", "PermissionError"),
+    "a pair of sockets, by asyncio": ("import asyncio, socket\nsocket.socketpair()\n", "PermissionError"),
     "a name": ("import socket\nsocket.getaddrinfo('example.org', 80)\n", "gaierror"),
     "a world of its own": (
         "import ctypes\nif ctypes.CDLL(None).unshare(0x10000000):\n    raise PermissionError\n",
@@ -183,7 +185,9 @@ def test_a_program_may_have_threads_children_and_an_event_loop() -> None:
         "thread.start()\n"
         "thread.join()\n"
         "subprocess.run([sys.executable, '-c', 'print(\"child\")'], check=True)\n"
-        "asyncio.run(asyncio.sleep(0, print('loop')))\n"
+        "async def main():\n"
+        "    print(await asyncio.to_thread(lambda: 'loop'))\n"
+        "asyncio.run(main())\n"
     )
     said = run("import functools\nprint = functools.partial(print, flush=True)\n" + program, wall_s=20)
     assert said.stdout.split() == [b"thread", b"child", b"loop"], said.stderr
@@ -205,6 +209,49 @@ def test_a_program_sees_an_empty_world(monkeypatch: pytest.MonkeyPatch) -> None:
     assert uid != 0
     assert folder == "/tmp"
     assert not [place for place in path if "site-packages" in place]
+
+
+WRITES = (
+    "import json, os\n"
+    "written = []\n"
+    "for folder, _, names in os.walk('/'):\n"
+    "    for name in ['', *names]:\n"
+    "        path = os.path.join(folder, name)\n"
+    "        if os.access(path, os.W_OK) and not path.startswith(('/tmp', '/dev/')) and not os.path.islink(path):\n"
+    "            written.append(path)\n"
+    "    try:\n"
+    "        open(os.path.join(folder, 'x'), 'w').close()\n"
+    "        written.append(folder)\n"
+    "    except OSError:\n"
+    "        pass\n"
+    "print(json.dumps(written))\n"
+)
+
+
+def test_nothing_but_tmp_can_be_written() -> None:
+    said = run(WRITES, wall_s=60)
+    assert json.loads(said.stdout) == ["/tmp"], said.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="all tests above run without being root")
+def test_without_being_root_nothing_but_tmp_can_be_written_either(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """There the program is the owner of its own root. Runs on the system's Python, which others may use."""
+    python = "/usr/bin/python3"
+    if not os.path.exists(python):
+        pytest.skip(f"this machine has no {python}")
+    folder = tmp_path_factory.mktemp("verify")
+    for above in (folder, *folder.parents[:2]):
+        above.chmod(0o755)
+    for name in ("sandbox", "syscalls", "warden", "program_start"):
+        text = Path(run.__code__.co_filename).with_name(f"{name}.py").read_text()
+        (folder / f"{name}.py").write_text(text.replace("from ponder_worker.verify.", "from "))
+    script = f"import sandbox\ntry:\n    print(sandbox.run({WRITES!r}, wall_s=60).stdout.decode())\n"
+    script += "except sandbox.NoSandbox:\n    print('none')\n"
+    ids: dict[str, Any] = {"user": 61_183, "group": 61_183, "extra_groups": []}
+    ran = subprocess.run([python, "-c", script], cwd=folder, capture_output=True, text=True, check=True, **ids)
+    if ran.stdout == "none\n":
+        pytest.skip("another user has no user namespaces")
+    assert json.loads(ran.stdout) == ["/tmp"], ran.stderr
 
 
 def test_a_program_that_hangs_dies_with_who_runs_it_and_the_judge_goes_on() -> None:

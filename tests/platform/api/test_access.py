@@ -10,6 +10,8 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
+from ponder.store.first_key import ensure_operator_key
+
 
 def test_without_a_right_key_nothing_is_answered(http: httpx2.Client) -> None:
     for header in (
@@ -93,7 +95,7 @@ def test_what_only_an_operator_may_do(stranger: httpx2.Client) -> None:
     for method, path, body in (
         ("GET", "/v1/tenants", None),
         ("POST", "/v1/tenants", {"name": "x"}),
-        ("POST", "/v1/keys", {"name": "x", "is_operator": True}),
+        ("POST", "/v1/keys", {"name": "x", "role": "operator"}),
         ("POST", "/v1/keys", {"name": "x", "tenant": "home"}),
         ("PUT", "/v1/prices", price),
         ("GET", "/v1/reports/cost?tenant=all", None),
@@ -128,3 +130,51 @@ def test_the_same_idempotency_key_of_two_tenants_is_two_batches(http: httpx2.Cli
         body = {"input_file_id": client.post("/v1/files", **form).json()["id"], "completion_window": "24h"}  # type: ignore[arg-type]
         made.append(client.post("/v1/batches", json=body, headers={"Idempotency-Key": "k"}).json()["id"])
     assert made[0] != made[1]
+
+
+def key_of(http: httpx2.Client, role: str, tenant: str = "home") -> httpx2.Client:
+    key = http.post("/v1/keys", json={"name": role, "tenant": tenant, "role": role}).raise_for_status().json()["key"]
+    return httpx2.Client(base_url=http.base_url, headers={"Authorization": f"Bearer {key}"})
+
+
+def test_a_key_that_may_read_changes_nothing(http: httpx2.Client, mine: Any) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    changing = [(path, method) for path, item in paths.items() for method in item if method != "get"]
+    assert len(changing) > 8
+    with key_of(http, "read") as reader:
+        for path in (f"/v1/batches/{mine.id}", "/v1/jobs/job_1", "/v1/keys", "/v1/reports/cost", "/v1/prices"):
+            assert reader.get(path).status_code == 200, path
+        for path, method in changing:
+            answer = reader.request(method, path, json={})
+            assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error"), (method, path)
+        assert "role submit" in answer.json()["error"]["message"]
+
+
+def test_a_plain_key_in_the_operators_tenant_cannot_revoke_the_operators(http: httpx2.Client) -> None:
+    [key] = [key for key in http.get("/v1/keys").json()["data"] if key["role"] == "operator"]
+    with key_of(http, "submit") as plain:
+        assert plain.delete(f"/v1/keys/{key['id']}").status_code == 403
+        [own] = [key for key in plain.get("/v1/keys").json()["data"] if key["role"] == "submit"]
+        assert plain.delete(f"/v1/keys/{own['id']}").json()["deleted"]
+        assert plain.get("/v1/keys").status_code == 401
+    assert http.delete(f"/v1/keys/{key['id']}").json()["deleted"]
+    assert http.get("/v1/keys").status_code == 401
+
+
+def test_a_revoked_operators_key_comes_back_with_the_next_start(
+    http: httpx2.Client, operator_key: str, engine: Engine
+) -> None:
+    """Of `ponder up` and of `ponder migrate`."""
+    [key] = http.get("/v1/keys").json()["data"]
+    assert http.delete(f"/v1/keys/{key['id']}").json()["deleted"]
+    assert http.get("/v1/tenants").status_code == 401
+    with engine.begin() as connection:
+        ensure_operator_key(connection, operator_key, tenant="home", name="test")
+    assert http.get("/v1/tenants").status_code == 200
+    assert [key["role"] for key in http.get("/v1/keys").json()["data"]] == ["operator"]
+
+
+@pytest.mark.parametrize("role", ["owner", "", None, 1, "Operator"])
+def test_a_role_that_there_is_not_is_refused(http: httpx2.Client, role: object) -> None:
+    answer = http.post("/v1/keys", json={"name": "x", "role": role})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "role")

@@ -90,6 +90,21 @@ def test_metrics_count_requests_by_route(http: httpx2.Client, worker: object) ->
     assert "ponder_database_up 1.0" in metrics
 
 
+def test_strangers_do_not_make_the_metrics_grow(http: httpx2.Client) -> None:
+    def ask(number: int) -> None:
+        for path in ("/v1/batches", f"/v1/batches/batch_{number}", f"/nowhere/{number}", "/metrics"):
+            http.request(f"METHOD{number}", path)
+        http.get("/metrics")
+
+    ask(0)
+    before = http.get("/metrics").text
+    for number in range(1, 20):
+        ask(number)
+    after = http.get("/metrics").text
+    assert "METHOD" not in after
+    assert len(after.splitlines()) == len(before.splitlines())
+
+
 def test_a_body_that_is_too_large_is_refused(http: httpx2.Client) -> None:
     assert http.post("/v1/tenants", json={"name": "x" * MAX_BODY_BYTES}).status_code == 413
 

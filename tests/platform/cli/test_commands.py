@@ -263,11 +263,12 @@ def test_openai_lines_run_with_another_model(ponder: Ponder, worker: Worker, tmp
 def test_administration(ponder: Ponder) -> None:
     tenant = ponder("tenant", "create", "acme")[1].strip()
     assert tenant in ponder("tenant", "list")[1]
-    key = ponder("key", "create", "ci", "--tenant", "acme")[1].strip()
+    key = ponder("key", "create", "ci", "--tenant", "acme", "--role", "read")[1].strip()
     assert key.startswith("pk-")
     rows = json.loads(ponder("key", "list", "--format", "json")[1])
     (made,) = [row for row in rows if row["name"] == "ci"]
     assert key not in json.dumps(rows)
+    assert made["role"] == "read"
     assert ponder("key", "revoke", made["id"])[0] == exit_code.SETTLED
     assert ponder("price", "set", "h200", "spot", "2.5", "--source", "a test")[0] == exit_code.SETTLED
     prices = json.loads(ponder("price", "list", "--format", "json")[1])

@@ -64,3 +64,9 @@ def test_a_home_that_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match="set PONDER_HOME"):
         Home(tmp_path / "file" / "home").prepare()
+
+
+def test_a_home_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(SetupError, match="set PONDER_HOME"):
+        Home(tmp_path).prepare()

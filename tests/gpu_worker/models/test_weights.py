@@ -163,10 +163,10 @@ def test_a_head_beside_the_embedding_is_used_or_not_as_transformers_does(
         with pytest.raises(MissingTensor):  # where transformers makes the tensor up
             load(folder)
         return
-    model, peer = load(folder), LlamaForCausalLM.from_pretrained(folder)
-    assert torch.equal(model.weights.embedding, peer.get_input_embeddings().weight)
-    assert torch.equal(model.weights.unembedding, peer.get_output_embeddings().weight)
-    shares = model.weights.embedding is model.weights.unembedding
+    ours, peer = read_weights(folder), LlamaForCausalLM.from_pretrained(folder)
+    assert torch.equal(ours.embedding, peer.get_input_embeddings().weight)
+    assert torch.equal(ours.unembedding, peer.get_output_embeddings().weight)
+    shares = ours.embedding is ours.unembedding
     assert shares == (peer.get_input_embeddings().weight is peer.get_output_embeddings().weight)
     is_warned = any("tie_word_embeddings" in record.getMessage() for record in caplog.records)
     assert is_warned == (is_tied and held == "other head")

@@ -84,7 +84,7 @@ def test_every_line_of_every_service_has_the_same_fields_and_no_prompt_or_key_wh
     os.kill(pids["redis"], signal.SIGKILL)
     until(lambda: "celery" in worker.read_text().partition("shard_taken")[2], 30)
     os.kill(pids["postgres"], signal.SIGKILL)
-    until(lambda: "tick_not_saved" in worker.read_text(), 30)
+    until(lambda: _pids(ponder)["postgres"] not in (None, pids["postgres"]), 60)
     [engine] = [
         entry["engine_pid"] for entry in map(json.loads, worker.read_text().splitlines()) if "engine_pid" in entry
     ]

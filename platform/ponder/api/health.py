@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from ponder.api.services import Ponder, Services
-from ponder.jobs.dispatcher_status import dispatcher_status
+from ponder.jobs.dispatcher_status import DispatcherStatus, dispatcher_status
 from ponder.queue.app import trouble
 from ponder.store.migrate import newest
 
@@ -27,13 +27,16 @@ def healthz() -> dict[str, Any]:
 def readyz(ponder: Ponder) -> JSONResponse:
     """200 when Postgres is migrated, Redis takes messages and the dispatcher does its rounds, else 503; says which."""
     postgres = _postgres(ponder)
+    dispatcher = _dispatcher(ponder) if postgres == "ok" else None
     checks = {
         "postgres": postgres,
         "redis": trouble(ponder.redis_url, timeout_s=2) or "ok",
-        "dispatcher": _dispatcher(ponder) if postgres == "ok" else "unknown: Postgres is not ready",
+        "dispatcher": "unknown: Postgres is not ready" if dispatcher is None else str(dispatcher),
     }
     is_ready = all(check == "ok" for check in checks.values())
-    return JSONResponse({"status": "ok" if is_ready else "unready"} | checks, status_code=200 if is_ready else 503)
+    last_error = None if dispatcher is None else dispatcher.last_error
+    said = {"status": "ok" if is_ready else "unready", **checks, "last_dispatcher_error": last_error}
+    return JSONResponse(said, status_code=200 if is_ready else 503)
 
 
 def _postgres(ponder: Services) -> str:
@@ -46,6 +49,6 @@ def _postgres(ponder: Services) -> str:
     return "ok" if version == newest() else "not migrated: run `ponder migrate`"
 
 
-def _dispatcher(ponder: Services) -> str:
+def _dispatcher(ponder: Services) -> DispatcherStatus:
     with ponder.engine.connect() as connection:
-        return str(dispatcher_status(connection))
+        return dispatcher_status(connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from contextlib import suppress
 from types import FrameType
@@ -14,7 +13,6 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder import log
-from ponder.cli import exit_code
 from ponder.embedded.address import database_url, redis_url
 from ponder.errors import Unreachable
 from ponder.failure import brief
@@ -42,15 +40,11 @@ def serve(host: str | None, port: int | None) -> None:
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Run none: say how the active one is. Exit code 1 if none is.")
-def dispatcher(check: bool) -> None:
+def dispatcher() -> None:
     """Run the dispatcher. Any number may run; one of them is active."""
-    settings = Settings()
-    if check:
-        _check_dispatcher(connect(database_url(settings), timeout_s=5))
-        return
-    from ponder.jobs.dispatcher import run  # Celery with it, which a check every few seconds need not load
+    from ponder.jobs.dispatcher import run
 
+    settings = Settings()
     log.configure("dispatcher", settings.log_level)
     run(database_url(settings), redis_url(settings), settings, _stop_event())
 
@@ -71,21 +65,6 @@ def migrate() -> None:
             key = settings.operator_key.get_secret_value()
             ensure_operator_key(connection, key, tenant="operator", name="PONDER_OPERATOR_KEY")
     structlog.get_logger(__name__).info("migrated", revision=schema.newest())
-
-
-def _check_dispatcher(engine: Engine) -> None:
-    """One that fails is alive nevertheless: to start it again would not mend what it needs."""
-    from ponder.jobs.dispatcher_status import dispatcher_status
-
-    try:
-        with engine.connect() as connection:
-            status = dispatcher_status(connection)
-    except SQLAlchemyError as error:
-        raise Unreachable(f"Postgres does not say how the dispatcher is: {brief(error)}") from error
-    last = f" (the last error, at {status.error_at:%Y-%m-%d %H:%M:%S %Z}: {status.error})" if status.error_at else ""
-    click.echo(f"{status}{last if status.is_ok else ''}")
-    if not status.is_running:
-        sys.exit(exit_code.FAILED)
 
 
 def _check_connection(engine: Engine) -> None:

@@ -39,13 +39,20 @@ class DispatcherStatus:
     failing_since: datetime | None = None
 
     @property
+    def last_error(self) -> dict[str, str] | None:
+        """Its message and its time, also when it is over."""
+        if self.error is None or self.error_at is None:
+            return None
+        return {"message": self.error, "at": self.error_at.astimezone(UTC).isoformat(timespec="seconds")}
+
+    @property
     def is_ok(self) -> bool:
         return self.is_running and self.failing_since is None
 
     def __str__(self) -> str:
         if not self.is_running:
             return f"not running: {f'last seen {_moment(self.seen_at)}' if self.seen_at else 'never seen'}"
-        return "ok" if self.failing_since is None else f"fails: {self.error}, since {_moment(self.failing_since)}"
+        return "ok" if self.failing_since is None else f"fails since {_moment(self.failing_since)}: {self.error}"
 
 
 def record(connection: Connection, error: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
@@ -10,6 +12,7 @@ from structlog.testing import capture_logs
 
 from ponder.api.app import create_app
 from ponder.api.limit import MAX_BODY_BYTES
+from ponder.jobs.dispatcher_status import record
 from ponder.settings import Settings
 from ponder.store.engine import connect
 
@@ -21,6 +24,7 @@ def test_it_is_ready_when_postgres_and_redis_are(base_url: str) -> None:
         "postgres": "ok",
         "redis": "ok",
         "dispatcher": "ok",
+        "last_dispatcher_error": None,
     }
 
 
@@ -52,7 +56,7 @@ def test_without_services_it_is_up_but_not_ready() -> None:
         ("UPDATE dispatcher SET seen_at = '2026-01-02 03:04:05Z'", "not running: last seen 2026-01-02 03:04:05 UTC"),
         (
             "UPDATE dispatcher SET error = 'publish: Redis refuses', failing_since = '2026-01-02 03:04:05Z'",
-            "fails: publish: Redis refuses, since 2026-01-02 03:04:05 UTC",
+            "fails since 2026-01-02 03:04:05 UTC: publish: Redis refuses",
         ),
     ],
 )
@@ -63,6 +67,18 @@ def test_without_a_dispatcher_that_does_its_work_it_is_not_ready(
         connection.execute(text(statement))
     answer = httpx2.get(f"{base_url}/readyz")
     assert (answer.status_code, answer.json()["dispatcher"]) == (503, said)
+
+
+def test_the_last_error_of_the_dispatcher_is_told_with_its_time_also_when_it_is_over(
+    base_url: str, engine: Engine
+) -> None:
+    for error in ("publish: Redis refuses", None):
+        with engine.begin() as connection:
+            record(connection, error)
+    said = httpx2.get(f"{base_url}/readyz").json()
+    assert said["dispatcher"] == "ok"
+    assert said["last_dispatcher_error"]["message"] == "publish: Redis refuses"
+    assert datetime.fromisoformat(said["last_dispatcher_error"]["at"]) <= datetime.now(UTC)
 
 
 def test_a_bug_of_ours_is_answered_without_details_and_logged_with_its_tenant(

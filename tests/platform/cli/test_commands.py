@@ -12,7 +12,6 @@ from sqlalchemy import Engine, text
 
 from ponder.cli import exit_code, watch
 from ponder.cli.main import run
-from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish
 
 Ponder = Callable[..., tuple[int, str, str]]
@@ -323,24 +322,3 @@ def test_a_watch_says_that_nobody_dispatches(ponder: Ponder, problems: Path, eng
     _, _, said = ponder("watch", batch_id)
     timer.join()
     assert "waiting: the dispatcher is not running: never seen: start one with `ponder dispatcher`" in said
-
-
-def test_the_check_of_the_dispatcher_fails_only_where_none_is_running(
-    ponder: Ponder, database_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PONDER_DATABASE_URL", database_url)
-    assert ponder("dispatcher", "--check")[:2] == (exit_code.SETTLED, "ok\n")
-    with engine.begin() as connection:
-        record(connection, "publish: Redis refuses")
-    code, said, _ = ponder("dispatcher", "--check")
-    assert (code, said.startswith("fails: publish: Redis refuses, since 2")) == (exit_code.SETTLED, True)
-    with engine.begin() as connection:
-        record(connection, None)
-    code, said, _ = ponder("dispatcher", "--check")
-    assert (code, said.startswith("ok (the last error, at 2")) == (exit_code.SETTLED, True)
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM dispatcher"))
-    assert ponder("dispatcher", "--check")[:2] == (exit_code.FAILED, "not running: never seen\n")
-    monkeypatch.setenv("PONDER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    code, _, said = ponder("dispatcher", "--check")
-    assert (code, said.startswith("error: Postgres does not say")) == (exit_code.FAILED, True)

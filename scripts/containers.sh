@@ -26,7 +26,7 @@ until_true() {
     local give_up_at=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $give_up_at ] || fail "in vain waited until $what"
+        [ $SECONDS -lt $give_up_at ] || fail "waited in vain for: $what"
         sleep 1
     done
 }

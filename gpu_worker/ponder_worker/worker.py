@@ -178,9 +178,7 @@ class Worker:
             if notice is not None:
                 return notice
             if message["type"] == "loading":
-                names = ("dtype", "reward_dtype")
-                precisions = dict(zip(names, message["precisions"], strict=False))
-                _log.info("loading", device=message["device"], **precisions)
+                _log_loading(message)
             if message["type"] == "ready":
                 return self._begin(message, engine, heartbeat)
 
@@ -261,3 +259,13 @@ class Worker:
         else:
             _log.error(f"{part}_broke", exc_info=error)
             self._notices.give(Reason.BROKEN, type(error).__name__)
+
+
+def _log_loading(message: Message) -> None:
+    """Logs the dtypes that the models are computed in, and why."""
+    fields = {
+        f"{model}{name}": value
+        for model, precision in zip(("", "reward_"), message["precisions"], strict=False)
+        for name, value in (("dtype", precision["dtype"]), ("dtype_reason", precision["reason"]))
+    }
+    _log.info("loading", device=message["device"], **fields)

@@ -16,12 +16,12 @@ _QUOTE_SERVERS = ("pg8000", "redis", "kombu")
 
 
 def brief(error: BaseException) -> str:
-    """Type and message where the message cannot hold a user's words, else type and place."""
+    """Returns type and message where the message cannot hold a user's words, else type and place."""
     return f"{type(original(error)).__name__}: {message(error) or f'at {place(error)}'}"
 
 
 def message(error: BaseException) -> str | None:
-    """None where it may quote a user. Of what Postgres says, neither the statement's parameters nor its details."""
+    """Returns the error's text, or None where it may quote a user. Leaves out Postgres's parameters and details."""
     error = original(error)
     is_from_server = type(error).__module__.partition(".")[0] in _QUOTE_SERVERS
     answer = error.args[0] if error.args else None
@@ -35,13 +35,13 @@ def message(error: BaseException) -> str | None:
 
 
 def original(error: BaseException) -> BaseException:
-    """The driver's own error, of one that SQLAlchemy wrapped."""
+    """Returns the driver's own error where SQLAlchemy wrapped one."""
     wrapped = getattr(error, "orig", None)
     return wrapped if isinstance(wrapped, BaseException) else error
 
 
 def without_logins(text: str) -> str:
-    """URLs lose their user and password."""
+    """Returns the text with user and password taken out of every URL."""
     return _LOGIN.sub("://…@", text)
 
 

@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 def configure(service: str, level: str, **ids: str | None) -> None:
-    """Everything goes to stderr, also what libraries log, warnings, and what nobody caught.
+    """Sends all logs to stderr, those of libraries, warnings and uncaught exceptions included.
 
     `ids` (incarnation, …) stand in every line of this process. Raises InvalidInput for a level that is none.
     """
@@ -85,7 +85,7 @@ def configure(service: str, level: str, **ids: str | None) -> None:
 
 
 class _Sample(logging.Filter):
-    """Of the lines that one place in the code writes, the first 20 in a minute; then one that says so."""
+    """Passes the first 20 lines a minute of each place in the code, then one line that says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class _Sample(logging.Filter):
 
 
 def _catch_all() -> None:
-    """What Python would print itself."""
+    """Logs warnings and uncaught exceptions, which Python would print."""
     logging.captureWarnings(True)
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -135,7 +135,7 @@ def _with_exception(_logger: WrappedLogger, _method: str, fields: EventDict) -> 
 
 
 def _error(given: Any) -> BaseException | None:
-    """Of all that `exc_info` may be."""
+    """Returns the exception in `exc_info`, which may be a flag, a tuple or an exception."""
     if given is True:
         return sys.exc_info()[1]
     if isinstance(given, tuple):

@@ -22,7 +22,7 @@ class Precision:
 
 
 def bfloat16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """The name of those that make bfloat16 fast on this processor; None where it has none of them."""
+    """Returns the name of the instructions that make bfloat16 fast on this processor; None where it has none."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -32,13 +32,14 @@ def bfloat16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
 
 
 def automatic_precision(checkpoint: str, instructions: str | None) -> Precision:
-    """What `--dtype auto` is on a CPU. A dtype that the processor multiplies fast is kept; any other becomes float32,
-    which holds the same weights.
+    """Returns what `--dtype auto` means on a CPU.
+
+    A dtype that the processor multiplies fast is kept; any other becomes float32, which holds the same weights.
 
     checkpoint: the dtype of a model's weights; instructions: `bfloat16_instructions` of this processor
     """
     if checkpoint == "bfloat16" and instructions:
-        return Precision("bfloat16", f"the checkpoint's own, this processor has {instructions}")
+        return Precision("bfloat16", f"the checkpoint's own; {instructions} makes it fast on this processor")
     if checkpoint == "float32":
         return Precision("float32", "the checkpoint's own")
     if checkpoint == "bfloat16":

@@ -1,4 +1,4 @@
-# Sourced by ../containers.sh: what an operator does with docker-compose.yml, and what befalls the services meanwhile.
+# Sourced by ../containers.sh: what an operator does with docker-compose.yml, and the failures that are injected meanwhile.
 
 query() { docker compose exec -T postgres psql --username ponder --dbname ponder --tuples-only --no-align --command "$1"; }
 container_of() { docker compose ps --quiet "$1"; }

@@ -29,7 +29,7 @@ def test_it_says_that_it_is_ready(shared_process: Process) -> None:
 def test_before_it_loads_it_says_where_it_computes_each_model_and_in_what(shared_process: Process) -> None:
     loading = shared_process.loading
     assert (loading["type"], loading["device"]) == ("loading", "cpu")
-    assert loading["precisions"] == ["float32: the checkpoint's own"] * 2
+    assert loading["precisions"] == [{"dtype": "float32", "reason": "the checkpoint's own"}] * 2
 
 
 def test_without_work_it_is_idle_and_says_so(shared_process: Process) -> None:

@@ -68,7 +68,7 @@ def test_a_dtype_that_was_asked_for_is_taken(tiny_llama: Path) -> None:
     placements: list[Placement] = []
     loaded = load(EngineOptions(model=str(tiny_llama), dtype="bfloat16", kv_bytes=1 << 20), placements.append)
     assert loaded.generator.model.dtype == torch.bfloat16
-    assert [str(precision) for precision in placements[0].precisions] == ["bfloat16: as --dtype says"]
+    assert [str(precision) for precision in placements[0].precisions] == ["bfloat16: --dtype says so"]
 
 
 def test_a_generator_without_a_chat_template_is_refused_and_a_reward_model_needs_none(

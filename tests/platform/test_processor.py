@@ -33,7 +33,7 @@ def test_a_machine_that_says_nothing_of_its_processor_has_no_such_instructions(t
 @pytest.mark.parametrize(
     ("checkpoint", "instructions", "expected"),
     [
-        ("bfloat16", "AMX", "bfloat16: the checkpoint's own, this processor has AMX"),
+        ("bfloat16", "AMX", "bfloat16: the checkpoint's own; AMX makes it fast on this processor"),
         ("bfloat16", None, "float32: this processor has neither AMX nor AVX512-BF16 for the checkpoint's bfloat16"),
         ("float32", "AMX", "float32: the checkpoint's own"),
         ("float16", "AMX", "float32: the checkpoint's float16 is slow on a CPU, and float32 holds the same weights"),

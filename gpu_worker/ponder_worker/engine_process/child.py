@@ -34,7 +34,7 @@ def live(pipe: Connection, options: str) -> None:
     from ponder_worker.models.errors import ModelError
 
     def tell(placement: Placement) -> None:
-        precisions = [str(precision) for precision in placement.precisions]
+        precisions = [{"dtype": each.dtype, "reason": each.reason} for each in placement.precisions]
         message = {"type": "loading", "device": str(placement.device), "precisions": precisions}
         pipe.send_bytes(json.dumps(message).encode())
 

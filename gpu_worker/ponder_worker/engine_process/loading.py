@@ -150,7 +150,7 @@ def _device(name: str) -> torch.device:
 
 def _precision(folder: str, asked: str, device: torch.device) -> Precision:
     if asked != "auto":
-        return Precision(asked, "as --dtype says")
+        return Precision(asked, "--dtype says so")
     checkpoint = ModelConfig.read(folder).dtype
     if device.type == "cpu":
         return automatic_precision(checkpoint, bfloat16_instructions())

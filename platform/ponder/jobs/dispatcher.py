@@ -122,7 +122,7 @@ class _Dispatcher:
                 _log.warning("step_failed", step=name, error=brief(error))
 
     def _record(self) -> None:
-        """For all who ask whether batches are moved along."""
+        """Writes the round's outcome into the row that `/readyz` and `waiting` read."""
         errors = "; ".join(f"{step}: {error}" for step, error in sorted(self.errors.items()))
         with self.engine.begin() as connection:
             record(connection, errors or None)

@@ -30,7 +30,7 @@ _READ = text("""
 
 @dataclass(frozen=True, slots=True)
 class DispatcherStatus:
-    """Of all dispatchers together: only the active one writes. `error` is the last one, which may be over."""
+    """The state of dispatching. Only the active dispatcher writes it; `error` is the last one and may be over."""
 
     is_running: bool
     seen_at: datetime | None = None

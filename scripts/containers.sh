@@ -11,7 +11,8 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=${TMPDIR:-/var/tmp}/ponder-containers
-DEBIAN=http://deb.debian.org/debian
+# The mirror that this machine's apt uses.
+DEBIAN=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep --max-count 1 '/debian/$')
 NUM_LINES=3000
 export COMPOSE_PROGRESS=plain
 
@@ -74,6 +75,8 @@ clean_up() {
 }
 
 [ "$(id -u)" = 0 ] || fail "root is needed: an engine is started."
+[ -n "$DEBIAN" ] || fail "apt names no mirror of Debian: this needs Debian (run apt-get update first)."
+[ "$(uname -m)" = x86_64 ] || fail "this runs on x86-64 only."
 [ -r /etc/debian_version ] || fail "Debian is needed: the engine and the bases are made of its packages."
 [ ! -e "$work.disk" ] || fail "$work exists: another run uses it, or was killed; see that no dockerd of it runs and remove it."
 trap clean_up EXIT

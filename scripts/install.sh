@@ -7,6 +7,7 @@
 #
 # PONDER_TORCH chooses the build of torch: auto (the default: cpu on a machine without an NVIDIA GPU, else cuda),
 # cpu, cuda (the package index's own), or any other build by the name of its index at PyTorch, such as cu126 or rocm7.0.
+# Where that index cannot be reached, a wheel of that build in a folder that pip knows (PIP_FIND_LINKS) will do.
 set -eu
 cd "$(dirname "$0")/.."
 extra=${1:-demo}
@@ -20,6 +21,17 @@ fail() {
     exit 1
 }
 
+usage() {
+    echo 'usage: scripts/install.sh demo|test, or scripts/install.sh torch PYTHON' >&2
+    exit 2
+}
+
+case $extra in
+    demo | test) [ $# -le 1 ] || usage ;;
+    torch) [ $# -eq 2 ] || usage ;;
+    *) usage ;;
+esac
+
 has_nvidia_gpu() {
     [ -e /dev/nvidia0 ] || [ -e /dev/nvidiactl ] || { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; }
 }
@@ -27,7 +39,7 @@ has_nvidia_gpu() {
 # Sets `torch`, the build to install, and `torch_why`.
 choose_torch() {
     torch=${PONDER_TORCH:-auto}
-    torch_why='as PONDER_TORCH says'
+    torch_why='PONDER_TORCH says so'
     if [ "$torch" = auto ]; then
         if [ "$(uname -s)" != Linux ]; then
             torch=cuda torch_why='the only build for this system'
@@ -51,31 +63,41 @@ pip_install() {
     "$pip_python" -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt "$@"
 }
 
-# install_torch PYTHON LOG: installs the chosen build from PyTorch's index. Says what it does in one line. Where that
-# index cannot be reached the next step of the install takes what pip is configured to find.
+# install_torch PYTHON LOG: installs the chosen build, and says so in one line. Returns 1 where that cannot be had and
+# nobody asked for it by name: the next step of the install then takes what pip finds. `cuda` is what pip finds.
 install_torch() {
     choose_torch
     case $torch in
-        cpu) torch_size='about 0.2 GB to download' ;;
-        *) torch_size='about 2.7 GB to download' ;;
+        cpu) torch_size=', about 0.2 GB to download' ;;
+        cuda) torch_size=', about 2.7 GB to download' ;;
+        *) torch_size= ;;
     esac
     other=cpu
     [ "$torch" != cpu ] || other=cuda
-    if [ "$torch" != cuda ] && ! can_reach "$1" "$torch_indexes/$torch"; then
-        printf "torch: PyTorch's index of %s builds cannot be reached; taking the build that pip finds (2.7 GB if that is CUDA's)\n" \
-            "$torch" >&2
-        return 0
+    torch_line="torch: the $torch build$torch_size, because $torch_why; PONDER_TORCH=$other make … chooses otherwise"
+    if [ "$torch" = cuda ]; then
+        echo "$torch_line" >&2
+    elif can_reach "$1" "$torch_indexes/$torch"; then
+        echo "$torch_line" >&2
+        pip_install "$1" --no-deps --index-url "$torch_indexes/$torch" torch >>"$2" 2>&1 ||
+            go_without "the $torch build could not be installed (details in $2)"
+    elif pip_install "$1" --no-deps --no-index "$(sed -n '/^torch==/p' constraints.txt)+$torch" >/dev/null 2>&1; then
+        echo "torch: the $torch build, from a local wheel, because $torch_why" >&2
+    else
+        go_without "PyTorch's index of $torch builds cannot be reached"
     fi
-    printf 'torch: the %s build, %s, because %s; PONDER_TORCH=%s make … chooses otherwise\n' \
-        "$torch" "$torch_size" "$torch_why" "$other" >&2
-    [ "$torch" = cuda ] || pip_install "$1" --no-deps --index-url "$torch_indexes/$torch" torch >>"$2" 2>&1 ||
-        printf 'torch: that build could not be installed (details in %s); taking the build that pip finds\n' "$2" >&2
+}
+
+# go_without REASON: what install_torch does without the build that it wanted.
+go_without() {
+    [ "${PONDER_TORCH:-auto}" = auto ] || fail "$1." "Take PONDER_TORCH=auto, or give a folder with wheels (PIP_FIND_LINKS)."
+    echo "torch: $1; taking the build that pip finds (2.7 GB if that is CUDA's)" >&2
+    return 1
 }
 
 if [ "$extra" = torch ]; then
-    python=${2:?usage: scripts/install.sh torch PYTHON}
-    install_torch "$python" /dev/stderr
-    pip_install "$python" torch
+    install_torch "$2" /dev/stderr || true
+    pip_install "$2" torch
     exit
 fi
 
@@ -90,7 +112,7 @@ for done in "$stamp" "$venv/.ponder-test"; do
 done
 
 find_python() {
-    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3.14 python3 python; do
+    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python; do
         [ -n "$candidate" ] || continue
         if "$candidate" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
             command -v "$candidate"
@@ -106,13 +128,17 @@ python=$(find_python) || fail \
 "$python" -c 'import venv, ensurepip' >/dev/null 2>&1 || fail \
     "$python cannot make virtual environments." \
     "Debian, Ubuntu: apt install python3-venv"
+# need_room MB
+need_room() {
+    need_mb=$1
+    free_mb=$(df -Pm . | awk 'NR == 2 { print $4 }')
+    [ "$free_mb" -ge "$need_mb" ] || fail \
+        "the disk of this folder has $free_mb MB free; the install needs $need_mb MB." \
+        "Make room, or clone onto another disk."
+}
+
 choose_torch
-need_mb=3000
-[ "$torch" = cpu ] || need_mb=9000
-free_mb=$(df -Pm . | awk 'NR == 2 { print $4 }')
-[ "$free_mb" -ge "$need_mb" ] || fail \
-    "the disk of this folder has $free_mb MB free; the install needs $need_mb MB." \
-    "Make room, or clone onto another disk."
+if [ "$torch" = cpu ]; then need_room 3000; else need_room 9000; fi
 [ -w . ] || fail "this folder cannot be written." "Clone into a folder of yours."
 
 # A half-finished environment has no stamp, and is resumed or made again.
@@ -128,11 +154,15 @@ log=$venv/install.log
 : >"$log"
 # Another choice than last time needs another build.
 if [ "$(cat "$venv/.torch" 2>/dev/null)" != "$torch" ]; then
+    rm -f "$venv/.torch"
     "$venv/bin/python" -m pip uninstall --yes torch >>"$log" 2>&1
-    install_torch "$venv/bin/python" "$log"
-    printf '%s' "$torch" >"$venv/.torch"
+    if install_torch "$venv/bin/python" "$log"; then
+        printf '%s' "$torch" >"$venv/.torch"
+    else
+        need_room 9000 # what pip finds may be CUDA's build
+    fi
 fi
-printf 'installing ponder[%s]: once, a few minutes (details in %s)\n' "$extra" "$log" >&2
+printf 'installing ponder[%s]: once, one to five minutes (details in %s)\n' "$extra" "$log" >&2
 if ! pip_install "$venv/bin/python" -e ".[$extra]" >>"$log" 2>&1; then
     tail -n 5 "$log" >&2
     if grep -qiE 'no space left|errno 28|disk quota' "$log"; then

@@ -12,7 +12,7 @@ demo: ## A real batch through a real queue, engine, search and database, and its
 	@./scripts/install.sh demo
 	@$(BIN)/ponder demo
 
-test: ## Linters, types, import rules and all tests but the slow ones; about eleven minutes on two cores.
+test: ## Linters, types, import rules and all tests but the slow ones; about a quarter of an hour on two cores.
 	@./scripts/install.sh test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -13,16 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from package_index import ISOLATED, skip_without_index
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11", "3.12", "3.13")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = ["", *PROJECT["optional-dependencies"]]
+(UV,) = re.findall(r"uv==[0-9.]+", (ROOT / "scripts" / "supply.sh").read_text())
 # torch's CUDA builds pin these themselves, and CPU builds have none of them.
 _OF_CUDA = re.compile(r"nvidia-|cuda-")
-_ISOLATED = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))} | {
-    "PIP_CONFIG_FILE": os.devnull
-}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -32,21 +31,35 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def test_every_extra_resolves_on_the_public_index_to_the_pinned_versions(
     version: str, extra: str, tmp_path: Path
 ) -> None:
+    skip_without_index()
     report = tmp_path / "report.json"
     target = f".[{extra}]" if extra else "."
-    pip = [sys.executable, "-m", "pip", "--python", _interpreter(version), "install", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", _interpreter(version), "install"]
     done = subprocess.run(
         [*pip, "--dry-run", "--ignore-installed", "--quiet", "--report", report, "-c", "constraints.txt", target],
         cwd=ROOT,
-        env=_ISOLATED | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        env=ISOLATED,
         capture_output=True,
         text=True,
         check=False,
     )
-    if "ConnectionError" in done.stderr or "from versions: none" in done.stderr:
-        pytest.skip("the public package index cannot be reached")
     assert done.returncode == 0, done.stderr
     assert dict(_resolved(report)).items() <= _pinned().items()
+
+
+def test_uv_resolves_the_install_of_the_readme(tmp_path: Path) -> None:
+    skip_without_index()
+    uv = tmp_path / "tools" / "bin" / "uv"
+    for command in (
+        [sys.executable, "-m", "venv", uv.parents[1]],
+        [uv.with_name("pip"), "install", "--quiet", UV],
+        [uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"],
+        [uv, "pip", "install", "--dry-run", "--python", tmp_path / "venv", "-c", "constraints.txt", "-e", ".[demo]"],
+    ):
+        done = subprocess.run(command, cwd=ROOT, env=ISOLATED, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    torch = _pinned()["torch"]
+    assert f"+ torch=={torch}" in done.stderr
 
 
 def _interpreter(version: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,40 +23,72 @@ has_gpu = any(Path("/dev").glob("nvidia*"))
 class Install:
     """What one run of the script printed, and what it asked pip for, a line a call."""
 
+    code: int
     said: str
     asked: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A folder of stand-ins for the programs that the script calls."""
+    """A folder of stand-ins for the programs that the script calls, beside a checkout."""
 
     folder: Path
+
+    @property
+    def checkout(self) -> Path:
+        return self.folder / "checkout"
 
     def has(self, program: str, script: str) -> None:
         path = self.folder / program
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def install_torch(self, **variables: str) -> Install:
+    def has_python(self, *lines: str) -> None:
+        """A Python that can reach everything and do everything, unless a line before says otherwise."""
+        link = 'ln -s "$0" "$3/bin/python" && ln -s "$0" "$3/bin/ponder"'
+        venv = f'[ "$1 $2" != "-m venv" ] || {{ mkdir -p "$3/bin" && {link}; }}'
+        self.has("python", "\n".join((*lines, '[ "$1" != -c ] || exit 0', venv, f'echo "$@" >> {self.folder}/asked')))
+
+    def reaches_nothing(self) -> None:
+        """PyTorch's indexes do not answer, and there is no local wheel either."""
+        self.has_python('case "$*" in *urlopen* | *--no-index*) exit 1 ;; esac')
+
+    def install(self, *arguments: str, **variables: str) -> Install:
+        asked = self.folder / "asked"
+        asked.write_text("")
         done = subprocess.run(
-            ["sh", ROOT / "scripts" / "install.sh", "torch", self.folder / "python"],
-            env={"PATH": f"{self.folder}:{os.environ['PATH']}"} | variables,
+            ["sh", self.checkout / "scripts" / "install.sh", *arguments],
+            env={"PATH": f"{self.folder}:{os.environ['PATH']}", "PYTHON": str(self.folder / "python")} | variables,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             timeout=60,
         )
-        return Install(done.stderr, (self.folder / "asked").read_text().splitlines())
+        calls = [line for line in asked.read_text().splitlines() if line.startswith("-m pip install")]
+        return Install(done.returncode, done.stderr, calls)
+
+    def install_torch(self, **variables: str) -> Install:
+        return self.install("torch", str(self.folder / "python"), **variables)
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """PyTorch's indexes answer here, and there is no nvidia-smi."""
     machine = Machine(tmp_path)
-    machine.has("python", f'[ "$1" = -c ] || echo "$@" >> {tmp_path}/asked')
+    for file in ("scripts/install.sh", "pyproject.toml", "constraints.txt"):
+        (machine.checkout / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, machine.checkout / file)
+    machine.has_python()
     machine.has("nvidia-smi", "exit 9")
+    machine.has("df", "echo; echo disk 0 0 100000")
     return machine
+
+
+@pytest.fixture
+def silent_proxy() -> Iterator[str]:
+    """A proxy that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.mark.skipif(has_gpu, reason="this machine has an NVIDIA GPU")
@@ -77,19 +113,66 @@ def test_the_user_has_the_last_word(machine: Machine, choice: str, index: str) -
     machine.has("nvidia-smi", "echo 'GPU 0: NVIDIA H200'")
     install = machine.install_torch(PONDER_TORCH=choice)
     assert index in install.asked[0]
-    assert "PONDER_TORCH" in install.said
+    assert "because PONDER_TORCH says so" in install.said
 
 
-def test_an_index_that_cannot_be_reached_costs_seconds_and_pip_takes_what_it_finds(machine: Machine) -> None:
-    machine.has("python", f'[ "$1" != -c ] || exit 1; echo "$@" >> {machine.folder}/asked')
+@pytest.mark.skipif(has_gpu, reason="this machine has an NVIDIA GPU")
+def test_an_index_that_never_answers_costs_seconds_and_pip_takes_what_it_finds(
+    machine: Machine, silent_proxy: str
+) -> None:
+    machine.has_python(f'[ "$1" != -c ] || exec {sys.executable} "$@"', 'case "$*" in *--no-index*) exit 1 ;; esac')
     began_at = time.monotonic()
-    install = machine.install_torch(PONDER_TORCH="cpu")
+    install = machine.install_torch(https_proxy=silent_proxy)
     assert time.monotonic() - began_at < 20
-    assert len(install.asked) == 1
-    assert "--index-url" not in install.asked[0]
-    assert "cannot be reached" in install.said
+    (call,) = install.asked
+    assert "--index-url" not in call
+    assert "cannot be reached; taking the build that pip finds" in install.said
+
+
+@pytest.mark.parametrize("choice", ["cpu", "cu126", "rocm7.0"])
+def test_a_build_asked_for_by_name_is_never_replaced_by_another(machine: Machine, choice: str) -> None:
+    machine.reaches_nothing()
+    install = machine.install_torch(PONDER_TORCH=choice)
+    assert (install.code, install.asked) == (1, [])
+    assert f"PyTorch's index of {choice} builds cannot be reached" in install.said
+    assert "PONDER_TORCH=auto" in install.said
+
+
+def test_a_local_wheel_of_the_build_will_do_where_the_index_cannot_be_reached(machine: Machine) -> None:
+    machine.has_python('case "$*" in *urlopen*) exit 1 ;; esac')
+    install = machine.install_torch(PONDER_TORCH="cpu")
+    assert install.code == 0
+    assert "--no-index torch==" in install.asked[0]
+    assert install.asked[0].endswith("+cpu")
+    assert "from a local wheel" in install.said
 
 
 def test_every_build_is_held_to_the_constraints(machine: Machine) -> None:
     for call in machine.install_torch(PONDER_TORCH="cpu").asked:
         assert "-c constraints.txt" in call
+
+
+@pytest.mark.skipif(has_gpu, reason="this machine has an NVIDIA GPU")
+def test_after_a_build_that_could_not_be_had_the_same_build_is_tried_again(machine: Machine) -> None:
+    machine.reaches_nothing()
+    assert machine.install("demo").code == 0
+    machine.has_python()
+    assert CPU_INDEX in machine.install("demo", PONDER_TORCH="cpu").asked[0]
+    assert machine.install("demo", PONDER_TORCH="cpu").asked == []
+
+
+@pytest.mark.skipif(has_gpu, reason="this machine has an NVIDIA GPU")
+def test_the_room_for_cudas_build_is_asked_for_before_pip_takes_it(machine: Machine) -> None:
+    machine.reaches_nothing()
+    machine.has("df", "echo; echo disk 0 0 5000")
+    install = machine.install("demo")
+    assert (install.code, install.asked) == (1, [])
+    assert "needs 9000 MB" in install.said
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["torch"], ["demo", "test"]])
+def test_what_cannot_be_installed_is_refused(machine: Machine, arguments: list[str]) -> None:
+    install = machine.install(*arguments)
+    assert (install.code, install.asked) == (2, [])
+    assert install.said.startswith("usage: ")
+    assert not (machine.checkout / ".venv").exists()

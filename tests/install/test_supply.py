@@ -1,4 +1,4 @@
-"""What the images are made of: the tested versions, with the hashes of their files."""
+"""The locks that images can be installed from: the tested versions, with the hashes of their files."""
 
 from __future__ import annotations
 

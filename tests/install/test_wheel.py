@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from package_index import ISOLATED, skip_without_index
 from sqlalchemy import Engine, text
 from waiting import until
 
@@ -22,29 +23,32 @@ ROOT = Path(__file__).parents[2]
 KEY = "pk_operator_of_the_wheel_test_0123456789"
 WORKER = ["worker", "--model", "demo", "--machine", "cpu", "--market", "on_demand", "--device", "cpu"]
 NUM_JOBS = 5
+# PyTorch's index may be out of reach where a folder of wheels is at hand.
+PIP = ISOLATED | {name: value for name, value in os.environ.items() if name == "PIP_FIND_LINKS"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    skip_without_index()
     folder = tmp_path_factory.mktemp("dist")
-    _run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    _run(sys.executable, "-m", "build", "--outdir", folder, ROOT, environment=PIP)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
 @pytest.fixture
 def install(wheel: Path, tmp_path: Path) -> Callable[[str], None]:
-    """Adds an extra of the wheel to the environment at `tmp_path/venv`; the pinned versions are all it is told."""
+    """Adds an extra of the wheel, or "" for none, to the environment at `tmp_path/venv`, at the pinned versions."""
     python = tmp_path / "venv" / "bin" / "python"
     _run(sys.executable, "-m", "venv", tmp_path / "venv")
 
     def install(extra: str) -> None:
         if extra == "worker":
-            _run("sh", ROOT / "scripts" / "install.sh", "torch", python)
+            _run("sh", ROOT / "scripts" / "install.sh", "torch", python, environment=PIP)
         pip = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
-        _run(*pip, f"ponder[{extra}] @ file://{wheel}")
+        _run(*pip, f"ponder[{extra}] @ file://{wheel}" if extra else wheel, environment=PIP)
 
     return install
 
@@ -79,6 +83,25 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...,
         stop(process, by=15, timeout_s=20)
     for log in sorted(tmp_path.glob("*.log")):
         print(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def test_the_wheel_alone_is_a_client_that_says_what_is_missing(
+    install: Callable[[str], None], free_port: int, tmp_path: Path
+) -> None:
+    install("")
+    ponder = tmp_path / "venv" / "bin" / "ponder"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PONDER_PORT": str(free_port)}
+    assert "submit" in _run(ponder, "--help", environment=environment)
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"question": "1+1=?"}\n')
+    submit = [ponder, "submit", problems, "--model", "demo", "--prompt", "question"]
+    for key in ({}, {"PONDER_API_KEY": KEY}):
+        done = subprocess.run(submit, env=environment | key, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "Traceback" not in done.stderr
+        assert "`ponder up`" in done.stderr
+    installed = _run(tmp_path / "venv" / "bin" / "pip", "list", environment=environment)
+    assert "torch" not in installed
 
 
 def test_a_server_from_the_wheel_accepts_and_dispatches_a_batch_and_a_worker_from_the_wheel_answers_it(

@@ -6,18 +6,19 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import click
 from rich.text import Text
 
 from ponder.cli import exit_code
-from ponder.cli.api import base_url, connect
+from ponder.cli.api import api_key, base_url, connect
 from ponder.cli.console import format_option, out, print_json
 from ponder.cli.remedy import pip_install
 from ponder.embedded.home import Home
 from ponder.embedded.plan import demo_weights
-from ponder.errors import PonderError, Unreachable
+from ponder.errors import PonderError, Unauthorized, Unreachable
 from ponder.processor import automatic_precision, bfloat16_instructions, num_cores
 from ponder.settings import Settings
 
@@ -109,16 +110,32 @@ def _models() -> list[Finding]:
 
 
 def _gpu() -> list[Finding]:
-    has_driver = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
-    if has_driver:
+    if _has_nvidia_driver():
+        if _torch_version().endswith("+cpu"):
+            said = "an NVIDIA driver is installed, but torch is the CPU build, so models run on the CPU"
+            return [Finding("device", None, said, "PONDER_TORCH=cuda make up")]
         return [Finding("device", True, "an NVIDIA driver is installed: a model is computed in its own dtype")]
     precision = automatic_precision("bfloat16", bfloat16_instructions())
     said = f"no GPU; models run on {num_cores()} CPU cores, a bfloat16 checkpoint in {precision}"
     return [Finding("device", None, said)]
 
 
+def _has_nvidia_driver() -> bool:
+    return os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
+
+
+def _torch_version() -> str:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""
+
+
 def _api() -> list[Finding]:
-    url = base_url(Settings())
+    settings = Settings()
+    url = base_url(settings)
+    if settings.base_url is None and not _has_key(settings):
+        return [Finding("api", None, "nothing is up here", "`ponder up` starts it")]
     try:
         with connect(patience_s=0) as client:
             models = client.models()
@@ -131,3 +148,10 @@ def _api() -> list[Finding]:
     live = [model["id"] for model in models if (model.get("ponder") or {}).get("live_workers")]
     said = f"{url} answers and takes the key; models with a worker: {', '.join(live) or 'none'}"
     return [Finding("api", True, said)]
+
+
+def _has_key(settings: Settings) -> bool:
+    try:
+        return bool(api_key(settings))
+    except Unauthorized:
+        return False

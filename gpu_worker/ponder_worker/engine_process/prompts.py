@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from ponder.domain.context import cannot_fit
 from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.search.errors import PromptTooLong
 
-_CHARACTERS_A_TOKEN = 16
-"""No tokenizer gets more text than this into a token on average: beyond it a prompt is too long for certain."""
 _QUICK = 20_000
 """Characters, of which a message of its own costs as much as `_MESSAGE` of them: milliseconds. To hand less over to
 another thread takes longer than to do it."""
@@ -30,7 +29,7 @@ class Prompts:
     async def make(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Raises PromptTooLong for what cannot fit, before it is rendered, and InvalidConversation."""
         num, characters = len(messages), sum(len(message["content"]) for message in messages)
-        if num > self._longest or characters > self._longest * _CHARACTERS_A_TOKEN:
+        if cannot_fit(num, characters, self._longest):
             raise PromptTooLong(
                 f"{num} messages of {characters} characters cannot fit into the {self._longest} tokens of the context"
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ponder.cli.rows.row import Row
+from ponder.cli.rows.row import Row, shown
 from ponder.cli.source import Source
 from ponder.domain import storable
 from ponder.domain.line import MAX_LINE_BYTES, decode
@@ -18,6 +19,7 @@ from ponder.errors import InvalidInput, InvalidLine
 _LIKELY_PROMPTS = ("prompt", "question", "problem", "instruction", "input")
 _LIKELY_ANSWERS = ("answer", "expected_answer", "solution", "target", "output", "reference")
 _MOST_KEPT = 10
+_LONGEST_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,12 @@ class Dataset:
         if not known:
             raise InvalidInput(f"{path}: there is no row in it that can be read ({self.source.first_trouble()})")
         if self.fields.prompt is None:
-            raise InvalidInput(f"{path} has the fields {', '.join(known)}: {_advice(known)}")
+            raise InvalidInput(f"{path} has the fields {_listed(known)}: {_advice(known)}")
         for option in fields(Fields):
             name = getattr(self.fields, option.name)
             if name is not None and name not in known and not self.source.has(name):
                 raise InvalidInput(
-                    f"{path}: no row has the field {name!r} of --{option.name}; the fields are {', '.join(known)}"
+                    f"{path}: no row has the field {name!r} of --{option.name}; the fields are {_listed(known)}"
                 )
         if "model" not in self.body:
             raise InvalidInput("which model shall answer? --model NAME (`ponder doctor` lists those with a worker)")
@@ -138,13 +140,15 @@ class Dataset:
         if self.fields.answer is not None:
             body["ponder"] = {"reference": _text(values, self.fields.answer)}
         if self.fields.level is not None:
-            body["metadata"] = {"level": _text(values, self.fields.level)}
+            # Without a level it is missing in a report only.
+            with suppress(InvalidInput):
+                body["metadata"] = {"level": _text(values, self.fields.level)}
         return body
 
     def _refused(self, row: Row, custom_id: str, reason: str) -> bytes:
         """The line that tells the server what was wrong with a row."""
         self.count.refuse(Refusal(row.place, reason))
-        message = f"{self.source.path.name}, {row.place}: {reason}"
+        message = f"{_short(self.source.path.name)}, {row.place}: {reason}"
         error = {"code": "invalid_row", "message": storable.clean(message)}
         return _encoded({"custom_id": storable.clean(custom_id)[:MAX_CUSTOM_ID], "error": error})
 
@@ -192,6 +196,15 @@ def _written(value: object) -> str:
     if isinstance(value, bytes):
         raise InvalidInput("it holds bytes that are not UTF-8 text")
     return str(value)
+
+
+def _short(name: str) -> str:
+    """The server keeps only the beginning of a long message, and the reason stands behind the file's name."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 13]}…{name[-12:]}"
+
+
+def _listed(fields: Sequence[str]) -> str:
+    return ", ".join(map(shown, fields))
 
 
 def _advice(known: Sequence[str]) -> str:

@@ -24,8 +24,8 @@ from ponder.cli.watch import PATIENCE_S, code_of, tell_end, watch_until_settled
 def run(file: Path, output: Path | None, form: str, **given: Any) -> None:
     """Submit FILE, watch it, fetch its results.
 
-    FILE has OpenAI batch lines, or is a plain data set (JSONL, CSV, TSV, Parquet; each also .gz) whose
-    fields are named:
+    FILE has OpenAI batch lines, or is a plain data set (.jsonl, .json, .csv, .tsv, .parquet; each also
+    .gz) whose fields are named:
 
     \b
         ponder run requests.jsonl -o results.jsonl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
@@ -72,8 +73,9 @@ class Source:
             if encoding is not None:
                 raise InvalidInput(f"{path}: Parquet is not encoded text: leave --encoding out")
             return cls(path, form, is_compressed)
-        made = cls(path, form, is_compressed, _with_mark(encoding))
+        made = cls(path, form, is_compressed)
         sample = made._sample()
+        made = replace(made, encoding=_with_mark(encoding, sample))
         if encoding is None:
             with made._translated(lambda: 0):
                 check_utf8(sample)
@@ -165,6 +167,10 @@ class Source:
         return f"it cannot be read ({error})"
 
 
-def _with_mark(encoding: str | None) -> str:
-    """UTF-8 may begin with a mark; UTF-16 has its own."""
-    return "utf-8-sig" if encoding is None or encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+def _with_mark(encoding: str | None, sample: bytes) -> str:
+    """The encoding that takes the mark for no text with which the file may begin."""
+    name = codecs.lookup(encoding or "utf-8").name
+    if name == "utf-8":
+        return "utf-8-sig"
+    has_order = name.endswith(("-le", "-be"))
+    return name[:-3] if has_order and sample.startswith("\ufeff".encode(name)) else name

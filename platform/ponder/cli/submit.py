@@ -18,8 +18,8 @@ from ponder.cli.submission import Submission, submission_options
 def submit(file: Path, form: str, **given: Any) -> None:
     """Submit FILE and print the batch's id.
 
-    FILE has OpenAI batch lines, or is a plain data set (JSONL, CSV, TSV, Parquet; each also .gz) whose
-    fields are named:
+    FILE has OpenAI batch lines, or is a plain data set (.jsonl, .json, .csv, .tsv, .parquet; each also
+    .gz) whose fields are named:
 
     \b
         ponder submit requests.jsonl

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ponder.domain.budget import ReasoningEffort
@@ -24,6 +24,7 @@ UNSUPPORTED = frozenset({
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "parallel_tool_calls": (True,),
+    "stream_options": ({"include_usage": False},),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
     "top_logprobs": (0,),
@@ -56,8 +57,12 @@ def _text(content: Any) -> Any:
     return "".join(texts)
 
 
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [], {})
+
+
 def _is_nothing(value: Any) -> bool:
-    return value is None or value is False or value in ("", [], {})
+    return value is False or _is_empty(value)
 
 
 def _nothing(value: Any) -> Any:
@@ -79,9 +84,24 @@ class Message(_Part):
     function_call: _Unsupported = None
     annotations: _Unsupported = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _asked(cls, value: Any) -> Any:
+        """Without the unknown fields that are empty; clients send an answer back as they got it, with all its fields.
+
+        An answer without text that lists no calls of tools either is an empty one.
+        """
+        if not isinstance(value, dict):
+            return value
+        asked = {name: item for name, item in value.items() if name in cls.model_fields or not _is_empty(item)}
+        calls_nothing = "tool_calls" in asked and _is_nothing(asked["tool_calls"])
+        if asked.get("role") == "assistant" and asked.get("content", "") is None and calls_nothing:
+            asked["content"] = ""
+        return asked
+
 
 def _stop(value: Any) -> Any:
-    if value is None:
+    if value is None or value == "":
         return []
     return [value] if isinstance(value, str) else value
 
@@ -143,7 +163,12 @@ FIELDS = frozenset(Body.model_fields)
 
 
 def asks_nothing(field: str, value: Any) -> bool:
-    """Whether an unsupported field has a value that leaves it at what ponder does anyway."""
+    """Whether a field that ponder does not honour has a value that leaves it at what ponder does anyway.
+
+    A field that nobody knows asks nothing only where it is empty: `false` may switch off what is on by default.
+    """
     if value == {} and field in _ASKS_WITH_DEFAULTS:
         return False
+    if field not in UNSUPPORTED:
+        return _is_empty(value)
     return _is_nothing(value) or value in _ASKS_NOTHING.get(field, ())

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ponder.domain.body import FIELDS, KEPT, UNSUPPORTED, Body, Message, asks_nothing
 from ponder.domain.budget import TOKENS_BY_EFFORT
+from ponder.domain.context import cannot_fit
 from ponder.domain.options import LineOptions
 from ponder.domain.refusal import explain
 from ponder.domain.state import Lane
@@ -24,8 +25,6 @@ MAX_CUSTOM_ID = 512
 _MAX_CODE = 100
 _NOTHING = LineOptions()
 _LINE_FIELDS = {"custom_id", "method", "url", "body"}
-_CHARACTERS_A_TOKEN = 16
-"""No tokenizer gets more text than this into a token on average: beyond it a prompt is too long for certain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,11 @@ def _check_line(value: Mapping[str, Any], terms: Terms) -> None:
 def _body(body: dict[str, Any]) -> Body:
     others = sorted(body.keys() - FIELDS)
     for name in others:
+        if asks_nothing(name, body[name]):
+            continue
         if name not in UNSUPPORTED:
             raise InvalidInput(f"body.{name} is not a field ponder knows", param=f"body.{name}", code="unknown_field")
-        if not asks_nothing(name, body[name]):
-            raise InvalidInput(f"{name} is not supported", param=f"body.{name}", code="unsupported_field")
+        raise InvalidInput(f"{name} is not supported", param=f"body.{name}", code="unsupported_field")
     try:
         return Body.model_validate({name: item for name, item in body.items() if name in FIELDS} if others else body)
     except ValidationError as error:
@@ -166,9 +166,8 @@ def _check_strategy(strategy: Strategy, n: int, model: ServedModel) -> None:
 
 
 def _check_length(messages: Sequence[Message], model: ServedModel) -> None:
-    """What cannot fit however it is cut into tokens. An empty message, too, costs at least the token that ends it."""
     characters = sum(len(message.content) for message in messages)
-    if len(messages) > model.context_length or characters > model.context_length * _CHARACTERS_A_TOKEN:
+    if cannot_fit(len(messages), characters, model.context_length):
         raise InvalidInput(
             f"{len(messages)} messages of {characters} characters cannot fit into the {model.context_length} tokens of "
             f"{model.name}'s context",

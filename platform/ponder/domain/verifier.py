@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
@@ -10,7 +11,16 @@ from pydantic_core import PydanticCustomError
 
 from ponder.domain.strategy import Spec
 
-_LETTER = re.compile(r"(?<![A-Za-z])[A-Ja-j](?![A-Za-z])")
+_LETTER = re.compile(
+    r"(?<![A-Za-z'])[A-J](?![A-Za-z']| [a-z])"
+    r"|(?::|#|\{|\bis\b)[\s({\[*]{0,4}[a-j](?![A-Za-z']| [a-z])"
+    r"|\A\W{0,2}[a-j]\W{0,2}\Z"
+)
+"""A lone capital, but no article or pronoun before a word; a small letter only behind a mark or as all there is."""
+_HOLLOW = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*(?:\{\s*\}?)?|\$\s*\$|#{2,}")
+"""Marks of an answer; of those around one the answer is left."""
+_SUBSCRIPT = re.compile(r"_\{?\w+")
+_EMPTY_COLLECTION = re.compile(r"\\\{\s*\\\}|\[\s*\]")
 
 
 class Exact(Spec):
@@ -121,14 +131,22 @@ def sees_reference(verifier: Verifier) -> bool:
 
 def why_unreadable(verifier: Verifier, reference: str) -> str | None:
     """What a reference lacks that every answer would be compared with; None where a worker may be able to read it."""
+    left = _HOLLOW.sub("", reference).strip()
     match verifier:
-        case Exact() | Math() if not reference.strip():
-            return "it is empty"
-        case Number() if not any(map(str.isnumeric, reference)):
+        case Exact() | Math() if not left:
+            return "it is empty" if not reference.strip() else "nothing stands in its mark"
+        case Math() if not any(map(_has_meaning, left)) and _EMPTY_COLLECTION.search(left) is None:
+            return "it has neither letters nor digits nor mathematical signs (exact compares any text)"
+        case Number() if not any(map(str.isnumeric, _SUBSCRIPT.sub("", reference))):
             return "it holds no number (exact and math compare words, too)"
         case Choice() if _LETTER.search(reference) is None:
-            return "it names no letter from A to J (exact compares whole texts)"
+            return "it names no letter from A to J, as a lone capital (exact compares whole texts)"
     return None
+
+
+def _has_meaning(character: str) -> bool:
+    """A letter, a digit or a symbol, as Unicode has them; formulas stand between dollars."""
+    return character != "$" and unicodedata.category(character)[0] in "LNS"
 
 
 def why_not_asked(verifier: Verifier | None, *, has_reference: bool, oracle: bool) -> str | None:

@@ -133,7 +133,7 @@ def test_field_names_and_errors_reach_no_terminal_as_escape_sequences(ponder: Po
     path.write_text("\x1b]0;owned\x07,\x9b31mred\nx,y\n")
     code, _, said = ponder("submit", str(path), "--model", "\x1b[2J")
     assert code == exit_code.USAGE
-    assert "\ufffd]0;owned\ufffd, \ufffd31mred" in said
+    assert r"the fields '\x1b]0;owned\x07', '\x9b31mred'" in said
     assert ponder("submit", str(path), "--prompt", "\x1b[2J")[2].count("\x1b") == 0
 
 

@@ -257,6 +257,28 @@ def test_a_field_that_no_row_has_stops_everything_and_names_those_that_exist(tmp
         dataset(path, Fields("question", "answer", None, "levle"))
 
 
+def test_a_field_with_a_name_that_cannot_be_read_is_shown_in_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "question, answer,été,\u200bid,\nx,1,2,3,4\n".encode())
+    with pytest.raises(InvalidInput, match=r"the fields are question, ' answer', été, '\\u200bid', ''$"):
+        dataset(path, QUESTION)
+
+
+def test_a_long_name_of_a_file_leaves_room_for_the_reason(tmp_path: Path) -> None:
+    made = dataset(write(tmp_path / f"{'long' * 50}.jsonl", b'{"answer": 1}\n{"question": "a"}'), Fields("question"))
+    refused = lines(made)[0]["error"]["message"]
+    assert refused.startswith("longlong")
+    assert refused.endswith("long.jsonl, line 1: it has no field 'question'")
+    assert len(refused) < 100
+
+
+@pytest.mark.parametrize("level", ["", ', "l": null', ', "l": NaN', ', "l": " "'])
+def test_a_row_without_its_level_is_asked_without_it(tmp_path: Path, level: str) -> None:
+    rows = f'{{"question": "a", "answer": 1{level}}}\n{{"question": "b", "answer": 1, "l": 3}}\n'
+    made = dataset(write(tmp_path / "a.jsonl", rows.encode()), Fields("question", "answer", None, "l"))
+    assert [line["body"].get("metadata") for line in lines(made)] == [None, {"level": "3"}]
+    assert made.count.num_refused == 0
+
+
 def test_a_field_that_only_a_late_row_has_is_no_mistake(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"question": "a"}\n' * 500 + '{"question": "b", "answer": 1}\n')

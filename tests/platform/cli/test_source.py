@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -45,6 +46,31 @@ def test_another_encoding_is_named_with_the_option_that_reads_it(
         Source.of(path)
     assert str(path) in caught.value.message
     assert next(row.values and row.values["question"] for row in Source.of(path, remedy).rows()) == "Déjà vu?"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "U8", "utf-16-le", "UTF_16BE", "utf-32-le"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_mark_at_the_beginning_is_no_part_of_the_first_field(tmp_path: Path, encoding: str, mark: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes((mark + TABLE).encode(encoding))
+    assert Source.of(path, encoding).fields() == ("question", "answer")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[{"q": "a"},\n{"q": "b"}]', "line 1: it is not JSON .*; if the file is one array of objects, call it .json"),
+        ('\n[{"q": "a"}]', "line 2: it is not a JSON object; if the file is one array of objects, call it .json"),
+        (
+            '{\n "data": [\n{"q": "a"\n}]}',
+            "line 1: it is not JSON .*; the object goes on in the next line",
+        ),
+    ],
+)
+def test_a_file_that_is_one_document_is_told_what_it_should_be(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    assert re.match(said, Source.of(path).first_trouble())
 
 
 def test_a_wrong_encoding_stops_with_the_row_after_which_it_was_wrong(tmp_path: Path) -> None:

@@ -136,6 +136,10 @@ def test_text_parts_are_put_together_and_developers_speak_as_the_system() -> Non
         {"top_logprobs": 0},
         {"verbosity": "medium"},
         {"prompt_cache_key": ""},
+        {"stream_options": {"include_usage": False}},
+        {"top_k": None},
+        {"extra_body": {}},
+        {"stop": ""},
     ],
 )
 def test_an_unsupported_field_that_asks_nothing_is_no_error(nothing: dict[str, Any]) -> None:
@@ -152,6 +156,22 @@ def test_a_field_of_a_message_that_asks_nothing_is_no_error(field: str) -> None:
     with pytest.raises(InvalidLine) as caught:
         request(messages=[{"role": "user", "content": "x", field: [SECRET]}])
     assert (caught.value.code, caught.value.param) == ("unsupported_field", f"body.messages[0].{field}")
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "reasoning_details", "whatever"])
+def test_an_empty_field_of_a_message_that_nobody_knows_is_no_error(field: str) -> None:
+    for empty in (None, "", [], {}):
+        messages = [{"role": "assistant", "content": "x", field: empty}]
+        assert request(messages=messages).document["messages"] == [{"role": "assistant", "content": "x"}]
+    for asked in (False, 0, "x", [1]):
+        with pytest.raises(InvalidLine) as caught:
+            request(messages=[{"role": "user", "content": "x", field: asked}])
+        assert (caught.value.code, caught.value.param) == ("unknown_field", f"body.messages[0].{field}")
+
+
+def test_an_answer_of_nothing_that_calls_no_tool_is_an_empty_one() -> None:
+    answer: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": []}
+    assert request(messages=[answer]).document["messages"] == [{"role": "assistant", "content": ""}]
 
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}]
@@ -243,6 +263,20 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
             "body.ponder.reference",
         ),
         ({"ponder": {"reference": " "}}, "unreadable_reference", "body.ponder.reference"),
+        ({"top_k": 5}, "unknown_field", "body.top_k"),
+        ({"enable_thinking": False}, "unknown_field", "body.enable_thinking"),
+        ({"stream_options": {"include_usage": True}}, "unsupported_field", "body.stream_options"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "invalid_type", "body.messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": None, "tool_calls": []}]},
+            "invalid_type",
+            "body.messages[0].content",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x", "reasoning_content": "hm"}]},
+            "unknown_field",
+            "body.messages[0].reasoning_content",
+        ),
         ({"model": "bare", "ponder": {"strategy": "best_of_n"}}, "no_reward_model", "body.ponder.strategy"),
         ({"model": "bare", "ponder": {"strategy": "beam_search"}}, "no_reward_model", "body.ponder.strategy"),
     ],
@@ -300,13 +334,34 @@ def test_a_missing_field_is_named(missing: str) -> None:
         ("number", "She sold 72 clips.\n#### 72"),
         ("number", "½"),
         ("number", "૨"),
-        ("choice", "(c) Paris"),
-        ("math", "Paris"),
-        ("exact", "five"),
+        ("number", "x_1 = 5"),
+        *(("choice", reference) for reference in (
+            "(C) Paris", "C", "c", "(c)", "B. It is", "C: Paris", "A multiple is too much: D", "Answer: c",
+            r"\boxed{\text{C}}", r"\boxed{c}", "#### c", "The answer is c", "Answer: (b) the second",
+        )),
+        *(("math", reference) for reference in ("Paris", "∞", r"\{\}", "[]", r"\boxed{5}", "$5$", "$$x$$", "五")),
+        *(("exact", reference) for reference in ("five", "] )", "?", "$", r"\boxed{5}")),
     ],
-)
+)  # fmt: skip
 def test_a_reference_that_a_worker_may_read_is_taken(verifier: str, reference: str) -> None:
     assert request(ponder={"verifier": verifier, "reference": reference}).document["reference"] == reference
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference"),
+    [
+        *(("math", reference) for reference in ("", "???", "$$", "$ $", ".", "####", r"\boxed{}", r"\boxed{")),
+        *(("exact", reference) for reference in ("", "\n", "$$", "####", r"\boxed{}", r"\boxed{ }")),
+        *(("number", reference) for reference in ("", "x_1", "x_{12}", r"\boxed{}", "####", "five")),
+        *(("choice", reference) for reference in (
+            "", "a dog", "A dog", "I like", "(c) Paris", "K", "none", "I'm sure", "This is a dog", r"\boxed{}", "it is"
+        )),
+    ],
+)  # fmt: skip
+def test_a_reference_that_no_worker_can_read_is_refused(verifier: str, reference: str) -> None:
+    with pytest.raises(InvalidLine) as caught:
+        request(ponder={"verifier": verifier, "reference": reference})
+    assert (caught.value.code, caught.value.param) == ("unreadable_reference", "body.ponder.reference")
 
 
 def test_the_verifier_math_takes_its_policy() -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TextIO
 
 from ponder.cli.rows.encoding import fault
-from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, lines
+from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, lines, shown
 from ponder.errors import InvalidInput
 
 _TROUBLES = {
@@ -54,6 +54,21 @@ class _Lines(Iterator[str]):
         self._again.extendleft(reversed(self._record[1:]))
         del self._record[1:]
 
+    def swallowed(self, dialect: str, num_cells: int) -> str:
+        """What is wrong with a record of which each line looks like a row of its own; nothing with others.
+
+        Two stray quotes make one cell of all the rows between them. Two lines tell too little: a prompt of two
+        lines often has as many commas.
+        """
+        written = [line for line in self._record if line is not None]
+        if num_cells < 2 or len(written) < 3 or not all(_num_cells(line, dialect) == num_cells for line in written):
+            return ""
+        last = self.number + len(written) - 1
+        return (
+            f"a quote opened in it closes in line {last}, and each line up to there looks like a row: "
+            "write a quote in a cell twice, or use JSONL if it is one cell"
+        )
+
     def is_blank(self) -> bool:
         """Also with spaces. Tabs are cells in TSV."""
         return len(self._record) == 1 and self._record[0] is not None and not self._record[0].strip(" \r\n")
@@ -61,6 +76,14 @@ class _Lines(Iterator[str]):
     def _forget(self) -> None:
         self._record.clear()
         self._num_characters = 0
+
+
+def _num_cells(line: str, dialect: str) -> int:
+    """Of a line that is read alone, with its quotes as far as they are closed."""
+    cells = next(csv.reader([line], dialect), [])
+    if not cells or not cells[-1].endswith(("\n", "\r")):
+        return len(cells)
+    return len(cells) + cells[-1].count(csv.get_dialect(dialect).delimiter)
 
 
 def _open_quote() -> str:
@@ -74,6 +97,7 @@ def rows(text: TextIO, dialect: str) -> Rows:
     records = _records(source, csv.reader(source, dialect, strict=True))
     header = _header(next(records, None))
     for number, cells, trouble in records:
+        trouble = trouble or source.swallowed(dialect, len(header))
         if not trouble and len(cells) != len(header):
             trouble = f"it has {len(cells)} cell{'s' * (len(cells) != 1)}, but the header has {len(header)}"
         trouble = trouble or fault("".join(cells)) or ""
@@ -107,7 +131,7 @@ def _header(record: _Record | None) -> list[str]:
     number, names, trouble = record
     if trouble:
         raise InvalidInput(f"line {number}, the header, cannot be read: {trouble}")
-    double = [name for name, num in Counter(names).items() if num > 1 and name]
+    double = [shown(name) for name, num in Counter(names).items() if num > 1 and name]
     if double:
         raise InvalidInput(f"line {number}, the header, names {', '.join(islice(double, 5))} more than once")
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, TextIO
 
 from ponder.cli.rows.encoding import fault
@@ -16,11 +17,14 @@ _PIECE = 64 * 1024
 
 def line_rows(text: TextIO) -> Rows:
     """`text` must be opened with newline="\\n": everything else is text."""
+    is_first = True
     for number, line in enumerate(lines(text), start=1):
         if line is None:
             yield Row(number, f"line {number}", None, TOO_LONG)
         elif line.strip(SPACE):
-            yield _row(number, f"line {number}", line)
+            row = _row(number, f"line {number}", line)
+            yield replace(row, trouble=row.trouble + _hint(line)) if is_first and row.trouble else row
+            is_first = False
 
 
 def _row(number: int, place: str, line: str) -> Row:
@@ -31,6 +35,16 @@ def _row(number: int, place: str, line: str) -> Row:
     except (ValueError, RecursionError) as error:
         trouble = trouble or f"it is not JSON ({_reason(error)})"
     return _checked(number, place, values, trouble, line)
+
+
+def _hint(line: str) -> str:
+    """What the whole file may be whose first line is no object."""
+    line = line.strip(SPACE)
+    if line.startswith("["):
+        return "; if the file is one array of objects, call it .json"
+    if line.startswith("{") and not line.endswith("}"):
+        return "; the object goes on in the next line: put each one on a line, or all into one array, in a .json file"
+    return ""
 
 
 def _checked(number: int, place: str, value: Any, trouble: str | None, raw: str = "") -> Row:

@@ -49,6 +49,11 @@ def lines(text: TextIO) -> Iterator[str | None]:
         yield None
 
 
+def shown(field: str) -> str:
+    """A field's name in a message, in quotes where a reader would not see what it is."""
+    return field if field.isprintable() and field == field.strip() and field and "," not in field else repr(field)
+
+
 def without_nan(value: Any) -> Any:
     """The same with None for every NaN, which is how pandas and Arrow write what is missing."""
     if isinstance(value, float):

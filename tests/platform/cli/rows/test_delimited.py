@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import time
 
@@ -24,10 +25,55 @@ def test_whatever_stands_in_it_every_line_belongs_to_a_row_or_is_blank(text: str
     assert begins == sorted(set(begins))
     covered: set[int] = set()
     for row, end in zip(rows, [*(after - 1 for after in begins[1:]), len(lines)], strict=False):
-        # A refused row is one line; a good one goes on as long as a quote is open.
-        covered |= {row.number} if row.values is None and "quote" in row.trouble else set(range(row.number, end + 1))
+        # A line that makes no row is refused alone; other rows go on as long as a quote is open.
+        is_alone = row.values is None and "quote" in row.trouble and "closes in line" not in row.trouble
+        covered |= {row.number} if is_alone else set(range(row.number, end + 1))
     uncovered = [line for number, line in enumerate(lines, start=1) if number > 1 and number not in covered]
     assert all(not line.strip(" \r\n") for line in uncovered)
+
+
+@given(st.lists(st.sampled_from(["one,1", "two,2", "three,"]), min_size=3, max_size=9), st.data())
+def test_rows_between_two_stray_quotes_never_disappear_without_a_word(rows: list[str], data: st.DataObject) -> None:
+    opened = data.draw(st.integers(0, len(rows) - 3))
+    closed = data.draw(st.integers(opened + 2, len(rows) - 1))
+    written = list(rows)
+    written[opened] = '"' + written[opened]
+    written[closed] = written[closed].replace(",", '",')
+    made = read("\n".join(["q,a", *written]))
+    [refused] = [row for row in made if row.values is None]
+    assert refused.number == opened + 2
+    assert f"closes in line {closed + 2}," in refused.trouble
+    kept = [f"{row.values['q']},{row.values['a']}" for row in made if row.values is not None]
+    assert kept == rows[:opened] + rows[closed + 1 :]
+
+
+ordinary = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1, max_size=40)
+
+
+@given(st.lists(st.tuples(ordinary, ordinary), min_size=1, max_size=4), st.sampled_from(["excel", "excel-tab"]))
+def test_cells_of_many_lines_that_do_not_look_like_rows_are_cells(cells: list[tuple[str, str]], dialect: str) -> None:
+    table = [("Solve:\n" + question, answer) for question, answer in cells]
+    text = io.StringIO(newline="")
+    csv.writer(text, dialect).writerows([("q", "a"), *table])
+    made = read(text.getvalue(), dialect)
+    assert [row.values and tuple(row.values.values()) for row in made] == [
+        tuple(None if cell.strip().lower() == "nan" else cell for cell in row) for row in table
+    ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Solve this.\nIf x, then y.\nWhat is z?",
+        "Roses, red\nviolets, blue\n\nsugar, sweet",
+        "First, a\nthen, b, and c\nthen d",
+        "One\ntwo",
+        "one, two\nthree",
+    ],
+)
+def test_a_prompt_of_many_lines_with_commas_is_one_cell(question: str) -> None:
+    assert [row.values for row in read(f'q,a\n"{question}",1\n')] == [{"q": question, "a": "1"}]
+    assert [row.values for row in read(f'q\n"{question}"\n')] == [{"q": question}]
 
 
 def test_tabs_alone_are_a_row_of_empty_cells_in_tsv() -> None:
@@ -61,7 +107,7 @@ def test_open_quotes_cost_in_proportion_to_their_number() -> None:
         read(text)
         return time.process_time() - begun
 
-    for line in ('"open,1\n', 'x,"open\n', '"a""b,1\n'):
+    for line in ('"open,1\n', 'x,"open\n', '"a""b,1\n', '"open,1\nx,2\nclosed",3\n'):
         took(1_000, line)
         once = min(took(8_000, line) for _ in range(3))
         assert min(took(16_000, line) for _ in range(3)) < 2.5 * once

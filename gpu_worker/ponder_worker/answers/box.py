@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ponder_worker.answers.numeral import read_numeral
+from ponder_worker.answers.unit import read_unit
+
 _NAMES = (r"\boxed", r"\fbox", r"\framebox", "\x08oxed")
 _TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,8}\{?|\x08oxed\{|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"(?:\\d?frac\{[^{}]*\}\{[^{}]*\}|\\[A-Za-z]+\{[^{}]*\}|[^\s$\\{},;]){1,100}")
@@ -12,6 +15,8 @@ _BETWEEN = 70
 """Characters between two boxes that may still hold one answer."""
 _CONNECTED = re.compile(r"[,;&]|\b(?:and|or)\b")
 _FILLER = re.compile(r"\\(?:text|quad|qquad|\[|\]|\(|\)|[,;! ])|[\s$,;:&{}+*~]|\b(?:and|or)\b")
+_MINUS = re.compile(r"(?:^|(?<=[\s$=(]))[-−]\Z")
+_UNIT = re.compile(r"(?:\\[,; ]| )?\\text ?\{[^{}]{1,40}\}(?:\^\{?[23]\}?)?")
 _WORD = re.compile(r"[A-Za-z]+")
 _NEW_THOUGHT = frozenset((
     "is", "are", "so", "then", "thus", "hence", "therefore", "answer", "final", "but", "now", "since", "because",
@@ -35,7 +40,7 @@ def boxed(text: str) -> str | None:
     boxes = _boxes(text) if any(name in text for name in _NAMES) else []
     if not boxes:
         return None
-    contents = [boxes[-1].content]
+    contents = [_with_surroundings(text, boxes[-1])]
     for box, later in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         if box.content != later.content:
             if not _belong_together(text[box.end : later.start]):
@@ -44,6 +49,18 @@ def boxed(text: str) -> str | None:
         elif later.start - box.end > _BETWEEN:
             break
     return ", ".join(reversed(contents))
+
+
+def _with_surroundings(text: str, box: Box) -> str:
+    """With the minus that is glued to its front, and the known unit that is set as text right behind it."""
+    content = box.content
+    if _MINUS.search(text, max(0, box.start - 3), box.start) and content[0] not in "-+−":
+        content = f"-{content}"
+    unit = _UNIT.match(text, box.end)
+    known = read_unit(unit[0].strip()) if unit else None
+    if unit and known and known.name and (numeral := read_numeral(content)) and not numeral.unit.is_there:
+        content += unit[0]
+    return content
 
 
 def _boxes(text: str) -> list[Box]:

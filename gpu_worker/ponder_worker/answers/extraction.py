@@ -12,9 +12,20 @@ from ponder_worker.answers.tail import read_line, read_tail
 THINKING = "<think>"
 """A text that begins with it, and does not close it, is a thought that was cut off."""
 _CLOSE = "</think>"
+_FRACTIONS = "¼½¾⅐-⅞"
+_RAISED = r"(?:\^\{?[-−]?\d{1,5}\}?|[⁻⁰¹²³⁴-⁹]{1,6})"
 _NUMBER = re.compile(
-    r"[-+−]?(?:\\?\$|[€£¥])?\d+(?:,\d+)*(?:\.\d+)?(?:[eE][-+]?\d{1,4}(?![\w.])|/\d+)?(?:\\?%|°)?|[-+−]?\.\d+"
+    # Not the power in `x^10`, nor the minutes of a time.
+    r"(?<![\^\d])(?<!\^[-−{])(?<!\d:)[-+−]?(?:\\?\$|[€£¥])?(?:"
+    r"(?:\d{1,6} ?)?\\[dt]?frac\{\d{1,20}\}\{\d{1,20}\}"
+    r"|\d{1,3}(?:\.\d{3}){1,6},\d+"
+    r"|(?:\d{1,3}(?:[ \u00a0\u202f]\d{3}){1,6}(?!\d)|\d+(?:,\d+)*)(?:\.\d+)?"
+    rf"(?:[eE][-+]?\d{{1,4}}(?![\w.])| \d{{1,6}}/\d+|/\d+|(?::\d\d){{1,2}}(?!\d)| ?[{_FRACTIONS}]"
+    rf"| ?(?:[×x*]|\\times|\\cdot) ?10{_RAISED}|{_RAISED}"
+    r"| (?i:dozen|hundred|thousand|million|billion|trillion)\b)?"
+    rf"|[{_FRACTIONS}]|\.\d+)(?:\\?%|°)?"
 )
+"""What `read_numeral` reads, as far as it can be told from what stands around it. All but runs of digits is bounded."""
 _FORMULA_ENDS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _TEXT = re.compile(r"\\(?:text|mbox)[a-z]{0,2} ?\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} [A-Za-z]{2,}")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 _WINDOW = 120
 """Characters behind the word in which the label must have ended."""
+_BEFORE = 30
+"""Characters in front of the word that may say that the answer is only checked."""
 _MOST_WORDS = 100
 """Of a text, from its end: a text that says `answer` more often has no answer."""
 _WORD = re.compile(
@@ -24,9 +26,10 @@ _MARK = r"[:：=|]|->|→|(?<= )[-–—]{1,2} "
 _LABEL = re.compile(rf"(?:s|\(s\))?{_MARKUP}(?:{_OF_WHAT})?(?:,? ?{_THEN},?)?{_MARKUP}(?:{_IS}|{_MARK}){_MARKUP}")
 _FORMULA = re.compile(r"[ \t*_]{0,4}(?:\$|\\[(\[])")
 _NO_ANSWER = re.compile(
-    r"(?i:not|in|on|correct|incorrect|right|wrong|reasonable|unique|unclear|unknown|below|above|as follows|found"
-    r"|obtained|written|expressed|supposed|likely|called|something|what|that|whether|always|never)(?![^\W_])"
+    r"(?i:not|in|on|consistent|correct|incorrect|right|wrong|reasonable|unique|unclear|unknown|below|above|as follows"
+    r"|found|obtained|written|expressed|supposed|likely|called|something|what|that|whether|always|never)(?![^\W_])"
 )
+_CHECKED = re.compile(r"(?i:check|verify|confirm)(?:ing)?(?: (?:the|this|our|my|that the))? \Z")
 _HEADING = re.compile(
     r"[ \t]{0,3}(?:#{1,6}[ \t]{0,3})?[*_]{0,3}(?:[0-9]{1,2}[.)] ?)?"
     r"(?i:(?:the |my |our )?(?:final |correct )?answers?|答案|最终答案)[*_ ]{0,4}[:：]?[*_ \t]{0,4}"
@@ -57,6 +60,8 @@ def _in_line(text: str, start: int, end: int, words: list[re.Match[str]], *, is_
         yield end
         return
     for word in reversed(words):
+        if _CHECKED.search(text, max(start, word.start() - _BEFORE), word.start()):
+            continue
         label = _LABEL.match(text, word.end(), min(end, word.end() + _WINDOW))
         if label is None and _FORMULA.match(text, word.end()) and not text[start : word.start()].strip("#*_ \t"):
             yield word.end()

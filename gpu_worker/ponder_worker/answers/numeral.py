@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from ponder_worker.answers.unit import Unit, read_unit, split_prefix
@@ -26,6 +26,13 @@ _NUMERAL = re.compile(
 _EUROPEAN = re.compile(r"[-+]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?P<comma>,[0-9]+)?")
 _AMONG_WORDS = re.compile(rf"-?{_DECIMAL}")
 _MATHEMATICS = re.compile(r"[\\^_=+*/<>:|()\[\]{}]|[0-9][A-Za-z]|[A-Za-z][0-9]|(?<![A-Za-z])[b-zB-HJ-Z](?![A-Za-z])")
+_NEGATIVE = re.compile(r"(?i:minus|negative) (?=[0-9.])")
+_CHANGED = re.compile(
+    r"(?i)\b(?:not|at least|at most|up to|(?:more|less|fewer|greater|smaller) than|(?:over|under|above|below) (?=[0-9])"
+    r"|half|halves|thirds?|quarters?|tenths?|twice|double|triple|log|ln|sqrt|dozens?|pairs?|squared|cubed|factorial"
+    r"|hundreds?|thousands?|millions?|billions?|trillions?)\b"
+)
+"""Words by which a text says another number than the one that it writes, or no number."""
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline ?\{? ?([0-9]+) ?\}?")
 _TEXT = re.compile(r"\\text ?\{ ?([^{}]*?) ?\}")
 
@@ -49,7 +56,10 @@ def read_numeral(text: str) -> Numeral | None:
         return Numeral(Fraction(int(text)), Unit())
     if len(text) > _LONGEST:
         return None
-    text, currency = split_prefix(_unwrapped(plain(text)))
+    text = _unwrapped(plain(text))
+    if (negative := _NEGATIVE.match(text)) is not None:
+        text = "-" + text[negative.end() :]
+    text, currency = split_prefix(text)
     text = _REPEATING.sub(_as_fraction, text) if "line" in text else text
     found = _NUMERAL.match(text)
     if found is None and currency == "" and text[:1] in ("-", "+"):  # -€5
@@ -61,7 +71,7 @@ def read_numeral(text: str) -> Numeral | None:
     unit = read_unit(text[found.end() :], is_attached=text[found.end() : found.end() + 1].isalpha())
     if unit is None or (currency and unit.name not in ("", currency)):
         return None
-    return _numeral(found, replace(unit, name=currency, is_there=True) if currency else unit)
+    return _numeral(found, unit.in_currency(currency) if currency else unit)
 
 
 def _as_fraction(found: re.Match[str]) -> str:
@@ -76,16 +86,18 @@ def _unwrapped(text: str) -> str:
     r"""`\text{13}`, `(-3)` and `{5}` are their insides."""
     if text.startswith("\\text"):
         text = _TEXT.sub(r"\1", text)
-    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
         text = text[1:-1].strip()
     return text
 
 
 def read_lone_number(text: str) -> Fraction | None:
     """The only number in a text of words, `She makes $18 a day`; None where there are more, or mathematics."""
-    text = plain(text) if len(text) <= _LONGEST else ""
+    text = _NEGATIVE.sub("-", plain(text)) if len(text) <= _LONGEST else ""
     found = _AMONG_WORDS.findall(text)
-    return _exact(found[0]) if len(found) == 1 and not _MATHEMATICS.search(text) else None
+    if len(found) != 1 or _MATHEMATICS.search(text) or _CHANGED.search(text):
+        return None
+    return _exact(found[0])
 
 
 def read_european(text: str) -> Fraction | None:

@@ -14,7 +14,15 @@ _FIRST = re.compile(
     rf"(?i:option|choice) {_OPENING}([A-Ja-j]){_WHOLE}|{_OPENING}([B-HJ]){_WHOLE}|{_OPENING}([AIa-j]){_ENDED}"
 )
 _BRACKETED = re.compile(r"(?<![A-Za-z0-9])[(\[] ?([A-Ja-j]) ?[)\]]")
-_ALONE = re.compile(r"(?<![A-Za-z'])([A-J])(?![A-Za-z']| [a-z])")
+_ALONE = re.compile(r"(?<![A-Za-z'])(?<!\bnot )(?<!\bNot )([A-J])(?![A-Za-z']| [a-z])")
+_CHOSEN = re.compile(
+    r"(?:(?i:\b(?:option|choice)) \(?(?P<named>[A-J])\)? (?:is|must be) (?:the )?(?:correct|right|best)\b"
+    r"|(?i:\b(?:so|thus|hence|therefore)),? \(?(?P<so>[A-J])\)? is (?:the )?(?:correct|right|best|answer)\b"
+    r"|(?i:\bI(?: think|(?: would|'d) (?:say|choose|pick|go with)))(?: it's| it is)? \(?(?P<thought>[A-J])\)?"
+    r"(?= because| since|[.,!]|\Z)"
+    r"|(?i:\bthe (?:best|right|correct) (?:choice|option) is),? \(?(?P<best>[A-J])\)?(?![A-Za-z']))"
+)
+"""A sentence that chooses."""
 _PYTHON = frozenset({"", "python", "python3", "py"})
 _LONGEST_MARK = 300
 
@@ -48,6 +56,8 @@ def letter(text: str) -> str | None:
             return found[found.lastindex or 0].upper()
         if bracketed := _BRACKETED.findall(mark):
             return str(bracketed[-1]).upper()
+    if chosen := list(_CHOSEN.finditer(said)):
+        return chosen[-1][chosen[-1].lastgroup or 0]
     alone: list[str] = _ALONE.findall(said)
     return alone[-1] if alone else None
 

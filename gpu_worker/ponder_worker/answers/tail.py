@@ -7,7 +7,15 @@ import re
 _LONGEST = 2_000
 """Characters of a line that are looked at."""
 _SKIPPED = " \t\r\n*_`}✅"
-_BLOCKS = (("$$", "$$"), (r"\[", r"\]"), ("```", "```"), (r"\begin{align*}", r"\end{align*}"))
+_ENVIRONMENTS = (
+    "align*", "align", "aligned", "equation*", "equation", "gather*", "gather", "gathered", "displaymath",
+)  # fmt: skip
+_BLOCKS = (
+    ("$$", "$$"),
+    (r"\[", r"\]"),
+    ("```", "```"),
+    *((rf"\begin{{{name}}}", rf"\end{{{name}}}") for name in _ENVIRONMENTS),
+)
 _LEADING = re.compile(
     r"(?i:approximately|about|around|roughly|exactly|simply|just|clearly|therefore|thus|hence|then|indeed|again|now|still"
     r"|also|equal to|given by|obviously|option(?= )|choice(?= ))(?![^\W_])[ :,]{0,3}|[:=≈~][ ]?|\\approx ?"
@@ -18,7 +26,7 @@ _TRAILING = re.compile(
     rf"\s+\(?(?:{_REASON})\b.*|,\s+(?:{_REASON}|so|while|but|wait|hmm|I [a-z]+|we|right)\b.*"
     rf"|\s+\((?:{_REASON}|i\.e|that is|or|rounded|approx|note|see|in|if|with)\b.*"
     r"|(?<=\d)\s+\([A-Za-z]{3}[A-Za-z ,.-]*\)$|;\s+(?:so|therefore|hence|thus|since|because)\b.*|\s+-\s+I\b.*"
-    r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*",
+    r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*|\s*<(?:eos|s|end)>.*",
     re.DOTALL,
 )
 # `The largest n is 34` says 34; `The capital is Paris` stays what it is, since no value begins behind the verb.
@@ -26,7 +34,7 @@ _COPULA = re.compile(r"(?:\b(?:is|are|equals|be)\b:?|=) *(?=[-+−$\\(\[{]|[€�
 _STARTS_AS_WORDS = re.compile(r"[^\W\d_]{2,}[ ,]|[^\W\d_]+ (?:is|are|equals)\b")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ('"', '"'), ("“", "”"))
 _BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")
-_BULLET = re.compile(r"[-•] (?=\S)")
+_BULLET = re.compile(r"(?:[-•]|>{1,3}) (?=\S)[*_`]{0,3}")
 _ENDS = " \t\r\n.,;:*_`。✓✔✅"
 
 
@@ -62,7 +70,7 @@ def _block(text: str, closing: str) -> str | None:
     language, _, rest = content.partition("\n")
     if closing == "```" and rest.strip() and language.strip().isalpha():
         content = rest
-    if "align" in closing:
+    if closing.startswith(r"\end"):
         content = content.replace("&", "").rpartition(r"\\")[2]
     return content.strip().strip(".,").strip()
 

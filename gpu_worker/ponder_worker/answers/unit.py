@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _LONGEST = 80
 """Characters. The patterns for units are tried on no more."""
@@ -19,31 +19,59 @@ _AT_END = re.compile(
 )
 _ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _PREFIX = re.compile(r"(?:[€£¥₹₩₽₺₫₱]|(?:USD|EUR|GBP|JPY|CNY|INR|US|Rs\.?|RMB)(?![a-z])) ?")
-_NO_UNITS = frozenset(
-    ("and", "or", "to", "pi", "sin", "cos", "tan", "log", "ln", "exp", "sqrt", "mod", "if", "is", "not")
-)
-_SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_NO_UNITS = frozenset((
+    "and", "or", "to", "pi", "sin", "cos", "tan", "log", "ln", "exp", "sqrt", "mod", "if", "is", "not", "pair", "pairs",
+    "half", "halves", "third", "thirds", "quarter", "quarters", "fifth", "fifths", "tenth", "tenths", "hundredth",
+    "hundredths", "thousandth", "thousandths", "squared", "cubed", "factorial", "less", "more", "fewer", "below",
+    "above", "loss", "times", "of", "than", "for", "plus", "minus", "over",
+))  # fmt: skip
+"""Words that change a number, or join it to another, where they stand right behind it."""
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _LETTERS = frozenset("gmsLVJNWKAhCF")
+_NEVER_ATTACHED = frozenset("KAhCF")
+"""`12A` is a label, and `5K` five thousand."""
+_PLURAL = re.compile(r"(?:e?s)*e?$")
 _NAMES = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
     "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "s": "second sec", "min": "minute",
     "h": "hour hr", "day": "", "week": "wk", "month": "", "year": "yr", "mg": "milligram", "g": "gram gm",
     "kg": "kilogram", "lb": "", "oz": "ounce", "ml": "milliliter millilitre mL", "L": "liter litre l", "gal": "gallon",
-    "mph": "", "degree": "deg", "dollar": "USD", "cent": "", "€": "euro EUR", "£": "GBP", "¥": "yen JPY yuan CNY RMB",
+    "mph": "", "degree": "deg", "dollar": "USD", "cent": "",
+    "€": "euro EUR", "£": "GBP", "¥": "", "yen": "JPY", "yuan": "CNY RMB",
+    "C": "celsius", "F": "fahrenheit",
     "J": "joule", "W": "watt", "V": "volt", "N": "newton", "K": "kelvin", "Hz": "hertz", "eV": "", "rad": "radian",
     "Pa": "pascal", "per": "/", "^2": "square sq squared", "^3": "cubic cu cubed",
 }  # fmt: skip
+_MAY_BE = {"pound": ("£", "lb"), "¥": ("yen", "yuan")}
 _KNOWN = {word: name for name, others in _NAMES.items() for word in (name, *others.split())}
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """name: the same for all writings of a known unit; empty where there is none, or words that name no unit."""
+    """name: the same for all writings of a known unit; empty where there is none, or words that name no unit.
+
+    words: all that is written, each word of a known unit by its name.
+    """
 
     name: str = ""
+    words: frozenset[str] = frozenset()
     is_there: bool = False
     is_percent: bool = False
     scale: int = 1
+
+    def in_currency(self, name: str) -> Unit:
+        """The same with a currency in front of the number."""
+        return replace(self, name=name, words=self.words | {name}, is_there=True)
+
+    def fits(self, other: Unit) -> bool:
+        """Whether two may be one: a known unit has one name, and of other words one side may say more."""
+        if self.name and other.name and not any(pair in _MAY_BE for pair in (self.name, other.name)):
+            return self.name == other.name
+        one, its = self.words, other.words
+        for word, meanings in _MAY_BE.items():
+            one = frozenset(word if word in its and name in meanings else name for name in one)
+            its = frozenset(word if word in one and name in meanings else name for name in its)
+        return one <= its or its <= one
 
 
 def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
@@ -63,10 +91,15 @@ def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
     if text and _WORDS.fullmatch(text := _POWER.sub(r"^\1", text)) is None:
         return None
     words = _WORD.findall(text)
+    if percent and words[:1] == ["of"]:
+        del words[0]
     if words and not _is_unit(words[0], is_attached=is_attached, is_text=is_text or percent is not None):
         return None
+    if any(map(_is_variable, words[1:])) or (words and all(_named(word).startswith("^") for word in words)):
+        return None
     scale = _SCALES.get(words[0].lower(), 1) if words else 1
-    return Unit(_name(words[scale > 1 :]), bool(words) or percent is not None, percent is not None, scale)
+    of_unit = words[scale > 1 :]
+    return Unit(_name(of_unit), _words(of_unit), bool(words) or percent is not None, percent is not None, scale)
 
 
 def split_prefix(text: str) -> tuple[str, str]:
@@ -81,19 +114,37 @@ def _is_unit(word: str, *, is_attached: bool, is_text: bool) -> bool:
     r"""A letter may be a variable, and `2\mathbf{i}` a vector."""
     if word.lower() in _NO_UNITS:
         return False
-    if word in _LETTERS or _known(word):
+    if len(word) == 1:
+        return (word in _LETTERS or word in _KNOWN) and not (is_attached and word in _NEVER_ATTACHED)
+    if _known(word):
         return True
     return len(word) > 1 if is_text else len(word) > 2 and not is_attached
 
 
+def _is_variable(word: str) -> bool:
+    """Whether a letter behind a unit is neither one nor the article of `dollars a day`."""
+    return len(word) == 1 and word.isalpha() and word != "a" and word not in _LETTERS and word not in _KNOWN
+
+
+def _named(word: str) -> str:
+    """A word as it counts in a comparison."""
+    return _known(word) or _PLURAL.sub("", word.casefold())
+
+
+def _words(words: list[str]) -> frozenset[str]:
+    return frozenset(map(_named, words))
+
+
 def _known(word: str) -> str:
     """The name of a unit, in the plural too."""
+    if len(word) == 1 or word.startswith("^"):
+        return _KNOWN.get(word, word if word.startswith("^") else "")
     return _KNOWN.get(word) or _KNOWN.get(word.lower()) or _KNOWN.get(word.lower().rstrip("s")) or ""
 
 
 def _name(words: list[str]) -> str:
     """Sorted, so that `square cm` and `cm^2` have one; empty as soon as a word is unknown."""
-    names = [word if word.startswith("^") else _known(word) for word in words]
+    names = list(map(_known, words))
     return " ".join(sorted(names)) if all(names) else ""
 
 

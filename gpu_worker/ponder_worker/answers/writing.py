@@ -9,6 +9,8 @@ from ponder_worker.answers.unicode import as_ascii
 
 _PLAIN = re.compile(r"[A-Za-z0-9.-]*")
 _DELIMITERS = re.compile(r"\\[()\[\]]|\\?\$|`")
+_DOLLARS = re.compile(r"^[ $]*([-+]?)\\\$ ?([0-9.][0-9,.]*(?:[ A-Za-z]*)[ $]*)$")
+"""An amount: an escaped sign is a currency, a bare one delimits a formula."""
 _COMMANDS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
     **dict.fromkeys(("leq", "leqslant", "le"), r"\le "),
@@ -45,6 +47,8 @@ _SYMBOLIC = frozenset((
 """Words that are mathematics."""
 _BLANKS = re.compile(r"\s+")
 _NEEDLESS = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
+_ONE_TOKEN = re.compile(r"([_^])\{([A-Za-z0-9])\}(?![A-Za-z0-9])")
+_ACCENTED = re.compile(r"(\\(?:bar|vec|hat|tilde|dot|ddot|overline))\{([A-Za-z])\}(?![A-Za-z0-9])")
 _ENDS = " \t\n.,;:。"
 _STARTS = " \t\n,;:。"
 _NESTED = 4
@@ -59,6 +63,7 @@ def plain(text: str) -> str:
         return text.rstrip(_ENDS).lstrip(_STARTS)
     text = as_ascii(text)
     text = _SQUEEZED.sub(",", _GROUPED.sub("", text))
+    text = _DOLLARS.sub(r"\1USD \2", text)
     text = _DELIMITERS.sub("", text)
     if r"\begin" not in text:
         text = text.replace(r"\\", "\\")
@@ -82,6 +87,7 @@ def identity(text: str) -> str:
     text = plain(text)
     text = _TEXT.sub(r"\1", text) if r"\text" in text else text
     text = _NEEDLESS.sub("", _BLANKS.sub(" ", text).strip(_ENDS))
+    text = _ONE_TOKEN.sub(r"\1\2", _ACCENTED.sub(r"\1 \2", text)) if "{" in text else text
     return text.casefold() if is_words(text) else text
 
 

@@ -23,6 +23,7 @@ _SENTENCE = 4
 """Words from which on a text is a statement, which another text may say as well."""
 _SIGNED = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
 _BASE = re.compile(r"[0-9A-Fa-f]+ ?_ ?\{? ?[0-9]+ ?\}?")
+_COMMON_WORDS = frozenset(("no", "on", "is", "of", "if", "so", "as", "at", "it", "in", "or", "to", "we", "yes", "not"))
 _PRODUCT = re.compile(r"[a-z]{2,3}")
 _CLOCK = re.compile(r"(?P<time>[0-9.]+(?: ?: ?[0-9.]+)+) ?(?:(?P<half>[aApP])\.? ?[mM]\.?)?")
 """A time of day, or a ratio."""
@@ -88,10 +89,12 @@ class Comparison:
             return self._match(list(parts.items), pieces) if len(parts.items) == len(pieces) else False
         if split_relation(text) is not None:
             return None
+        if parts.kind == "set" and text == r"\emptyset":  # the set that holds it is another
+            return False
         if parts.kind in ("list", "set") and (_SIGNED.search(text) or parts.kind == "set"):
             items = (one.items, [wanted]) if one is not None else ([found], parts.items)
             return self._same_items(*items, is_set=parts.kind == "set")
-        return False if parts.kind == "list" else None
+        return False if parts.kind == "list" or read_numeral(text) is not None else None
 
     def _same_items(self, found: Sequence[str], wanted: Sequence[str], *, is_set: bool = False) -> bool:
         """Each has its equal on the other side; the order counts where names or the verifier's option say so."""
@@ -164,8 +167,8 @@ class Comparison:
         """Words, numbers to a base, ratios and times of day: by their writing, whatever a parser would compute."""
         one, other = identity(found), identity(wanted)
         if is_words(one) or is_words(other):
-            is_product = _PRODUCT.fullmatch(found) and _PRODUCT.fullmatch(wanted)
-            return bool(is_product) and sorted(found) == sorted(wanted)
+            is_product = _PRODUCT.fullmatch(found) is not None and _PRODUCT.fullmatch(wanted) is not None
+            return is_product and not _COMMON_WORDS & {found, wanted} and sorted(found) == sorted(wanted)
         if _BASE.fullmatch(one) or _BASE.fullmatch(other):
             return re.sub("[{}]", "", one) == re.sub("[{}]", "", other)
         clock, its = _CLOCK.fullmatch(one), _CLOCK.fullmatch(other)

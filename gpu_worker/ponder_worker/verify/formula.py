@@ -17,6 +17,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
+from ponder_worker.verify.formula_exact import rational
 from ponder_worker.verify.latex import prepare
 
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
@@ -28,6 +29,10 @@ _SAME = -300
 """Decimal exponent. What is left of a difference of equal terms of size 1 is about 1e-400."""
 _NUM_POINTS = 4
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
+
+
+class Undecided(Exception):
+    """Two numbers have more digits than are computed."""
 
 
 class Unreadable(Exception):
@@ -53,6 +58,8 @@ def are_equal(one: Any, other: Any) -> bool:
     if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
         return one.shape == other.shape and all(map(are_equal, one, other))
     if _is_relation(one) and _is_relation(other):
+        if one.free_symbols != other.free_symbols:
+            return False
         return _same_relation(_relations(one), _relations(other)) or _same_set(_as_set(one), _as_set(other))
     if isinstance(one, sympy.Set) or isinstance(other, sympy.Set):
         return _same_set(_as_set(one), _as_set(other))
@@ -129,7 +136,13 @@ def _value(expression: sympy.Expr, point: dict[Any, Any], most_digits: int = _MO
 
 
 def _agree(one: sympy.Expr, other: sympy.Expr, point: dict[Any, Any]) -> bool | None:
-    """Whether both have one value at a point; None where one of them has none."""
+    """Whether both have one value at a point; None where one of them has none.
+
+    Raises Undecided where they differ by less than is computed of numbers of their size.
+    """
+    exactly = rational(one.xreplace(point)), rational(other.xreplace(point))
+    if None not in exactly:
+        return exactly[0] == exactly[1]
     left, right = _value(one, point), _value(other, point)
     if left is None or right is None:
         return None
@@ -140,7 +153,10 @@ def _agree(one: sympy.Expr, other: sympy.Expr, point: dict[Any, Any]) -> bool | 
     num_digits = _MOST_DIGITS + min(max(magnitude, 0), _MOST_WHOLE_DIGITS)
     difference = _value(sympy.Add(one, -other, evaluate=False), point, num_digits)
     least = sympy.Float(10, _DIGITS) ** (min(magnitude, 0) + max(magnitude - _MOST_WHOLE_DIGITS, 0) + _SAME)
-    return difference is not None and bool(abs(difference) <= least)
+    is_small = difference is not None and bool(abs(difference) <= least)
+    if is_small and magnitude > _MOST_WHOLE_DIGITS:
+        raise Undecided
+    return is_small
 
 
 def _is_relation(value: Any) -> bool:

@@ -26,6 +26,7 @@ _PROSE = re.compile(r"(?<![\\A-Za-z{_])(?:[A-Za-z]{4,}|[A-Za-z]{2,} [A-Za-z]{2,}
 """Words, which a parser would multiply letter by letter."""
 _CALL = re.compile(r"(\\sqrt|\^) ?\(")
 _PRIMES = re.compile(r"([A-Za-z])('+)|([A-Za-z]) ?\^ ?\{? ?((?:\\prime ?)+)\}?")
+_DATE = re.compile(r"(?<![0-9])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _MIXED = re.compile(r"(?<=[0-9])(?=\\frac ?\{ ?[0-9]+ ?\} ?\{ ?[0-9]+ ?\})")
 _LONGEST = 2_000
 
@@ -43,6 +44,8 @@ def prepare(text: str) -> str | None:
     if _PROSE.search(text) or text.startswith(("_", "^")):
         return None
     text = _PRIMES.sub(_primed, text)
+    if "'" in text or r"\prime" in text or _DATE.search(text):
+        return None
     text = _grouped(text)
     text = _LONG_POWER.sub(r"^{\1}", text)
     text = _FRAC_OVER_COMMAND.sub(r"\\frac{\1}", _FRAC_OVER.sub(r"\\frac{\1}", text))

@@ -20,12 +20,12 @@ def same_quantity(found: Numeral, wanted: Numeral, spec: Math) -> bool:
 
 
 def same_unit(found: Unit, wanted: Unit, spec: Math) -> bool:
-    """By the names of known units. What else is written there, `apples`, says nothing about the number."""
+    """Where one of them writes none it may be any, unless the verifier's option requires it."""
     if spec.units == "ignored":
         return True
     if spec.units == "required" and wanted.is_there and not found.is_there:
         return False
-    return not (found.name and wanted.name) or found.name == wanted.name
+    return found.fits(wanted)
 
 
 def is_rounded(text: str, exact: object) -> bool:

@@ -99,7 +99,7 @@ def test_a_worker_that_is_frozen_inside_a_transaction_does_not_keep_its_jobs(fle
 def test_a_redis_that_is_full_ends_no_worker_and_the_reason_is_told(fleet: Fleet) -> None:
     fleet.start_dispatcher()
     (worker,) = fleet.start_workers(1, "--max-sequences", "8")
-    fleet.submit(40, max_tokens=100, strategy=SAMPLE)
+    fleet.submit(120, max_tokens=300, strategy=SAMPLE)
     _wait_for_the_middle(fleet)
     client = redis.Redis.from_url(fleet.redis.url)
     client.config_set("maxmemory", 1)
@@ -113,7 +113,7 @@ def test_a_redis_that_is_full_ends_no_worker_and_the_reason_is_told(fleet: Fleet
         client.config_set("maxmemory", 0)
     until(lambda: fleet.num_pending() == 0, 120)
     assert worker.poll() is None
-    fleet.check_settled_once(40)
+    fleet.check_settled_once(120)
     assert set(fleet.outcomes()) == {"settled"}
     until(lambda: fleet.scalar("SELECT failing_since FROM dispatcher") is None, 20)
 

@@ -20,9 +20,9 @@ import torch
 from attention_sharing import PAGE, SCENES, Integers, families
 from circumstances import circumstances, publish
 
-from ponder_kernels.attention_plan import plan
-from ponder_kernels.attention_planner import Planner
-from ponder_kernels.attention_work import Capacity, Work
+from ponder_kernels.attention.attention_plan import plan
+from ponder_kernels.attention.attention_planner import Planner
+from ponder_kernels.attention.attention_work import Capacity, Work
 
 
 def long_families() -> tuple[Integers, Integers]:

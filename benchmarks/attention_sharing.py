@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from circumstances import circumstances, publish
 
-from ponder_kernels.attention_plan import plan
+from ponder_kernels.attention.attention_plan import plan
 
 Integers = npt.NDArray[np.int64]
 PAGE = 16

@@ -25,20 +25,8 @@ import triton
 from circumstances import circumstances
 from triton.backends.compiler import GPUTarget
 
-from ponder_kernels import (
-    attention_fold,
-    attention_tile,
-    copy_pages,
-    matmul,
-    paged_attention,
-    rms_norm,
-    rope,
-    sample,
-    step_score,
-    swiglu,
-    write_kv,
-    write_qkv,
-)
+from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_kv, write_qkv
+from ponder_kernels.attention import attention_fold, attention_tile, paged_attention
 
 CAPABILITIES = (80, 90, 100)
 HEAD_DIMS = (64, 80, 96, 128, 256)

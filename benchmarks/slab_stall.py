@@ -18,10 +18,10 @@ import click
 from circumstances import circumstances, publish
 
 from ponder_worker.engine import Sampling, Sequence
-from ponder_worker.engine.budget import Budget
-from ponder_worker.engine.pages import PagePool
-from ponder_worker.engine.plan import Plan, Result
-from ponder_worker.engine.scheduler import Scheduler
+from ponder_worker.engine.kv.page_pool import PagePool
+from ponder_worker.engine.kv.slab_allocator import SlabAllocator
+from ponder_worker.engine.scheduling.scheduler import Scheduler
+from ponder_worker.engine.scheduling.step_plan import Plan, Result
 
 PAGE, PAGES = 16, 215_040
 CHAINS, TOKENS, NEWCOMERS = 190, 18_000, 14
@@ -41,7 +41,7 @@ def main(slab_pages: int, out: Path | None) -> None:
 
 def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:
     """first: tokens that a chain has when it comes."""
-    budget, chance = Budget(num_slabs), random.Random(0)
+    budget, chance = SlabAllocator(num_slabs), random.Random(0)
     donor, taker = (
         Scheduler(
             PagePool(num_slabs * slab_pages, PAGE, slab_pages=slab_pages),

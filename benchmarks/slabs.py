@@ -19,10 +19,10 @@ import click
 from circumstances import circumstances, publish
 
 from ponder_worker.engine import Sampling, Sequence
-from ponder_worker.engine.budget import Budget
-from ponder_worker.engine.pages import PagePool
-from ponder_worker.engine.plan import Plan, Result
-from ponder_worker.engine.scheduler import Scheduler
+from ponder_worker.engine.kv.page_pool import PagePool
+from ponder_worker.engine.kv.slab_allocator import SlabAllocator
+from ponder_worker.engine.scheduling.scheduler import Scheduler
+from ponder_worker.engine.scheduling.step_plan import Plan, Result
 
 PAGE, PAGES, SLABS = 16, 1536, 32
 MAX_TOKENS, MAX_SEQUENCES = 2048, 256
@@ -55,7 +55,7 @@ class House:
 
     def __init__(self, split: float | None) -> None:
         self.both: list[Scheduler] = []
-        budget = Budget(SLABS) if split is None else None
+        budget = SlabAllocator(SLABS) if split is None else None
         for share in (split or 1.0, 1 - (split or 0.0)):
             pool = PagePool(int(PAGES * share), PAGE, slab_pages=PAGES // SLABS if budget else 0)
             self.both.append(Scheduler(pool, max_step_tokens=MAX_TOKENS, max_sequences=MAX_SEQUENCES, budget=budget))

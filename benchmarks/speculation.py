@@ -34,7 +34,7 @@ from circumstances import circumstances, publish
 from ponder_worker import demo
 from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.engine import Engine
-from ponder_worker.engine_process.floor import Floor
+from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
@@ -46,7 +46,7 @@ WEIGHTS = Path(demo.__file__).parent / "weights"
 BASELINE = "eager"
 
 
-class LockStep(Floor):
+class LockStep(EngineCore):
     """The generator makes tokens until nobody wants any, then the reward model scores, for all jobs together."""
 
     def _scores_are_due(self, generator: Engine, reward: Engine) -> bool:
@@ -63,12 +63,12 @@ class Always(Guesses):
         return generator.num_running + generator.num_waiting < generator.max_sequences
 
 
-MODES: dict[str, tuple[type[Floor], type[Guesses]]] = {
+MODES: dict[str, tuple[type[EngineCore], type[Guesses]]] = {
     "lockstep": (LockStep, Never),
     "lockstep+guesses": (LockStep, Always),
-    "eager": (Floor, Never),
-    "eager+guesses": (Floor, Always),
-    "eager+guesses_auto": (Floor, Guesses),
+    "eager": (EngineCore, Never),
+    "eager+guesses": (EngineCore, Always),
+    "eager+guesses_auto": (EngineCore, Guesses),
 }
 
 
@@ -140,7 +140,7 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
 def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, rounds: int) -> dict[str, Any]:
     """Each mode has one floor for all rounds, so that what it has learnt stays; round 0, of four jobs, warms up."""
-    floors: dict[str, Floor] = {}
+    floors: dict[str, EngineCore] = {}
     for mode, (kind, guesses) in MODES.items():
         floors[mode] = kind(engines, lambda: None)
         floors[mode].guesses = guesses(floors[mode]._book)
@@ -172,7 +172,7 @@ def _document(tenant: str, at: int, problems: list[Problem], n: int, width: int)
     return {"job_id": at, "tenant_id": tenant, "request": request}
 
 
-def play(floor: Floor, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
+def play(floor: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
     """As the engine process does, but that a job comes when another one is done."""
     before, started, cpu = counters(floor), time.perf_counter(), time.process_time()
     finished, seconds = asyncio.run(live(floor, documents, num_at_a_time))
@@ -183,7 +183,7 @@ def play(floor: Floor, documents: list[dict[str, Any]], num_at_a_time: int) -> R
 
 
 async def live(
-    floor: Floor, documents: list[dict[str, Any]], num_at_a_time: int
+    floor: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """-> what the jobs finished with, and how long each took"""
     waiting, open_jobs = deque(documents), dict[int, tuple[Job, float]]()
@@ -207,7 +207,7 @@ async def live(
     return finished, seconds
 
 
-def counters(floor: Floor) -> dict[str, int]:
+def counters(floor: EngineCore) -> dict[str, int]:
     generator, reward, tally = floor.engines.generator.counters, floor.engines.reward, floor.guesses.tally
     assert reward is not None
     return {

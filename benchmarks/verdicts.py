@@ -25,7 +25,7 @@ from circumstances import circumstances, publish
 
 from ponder_worker.answers.extraction import extract
 from ponder_worker.answers.writing import plain
-from ponder_worker.engine_process.request import answer_of
+from ponder_worker.engine_process.job_request import answer_of
 from ponder_worker.verify import Case, examine
 from ponder_worker.verify.formula import parse
 

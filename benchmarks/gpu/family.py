@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from clock import DEVICE, DTYPE, copies_of, timed
 
-from ponder_kernels import paged_attention
+from ponder_kernels.attention import paged_attention
 
 
 class Family:

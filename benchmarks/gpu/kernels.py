@@ -27,7 +27,8 @@ from errors import errors
 from family import Family
 from roofline import draw
 
-from ponder_kernels import copy_pages, matmul, paged_attention, rms_norm, rope, sample, step_score, swiglu, write_qkv
+from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_qkv
+from ponder_kernels.attention import paged_attention
 
 
 def decode(limit: dict[str, float]) -> list[dict[str, Any]]:

@@ -8,11 +8,11 @@ from clock import DEVICE
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from ponder_worker.engine import Engine
-from ponder_worker.engine.graph import captured
-from ponder_worker.models.config import ModelConfig
+from ponder_worker.engine.step.graph import captured
+from ponder_worker.models.checkpoint.config import ModelConfig
+from ponder_worker.models.checkpoint.weights import LayerWeights, Weights
 from ponder_worker.models.pages import FP8
 from ponder_worker.models.transformer import Transformer
-from ponder_worker.models.weights import LayerWeights, Weights
 
 Fields = dict[str, Any]
 SMALL: Fields = {

@@ -10,7 +10,7 @@ from serve import serve
 
 from ponder.processor import automatic_precision, bfloat16_instructions
 from ponder_worker.engine import Engine, Sampling
-from ponder_worker.models.config import ModelConfig
+from ponder_worker.models.checkpoint.config import ModelConfig
 
 
 def main() -> None:

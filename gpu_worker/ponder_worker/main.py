@@ -65,10 +65,10 @@ def worker(
     SIGTERM or Ctrl-C hand unfinished jobs back with every token and end it within 5 seconds, with exit code 0.
     Another exit code means that it ended by itself: start it again.
     """
-    from ponder_worker.metrics import serve_metrics
-    from ponder_worker.preemption import Notices
+    from ponder_worker.parent.preemption import Notices
+    from ponder_worker.parent.worker import Identity, Rhythm, Worker
+    from ponder_worker.parent.worker_metrics import serve_metrics
     from ponder_worker.verify import Judge
-    from ponder_worker.worker import Identity, Rhythm, Worker
 
     settings = Settings()
     models = Models.named(model, reward_model, name)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ponder_worker.engine_process.floor import Floor
+from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.questions import Questions
@@ -25,7 +25,7 @@ def admitted(job_id: int, **changes: Any) -> dict[str, Any]:
 
 
 def run(
-    floor: Floor, documents: list[dict[str, Any]], after_step: Callable[[list[Job]], None] = lambda jobs: None
+    floor: EngineCore, documents: list[dict[str, Any]], after_step: Callable[[list[Job]], None] = lambda jobs: None
 ) -> list[dict[str, Any]]:
     """-> what the jobs finished with, in order of their ids."""
     done: list[Job] = []

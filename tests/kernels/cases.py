@@ -9,7 +9,8 @@ from unittest.mock import patch
 import torch
 from hypothesis import strategies as st
 
-from ponder_kernels import paged_attention, rope, sample, write_qkv
+from ponder_kernels import rope, sample, write_qkv
+from ponder_kernels.attention import paged_attention
 
 DTYPES = st.sampled_from([torch.float32, torch.float16])
 HEAD_DIMS = st.sampled_from([16, 24, 64, 80, 96, 128, 256])

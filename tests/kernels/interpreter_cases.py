@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from layer import Layer
 
 from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_kv, write_qkv
-from ponder_kernels.attention_layout import Layout
-from ponder_kernels.attention_plan import plan
-from ponder_kernels.attention_planner import Planner
-from ponder_kernels.attention_work import Capacity, Work
+from ponder_kernels.attention.attention_layout import Layout
+from ponder_kernels.attention.attention_plan import plan
+from ponder_kernels.attention.attention_planner import Planner
+from ponder_kernels.attention.attention_work import Capacity, Work
 
 
 def _matmul(a: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:

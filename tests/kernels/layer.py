@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ponder_kernels import matmul, paged_attention, rms_norm, rope, write_qkv
+from ponder_kernels import matmul, rms_norm, rope, write_qkv
+from ponder_kernels.attention import paged_attention
 
 PAGE = 16
 

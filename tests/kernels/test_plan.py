@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree import PAGE, Integers, Tree, decode
 
-from ponder_kernels.attention_plan import plan
+from ponder_kernels.attention.attention_plan import plan
 
 
 def unique_tokens(contexts: Integers, table: Integers, leaf: int) -> tuple[int, int]:

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from tree import Tree, decode
 
-from ponder_kernels.attention_plan import plan
-from ponder_kernels.attention_planner import Planner
-from ponder_kernels.attention_work import Capacity, Work
+from ponder_kernels.attention.attention_plan import plan
+from ponder_kernels.attention.attention_planner import Planner
+from ponder_kernels.attention.attention_work import Capacity, Work
 
 PAGE = 16
 

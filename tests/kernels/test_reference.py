@@ -10,7 +10,8 @@ from cases import DTYPES, Case, QkvCase, attention_cases, close, norm_cases, qkv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder_kernels import attention_groups, copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_qkv
+from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_qkv
+from ponder_kernels.attention import attention_groups
 
 
 def dense(case: Case) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from ponder_kernels.attention_plan import Plan, plan
+from ponder_kernels.attention.attention_plan import Plan, plan
 
 Integers = npt.NDArray[np.int64]
 PAGE = 16

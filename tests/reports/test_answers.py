@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ponder_worker.engine_process.request import answer_of
+from ponder_worker.engine_process.job_request import answer_of
 from ponder_worker.verify import Case, examine
 
 KINDS = sorted((Path(__file__).parent / "answers").glob("*.jsonl"))

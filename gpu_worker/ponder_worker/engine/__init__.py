@@ -2,9 +2,9 @@
 
 from ponder_worker.engine.engine import Counters, Engine, Output
 from ponder_worker.engine.errors import EngineError, InvalidRequest, InvalidSampling, InvalidSetting, OversizedRequest
-from ponder_worker.engine.sampling import Sampling
+from ponder_worker.engine.kv.kv_storage import Memory
+from ponder_worker.engine.sampling.sampling_params import Sampling
 from ponder_worker.engine.sequence import Sequence
-from ponder_worker.engine.storage import Memory
 
 __all__ = [
     "Counters",

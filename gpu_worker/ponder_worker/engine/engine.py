@@ -8,21 +8,21 @@ from pathlib import Path
 
 import torch
 
-from ponder_worker.engine.flight import Flight
-from ponder_worker.engine.graph import Capture, Graphs
+from ponder_worker.engine.engine_limits import Limits, check_page_size, check_sizes
+from ponder_worker.engine.engine_request import generation, reading, scoring
+from ponder_worker.engine.kv.kv_offload import Costs, KVOffload
+from ponder_worker.engine.kv.kv_storage import Memory, Storage
+from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.latency import Latencies
-from ponder_worker.engine.limits import Limits, check_page_size, check_sizes
-from ponder_worker.engine.pages import PagePool
-from ponder_worker.engine.parking import Costs, Parking
-from ponder_worker.engine.plan import Counters, Output, Plan
-from ponder_worker.engine.request import generation, reading, scoring
-from ponder_worker.engine.runner import Runner
-from ponder_worker.engine.sampling import Sampling
-from ponder_worker.engine.scheduler import Scheduler
+from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.scheduling.scheduler import Scheduler
+from ponder_worker.engine.scheduling.step_plan import Counters, Output, Plan
 from ponder_worker.engine.sequence import Priority, Sequence
-from ponder_worker.engine.storage import Memory, Storage
+from ponder_worker.engine.step.graph import Capture, Graphs
+from ponder_worker.engine.step.pending_step import PendingStep
+from ponder_worker.engine.step.runner import Runner
+from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.readout import Readout
-from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
 
 __all__ = ["Counters", "Engine", "Output"]
@@ -67,7 +67,7 @@ class Engine:
         parking = None
         if num_parked_pages:
             costs = costs or Costs.declared(model.flops_per_token, storage.page_bytes)
-            parking = Parking(num_parked_pages, costs, storage.park)
+            parking = KVOffload(num_parked_pages, costs, storage.park)
         self._scheduler = Scheduler(
             self._pool,
             max_step_tokens=max_step_tokens,
@@ -79,7 +79,7 @@ class Engine:
         graphs = Graphs(model, storage.pages, page_size=page_size, capture=capture) if capture else None
         self._runner = Runner(model, storage, page_size=page_size, graphs=graphs)
         self._steps_ahead = int(model.device.type == "cuda" if overlap is None else overlap)
-        self._flights: deque[tuple[float, Plan, Flight]] = deque()
+        self._flights: deque[tuple[float, Plan, PendingStep]] = deque()
 
     @classmethod
     def load(

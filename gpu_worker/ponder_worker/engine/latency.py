@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence as Series
 
-from ponder_worker.engine.plan import Output
+from ponder_worker.engine.scheduling.step_plan import Output
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0)
 

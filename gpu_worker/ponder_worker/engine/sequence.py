@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ponder_worker.engine.sampling import Sampling
-from ponder_worker.engine.stop import StopStrings
-from ponder_worker.engine.table import PageTable
+from ponder_worker.engine.kv.page_table import PageTable
+from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.stop_strings import StopStrings
 from ponder_worker.models.readout import Readout
 
 FinishReason = Literal["stop", "length", "scored", "cancelled"]

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from ponder_worker.engine import Engine, Sequence
 from ponder_worker.engine_process.step_time import StepTime
-from ponder_worker.engine_process.work import WorkBook
+from ponder_worker.engine_process.work_book import WorkBook
 
 _PRIOR_TOKENS = 64.0
 _FORGETTING = 1 / 256
 
 
 @dataclass(slots=True)
-class Tally:
+class SpeculationStats:
     """Since the process began; tokens that a guess had made when it was asked for, or cancelled."""
 
     speculation_hits: int = 0
@@ -23,7 +23,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class _Stake:
+class UnbookedWork:
     """weight: of work that is not booked yet."""
 
     job_id: int
@@ -44,10 +44,10 @@ class Guesses:
     """
 
     def __init__(self, book: WorkBook) -> None:
-        self.tally = Tally()
+        self.tally = SpeculationStats()
         self.step_time = StepTime()
         self._book = book
-        self._stakes: dict[Sequence, _Stake] = {}
+        self._stakes: dict[Sequence, UnbookedWork] = {}
         self._hit_tokens = self._missed_tokens = _PRIOR_TOKENS
 
     @property
@@ -70,7 +70,7 @@ class Guesses:
         return self.hit_rate * fit.fixed_s > (1 - self.hit_rate) * fit.row_s * max(fit.mean_rows, num_rows)
 
     def add(self, sequence: Sequence, job_id: int) -> None:
-        self._stakes[sequence] = _Stake(job_id, len(sequence.tokens))
+        self._stakes[sequence] = UnbookedWork(job_id, len(sequence.tokens))
 
     def book(self, sequence: Sequence, weight: float) -> bool:
         """False for a sequence that is none of them."""

@@ -11,20 +11,21 @@ import structlog
 
 from ponder.domain.budget import Budget
 from ponder.domain.strategy import STRATEGY
-from ponder_worker.engine_process import request as request_module
-from ponder_worker.engine_process.failure import EXPECTED, as_error
-from ponder_worker.engine_process.floor import Floor, Meter
+from ponder_worker.engine_process import job_request
+from ponder_worker.engine_process.engine_client import EngineClient
+from ponder_worker.engine_process.engine_core import EngineCore, Meter
+from ponder_worker.engine_process.job_error import EXPECTED, as_error
 from ponder_worker.engine_process.learned import Learned
-from ponder_worker.engine_process.line import Line
 from ponder_worker.engine_process.questions import Questions
 from ponder_worker.engine_process.result import Made, as_choices, as_document
 from ponder_worker.models.reward import Mark
-from ponder_worker.search import seed, strategy
+from ponder_worker.search import strategy
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.errors import NothingMade
-from ponder_worker.search.limits import Limits
+from ponder_worker.search.expansion.search_limits import Limits
 from ponder_worker.search.search import Search
-from ponder_worker.search.tree import SearchTree
+from ponder_worker.search.tree import seed
+from ponder_worker.search.tree.search_tree import SearchTree
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ class Job:
     def __init__(
         self,
         admitted: dict[str, Any],
-        floor: Floor,
+        floor: EngineCore,
         questions: Questions,
         learned: Learned,
         on_done: Callable[[Job], None],
@@ -53,7 +54,7 @@ class Job:
         self._made: Made | None = None
         self._error: BaseException | None = None
         self._is_done = False
-        self._line: Line | None = None
+        self._line: EngineClient | None = None
         self._task: asyncio.Task[None] | None = None
         sampling = self._request["sampling"]
         self.tree = SearchTree.fold(
@@ -122,8 +123,8 @@ class Job:
             spec = STRATEGY.validate_python(self._request["strategy"])
             max_rounds = int(self._request.get("max_rounds") or 1)
             if spec.needs_verifier or max_rounds > 1:
-                request_module.check_verifier(self._request)
-            messages = request_module.messages(self._request)
+                job_request.check_verifier(self._request)
+            messages = job_request.messages(self._request)
             if not self.tree.root.ids:
                 self.tree.root.ids += await self._floor.prompts.make(messages)
             self.search = search = self._open(messages, spec.uses_scores)
@@ -138,18 +139,18 @@ class Job:
 
     def _open(self, messages: list[dict[str, str]], scores: bool) -> Search:
         engines, request = self._floor.engines, self._request
-        room = request_module.room(engines, len(self.tree.root.ids), scores=scores)
+        room = job_request.room(engines, len(self.tree.root.ids), scores=scores)
         budget = Budget.model_validate(request.get("budget") or {})
-        self._line = Line(
+        self._line = EngineClient(
             self._floor,
-            request_module.sampling(request, engines.defaults),
+            job_request.sampling(request, engines.defaults),
             messages=messages,
             salt=self._tenant.encode(),
             meter=self._meter,
             prompt_length=len(self.tree.root.ids),
             guard=self._guard,
             ask=partial(self._questions.ask, self.id),
-            no_verifier=request_module.no_verifier(request),
+            no_verifier=job_request.no_verifier(request),
             # A guess that misses costs dollars, and takes time from others of this job.
             may_guess=budget.dollars is None and budget.deadline_s is None,
         )
@@ -159,7 +160,7 @@ class Job:
             self._line,
             Limits(budget.tokens, min(caps) if caps else None, room, budget.thinking_tokens),
             num_choices=int(request.get("n") or 1),
-            answer_of=request_module.answer_of(request),
+            answer_of=job_request.answer_of(request),
             learned=partial(self._learned.of, self.batch_id),
             # A score at a mark is of all steps before it; a likelihood is of its own step.
             aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",

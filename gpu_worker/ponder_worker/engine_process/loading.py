@@ -13,19 +13,19 @@ import torch
 from ponder.processor import Precision, automatic_precision, bfloat16_instructions
 from ponder_worker.engine import Engine, Memory
 from ponder_worker.engine.errors import InvalidSetting
-from ponder_worker.engine.graph import captured
+from ponder_worker.engine.step.graph import captured
 from ponder_worker.engine_process import thinking
+from ponder_worker.engine_process.memory_sizes import sizes
 from ponder_worker.engine_process.options import EngineOptions
-from ponder_worker.engine_process.sizing import sizes
 from ponder_worker.models import reward
-from ponder_worker.models.config import ModelConfig
+from ponder_worker.models.checkpoint.config import ModelConfig
+from ponder_worker.models.checkpoint.folder import fingerprint, read_json
+from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.errors import MissingFile
-from ponder_worker.models.folder import fingerprint, read_json
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Likelihood, Mark
-from ponder_worker.models.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
-from ponder_worker.search.thought import Thought
+from ponder_worker.search.expansion.thought import Thought
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}

@@ -13,9 +13,9 @@ from collections import deque
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ponder_worker.engine_process.failure import unreadable
-from ponder_worker.engine_process.floor import Floor
+from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
+from ponder_worker.engine_process.job_error import unreadable
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.occupancy import metrics, room_tokens
@@ -34,7 +34,7 @@ class Loop:
         self._engines = engines
         self._options = options
         self._wake = asyncio.Event()
-        self._floor = Floor(engines, self._wake.set)
+        self._floor = EngineCore(engines, self._wake.set)
         self._questions = Questions(self._send)
         self._learned = Learned()
         self._jobs: dict[int, Job] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ponder.domain.context import cannot_fit
-from ponder_worker.models.tokenizer import Tokenizer
+from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.search.errors import PromptTooLong
 
 _QUICK = 20_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ponder_worker.models.tokenizer import Tokenizer
+from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.node import Node
 from ponder_worker.search.search import Search
-from ponder_worker.search.tree import SearchTree
+from ponder_worker.search.tree.node import Node
+from ponder_worker.search.tree.search_tree import SearchTree
 
 
 @dataclass(frozen=True, slots=True)

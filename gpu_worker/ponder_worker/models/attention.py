@@ -2,7 +2,7 @@
 
 On the CPU that is C (`native`), or, without a compiler or with a sliding window, torch: what siblings share is read
 once for all of them, each one's tail by itself, and the two parts are merged by the logarithms of their sums, as in
-https://arxiv.org/abs/2402.05099 and FlashInfer's cascades. A GPU's steps go to `ponder_kernels.paged_attention`.
+https://arxiv.org/abs/2402.05099 and FlashInfer's cascades. A GPU's steps go to `paged_attention`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from ponder_kernels import paged_attention
+from ponder_kernels.attention import paged_attention
 from ponder_worker.models.native.layer import Chunks, Native, Reading
 from ponder_worker.models.pages import FP8, Pages
 

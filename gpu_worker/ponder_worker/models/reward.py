@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ponder_worker.models.checkpoint.folder import read_json
+from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.errors import InvalidFile, UnsupportedModel
-from ponder_worker.models.folder import read_json
 from ponder_worker.models.readout import Kind, Readout
-from ponder_worker.models.tokenizer import Tokenizer
 
 Aggregate = Literal["sum", "mean", "min"]
 

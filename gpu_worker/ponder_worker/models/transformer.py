@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from ponder_worker.models import attention, int8
-from ponder_worker.models import weights as weights_module
-from ponder_worker.models.config import ModelConfig, RopeScaling
+from ponder_worker.models.checkpoint import weights as weights_module
+from ponder_worker.models.checkpoint.config import ModelConfig, RopeScaling
+from ponder_worker.models.checkpoint.weights import LayerWeights, Weights
 from ponder_worker.models.eager import Eager
 from ponder_worker.models.fused import Fused
 from ponder_worker.models.linear import Linear, linear, rest
@@ -18,7 +19,6 @@ from ponder_worker.models.native.layer import Native, native
 from ponder_worker.models.operations import Operations
 from ponder_worker.models.pages import Pages, vector_bytes
 from ponder_worker.models.step import Step
-from ponder_worker.models.weights import LayerWeights, Weights
 
 _MOST_ROWS = 512  # of a step, that are fed forward together on a CPU
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ponder_worker.search.node import Node
+from ponder_worker.search.tree.node import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ponder_worker.search.thought import Thought
+from ponder_worker.search.expansion.thought import Thought
 
 
 class Stream(Protocol):

@@ -11,19 +11,19 @@ from typing import Any
 
 from ponder.domain.strategy import Aggregate
 from ponder_worker.answers.extraction import THINKING, extract
-from ponder_worker.search import seed
 from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.growth import Growth
-from ponder_worker.search.limits import Limits
-from ponder_worker.search.node import Node
-from ponder_worker.search.offspring import Offspring
+from ponder_worker.search.expansion.expansion import Expansion
+from ponder_worker.search.expansion.node_expander import NodeExpander
+from ponder_worker.search.expansion.samples import Samples
+from ponder_worker.search.expansion.scores import Scores, aggregate
+from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.speculation import Speculation
+from ponder_worker.search.expansion.streams import GenerationOptions
 from ponder_worker.search.port import Engine, Verdict
-from ponder_worker.search.samples import Samples
-from ponder_worker.search.scores import Scores, aggregate
-from ponder_worker.search.speculation import Speculation
-from ponder_worker.search.streams import Manner
-from ponder_worker.search.text import num_too_many
-from ponder_worker.search.tree import SearchTree
+from ponder_worker.search.tree import seed
+from ponder_worker.search.tree.node import Node
+from ponder_worker.search.tree.search_tree import SearchTree
+from ponder_worker.search.tree.text import num_too_many
 
 _DRAWS = 1 << 32
 """Ordinals from here on are no children's: what a strategy draws at random has seeds of its own."""
@@ -51,7 +51,7 @@ class Search:
         self.tree = tree
         self.root = tree.root
         self.num_choices = num_choices
-        self.manner = Manner(thought=engine.thought, thinking_tokens=limits.thinking_tokens)
+        self.manner = GenerationOptions(thought=engine.thought, thinking_tokens=limits.thinking_tokens)
         """How samples grow unless `generate` is told otherwise."""
         self.lessons: dict[str, float] = {}
         """What the batch's other jobs shall know when this one has ended: added to the sums that `learned` gives."""
@@ -61,14 +61,20 @@ class Search:
         self._learned = learned
         self._scores = Scores(tree, engine, self.text)
         self._said: asyncio.Future[None] | None = None  # by the verifier
-        self._offspring = Offspring(tree, engine, limits, self._scores, Speculation(tree, engine, aggregate))
+        self._offspring = NodeExpander(tree, engine, limits, self._scores, Speculation(tree, engine, aggregate))
         self.wall = self._offspring.wall
         self.blocked = self._offspring.blocked
         """Have a child ready that a sibling's length holds back: each wants a `look` after a step."""
 
     def generate(
-        self, node: Node, n: int = 1, *, separator: str | None = None, score: bool = False, manner: Manner | None = None
-    ) -> Growth:
+        self,
+        node: Node,
+        n: int = 1,
+        *,
+        separator: str | None = None,
+        score: bool = False,
+        manner: GenerationOptions | None = None,
+    ) -> Expansion:
         """n more children: `async for child in …`, by (length in tokens, ordinal). Asking twice for 4 makes 8.
 
         Each ends where the model ends it, at its limit, or after the `separator`, which it keeps. Fewer come when the
@@ -84,7 +90,7 @@ class Search:
         *,
         score: bool = False,
         aggregate: Aggregate | None = None,
-        manner: Manner | None = None,
+        manner: GenerationOptions | None = None,
     ) -> Samples:
         """n whole samples below a node as candidates, scored if asked for, in `generate`'s order."""
 

@@ -7,21 +7,21 @@ from functools import partial
 from typing import Any
 
 from ponder.domain.strategy import Adaptive, AnyStrategy, BestOfN, SelfConsistency
-from ponder_worker.search.adaptive import adaptive
-from ponder_worker.search.beam_search import beam_search
-from ponder_worker.search.best_of_n import best_of_n
-from ponder_worker.search.budget_forcing import budget_forcing
 from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.direct import direct
-from ponder_worker.search.dvts import dvts
-from ponder_worker.search.mcts import mcts
-from ponder_worker.search.particle_filter import particle_filter
-from ponder_worker.search.rebase import rebase
-from ponder_worker.search.refine import refine
-from ponder_worker.search.rounds import repeat
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection import Select
-from ponder_worker.search.self_consistency import self_consistency
+from ponder_worker.search.selection.ranking import Select
+from ponder_worker.search.strategies.adaptive import adaptive
+from ponder_worker.search.strategies.beam_search import beam_search
+from ponder_worker.search.strategies.best_of_n import best_of_n
+from ponder_worker.search.strategies.budget_forcing import budget_forcing
+from ponder_worker.search.strategies.direct import direct
+from ponder_worker.search.strategies.dvts import dvts
+from ponder_worker.search.strategies.mcts import mcts
+from ponder_worker.search.strategies.particle_filter import particle_filter
+from ponder_worker.search.strategies.rebase import rebase
+from ponder_worker.search.strategies.refine import refine
+from ponder_worker.search.strategies.rounds import repeat
+from ponder_worker.search.strategies.self_consistency import self_consistency
 
 _STRATEGIES: dict[str, Callable[[Search, Any], Awaitable[list[Candidate]]]] = {
     "direct": direct,

@@ -62,14 +62,14 @@ class Judge:
             server.close()
 
     def _serve(self) -> None:
-        seats: dict[ForkServer, _Seat] = {}
+        seats: dict[ForkServer, ExaminerSlot] = {}
         while (turn := self._turns.take()) is not None:
             whose, (case, future) = turn
             began = time.monotonic()
             is_wanted = future.set_running_or_notify_cancel()
             if is_wanted:
                 server = self._server_of(case)
-                judgement = seats.setdefault(server, _Seat(server, self._limit_s)).examine(case)
+                judgement = seats.setdefault(server, ExaminerSlot(server, self._limit_s)).examine(case)
             self._turns.served(whose, time.monotonic() - began)
             if is_wanted:
                 future.set_result(judgement)
@@ -79,7 +79,7 @@ class Judge:
         return self._servers[module] if module is not None else self._server
 
 
-class _Seat:
+class ExaminerSlot:
     """An examiner, or room for the next one. Of one thread."""
 
     def __init__(self, server: ForkServer, limit_s: float) -> None:

@@ -4,8 +4,8 @@ depend on, and looks whether every chunk finds its whole context.
 
 from collections import deque
 
-from ponder_worker.engine.plan import Output, Plan, Result
-from ponder_worker.engine.scheduler import Scheduler
+from ponder_worker.engine.scheduling.scheduler import Scheduler
+from ponder_worker.engine.scheduling.step_plan import Output, Plan, Result
 from ponder_worker.engine.sequence import Sequence
 
 PAGE = 4

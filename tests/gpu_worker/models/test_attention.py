@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ponder_kernels import paged_attention
+from ponder_kernels.attention import paged_attention
 from ponder_worker.models import attention
 from ponder_worker.models.pages import Pages
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ponder_worker.models.native import compiler, shelf
+from ponder_worker.models.native import cache_dir, compiler
 from ponder_worker.models.native import library as module
 from ponder_worker.models.native.choice import choice
 from ponder_worker.models.native.layer import native
@@ -24,11 +24,11 @@ needs_compiler = pytest.mark.skipif(module.library(torch.float32) is None, reaso
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home of its own that nobody else may write to; what was loaded before is loaded again afterwards."""
-    caches = (module.library, native, shelf.shelf)
+    caches = (module.library, native, cache_dir.cache_dir)
     for cached in caches:
         cached.cache_clear()
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(shelf, "_is_safe", lambda folder: True)  # pytest's folders stand under /tmp
+    monkeypatch.setattr(cache_dir, "_is_safe", lambda folder: True)  # pytest's folders stand under /tmp
     yield tmp_path
     for cached in caches:
         cached.cache_clear()
@@ -49,7 +49,7 @@ def again() -> None:
     """What the next start would find."""
     module.library.cache_clear()
     native.cache_clear()
-    shelf.shelf.cache_clear()
+    cache_dir.cache_dir.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -121,7 +121,7 @@ def test_a_library_cut_short_or_open_to_others_is_made_again(mode: int, tmp_path
     kept.chmod(mode)
     sources = [str(Path(module.__file__).parent / name) for name in module._SOURCES]
     assert module._opened(kept, ["cc", *QUICK, "-DBFLOAT16=0", *sources]).has_products() == 0
-    assert shelf.is_ours(kept)
+    assert cache_dir.is_ours(kept)
     assert list(tmp_path.iterdir()) == [kept]
 
 
@@ -143,25 +143,25 @@ def test_below_a_folder_that_others_may_write_to_nothing_is_kept(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    safe = shelf._is_safe
-    monkeypatch.setattr(shelf, "_is_safe", lambda folder: safe(folder) if folder.is_relative_to(home) else True)
+    safe = cache_dir._is_safe
+    monkeypatch.setattr(cache_dir, "_is_safe", lambda folder: safe(folder) if folder.is_relative_to(home) else True)
     monkeypatch.setenv("HOME", str(home))
-    shelf.shelf.cache_clear()
+    cache_dir.cache_dir.cache_clear()
     try:
-        assert shelf.shelf() == home / ".cache" / "ponder"
-        shelf.shelf.cache_clear()
+        assert cache_dir.cache_dir() == home / ".cache" / "ponder"
+        cache_dir.cache_dir.cache_clear()
         home.chmod(mode)
-        found = shelf.shelf()
+        found = cache_dir.cache_dir()
         assert not found.is_relative_to(home)
         assert found.stat().st_mode & 0o777 == 0o700
         assert f"others may write to {home}" in caplog.text
     finally:
-        shelf.shelf.cache_clear()
+        cache_dir.cache_dir.cache_clear()
 
 
 def test_a_link_is_nobodys_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch(0o600)
     (tmp_path / "link").symlink_to("file")
-    assert shelf.is_ours(tmp_path / "file")
-    assert not shelf.is_ours(tmp_path / "link")
-    assert not shelf.is_ours(tmp_path / "none")
+    assert cache_dir.is_ours(tmp_path / "file")
+    assert not cache_dir.is_ours(tmp_path / "link")
+    assert not cache_dir.is_ours(tmp_path / "none")

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from ponder.domain.strategy import STRATEGY
-from ponder_worker.search import seed, strategy
+from ponder_worker.search import strategy
 from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.limits import Limits
+from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.thought import Thought
 from ponder_worker.search.port import End, Order, Step, Verdict
 from ponder_worker.search.search import Search
-from ponder_worker.search.thought import Thought
-from ponder_worker.search.tree import SearchTree
+from ponder_worker.search.tree import seed
+from ponder_worker.search.tree.search_tree import SearchTree
 
 END = 0
 OPEN, CLOSE, WAIT, CLOSING, TURN = 6, 7, 8, 9, 10

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder_worker.search.limits import Limits
-from ponder_worker.search.node import NodeState
-from ponder_worker.search.tree import SearchTree
+from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.tree.node import NodeState
+from ponder_worker.search.tree.search_tree import SearchTree
 
 from .conftest import JOB_SEED, SPECS, Attempt, attempt, num_sampled, run
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ponder_worker.search.limits import Limits
-from ponder_worker.search.node import Node, NodeState
+from ponder_worker.search.expansion.search_limits import Limits
 from ponder_worker.search.port import Verdict
 from ponder_worker.search.search import Search
+from ponder_worker.search.tree.node import Node, NodeState
 
 from .conftest import Attempt, attempt, run
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ponder_worker.models.native.cache_dir import cache_dir, is_ours
 from ponder_worker.models.native.compiler import CannotCompile, compile_to, compiler, flags
-from ponder_worker.models.native.shelf import is_ours, shelf
 
 _HERE = Path(__file__).parent
 _HEADERS = ("vector.h", "tiles.h", "attention.h")
@@ -66,7 +66,7 @@ def _kept(bfloat16: bool) -> ctypes.CDLL:
     """Made unless it is there; what failed once is not tried again. CannotCompile, OSError."""
     path, version = compiler()
     command = [path, *flags(), f"-DBFLOAT16={int(bfloat16)}"]
-    place = shelf() / _digest(repr(command).encode() + version + _processor())
+    place = cache_dir() / _digest(repr(command).encode() + version + _processor())
     failed = place.with_suffix(".failed")
     if is_ours(failed):
         raise CannotCompile(f"{failed.read_text()}\n(remove {failed} to try again)")

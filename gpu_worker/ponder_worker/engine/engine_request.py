@@ -1,0 +1,72 @@
+"""Sequences made of what was asked for, after it was looked at. All raise InvalidRequest, OversizedRequest."""
+
+from collections.abc import Sequence as Series
+from itertools import pairwise
+
+from ponder_worker.engine.engine_limits import Limits
+from ponder_worker.engine.errors import InvalidRequest
+from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.stop_strings import StopStrings
+from ponder_worker.engine.sequence import Sequence
+from ponder_worker.models.checkpoint.tokenizer import Tokenizer
+from ponder_worker.models.readout import Readout
+
+
+def generation(
+    tokens: Series[int],
+    prompt_length: int,
+    sampling: Sampling,
+    tokenizer: Tokenizer,
+    limits: Limits,
+    *,
+    turn_start: int | None = None,
+) -> Sequence:
+    """Tokens after prompt_length were generated before; if they were all, it is finished.
+
+    turn_start: where in the prompt the text begins that this one goes on with; unset, it goes on with none.
+    """
+    if not 1 <= prompt_length <= len(tokens):
+        raise InvalidRequest(f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}")
+    turn_start = prompt_length if turn_start is None else turn_start
+    if not 0 <= turn_start <= prompt_length:
+        raise InvalidRequest(f"turn_start is {turn_start}; it must be 0 to prompt_length, {prompt_length}")
+    limits.check(tokens, prompt_length + sampling.max_tokens)
+    limits.check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
+    stop_ids = tokenizer.eos_token_ids if sampling.stop_at_end else frozenset[int]()
+    if sampling.stop_token_ids:  # else one set is all sequences'
+        stop_ids |= sampling.stop_token_ids
+    stops = _stops(sampling, tokens[turn_start:prompt_length], tokenizer)
+    sequence = Sequence(list(tokens), prompt_length, sampling, stop_token_ids=stop_ids, stop_strings=stops)
+    for number, token in enumerate(sequence.tokens[prompt_length:], 1):
+        sequence.inspect(token, number)
+    return sequence
+
+
+def _stops(sampling: Sampling, before: Series[int], tokenizer: Tokenizer) -> StopStrings | None:
+    """before: ids of the text that goes on. What a stop string could begin in is at their end."""
+    if not sampling.stop_strings and sampling.separator is None:
+        return None
+    first = len(before)
+    # A character has four bytes at most; the first one may be cut.
+    num_bytes = 4 * max(map(len, sampling.stop_strings), default=1) - 1
+    while first and num_bytes > 0:
+        first -= 1
+        num_bytes -= len(tokenizer.bytes_of(before[first]))
+    return StopStrings(sampling.stop_strings, tokenizer, separator=sampling.separator, before=before[first:])
+
+
+def scoring(tokens: Series[int], start: int, limits: Limits) -> Sequence:
+    """Of tokens[start:]."""
+    if not 1 <= start < len(tokens):
+        raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")
+    limits.check(tokens, len(tokens))
+    return Sequence(list(tokens), start, None)
+
+
+def reading(tokens: Series[int], marks: Series[int], readout: Readout, limits: Limits) -> Sequence:
+    """At the marks, positions in rising order."""
+    rising = all(low < high for low, high in pairwise((-1, *marks, len(tokens))))
+    if not marks or not rising:
+        raise InvalidRequest(f"marks are {list(marks)}; they must be rising positions of {len(tokens)} tokens")
+    limits.check(tokens, len(tokens))
+    return Sequence(list(tokens), marks[0] + 1, None, marks=tuple(marks), readout=readout)

@@ -1,0 +1,1 @@
+"""Reads a model folder: configuration, weights, tokenizer and chat template."""

@@ -1,0 +1,194 @@
+"""Chat templates: Jinja programs of strangers that turn a conversation into a prompt, as transformers runs them.
+
+What they are given is what `apply_chat_template` of transformers gives them, because templates are written against it:
+the same globals, filters, tags and whitespace rules, in the same sandbox. What they do not get is time without end.
+"""
+
+import datetime
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+from ponder_worker.models.checkpoint.folder import read_json
+from ponder_worker.models.errors import InvalidConversation, InvalidFile
+
+LIMIT_S = 5.0
+"""Of processor time, for one rendering: more than twice what public templates take for 131,072 messages."""
+_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class ChatTemplate:
+    """One compiled template with the special tokens it may write. May be rendered by several threads at a time."""
+
+    def __init__(self, source: str, tokens: Mapping[str, str], *, limit_s: float = LIMIT_S) -> None:
+        """Raises whatever Jinja and Python raise for a source that is no template."""
+        self._environment = _Environment()
+        self._template = self._environment.from_string(source)
+        self._tokens = tokens
+        self._limit_s = limit_s
+
+    @classmethod
+    def read(cls, folder: Path) -> "ChatTemplate | None":
+        """That of a model folder, or None. Raises InvalidFile."""
+        fields = read_json(folder, "tokenizer_config.json", required=False)
+        path = folder / "chat_template.jinja"
+        source = path.read_text(encoding="utf-8") if path.is_file() else fields.get("chat_template")
+        if isinstance(source, list):  # several named templates
+            source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+        if source is None:
+            return None
+        try:
+            return cls(source, special_tokens(folder))
+        except Exception as error:
+            raise InvalidFile(f"{folder}: the chat template does not parse: {error}") from error
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt up to where the model's answer begins. Raises InvalidConversation with the template's reason."""
+        given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+        clock = self._environment.clock
+        clock.until_s = time.thread_time() + self._limit_s
+        pieces = []
+        try:
+            for piece in self._template.generate(**given, **self._tokens):
+                clock.tick()
+                pieces.append(piece)
+        except _OverTime:
+            raise InvalidConversation(
+                f"the chat template takes more than {self._limit_s:g} s of processor time for {len(messages)} messages"
+            ) from None
+        except Exception as error:  # a template is somebody's program: it may fail in any way
+            raise InvalidConversation(f"the chat template refuses the messages: {error}") from error
+        finally:
+            clock.until_s = math.inf
+        return "".join(pieces)
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The texts of `bos_token` and the like by those names, the model's own such as `image_token` included."""
+    fields = read_json(folder, "tokenizer_config.json", required=False)
+    if "added_tokens_decoder" not in fields:  # of older folders
+        fields = fields | read_json(folder, "special_tokens_map.json", required=False)
+    extra = fields.get("extra_special_tokens")
+    own = {name: token for name, token in fields.items() if name in _TOKENS or name.endswith("_token")}
+    texts = {name: _text_of(token) for name, token in (own | (extra if isinstance(extra, dict) else {})).items()}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _text_of(token: Any) -> str | None:
+    """None for a field that is no token, such as the switch `add_bos_token`."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
+
+
+class _OverTime(BaseException):
+    """No Exception, so that nothing of Jinja's takes it for a missing attribute."""
+
+
+class _Clock(threading.local):
+    """Processor time of the thread that renders. It is looked at now and then: that costs more than most steps."""
+
+    until_s = math.inf
+    num_ticks = 0
+
+    def tick(self) -> None:
+        self.num_ticks += 1
+        if self.num_ticks % 256 == 0 and time.thread_time() > self.until_s:
+            raise _OverTime
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        self.clock = _Clock()
+        self.filters["tojson"] = _tojson
+        self.globals |= {
+            "raise_exception": _refuse,
+            "strftime_now": _strftime_now,
+            "dict": _Dict(),
+            "namespace": _Namespace,
+        }
+
+    # What a template does again and again is hardly ever anything but to look at parts of messages and to write.
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        self.clock.tick()
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        self.clock.tick()
+        return super().getitem(obj, argument)
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what the model wrote, for training. Here it is only a scope of its own, as there."""
+
+    tags = {"generation"}  # noqa: RUF012  # as the class has it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_as_it_is"), [], [], body).set_lineno(line)
+
+    def _as_it_is(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Dict:
+    """Of `dict`, what makes one. The class itself would lead to everything else."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+class _Namespace(Namespace):
+    """Holds no attribute that Python itself might look for."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # `self` is a name that a template may give
+        self, *rest = args
+        attributes = dict(*rest, **kwargs)
+        for name in attributes:
+            _check_name(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace holds no attribute {name!r}: its name begins with an underscore")
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own escapes for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.datetime.now().strftime(format)

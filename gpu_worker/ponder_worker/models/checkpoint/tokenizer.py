@@ -1,0 +1,181 @@
+"""Text to token ids and back: a `tokenizers` file, a chat template, and the ids that end an answer."""
+
+import codecs
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as _Tokenizer
+
+from ponder_worker.models.checkpoint.chat_template import ChatTemplate, special_tokens
+from ponder_worker.models.checkpoint.folder import read_json
+from ponder_worker.models.errors import InvalidConversation, InvalidFile, MissingFile
+
+_ANSWER = "0f8b0a5c-answer"
+"""Stands for the model's answer where only what follows it is wanted."""
+
+
+_REPLACEMENT = "\ufffd".encode()
+
+
+class Tokenizer:
+    """Immutable once loaded; `stream()` gives the state of one incremental decoding."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        self._tokenizer = _load(folder)
+        self._special_texts = special_tokens(folder)
+        self._template = ChatTemplate.read(folder)
+        self._pieces = _pieces(self._tokenizer)
+        self._ids_with: dict[int, frozenset[int]] = {}
+        self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.eos_token_ids: frozenset[int] = _eos_token_ids(folder) or self._eos_of_config()
+
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations can be rendered."""
+        return self._template is not None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text as it stands, no special token added."""
+        # The library lets other threads run in its calls for batches only.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens; bytes that are no UTF-8 become U+FFFD."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def bytes_of(self, token: int) -> bytes:
+        """Those that the id stands for, a part of a character or several; none for a special token or no token."""
+        return self._pieces[token] if token < len(self._pieces) else b""
+
+    def stream(self) -> "TextStream":
+        """A decoder that takes ids one by one and holds incomplete UTF-8 back."""
+        return TextStream(self._pieces)
+
+    def render(self, messages: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Ids of a conversation by the chat template, ready for the model to answer.
+
+        Raises InvalidConversation when there is no template, or when it refuses the messages.
+        """
+        return self.encode(self._rendered(messages))
+
+    def turn(self, messages: Iterable[Mapping[str, Any]], text: str) -> list[int]:
+        """Ids between the model's answer to these messages and its next one: its turn ends, the user says this.
+
+        Raises InvalidConversation, also when the template does not keep the answer as it is.
+        """
+        answer = {"role": "assistant", "content": _ANSWER}
+        _, found, after = self._rendered([*messages, answer, {"role": "user", "content": text}]).rpartition(_ANSWER)
+        if not found:
+            raise InvalidConversation("the chat template does not render a conversation of several turns")
+        return self.encode(after)
+
+    def forgotten_end_of_turn(self) -> str | None:
+        """The token with which the chat template ends the model's turns, where no answer ends with it: a model folder
+        with another `eos_token_id` lets answers run on past their end. None where that cannot be told.
+        """
+        try:
+            ids = self.turn(({"role": "user", "content": "?"},), "?")
+        except InvalidConversation:
+            return None
+        added = self._tokenizer.get_added_tokens_decoder()
+        first = next((token for token in ids if token in added or self.decode((token,)).strip()), None)
+        if first not in added or first in self.eos_token_ids or first == self._id_of("bos_token"):
+            return None
+        return str(added[first].content)
+
+    def ids_with(self, byte: int) -> frozenset[int]:
+        """Of which the byte is a part. Of U+FFFD's last one all: what is no UTF-8 becomes that character."""
+        if byte not in self._ids_with:
+            anything = byte == _REPLACEMENT[-1]
+            self._ids_with[byte] = frozenset(
+                token for token, piece in enumerate(self._pieces) if anything or byte in piece
+            )
+        return self._ids_with[byte]
+
+    def ids_containing(self, text: str) -> frozenset[int]:
+        """Ids whose own text contains the given one, such as those that end a line."""
+        wanted = text.encode()
+        return frozenset(token for token, piece in enumerate(self._pieces) if wanted in piece)
+
+    def _rendered(self, messages: Iterable[Mapping[str, Any]]) -> str:
+        if self._template is None:
+            raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")
+        return self._template.render(list(messages))
+
+    def _eos_of_config(self) -> frozenset[int]:
+        token = self._id_of("eos_token")
+        return frozenset() if token is None else frozenset((token,))
+
+    def _id_of(self, name: str) -> int | None:
+        token: int | None = self._tokenizer.token_to_id(self._special_texts.get(name, ""))
+        return token
+
+
+class TextStream:
+    """One incremental decoding: `push` returns the text that became certain with this id."""
+
+    __slots__ = ("_decoder", "_pieces")
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """Ids beyond the vocabulary (padding rows of an embedding) have no text."""
+        return self._decoder.decode(self._pieces[token]) if token < len(self._pieces) else ""
+
+
+def _load(folder: Path) -> _Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise MissingFile(f"{folder}: no tokenizer.json; slow tokenizers are not read")
+    try:
+        return _Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception for whatever is wrong
+        raise InvalidFile(f"{path}: not a tokenizer: {error}") from error
+
+
+def _eos_token_ids(folder: Path) -> frozenset[int]:
+    """Those of generation_config.json, else of config.json."""
+    for name in ("generation_config.json", "config.json"):
+        ids = read_json(folder, name, required=False).get("eos_token_id")
+        if ids is not None:
+            return frozenset(ids if isinstance(ids, list) else (ids,))
+    return frozenset()
+
+
+def _pieces(tokenizer: _Tokenizer) -> list[bytes]:
+    """The bytes that each id stands for; empty for special tokens."""
+    fields = json.loads(tokenizer.to_str())
+    byte_level = '"ByteLevel"' in json.dumps(fields.get("decoder"))
+    added = tokenizer.get_added_tokens_decoder()
+    pieces: list[bytes] = []
+    byte_of = _byte_of_symbol()
+    for token in range(tokenizer.get_vocab_size(with_added_tokens=True)):
+        symbol = tokenizer.id_to_token(token)
+        if symbol is None or (token in added and added[token].special):
+            pieces.append(b"")
+        elif token in added:
+            pieces.append(added[token].content.encode())
+        elif byte_level:
+            pieces.append(bytes(byte_of[letter] for letter in symbol if letter in byte_of))
+        elif len(symbol) == 6 and symbol.startswith("<0x") and symbol.endswith(">"):
+            pieces.append(bytes((int(symbol[3:5], 16),)))
+        else:
+            pieces.append(symbol.replace("\u2581", " ").encode())
+    return pieces
+
+
+def _byte_of_symbol() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    symbols = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    symbols.update({chr(256 + index): byte for index, byte in enumerate(hidden)})
+    return symbols

@@ -1,0 +1,108 @@
+"""How an incarnation ends: within seconds and without losing a token, or at once and leaving the rest to the sweep."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ponder.errors import LeaseLost
+from ponder.failure import brief
+from ponder.jobs.abandon import abandon
+from ponder.jobs.release import release
+from ponder_worker.parent.engine_handle import EngineHandle
+from ponder_worker.parent.heartbeat import Heartbeat
+from ponder_worker.parent.preemption import Notice, Reason
+from ponder_worker.parent.worker_capacity import WorkerCapacity
+
+_log = structlog.get_logger(__name__)
+
+GONE_WITHIN_S = 4.7
+"""From the notice to the exit of the process, whatever hangs; a spot machine gives little more."""
+_ENGINE_ANSWERS_WITHIN_S = 2.0
+_SAVED_WITHIN_S = 4.0
+_RETRY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What has to be stopped and saved. `is_loading`: the engine could not answer yet, and holds nothing."""
+
+    database: Engine
+    incarnation_id: str
+    shard_tokens: int
+    engine: EngineHandle
+    holding: WorkerCapacity
+    heartbeat: Heartbeat
+    heartbeat_thread: threading.Thread
+    is_loading: bool
+
+    def depart(self, notice: Notice) -> int:
+        """Returns the exit code of the process: 0 when everything was handed back."""
+        self.holding.close()
+        self.heartbeat.stop()
+        if notice.reason is Reason.PREEMPTED:
+            watchdog = threading.Timer(GONE_WITHIN_S, os._exit, (1,))
+            watchdog.daemon = True
+            watchdog.start()
+            is_saved = self._hand_back(notice.detail)
+            _log.info("left", is_saved=is_saved)
+            return 0 if is_saved else 1
+        if notice.reason is not Reason.LEASE_LOST:
+            reason = notice.reason.value
+            attempt(self.database, lambda connection: abandon(connection, self.incarnation_id, reason=reason))
+        return 1
+
+    def _hand_back(self, reason: str) -> bool:
+        """Drains the engine, ticks a last time and releases the shards.
+
+        Returns whether Postgres confirmed; where it did not, the lease ends by itself and the sweep does the same.
+        """
+        noticed_at = time.monotonic()
+        if self.is_loading:
+            self.engine.kill()
+        self.engine.send({"type": "drain"})
+        self.heartbeat_thread.join(_SAVED_WITHIN_S)
+        if self.heartbeat_thread.is_alive():
+            return False
+        try:
+            is_saved = self.heartbeat.drain(until=noticed_at + _ENGINE_ANSWERS_WITHIN_S)
+            while not is_saved and time.monotonic() < noticed_at + _SAVED_WITHIN_S:
+                time.sleep(_RETRY_S)
+                is_saved = self.heartbeat.save()
+        except LeaseLost:
+            return False
+        return is_saved and self._release(reason, until=noticed_at + _SAVED_WITHIN_S)
+
+    def _release(self, reason: str, until: float) -> bool:
+        num_tries = 0
+        while True:
+            num_tries += 1
+            try:
+                with self.database.begin() as connection:
+                    num_jobs = release(connection, self.incarnation_id, reason=reason, shard_tokens=self.shard_tokens)
+                _log.info("released", num_jobs=num_jobs)
+                return True
+            except LeaseLost:
+                # A release whose commit was not answered has ended this incarnation itself.
+                return num_tries > 1
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("release_waits_for_postgres", error=brief(error))
+            if time.monotonic() + _RETRY_S > until:
+                return False
+            time.sleep(_RETRY_S)
+
+
+def attempt(database: Engine, write: Callable[[Connection], object]) -> None:
+    """A last write that may fail: without it the lease ends by itself."""
+    try:
+        with database.begin() as connection:
+            write(connection)
+    except (SQLAlchemyError, OSError, LeaseLost) as error:
+        _log.warning("last_write_failed", error=brief(error))

@@ -1,0 +1,1 @@
+"""Ranks candidates and decides when more of them would not change the answer."""

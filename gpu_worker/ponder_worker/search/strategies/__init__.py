@@ -1,0 +1,1 @@
+"""The strategies, one file each, and what several of them share."""

@@ -1,0 +1,12 @@
+"""n samples, the reward model's choice: Cobbe et al. 2021, https://arxiv.org/abs/2110.14168."""
+
+from __future__ import annotations
+
+from ponder.domain.strategy import BestOfN
+from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.search import Search
+from ponder_worker.search.strategies.sampling import sample
+
+
+async def best_of_n(search: Search, spec: BestOfN) -> list[Candidate]:
+    return await sample(search, spec.n, select=spec.select, early_stopping=spec.early_stopping)

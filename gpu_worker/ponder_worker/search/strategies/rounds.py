@@ -1,0 +1,42 @@
+"""Another round of the same strategy where the verifier says no."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from ponder_worker.answers.equality import canonical
+from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.search import Search
+from ponder_worker.search.selection.ranking import Select, rank
+
+
+async def repeat(
+    search: Search, play: Callable[[], Awaitable[list[Candidate]]], max_rounds: int, *, by: Select
+) -> list[Candidate]:
+    """Rounds under one root until what a round has chosen passes, nobody can judge it, or the budget has no room.
+
+    The candidates of all rounds are ranked together. What passed comes first, and of the rest an answer that is known
+    to be wrong last; the choice of the last round is nobody's reason for another one and is not asked about.
+    """
+    ranked = made = await play()
+    for _ in range(1, max_rounds):
+        if not made:
+            break
+        await search.verify(made[0])
+        if made[0].node.passed is not False:
+            break
+        made = await play()
+        ranked = rank([*ranked, *made], by=by)
+    return ranked if max_rounds == 1 else _by_verdict(ranked)
+
+
+def _by_verdict(ranked: Sequence[Candidate]) -> list[Candidate]:
+    wrong = {_key(candidate) for candidate in ranked if candidate.node.passed is False}
+    return sorted(
+        ranked,
+        key=lambda candidate: (not candidate.node.passed, not candidate.is_complete, _key(candidate) in wrong),
+    )
+
+
+def _key(candidate: Candidate) -> str | None:
+    return None if candidate.answer is None else canonical(candidate.answer)

@@ -1,0 +1,12 @@
+"""Majority over the canonical answers of n samples: Wang et al. 2022, https://arxiv.org/abs/2203.11171."""
+
+from __future__ import annotations
+
+from ponder.domain.strategy import SelfConsistency
+from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.search import Search
+from ponder_worker.search.strategies.sampling import sample
+
+
+async def self_consistency(search: Search, spec: SelfConsistency) -> list[Candidate]:
+    return await sample(search, spec.n, select="majority", early_stopping=spec.early_stopping)

@@ -1,0 +1,1 @@
+"""Attention over paged keys and values, in which the sequences of a family read a shared page once."""

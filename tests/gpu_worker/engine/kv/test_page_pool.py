@@ -1,0 +1,190 @@
+"""Random lives of sequences over one pool; after every step the pool checks itself and its promises are compared."""
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ponder_worker.engine.kv.page_pool import PagePool
+from ponder_worker.engine.kv.page_table import PageTable
+
+PAGE = 4
+
+
+class Life:
+    def __init__(self, tokens: list[int], salt: bytes) -> None:
+        self.tokens = tokens
+        self.table = PageTable(salt)
+
+
+class PagesMachine(RuleBasedStateMachine):
+    """`written` is what a runner's tensor would hold: page -> the salt and all tokens up to its end."""
+
+    @initialize(num_pages=st.integers(1, 12))
+    def start(self, num_pages: int) -> None:
+        self.pool = PagePool(num_pages, PAGE)
+        self.lives: list[Life] = []
+        self.written: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+
+    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=20), salt=st.sampled_from([b"", b"salt"]))
+    def arrive(self, tokens: list[int], salt: bytes) -> None:
+        self._begin(tokens, salt)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        parent = data.draw(st.sampled_from(self.lives))
+        self._begin(parent.tokens[: data.draw(st.integers(1, len(parent.tokens)))], parent.table.salt)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data(), tokens=st.lists(st.integers(0, 1), min_size=1, max_size=9))
+    def extend(self, data: st.DataObject, tokens: list[int]) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        pages = list(life.table.pages)
+        free = self.pool.num_free
+        grown = life.tokens + tokens
+        if self.pool.grow(life.table, len(grown)):
+            life.tokens = grown
+            self._write(life)
+        else:
+            assert (list(life.table.pages), self.pool.num_free) == (pages, free)
+            assert self.pool.pages_for(len(grown)) - len(pages) > free
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        self.pool.release(life.table)
+        self.lives.remove(life)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def preempt_and_resume(self, data: st.DataObject) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        self.pool.release(life.table)
+        self.lives.remove(life)
+        self._begin(life.tokens, life.table.salt)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data())
+    def leave_a_part_for_others(self, data: st.DataObject) -> None:
+        life = data.draw(st.sampled_from(self.lives))
+        computed = data.draw(st.integers(0, len(life.tokens)))
+        self.pool.prefixes.register_partial(life.table, life.tokens, computed)
+
+    @invariant()
+    def free_and_held_pages_are_all_pages(self) -> None:
+        if hasattr(self, "pool"):
+            self.pool.check(life.table for life in self.lives)
+
+    def _begin(self, tokens: list[int], salt: bytes) -> None:
+        life = Life(tokens, salt)
+        life.table.key_tokens(tokens, PAGE)
+        found = self.pool.prefixes.find(life.table)
+        for index, page in enumerate(found):
+            assert self.written[page] == (salt, tuple(tokens[: (index + 1) * PAGE]))
+        page, used = self.pool.prefixes.find_partial(life.table, tokens, len(found))
+        if used:  # the page was written by somebody who had the same tokens so far
+            known = len(found) * PAGE + used
+            assert self.written[page][0] == salt
+            assert self.written[page][1][:known] == tuple(tokens[:known])
+        self.pool.share(life.table, found)
+        if self.pool.grow(life.table, len(tokens)):
+            self.lives.append(life)
+            self._write(life)
+        else:
+            self.pool.release(life.table)
+
+    def _write(self, life: Life) -> None:
+        first = life.table.num_registered
+        for index in range(first, len(life.table.pages)):
+            self.written[life.table.pages[index]] = (life.table.salt, tuple(life.tokens[: (index + 1) * PAGE]))
+        life.table.key_tokens(life.tokens, PAGE)
+        self.pool.prefixes.register(life.table, len(life.tokens))
+
+
+TestPages = PagesMachine.TestCase
+TestPages.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_a_released_prefix_is_found_again_until_its_pages_are_needed_longest_unused_first() -> None:
+    pool = PagePool(4, PAGE)
+    older, newer = PageTable(), PageTable()
+    for table, tokens in ((older, [1] * 8), (newer, [2] * 8)):
+        table.key_tokens(tokens, PAGE)
+        assert pool.grow(table, 8)
+        pool.prefixes.register(table, 8)
+        pool.release(table)
+    assert (len(pool.prefixes.find(older)), len(pool.prefixes.find(newer))) == (2, 2)
+    assert pool.grow(PageTable(), 4)
+    assert (len(pool.prefixes.find(older)), len(pool.prefixes.find(newer))) == (1, 2)
+
+
+def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> None:
+    pool = PagePool(4, PAGE)
+    table = PageTable()
+    table.key_tokens([1] * 4, PAGE)
+    assert pool.grow(table, 4)
+    pool.prefixes.register(table, 4)
+    impostor = PageTable()
+    impostor.key_tokens([2] * 4, PAGE)
+    impostor.keys = table.keys
+    assert pool.prefixes.find(impostor) == []
+
+
+def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> None:
+    pool = PagePool(3, PAGE)
+    first, second = PageTable(), PageTable()
+    for table, token in ((first, 1), (second, 2), (first, 1)):
+        table.key_tokens([token] * 8, PAGE)
+        pool.share(table, pool.prefixes.find(table))
+        assert pool.grow(table, 8)
+        pool.prefixes.register(table, 8)
+        pool.release(table)
+    assert (pool.prefixes.num_evicted, pool.prefixes.num_thrashed) == (2, 1)
+    assert (pool.num_held, pool.num_referenced) == (0, 0)
+
+
+def test_pages_of_a_family_are_referenced_more_often_than_they_are_held() -> None:
+    pool = PagePool(8, PAGE)
+    tables = [PageTable() for _ in range(3)]
+    for table in tables:
+        table.key_tokens([1] * 8, PAGE)
+        pool.share(table, pool.prefixes.find(table))
+        assert pool.grow(table, 9)
+        pool.prefixes.register(table, 8)
+    assert (pool.num_held, pool.num_referenced) == (5, 9)
+
+
+def test_the_emptiest_slab_is_given_up_and_its_held_pages_are_found_where_they_went() -> None:
+    pool = PagePool(6, PAGE, slab_pages=2)
+    for slab in (2, 1, 0):
+        pool.add_slab(slab)
+    tables = [PageTable() for _ in range(6)]
+    for token, table in enumerate(tables):
+        table.key_tokens([token] * PAGE, PAGE)
+        assert pool.grow(table, PAGE)
+        pool.prefixes.register(table, PAGE)
+    for table in (tables.pop(5), tables.pop(2)):
+        pool.release(table)
+    slab, moves = pool.vacate()
+    assert (slab, moves) == (1, {3: 5})
+    names = np.arange(6, dtype=np.int32)
+    names[3] = 5
+    for table in tables:
+        table.rename(names)
+        assert pool.prefixes.find(table) == list(table.pages)
+    pool.check(tables)
+    assert (pool.num_held, pool.num_free) == (4, 0)
+    assert pool.slabs == {0, 2}
+
+
+def test_no_more_tables_are_looked_at_than_have_to_be_released() -> None:
+    pool = PagePool(12, PAGE)
+    tables = [PageTable() for _ in range(5)]
+    for table in tables:
+        pool.grow(table, 2 * PAGE)
+    left = iter(tables)
+    assert pool.num_free_after(left, 5) == 6  # two are free, and two each of the first two
+    assert tables[3:] == list(left)
+    assert pool.num_free_after(tables, 100) == 12

@@ -1,0 +1,316 @@
+"""The tick against a real Postgres whose answers get lost, and an engine process that says what it is told to say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
+
+from ponder.domain.state import IncarnationState, Verdict
+from ponder.errors import LeaseLost
+from ponder.jobs import incarnation
+from ponder.jobs.abandon import abandon
+from ponder.jobs.claim import Claim, claim
+from ponder.ledger.check import check
+from ponder_worker.parent.engine_handle import EngineHandle
+from ponder_worker.parent.heartbeat import EngineStuck, Heartbeat
+from ponder_worker.parent.settlement import Hear, Settling
+from ponder_worker.parent.verifier_bridge import VerifierBridge
+from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.verify import Judgement
+
+from ..shard import queue_shard_of_two
+
+USAGE = dict.fromkeys(
+    ("prompt_tokens", "completion_tokens", "thinking_tokens", "reward_tokens", "cached_tokens", "recomputed_tokens"), 1
+)
+
+
+def hearing(judge: Callable[..., Verdict]) -> Hear:
+    pool = ThreadPoolExecutor(1)
+    return lambda case, whose: pool.submit(lambda: Judgement(judge(case)))
+
+
+class ScriptedEngine:
+    """Answers each request for a report with the next one of `reports`, and with nothing when there is none."""
+
+    def __init__(self) -> None:
+        self.reports: list[dict[str, Any]] = []
+        self.sent: list[Mapping[str, Any]] = []
+        self.is_alive = True
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.sent.append(message)
+
+    def receive(self, timeout_s: float) -> dict[str, Any] | None:
+        return self.reports.pop(0) if self.reports else None
+
+    def say(self, **fields: Any) -> None:
+        self.reports.append(
+            {
+                "type": "report",
+                "steps": 1,
+                "waits": False,
+                "work": [],
+                "idle_fraction": 0.0,
+                "deltas": {},
+                "finished": [],
+                "room_tokens": 1000,
+                "num_jobs": 1,
+                "drained": False,
+                "metrics": {},
+            }
+            | fields
+        )
+
+
+class UnreliableDatabase:
+    """An Engine of which the next transaction fails `before` or `after` its commit."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.fails: str | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        fails, self.fails = self.fails, None
+        with self._engine.begin() as connection:
+            yield connection
+            if fails == "before":
+                raise OperationalError("", None, Exception("the connection was lost"))
+        if fails == "after":
+            raise OperationalError("", None, Exception("the connection was lost"))
+
+
+class Worker:
+    """A heartbeat that holds one shard of two jobs."""
+
+    def __init__(self, engine: Engine, judge: Callable[..., Verdict], lease_s: float = 30) -> None:
+        self.database = UnreliableDatabase(engine)
+        self.engine = ScriptedEngine()
+        self.holding = WorkerCapacity()
+        self.claim = _claim(engine, lease_s)
+        self.holding.add(self.claim.jobs, 10)
+        self.asked: Future[Judgement] = Future()
+        """What a search of ours asks; nobody answers it."""
+        self.counsel = VerifierBridge(lambda case, whose: self.asked, self.holding)
+        self.heartbeat = Heartbeat(
+            cast("Engine", self.database),
+            "inc",
+            cast("EngineHandle", self.engine),
+            self.holding,
+            Settling(hearing(judge)),
+            counsel=self.counsel,
+            tick_s=0.05,
+            lease_s=lease_s,
+        )
+        self.heartbeat.become(IncarnationState.READY)
+        self.job_id = self.claim.jobs[0].job_id
+
+    def beat(self, **report: Any) -> None:
+        self.engine.say(**report)
+        self.heartbeat.beat()
+
+    def delta(self, *ids: int) -> dict[str, Any]:
+        return {"deltas": {str(self.job_id): [{"nodes": [{"node": 1, "ids": list(ids)}]}]}}
+
+    def finished(self) -> dict[str, Any]:
+        choice = {"text": "Answer: 4", "answer": "4", "finish_reason": "stop", "score": None, "logprobs": None}
+        return {
+            "job_id": self.job_id,
+            "error": None,
+            "finish_reason": "stop",
+            "choices": [choice],
+            "usage": USAGE,
+            "tree": {"nodes": []},
+        }
+
+
+@pytest.fixture
+def worker(engine: Engine) -> Worker:
+    return Worker(engine, lambda *_: Verdict.PASSED)
+
+
+def _claim(engine: Engine, lease_s: float) -> Claim:
+    with engine.begin() as connection:
+        incarnation.register(
+            connection, id="inc", worker="w", host="h", pid=1, model="m", machine="cpu", market="spot", lease_s=lease_s
+        )
+        incarnation.ready(
+            connection, "inc", fingerprint="f", context_length=100, has_reward_model=False, room_tokens=1000
+        )
+        shard_id = queue_shard_of_two(connection)
+        claimed = claim(connection, shard_id, "inc")
+        assert claimed is not None
+        return claimed
+
+
+def _ids(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        deltas = connection.execute(text("SELECT delta FROM tree_deltas ORDER BY id")).scalars()
+        return [token for delta in deltas for node in delta["nodes"] for token in node["ids"]]
+
+
+def _check_ledger(engine: Engine) -> None:
+    with engine.begin() as connection:
+        check(connection, "inc")
+
+
+def _state(engine: Engine, job_id: int) -> str:
+    with engine.connect() as connection:
+        return str(connection.execute(text("SELECT state FROM jobs WHERE id = :id"), {"id": job_id}).scalar_one())
+
+
+def _lease(engine: Engine) -> datetime:
+    with engine.connect() as connection:
+        until: datetime = connection.execute(text("SELECT lease_until FROM incarnations")).scalar_one()
+        return until
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_tick_whose_commit_is_not_answered_is_saved_exactly_once(engine: Engine, worker: Worker, moment: str) -> None:
+    worker.beat(**worker.delta(1, 2))
+    worker.database.fails = moment
+    worker.beat(**worker.delta(3))
+    worker.beat(**worker.delta(4, 5))
+    assert _ids(engine) == [1, 2, 3, 4, 5]
+    _check_ledger(engine)
+
+
+def test_what_is_reported_during_an_outage_is_saved_after_it(engine: Engine, worker: Worker) -> None:
+    for token in range(5):
+        worker.database.fails = "before"
+        worker.beat(**worker.delta(token))
+    assert _ids(engine) == []
+    worker.beat(**worker.delta(5))
+    assert _ids(engine) == [0, 1, 2, 3, 4, 5]
+    _check_ledger(engine)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, worker: Worker, moment: str) -> None:
+    worker.database.fails = moment
+    worker.beat(finished=[worker.finished()])
+    worker.beat()
+    assert _state(engine, worker.job_id) == "completed"
+    assert worker.job_id not in worker.holding.job_ids
+    _check_ledger(engine)
+
+
+def test_the_ledger_is_held_against_the_bill_when_work_has_ended(engine: Engine, worker: Worker) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE incarnations SET started_at = started_at - interval '1 hour'"))
+    with capture_logs() as logged:
+        worker.beat(**worker.delta(1))
+    assert logged == [], "not while it has work"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'cancelled'"))
+    with capture_logs() as logged:
+        worker.beat()
+        worker.beat(num_jobs=0)
+    assert [entry["event"] for entry in logged] == ["ledger_does_not_balance"], "told once"
+
+
+def test_a_verifier_that_takes_long_holds_up_no_tick(engine: Engine) -> None:
+    may_answer = threading.Event()
+
+    def judge(*_: object) -> Verdict:
+        may_answer.wait(10)
+        return Verdict.PASSED
+
+    worker = Worker(engine, judge)
+    worker.beat(**worker.delta(1), finished=[worker.finished()])
+    assert _ids(engine) == [1]
+    assert _state(engine, worker.job_id) == "pending"
+    may_answer.set()
+    worker.beat()
+    assert _state(engine, worker.job_id) == "completed"
+
+
+def test_a_job_that_was_cancelled_is_stopped_and_forgotten(engine: Engine, worker: Worker) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'cancelled' WHERE id = :id"), {"id": worker.job_id})
+    worker.counsel.answer({"job_id": worker.job_id, "number": 0, "answer": "4"}, worker.engine.send)
+    worker.beat(**worker.delta(1), work=[{"job_id": worker.job_id, "weight": 1.0, "kind": "work"}])
+    assert {"type": "drop", "job_ids": [worker.job_id]} in worker.engine.sent
+    assert worker.job_id not in worker.holding.job_ids
+    assert worker.asked.cancelled()
+    worker.beat(finished=[worker.finished()])
+    assert _state(engine, worker.job_id) == "cancelled"
+    _check_ledger(engine)
+
+
+def test_the_lease_is_not_extended_while_the_engine_makes_no_progress(engine: Engine, worker: Worker) -> None:
+    before = _lease(engine)
+    worker.beat(steps=0, num_jobs=2)
+    assert _lease(engine) == before
+    worker.beat(steps=0, num_jobs=0)
+    assert _lease(engine) > before
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
+    engine: Engine, worker: Worker, waits: bool
+) -> None:
+    before = _lease(engine)
+    worker.beat(steps=0, num_jobs=1, waits=waits)
+    assert _lease(engine) == before, "the judge may be stuck"
+    worker.beat(steps=0, num_jobs=1, waits=waits, finished=[worker.finished()])
+    assert _state(engine, worker.job_id) == "completed"
+    assert (_lease(engine) > before) == waits, "and so may the engine, where it could go on"
+
+
+def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Worker) -> None:
+    worker.beat()
+    with engine.begin() as connection:
+        abandon(connection, "inc", reason="engine_died")
+    with pytest.raises(LeaseLost):
+        worker.beat(finished=[worker.finished()])
+    assert _state(engine, worker.job_id) == "pending"
+
+
+def test_the_lease_is_held_for_as_long_as_ticks_are_confirmed(engine: Engine) -> None:
+    worker = Worker(engine, lambda *_: Verdict.PASSED, lease_s=0.5)
+    worker.beat()
+    assert worker.heartbeat.holds_lease
+    time.sleep(0.6)
+    assert not worker.heartbeat.holds_lease
+
+
+def test_an_engine_that_says_nothing_for_a_whole_lease_is_stuck(engine: Engine) -> None:
+    worker = Worker(engine, lambda *_: Verdict.PASSED, lease_s=0.3)
+    with pytest.raises(EngineStuck):
+        worker.heartbeat.run()
+
+
+def test_an_engine_in_a_long_step_is_not_stuck_because_the_database_was_slow(engine: Engine) -> None:
+    worker = Worker(engine, lambda *_: Verdict.PASSED, lease_s=0.3)
+    worker.beat()
+    time.sleep(0.4)  # as if that tick's commit had been answered only now
+    worker.heartbeat.beat()
+    with pytest.raises(LeaseLost):
+        worker.beat()
+
+
+def test_the_last_tick_takes_what_the_engine_reports_when_it_stops(engine: Engine, worker: Worker) -> None:
+    worker.engine.say(**worker.delta(1))
+    worker.engine.say(**worker.delta(2), drained=True)
+    assert worker.heartbeat.drain(until=time.monotonic() + 1)
+    assert _ids(engine) == [1, 2]
+    _check_ledger(engine)
+
+
+def test_what_a_job_has_taught_is_told_to_the_engine_once_it_is_saved(engine: Engine, worker: Worker) -> None:
+    worker.beat(finished=[worker.finished() | {"learned": {"x": 0.5}}])
+    assert {"type": "learn", "learned": {"b": {"x": 0.5}}} in worker.engine.sent
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT sums FROM lessons")).scalar_one() == {"x": 0.5}

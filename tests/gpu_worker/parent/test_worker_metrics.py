@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from ponder_worker.parent.worker_metrics import WorkerMetrics
+
+
+def test_metrics_are_read_when_somebody_asks() -> None:
+    numbers = {"held_jobs": 1.0}
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(lambda: numbers))
+    numbers["held_jobs"] = 7.0
+    assert "ponder_worker_held_jobs 7.0" in generate_latest(registry).decode()
+
+
+def test_numbers_have_the_names_that_vllms_users_know() -> None:
+    numbers = {"num_running": 3.0, "generated_tokens": 9.0, "prefix_hits": 5.0, "kv_cache_usage_perc": 0.25}
+    numbers |= {"num_steps": 4.0, "computed_tokens": 12.0, "misguessed_tokens": 2.0}
+    latencies = {"latency_buckets_s": (0.5, 1.0), "latencies": {"time_to_first_token_seconds": ([1, 2, 4], 9.5)}}
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(lambda: numbers, lambda: latencies))
+    lines = generate_latest(registry).decode().splitlines()
+    for line in (
+        "ponder:num_requests_running 3.0",
+        "ponder:generation_tokens_total 9.0",
+        "ponder:prefix_cache_hits_total 5.0",
+        "ponder:kv_cache_usage_perc 0.25",
+        "ponder:engine_steps_total 4.0",
+        "ponder:step_tokens_total 12.0",
+        "ponder:misguessed_tokens_total 2.0",
+        'ponder:time_to_first_token_seconds_bucket{le="1.0"} 3.0',
+        "ponder:time_to_first_token_seconds_count 7.0",
+        "ponder:time_to_first_token_seconds_sum 9.5",
+    ):
+        assert line in lines
+
+
+def test_the_parent_process_holds_no_torch() -> None:
+    modules = "ponder_worker.main, ponder_worker.parent.worker, ponder_worker.verify"
+    program = f"import sys, {modules}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

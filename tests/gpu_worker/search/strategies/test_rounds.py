@@ -1,0 +1,118 @@
+"""Another round of the same strategy where the verifier says no."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ponder_worker.answers.equality import canonical
+from ponder_worker.search.errors import NoVerifier
+from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.port import Verdict
+
+from ..conftest import Attempt, attempt, run
+from ..test_resume import killed_everywhere
+
+UNLIMITED = Limits(None, None, 60)
+VOTE = {"name": "self_consistency", "n": 3, "early_stopping": None}
+SPECS: list[dict[str, Any]] = [
+    {"name": "direct"},
+    VOTE,
+    {"name": "best_of_n", "n": 3},
+    {"name": "dvts", "n": 4, "width": 2, "max_rounds": 3},
+    {"name": "particle_filter", "n": 3, "max_rounds": 3},
+    {"name": "refine", "n": 2},
+]
+
+
+def judged(
+    spec: dict[str, Any],
+    limits: Limits,
+    passes: Callable[[str | None], bool | None],
+    *,
+    max_rounds: int = 3,
+    job_seed: int = 0,
+) -> Attempt:
+    one = attempt(limits, rng=random.Random(0), job_seed=job_seed, max_rounds=max_rounds)
+
+    def verify(text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+        one.engine.num_verified += 1
+        one.engine.verifying.append((text, lambda _: done(Verdict(passes(answer)))))
+
+    one.engine.verify = verify  # type: ignore[method-assign]
+    run(one, spec)
+    return one
+
+
+def num_samples(one: Attempt) -> int:
+    return sum(node.parent is one.search.root for node in one.search.tree.nodes)
+
+
+def test_while_its_choice_fails_a_job_begins_anew_under_the_same_root() -> None:
+    one = judged(VOTE, UNLIMITED, lambda answer: False)
+    assert num_samples(one) == 3 * 3
+    assert one.ranked is not None
+    assert len(one.ranked) == 9
+    assert one.engine.num_verified == 2, "nothing follows from what the last round has chosen"
+
+
+def test_a_choice_that_passes_is_the_answer_and_ends_it() -> None:
+    assert num_samples(judged(VOTE, UNLIMITED, lambda answer: True)) == 3
+    num_late = 0
+    for job_seed in range(40):
+        one = judged(VOTE, UNLIMITED, lambda answer: answer is not None and len(answer) == 1, job_seed=job_seed)
+        assert one.ranked is not None
+        passed = [candidate for candidate in one.ranked if candidate.node.passed]
+        if passed and num_samples(one) > 3:
+            num_late += 1
+            assert one.ranked[0] is passed[0]
+    assert num_late > 3
+
+
+def test_an_answer_that_is_known_to_be_wrong_comes_after_those_that_nobody_has_asked_about() -> None:
+    for job_seed in range(40):
+        one = judged(VOTE, UNLIMITED, lambda answer: False, max_rounds=2, job_seed=job_seed)
+        assert one.ranked is not None
+        whole = [candidate for candidate in one.ranked if candidate.is_complete]
+        wrong = {canonical(c.answer) for c in whole if c.node.passed is False and c.answer is not None}
+        places = [candidate.answer is not None and canonical(candidate.answer) in wrong for candidate in whole]
+        assert places == sorted(places)
+
+
+def test_without_more_rounds_nobody_is_asked() -> None:
+    one = judged(VOTE, UNLIMITED, lambda answer: False, max_rounds=1)
+    assert one.engine.num_verified == 0
+    assert num_samples(one) == 3
+
+
+def test_all_rounds_together_stay_inside_the_budget() -> None:
+    for tokens in range(1, 80, 3):
+        for spec in SPECS:
+            tree = judged(spec, Limits(tokens, None, 60), lambda answer: False, max_rounds=5).search.tree
+            assert tree.num_tokens <= tokens
+
+
+def test_a_verifier_that_may_not_be_asked_fails_the_job() -> None:
+    def refuse(answer: str | None) -> bool:
+        raise NoVerifier("no")
+
+    with pytest.raises(NoVerifier):
+        judged(VOTE, UNLIMITED, refuse)
+
+
+def test_where_nobody_can_judge_its_choice_the_first_round_is_the_last() -> None:
+    one = judged(VOTE, UNLIMITED, lambda answer: None)
+    assert num_samples(one) == 3
+    assert one.ranked is not None
+    assert len(one.ranked) == 3
+    assert all(candidate.node.passed is None for candidate in one.ranked)
+
+
+@pytest.mark.parametrize("when", ["after_step", "after_turn"])
+@pytest.mark.parametrize("limits", [UNLIMITED, Limits(60, None, 40)], ids=["unlimited", "tight"])
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec["name"])
+def test_killed_at_any_await_of_any_round_it_ends_the_same(spec: dict[str, Any], limits: Limits, when: str) -> None:
+    killed_everywhere(spec, limits, when, max_rounds=3)

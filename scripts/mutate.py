@@ -3,7 +3,7 @@
     python scripts/mutate.py MODULE TESTS [--num 20] [--seed 0]
 
 MODULE is a file or folder, TESTS what pytest runs, in quotes (`"tests/platform/ledger -k cost"`). Cosmic Ray
-(https://cosmic-ray.readthedocs.io, MIT) plants the faults in this checkout, in place, and takes them back; commit first.
+(https://cosmic-ray.readthedocs.io, MIT) plants them in this checkout, in place, and takes them back: commit first.
 It is not among the pinned packages: `pip install cosmic-ray==8.7.0`. A fault is one comparison, arithmetic or logical
 operator, constant or `not`. The last line on stdout is one JSON object.
 """
@@ -63,7 +63,7 @@ def _draw(session: Path, num: int, seed: int) -> None:
             "SELECT module_path, start_pos_row, start_pos_col, operator_name, occurrence, job_id FROM mutation_specs"
         ).fetchall()
         found = sorted(row for row in rows if row[3].endswith(_KEPT) and not _is_decorator(row[0], row[1]))
-        kept = {row[-1] for row in random.Random(seed).sample(found, min(num, len(found)))}
+        kept = {row[-1] for row in random.Random(seed).sample(found, min(num, len(found)))}  # noqa: S311
         for *_, job in rows:
             if job not in kept:
                 database.execute("DELETE FROM mutation_specs WHERE job_id = ?", [job])

@@ -15,7 +15,8 @@ from ponder_worker.answers.numeral import read_european, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
 from ponder_worker.answers.unit import split_unit
 from ponder_worker.answers.writing import identity, is_words
-from ponder_worker.verify.formula import Unreadable, are_equal, parse
+from ponder_worker.verify.formula import Unreadable, parse
+from ponder_worker.verify.formula_equality import are_equal
 from ponder_worker.verify.quantity import is_rounded, same_quantity, same_unit
 
 _MOST_ITEMS = 100

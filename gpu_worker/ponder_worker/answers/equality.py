@@ -6,6 +6,7 @@ import re
 
 from ponder_worker.answers.numeral import Numeral, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
+from ponder_worker.answers.set_text import without_text
 from ponder_worker.answers.writing import identity, plain
 
 _LONG = 1_000
@@ -14,7 +15,6 @@ _DEPTH = 3
 _LONGEST_NAME = 60
 _MIRRORED = {">": "<", ">=": "<="}
 _LOWERED = re.compile(r"_ ?(?:\{[^{}]*\}|[A-Za-z0-9])")
-_TEXT = re.compile(r"\\text ?\{[^{}]*\}")
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 _NO_NAME = re.compile(
     r"[0-9+*^!%<>=-]|\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|infty|times|cdot|pm|mp|cup|cap)(?![a-z])"
@@ -78,7 +78,7 @@ def is_name(text: str) -> bool:
     if len(text) > _LONGEST_NAME:
         return False
     bare = _LOWERED.sub("", text)
-    return any(map(str.isalpha, bare)) and _NO_NAME.search(_TEXT.sub("", bare)) is None
+    return any(map(str.isalpha, bare)) and _NO_NAME.search(without_text(bare)) is None
 
 
 def value_of(text: str) -> tuple[str, str]:
@@ -114,4 +114,4 @@ def _joined(parts: Parts, items: list[str]) -> str:
 
 def _has_letters(side: str) -> bool:
     """Beside commands and what is set as text, such as a unit."""
-    return any(map(str.isalpha, _COMMANDS.sub("", _TEXT.sub("", side))))
+    return any(map(str.isalpha, _COMMANDS.sub("", without_text(side))))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from ponder_worker.answers.set_text import SET_TEXT, unset
+
 _LONGEST = 80
 """Characters. The patterns for units are tried on no more."""
 _PERCENT = re.compile(r"^(?:%|(?:percent|per cent|percentage|pct)\b\.?)(?: points?\b)?")
-_TEXT = re.compile(r"\\text ?\{([^{}]*)\}|\\text")
 _DEGREE = re.compile(r"\^ ?(?:\{ ?)?\\circ ?\}?")
 _POWER = re.compile(r"\^ ?\{? ?(-?[1-9]) ?\}?")
 _LETTER = r"[A-Za-z\u00c0-\uffef]"
 _WORDS = re.compile(rf"(?:{_LETTER}+'?|[€£¥₹₩₽₺₫₱])(?:[ ./'\-·]*(?:{_LETTER}+|\^-?[1-9]|[()]))*[ .)]*")
 _WORD = re.compile(rf"(?:{_LETTER}|[€£])+|\^-?[1-9]|/")
 _AT_END = re.compile(
-    r" ?(?:\\text ?\{[^{}]*\}(?: ?\^ ?\{? ?-?[1-9] ?\}?)?|\^ ?(?:\{ ?)?\\circ ?\}?|%|(?<= )[A-Za-z]{2,}(?:\^[1-9])?)$"
+    rf" ?(?:{SET_TEXT}(?: ?\^ ?\{{? ?-?[1-9] ?\}}?)?|\^ ?(?:\{{ ?)?\\circ ?\}}?|%|(?<= )[A-Za-z]{{2,}}(?:\^[1-9])?)$"
 )
 _ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _PREFIX = re.compile(r"(?:[€£¥₹₩₽₺₫₱]|(?:USD|EUR|GBP|JPY|CNY|INR|US|Rs\.?|RMB)(?![a-z])) ?")
@@ -85,7 +86,7 @@ def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
     if len(text) > _LONGEST:
         return None
     is_text = text.startswith((r"\text", "^"))
-    text = _TEXT.sub(r" \1 ", _DEGREE.sub(" degree ", text)).strip()
+    text = unset(_DEGREE.sub(" degree ", text), around=" ").removeprefix(r"\text").strip()
     percent = _PERCENT.match(text)
     text = text[percent.end() :].strip() if percent else text
     if text and _WORDS.fullmatch(text := _POWER.sub(r"^\1", text)) is None:

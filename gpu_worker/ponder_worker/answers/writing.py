@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from ponder_worker.answers.set_text import unset, whole_text
 from ponder_worker.answers.unicode import as_ascii
 
 _PLAIN = re.compile(r"[A-Za-z0-9.-]*")
@@ -33,11 +34,9 @@ _GROUPED = re.compile(r"(?<=\d)(?:\\,|~|\\ |\\:|\\;)(?=\d{3}(?!\d))")
 _SIGNS = (
     (r"\{\}", r"\emptyset "), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"^{\circ}", r"^\circ "), ("{}", ""),
 )  # fmt: skip
-_TEXT = re.compile(r"\\text[ ]?\{([^{}\\]*)\}")
 _SET_LETTER = re.compile(r"\\mathbb ([A-Z])")
 _ABOUT = re.compile(r"^(?:(?i:approximately|about|roughly)|\\approx) (?=[-0-9\\])")
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?i:inf|infinity)(?![A-Za-z])")
-_WHOLE = re.compile(r"\\text ?\{([^{}]*)\}")
 _AROUND_WORDS = ".,:;!?\"'()"
 _INSIDE_WORDS = re.compile(r"['-]")
 _SYMBOLIC = frozenset((
@@ -77,15 +76,14 @@ def plain(text: str) -> str:
     for _ in range(_NESTED):
         if text.startswith("{") and text.endswith("}") and _closes_at_end(text):
             text = text[1:-1].strip()
-    if (whole := _WHOLE.fullmatch(text)) is not None:
-        text = whole[1].strip()
+    if (whole := whole_text(text)) is not None:
+        text = whole.strip()
     return text.strip("*_ ") if text.startswith(("*", "_")) else text.rstrip("* ")
 
 
 def identity(text: str) -> str:
     r"""Equal for texts of which nobody would say that they differ: outer `\text`, blanks and case of words apart."""
-    text = plain(text)
-    text = _TEXT.sub(r"\1", text) if r"\text" in text else text
+    text = unset(plain(text))
     text = _NEEDLESS.sub("", _BLANKS.sub(" ", text).strip(_ENDS))
     text = _ONE_TOKEN.sub(r"\1\2", _ACCENTED.sub(r"\1 \2", text)) if "{" in text else text
     return text.casefold() if is_words(text) else text

@@ -69,7 +69,7 @@ def read_numeral(text: str) -> Numeral | None:
     if found is None:
         return None
     unit = read_unit(text[found.end() :], is_attached=text[found.end() : found.end() + 1].isalpha())
-    if unit is None or (currency and unit.name not in ("", currency)):
+    if unit is None or (currency and unit.name not in ("", currency) and not unit.is_rate):
         return None
     return _numeral(found, unit.in_currency(currency) if currency else unit)
 

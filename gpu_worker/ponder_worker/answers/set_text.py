@@ -16,7 +16,7 @@ def without_text(text: str) -> str:
 
 
 def unset(text: str, around: str = "") -> str:
-    r"""`5\text{ cm}` is `5cm`, and `\mu\text{m}` stays two words: `\mu m`. around: what to put on both sides of each."""
+    r"""`5\text{ cm}` is `5cm`, and `\mu\text{m}` stays two words. around: put on both sides of each."""
     return _SET_TEXT.sub(rf"{around}\1{around}", _GLUED.sub(r"\1 ", text)) if r"\text" in text else text
 
 

@@ -11,9 +11,10 @@ from ponder_worker.answers.unicode import as_ascii
 _PLAIN = re.compile(r"[A-Za-z0-9.-]*")
 _DELIMITERS = re.compile(r"\\[()\[\]]|\\?\$|`")
 _DOLLARS = re.compile(r"^[ $]*([-+]?)\\\$ ?([0-9.][0-9,.]*(?:[ A-Za-z]*)[ $]*)$")
-"""An amount: an escaped sign is a currency, a bare one delimits a formula."""
+"""An amount: an escaped sign is a currency, a pair of bare ones delimits a formula."""
 _COMMANDS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
     **dict.fromkeys(("leq", "leqslant", "le"), r"\le "),
     **dict.fromkeys(("geq", "geqslant", "ge"), r"\ge "),
     **dict.fromkeys(("neq", "ne"), r"\ne "),
@@ -29,8 +30,16 @@ _COMMANDS = {
     "cdots": r"\ldots ", "land": r"\text{ and }", "lor": r"\text{ or }",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)[ ]?|\\([,;:!> ~#&%])|~")
-_SQUEEZED = re.compile(r",\\![ ]?|[ ]?(?:\\text)?\{[ ]?,[ ]?\}")
-_GROUPED = re.compile(r"(?<=\d)(?:\\,|~|\\ |\\:|\\;)(?=\d{3}(?!\d))")
+_SQUEEZED = re.compile(r"(,)\\![ ]?|[ ]?(?:\\text)?\{[ ]?([,:])[ ]?\}")
+_GROUPED = re.compile(r"(?<=\d)(?:\\,|~|\\ |\\:|\\;|')(?=\d{3}(?!\d))")
+_GROUPED_BY_COMMAS = re.compile(r"(?<![0-9.,}])[1-9][0-9]{0,2}(?:\{,\}[0-9]{3})+(?![0-9{])")
+"""A comma that LaTeX sets without the blank of a list: `1{,}234` is one number in any list."""
+_LONE_DOLLAR = re.compile(r" *([-+]?) ?\$ ?([0-9.][0-9,.]*[ A-Za-z]*)")
+_MODULUS = r"(?:\{([^{}]*)\}|([0-9]+|[A-Za-z](?![A-Za-z])))"
+_CONGRUENT = re.compile(
+    rf"\( ?(?:\\b?mod(?![a-z])|\\text ?\{{ ?mod ?\}}|mod(?![a-z])) ?{_MODULUS} ?\)|\\(?:p?mod|pod)(?![a-z]) ?{_MODULUS}"
+)
+r"""`\pmod 7`, `(\bmod 7)`, `(mod 7)`: a congruence, and no remainder as `\bmod` without brackets."""
 _SIGNS = (
     (r"\{\}", r"\emptyset "), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"^{\circ}", r"^\circ "), ("{}", ""),
 )  # fmt: skip
@@ -46,6 +55,7 @@ _SYMBOLIC = frozenset((
 """Words that are mathematics."""
 _BLANKS = re.compile(r"\s+")
 _NEEDLESS = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
+_AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) (?=[0-9])")
 _ONE_TOKEN = re.compile(r"([_^])\{([A-Za-z0-9])\}(?![A-Za-z0-9])")
 _ACCENTED = re.compile(r"(\\(?:bar|vec|hat|tilde|dot|ddot|overline))\{([A-Za-z])\}(?![A-Za-z0-9])")
 _ENDS = " \t\n.,;:。"
@@ -61,12 +71,17 @@ def plain(text: str) -> str:
     if _PLAIN.fullmatch(text) or len(text) > _LONG:
         return text.rstrip(_ENDS).lstrip(_STARTS)
     text = as_ascii(text)
-    text = _SQUEEZED.sub(",", _GROUPED.sub("", text))
+    text = _GROUPED_BY_COMMAS.sub(lambda number: number[0].replace("{,}", ""), text) if "{,}" in text else text
+    text = _SQUEEZED.sub(lambda found: found[1] or found[2], _GROUPED.sub("", text))
     text = _DOLLARS.sub(r"\1USD \2", text)
+    if text.count("$") == 1 and (amount := _LONE_DOLLAR.fullmatch(text)) is not None:
+        text = f"{amount[1]}USD {amount[2]}"
     text = _DELIMITERS.sub("", text)
     if r"\begin" not in text:
         text = text.replace(r"\\", "\\")
     text = _COMMAND.sub(_command, text)
+    if "mod" in text or r"\pod" in text:
+        text = _CONGRUENT.sub(lambda found: rf" \pmod{{{found[1] or found[2] or found[3] or found[4]}}}", text)
     for old, new in _SIGNS:
         text = text.replace(old, new)
     text = _SET_LETTER.sub(r"\\mathbb{\1}", text) if r"\mathbb" in text else text
@@ -86,6 +101,7 @@ def identity(text: str) -> str:
     text = unset(plain(text))
     text = _NEEDLESS.sub("", _BLANKS.sub(" ", text).strip(_ENDS))
     text = _ONE_TOKEN.sub(r"\1\2", _ACCENTED.sub(r"\1 \2", text)) if "{" in text else text
+    text = _AFTER_COMMAND.sub(r"\1", text) if "\\" in text else text
     return text.casefold() if is_words(text) else text
 
 

@@ -5,7 +5,6 @@ Texts are plain ones (`answers.writing.plain`). In every comparison the answer c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,17 +16,23 @@ from ponder_worker.answers.unit import split_unit
 from ponder_worker.answers.writing import identity, is_words
 from ponder_worker.verify.formula import Unreadable, parse
 from ponder_worker.verify.formula_equality import are_equal
+from ponder_worker.verify.members import (
+    are_named,
+    by_name,
+    can_be_numbered,
+    has_signs,
+    is_assigned_number,
+    members,
+    parts_of,
+    union,
+)
 from ponder_worker.verify.quantity import is_rounded, same_quantity, same_unit
+from ponder_worker.verify.solution import same_solutions
+from ponder_worker.verify.written import counts_as_written, same_writing
 
 _MOST_ITEMS = 100
 _SENTENCE = 4
 """Words from which on a text is a statement, which another text may say as well."""
-_SIGNED = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
-_BASE = re.compile(r"[0-9A-Fa-f]+ ?_ ?\{? ?[0-9]+ ?\}?")
-_COMMON_WORDS = frozenset(("no", "on", "is", "of", "if", "so", "as", "at", "it", "in", "or", "to", "we", "yes", "not"))
-_PRODUCT = re.compile(r"[a-z]{2,3}")
-_CLOCK = re.compile(r"(?P<time>[0-9.]+(?: ?: ?[0-9.]+)+) ?(?:(?P<half>[aApP])\.? ?[mM]\.?)?")
-"""A time of day, or a ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Comparison:
 
     def same(self, found: str, wanted: str) -> bool:
         """Whether they are equal in full. What cannot be read is equal to nothing but its own writing."""
-        if identity(found) == identity(wanted):
+        if identity(found) == identity(wanted) or same_solutions(found, wanted):
             return True
         for compare in (self._as_numbers, self._as_lists, self._as_relations, self._as_writings):
             if (verdict := compare(found, wanted)) is not None:
@@ -45,7 +50,7 @@ class Comparison:
 
     def reads(self, text: str) -> bool:
         """Whether all of a text is understood, so that another answer may be called wrong."""
-        if read_numeral(text) is not None or _BASE.fullmatch(text) or _CLOCK.fullmatch(text):
+        if read_numeral(text) is not None or counts_as_written(text):
             return True
         if is_words(identity(text)):
             return len(text.split()) < _SENTENCE
@@ -67,11 +72,15 @@ class Comparison:
         return None
 
     def _as_lists(self, found: str, wanted: str) -> bool | None:
-        if _is_assigned_number(found) or _is_assigned_number(wanted):
+        if is_assigned_number(found) or is_assigned_number(wanted):
             return None
         one, other = split_parts(found), split_parts(wanted)
         if one is None and other is None:
-            return self._same_items([found], [wanted]) if _SIGNED.search(found + wanted) else None
+            return self._same_items([found], [wanted]) if has_signs(found + wanted) else None
+        if one is None and other is not None and are_named(other.items):
+            one = by_name(found)
+        elif other is None and one is not None and are_named(one.items):
+            other = by_name(wanted)
         if one is None or other is None:
             return self._same_as_single(one, found, other, wanted)
         if one.kind == other.kind and one.kind in ("tuple", "interval"):
@@ -80,32 +89,33 @@ class Comparison:
         kinds = {one.kind, other.kind}
         if kinds <= {"list", "set"}:
             return self._same_items(one.items, other.items, is_set="set" in kinds)
-        return self._in_order(one.items, other.items) if kinds == {"list", "tuple"} else False
+        is_numbered = can_be_numbered(one.items) and can_be_numbered(other.items)
+        return kinds == {"list", "tuple"} and is_numbered and self._in_order(one.items, other.items)
 
     def _same_as_single(self, one: Parts | None, found: str, other: Parts | None, wanted: str) -> bool | None:
         """One side alone has parts: the other may be `x \\in …`, `1 \\pm 2`, a relation or a set written otherwise."""
         parts, text = (one, wanted) if one is not None else (other, found)
         assert parts is not None
-        if parts.kind == "list" and (pieces := _union(text)) is not None:
+        if parts.kind == "list" and (pieces := union(text)) is not None:
             return self._match(list(parts.items), pieces) if len(parts.items) == len(pieces) else False
         if split_relation(text) is not None:
             return None
         if parts.kind == "set" and text == r"\emptyset":  # the set that holds it is another
             return False
-        if parts.kind in ("list", "set") and (_SIGNED.search(text) or parts.kind == "set"):
+        if parts.kind in ("list", "set") and (has_signs(text) or parts.kind == "set"):
             items = (one.items, [wanted]) if one is not None else ([found], parts.items)
             return self._same_items(*items, is_set=parts.kind == "set")
         return False if parts.kind == "list" or read_numeral(text) is not None else None
 
     def _same_items(self, found: Sequence[str], wanted: Sequence[str], *, is_set: bool = False) -> bool:
         """Each has its equal on the other side; the order counts where names or the verifier's option say so."""
-        one, other = _expanded(found), _expanded(wanted)
+        one, other = members(found), members(wanted)
         if len(one) > _MOST_ITEMS or len(other) > _MOST_ITEMS:
             return one == other
         is_set = is_set or all(
             item.startswith("(") for item in (*one, *other)
         )  # points: the same one again says nothing
-        if self.spec.order == "kept" or _is_named(found) != _is_named(wanted):
+        if self.spec.order == "kept" or are_named(one) != are_named(other):
             return self._in_order(one, other)
         if is_set:
             return all(any(self.same(a, b) for b in other) for a in one) and all(
@@ -165,22 +175,10 @@ class Comparison:
         return brackets and self._in_order(interval.items, parts.items)
 
     def _as_writings(self, found: str, wanted: str) -> bool | None:
-        """Words, numbers to a base, ratios and times of day: by their writing, whatever a parser would compute."""
-        one, other = identity(found), identity(wanted)
-        if is_words(one) or is_words(other):
-            is_product = _PRODUCT.fullmatch(found) is not None and _PRODUCT.fullmatch(wanted) is not None
-            return is_product and not _COMMON_WORDS & {found, wanted} and sorted(found) == sorted(wanted)
-        if _BASE.fullmatch(one) or _BASE.fullmatch(other):
-            return re.sub("[{}]", "", one) == re.sub("[{}]", "", other)
-        clock, its = _CLOCK.fullmatch(one), _CLOCK.fullmatch(other)
-        if clock is None or its is None:
-            return False if clock or its else None
-        if clock["half"] and its["half"] and clock["half"].lower() != its["half"].lower():
-            return False
-        return self._in_order(clock["time"].split(":"), its["time"].split(":"))
+        return same_writing(found, wanted, self.same)
 
     def _as_formulas(self, found: str, wanted: str) -> bool:
-        if (one := _union(found)) and (other := _union(wanted)) and self._same_items(one, other):
+        if (one := union(found)) and (other := union(wanted)) and self._same_items(one, other):
             return True
         (body, unit), (its, its_unit) = split_unit(found), split_unit(wanted)
         if not same_unit(unit, its_unit, self.spec):
@@ -200,35 +198,5 @@ class Comparison:
 
 
 def _items(text: str) -> Sequence[str] | None:
-    parts = None if _is_assigned_number(text) else split_parts(text)
-    return parts.items if parts is not None else _union(text)
-
-
-def _union(text: str) -> list[str] | None:
-    pieces = [piece.strip() for piece in text.split(r"\cup")]
-    return pieces if len(pieces) > 1 and all(split_parts(piece) for piece in pieces) else None
-
-
-def _expanded(items: Sequence[str]) -> list[str]:
-    r"""`a \pm b` is two."""
-    made: list[str] = []
-    for item in items:
-        if not _SIGNED.search(item):
-            made.append(item)
-            continue
-        for pm, mp in (("+", "-"), ("-", "+")):
-            made.append(_SIGNED.sub(lambda sign, pm=pm, mp=mp: pm if sign[1] == "pm" else mp, item).lstrip("+"))  # type: ignore[misc]
-    return made
-
-
-def _is_named(items: Sequence[str]) -> bool:
-    """Whether the items say of different names what they are, so that their order means something."""
-    names = {pair[0] for item in items if (relation := split_relation(item)) and (pair := assigned(relation))}
-    return len(names - {""}) > 1
-
-
-def _is_assigned_number(text: str) -> bool:
-    """`k = 1,234` is no list."""
-    relation = split_relation(text) if "=" in text else None
-    pair = assigned(relation) if relation is not None else None
-    return pair is not None and read_numeral(pair[1]) is not None
+    parts = parts_of(text)
+    return parts.items if parts is not None else union(text)

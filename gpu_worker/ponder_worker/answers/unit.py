@@ -30,7 +30,7 @@ _NO_UNITS = frozenset((
 ))  # fmt: skip
 """Words that change a number, or join it to another, where they stand right behind it."""
 _TURNING = frozenset((
-    "below", "down", "minus", "plus", "less", "loss", "times", "under", "or", "halves", "thirds", "squared", "cubed",
+    "below", "down", "minus", "plus", "less", "loss", "times", "under", "or", "halves", "thirds",
 ))  # fmt: skip
 """Words that do so wherever they stand: `5 degrees below zero` is -5."""
 _NO_MODIFIERS = frozenset((

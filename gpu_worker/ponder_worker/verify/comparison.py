@@ -27,7 +27,7 @@ from ponder_worker.verify.members import (
     union,
 )
 from ponder_worker.verify.quantity import is_rounded, same_quantity, same_unit
-from ponder_worker.verify.solution import same_solutions
+from ponder_worker.verify.solution import contradicts_itself, same_solutions
 from ponder_worker.verify.written import counts_as_written, same_writing
 
 _MOST_ITEMS = 100
@@ -57,6 +57,8 @@ class Comparison:
         if (items := _items(text)) is not None:
             return all(map(self.reads, items))
         relation = split_relation(text)
+        if relation is not None and contradicts_itself(relation):
+            return False
         if relation is not None and (pair := assigned(relation)) is not None:
             return self.reads(pair[1])
         return self._can_parse(text)
@@ -138,6 +140,8 @@ class Comparison:
     def _as_relations(self, found: str, wanted: str) -> bool | None:
         """`x = 5` is 5, and `x \\in S` is S, where the other side gives no name or the same."""
         one, other = split_relation(found), split_relation(wanted)
+        if any(relation is not None and contradicts_itself(relation) for relation in (one, other)):
+            return False
         if one is not None and other is not None:
             return self._as_two_relations(one, other, found, wanted)
         if one is not None:

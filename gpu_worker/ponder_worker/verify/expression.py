@@ -22,6 +22,8 @@ _MOST_WHOLE_DIGITS = 4_000
 _SAME = -300
 """Decimal exponent. What is left of a difference of equal terms of size 1 is about 1e-400."""
 _NUM_POINTS = 4
+_DEFINITE = 3
+"""What a definite integral names: the variable and both bounds."""
 _MOST_TERMS = 40
 """Of a sum that counts up to a symbol, at a point."""
 
@@ -33,7 +35,7 @@ class Undecided(Exception):
 def same_expression(one: sympy.Expr, other: sympy.Expr) -> bool:
     if one == other:
         return True
-    one, other = _concrete(one), _concrete(other)
+    one, other = _concrete(_worked_out(one)), _concrete(_worked_out(other))
     num_seen = 0
     for point in points(one, other):
         is_same = agree(one, other, point)
@@ -41,6 +43,16 @@ def same_expression(one: sympy.Expr, other: sympy.Expr) -> bool:
             return False
         num_seen += is_same is not None
     return num_seen > 0 or bool(sympy.simplify(one - other).is_zero)
+
+
+def _worked_out(expression: sympy.Expr) -> sympy.Expr:
+    """With the value of derivatives, limits and definite integrals, which takes sympy long to come near to."""
+
+    def has_value(part: Any) -> bool:
+        is_definite = isinstance(part, sympy.Integral) and all(len(limit) == _DEFINITE for limit in part.limits)
+        return is_definite or isinstance(part, (sympy.Derivative, sympy.Limit))
+
+    return expression.replace(has_value, lambda part: part.doit())
 
 
 def _concrete(expression: sympy.Expr) -> sympy.Expr:

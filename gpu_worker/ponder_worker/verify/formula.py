@@ -40,4 +40,10 @@ def _exact(found: Any) -> Any:
     new |= {number: sympy.Rational(str(number)) for number in found.atoms(sympy.Float)}
     if not found.atoms(sympy.Sum, sympy.Product):
         new |= {symbol: sympy.I for symbol in found.atoms(sympy.Symbol) if symbol.name in ("i", "imath")}
-    return found.xreplace(new)
+    named = found.xreplace(new)
+    return named.replace(_is_unknown_slope, lambda part: sympy.Symbol(str(part), real=True))
+
+
+def _is_unknown_slope(part: Any) -> bool:
+    """Whether it is a derivative of something that only has a name, of which sympy says that it is 0."""
+    return isinstance(part, sympy.Derivative) and not part.expr.free_symbols & set(part.variables)

@@ -1,4 +1,4 @@
-"""What inequalities allow for their one variable: `x > 5, x < 7` is `5 < x < 7`, whatever it is written as."""
+"""What relations allow: `x > 5, x < 7` is `5 < x < 7`, and `x = 3 + 1 = 2` is nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import sympy
 
-from ponder_worker.answers.parts import Parts, split_parts, split_relation
+from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
 from ponder_worker.verify.formula import Unreadable, parse
 from ponder_worker.verify.formula_equality import are_equal
 
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne) ")
 _ALTERNATIVE = re.compile(r"\\text ?\{ ?,? ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:cup|vee)(?![A-Za-z])")
 _INEQUALITIES = {"<", ">", "<=", ">=", "!="}
+_ARITHMETIC = re.compile(r"(?:[0-9.+*/() ^{}-]|\\(?:frac|cdot|times|sqrt)(?![a-z]))+")
 _FEW = 200
 """Characters."""
 
@@ -29,6 +30,18 @@ def same_solutions(found: str, wanted: str) -> bool:
     except (Unreadable, NotImplementedError, ValueError, TypeError):
         return False
     return (names == its or not names or not its) and are_equal(one, other)
+
+
+def contradicts_itself(chain: Relation) -> bool:
+    """Whether two numbers in a chain of equations differ, so that it says nothing: `x = 3 + 1 = 2`."""
+    if len(chain.signs) == 1 or set(chain.signs) != {"="}:
+        return False
+    numbers = [side for side in chain.sides if _ARITHMETIC.fullmatch(side)]
+    try:
+        values = [parse(side) for side in numbers] if len(numbers) > 1 else []
+    except Unreadable:
+        return False
+    return not all(are_equal(value, values[0]) for value in values[1:])
 
 
 def _is_several(text: str) -> bool:

@@ -37,7 +37,7 @@ _NO_MODIFIERS = frozenset((
     "a", "an", "the", "per", "every", "each", "of", "in", "and", "full", "whole", "total", "extra", "additional", "us",
     "this", "last", "next", "for", "by", "at", "old",
 ))  # fmt: skip
-_PART_OF = re.compile(r"of (?=(?:a|an|the|her|his|their|its|all)(?: |$))")
+_PART_OF = re.compile(r"of (?:a|an|the|her|his|their|its|all) ")
 """`3/4 of the pizza` is 3/4; `half of x` is something else."""
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _LETTERS = frozenset("gmsLVJNWKAhCF")

@@ -22,6 +22,7 @@ _COMMANDS = {
     **dict.fromkeys(("mathrm", "mathbf", "mathit", "mathsf", "mbox", "hbox", "operatorname"), r"\text"),
     **dict.fromkeys(("displaystyle", "textstyle", "limits", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl"), ""),
     **dict.fromkeys(("Bigr", "left", "right", "mleft", "mright", "boldsymbol", "bm", "tiny"), ""),
+    **dict.fromkeys(("bf", "rm", "it", "sf", "tt"), ""),
     **dict.fromkeys(("quad", "qquad", "enspace", "thinspace"), " "),
     **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
     "lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "degree": r"^\circ ", "infin": r"\infty ", "colon": ":",
@@ -59,7 +60,7 @@ _AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) (?=[0-9])")
 _ONE_TOKEN = re.compile(r"([_^])\{([A-Za-z0-9])\}(?![A-Za-z0-9])")
 _ACCENTED = re.compile(r"(\\(?:bar|vec|hat|tilde|dot|ddot|overline))\{([A-Za-z])\}(?![A-Za-z0-9])")
 _ENDS = " \t\n.,;:。"
-_STARTS = " \t\n,;:。"
+_STARTS = " \t\n,;:=。"
 _NESTED = 4
 _LONG = 20_000
 """Characters. A text that is longer is nothing that anybody would call an answer: it is compared as it is."""

@@ -140,7 +140,7 @@ class Comparison:
     def _as_relations(self, found: str, wanted: str) -> bool | None:
         """`x = 5` is 5, and `x \\in S` is S, where the other side gives no name or the same."""
         one, other = split_relation(found), split_relation(wanted)
-        if any(relation is not None and contradicts_itself(relation) for relation in (one, other)):
+        if other is not None and contradicts_itself(other):
             return False
         if one is not None and other is not None:
             return self._as_two_relations(one, other, found, wanted)

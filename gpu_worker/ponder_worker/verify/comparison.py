@@ -12,10 +12,7 @@ from ponder.domain.verifier import Math
 from ponder_worker.answers.equality import assigned, interval_of
 from ponder_worker.answers.numeral import read_european, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
-from ponder_worker.answers.unit import split_unit
 from ponder_worker.answers.writing import identity, is_words
-from ponder_worker.verify.formula import Unreadable, parse
-from ponder_worker.verify.formula_equality import are_equal
 from ponder_worker.verify.members import (
     are_named,
     by_name,
@@ -26,7 +23,7 @@ from ponder_worker.verify.members import (
     parts_of,
     union,
 )
-from ponder_worker.verify.quantity import is_rounded, same_quantity, same_unit
+from ponder_worker.verify.quantity import is_formula, same_formula, same_quantity
 from ponder_worker.verify.solution import contradicts_itself, same_solutions
 from ponder_worker.verify.written import counts_as_written, same_writing
 
@@ -61,7 +58,7 @@ class Comparison:
             return False
         if relation is not None and (pair := assigned(relation)) is not None:
             return self.reads(pair[1])
-        return self._can_parse(text)
+        return is_formula(text)
 
     def _as_numbers(self, found: str, wanted: str) -> bool | None:
         one, other = read_numeral(found), read_numeral(wanted)
@@ -184,21 +181,7 @@ class Comparison:
     def _as_formulas(self, found: str, wanted: str) -> bool:
         if (one := union(found)) and (other := union(wanted)) and self._same_items(one, other):
             return True
-        (body, unit), (its, its_unit) = split_unit(found), split_unit(wanted)
-        if not same_unit(unit, its_unit, self.spec):
-            return False
-        try:
-            left, right = parse(body), parse(its)
-        except Unreadable:
-            return False
-        return are_equal(left, right) or is_rounded(body, right) or is_rounded(its, left)
-
-    def _can_parse(self, text: str) -> bool:
-        try:
-            parse(split_unit(text)[0])
-        except Unreadable:
-            return False
-        return True
+        return same_formula(found, wanted, self.spec)
 
 
 def _items(text: str) -> Sequence[str] | None:

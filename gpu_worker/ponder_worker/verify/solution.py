@@ -65,6 +65,8 @@ def _solutions(text: str) -> tuple[Any, frozenset[Any]]:
         names |= {name for _, symbols in found for name in symbols}
         sets = [values for values, _ in found]
         together = sympy.Intersection(*sets)
+        if len(sets) > 1 and together in sets:  # nobody would write the others
+            raise Unreadable(text)
         allowed.append(sympy.Union(*sets) if together is sympy.S.EmptySet else together)
     if len(names) > 1:
         raise Unreadable(text)

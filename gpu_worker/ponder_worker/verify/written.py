@@ -10,8 +10,8 @@ from ponder_worker.answers.writing import identity, is_words
 _BASE = re.compile(r"\(? ?[0-9A-Fa-f]+ ?\)? ?_ ?\{? ?[0-9]+ ?\}?")
 _CLOCK = re.compile(r"(?P<time>[0-9.]+(?: ?: ?[0-9.]+)+) ?(?:(?P<half>[aApP])\.? ?[mM]\.?)?")
 _BRACKETS = re.compile(r"[{}() ]")
-_FACTORS = re.compile(r"[A-Za-z](?: ?(?:\\cdot|\\times|\*)? ?[A-Za-z])+")
-_OPERATORS = re.compile(r"\\cdot|\\times|[* ]")
+_TIMES = re.compile(r" ?(?:\\cdot|\\times|\*) ?")
+_LETTERS = re.compile(r"[A-Za-z](?: ?[A-Za-z])*")
 _COMMON_WORDS = frozenset(("no", "on", "is", "of", "if", "so", "as", "at", "it", "in", "or", "to", "we", "yes", "not"))
 _LONGEST_PRODUCT = 3
 """Letters. What has more is a word, unless it is written as a product."""
@@ -55,4 +55,7 @@ def _is_product(text: str) -> bool:
 
 
 def _factors(text: str) -> str:
-    return _OPERATORS.sub("", text) if _FACTORS.fullmatch(text) else ""
+    """Letters that are multiplied, by signs or because each stands alone; `to day` has none."""
+    factors = _TIMES.split(text) if _TIMES.search(text) else text.split(" ")
+    is_product = len(factors) > 1 and all(len(factor) == 1 for factor in factors)
+    return "".join(factors) if (is_product or text.isalpha()) and _LETTERS.fullmatch(" ".join(factors)) else ""

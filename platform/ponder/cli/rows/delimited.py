@@ -67,7 +67,7 @@ class _Lines(Iterator[str]):
         written = [line for line in self._record if line is not None]
         if num_cells < 2 or len(written) < 2 or not all(_num_cells(line, dialect) == num_cells for line in written):
             return ""
-        if len(written) == 2 and not _are_alike(*written, dialect):
+        if len(written) == 2 and not _are_alike(written[0], written[1], dialect):
             return ""
         return (
             f"a quote opened in it closes in line {self.last}, and each line up to there looks like a row: "

@@ -43,7 +43,7 @@ _LONGEST_OPERATOR = 10
 _FORMULA_ENDS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _TEXT = re.compile(r"\\(?:text|mbox)[a-z]{0,2} ?\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} [A-Za-z]{2,}")
-_INTRODUCED = re.compile(r"[^\W\d_]{2,} ?: |[^\W\d_]{3,}:(?=[-+$\d])|[^\W\d_]{2,} (?=\d+ ?[-+*×÷=])")
+_INTRODUCED = re.compile(r"[^\W\d_]{2,} ?: |[^\W\d_]{3,}:(?=[-+$\d])|[^\W\d_]{2,} (?=\d+ ?[-+*×÷=]|\*\*)")
 """`Total: 5`, `So 5 - 3 = 2`."""
 _ARITHMETIC = re.compile(r"[\d)] ?[-+*=×÷]")
 """A step of a calculation is no answer: `17 - 6` may be all that was written when the budget ended."""

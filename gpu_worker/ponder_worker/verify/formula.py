@@ -32,12 +32,10 @@ def parse(text: str) -> Any:
 
 
 def _exact(found: Any) -> Any:
-    r"""Decimals as fractions, \gamma as a symbol, and i as the imaginary unit unless it counts something."""
+    """Decimals as fractions, and i as the imaginary unit unless it counts something."""
     if not hasattr(found, "atoms"):
         return found
-    # The parser takes the letter for Euler's constant.
-    new: dict[Any, Any] = {sympy.EulerGamma: sympy.Symbol("gamma", real=True)}
-    new |= {number: sympy.Rational(str(number)) for number in found.atoms(sympy.Float)}
+    new: dict[Any, Any] = {number: sympy.Rational(str(number)) for number in found.atoms(sympy.Float)}
     if not found.atoms(sympy.Sum, sympy.Product):
         new |= {symbol: sympy.I for symbol in found.atoms(sympy.Symbol) if symbol.name in ("i", "imath")}
     named = found.xreplace(new)

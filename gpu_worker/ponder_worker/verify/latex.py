@@ -12,6 +12,8 @@ _ACCENT = re.compile(
     r"(?:\{ ?([A-Za-z]{1,3}) ?\}|([A-Za-z])(?![A-Za-z]))"
     r"(?: ?_ ?(?:\{([A-Za-z0-9]+)\}|([A-Za-z0-9])))?"
 )
+_GAMMA = re.compile(r"\\(?:(gamma)|(Gamma)(?! ?\())(?![A-Za-z])(?: ?_ ?(?:\{ ?([A-Za-z0-9]+) ?\}|([A-Za-z0-9])))?")
+r"""A letter, for which a parser takes the function or Euler's constant: `\gamma+1` is 1 to it."""
 _ORDERED = re.compile(r"(?:(?<![A-Za-z])[A-Z]|[A-Z]\}|_\{(?:vec|overrightarrow)\w*\}) ?\\times(?![0-9 ]*[0-9(])")
 """A product of sets, matrices or vectors; a parser would exchange its sides."""
 _HALVED = re.compile(r"/ ?[0-9]+ ?[A-Za-z\\(]")
@@ -69,7 +71,7 @@ def prepare(text: str) -> str | None:
     text = _FRAC_OVER_COMMAND.sub(r"\\frac{\1}", _FRAC_OVER.sub(r"\\\1{\2}", text))
     text = _FRAC_UNDER.sub(r"\1{\2}", text)
     text = _SQRT.sub(r"\\sqrt{\1}", text)
-    return _MIXED.sub(" ", text).strip()
+    return _MIXED.sub(" ", _GAMMA.sub(_gamma, text)).strip()
 
 
 def _function(found: re.Match[str]) -> str:
@@ -81,6 +83,11 @@ def _accented(found: re.Match[str]) -> str:
     """One symbol: a vector's name, a segment, a mean."""
     accent, letters, index = found[1], found[2] or found[3], found[4] or found[5] or ""
     return f"{letters[0]}_{{{accent}{letters}{index}}} "
+
+
+def _gamma(found: re.Match[str]) -> str:
+    name = found[1] or found[2]
+    return f"{name[0]}_{{{name}{found[3] or found[4] or ''}}} "
 
 
 def _primed(found: re.Match[str]) -> str:

@@ -18,7 +18,12 @@ _INVERSE = re.compile(r"\^ ?\{? ?-1 ?\}?(?= ?\()")
 """`f^{-1}(x)` is a name, as `f(x)` is."""
 _SYMBOL = re.compile(r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]+\}))?")
 _LOWERED = re.compile(r"_ ?(?:\{[^{}]*\}|[A-Za-z0-9])")
-_COMMANDS = re.compile(r"\\[A-Za-z]+")
+_COMMANDS = re.compile(
+    r"\\(?!(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|(?:var)?rho"
+    r"|(?:var)?sigma|tau|upsilon|(?:var)?phi|chi|psi|omega|ell|hbar)(?![a-z]))[a-z]+",
+    re.IGNORECASE,
+)
+"""Those that are no letters."""
 _NO_NAME = re.compile(
     r"[0-9+*^!%<>=-]|\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|infty|times|cdot|pm|mp|cup|cap)(?![a-z])"
 )

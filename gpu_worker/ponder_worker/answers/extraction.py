@@ -28,7 +28,7 @@ _NUMBER = re.compile(
     r"(?:\d{1,6} ?)?\\[dt]?frac\{\d{1,20}\}\{\d{1,20}\}"
     r"|\d{1,3}(?:\.\d{3}){1,6},\d+"
     r"|(?:\d{1,3}(?:[ \u00a0\u202f'’]\d{3}){1,6}(?!\d)|\d+(?:,\d+)*)(?:\.\d+)?"
-    rf"(?:[eE][-+]?\d{{1,4}}(?![\w.])| \d{{1,6}}/\d+|/\d+|(?::\d\d){{1,2}}(?!\d)| ?[{_FRACTIONS}]"
+    rf"(?:[eE][-+]?\d{{1,4}}(?!\w|\.\d)| \d{{1,6}}/\d+|/\d+|(?::\d\d){{1,2}}(?!\d)| ?[{_FRACTIONS}]"
     rf"| ?(?:[×x*]|\\times|\\cdot) ?10{_RAISED}|{_RAISED}"
     r"| (?i:dozen|hundred|thousand|million|billion|trillion)\b)?"
     rf"|[{_FRACTIONS}]|\.\d+)(?:\\?%|°)?(?:{_CHANGED})?"

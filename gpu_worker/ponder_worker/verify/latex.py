@@ -14,7 +14,7 @@ _ACCENT = re.compile(
 )
 _GAMMA = re.compile(r"\\(?:(gamma)|(Gamma)(?! ?\())(?![A-Za-z])(?: ?_ ?(?:\{ ?([A-Za-z0-9]+) ?\}|([A-Za-z0-9])))?")
 r"""A letter, for which a parser takes the function or Euler's constant: `\gamma+1` is 1 to it."""
-_ORDERED = re.compile(r"(?:(?<![A-Za-z])[A-Z]|[A-Z]\}|_\{(?:vec|overrightarrow)\w*\}) ?\\times(?![0-9 ]*[0-9(])")
+_ORDERED = re.compile(r"(?:(?<![A-Za-z])[A-Z]|[A-Z]\}|_\{(?:vec|overrightarrow)\w*\}) {0,2}\\times(?![0-9 ]*[0-9(])")
 """A product of sets, matrices or vectors; a parser would exchange its sides."""
 _HALVED = re.compile(r"/ ?[0-9]+ ?[A-Za-z\\(]")
 r"""`1/2x`, which some read as `\frac{1}{2}x` and others as `\frac{1}{2x}`."""

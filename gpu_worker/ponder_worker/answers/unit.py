@@ -83,7 +83,12 @@ class Unit:
         return "per" in self.name.split()
 
     def fits(self, other: Unit) -> bool:
-        """Whether two may be one: a known unit has one name, and of other words one side may say more."""
+        """Whether two may be one: a known unit has one name, and of other words one side may say more.
+
+        A share is no amount of anything: `20%` is not `20 dollars`.
+        """
+        if self.is_percent != other.is_percent and (other if self.is_percent else self).words:
+            return False
         if self.name and other.name and not any(pair in _MAY_BE for pair in (self.name, other.name)):
             return self.name == other.name
         one, its = self.words, other.words

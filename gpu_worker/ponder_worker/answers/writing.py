@@ -35,6 +35,7 @@ _SQUEEZED = re.compile(r"(,)\\![ ]?|[ ]?(?:\\text)?\{[ ]?([,:])[ ]?\}")
 _GROUPED = re.compile(r"(?<=\d)(?:\\,|~|\\ |\\:|\\;|')(?=\d{3}(?!\d))")
 _GROUPED_BY_COMMAS = re.compile(r"(?<![0-9.,}])[1-9][0-9]{0,2}(?:\{,\}[0-9]{3})+(?![0-9{])")
 """A comma that LaTeX sets without the blank of a list: `1{,}234` is one number in any list."""
+_DOLLARS_BEHIND = re.compile(r"(?<=[0-9])[ ]?\\\$(?=[ $]*\Z)")
 _LONE_DOLLAR = re.compile(r" *([-+]?) ?\$ ?([0-9.][0-9,.]*[ A-Za-z]*)")
 _MODULUS = r"(?:\{([^{}]*)\}|([0-9]+|[A-Za-z](?![A-Za-z])))"
 _CONGRUENT = re.compile(
@@ -74,7 +75,7 @@ def plain(text: str) -> str:
     text = as_ascii(text)
     text = _GROUPED_BY_COMMAS.sub(lambda number: number[0].replace("{,}", ""), text) if "{,}" in text else text
     text = _SQUEEZED.sub(lambda found: found[1] or found[2], _GROUPED.sub("", text))
-    text = _DOLLARS.sub(r"\1USD \2", text)
+    text = _DOLLARS_BEHIND.sub(" USD", _DOLLARS.sub(r"\1USD \2", text))
     if text.count("$") == 1 and (amount := _LONE_DOLLAR.fullmatch(text)) is not None:
         text = f"{amount[1]}USD {amount[2]}"
     text = _DELIMITERS.sub("", text)
@@ -100,7 +101,7 @@ def plain(text: str) -> str:
 def identity(text: str) -> str:
     r"""Equal for texts of which nobody would say that they differ: outer `\text`, blanks and case of words apart."""
     text = unset(plain(text))
-    text = _NEEDLESS.sub("", _BLANKS.sub(" ", text).strip(_ENDS))
+    text = _NEEDLESS.sub("", _BLANKS.sub(" ", text).rstrip(_ENDS).lstrip(_STARTS))
     text = _ONE_TOKEN.sub(r"\1\2", _ACCENTED.sub(r"\1 \2", text)) if "{" in text else text
     text = _AFTER_COMMAND.sub(r"\1", text) if "\\" in text else text
     return text.casefold() if is_words(text) else text

@@ -73,7 +73,7 @@ class Comparison:
     def _as_lists(self, found: str, wanted: str) -> bool | None:
         if is_assigned_number(found) or is_assigned_number(wanted):
             return None
-        one, other = split_parts(found), split_parts(wanted)
+        one, other = parts_of(found), parts_of(wanted)
         if one is None and other is None:
             return self._same_items([found], [wanted]) if has_signs(found + wanted) else None
         if one is None and other is not None and are_named(other.items):

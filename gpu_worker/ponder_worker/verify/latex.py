@@ -42,6 +42,8 @@ _CALL = re.compile(r"(\\sqrt(?: ?\[[0-9a-z]\])?|\^) ?\(")
 _PRIMES = re.compile(r"([A-Za-z])('+)|([A-Za-z]) ?\^ ?\{? ?((?:\\prime ?)+)\}?")
 _DATE = re.compile(r"(?<![0-9])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _MIXED = re.compile(r"(?<=[0-9])(?=\\frac ?\{ ?[0-9]+ ?\} ?\{ ?[0-9]+ ?\})")
+_UNIT_POWER = re.compile(r"(?<!_)(?<!_\{)\\text ?\{[^{}]{2,}\} ?\^")
+r"""Words that a parser would raise to a power, such as a unit to one that no unit has."""
 _LONGEST = 2_000
 
 
@@ -51,7 +53,7 @@ def prepare(text: str) -> str | None:
         return None
     text = _LOGARITHM.sub(r"\\log_{\1}", _LG.sub(r"\\log_{10} ", text))
     text = _BOUND.sub(r"\1{\2} ", _CHOSEN.sub(r"\\binom{\1}{\2}", text))
-    if _SIDE_BY_SIDE.search(text) or _HALVED.search(text):
+    if _SIDE_BY_SIDE.search(text) or _HALVED.search(text) or _UNIT_POWER.search(text):
         return None
     text = _ACCENT.sub(_accented, text)
     if _ORDERED.search(text):

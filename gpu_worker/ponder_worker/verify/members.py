@@ -10,6 +10,8 @@ from ponder_worker.answers.numeral import read_numeral
 from ponder_worker.answers.parts import Parts, split_parts, split_relation
 from ponder_worker.answers.writing import is_words
 
+_GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:,[0-9]{3})*,0[0-9]{2}(?:,[0-9]{3})*")
+"""A number with separators that can be no list, because no item of one begins with 0."""
 _SIGNED = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
 
 
@@ -49,8 +51,8 @@ def can_be_numbered(items: Sequence[str]) -> bool:
 
 
 def parts_of(text: str) -> Parts | None:
-    """Its parts; `k = 1,234` has none."""
-    return None if is_assigned_number(text) else split_parts(text)
+    """Its parts; `k = 1,234` has none, nor has `10,080`."""
+    return None if is_assigned_number(text) or _GROUPED.fullmatch(text) else split_parts(text)
 
 
 def by_name(text: str) -> Parts | None:

@@ -108,6 +108,20 @@ def test_formulas_are_equal_in_whatever_letters_but_only_in_the_same(
         assert not same(renamed(one, letters), renamed(other, others))
 
 
+DECIMALS = st.tuples(
+    st.sampled_from(["", "0", "5", "10", "1,080", "12"]), st.sampled_from(["", ".5", ".50", ".05", ".672"])
+)
+
+
+@given(DECIMALS, DECIMALS, st.sampled_from(["%s", "%s cm", "(%s, 2)", "%sx", "y = %s"]))
+def test_where_the_point_stands_always_counts(one: tuple[str, str], other: tuple[str, str], around: str) -> None:
+    found, wanted = ("".join(number) or "0" for number in (one, other))
+    if "(" in around or "x" in around:  # a comma there separates, or is read by a parser
+        found, wanted = found.replace(",", ""), wanted.replace(",", "")
+    is_same = float(found.replace(",", "")) == float(wanted.replace(",", ""))
+    assert (examine(around % found, around % wanted).verdict is Verdict.PASSED) == is_same
+
+
 NAMES = st.sampled_from(["x", "y", "n", "k", "a_1", r"\alpha", "f(x)", "AB"])
 
 

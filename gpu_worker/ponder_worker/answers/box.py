@@ -6,17 +6,19 @@ import re
 from dataclasses import dataclass
 
 from ponder_worker.answers.numeral import read_numeral
+from ponder_worker.answers.set_text import SET_TEXT
 from ponder_worker.answers.unit import read_unit
 
 _NAMES = (r"\boxed", r"\fbox", r"\framebox", "\x08oxed")
 _TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,8}\{?|\x08oxed\{|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"(?:\\d?frac\{[^{}]*\}\{[^{}]*\}|\\[A-Za-z]+\{[^{}]*\}|[^\s$\\{},;]){1,100}")
+_LONGEST_UNIT = 50
 _BETWEEN = 70
 """Characters between two boxes that may still hold one answer."""
 _CONNECTED = re.compile(r"[,;&]|\b(?:and|or)\b")
 _FILLER = re.compile(r"\\(?:text|quad|qquad|\[|\]|\(|\)|[,;! ])|[\s$,;:&{}+*~]|\b(?:and|or)\b")
 _MINUS = re.compile(r"(?:^|(?<=[\s$=(]))[-−]\Z")
-_UNIT = re.compile(r"(?:\\[,; ]| )?\\text ?\{[^{}]{1,40}\}(?:\^\{?[23]\}?)?")
+_UNIT = re.compile(rf"(?:\\[,; ]| )?{SET_TEXT}(?:\^\{{?[23]\}}?)?")
 _WORD = re.compile(r"[A-Za-z]+")
 _NEW_THOUGHT = frozenset((
     "is", "are", "so", "then", "thus", "hence", "therefore", "answer", "final", "but", "now", "since", "because",
@@ -56,7 +58,7 @@ def _with_surroundings(text: str, box: Box) -> str:
     content = box.content
     if _MINUS.search(text, max(0, box.start - 3), box.start) and content[0] not in "-+−":
         content = f"-{content}"
-    unit = _UNIT.match(text, box.end)
+    unit = _UNIT.match(text, box.end, box.end + _LONGEST_UNIT)
     known = read_unit(unit[0].strip()) if unit else None
     if unit and known and known.name and (numeral := read_numeral(content)) and not numeral.unit.is_there:
         content += unit[0]

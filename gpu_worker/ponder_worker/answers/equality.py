@@ -6,6 +6,7 @@ import re
 
 from ponder_worker.answers.numeral import Numeral, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
+from ponder_worker.answers.set_text import without_text
 from ponder_worker.answers.writing import identity, plain
 
 _LONG = 1_000
@@ -13,9 +14,16 @@ _LONG = 1_000
 _DEPTH = 3
 _LONGEST_NAME = 60
 _MIRRORED = {">": "<", ">=": "<="}
+_INVERSE = re.compile(r"\^ ?\{? ?-1 ?\}?(?= ?\()")
+"""`f^{-1}(x)` is a name, as `f(x)` is."""
+_SYMBOL = re.compile(r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]+\}))?")
 _LOWERED = re.compile(r"_ ?(?:\{[^{}]*\}|[A-Za-z0-9])")
-_TEXT = re.compile(r"\\text ?\{[^{}]*\}")
-_COMMANDS = re.compile(r"\\[A-Za-z]+")
+_COMMANDS = re.compile(
+    r"\\(?!(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|(?:var)?rho"
+    r"|(?:var)?sigma|tau|upsilon|(?:var)?phi|chi|psi|omega|ell|hbar)(?![a-z]))[a-z]+",
+    re.IGNORECASE,
+)
+"""Those that are no letters."""
 _NO_NAME = re.compile(
     r"[0-9+*^!%<>=-]|\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|infty|times|cdot|pm|mp|cup|cap)(?![a-z])"
 )
@@ -36,7 +44,8 @@ def canonical(answer: str) -> str:
 def assigned(relation: Relation) -> tuple[str, str] | None:
     r"""The name and the value of `x = 5`, `x = 2 + 3 = 5`, `|AB| = 5 \approx 5.0`, `x \in S`; None for a true equation.
 
-    Of a chain without any name, `84/2 = 42`, the value is its last side and the name is empty.
+    Of a chain without any name, `84/2 = 42`, the value is its last side and the name is empty. Of `x = y = 5` the name
+    is both names.
     """
     sides, signs = relation.sides, relation.signs
     if "~" in signs:
@@ -50,7 +59,8 @@ def assigned(relation: Relation) -> tuple[str, str] | None:
     if len(sides) == 1 or not (sides[0].startswith(r"\text") or any(map(_has_letters, sides))):
         return "", sides[-1]
     if is_name(sides[0]):
-        return identity(sides[0]), sides[-1]
+        others = [identity(side) for side in sides[1:-1] if _SYMBOL.fullmatch(side)]
+        return "=".join(sorted((identity(sides[0]), *others))), sides[-1]
     if len(sides) == 2 and is_name(sides[1]):
         return identity(sides[1]), sides[0]
     return None
@@ -77,8 +87,8 @@ def is_name(text: str) -> bool:
     r"""Whether an equation with this on one side says what it is: `x_1`, `f(x)`, `|AB|`, `\frac{NO}{BO}`, `(p, q)`."""
     if len(text) > _LONGEST_NAME:
         return False
-    bare = _LOWERED.sub("", text)
-    return any(map(str.isalpha, bare)) and _NO_NAME.search(_TEXT.sub("", bare)) is None
+    bare = _INVERSE.sub("", _LOWERED.sub("", text))
+    return any(map(str.isalpha, bare)) and _NO_NAME.search(without_text(bare)) is None
 
 
 def value_of(text: str) -> tuple[str, str]:
@@ -113,5 +123,5 @@ def _joined(parts: Parts, items: list[str]) -> str:
 
 
 def _has_letters(side: str) -> bool:
-    """Beside commands and what is set as text, such as a unit."""
-    return any(map(str.isalpha, _COMMANDS.sub("", _TEXT.sub("", side))))
+    """Beside commands, what is set as text, and a number's unit."""
+    return read_numeral(side) is None and any(map(str.isalpha, _COMMANDS.sub("", without_text(side))))

@@ -14,22 +14,37 @@ THINKING = "<think>"
 _CLOSE = "</think>"
 _FRACTIONS = "¼½¾⅐-⅞"
 _RAISED = r"(?:\^\{?[-−]?\d{1,5}\}?|[⁻⁰¹²³⁴-⁹]{1,6})"
+_SIGN_WORDS = (
+    r"\b(?i:minus|negative|not|at least|at most|up to|(?:more|less|fewer|greater|smaller) than|half of|twice|double"
+    r"|triple)"
+)
+_CHANGED = (
+    r"(?i: ?(?:hal(?:f|ves)|thirds?|quarters?|fifths?|tenths?|hundredths?|squared|cubed|factorial|dozens?|pairs?)\b"
+    r"| and (?:a|one) (?:half|third|quarter)\b|\+)"
+)
 _NUMBER = re.compile(
     # Not the power in `x^10`, nor the minutes of a time.
-    r"(?<![\^\d])(?<!\^[-−{])(?<!\d:)[-+−]?(?:\\?\$|[€£¥])?(?:"
+    rf"(?:{_SIGN_WORDS} )?(?<![\^\d])(?<!\^[-−{{])(?<!\d:)[-+−]?(?:\\?\$|[€£¥])?(?:"
     r"(?:\d{1,6} ?)?\\[dt]?frac\{\d{1,20}\}\{\d{1,20}\}"
     r"|\d{1,3}(?:\.\d{3}){1,6},\d+"
-    r"|(?:\d{1,3}(?:[ \u00a0\u202f]\d{3}){1,6}(?!\d)|\d+(?:,\d+)*)(?:\.\d+)?"
-    rf"(?:[eE][-+]?\d{{1,4}}(?![\w.])| \d{{1,6}}/\d+|/\d+|(?::\d\d){{1,2}}(?!\d)| ?[{_FRACTIONS}]"
+    r"|(?:\d{1,3}(?:[ \u00a0\u202f'’]\d{3}){1,6}(?!\d)|\d+(?:,\d+)*)(?:\.\d+)?"
+    rf"(?:[eE][-+]?\d{{1,4}}(?!\w|\.\d)| \d{{1,6}}/\d+|/\d+|(?::\d\d){{1,2}}(?!\d)| ?[{_FRACTIONS}]"
     rf"| ?(?:[×x*]|\\times|\\cdot) ?10{_RAISED}|{_RAISED}"
     r"| (?i:dozen|hundred|thousand|million|billion|trillion)\b)?"
-    rf"|[{_FRACTIONS}]|\.\d+)(?:\\?%|°)?"
+    rf"|[{_FRACTIONS}]|\.\d+)(?:\\?%|°)?(?:{_CHANGED})?"
 )
-"""What `read_numeral` reads, as far as it can be told from what stands around it. All but runs of digits is bounded."""
+"""What `read_numeral` reads, as far as it can be told from what stands around it. All but runs of digits is bounded.
+
+With the words and signs right beside it that make it another number: they are compared as well.
+"""
+_OPERAND = re.compile(r"(?:(?:[\d}%] ?|\))(?:[-+*/×x÷−]|\\times|\\cdot|\\div) ?|\d(?:\*\*|['’]))\Z")
+_OPERATOR = re.compile(r" ?(?:[-+/×÷=−]|\*{1,2}(?=[\d(])|\*(?!\*)|\\times|\\cdot|\\div) ?(?:[\d(\\$]|\Z)")
+_LONGEST_OPERATOR = 10
 _FORMULA_ENDS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _TEXT = re.compile(r"\\(?:text|mbox)[a-z]{0,2} ?\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} [A-Za-z]{2,}")
-_INTRODUCED = re.compile(r"[A-Za-z]{2,} ?: ")
+_INTRODUCED = re.compile(r"[^\W\d_]{2,} ?: |[^\W\d_]{3,}:(?=[-+$\d])|[^\W\d_]{2,} (?=\d+ ?[-+*×÷=]|\*\*)")
+"""`Total: 5`, `So 5 - 3 = 2`."""
 _ARITHMETIC = re.compile(r"[\d)] ?[-+*=×÷]")
 """A step of a calculation is no answer: `17 - 6` may be all that was written when the budget ended."""
 _LONGEST_FORMULA = 1_000
@@ -97,13 +112,20 @@ def _is_bare(text: str) -> bool:
     if _ARITHMETIC.search(text) and not any(map(str.isalpha, text)):
         return False
     words = re.findall(r"(?<![\\A-Za-z])[^\W\d_]{2,}", text)
-    return len(words) <= 2 if not re.search(r"[\d$\\]", text) else len(words) <= 1 and not text.endswith(".")
+    has_value = any(map(str.isnumeric, text)) or "$" in text or "\\" in text
+    return len(words) <= 2 if not has_value else len(words) <= 1 and not text.endswith(".")
 
 
 def _last_number(text: str) -> tuple[int, str]:
-    """-> (where it ends, the number)."""
+    """-> (where it ends, the number). A part of a calculation is none: nobody knows what it would have come to."""
     last = max(_NUMBER.finditer(text), key=re.Match.end, default=None)
-    return (last.end(), last[0]) if last else (-1, "")
+    if last is None or _OPERATOR.match(text, last.end()):
+        return -1, ""
+    start = last.start() + last[0].startswith(("-", "+", "−"))
+    if _OPERAND.search(text, max(0, start - _LONGEST_OPERATOR), start):
+        return -1, ""
+    is_formula = last[0].startswith("$") and text[last.end() : last.end() + 1] == "$"
+    return last.end(), last[0].lstrip("$") if is_formula else last[0]
 
 
 def _last_formula(text: str, opening: str, closing: str) -> tuple[int, str]:

@@ -23,7 +23,7 @@ _IS = (
     rf"|是|为|為|は|은|는)(?:,? {_THEN},?(?![^\W\d_]))?{_MARKUP}[:：]?"
 )
 _MARK = r"[:：=|]|->|→|(?<= )[-–—]{1,2} "
-_LABEL = re.compile(rf"(?:s|\(s\))?{_MARKUP}(?:{_OF_WHAT})?(?:,? ?{_THEN},?)?{_MARKUP}(?:{_IS}|{_MARK}){_MARKUP}")
+_LABEL = re.compile(rf"(?:s|\(s\))?\"?{_MARKUP}(?:{_OF_WHAT})?(?:,? ?{_THEN},?)?{_MARKUP}(?:{_IS}|{_MARK}){_MARKUP}")
 _FORMULA = re.compile(r"[ \t*_]{0,4}(?:\$|\\[(\[])")
 _NO_ANSWER = re.compile(
     r"(?i:not|in|on|consistent|correct|incorrect|right|wrong|reasonable|unique|unclear|unknown|below|above|as follows"

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ponder_worker.answers.set_text import unset
 from ponder_worker.answers.unit import Unit, read_unit, split_prefix
 from ponder_worker.answers.writing import plain
 
@@ -34,7 +35,6 @@ _CHANGED = re.compile(
 )
 """Words by which a text says another number than the one that it writes, or no number."""
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline ?\{? ?([0-9]+) ?\}?")
-_TEXT = re.compile(r"\\text ?\{ ?([^{}]*?) ?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def read_numeral(text: str) -> Numeral | None:
     if found is None:
         return None
     unit = read_unit(text[found.end() :], is_attached=text[found.end() : found.end() + 1].isalpha())
-    if unit is None or (currency and unit.name not in ("", currency)):
+    if unit is None or (currency and unit.name not in ("", currency) and not unit.is_rate):
         return None
     return _numeral(found, unit.in_currency(currency) if currency else unit)
 
@@ -85,7 +85,7 @@ def _as_fraction(found: re.Match[str]) -> str:
 def _unwrapped(text: str) -> str:
     r"""`\text{13}`, `(-3)` and `{5}` are their insides."""
     if text.startswith("\\text"):
-        text = _TEXT.sub(r"\1", text)
+        text = unset(text)
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
         text = text[1:-1].strip()
     return text

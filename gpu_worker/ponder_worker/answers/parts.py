@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from ponder_worker.answers.set_text import SET_TEXT
+
 Kind = Literal["list", "set", "tuple", "interval"]
 
 _TOKEN = re.compile(
-    r"\\begin\b|\\end\b|\\[{}]|\\\\|\\text ?\{[^{}]*\}|\\[A-Za-z]+|\\.|[()\[\]{},;=:<>]"
+    rf"\\begin\b|\\end\b|\\[{{}}]|\\\\|{SET_TEXT}|\\[A-Za-z]+|\\.|[()\[\]{{}},;=:<>]"
     r"|[^\\()\[\]{},;=:<>A-Za-z]+|[A-Za-z]+|.",
     re.DOTALL,
 )

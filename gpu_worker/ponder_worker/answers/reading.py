@@ -13,6 +13,11 @@ _ENDED = r"(?=\s?(?:[.):,*}\]]|\Z)|\s(?:[-–—]|(?:because|since|is)\b))"
 _FIRST = re.compile(
     rf"(?i:option|choice) {_OPENING}([A-Ja-j]){_WHOLE}|{_OPENING}([B-HJ]){_WHOLE}|{_OPENING}([AIa-j]){_ENDED}"
 )
+_SEVERAL = re.compile(
+    r"(?:(?i:options?|choices?|both|either) )?[(\[{*]{0,4}[A-J][)\]}*]{0,4}(?:, ?| ?& ?| ?/ ?|,? (?:and|or) )"
+    r"[(\[{*]{0,4}[A-J](?![A-Za-z']| [a-z])"
+)
+"""Two letters choose nothing."""
 _BRACKETED = re.compile(r"(?<![A-Za-z0-9])[(\[] ?([A-Ja-j]) ?[)\]]")
 _ALONE = re.compile(r"(?<![A-Za-z'])(?<!\bnot )(?<!\bNot )([A-J])(?![A-Za-z']| [a-z])")
 _CHOSEN = re.compile(
@@ -23,6 +28,8 @@ _CHOSEN = re.compile(
     r"|(?i:\bthe (?:best|right|correct) (?:choice|option) is),? \(?(?P<best>[A-J])\)?(?![A-Za-z']))"
 )
 """A sentence that chooses."""
+_JOINED = re.compile(r"(?<![A-Za-z])[A-J][)\]*]{0,3}(?: ?& ?| and | or )[(\[*]{0,3}\Z")
+_LONGEST_JOINT = 14
 _PYTHON = frozenset({"", "python", "python3", "py"})
 _LONGEST_MARK = 300
 
@@ -52,14 +59,18 @@ def letter(text: str) -> str | None:
         mark = said
     if mark is not None:
         mark = " ".join(mark[:_LONGEST_MARK].split())
+        if _SEVERAL.match(mark):
+            return None
         if (found := _FIRST.match(mark)) is not None:
             return found[found.lastindex or 0].upper()
         if bracketed := _BRACKETED.findall(mark):
             return str(bracketed[-1]).upper()
     if chosen := list(_CHOSEN.finditer(said)):
         return chosen[-1][chosen[-1].lastgroup or 0]
-    alone: list[str] = _ALONE.findall(said)
-    return alone[-1] if alone else None
+    alone = max(_ALONE.finditer(said), key=re.Match.end, default=None)
+    if alone is None or _JOINED.search(said, max(0, alone.start() - _LONGEST_JOINT), alone.start()):
+        return None
+    return alone[0]
 
 
 def program(text: str) -> str | None:

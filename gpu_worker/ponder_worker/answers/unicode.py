@@ -9,7 +9,8 @@ from functools import lru_cache
 _OTHER = re.compile(r"[^\x00-\x7f]")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+")
 _LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉₊₋]+")
-_ROOT = re.compile(r"√[ ]?(?=[\w({])(\d+|\w)?")
+_ROOT = re.compile(r"([√∛∜])[ ]?(?=[\w({])(\d+|\w)?")
+_DEGREES = {"√": "", "∛": "[3]", "∜": "[4]"}
 _FRACTION = re.compile(r"[¼½¾⅐-⅞↉]")
 _SYMBOLS = {
     **dict.fromkeys("−﹣－‐‑‒–", "-"),
@@ -25,7 +26,7 @@ _SYMBOLS = {
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ",
     "℃": r"^\circ \text{C}", "℉": r"^\circ \text{F}", "∠": r"\angle ", "△": r"\triangle ", "∖": r"\setminus ",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∫": r"\int ",
+    "¢": " cents ", "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∫": r"\int ",
 }  # fmt: skip
 
 
@@ -36,8 +37,12 @@ def as_ascii(text: str) -> str:
     text = _RAISED.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}".replace("−", "-"), text)
     text = _LOWERED.sub(lambda run: f"_{{{unicodedata.normalize('NFKC', run[0])}}}".replace("−", "-"), text)
     text = _FRACTION.sub(_fraction, text)
-    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1]}}}" if root[1] else r"\sqrt", text)
+    text = _ROOT.sub(_root, text)
     return _OTHER.sub(lambda character: _written(character[0]), text)
+
+
+def _root(found: re.Match[str]) -> str:
+    return rf"\sqrt{_DEGREES[found[1]]}" + (f"{{{found[2]}}}" if found[2] else "")
 
 
 def _fraction(character: re.Match[str]) -> str:

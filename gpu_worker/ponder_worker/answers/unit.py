@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from ponder_worker.answers.set_text import SET_TEXT, unset
+
 _LONGEST = 80
 """Characters. The patterns for units are tried on no more."""
+_SHORT = 3
+"""Characters of an abbreviation, or of a word such as `in`, which need not be a unit."""
 _PERCENT = re.compile(r"^(?:%|(?:percent|per cent|percentage|pct)\b\.?)(?: points?\b)?")
-_TEXT = re.compile(r"\\text ?\{([^{}]*)\}|\\text")
 _DEGREE = re.compile(r"\^ ?(?:\{ ?)?\\circ ?\}?")
 _POWER = re.compile(r"\^ ?\{? ?(-?[1-9]) ?\}?")
 _LETTER = r"[A-Za-z\u00c0-\uffef]"
-_WORDS = re.compile(rf"(?:{_LETTER}+'?|[€£¥₹₩₽₺₫₱])(?:[ ./'\-·]*(?:{_LETTER}+|\^-?[1-9]|[()]))*[ .)]*")
+_WORDS = re.compile(rf"\(?(?:{_LETTER}+'?|[€£¥₹₩₽₺₫₱])(?:[ ./'\-·]*(?:{_LETTER}+|\^-?[1-9]|[()]))*[ .)]*")
 _WORD = re.compile(rf"(?:{_LETTER}|[€£])+|\^-?[1-9]|/")
 _AT_END = re.compile(
-    r" ?(?:\\text ?\{[^{}]*\}(?: ?\^ ?\{? ?-?[1-9] ?\}?)?|\^ ?(?:\{ ?)?\\circ ?\}?|%|(?<= )[A-Za-z]{2,}(?:\^[1-9])?)$"
+    rf" ?(?:{SET_TEXT}(?: ?\^ ?\{{? ?-?[1-9] ?\}}?)?|\^ ?(?:\{{ ?)?\\circ ?\}}?|%|(?<= )[A-Za-z]{{2,}}(?:\^[1-9])?)$"
 )
 _ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _PREFIX = re.compile(r"(?:[€£¥₹₩₽₺₫₱]|(?:USD|EUR|GBP|JPY|CNY|INR|US|Rs\.?|RMB)(?![a-z])) ?")
@@ -26,6 +29,16 @@ _NO_UNITS = frozenset((
     "above", "loss", "times", "of", "than", "for", "plus", "minus", "over",
 ))  # fmt: skip
 """Words that change a number, or join it to another, where they stand right behind it."""
+_TURNING = frozenset((
+    "below", "down", "minus", "plus", "less", "loss", "times", "under", "or", "halves", "thirds",
+))  # fmt: skip
+"""Words that do so wherever they stand: `5 degrees below zero` is -5."""
+_NO_MODIFIERS = frozenset((
+    "a", "an", "the", "per", "every", "each", "of", "in", "and", "full", "whole", "total", "extra", "additional", "us",
+    "this", "last", "next", "for", "by", "at", "old",
+))  # fmt: skip
+_PART_OF = re.compile(r"of (?:a|an|the|her|his|their|its|all) ")
+"""`3/4 of the pizza` is 3/4; `half of x` is something else."""
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _LETTERS = frozenset("gmsLVJNWKAhCF")
 _NEVER_ATTACHED = frozenset("KAhCF")
@@ -60,11 +73,22 @@ class Unit:
     scale: int = 1
 
     def in_currency(self, name: str) -> Unit:
-        """The same with a currency in front of the number."""
-        return replace(self, name=name, words=self.words | {name}, is_there=True)
+        """The same with a currency in front of the number; `$12 per hour` is `12 dollars per hour`."""
+        joined = " ".join(sorted((name, *self.name.split()))) if self.is_rate else name
+        return replace(self, name=joined, words=self.words | {name}, is_there=True)
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it only says what of there is so much: `$12` per hour."""
+        return "per" in self.name.split()
 
     def fits(self, other: Unit) -> bool:
-        """Whether two may be one: a known unit has one name, and of other words one side may say more."""
+        """Whether two may be one: a known unit has one name, and of other words one side may say more.
+
+        A share is no amount of anything: `20%` is not `20 dollars`.
+        """
+        if self.is_percent != other.is_percent and (other if self.is_percent else self).words:
+            return False
         if self.name and other.name and not any(pair in _MAY_BE for pair in (self.name, other.name)):
             return self.name == other.name
         one, its = self.words, other.words
@@ -85,17 +109,16 @@ def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
     if len(text) > _LONGEST:
         return None
     is_text = text.startswith((r"\text", "^"))
-    text = _TEXT.sub(r" \1 ", _DEGREE.sub(" degree ", text)).strip()
+    text = unset(_DEGREE.sub(" degree ", text), around=" ").removeprefix(r"\text").strip()
     percent = _PERCENT.match(text)
     text = text[percent.end() :].strip() if percent else text
+    text = _PART_OF.sub("", text, count=1) if text.startswith("of ") else text
     if text and _WORDS.fullmatch(text := _POWER.sub(r"^\1", text)) is None:
         return None
     words = _WORD.findall(text)
     if percent and words[:1] == ["of"]:
         del words[0]
-    if words and not _is_unit(words[0], is_attached=is_attached, is_text=is_text or percent is not None):
-        return None
-    if any(map(_is_variable, words[1:])) or (words and all(_named(word).startswith("^") for word in words)):
+    if words and not _are_unit(words, is_attached=is_attached, is_text=is_text or percent is not None):
         return None
     scale = _SCALES.get(words[0].lower(), 1) if words else 1
     of_unit = words[scale > 1 :]
@@ -108,6 +131,13 @@ def split_prefix(text: str) -> tuple[str, str]:
     if found is None:
         return text, ""
     return text[found.end() :], _KNOWN.get(found[0].strip(), "")
+
+
+def _are_unit(words: list[str], *, is_attached: bool, is_text: bool) -> bool:
+    if any(word.lower() in _TURNING for word in words) or any(map(_is_variable, words[1:])):
+        return False
+    is_power = all(_named(word).startswith("^") for word in words)
+    return not is_power and _is_unit(words[0], is_attached=is_attached, is_text=is_text)
 
 
 def _is_unit(word: str, *, is_attached: bool, is_text: bool) -> bool:
@@ -132,7 +162,16 @@ def _named(word: str) -> str:
 
 
 def _words(words: list[str]) -> frozenset[str]:
-    return frozenset(map(_named, words))
+    """Each by its name; a word right before a known unit is one with it: a light year is no year."""
+    found: list[str] = []
+    for place, word in enumerate(words):
+        name = _named(word)
+        modifier = words[place - 1] if place and len(word) > _SHORT and _known(word) else ""
+        if modifier.isalpha() and not _known(modifier) and modifier.lower() not in _NO_MODIFIERS:
+            found[-1] = f"{found[-1]} {name}"
+        else:
+            found.append(name)
+    return frozenset(found)
 
 
 def _known(word: str) -> str:

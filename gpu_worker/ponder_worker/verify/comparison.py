@@ -5,7 +5,6 @@ Texts are plain ones (`answers.writing.plain`). In every comparison the answer c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,20 +12,24 @@ from ponder.domain.verifier import Math
 from ponder_worker.answers.equality import assigned, interval_of
 from ponder_worker.answers.numeral import read_european, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
-from ponder_worker.answers.unit import split_unit
 from ponder_worker.answers.writing import identity, is_words
-from ponder_worker.verify.formula import Unreadable, are_equal, parse
-from ponder_worker.verify.quantity import is_rounded, same_quantity, same_unit
+from ponder_worker.verify.members import (
+    are_named,
+    by_name,
+    can_be_numbered,
+    has_signs,
+    is_assigned_number,
+    members,
+    parts_of,
+    union,
+)
+from ponder_worker.verify.quantity import is_formula, same_formula, same_quantity
+from ponder_worker.verify.solution import contradicts_itself, same_solutions
+from ponder_worker.verify.written import counts_as_written, same_writing
 
 _MOST_ITEMS = 100
 _SENTENCE = 4
 """Words from which on a text is a statement, which another text may say as well."""
-_SIGNED = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
-_BASE = re.compile(r"[0-9A-Fa-f]+ ?_ ?\{? ?[0-9]+ ?\}?")
-_COMMON_WORDS = frozenset(("no", "on", "is", "of", "if", "so", "as", "at", "it", "in", "or", "to", "we", "yes", "not"))
-_PRODUCT = re.compile(r"[a-z]{2,3}")
-_CLOCK = re.compile(r"(?P<time>[0-9.]+(?: ?: ?[0-9.]+)+) ?(?:(?P<half>[aApP])\.? ?[mM]\.?)?")
-"""A time of day, or a ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Comparison:
 
     def same(self, found: str, wanted: str) -> bool:
         """Whether they are equal in full. What cannot be read is equal to nothing but its own writing."""
-        if identity(found) == identity(wanted):
+        if identity(found) == identity(wanted) or same_solutions(found, wanted):
             return True
         for compare in (self._as_numbers, self._as_lists, self._as_relations, self._as_writings):
             if (verdict := compare(found, wanted)) is not None:
@@ -44,16 +47,18 @@ class Comparison:
 
     def reads(self, text: str) -> bool:
         """Whether all of a text is understood, so that another answer may be called wrong."""
-        if read_numeral(text) is not None or _BASE.fullmatch(text) or _CLOCK.fullmatch(text):
+        if read_numeral(text) is not None or counts_as_written(text):
             return True
         if is_words(identity(text)):
             return len(text.split()) < _SENTENCE
         if (items := _items(text)) is not None:
             return all(map(self.reads, items))
         relation = split_relation(text)
+        if relation is not None and contradicts_itself(relation):
+            return False
         if relation is not None and (pair := assigned(relation)) is not None:
             return self.reads(pair[1])
-        return self._can_parse(text)
+        return is_formula(text)
 
     def _as_numbers(self, found: str, wanted: str) -> bool | None:
         one, other = read_numeral(found), read_numeral(wanted)
@@ -66,11 +71,15 @@ class Comparison:
         return None
 
     def _as_lists(self, found: str, wanted: str) -> bool | None:
-        if _is_assigned_number(found) or _is_assigned_number(wanted):
+        if is_assigned_number(found) or is_assigned_number(wanted):
             return None
-        one, other = split_parts(found), split_parts(wanted)
+        one, other = parts_of(found), parts_of(wanted)
         if one is None and other is None:
-            return self._same_items([found], [wanted]) if _SIGNED.search(found + wanted) else None
+            return self._same_items([found], [wanted]) if has_signs(found + wanted) else None
+        if one is None and other is not None and are_named(other.items):
+            one = by_name(found)
+        elif other is None and one is not None and are_named(one.items):
+            other = by_name(wanted)
         if one is None or other is None:
             return self._same_as_single(one, found, other, wanted)
         if one.kind == other.kind and one.kind in ("tuple", "interval"):
@@ -79,32 +88,33 @@ class Comparison:
         kinds = {one.kind, other.kind}
         if kinds <= {"list", "set"}:
             return self._same_items(one.items, other.items, is_set="set" in kinds)
-        return self._in_order(one.items, other.items) if kinds == {"list", "tuple"} else False
+        is_numbered = can_be_numbered(one.items) and can_be_numbered(other.items)
+        return kinds == {"list", "tuple"} and is_numbered and self._in_order(one.items, other.items)
 
     def _same_as_single(self, one: Parts | None, found: str, other: Parts | None, wanted: str) -> bool | None:
         """One side alone has parts: the other may be `x \\in …`, `1 \\pm 2`, a relation or a set written otherwise."""
         parts, text = (one, wanted) if one is not None else (other, found)
         assert parts is not None
-        if parts.kind == "list" and (pieces := _union(text)) is not None:
+        if parts.kind == "list" and (pieces := union(text)) is not None:
             return self._match(list(parts.items), pieces) if len(parts.items) == len(pieces) else False
         if split_relation(text) is not None:
             return None
         if parts.kind == "set" and text == r"\emptyset":  # the set that holds it is another
             return False
-        if parts.kind in ("list", "set") and (_SIGNED.search(text) or parts.kind == "set"):
+        if parts.kind in ("list", "set") and (has_signs(text) or parts.kind == "set"):
             items = (one.items, [wanted]) if one is not None else ([found], parts.items)
             return self._same_items(*items, is_set=parts.kind == "set")
         return False if parts.kind == "list" or read_numeral(text) is not None else None
 
     def _same_items(self, found: Sequence[str], wanted: Sequence[str], *, is_set: bool = False) -> bool:
         """Each has its equal on the other side; the order counts where names or the verifier's option say so."""
-        one, other = _expanded(found), _expanded(wanted)
+        one, other = members(found), members(wanted)
         if len(one) > _MOST_ITEMS or len(other) > _MOST_ITEMS:
             return one == other
         is_set = is_set or all(
             item.startswith("(") for item in (*one, *other)
         )  # points: the same one again says nothing
-        if self.spec.order == "kept" or _is_named(found) != _is_named(wanted):
+        if self.spec.order == "kept" or are_named(one) != are_named(other):
             return self._in_order(one, other)
         if is_set:
             return all(any(self.same(a, b) for b in other) for a in one) and all(
@@ -127,6 +137,8 @@ class Comparison:
     def _as_relations(self, found: str, wanted: str) -> bool | None:
         """`x = 5` is 5, and `x \\in S` is S, where the other side gives no name or the same."""
         one, other = split_relation(found), split_relation(wanted)
+        if other is not None and contradicts_itself(other):
+            return False
         if one is not None and other is not None:
             return self._as_two_relations(one, other, found, wanted)
         if one is not None:
@@ -164,70 +176,14 @@ class Comparison:
         return brackets and self._in_order(interval.items, parts.items)
 
     def _as_writings(self, found: str, wanted: str) -> bool | None:
-        """Words, numbers to a base, ratios and times of day: by their writing, whatever a parser would compute."""
-        one, other = identity(found), identity(wanted)
-        if is_words(one) or is_words(other):
-            is_product = _PRODUCT.fullmatch(found) is not None and _PRODUCT.fullmatch(wanted) is not None
-            return is_product and not _COMMON_WORDS & {found, wanted} and sorted(found) == sorted(wanted)
-        if _BASE.fullmatch(one) or _BASE.fullmatch(other):
-            return re.sub("[{}]", "", one) == re.sub("[{}]", "", other)
-        clock, its = _CLOCK.fullmatch(one), _CLOCK.fullmatch(other)
-        if clock is None or its is None:
-            return False if clock or its else None
-        if clock["half"] and its["half"] and clock["half"].lower() != its["half"].lower():
-            return False
-        return self._in_order(clock["time"].split(":"), its["time"].split(":"))
+        return same_writing(found, wanted, self.same)
 
     def _as_formulas(self, found: str, wanted: str) -> bool:
-        if (one := _union(found)) and (other := _union(wanted)) and self._same_items(one, other):
+        if (one := union(found)) and (other := union(wanted)) and self._same_items(one, other):
             return True
-        (body, unit), (its, its_unit) = split_unit(found), split_unit(wanted)
-        if not same_unit(unit, its_unit, self.spec):
-            return False
-        try:
-            left, right = parse(body), parse(its)
-        except Unreadable:
-            return False
-        return are_equal(left, right) or is_rounded(body, right) or is_rounded(its, left)
-
-    def _can_parse(self, text: str) -> bool:
-        try:
-            parse(split_unit(text)[0])
-        except Unreadable:
-            return False
-        return True
+        return same_formula(found, wanted, self.spec)
 
 
 def _items(text: str) -> Sequence[str] | None:
-    parts = None if _is_assigned_number(text) else split_parts(text)
-    return parts.items if parts is not None else _union(text)
-
-
-def _union(text: str) -> list[str] | None:
-    pieces = [piece.strip() for piece in text.split(r"\cup")]
-    return pieces if len(pieces) > 1 and all(split_parts(piece) for piece in pieces) else None
-
-
-def _expanded(items: Sequence[str]) -> list[str]:
-    r"""`a \pm b` is two."""
-    made: list[str] = []
-    for item in items:
-        if not _SIGNED.search(item):
-            made.append(item)
-            continue
-        for pm, mp in (("+", "-"), ("-", "+")):
-            made.append(_SIGNED.sub(lambda sign, pm=pm, mp=mp: pm if sign[1] == "pm" else mp, item).lstrip("+"))  # type: ignore[misc]
-    return made
-
-
-def _is_named(items: Sequence[str]) -> bool:
-    """Whether the items say of different names what they are, so that their order means something."""
-    names = {pair[0] for item in items if (relation := split_relation(item)) and (pair := assigned(relation))}
-    return len(names - {""}) > 1
-
-
-def _is_assigned_number(text: str) -> bool:
-    """`k = 1,234` is no list."""
-    relation = split_relation(text) if "=" in text else None
-    pair = assigned(relation) if relation is not None else None
-    return pair is not None and read_numeral(pair[1]) is not None
+    parts = parts_of(text)
+    return parts.items if parts is not None else union(text)

@@ -1,9 +1,18 @@
-"""Equal character by character, outer spaces apart."""
+"""Equal character by character, apart from what is only put around an answer."""
 
 from __future__ import annotations
 
+from ponder_worker.answers.remark import unwrapped
+from ponder_worker.answers.set_text import whole_text
 from ponder_worker.verify.case import Judgement
 
 
 def examine(answer: str, reference: str) -> Judgement:
-    return Judgement.of(answer.strip() == reference.strip(), "the answer is not the expected one")
+    is_same = answer.strip() == reference.strip() or _bare(answer) == _bare(reference)
+    return Judgement.of(is_same, "the answer is not the expected one")
+
+
+def _bare(text: str) -> str:
+    r"""Without spaces, quotes, Markdown or `\text{}` around it, and the full stop of a sentence."""
+    text = unwrapped(text.strip())
+    return (whole_text(text) or text).strip().removesuffix(".")

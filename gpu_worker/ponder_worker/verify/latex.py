@@ -6,7 +6,21 @@ import re
 
 _SIDE_BY_SIDE = re.compile(r"[0-9.] +[0-9]|[0-9]_ ?\{? ?[0-9]|\\ldots|[?]|\\overline ?\{ ?[0-9]")
 """What a parser would multiply, or leave out: numbers side by side, numbers to a base, `1, 2, …`."""
+_BOUND = re.compile(r"(\\(?:int|sum|prod) ?(?:_ ?(?:\{[^{}]*\}|\w) ?)?\^ ?)([0-9A-Za-z])")
+_ACCENT = re.compile(
+    r"\\(vec|hat|bar|tilde|dot|ddot|overline|overrightarrow|widehat) ?"
+    r"(?:\{ ?([A-Za-z]{1,3}) ?\}|([A-Za-z])(?![A-Za-z]))"
+    r"(?: ?_ ?(?:\{([A-Za-z0-9]+)\}|([A-Za-z0-9])))?"
+)
+_GAMMA = re.compile(r"\\(?:(gamma)|(Gamma)(?! ?\())(?![A-Za-z])(?: ?_ ?(?:\{ ?([A-Za-z0-9]+) ?\}|([A-Za-z0-9])))?")
+r"""A letter, for which a parser takes the function or Euler's constant: `\gamma+1` is 1 to it."""
+_ORDERED = re.compile(r"(?:(?<![A-Za-z])[A-Z]|[A-Z]\}|_\{(?:vec|overrightarrow)\w*\}) {0,2}\\times(?![0-9 ]*[0-9(])")
+"""A product of sets, matrices or vectors; a parser would exchange its sides."""
+_HALVED = re.compile(r"/ ?[0-9]+ ?[A-Za-z\\(]")
+r"""`1/2x`, which some read as `\frac{1}{2}x` and others as `\frac{1}{2x}`."""
+_CHOSEN = re.compile(r"(?<![A-Za-z0-9_\\])C ?\( ?([0-9]{1,6}) ?, ?([0-9]{1,6}) ?\)")
 _LOGARITHM = re.compile(r"\\log ?_ ?([0-9A-Za-z])")
+_LG = re.compile(r"\\lg(?![A-Za-z])")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?\^ ?\{? ?\\circ ?\}?")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![0-9.])")
@@ -18,23 +32,31 @@ _FUNCTION = re.compile(
     r"|alpha|beta|gamma|delta|lambda|omega|sigma|tau|phi|mu)(?![A-Za-z])"
 )
 _LONG_POWER = re.compile(r"\^ ?([-+]?[0-9]{1,9}(?:\.[0-9]+)?)")
-_FRAC_OVER = re.compile(r"\\frac ?([0-9A-Za-z])")
+_FRAC_OVER = re.compile(r"\\(frac|binom) ?([0-9A-Za-z])")
 _FRAC_OVER_COMMAND = re.compile(r"\\frac ?(\\[A-Za-z]+) ?(?=[\\{0-9])")
-_FRAC_UNDER = re.compile(r"(\\frac ?\{[^{}]*\}) ?([0-9A-Za-z]|\\[A-Za-z]+)")
+_FRAC_UNDER = re.compile(r"(\\(?:frac|binom) ?\{[^{}]*\}) ?([0-9A-Za-z]|\\[A-Za-z]+)")
 _SQRT = re.compile(r"\\sqrt ?([0-9A-Za-z]|\\[A-Za-z]+)")
 _PROSE = re.compile(r"(?<![\\A-Za-z{_])(?:[A-Za-z]{4,}|[A-Za-z]{2,} [A-Za-z]{2,})")
 """Words, which a parser would multiply letter by letter."""
-_CALL = re.compile(r"(\\sqrt|\^) ?\(")
+_CALL = re.compile(r"(\\sqrt(?: ?\[[0-9a-z]\])?|\^) ?\(")
 _PRIMES = re.compile(r"([A-Za-z])('+)|([A-Za-z]) ?\^ ?\{? ?((?:\\prime ?)+)\}?")
 _DATE = re.compile(r"(?<![0-9])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _MIXED = re.compile(r"(?<=[0-9])(?=\\frac ?\{ ?[0-9]+ ?\} ?\{ ?[0-9]+ ?\})")
+_UNIT_POWER = re.compile(r"(?<!_)(?<!_\{)\\text ?\{[^{}]{2,}\} ?\^")
+r"""Words that a parser would raise to a power, such as a unit to one that no unit has."""
 _LONGEST = 2_000
 
 
 def prepare(text: str) -> str | None:
     """None where a parser would read something else than stands there."""
-    text = _LOGARITHM.sub(r"\\log_{\1}", text)
-    if len(text) > _LONGEST or _SIDE_BY_SIDE.search(text):
+    if len(text) > _LONGEST:
+        return None
+    text = _LOGARITHM.sub(r"\\log_{\1}", _LG.sub(r"\\log_{10} ", text))
+    text = _BOUND.sub(r"\1{\2} ", _CHOSEN.sub(r"\\binom{\1}{\2}", text))
+    if _SIDE_BY_SIDE.search(text) or _HALVED.search(text) or _UNIT_POWER.search(text):
+        return None
+    text = _ACCENT.sub(_accented, text)
+    if _ORDERED.search(text):
         return None
     text = _DEGREES.sub(r"(\1 \\cdot \\frac{\\pi}{180})", _THOUSANDS.sub("", text))
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2} ", text)
@@ -48,15 +70,26 @@ def prepare(text: str) -> str | None:
         return None
     text = _grouped(text)
     text = _LONG_POWER.sub(r"^{\1}", text)
-    text = _FRAC_OVER_COMMAND.sub(r"\\frac{\1}", _FRAC_OVER.sub(r"\\frac{\1}", text))
+    text = _FRAC_OVER_COMMAND.sub(r"\\frac{\1}", _FRAC_OVER.sub(r"\\\1{\2}", text))
     text = _FRAC_UNDER.sub(r"\1{\2}", text)
     text = _SQRT.sub(r"\\sqrt{\1}", text)
-    return _MIXED.sub(" ", text).strip()
+    return _MIXED.sub(" ", _GAMMA.sub(_gamma, text)).strip()
 
 
 def _function(found: re.Match[str]) -> str:
     name = found[1]
     return rf"\arc{name[1:]} " if name in ("asin", "acos", "atan") else rf"\{name} "
+
+
+def _accented(found: re.Match[str]) -> str:
+    """One symbol: a vector's name, a segment, a mean."""
+    accent, letters, index = found[1], found[2] or found[3], found[4] or found[5] or ""
+    return f"{letters[0]}_{{{accent}{letters}{index}}} "
+
+
+def _gamma(found: re.Match[str]) -> str:
+    name = found[1] or found[2]
+    return f"{name[0]}_{{{name}{found[3] or found[4] or ''}}} "
 
 
 def _primed(found: re.Match[str]) -> str:

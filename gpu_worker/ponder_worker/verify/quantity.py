@@ -1,4 +1,4 @@
-"""When two quantities are equal: numbers with units and percent signs, and decimals that stand for longer numbers."""
+"""When two quantities are equal: numbers and formulas with units, percents, and decimals of longer numbers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,41 @@ import sympy
 
 from ponder.domain.verifier import Math
 from ponder_worker.answers.numeral import Numeral, read_numeral
-from ponder_worker.answers.unit import Unit
-from ponder_worker.verify.formula import rounds_to
+from ponder_worker.answers.unit import Unit, split_unit
+from ponder_worker.verify.formula import Unreadable, parse
+from ponder_worker.verify.formula_equality import are_equal
+from ponder_worker.verify.formula_value import rounds_to
 
 _ENOUGH_DIGITS = 6
 """Significant ones that a decimal must have to stand for a number that has more: 0.333333 for 1/3."""
 
 
 def same_quantity(found: Numeral, wanted: Numeral, spec: Math) -> bool:
-    return _same_value(found, wanted, spec) and same_unit(found.unit, wanted.unit, spec)
+    return _same_value(found, wanted, spec) and _same_unit(found.unit, wanted.unit, spec)
 
 
-def same_unit(found: Unit, wanted: Unit, spec: Math) -> bool:
+def same_formula(found: str, wanted: str, spec: Math) -> bool:
+    """Of two plain texts, units apart, which are compared like those of numbers."""
+    (body, unit), (its, its_unit) = split_unit(found), split_unit(wanted)
+    if not _same_unit(unit, its_unit, spec):
+        return False
+    try:
+        left, right = parse(body), parse(its)
+    except Unreadable:
+        return False
+    return are_equal(left, right) or _is_rounded(body, right) or _is_rounded(its, left)
+
+
+def is_formula(text: str) -> bool:
+    """Whether all of a plain text, its unit apart, can be read."""
+    try:
+        parse(split_unit(text)[0])
+    except Unreadable:
+        return False
+    return True
+
+
+def _same_unit(found: Unit, wanted: Unit, spec: Math) -> bool:
     """Where one of them writes none it may be any, unless the verifier's option requires it."""
     if spec.units == "ignored":
         return True
@@ -28,7 +51,7 @@ def same_unit(found: Unit, wanted: Unit, spec: Math) -> bool:
     return found.fits(wanted)
 
 
-def is_rounded(text: str, exact: object) -> bool:
+def _is_rounded(text: str, exact: object) -> bool:
     """Whether the text is a decimal of enough digits that an expression comes to when it is rounded."""
     decimal = read_numeral(text)
     if decimal is None or decimal.places is None or decimal.num_digits < _ENOUGH_DIGITS:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ponder_worker.answers.equality import number_of
 from ponder_worker.answers.extraction import extract, of_reference
 
 
@@ -24,7 +25,12 @@ from ponder_worker.answers.extraction import extract, of_reference
         ("<think>Answer: 3</think>It is 4", "4"),
         (r"an open \boxed{1", "1"),
         ("nothing at all", None),
-        ("17 - 6", "6"),
+        ("17 - 6", None),
+        ("12 + 5 = ", None),
+        ("the 5-3 lead", None),
+        ("so it is minus 5", "minus 5"),
+        ("He has 7 thirds.", "7 thirds"),
+        ("It takes 12+ hours", "12+"),
         ("Answer:\n- 42", "42"),
         ("The answer is **42** apples.", "42 apples"),
         ("", None),
@@ -97,3 +103,41 @@ def test_a_thought_that_was_cut_off_says_nothing_unless_it_marks_it(text: str) -
 @pytest.mark.parametrize("answer", ["x > 5", "(2, 5)", r"\frac{1}{2}", "10, 4, 2"])
 def test_without_a_mark_the_last_formula_is_the_answer(answer: str, wrapper: str) -> None:
     assert (extract(wrapper.replace("%s", answer)) or "").strip("$") == answer
+
+
+NUMBERS = st.sampled_from([1, 2, 7, 12, 365, 1_000, 12_345, 1_234_567])
+WRITTEN = st.sampled_from(["{}", "{:,}", "${}", "{}%", "-{}", "**{}**", "${}$", "{}.5", "{}½", "1/{}", "{}e3"])
+SENTENCES = st.sampled_from(
+    [
+        "It is %s.",
+        "So he has %s apples left.",
+        "In total: %s",
+        "3 + 4 = %s",
+        "* 5\n* %s",
+        "That makes %s, not bad.",
+        "It is %s!",
+    ]
+)
+CHANGED = st.sampled_from(
+    [
+        "It is minus %s.", "at least %s hours", "He has %s thirds", "It takes %s+ hours", "half of %s apples",
+        "It is 5-%s", "%s - 3", "3 * %s", "so 2**%s", "it is not %s", "more than %s people", "%s and a half hours",
+        "5 + %s", "%s squared",
+    ]
+)  # fmt: skip
+
+
+@given(NUMBERS, WRITTEN, SENTENCES)
+def test_the_last_number_is_read_in_full_whatever_stands_around_it(number: int, writing: str, sentence: str) -> None:
+    written = writing.format(number)
+    found = number_of(extract(sentence % written) or "")
+    wanted = number_of(written.strip("*"))
+    assert found is not None
+    assert wanted is not None
+    assert found.value == wanted.value
+
+
+@given(NUMBERS, CHANGED)
+def test_a_number_that_what_stands_beside_it_changes_is_never_read_alone(number: int, sentence: str) -> None:
+    found = number_of(extract(sentence % number) or "")
+    assert found is None or found.value != number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ _TROUBLES = {
     "unexpected end of data": "a quote is opened in it and never closed",
     "expected after": "a quote is closed in the middle of a cell (write a quote in a quoted cell twice)",
 }
+
+
+_NUMBER = re.compile(r"[-+$€£]?[0-9]+(?:[.,/:][0-9]+)*%?")
 
 
 class _TooLong(Exception):
@@ -57,17 +61,23 @@ class _Lines(Iterator[str]):
     def swallowed(self, dialect: str, num_cells: int) -> str:
         """What is wrong with a record of which each line looks like a row of its own; nothing with others.
 
-        Two stray quotes make one cell of all the rows between them. Two lines tell too little: a prompt of two
-        lines often has as many commas.
+        Two stray quotes make one cell of all the rows between them. Two lines with as many commas tell too little,
+        because a prompt of two lines often has them: their cells must be alike, too.
         """
         written = [line for line in self._record if line is not None]
-        if num_cells < 2 or len(written) < 3 or not all(_num_cells(line, dialect) == num_cells for line in written):
+        if num_cells < 2 or len(written) < 2 or not all(_num_cells(line, dialect) == num_cells for line in written):
             return ""
-        last = self.number + len(written) - 1
+        if len(written) == 2 and not _are_alike(written[0], written[1], dialect):
+            return ""
         return (
-            f"a quote opened in it closes in line {last}, and each line up to there looks like a row: "
+            f"a quote opened in it closes in line {self.last}, and each line up to there looks like a row: "
             "write a quote in a cell twice, or use JSONL if it is one cell"
         )
+
+    @property
+    def last(self) -> int:
+        """Where the current record ends."""
+        return self.number + len(self._record) - 1
 
     def is_blank(self) -> bool:
         """Also with spaces. Tabs are cells in TSV."""
@@ -86,6 +96,26 @@ def _num_cells(line: str, dialect: str) -> int:
     return len(cells) + cells[-1].count(csv.get_dialect(dialect).delimiter)
 
 
+def _are_alike(one: str, other: str, dialect: str) -> bool:
+    """Whether two lines have the same kinds of cells, quotes apart: numbers below numbers.
+
+    A comma before a blank or within brackets belongs to a sentence or to a formula.
+    """
+    delimiter = csv.get_dialect(dialect).delimiter
+    cells, others = ([cell.strip('"\r\n') for cell in line.split(delimiter)] for line in (one, other))
+    if len(cells) != len(others) or not all((*cells, *others)) or any(cell[0] == " " for cell in cells[1:]):
+        return False
+    return all(map(_is_closed, cells)) and list(map(_is_number, cells)) == list(map(_is_number, others))
+
+
+def _is_closed(cell: str) -> bool:
+    return all(cell.count(opening) == cell.count(closing) for opening, closing in ("()", "[]", "{}"))
+
+
+def _is_number(cell: str) -> bool:
+    return _NUMBER.fullmatch(cell.strip()) is not None
+
+
 def _open_quote() -> str:
     return f"a quote is opened in it and not closed within {MAX_ROW // 1024 // 1024} MB"
 
@@ -99,7 +129,8 @@ def rows(text: TextIO, dialect: str) -> Rows:
     for number, cells, trouble in records:
         trouble = trouble or source.swallowed(dialect, len(header))
         if not trouble and len(cells) != len(header):
-            trouble = f"it has {len(cells)} cell{'s' * (len(cells) != 1)}, but the header has {len(header)}"
+            extent = f"goes on to line {source.last} because of a quote, and has" if source.last > number else "has"
+            trouble = f"it {extent} {len(cells)} cell{'s' * (len(cells) != 1)}, but the header has {len(header)}"
         trouble = trouble or fault("".join(cells)) or ""
         values = None if trouble else dict(zip(header, map(_value, cells), strict=True))
         yield Row(number, f"line {number}", values, trouble)

@@ -26,16 +26,21 @@ def test_whatever_stands_in_it_every_line_belongs_to_a_row_or_is_blank(text: str
     covered: set[int] = set()
     for row, end in zip(rows, [*(after - 1 for after in begins[1:]), len(lines)], strict=False):
         # A line that makes no row is refused alone; other rows go on as long as a quote is open.
-        is_alone = row.values is None and "quote" in row.trouble and "closes in line" not in row.trouble
+        goes_on = "closes in line" in row.trouble or "goes on to line" in row.trouble
+        is_alone = row.values is None and "quote" in row.trouble and not goes_on
         covered |= {row.number} if is_alone else set(range(row.number, end + 1))
     uncovered = [line for number, line in enumerate(lines, start=1) if number > 1 and number not in covered]
     assert all(not line.strip(" \r\n") for line in uncovered)
 
 
-@given(st.lists(st.sampled_from(["one,1", "two,2", "three,"]), min_size=3, max_size=9), st.data())
+@given(
+    st.lists(st.sampled_from(["one,1", "two words,2", "f(x),3.5"]), min_size=2, max_size=9)
+    | st.lists(st.sampled_from(["one,Rome", "two,Oslo", "f(x),a (b)"]), min_size=2, max_size=9),
+    st.data(),
+)
 def test_rows_between_two_stray_quotes_never_disappear_without_a_word(rows: list[str], data: st.DataObject) -> None:
-    opened = data.draw(st.integers(0, len(rows) - 3))
-    closed = data.draw(st.integers(opened + 2, len(rows) - 1))
+    opened = data.draw(st.integers(0, len(rows) - 2))
+    closed = data.draw(st.integers(opened + 1, len(rows) - 1))
     written = list(rows)
     written[opened] = '"' + written[opened]
     written[closed] = written[closed].replace(",", '",')
@@ -45,6 +50,18 @@ def test_rows_between_two_stray_quotes_never_disappear_without_a_word(rows: list
     assert f"closes in line {closed + 2}," in refused.trouble
     kept = [f"{row.values['q']},{row.values['a']}" for row in made if row.values is not None]
     assert kept == rows[:opened] + rows[closed + 1 :]
+
+
+def test_a_stray_quote_in_the_last_column_does_not_hide_the_next_row_either() -> None:
+    [first, refused, last] = read('q,a\none,1\ntwo,"2\nthree,3"\nfour,4\n')
+    assert (first.number, refused.number, last.number) == (2, 3, 5)
+    assert "closes in line 4," in refused.trouble
+
+
+def test_a_row_that_a_quote_leads_into_the_next_line_is_refused_with_both_lines() -> None:
+    [refused, last] = read('q,a\none,"1\nmore",x\nthree,3\n')
+    assert refused.trouble == "it goes on to line 3 because of a quote, and has 3 cells, but the header has 2"
+    assert last.values == {"q": "three", "a": "3"}
 
 
 ordinary = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1, max_size=40)
@@ -69,6 +86,10 @@ def test_cells_of_many_lines_that_do_not_look_like_rows_are_cells(cells: list[tu
         "First, a\nthen, b, and c\nthen d",
         "One\ntwo",
         "one, two\nthree",
+        "Roses,red\nviolets",
+        "Let f(x,y) be a function.\nFind it",
+        "1,000 apples\nand more",
+        "First,\nsecond",
     ],
 )
 def test_a_prompt_of_many_lines_with_commas_is_one_cell(question: str) -> None:

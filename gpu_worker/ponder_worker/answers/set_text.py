@@ -1,0 +1,26 @@
+r"""Words that are set as text within a formula. In plain writing every font is `\text{…}`."""
+
+from __future__ import annotations
+
+import re
+
+SET_TEXT = r"\\text ?\{[^{}]*\}"
+"""A piece of a pattern. What it matches holds no braces of its own."""
+_SET_TEXT = re.compile(r"\\text ?\{ ?([^{}]*?) ?\}")
+_GLUED = re.compile(r"(\\[A-Za-z]+)(?=\\text ?\{)")
+
+
+def without_text(text: str) -> str:
+    r"""`5\text{ cm}` is `5`."""
+    return _SET_TEXT.sub("", text) if r"\text" in text else text
+
+
+def unset(text: str, around: str = "") -> str:
+    r"""`5\text{ cm}` is `5cm`, and `\mu\text{m}` stays two words. around: put on both sides of each."""
+    return _SET_TEXT.sub(rf"{around}\1{around}", _GLUED.sub(r"\1 ", text)) if r"\text" in text else text
+
+
+def whole_text(text: str) -> str | None:
+    r"""What all of a text is set from: `a b` of `\text{a b}`; None where more stands there."""
+    found = _SET_TEXT.fullmatch(text)
+    return found[1] if found else None

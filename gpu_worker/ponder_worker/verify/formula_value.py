@@ -1,0 +1,142 @@
+"""When two expressions have one value wherever their symbols do.
+
+Math-Verify's own comparison rounds to six places, whatever the size of a number, and takes what is small for nothing:
+1/2004! and 1/2006! are one to it. Here a difference is computed to hundreds of digits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import sympy
+from sympy.core.function import AppliedUndef
+
+from ponder_worker.verify.formula_exact import rational
+
+_DIGITS = 50
+_MOST_DIGITS = 400
+"""sympy computes with as many as a difference needs to have `_DIGITS` of its own, up to these behind the point."""
+_MOST_WHOLE_DIGITS = 4_000
+_SAME = -300
+"""Decimal exponent. What is left of a difference of equal terms of size 1 is about 1e-400."""
+_NUM_POINTS = 4
+_DEFINITE = 3
+"""What a definite integral names: the variable and both bounds."""
+_MOST_TERMS = 40
+"""Of a sum that counts up to a symbol, at a point."""
+
+
+class Undecided(Exception):
+    """Two numbers have more digits than are computed."""
+
+
+def same_expression(one: sympy.Expr, other: sympy.Expr) -> bool:
+    if one == other:
+        return True
+    one, other = _concrete(_worked_out(one)), _concrete(_worked_out(other))
+    num_seen = 0
+    for point in points(one, other):
+        is_same = agree(one, other, point)
+        if is_same is False:
+            return False
+        num_seen += is_same is not None
+    return num_seen > 0 or bool(sympy.simplify(one - other).is_zero)
+
+
+def _worked_out(expression: sympy.Expr) -> sympy.Expr:
+    """With the value of derivatives, limits and definite integrals, which takes sympy long to come near to."""
+
+    def has_value(part: Any) -> bool:
+        is_definite = isinstance(part, sympy.Integral) and all(len(limit) == _DEFINITE for limit in part.limits)
+        return is_definite or isinstance(part, (sympy.Derivative, sympy.Limit))
+
+    return expression.replace(has_value, lambda part: part.doit())
+
+
+def _concrete(expression: sympy.Expr) -> sympy.Expr:
+    """With some function for each that only has a name, the same for the same name, so that it has a value."""
+
+    def some(function: Any) -> Any:
+        factors = random.Random(str(function.func))  # noqa: S311
+        return sympy.sin(sum(argument * factors.randint(2, 99) / 7 for argument in function.args) + 1)
+
+    return expression.replace(lambda part: isinstance(part, AppliedUndef), some)
+
+
+def points(*expressions: sympy.Expr) -> Iterator[dict[Any, Any]]:
+    """Numbers for their symbols, always the same: expressions that agree at all of them are one.
+
+    What a sum or a product counts up to is a whole number, and there are more points then.
+    """
+    symbols = sorted(set().union(*(expression.free_symbols for expression in expressions)), key=str)
+    if not symbols:
+        yield {}
+        return
+    series = [part for expression in expressions for part in expression.atoms(sympy.Sum, sympy.Product)]
+    whole = {symbol for part in series for limit in part.limits for end in limit[1:] for symbol in end.free_symbols}
+    source = random.Random(1)  # noqa: S311
+    for number in range(2 * _NUM_POINTS if whole else _NUM_POINTS):
+        signs = (1,) if number < 2 else (-1, 1)
+        yield {
+            symbol: sympy.Integer(source.randint(1, _MOST_TERMS))
+            if symbol in whole
+            else sympy.Rational(source.choice(signs) * source.randint(100, 2900), 997)
+            for symbol in symbols
+        }
+
+
+def value_at(expression: sympy.Expr, point: dict[Any, Any], most_digits: int = _MOST_DIGITS) -> Any:
+    """To fifty digits; None where it is no finite number."""
+    try:
+        value = _summed(expression, point).evalf(_DIGITS, subs=point, maxn=most_digits)
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError, RecursionError):
+        return None
+    parts = value.as_real_imag() if isinstance(value, sympy.Expr) else ()
+    return value if parts and all(part.is_Number and part.is_finite for part in parts) else None
+
+
+def _summed(expression: sympy.Expr, point: dict[Any, Any]) -> sympy.Expr:
+    """With sums and products worked out, of which sympy would look for a value between whole numbers."""
+    if not expression.has(sympy.Sum, sympy.Product):
+        return expression
+
+    def has_ends(part: Any) -> bool:
+        is_series = isinstance(part, (sympy.Sum, sympy.Product))
+        return is_series and all(end.is_number for limit in part.limits for end in limit[1:])
+
+    return expression.xreplace(point).replace(has_ends, lambda part: part.doit())
+
+
+def agree(one: sympy.Expr, other: sympy.Expr, point: dict[Any, Any]) -> bool | None:
+    """Whether both have one value at a point; None where one of them has none.
+
+    Raises Undecided where they differ by less than is computed of numbers of their size.
+    """
+    one, other = _summed(one, point), _summed(other, point)
+    exactly = rational(one.xreplace(point)), rational(other.xreplace(point))
+    if None not in exactly:
+        return exactly[0] == exactly[1]
+    left, right = value_at(one, point), value_at(other, point)
+    if left is None or right is None:
+        return None
+    size = max(abs(left), abs(right))
+    if not size:
+        return True
+    magnitude = int(sympy.log(size, 10).evalf())
+    num_digits = _MOST_DIGITS + min(max(magnitude, 0), _MOST_WHOLE_DIGITS)
+    difference = value_at(sympy.Add(one, -other, evaluate=False), point, num_digits)
+    least = sympy.Float(10, _DIGITS) ** (min(magnitude, 0) + max(magnitude - _MOST_WHOLE_DIGITS, 0) + _SAME)
+    is_small = difference is not None and bool(abs(difference) <= least)
+    if is_small and magnitude > _MOST_WHOLE_DIGITS:
+        raise Undecided
+    return is_small
+
+
+def rounds_to(exact: Any, decimal: sympy.Rational, places: int) -> bool:
+    """Whether the decimal is what the number is, rounded to so many places."""
+    if not isinstance(exact, sympy.Expr) or exact.free_symbols:
+        return False
+    value = exact.evalf(_DIGITS)
+    return bool(value.is_real) and bool(abs(value - decimal) <= sympy.Rational(1, 2 * 10**places))

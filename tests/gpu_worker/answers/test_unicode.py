@@ -1,0 +1,33 @@
+"""Other scripts and typography."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder_worker.answers.unicode import as_ascii
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("−５", "-5"),
+        ("x²", "x^{2}"),
+        ("2½", r"2\frac{1}{2}"),
+        ("√12", r"\sqrt{12}"),
+        ("∛8", r"\sqrt[3]{8}"),
+        ("∜(x)", r"\sqrt[4](x)"),
+        ("π", r"\pi "),
+        ("25¢", "25 cents "),
+        ("x₁", "x_{1}"),
+        ("naïve", "naïve"),
+    ],
+)
+def test_signs_are_written_as_latex(text: str, written: str) -> None:
+    assert as_ascii(text) == written
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_ascii_stays_as_it_is(text: str) -> None:
+    assert as_ascii(text) == text

@@ -1,0 +1,134 @@
+"""Units and other words beside a number."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder_worker.answers.unit import Unit, read_unit, split_unit
+
+UNITS = [
+    ["cm", "centimeters", "centimetre", r"\text{ cm}", "cm."],
+    ["m", "meters", "metre", r"\text{ m}"],
+    ["m^2", "square meters", "sq m", r"\text{ m}^2"],
+    ["m^3", "cubic meters", "cu m"],
+    ["km/h", "kilometers per hour", r"\text{ km/h}", "km / hr"],
+    ["m/s"],
+    ["miles", "mi", "mile"],
+    ["nautical miles"],
+    ["years", "yr", "year"],
+    ["light years", "light year"],
+    ["dollars", "USD", "dollar"],
+    ["cents", "cent"],
+    ["€", "euros", "EUR"],
+    ["kg", "kilograms"],
+    ["g", "grams"],
+    ["hours", "h", "hrs"],
+    ["minutes", "min"],
+    ["degrees", r"^\circ", r"^{\circ}", "deg"],
+    ["radians", "rad"],
+    ["J", "joules"],
+    ["Hz", "hertz"],
+    ["kHz"],
+]
+SAME = [pair for names in UNITS for pair in itertools.product(names, repeat=2)]
+DIFFERENT = [pair for one, other in itertools.permutations(UNITS, 2) for pair in itertools.product(one, other)]
+
+
+def unit(text: str) -> Unit:
+    found = read_unit(text)
+    assert found is not None, text
+    return found
+
+
+@given(st.sampled_from(SAME))
+def test_a_unit_is_the_same_in_every_writing(pair: tuple[str, str]) -> None:
+    assert unit(pair[0]).fits(unit(pair[1]))
+
+
+@given(st.sampled_from(DIFFERENT))
+def test_different_units_never_fit(pair: tuple[str, str]) -> None:
+    assert not unit(pair[0]).fits(unit(pair[1]))
+
+
+@given(st.sampled_from([name for names in UNITS for name in names]))
+def test_every_unit_may_be_left_out(name: str) -> None:
+    assert unit(name).fits(Unit())
+    assert Unit().fits(unit(name))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("apples", "red apples"),
+        ("cups", "cups of tea"),
+        ("years", "full years"),
+        ("apples", "(apples)"),
+        ("%", "percent"),
+    ],
+)
+def test_one_side_may_say_more(one: str, other: str) -> None:
+    assert unit(one).fits(unit(other))
+    assert unit(other).fits(unit(one))
+
+
+def test_a_share_is_no_amount_of_anything() -> None:
+    assert not unit("%").fits(unit("dollars"))
+    assert unit("%").fits(unit(""))
+    assert unit("% of the class").fits(unit("percent"))
+
+
+TURNING = st.sampled_from(["below zero", "down", "less", "minus one", "times", "or more", "under par"])
+
+
+@given(st.sampled_from(["", "degrees ", "meters ", "points ", "apples "]), TURNING)
+def test_words_that_make_it_another_number_are_no_unit(name: str, turning: str) -> None:
+    assert read_unit(name + turning) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "halves",
+        "thirds",
+        "squared",
+        "of x",
+        "x",
+        "and 6",
+        "to 7",
+        "+ 1",
+        "^2",
+        "pi",
+        "mod 7",
+        "factorial",
+    ],
+)
+def test_what_belongs_to_the_mathematics_is_no_unit(text: str) -> None:
+    assert read_unit(text) is None
+
+
+def test_a_dozen_scales_the_number() -> None:
+    assert unit("dozen eggs").scale == 12
+    assert unit("million dollars").scale == 10**6
+
+
+@pytest.mark.parametrize(
+    ("text", "body", "name"),
+    [(r"2\pi \text{ cm}^2", r"2\pi", "^2 cm"), (r"30^\circ", "30", "degree"), (r"\sqrt{2} km", r"\sqrt{2}", "km")],
+)
+def test_a_formula_is_read_without_its_unit(text: str, body: str, name: str) -> None:
+    assert (split_unit(text)[0], split_unit(text)[1].name) == (body, name)
+
+
+@pytest.mark.parametrize("text", [r"\cos 30^\circ", "x^2", "2 +", "5x"])
+def test_a_formula_without_a_unit_stays_whole(text: str) -> None:
+    assert split_unit(text) == (text, Unit())
+
+
+@given(st.text(max_size=100))
+def test_reading_a_unit_never_raises(text: str) -> None:
+    read_unit(text)
+    split_unit(text)

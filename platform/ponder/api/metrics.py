@@ -134,8 +134,16 @@ class _Platform(Collector):
             for kind, amount in connection.execute(_SPENT):
                 spent.add_metric([kind], float(amount))
             metrics.append(spent)
-            dispatcher_up = float(dispatcher_status(connection).is_ok)
-        metrics.append(GaugeMetricFamily("ponder_dispatcher_up", "Whether every step succeeds", value=dispatcher_up))
+            status = dispatcher_status(connection)
+        for name, help_text, is_so in (
+            ("ponder_dispatcher_up", "Whether a dispatcher runs and nothing holds work up", status.is_ok),
+            (
+                "ponder_dispatcher_failing",
+                "Whether any step failed in the last round",
+                status.current_error is not None,
+            ),
+        ):
+            metrics.append(GaugeMetricFamily(name, help_text, value=float(is_so)))
         return metrics
 
 

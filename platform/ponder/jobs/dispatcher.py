@@ -22,7 +22,7 @@ from ponder.jobs.finish import finish, follow
 from ponder.jobs.learn import fold
 from ponder.jobs.pulse import keep_beating
 from ponder.jobs.sweep import lost_messages, sweep
-from ponder.jobs.validations import Validations
+from ponder.jobs.validations import Unvalidated, Validations
 from ponder.jobs.wake import CHANNEL
 from ponder.queue.app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
@@ -34,6 +34,9 @@ _ROUND_S = 2.0
 """How often everything is looked at, woken or not."""
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
+
+_HARMLESS = ("follow", "fold")
+"""Steps that may fail without holding up anybody's work."""
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +97,8 @@ class _Dispatcher:
     """By shard: what Redis has not taken yet."""
     errors: dict[str, str] = field(default_factory=dict)
     """By step: why its last try failed."""
+    held_up_by: set[str] = field(default_factory=set)
+    """The failing steps that hold work up."""
 
     def lead(self, listener: Connection) -> None:
         """Works through the rounds until `stop` is set or something breaks."""
@@ -111,21 +116,25 @@ class _Dispatcher:
             self.stop.wait(_POLL_S)
 
     def _attempt(self, steps: Iterable[Callable[[], None]]) -> None:
-        """One step that fails keeps none of the others from being done."""
+        """Does every step, even if others fail."""
         for step in steps:
             name = step.__name__.strip("_")
+            self.held_up_by.discard(name)
             try:
                 step()
                 self.errors.pop(name, None)
             except Exception as error:
                 self.errors[name] = brief(error)
+                # A validation that broke off concerns one batch; its owner is told.
+                if name not in _HARMLESS and not isinstance(error, Unvalidated):
+                    self.held_up_by.add(name)
                 _log.warning("step_failed", step=name, error=brief(error))
 
     def _record(self) -> None:
         """Writes the round's outcome into the row that `/readyz` and `waiting` read."""
         errors = "; ".join(f"{step}: {error}" for step, error in sorted(self.errors.items()))
         with self.engine.begin() as connection:
-            record(connection, errors or None)
+            record(connection, errors or None, holds_work_up=bool(self.held_up_by))
 
     def _validate(self) -> None:
         self.validations.turn()

@@ -1,4 +1,4 @@
-"""Whether batches are moved along: what the active dispatcher writes about itself, and what may be read from it."""
+"""The dispatcher's own account of its rounds: written by the active one, read by the API."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, text
 
 _MISSED_AFTER_S = 60
-"""Many rounds long: one that finishes a huge batch takes a while."""
+"""Longer than many rounds, because a round that finishes a huge batch takes a while."""
 
 _RECORD = text("""
     INSERT INTO dispatcher (seen_at, error, error_at, failing_since)
-    VALUES (statement_timestamp(), :error, CASE WHEN :fails THEN statement_timestamp() END,
-            CASE WHEN :fails THEN statement_timestamp() END)
+    VALUES (statement_timestamp(), CAST(:error AS text),
+            CASE WHEN CAST(:error AS text) IS NOT NULL THEN statement_timestamp() END,
+            CASE WHEN :holds_work_up THEN statement_timestamp() END)
     ON CONFLICT (is_only) DO UPDATE SET
         seen_at = excluded.seen_at,
         error = coalesce(excluded.error, dispatcher.error),
         error_at = coalesce(excluded.error_at, dispatcher.error_at),
-        failing_since = CASE WHEN :fails THEN coalesce(dispatcher.failing_since, excluded.failing_since) END
+        failing_since = CASE WHEN :holds_work_up THEN coalesce(dispatcher.failing_since, excluded.failing_since) END
 """)
 
 _READ = text("""
@@ -30,7 +31,9 @@ _READ = text("""
 
 @dataclass(frozen=True, slots=True)
 class DispatcherStatus:
-    """The state of dispatching. Only the active dispatcher writes it; `error` is the last one and may be over."""
+    """What the active dispatcher last wrote. `error` is the last one and may be over; `failing_since` is set while
+    errors hold work up.
+    """
 
     is_running: bool
     seen_at: datetime | None = None
@@ -40,10 +43,15 @@ class DispatcherStatus:
 
     @property
     def last_error(self) -> dict[str, str] | None:
-        """Its message and its time, also when it is over."""
+        """The last error's message and time, even if it is over."""
         if self.error is None or self.error_at is None:
             return None
         return {"message": self.error, "at": self.error_at.astimezone(UTC).isoformat(timespec="seconds")}
+
+    @property
+    def current_error(self) -> str | None:
+        """What failed in the last round, including steps that hold no work up."""
+        return self.error if self.error_at == self.seen_at else None
 
     @property
     def is_ok(self) -> bool:
@@ -55,9 +63,9 @@ class DispatcherStatus:
         return "ok" if self.failing_since is None else f"fails since {_moment(self.failing_since)}: {self.error}"
 
 
-def record(connection: Connection, error: str | None) -> None:
-    """Says that a round was done just now, and what failed in it; the error is shown to everybody."""
-    connection.execute(_RECORD, {"error": error, "fails": error is not None})
+def record(connection: Connection, error: str | None, *, holds_work_up: bool = False) -> None:
+    """Records that a round ended just now and what failed in it. Everybody is shown the error."""
+    connection.execute(_RECORD, {"error": error, "holds_work_up": holds_work_up})
 
 
 def dispatcher_status(connection: Connection) -> DispatcherStatus:

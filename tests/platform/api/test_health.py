@@ -74,11 +74,21 @@ def test_the_last_error_of_the_dispatcher_is_told_with_its_time_also_when_it_is_
 ) -> None:
     for error in ("publish: Redis refuses", None):
         with engine.begin() as connection:
-            record(connection, error)
+            record(connection, error, holds_work_up=error is not None)
     said = httpx2.get(f"{base_url}/readyz").json()
     assert said["dispatcher"] == "ok"
     assert said["last_dispatcher_error"]["message"] == "publish: Redis refuses"
     assert datetime.fromisoformat(said["last_dispatcher_error"]["at"]) <= datetime.now(UTC)
+
+
+def test_a_step_that_fails_without_holding_work_up_leaves_it_ready(base_url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        record(connection, "fold: OperationalError: 55P03")
+    answer = httpx2.get(f"{base_url}/readyz")
+    assert (answer.status_code, answer.json()["dispatcher"]) == (200, "ok")
+    assert answer.json()["last_dispatcher_error"]["message"] == "fold: OperationalError: 55P03"
+    metrics = httpx2.get(f"{base_url}/metrics").text
+    assert ("ponder_dispatcher_up 1.0" in metrics, "ponder_dispatcher_failing 1.0" in metrics) == (True, True)
 
 
 def test_a_bug_of_ours_is_answered_without_details_and_logged_with_its_tenant(

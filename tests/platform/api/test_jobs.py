@@ -70,7 +70,7 @@ def test_whatever_waits_for_a_dispatcher_that_does_not_do_its_work_says_so(
         return found
 
     with engine.begin() as connection:
-        record(connection, "validate: ModuleNotFoundError: No module named 'packaging'")
+        record(connection, "publish: ModuleNotFoundError: No module named 'packaging'", holds_work_up=True)
     assert waiting()["reason"] == "dispatcher"
     assert "No module named 'packaging'" in waiting()["message"]
     worker.validate()
@@ -80,6 +80,20 @@ def test_whatever_waits_for_a_dispatcher_that_does_not_do_its_work_says_so(
     assert waiting()["message"].endswith("last seen 2026-01-02 03:04:05 UTC: start one with `ponder dispatcher`")
     worker.claim()
     assert (waiting(), job()["waiting"]) == (None, None)
+
+
+def test_a_batch_whose_validation_breaks_off_says_why_it_waits(
+    http: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any], engine: Engine
+) -> None:
+    batch = submitted([line()])
+    with engine.begin() as connection:
+        record(connection, "validate: Unvalidated: its process died")
+    waiting = http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]
+    assert waiting["reason"] == "validating"
+    assert "its process died" in waiting["message"]
+    with engine.begin() as connection:
+        record(connection, None)
+    assert "died" not in http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]["message"]
 
 
 def test_a_batch_of_settled_jobs_that_nobody_finishes_says_so(

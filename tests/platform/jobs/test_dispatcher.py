@@ -147,6 +147,18 @@ def test_a_module_that_publishing_lacks_is_told(
     _until(lambda: "publish: ModuleNotFoundError: No module named 'packaging'" in _status(engine))
 
 
+def test_a_step_that_holds_no_work_up_is_told_and_yet_all_is_well(
+    world: Any, engine: Engine, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fold(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(dispatcher, "fold", fold)
+    start()
+    _until(lambda: "fold: OSError: no room" in [row.error for row in world.sql("SELECT error FROM dispatcher")])
+    assert _status(engine) == "ok"
+
+
 def test_of_two_dispatchers_the_active_one_is_seen_and_the_next_one_after_it(
     engine: Engine, world: Any, start: Callable[[], threading.Event]
 ) -> None:
@@ -162,7 +174,7 @@ def test_of_two_dispatchers_the_active_one_is_seen_and_the_next_one_after_it(
 def test_failing_begins_with_the_first_error_and_ends_with_the_first_good_round(engine: Engine) -> None:
     def after(error: str | None) -> DispatcherStatus:
         with engine.begin() as connection:
-            record(connection, error)
+            record(connection, error, holds_work_up=error is not None)
             return dispatcher_status(connection)
 
     first, second = after("one"), after("two")

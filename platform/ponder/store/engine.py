@@ -6,6 +6,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pg8000.dbapi
@@ -36,7 +37,7 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
     """
     parsed = _parse(url)
     query = dict(parsed.query)
-    arguments: dict[str, Any] = {"tcp_keepalive": True, "startup_params": _limits(timeout_s)}
+    arguments: dict[str, Any] = {"tcp_keepalive": True}
     arguments["timeout"] = None if timeout_s is None else 1.25 * timeout_s
     arguments |= _socket(query, parsed.port) | _tls(query)
     unknown = set(query) - {"host", "sslmode", "sslrootcert", "application_name"}
@@ -53,7 +54,7 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
         max_overflow=pool_size * 2,
     )
     event.listen(engine, "set_connection_execution_options", _leave_the_check_behind)
-    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "do_connect", partial(_connect, _limits(timeout_s)))
     return engine
 
 
@@ -73,7 +74,7 @@ class _Reading:
         return getattr(self._file, name)
 
 
-def _connect(_dialect: Dialect, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def _connect(limits: str, _dialect: Dialect, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     try:
         connection = pg8000.dbapi.connect(*arguments, **named)
     except OSError as error:
@@ -81,11 +82,15 @@ def _connect(_dialect: Dialect, _record: object, arguments: tuple[Any, ...], nam
     # pg8000 has no public names for these two.
     _notice_silence(connection._usock)
     connection._sock = _Reading(connection._sock)
+    connection.execute_simple(limits)
     return connection
 
 
-def _limits(timeout_s: float | None) -> dict[str, str]:
-    """For Postgres's end of a connection, in milliseconds, and keepalives, in seconds; a Unix socket ignores those."""
+def _limits(timeout_s: float | None) -> str:
+    """Returns statements that limit Postgres's end of a connection. A Unix socket ignores those about TCP.
+
+    They are not startup parameters, because PgBouncer refuses connections with parameters it does not know.
+    """
     limits_s = {
         "statement_timeout": timeout_s or _STATEMENT_S,
         "lock_timeout": timeout_s or _LOCK_S,
@@ -93,7 +98,8 @@ def _limits(timeout_s: float | None) -> dict[str, str]:
         "tcp_user_timeout": _SILENCE_S,
     }
     keepalives = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
-    return {name: f"{limit_s * 1000:.0f}" for name, limit_s in limits_s.items()} | keepalives
+    settings = {name: f"{limit_s * 1000:.0f}" for name, limit_s in limits_s.items()} | keepalives
+    return "; ".join(f"SET {name} = {value}" for name, value in settings.items())
 
 
 def _notice_silence(ours: socket.socket) -> None:

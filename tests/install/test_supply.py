@@ -56,17 +56,6 @@ def test_an_image_takes_no_file_from_an_index_without_its_hash_but_torch() -> No
     assert all("--no-deps" in step and ("--require-hashes" in step or "--no-index" in step) for step in steps)
 
 
-def test_everything_that_an_image_copies_is_sent_to_the_builder() -> None:
-    allowed = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
-    copied = {
-        source
-        for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
-        for source in sources.split()
-    } | set(re.findall(r"source=([^,/][^,]*)", DOCKERFILE))
-    assert "requirements" in copied
-    assert copied <= allowed
-
-
 def test_an_audit_that_can_ask_nobody_says_that_it_is_skipped() -> None:
     nowhere = dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(

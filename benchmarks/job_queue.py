@@ -29,6 +29,7 @@ from ponder.jobs.claim import claim
 from ponder.jobs.dispatch import dispatch
 from ponder.jobs.finish import finish
 from ponder.jobs.incarnation import ready, register
+from ponder.jobs.shard import add_portions
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
 from ponder.ledger.check import check
 from ponder.store.engine import connect
@@ -87,6 +88,7 @@ def _submit(engine: Engine, num_jobs: int) -> None:
             """),
             {"request": json.dumps(request), "num_jobs": num_jobs},
         )
+        add_portions(connection, "b")
 
 
 def _start(engine: Engine, number: int) -> str:

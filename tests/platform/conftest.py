@@ -24,6 +24,7 @@ from ponder.jobs.dispatcher_status import record
 from ponder.jobs.finish import finish, follow
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.release import release
+from ponder.jobs.shard import add_portions
 from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
 from ponder.ledger.check import check
 from ponder.queue.app import Message, queue_name
@@ -107,6 +108,8 @@ class World:
             tokens=tokens,
             expires_in_s=expires_in_s,
         )
+        with self.engine.begin() as connection:
+            add_portions(connection, batch_id)
         return batch_id
 
     def jobs(self, batch_id: str) -> list[int]:

@@ -26,7 +26,7 @@ _GAUGES: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
         ("state",),
         text(
             "SELECT state, count(*) FROM batches "
-            "WHERE state IN ('validating','in_progress','finalizing','cancelling') GROUP BY state"
+            "WHERE state IN ('validating','in_progress','cancelling') GROUP BY state"
         ),
     ),
     (

@@ -126,7 +126,7 @@ def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snap
 def _word(open_batches: list[Json], batches: Mapping[str, Json]) -> str:
     """The state of the least advanced batch."""
     states = [batch["status"] for batch in open_batches or batches.values()]
-    known = ("validating", "in_progress", "cancelling", "finalizing")
+    known = ("validating", "in_progress", "cancelling")
     return str(min(states, key=lambda state: known.index(state) if state in known else len(known))).replace("_", " ")
 
 

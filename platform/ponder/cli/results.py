@@ -28,7 +28,7 @@ def results(batch: str, output: Path | None, errors: bool) -> None:
         file_id = document["error_file_id" if errors else "output_file_id"]
         if file_id is None:
             what = "lines in error" if errors else "results"
-            if document["status"] in ("validating", "in_progress", "finalizing", "cancelling"):
+            if document["status"] in ("validating", "in_progress", "cancelling"):
                 raise Conflict(f"{batch} is still {document['status'].replace('_', ' ')} and has no {what} yet")
             click.echo(f"{batch} has no {what}", err=True)
         elif output is None:

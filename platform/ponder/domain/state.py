@@ -9,12 +9,11 @@ from ponder.errors import IllegalMove
 
 
 class BatchState(StrEnum):
-    """The statuses of the OpenAI batch object."""
+    """The statuses of the OpenAI batch object, without `finalizing`, which takes no time here."""
 
     VALIDATING = "validating"
     FAILED = "failed"
     IN_PROGRESS = "in_progress"
-    FINALIZING = "finalizing"
     COMPLETED = "completed"
     EXPIRED = "expired"
     CANCELLING = "cancelling"
@@ -67,8 +66,7 @@ class Lane(StrEnum):
 LEGAL_MOVES: dict[type[StrEnum], dict[str, tuple[str, ...]]] = {
     BatchState: {
         "validating": ("failed", "in_progress", "cancelling", "expired"),
-        "in_progress": ("finalizing", "cancelling", "expired"),
-        "finalizing": ("completed",),
+        "in_progress": ("completed", "cancelling", "expired"),
         "cancelling": ("cancelled",),
     },
     JobState: {"pending": ("completed", "failed", "cancelled", "expired")},

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 from ponder.domain.state import IncarnationState, ShardState
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import learned
+from ponder.jobs.shard import finish_shard, hold_shard
 from ponder.jobs.wake import wake
 
 
@@ -63,10 +64,6 @@ _LOOK = text("""
 _KEEP = text("UPDATE shards SET published_at = clock_timestamp() WHERE id = :id AND state = 'queued' RETURNING id")
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
-
-_HELD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = clock_timestamp() WHERE id = :id")
-
-_FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_timestamp() WHERE id = :id")
 
 # The jobs first, by id, then their state: see _CUT. None of a batch that was cancelled or has expired. Limits beyond
 # what the types hold are none.
@@ -141,10 +138,10 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         return None
     jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=True)
     if not jobs:
-        connection.execute(_FINISHED, {"id": shard_id})
+        finish_shard(connection, shard_id)
         wake(connection)
         return None
-    connection.execute(_HELD, {"id": shard_id, "holder": incarnation_id})
+    hold_shard(connection, shard_id, incarnation_id)
     return Claim(shard_id, jobs, _learned(connection, shard))
 
 

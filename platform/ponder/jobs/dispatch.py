@@ -96,15 +96,6 @@ _SHARES = LaneShares()
 _STARVING_S = 10.0
 """Shorter than it takes until a message is taken for lost and published again."""
 
-# `validate` makes them; this is for jobs that came another way.
-_PORTION = text("""
-    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
-    SELECT jobs.batch_id, jobs.model, jobs.fingerprint, jobs.tenant_id, max(jobs.line)
-    FROM batches JOIN jobs ON jobs.batch_id = batches.id
-    WHERE batches.state = 'in_progress' AND NOT EXISTS (SELECT FROM portions WHERE batch_id = batches.id)
-    GROUP BY jobs.batch_id, jobs.model, jobs.fingerprint, jobs.tenant_id
-""")
-
 _WORKERS = text("""
     SELECT model, fingerprint, count(*) AS num_workers, CAST(sum(room_tokens) AS bigint) AS room_tokens
     FROM incarnations
@@ -147,7 +138,6 @@ def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = 
     begun, then the oldest. A tenant that has as many tokens in flight as its quota says gets none.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-    connection.execute(_PORTION)
     tenants = _tenants(connection, shares)
     if not tenants:
         return []

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from ponder.domain.state import BatchState, JobState
+from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
 from ponder.store.document import dumps
 
@@ -63,14 +64,6 @@ _END_JOBS = text("""
 
 _FOLLOWED = text("UPDATE batches SET followed_line = CAST(:line AS integer) WHERE id = :batch_id")
 
-_CLOSE_SHARDS = text("""
-    UPDATE shards SET state = 'finished', finished_at = clock_timestamp()
-    WHERE id IN (
-        SELECT id FROM shards WHERE batch_id = ANY(CAST(:batch_ids AS text[])) AND state = 'queued'
-        ORDER BY id FOR NO KEY UPDATE
-    )
-""")
-
 # Of cancelled and expired jobs: those of settled ones have gone already.
 _FORGET_TREES = text("DELETE FROM tree_deltas WHERE batch_id = ANY(CAST(:batch_ids AS text[]))")
 
@@ -111,7 +104,7 @@ def finish(connection: Connection) -> int:
     stopped = [batch_id for statement in (_EXPIRE, _CANCEL) for batch_id in connection.execute(statement).scalars()]
     ended = [*completed, *stopped]
     if ended:
-        connection.execute(_CLOSE_SHARDS, {"batch_ids": ended})
+        finish_queued(connection, ended)
         _make_files(connection, ended)
     if completed:
         connection.execute(_FORGET_TREES, {"batch_ids": completed})
@@ -132,7 +125,7 @@ def follow(connection: Connection) -> None:
     if not is_done:
         wake(connection)
         return
-    connection.execute(_CLOSE_SHARDS, {"batch_ids": [batch.id]})
+    finish_queued(connection, [batch.id])
     connection.execute(_FORGET_TREES, {"batch_ids": [batch.id]})
     # A tick that was on its way when the batch expired may have completed the first of its jobs.
     _make_files(connection, [batch.id])

@@ -14,6 +14,7 @@ from ponder.domain.state import AttemptOutcome, JobState
 from ponder.jobs.cut import MAX_JOBS
 from ponder.jobs.report import Settlement, Usage
 from ponder.jobs.settle import settle
+from ponder.jobs.shard import finish_held
 from ponder.store.document import dumps
 
 _LOSSES_TO_BE_ALONE = 2
@@ -52,14 +53,6 @@ class _Job:
 _END_ATTEMPTS = text("""
     UPDATE attempts SET outcome = :outcome, ended_at = CAST(:at AS timestamptz)
     WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
-""")
-
-_FINISH = text("""
-    UPDATE shards SET state = 'finished', finished_at = CAST(:at AS timestamptz)
-    WHERE id IN (
-        SELECT id FROM shards WHERE holder = :incarnation_id AND state = 'held' ORDER BY id FOR NO KEY UPDATE
-    )
-    RETURNING id
 """)
 
 # The jobs first, by id, then their state: see jobs/cut.py.
@@ -104,7 +97,7 @@ def recut(
     fails. The caller holds the lock on the incarnation.
     """
     connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome.value})
-    shard_ids = list(connection.execute(_FINISH, {"incarnation_id": incarnation_id, "at": at}).scalars())
+    shard_ids = finish_held(connection, incarnation_id, at)
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
     if failed:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.window import window_s
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.served import served_models
+from ponder.jobs.shard import add_portions
 from ponder.jobs.submit import Idempotency, check_open, repeated
 from ponder.jobs.wake import wake
 from ponder.store.job_state import JOB_STATE
@@ -37,14 +38,6 @@ _JOBS = text(
     LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')
     ORDER BY line
-    """
-)
-
-_PORTIONS = text(
-    """
-    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
-    SELECT batch_id, model, fingerprint, tenant_id, max(line) FROM jobs WHERE batch_id = :id
-    GROUP BY batch_id, model, fingerprint, tenant_id
     """
 )
 
@@ -79,7 +72,7 @@ def retry(
     if num_jobs == 0:
         raise Conflict(f"no job of {batch_id} failed or expired: there is nothing to retry")
     connection.execute(text("UPDATE batches SET num_lines = :n WHERE id = :id"), {"n": num_jobs, "id": new_batch_id})
-    connection.execute(_PORTIONS, {"id": new_batch_id})
+    add_portions(connection, new_batch_id)
     wake(connection)
     return new_batch_id
 

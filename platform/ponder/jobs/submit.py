@@ -41,7 +41,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('open batches of ' |
 _NUM_OPEN = text(
     """
     SELECT count(*) FROM batches
-    WHERE tenant_id = :tenant_id AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+    WHERE tenant_id = :tenant_id AND state IN ('validating', 'in_progress', 'cancelling')
     """
 )
 

@@ -16,6 +16,7 @@ from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import Sums, learn
 from ponder.jobs.report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.settle import settle
+from ponder.jobs.shard import finish_settled
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
 from ponder.store.document import dumps
@@ -93,14 +94,6 @@ _LIMITS = text("""
     ORDER BY job_id
 """)
 
-_FINISH_SHARDS = text("""
-    UPDATE shards SET state = 'finished', finished_at = CAST(:now AS timestamptz)
-    WHERE holder = :incarnation_id AND state = 'held' AND NOT EXISTS (
-        SELECT FROM attempts
-        WHERE attempts.incarnation_id = :incarnation_id AND ended_at IS NULL AND shard_id = shards.id
-    )
-""")
-
 _EXTEND = text("""
     UPDATE incarnations
     SET state = :state, room_tokens = :room_tokens, num_ticks = :number, lease_until = CAST(:lease_until AS timestamptz)
@@ -128,7 +121,7 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     )
     dropped = _drop(connection, incarnation.id, now)
     if settled or dropped:
-        connection.execute(_FINISH_SHARDS, {"incarnation_id": incarnation.id, "now": now})
+        finish_settled(connection, incarnation.id, now)
         wake(connection)
     lease_until = _extend(connection, incarnation, report)
     ended = _ended(connection, incarnation.id, now)

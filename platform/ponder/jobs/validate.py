@@ -19,6 +19,7 @@ from ponder.domain.state import Lane
 from ponder.domain.verifier_check import VerifierLimits
 from ponder.jobs.admission import Admission
 from ponder.jobs.served import served_models
+from ponder.jobs.shard import add_portions
 from ponder.jobs.wake import wake
 
 _OPEN = text(
@@ -40,13 +41,6 @@ _FAIL = text(
     UPDATE batches SET state = 'failed', failed_at = clock_timestamp(), num_lines = :num_lines,
                        errors = CAST(:errors AS jsonb), error_file_id = :error_file_id
     WHERE id = :id AND state = 'validating'
-    """
-)
-_PORTIONS = text(
-    """
-    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
-    SELECT batch_id, model, fingerprint, tenant_id, max(line) FROM jobs WHERE batch_id = :id
-    GROUP BY batch_id, model, fingerprint, tenant_id
     """
 )
 _LIMITS = VerifierLimits()
@@ -119,7 +113,7 @@ def _validate(
         error_file_id = _error_file(connection, batch) if admission.num_rejected else None
         _fail(connection, batch.id, failure, num_lines=admission.num_lines, error_file_id=error_file_id)
         return
-    connection.execute(_PORTIONS, {"id": batch.id})
+    add_portions(connection, batch.id)
     lane = options.priority or (Lane.INTERACTIVE if admission.is_interactive else Lane.BATCH)
     begun = connection.execute(_BEGIN_PROGRESS, {"id": batch.id, "num_lines": admission.num_lines, "lane": lane})
     if begun.rowcount == 0:

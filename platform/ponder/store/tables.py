@@ -136,7 +136,7 @@ batches = Table(
     Index(
         "ix_batches_open",
         "state",
-        postgresql_where=text("state IN ('validating','in_progress','finalizing','cancelling')"),
+        postgresql_where=text("state IN ('validating','in_progress','cancelling')"),
     ),
 )
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from moves import LEGAL, moves, watch_moves
 from sqlalchemy import Engine
 
 from ponder.domain.state import IncarnationState
@@ -316,6 +317,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 def test_any_order_of_events_keeps_the_books_and_the_jobs(world: Any, engine: Engine) -> None:
+    watch_moves(engine)
     run_state_machine_as_test(
         lambda: Fleet(world),
         settings=settings(
@@ -327,3 +329,4 @@ def test_any_order_of_events_keeps_the_books_and_the_jobs(world: Any, engine: En
             phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking against a database takes minutes
         ),
     )
+    assert moves(engine) <= LEGAL

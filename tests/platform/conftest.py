@@ -221,6 +221,10 @@ class World:
             id=incarnation_id,
         )
 
+    def num_lost(self, job_id: int) -> int:
+        rows = self.sql("SELECT 1 FROM attempts WHERE job_id = :id AND outcome = 'lost'", id=job_id)
+        return len(rows)
+
     def billed(self, incarnation_id: str) -> int:
         """What the ledger has for it, after checking that this is its bill."""
         with self.engine.begin() as connection:

@@ -23,6 +23,3 @@ class CostKind(StrEnum):
     DRAINING = "draining"
     LOST = "lost"
     """From a dead worker's last tick to the end of its lease."""
-
-
-OVERHEAD = (CostKind.IDLE, CostKind.LOADING, CostKind.DRAINING, CostKind.LOST)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -26,12 +25,6 @@ class ClaimedJob:
     batch_id: str
     request: dict[str, Any]
     deltas: list[dict[str, Any]]
-    expires_at: datetime
-    """When its batch expires."""
-    deadline_at: datetime | None
-    """From its own budget."""
-    num_lost: int
-    """How many incarnations died with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +36,8 @@ class Claim:
     learned: Mapping[str, float]
 
 
-# A shard is of one batch: what all its jobs share is read once.
 _SHARD = text("""
-    SELECT state, holder, model, fingerprint, job_ids, runs_alone,
-           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at, batch_id
-    FROM shards WHERE id = :id FOR NO KEY UPDATE
+    SELECT state, holder, model, fingerprint, job_ids, runs_alone, batch_id FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
 # Of what the incarnation holds already.
@@ -83,9 +73,7 @@ _ATTEMPT = text("""
         SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending
         WHERE CAST(:is_new AS boolean) ORDER BY id
     )
-    SELECT id AS job_id, tenant_id, batch_id, request, deadline_at,
-           (SELECT count(*) FROM attempts WHERE job_id = pending.id AND outcome = 'lost') AS num_lost
-    FROM pending ORDER BY id
+    SELECT id AS job_id, tenant_id, batch_id, request FROM pending ORDER BY id
 """)
 
 _DELTAS = text("""
@@ -158,4 +146,4 @@ def _open_attempts(
     deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):
         deltas[job_id].append(delta)
-    return tuple(ClaimedJob(**row._mapping, expires_at=shard.expires_at, deltas=deltas[row.job_id]) for row in rows)
+    return tuple(ClaimedJob(**row._mapping, deltas=deltas[row.job_id]) for row in rows)

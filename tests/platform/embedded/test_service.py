@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from waiting import until
+
 from ponder.embedded.service import Service
 
 
@@ -18,11 +20,7 @@ def test_what_died_is_started_again_but_not_at_once(tmp_path: Path) -> None:
     assert it.process is not None
     it.process.wait()
     assert it.mend() is None
-    give_up_at = time.monotonic() + 20
-    while (code := it.mend()) is None:
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
-    assert (code, it.num_restarts) == (3, 1)
+    assert (until(it.mend, 20), it.num_restarts) == (3, 1)
     it.stop()
     assert "dying" in it.last_words()
 

@@ -19,8 +19,6 @@ def test_the_holder_gets_the_pending_jobs_with_all_that_an_engine_needs(world: A
     assert [job.job_id for job in claimed.jobs] == world.jobs(batch)
     assert claimed.jobs[0].request["messages"] == [{"role": "user", "content": "1 + 1?"}]
     assert claimed.jobs[0].deltas == []
-    assert claimed.jobs[0].num_lost == 0
-    assert claimed.jobs[0].deadline_at < claimed.jobs[0].expires_at
 
 
 def test_a_duplicate_message_gives_another_worker_nothing(world: Any) -> None:

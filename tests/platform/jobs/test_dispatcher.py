@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from waiting import until
 
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs import dispatcher
@@ -18,13 +19,6 @@ from ponder.settings import Settings
 
 _WIDE_SET = "[\x01-\U0010fffe]"
 QUEUE = queue_name("demo", "f1", "batch")
-
-
-def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -59,12 +53,12 @@ def test_it_publishes_what_may_run_and_finishes_what_has_run(
     batch = world.batch(15)
     worker = world.worker()
     start()
-    _until(lambda: _length(redis_server) == 2)
+    until(lambda: _length(redis_server) == 2, 30)
 
     for row in world.sql("SELECT id FROM shards ORDER BY id"):
         jobs = [job.job_id for job in world.claim(row.id, worker).jobs]
         world.tick(worker, settled=[world.passed(job) for job in jobs])
-    _until(lambda: world.state(batch) == "completed")
+    until(lambda: world.state(batch) == "completed", 30)
 
 
 def test_the_next_one_takes_over_and_two_never_publish_twice(
@@ -73,11 +67,11 @@ def test_the_next_one_takes_over_and_two_never_publish_twice(
     first = start()
     start()
     world.batch(15)
-    _until(lambda: _length(redis_server) == 2)
+    until(lambda: _length(redis_server) == 2, 30)
     first.set()
     world.batch(5, lane="interactive")
     interactive = queue_name("demo", "f1", "interactive")
-    _until(lambda: queue_lengths(redis_client(redis_server.url), [interactive])[interactive] == 1)
+    until(lambda: queue_lengths(redis_client(redis_server.url), [interactive])[interactive] == 1, 30)
     assert _length(redis_server) == 2
 
 
@@ -86,7 +80,7 @@ def test_it_survives_losing_its_connections(
 ) -> None:
     start()
     world.batch(5)
-    _until(lambda: _length(redis_server) == 1)
+    until(lambda: _length(redis_server) == 1, 30)
     world.sql("""
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -94,7 +88,7 @@ def test_it_survives_losing_its_connections(
     redis_client(redis_server.url).client_kill_filter(_type="normal", skipme=True)
     world.batch(5, lane="interactive")
     interactive = queue_name("demo", "f1", "interactive")
-    _until(lambda: queue_lengths(redis_client(redis_server.url), [interactive])[interactive] == 1)
+    until(lambda: queue_lengths(redis_client(redis_server.url), [interactive])[interactive] == 1, 30)
 
 
 def test_messages_that_redis_forgot_are_published_again(
@@ -103,9 +97,9 @@ def test_messages_that_redis_forgot_are_published_again(
     monkeypatch.setattr(dispatcher, "_REPUBLISH_AFTER_S", 0.5)
     world.batch(5)
     start()
-    _until(lambda: _length(redis_server) == 1)
+    until(lambda: _length(redis_server) == 1, 30)
     redis_client(redis_server.url).flushall()
-    _until(lambda: _length(redis_server) == 1)
+    until(lambda: _length(redis_server) == 1, 30)
 
 
 def _status(engine: Engine) -> str:
@@ -118,18 +112,18 @@ def test_redis_that_refuses_a_message_is_told_until_the_message_is_sent(
 ) -> None:
     client = redis_client(redis_server.url)
     start()
-    _until(lambda: _status(engine) == "ok")
+    until(lambda: _status(engine) == "ok", 30)
     client.config_set("maxmemory", 1)
     try:
         world.batch(5)
-        _until(lambda: "publish: Unreachable: Redis refuses: " in _status(engine))
+        until(lambda: "publish: Unreachable: Redis refuses: " in _status(engine), 30)
         for _ in range(3):  # in later rounds nothing new is to be dispatched, and yet nothing is well
             time.sleep(1)
             assert "publish" in _status(engine)
         assert _length(redis_server) == 0
     finally:
         client.config_set("maxmemory", 0)
-    _until(lambda: _status(engine) == "ok")
+    until(lambda: _status(engine) == "ok", 30)
     assert _length(redis_server) == 1
     [row] = world.sql("SELECT error, error_at FROM dispatcher")
     assert "Redis refuses" in row.error, "the last error is remembered"
@@ -144,7 +138,7 @@ def test_a_module_that_publishing_lacks_is_told(
     monkeypatch.setattr(dispatcher, "publish", publish)
     world.batch(5)
     start()
-    _until(lambda: "publish: ModuleNotFoundError: No module named 'packaging'" in _status(engine))
+    until(lambda: "publish: ModuleNotFoundError: No module named 'packaging'" in _status(engine), 30)
 
 
 def test_a_step_that_holds_no_work_up_is_told_and_yet_all_is_well(
@@ -155,7 +149,7 @@ def test_a_step_that_holds_no_work_up_is_told_and_yet_all_is_well(
 
     monkeypatch.setattr(dispatcher, "fold", fold)
     start()
-    _until(lambda: "fold: OSError: no room" in [row.error for row in world.sql("SELECT error FROM dispatcher")])
+    until(lambda: "fold: OSError: no room" in [row.error for row in world.sql("SELECT error FROM dispatcher")], 30)
     assert _status(engine) == "ok"
 
 
@@ -163,12 +157,12 @@ def test_of_two_dispatchers_the_active_one_is_seen_and_the_next_one_after_it(
     engine: Engine, world: Any, start: Callable[[], threading.Event]
 ) -> None:
     first = start()
-    _until(lambda: _status(engine) == "ok")
+    until(lambda: _status(engine) == "ok", 30)
     start()
     first.set()
     world.sql("UPDATE dispatcher SET seen_at = '2026-01-02 03:04:05Z'")
     assert _status(engine) == "not running: last seen 2026-01-02 03:04:05 UTC"
-    _until(lambda: _status(engine) == "ok")
+    until(lambda: _status(engine) == "ok", 30)
 
 
 def test_failing_begins_with_the_first_error_and_ends_with_the_first_good_round(engine: Engine) -> None:
@@ -195,7 +189,7 @@ def test_the_jobs_of_a_dead_worker_come_back(
     assert len(world.claim_all(worker)) == 5
     start()
     world.lapse(worker)
-    _until(lambda: _length(redis_server) == 1)
+    until(lambda: _length(redis_server) == 1, 30)
     world.billed(worker)
 
 
@@ -205,9 +199,9 @@ def test_the_active_one_and_the_one_in_reserve_show_that_they_are_alive(
     files = [tmp_path / "active", tmp_path / "reserve"]
     for file in files:
         start(alive_file=file)
-    _until(lambda: all(file.exists() for file in files))
+    until(lambda: all(file.exists() for file in files), 30)
     shown = [file.stat().st_mtime_ns for file in files]
-    _until(lambda: all(file.stat().st_mtime_ns > before for file, before in zip(files, shown, strict=True)))
+    until(lambda: all(file.stat().st_mtime_ns > before for file, before in zip(files, shown, strict=True)), 30)
 
 
 def test_one_without_a_database_does_not_show_that_it_is_alive(
@@ -221,7 +215,7 @@ def test_one_without_a_database_does_not_show_that_it_is_alive(
 
     monkeypatch.setattr(dispatcher, "_leadership", refuse)
     start(alive_file=tmp_path / "alive")
-    _until(lambda: len(attempts) > 2)
+    until(lambda: len(attempts) > 2, 30)
     assert not (tmp_path / "alive").exists()
 
 
@@ -236,9 +230,9 @@ def test_costly_lines_of_one_tenant_keep_nobody_waiting(
     for _ in range(3):
         desk.submit(desk.file(content))
     start()
-    _until(lambda: desk.sql("SELECT count(*) AS num FROM pg_locks WHERE locktype = 'advisory'")[0].num >= 3)
+    until(lambda: desk.sql("SELECT count(*) AS num FROM pg_locks WHERE locktype = 'advisory'")[0].num >= 3, 30)
     content = json.dumps(desk.line("theirs")).encode()
     began = time.monotonic()
     theirs = desk.submit(desk.file(content, tenant="tenant_01"), tenant="tenant_01")
-    _until(lambda: desk.row(theirs).state == "in_progress")
+    until(lambda: desk.row(theirs).state == "in_progress", 30)
     assert time.monotonic() - began < 15

@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from waiting import until
 
 from ponder.jobs.limited_process import LimitedProcess, ProcessEnded
 from ponder.jobs.submission_reader import answer_body
@@ -35,14 +35,10 @@ def test_it_ends_in_the_midst_of_its_work_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, _BUSY], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    while _processor_s(pid) < 1.0:  # it is at work
-        time.sleep(0.05)
+    until(lambda: _processor_s(pid) >= 1.0, 60)  # it is at work
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    give_up_at = time.monotonic() + 10
-    while _is_running(pid):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
+    until(lambda: not _is_running(pid), 10)
 
 
 def test_one_that_was_ended_says_so() -> None:

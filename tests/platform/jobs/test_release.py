@@ -20,7 +20,7 @@ def test_unsettled_jobs_are_cut_anew_and_go_on_from_their_trees(world: Any) -> N
     claimed = world.claim(shard, next_worker)
     assert [job.job_id for job in claimed.jobs] == [second, third]
     assert [job.deltas for job in claimed.jobs] == [[{"a": 1}, {"b": 2}, {"c": 3}], []]
-    assert [job.num_lost for job in claimed.jobs] == [0, 0]
+    assert [world.num_lost(job.job_id) for job in claimed.jobs] == [0, 0]
     outcomes = world.sql("SELECT outcome FROM attempts WHERE incarnation_id = :id ORDER BY id", id=worker)
     assert [row.outcome for row in outcomes] == ["settled", "preempted", "preempted"]
     assert world.states(batch) == ["completed", "pending", "pending"]

@@ -65,7 +65,7 @@ def test_a_job_lost_twice_runs_alone_and_fails_when_lost_again(world: Any) -> No
     worker = world.worker()
     first, _ = world.dispatch()
     (unlucky,) = world.claim(first, worker).jobs
-    assert unlucky.num_lost == 2
+    assert world.num_lost(unlucky.job_id) == 2
     world.tick(worker, deltas={unlucky.job_id: [{"nodes": [{"node": 1, "ids": [5, 6]}]}]})
     world.lapse(worker)
     (swept,) = _sweep(world)
@@ -85,7 +85,7 @@ def test_preemptions_are_no_losses(world: Any) -> None:
         assert len(world.claim_all(worker)) == 2
         world.release(worker)
     (shard,) = world.dispatch()
-    assert [job.num_lost for job in world.claim(shard, world.worker()).jobs] == [0, 0]
+    assert [world.num_lost(job.job_id) for job in world.claim(shard, world.worker()).jobs] == [0, 0]
 
 
 def test_a_message_is_published_again_when_its_queue_is_empty(world: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from waiting import until
 
 from ponder.jobs.cancel import cancel
 from ponder.jobs.validations import Unvalidated, Validations
@@ -34,19 +35,16 @@ def _submit(desk: Any, tenant: str, *, is_costly: bool) -> str:
 
 
 def _until(validations: Validations, condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
+    def is_so_after_a_turn() -> bool:
         with contextlib.suppress(Unvalidated):
             validations.turn()
+        return condition()
+
+    until(is_so_after_a_turn, 60)
 
 
 def _until_it_raises(validations: Validations) -> None:
-    give_up_at = time.monotonic() + 60
-    while time.monotonic() < give_up_at:
-        validations.turn()
-        time.sleep(0.05)
+    until(validations.turn, 60)
 
 
 def test_one_tenant_has_half_of_the_processes_and_another_gets_in(desk: Any, validations: Validations) -> None:

@@ -1,4 +1,4 @@
-"""The body of one OpenAI chat completion request, as far as ponder honours it; the rest is refused by name."""
+"""The body of an OpenAI chat completion request, as far as ponder honours it. Other fields are refused by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ponder.domain.budget import ReasoningEffort
 from ponder.domain.options import LineOptions
 
 KEPT = ("user", "store", "metadata", "service_tier")
-"""Accepted and kept with the job; they change nothing."""
+"""Fields that are accepted and kept with the job, but change nothing."""
 
 UNSUPPORTED = frozenset({
     "audio", "function_call", "functions", "logit_bias", "modalities", "moderation", "parallel_tool_calls",
     "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "stream",
     "stream_options", "tool_choice", "tools", "top_logprobs", "verbosity", "web_search_options",
 })  # fmt: skip
-"""Fields of OpenAI's that ponder cannot honour."""
+"""OpenAI's fields that ponder cannot honour."""
 
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
@@ -31,7 +31,7 @@ _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
 }
 _ASKS_WITH_DEFAULTS = ("web_search_options",)
-"""An empty object asks for these, with the defaults of everything in it."""
+"""Fields for which an empty object asks for something, with every default."""
 _CONTENT_TYPES = ("image_url", "input_audio", "file", "refusal")
 
 
@@ -40,7 +40,7 @@ class _Part(BaseModel):
 
 
 def _text(content: Any) -> Any:
-    """Text as it is, or text parts put together."""
+    """Returns text as it is, and text parts joined."""
     if not isinstance(content, list):
         return content
     texts = []
@@ -50,7 +50,7 @@ def _text(content: Any) -> Any:
             named = kind if kind in _CONTENT_TYPES else "this type"
             raise PydanticCustomError(
                 "unsupported_content",
-                "part {index} is no text part, and {named} is not supported",
+                "part {index} is not a text part, and {named} is not supported",
                 {"index": index, "named": named},
             )
         texts.append(part["text"])
@@ -70,7 +70,7 @@ def _nothing(value: Any) -> Any:
 
 
 _Unsupported = Annotated[None, BeforeValidator(_nothing)]
-"""Clients write these out though they ask for nothing; anything else cannot be honoured."""
+"""A field that clients send although it asks for nothing. Any other value cannot be honoured."""
 
 
 class Message(_Part):
@@ -87,9 +87,9 @@ class Message(_Part):
     @model_validator(mode="before")
     @classmethod
     def _asked(cls, value: Any) -> Any:
-        """Without the unknown fields that are empty; clients send an answer back as they got it, with all its fields.
+        """Drops unknown fields that are empty, because clients send answers back with all their fields.
 
-        An answer without text that lists no calls of tools either is an empty one.
+        An answer with neither text nor tool calls counts as empty text.
         """
         if not isinstance(value, dict):
             return value
@@ -107,9 +107,9 @@ def _stop(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """OpenAI's metadata is text; numbers are common in data sets and harmless."""
+    """Accepts numbers beside text, because they are common in data sets and harmless."""
     if isinstance(value, (dict, list)) or (isinstance(value, float) and not math.isfinite(value)):
-        raise PydanticCustomError("metadata", "metadata values are text or numbers")
+        raise PydanticCustomError("metadata", "metadata values must be text or numbers")
     return value
 
 
@@ -121,7 +121,7 @@ class SchemaFormat(_Part):
 
 
 class ResponseFormat(_Part):
-    """`json_schema` and `json_object` are verified; `text` asks nothing."""
+    """The wanted form of an answer. `json_schema` and `json_object` are verified; `text` asks for nothing."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
@@ -134,7 +134,7 @@ class ResponseFormat(_Part):
 
 
 class Body(_Part):
-    """Every field may be null, which means the default."""
+    """A request body. Every field may be null, which means the default."""
 
     model: str | None = Field(default=None, min_length=1, max_length=256)
     messages: list[Message] = Field(min_length=1)
@@ -163,9 +163,9 @@ FIELDS = frozenset(Body.model_fields)
 
 
 def asks_nothing(field: str, value: Any) -> bool:
-    """Whether a field that ponder does not honour has a value that leaves it at what ponder does anyway.
+    """Returns whether a field that ponder does not honour has a value that asks for nothing beyond what ponder does.
 
-    A field that nobody knows asks nothing only where it is empty: `false` may switch off what is on by default.
+    An unknown field asks for nothing only if it is empty, because `false` may switch off a default.
     """
     if value == {} and field in _ASKS_WITH_DEFAULTS:
         return False

@@ -1,4 +1,4 @@
-"""From the bytes of a batch file to its lines, and from a line to a JSON object."""
+"""Splits the bytes of a batch file into lines, and decodes lines as JSON objects."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def split(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines (from 1) without their ends, blank ones left out; None stands for one that is too long.
+    """Yields lines, numbered from 1, without line ends and blank lines. None stands for a line that is too long.
 
-    A line ends at `\\n` alone (U+2028 and its like are text); a `\\r` before it, a BOM at the very start and a missing
-    last newline do no harm. Holds one chunk and at most one line in memory.
+    Only `\\n` ends a line (U+2028 and the like are text). A `\\r` before it, a BOM at the start and a missing last
+    newline do no harm. Holds one chunk and at most one line in memory.
     """
     number = 1
     rest = bytearray()
@@ -52,7 +52,7 @@ def _numbered(number: int, line: bytes | None, max_bytes: int) -> Iterator[tuple
 
 
 def decode(line: bytes | None, number: int) -> dict[str, Any]:
-    """The line's JSON object, storable throughout; raises InvalidLine that never quotes the line."""
+    """Returns the line's JSON object, which can be stored as it is. Raises InvalidLine, which never quotes the line."""
     if line is None:
         raise InvalidLine(
             f"the line is longer than {MAX_LINE_BYTES // 1024 // 1024} MB", line=number, code="line_too_long"
@@ -83,7 +83,7 @@ def decode(line: bytes | None, number: int) -> dict[str, Any]:
 
 
 class _NotANumber(ValueError):
-    """NaN and the infinities, which JSON does not have, and what would become one of them."""
+    """NaN and the infinities, which JSON does not have, and numbers that would become infinite."""
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What is ponder's own in a batch and in a line: the `ponder` object beside OpenAI's fields."""
+"""The `ponder` object of a batch or a line, beside OpenAI's fields."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from ponder.domain.verifier import Verifier
 
 
 def _budget(value: Any) -> Any:
-    """A bare number is a budget of tokens."""
+    """Reads a bare number as a budget of tokens."""
     return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _reference(value: Any) -> Any:
-    """Data sets hold expected answers as numbers too."""
+    """Accepts numbers, because data sets hold expected answers as numbers too."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
-        raise PydanticCustomError("reference", "the reference is text or a number")
+        raise PydanticCustomError("reference", "the reference must be text or a number")
     return value if value is None or isinstance(value, str) else str(value)
 
 
 def _lane(value: Any) -> Any:
     names = [lane.value for lane in Lane]
     if value is not None and value not in names:
-        raise PydanticCustomError("priority", "the priority is one of {names}", {"names": ", ".join(names)})
+        raise PydanticCustomError("priority", "the priority must be one of {names}", {"names": ", ".join(names)})
     return value if value is None else Lane(value)
 
 
 def _named(value: Any) -> Any:
-    """`"best_of_n"` is short for `{"name": "best_of_n"}`."""
+    """Reads `"best_of_n"` as `{"name": "best_of_n"}`."""
     return {"name": value} if isinstance(value, str) else value
 
 
 class LineOptions(BaseModel):
-    """`body.ponder` of a line; what it leaves out, the batch says."""
+    """The `body.ponder` of a line. The batch's options fill in what it leaves out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -50,17 +50,17 @@ class LineOptions(BaseModel):
     priority: Annotated[Lane | None, BeforeValidator(_lane)] = None
 
     oracle: bool | None = None
-    """The search may ask a verifier that sees the reference. Left out: no."""
+    """Whether the search may ask a verifier that sees the reference. The default is no."""
 
     max_rounds: int | None = Field(default=None, ge=1, le=100)
-    """So often a job may begin anew, under the root of its tree, while its verifier says no. Left out: once."""
+    """How many times a job may try under the root of its tree while its verifier says no. The default is once."""
 
 
 class BatchOptions(LineOptions):
-    """`ponder` of a batch."""
+    """The `ponder` object of a batch."""
 
     strict: bool = False
-    """One bad line fails the whole batch."""
+    """Whether one bad line fails the whole batch."""
 
     model: StorableText | None = Field(default=None, min_length=1, max_length=256)
-    """Runs every line with this model, whatever the line names."""
+    """The model that runs every line, whatever the line names."""

@@ -1,4 +1,4 @@
-"""From pydantic's errors to ours: a code for programs, the path of the field, and a sentence without the input."""
+"""Translates pydantic's errors into ours: a code for programs, the field's path, and a sentence without the input."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CODES = {
 }
 _SENTENCES = {
     "missing": "is missing",
-    "extra_forbidden": "is not a field ponder knows",
+    "extra_forbidden": "is not a known field",
     "none_required": "is not supported",
 }
 
 
 def explain(error: ValidationError, *root: str) -> InvalidInput:
-    """The first of the errors; `root` goes before its path."""
+    """Translates the first of the errors. `root` goes before its path."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     location = (*root, *first["loc"])
     param = path(location)
@@ -38,7 +38,7 @@ def explain(error: ValidationError, *root: str) -> InvalidInput:
 
 
 def path(location: Sequence[str | int]) -> str:
-    """`('messages', 0, 'content')` as `messages[0].content`, without the tags that pydantic puts into unions."""
+    """Writes `('messages', 0, 'content')` as `messages[0].content`, without the tags that pydantic adds for unions."""
     written = ""
     previous: str | int = ""
     for step in location:

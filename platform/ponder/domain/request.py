@@ -1,4 +1,4 @@
-"""One line of a batch file, checked against the models that are served, as the request of a job."""
+"""Reads a line of a batch file as the request of a job, checked against the models that are served."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LINE_FIELDS = {"custom_id", "method", "url", "body"}
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A line that was accepted; `document` is what the worker reads."""
+    """An accepted line. The worker reads `document`."""
 
     custom_id: str
     model: ServedModel
@@ -41,7 +41,7 @@ class JobRequest:
 
 
 def parse(value: Mapping[str, Any], number: int, terms: Terms) -> JobRequest:
-    """Raises InvalidLine with the code, the path of the field and the remedy; never quotes a prompt."""
+    """Reads a decoded line. Raises InvalidLine with a code, the field's path and the remedy, but never a prompt."""
     custom_id = value.get("custom_id")
     try:
         _check_line(value, terms)
@@ -58,9 +58,8 @@ def parse(value: Mapping[str, Any], number: int, terms: Terms) -> JobRequest:
 
 
 def refuse_told(value: Mapping[str, Any], number: int) -> None:
-    """Raises InvalidLine for a line {custom_id, error: {code, message}}: a client could not make a request of a row.
-
-    So the row counts and is in the error file, with the reason that the client saw.
+    """Raises InvalidLine for a line {custom_id, error: {code, message}}, which stands for a row that a client could not
+    turn into a request. The row then counts, and is in the error file with the client's reason.
     """
     error = value.get("error")
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
@@ -80,11 +79,11 @@ def _check_line(value: Mapping[str, Any], terms: Terms) -> None:
             raise InvalidInput(f"{name} is missing", param=name, code="missing_required_parameter")
     unknown = sorted(value.keys() - _LINE_FIELDS)
     if unknown:
-        raise InvalidInput(f"{unknown[0]} is no field of a batch line", param=unknown[0], code="unknown_field")
+        raise InvalidInput(f"{unknown[0]} is not a valid batch-line field", param=unknown[0], code="unknown_field")
     custom_id = value["custom_id"]
     if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= MAX_CUSTOM_ID:
         raise InvalidInput(
-            f"custom_id is a text of 1 to {MAX_CUSTOM_ID} characters", param="custom_id", code="invalid_custom_id"
+            f"custom_id must be text of 1 to {MAX_CUSTOM_ID} characters", param="custom_id", code="invalid_custom_id"
         )
     if value["method"] != "POST":
         raise InvalidInput("method must be POST", param="method", code="invalid_method")
@@ -100,7 +99,7 @@ def _body(body: dict[str, Any]) -> Body:
         if asks_nothing(name, body[name]):
             continue
         if name not in UNSUPPORTED:
-            raise InvalidInput(f"body.{name} is not a field ponder knows", param=f"body.{name}", code="unknown_field")
+            raise InvalidInput(f"body.{name} is not a known field", param=f"body.{name}", code="unknown_field")
         raise InvalidInput(f"{name} is not supported", param=f"body.{name}", code="unsupported_field")
     try:
         return Body.model_validate({name: item for name, item in body.items() if name in FIELDS} if others else body)
@@ -177,7 +176,7 @@ def _check_length(messages: Sequence[Message], model: ServedModel) -> None:
 
 
 def _message(message: Message) -> dict[str, str]:
-    """`developer` is OpenAI's newer word for `system`, which chat templates know."""
+    """Translates `developer`, OpenAI's newer word, to `system`, which chat templates know."""
     return {"role": "system" if message.role == "developer" else message.role, "content": message.content}
 
 
@@ -185,7 +184,7 @@ def _sampling(body: Body) -> dict[str, Any]:
     limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
     if len(limits) > 1:
         raise InvalidInput(
-            "max_tokens and max_completion_tokens differ: give one", param="body.max_tokens", code="invalid_value"
+            "max_tokens and max_completion_tokens differ: give only one", param="body.max_tokens", code="invalid_value"
         )
     return {
         "temperature": body.temperature,
@@ -200,7 +199,7 @@ def _sampling(body: Body) -> dict[str, Any]:
 
 
 def _budget(body: Body, own: LineOptions, terms: Terms) -> dict[str, Any]:
-    """Field by field: the line's budget before its reasoning effort before the batch's budget."""
+    """Merges budgets field by field: the line's first, then its reasoning effort, then the batch's."""
     if own.budget is None and body.reasoning_effort is None:
         return terms.budget_document
     effort = {"tokens": TOKENS_BY_EFFORT[body.reasoning_effort]} if body.reasoning_effort else {}

@@ -1,4 +1,4 @@
-"""What a person hands in as a batch: OpenAI's body of `POST /v1/batches`, and ponder's own beside it."""
+"""The submission of a batch: OpenAI's body of `POST /v1/batches` and ponder's own object in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ponder.errors import InvalidInput
 
 
 class StorableBody(BaseModel):
-    """A JSON body of which every part can be stored."""
+    """A JSON body that can be stored in full."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -40,7 +40,7 @@ def _window(written: str) -> str:
 
 
 class Submission(StorableBody):
-    """`completion_window` is any duration from 1h to 14d."""
+    """The body of a submission. `completion_window` is any duration from 1h to 14d."""
 
     input_file_id: str = Field(min_length=1, max_length=100)
     endpoint: Literal["/v1/chat/completions"] = ENDPOINT
@@ -51,5 +51,5 @@ class Submission(StorableBody):
     ponder: BatchOptions = BatchOptions()
 
     def sha256(self) -> bytes:
-        """The same for the same request, however it was written."""
+        """Returns a hash that depends on the request and not on how it was written."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).digest()

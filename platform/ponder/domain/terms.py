@@ -1,4 +1,4 @@
-"""What every line of a batch is held against: the batch's options and the models that are served."""
+"""The terms that every line of a batch is checked against: the batch's options and the served models."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for all lines of a batch."""
+    """The terms of all lines of a batch."""
 
     options: BatchOptions
     models: Mapping[str, ServedModel]
     endpoint: str = ENDPOINT
     allows_code: bool = False
-    """Whether workers may run what models write, for `python_tests`."""
+    """Whether workers may run programs that models write, for `python_tests`."""
     limits: VerifierLimits = field(default_factory=VerifierLimits)
 
     @cached_property

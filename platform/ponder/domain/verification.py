@@ -1,4 +1,4 @@
-"""Which verifier judges a line's answer, by what, and whether its verdict may drive the search."""
+"""Chooses the verifier of a line, and checks that it can judge and may drive the search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Verification:
 
     @classmethod
     def of(cls, body: Body, own: LineOptions, terms: Terms) -> Verification:
-        """Field by field, the line before its batch. Raises InvalidInput."""
+        """Merges the options field by field, the line's before its batch's. Raises InvalidInput."""
         batch = terms.options
         reference = own.reference if own.reference is not None else batch.reference
         made = cls(
@@ -49,13 +49,13 @@ class Verification:
         }
 
     def _check_reference(self) -> None:
-        """What no answer could ever be compared with costs its tokens for nothing."""
+        """Refuses a reference that no answer could be compared with, because its tokens would be wasted."""
         if self.verifier is None or self.reference is None:
             return
         lacks = why_unreadable(self.verifier, self.reference)
         if lacks is not None:
             raise InvalidInput(
-                f"{self.verifier.name} cannot compare anything with this reference: {lacks}",
+                f"{self.verifier.name} cannot compare answers with this reference: {lacks}",
                 param="body.ponder.reference",
                 code="unreadable_reference",
             )
@@ -63,13 +63,13 @@ class Verification:
     def _check_code(self, terms: Terms) -> None:
         if isinstance(self.verifier, PythonTests) and not terms.allows_code:
             raise InvalidInput(
-                "python_tests runs what a model wrote, which the operator has not allowed here (PONDER_ALLOW_CODE)",
+                "python_tests runs programs that a model wrote, which the operator does not allow (PONDER_ALLOW_CODE)",
                 param="body.ponder.verifier",
                 code="code_not_allowed",
             )
 
     def _check_asking(self, strategy: AnyStrategy) -> None:
-        """Whoever asks the verifier while the search runs must be allowed to."""
+        """Refuses a strategy or rounds that ask the verifier during the search without being allowed to."""
         if self.max_rounds == 1 and not strategy.needs_verifier:
             return
         reason = why_not_asked(self.verifier, has_reference=self.reference is not None, oracle=self.oracle)
@@ -83,7 +83,7 @@ class Verification:
 
 
 def _check_own(body: Body, own: LineOptions, terms: Terms) -> None:
-    """The line's pattern and schemas; those of its batch were checked when that was submitted."""
+    """Checks the line's pattern and schemas. Those of its batch were checked at submission."""
     check_verifier(own.verifier, terms.limits, "body.ponder.verifier")
     schema = body.response_format.wanted_schema if body.response_format else None
     if schema is not None:
@@ -91,11 +91,11 @@ def _check_own(body: Body, own: LineOptions, terms: Terms) -> None:
 
 
 def _verifier(body: Body, own: LineOptions, batchs: Verifier | None, reference: str | None) -> Verifier | None:
-    """The line's own, else what its response format asks for, else the batch's, else `math` if there is a reference."""
+    """Returns the line's verifier, or its response format's, or the batch's, or `math` if there is a reference."""
     schema = body.response_format.wanted_schema if body.response_format else None
     if own.verifier and schema is not None and own.verifier.name != "json_schema":
         raise InvalidInput(
-            "response_format is verified against its schema; it cannot go with another verifier",
+            "response_format is verified against its schema and cannot be combined with another verifier",
             param="body.ponder.verifier",
             code="conflicting_verifier",
         )

@@ -1,4 +1,4 @@
-"""`completion_window`: how long a batch may take, e.g. `24h`, `90m`, `7d`, `1d12h`."""
+"""The `completion_window` of a batch, such as `24h`, `90m`, `7d` or `1d12h`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PART = re.compile(r"(\d+)([wdhms])")
 
 
 def window_s(written: str) -> int:
-    """Seconds; raises InvalidInput unless it is a duration from 1h to 14d."""
+    """Returns the seconds of a duration from 1h to 14d. Raises InvalidInput for anything else."""
     text = written.strip().lower()
     if not _DURATION.fullmatch(text):
         raise _refusal("is not a duration")

@@ -1,4 +1,4 @@
-"""Lines become jobs or refusals, both of them streamed into Postgres by COPY."""
+"""Turns lines into jobs or refusals, and streams both into Postgres by COPY."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ponder.jobs.estimate import estimate_tokens
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _PIECE_BYTES = 256 * 1024
 _SHOWN = 200
-"""Characters of what is wrong with a line, and of where."""
+"""The longest message or field path of a refused line, in characters."""
 _SPOOL_BYTES = 4 * 1024 * 1024
 _COPY_JOBS = (
     "COPY jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, oracle, "
@@ -31,7 +31,7 @@ _COPY_REJECTED = "COPY rejected_lines (batch_id, line, custom_id, code, param, m
 
 
 class Admission:
-    """Of one batch; needs about a hundred bytes a line for the custom ids it has seen."""
+    """Admits the lines of one batch. Needs about a hundred bytes per line, to remember custom ids."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Admission:
         terms: Terms,
         line: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """line: what each line is read in; it may raise InvalidInput."""
+        """Each line is read inside the context manager that `line` returns, which may raise InvalidInput."""
         self.terms = terms
         self.num_lines = 0
         self.num_rejected = 0
@@ -52,9 +52,9 @@ class Admission:
         self._seen: dict[str, int] = {}
 
     def copy(self, connection: Connection, lines: Iterable[tuple[int, bytes | None]]) -> None:
-        """Writes all lines; Postgres takes rows in while the next ones are made.
+        """Writes all lines. Postgres stores rows while the next ones are made.
 
-        `lines` must not use the same connection, which is invalid if anything goes wrong in here.
+        `lines` must not use the same connection. After an error the connection is invalid.
         """
         cursor = connection.connection.cursor()
         try:
@@ -69,7 +69,7 @@ class Admission:
     def _jobs(
         self, lines: Iterable[tuple[int, bytes | None]], refusals: tempfile.SpooledTemporaryFile[bytes]
     ) -> Iterator[bytes]:
-        """The rows of the lines that were admitted; those of the others are put aside, as one COPY runs at a time."""
+        """Yields the rows of admitted lines. Refusals are put aside, because only one COPY can run at a time."""
         for number, line in lines:
             self.num_lines += 1
             try:
@@ -106,7 +106,7 @@ class Admission:
         first = self._seen.setdefault(custom_id, number)
         if first != number:
             raise InvalidLine(
-                f"the custom_id was used in line {first} already",
+                f"the custom_id was already used in line {first}",
                 line=number,
                 code="duplicate_custom_id",
                 param="custom_id",
@@ -117,7 +117,8 @@ class Admission:
         model = request.model
         tokens = min(estimate_tokens(request.document, model.context_length), 2**31 - 1)
         self.is_interactive = self.is_interactive or request.priority is Lane.INTERACTIVE
-        document = to_json(request.document).replace(b"\\", b"\\\\")  # of what COPY escapes, JSON text has only this
+        # Of all that COPY escapes, JSON text can only contain backslashes.
+        document = to_json(request.document).replace(b"\\", b"\\\\")
         before = _row((self._tenant_id, self._batch_id, str(number), request.custom_id, model.name, model.fingerprint))
         after = _row((request.strategy, request.level, "t" if request.oracle else "f", str(tokens)))
         return b"%b\t%b\t%b\n" % (before, document, after)
@@ -130,12 +131,12 @@ class Admission:
 
 
 def _short(said: str) -> str:
-    """A file may have a million refused lines, and what they say may quote them."""
+    """Cuts a message: a file may have a million refused lines, and messages may quote them."""
     return clean(said if len(said) <= _SHOWN else f"{said[: _SHOWN - 1]}…")
 
 
 def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
-    """The rows put together, as each piece is a message of its own."""
+    """Joins rows into larger pieces, because each piece becomes a message of its own."""
     piece = bytearray()
     for row in rows:
         piece += row
@@ -147,7 +148,7 @@ def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _row(fields: Sequence[str | None]) -> bytes:
-    """In COPY's text format, without the end of the line."""
+    """Encodes fields in COPY's text format, without a line end."""
     if _SPECIAL.search("".join([field for field in fields if field is not None])) is None:
         return "\t".join(["\\N" if field is None else field for field in fields]).encode()
     return "\t".join(["\\N" if field is None else _escape(field) for field in fields]).encode()

@@ -1,4 +1,4 @@
-"""How much it may take to find out whether what a tenant wrote is right."""
+"""Limits on the cost of checking a tenant's input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponder.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class CheckLimits:
-    """In seconds of processor time, so that a busy machine refuses nothing."""
+    """Limits in seconds of processor time, so that a busy machine refuses nothing."""
 
     verifier: VerifierLimits = field(default_factory=VerifierLimits)
     line_s: float = 1.0
@@ -33,7 +33,7 @@ class CheckLimits:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """From what `asdict` makes of it."""
+        """Reads the form that `asdict` writes."""
         return cls(VerifierLimits(**document["verifier"]), document["line_s"], document["batch_s"])
 
 

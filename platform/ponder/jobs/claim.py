@@ -1,4 +1,4 @@
-"""Taking the jobs of a shard, exactly one incarnation each."""
+"""Claims a shard: each of its jobs goes to exactly one incarnation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ponder.jobs.wake import wake
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """`deltas` are all saved deltas of its tree in the order of their making."""
+    """A job as its worker needs it. `deltas` are all saved deltas of its tree, oldest first."""
 
     job_id: int
     tenant_id: str
@@ -29,7 +29,7 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`learned`: what settled jobs of the shard's batch have taught, see `learn`."""
+    """A claimed shard. `learned` sums up what settled jobs of its batch have taught (see `learn`)."""
 
     shard_id: int
     jobs: tuple[ClaimedJob, ...]
@@ -40,7 +40,7 @@ _SHARD = text("""
     SELECT state, holder, model, fingerprint, job_ids, runs_alone, batch_id FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
-# Of what the incarnation holds already.
+# What the incarnation already holds.
 _COMPANY = text("""
     SELECT count(*) AS num_shards, coalesce(bool_or(runs_alone), false) AS has_suspect
     FROM shards WHERE holder = :holder AND state = 'held'
@@ -55,8 +55,8 @@ _KEEP = text("UPDATE shards SET published_at = clock_timestamp() WHERE id = :id 
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
 
-# The jobs first, by id, then their state: see _CUT. None of a batch that was cancelled or has expired. Limits beyond
-# what the types hold are none.
+# First the jobs by id, then their state (see _CUT in cut.py). A batch that was cancelled or has expired gives none. A
+# limit too large for its type is no limit.
 _ATTEMPT = text("""
     WITH named AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, request, created_at, state,
@@ -83,32 +83,35 @@ _DELTAS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a message is about. `runs_alone`: it may be had by a worker that holds nothing else."""
+    """A shard that a message announces. If it `runs_alone`, only a worker that holds nothing else may claim it."""
 
     estimated_tokens: int
     runs_alone: bool
 
 
 def look(connection: Connection, shard_id: int, incarnation_id: str, *, fingerprint: str) -> Offer | None:
-    """None: nothing to do here. A shard that the incarnation holds was claimed by a commit that was not answered."""
+    """Returns what a message offers, or None if there is nothing to do.
+
+    A shard that this incarnation already holds is offered again: the answer to the claim's commit was lost.
+    """
     values = {"id": shard_id, "holder": incarnation_id, "fingerprint": fingerprint}
     row = connection.execute(_LOOK, values).one_or_none()
     return None if row is None else Offer(*row)
 
 
 def keep(connection: Connection, shard_id: int) -> bool:
-    """Says that its message is kept and only waits, so that it is not taken for lost. Whether it is still queued."""
+    """Marks the shard's message as still waiting here, not lost. Returns whether the shard is still queued."""
     return connection.execute(_KEEP, {"id": shard_id}).first() is not None
 
 
 def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim | None:
     """Makes the incarnation the holder of a queued shard and opens an attempt for each of its pending jobs.
 
-    None when there is nothing to do: a duplicate message, a shard that is gone or has no pending job left, or one that
-    this incarnation may not have (other weights, it is not ready, or this or what it holds runs alone; such a shard is
-    published again at once).
-    What this incarnation holds already it is given again: the answer to the first claim's commit may have been lost.
-    Raises LeaseLost.
+    Returns None when there is nothing to do: the message is a duplicate, the shard is gone or has no pending jobs, or
+    this incarnation may not have it. It may not if its weights differ, if it is not ready, or if this shard or what it
+    holds runs alone; such a shard is published again at once.
+    A shard that this incarnation already holds is returned again, because the answer to the first claim's commit may
+    have been lost. Raises LeaseLost.
     """
     incarnation = hold(connection, incarnation_id)
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()

@@ -1,4 +1,4 @@
-"""Making the next shard out of what waits."""
+"""Cuts the next shard from waiting jobs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 MAX_JOBS = 256
-"""Of one shard."""
+"""The most jobs in one shard."""
 _SPAN = 2_048
-"""Lines that are looked through for one shard; where models are mixed, a shard may find fewer jobs than fit in it."""
+"""Lines searched for one shard. Where a batch mixes models, a shard may get fewer jobs than fit in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A shard that was handed back (then `shard_id` is set), or the uncut rest of a batch's portion."""
+    """A source of work: a shard that was handed back (`shard_id` is set), or the uncut rest of a portion."""
 
     tenant_id: str
     model: str
@@ -35,7 +35,7 @@ class Taken:
     estimated_tokens: int
 
 
-# What was begun already comes first, then batches in the order of their submission.
+# Shards that were already begun come first, then batches in the order of submission.
 _SOURCES = text("""
     SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id
     FROM (SELECT * FROM shards WHERE state = 'queued' AND published_at IS NULL ORDER BY id LIMIT 10000) AS released
@@ -53,8 +53,8 @@ _PUBLISH = text("""
     RETURNING id AS shard_id, estimated_tokens
 """)
 
-# What is uncut is pending, or its batch is just being ended and `claim` finds that out. To ask for the state here, or
-# to leave the lines without an end, would let Postgres read all of a large batch each time until its first ANALYZE.
+# Uncut jobs are pending, or their batch is just ending, which `claim` finds out. If this statement asked for the state,
+# or set no upper bound for lines, Postgres would read all of a large batch each time until its first ANALYZE.
 _CUT = text(f"""
     WITH range AS MATERIALIZED (
         SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until FROM portions
@@ -87,14 +87,15 @@ _CUT = text(f"""
 
 
 def sources(connection: Connection) -> list[Source]:
-    """Everything that may be taken from, in the order in which a tenant's own work is done."""
+    """Returns all sources of work, in the order in which each tenant's own work is done."""
     return [Source(**row._mapping) for row in connection.execute(_SOURCES)]
 
 
 def take(connection: Connection, waiting: deque[Source], shard_tokens: int, *, lane: str) -> Taken | None:
-    """The next shard of the first source, marked as published in a lane; a source that has no more is removed.
+    """Takes the next shard of the first source and marks it as published in a lane. Removes an exhausted source.
 
-    None when it gave nothing this time. Only one transaction may do this at a time (`dispatch` sees to it).
+    Returns None if the source gave nothing this time. Only one transaction may do this at a time; `dispatch` holds a
+    lock for that.
     """
     source = waiting.popleft()
     if source.shard_id is not None:

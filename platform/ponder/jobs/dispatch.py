@@ -1,4 +1,4 @@
-"""From waiting jobs to a window of shards, fair between tenants."""
+"""Turns waiting jobs into a window of published shards, fairly between tenants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponder.jobs.cut import Source, sources, take
 from ponder.queue.app import Message, queue_name
 
 _LOCK = 0x706F6E64
-"""Two dispatchers at a time would cut the same jobs twice."""
+"""Advisory lock: two dispatchers at a time would cut the same jobs twice."""
 
 _Queue = tuple[str, str, str]
 """Model, fingerprint, lane."""
@@ -21,19 +21,19 @@ _Queue = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class LaneShares:
-    """What keeps interactive work, which workers take first, from all the others' places."""
+    """Limits on interactive work, which workers take first, so that it does not crowd out all other work."""
 
     interactive_share: float = 0.75
-    """Of what workers can hold, while work in the other lane waits. One shard it has in any case."""
+    """The share of the workers' capacity while work in the other lane waits. One shard is always allowed."""
     interactive_tokens: int = 1_000_000
-    """Of one tenant in flight; what is beyond goes in the other lane."""
+    """One tenant's interactive tokens in flight. Work beyond this goes into the other lane."""
     interactive_factor: float = 1.0
-    """So many times an interactive nano-dollar counts where tenants take turns."""
+    """The weight of an interactive nano-dollar when tenants take turns."""
 
 
 @dataclass(slots=True)
 class _Window:
-    """What may be in Redis for one queue: about twice what its workers can take, and two shards a worker at least."""
+    """The bound on one queue in Redis: about twice what its workers can take, and at least two shards per worker."""
 
     num_workers: int = 0
     room_tokens: int = 0
@@ -41,9 +41,9 @@ class _Window:
     num_tokens: int = 0
     held_tokens: int = 0
     most_tokens: float | None = None
-    """Queued and held, while another lane waits."""
+    """The limit on queued and held tokens while another lane waits."""
     waited_s: float = 0.0
-    """Its oldest shard, in Redis."""
+    """Seconds for which its oldest shard has been in Redis."""
     is_paused: bool = False
 
     @property
@@ -56,29 +56,29 @@ class _Window:
 
 @dataclass(slots=True)
 class _Tenant:
-    """How much of the fleet a tenant has had lately and has now, and what waits for it."""
+    """A tenant's recent and current use of the fleet, and its waiting work."""
 
     id: str
     interactive_allowance: int
     spent_nanodollars: int = 0
     tokens_in_flight: int = 0
     interactive_tokens: int = 0
-    """In flight, too."""
+    """The interactive part of the tokens in flight."""
     quota_tokens: int | None = None
     waiting: defaultdict[_Queue, deque[Source]] = field(default_factory=lambda: defaultdict(deque))
 
     @property
     def turn(self) -> tuple[int, int, str]:
-        """The smallest is next."""
+        """The sort key of turns: the smallest is next."""
         return (self.spent_nanodollars, self.tokens_in_flight, self.id)
 
     @property
     def is_within_quota(self) -> bool:
-        """Whether it may have another shard; the last one may pass the quota."""
+        """Whether it may have another shard. The last shard may exceed the quota."""
         return self.quota_tokens is None or self.tokens_in_flight < self.quota_tokens
 
     def supply(self, queue: _Queue) -> deque[Source]:
-        """What may go into a queue next; interactive work beyond the tenant's allowance goes into the other lane's."""
+        """Returns the sources that may fill a queue. Interactive work beyond the allowance fills the other lane's."""
         model, fingerprint, lane = queue
         interactive = self.waiting[model, fingerprint, Lane.INTERACTIVE.value]
         is_allowed = self.interactive_tokens < self.interactive_allowance
@@ -94,7 +94,7 @@ class _Tenant:
 
 _SHARES = LaneShares()
 _STARVING_S = 10.0
-"""Shorter than it takes until a message is taken for lost and published again."""
+"""Shorter than the time after which a message counts as lost and is published again."""
 
 _WORKERS = text("""
     SELECT model, fingerprint, count(*) AS num_workers, CAST(sum(room_tokens) AS bigint) AS room_tokens
@@ -131,11 +131,12 @@ _SPENT = text("""
 
 
 def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = _SHARES) -> list[Message]:
-    """Cuts and marks what should be in Redis now; the caller publishes it after the commit.
+    """Cuts and marks the shards that should be in Redis now. The caller publishes them after the commit.
 
-    Each queue gets shards while its window is open, interactive ones first and within their share. Next is the tenant
-    that cost least in the last ten minutes, then the one with the fewest tokens in flight; within a tenant, what was
-    begun, then the oldest. A tenant that has as many tokens in flight as its quota says gets none.
+    Each queue gets shards while its window is open, interactive queues first and within their share. The next turn goes
+    to the tenant that cost least in the last ten minutes, then to the one with the fewest tokens in flight. Within a
+    tenant, shards that were begun come first, then the oldest batch. A tenant whose tokens in flight reach its quota
+    gets none.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     tenants = _tenants(connection, shares)
@@ -154,7 +155,7 @@ def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = 
 
 
 def _tenants(connection: Connection, shares: LaneShares) -> dict[str, _Tenant]:
-    """Those for whom something waits."""
+    """Returns the tenants that have waiting work, by id."""
     tenants: dict[str, _Tenant] = {}
     for source in sources(connection):
         tenant = tenants.setdefault(source.tenant_id, _Tenant(source.tenant_id, shares.interactive_tokens))
@@ -188,13 +189,13 @@ def _windows(connection: Connection, tenants: dict[str, _Tenant]) -> defaultdict
 def _share(
     windows: defaultdict[_Queue, _Window], names: tuple[str, str], tenants: dict[str, _Tenant], shares: LaneShares
 ) -> None:
-    """Bounds the interactive lane while the other one waits, in Redis or for its window."""
+    """Bounds the interactive lane while the other lane has waiting work, in Redis or not yet."""
     batch, interactive = windows[*names, Lane.BATCH.value], windows[*names, Lane.INTERACTIVE.value]
     queue = (*names, Lane.BATCH.value)
     if batch.num_shards or any(tenant.is_within_quota and tenant.supply(queue) for tenant in tenants.values()):
         capacity = batch.room_tokens + batch.held_tokens + interactive.held_tokens
         interactive.most_tokens = shares.interactive_share * capacity if capacity else None
-        # A large shard never finds enough room while small ones keep coming.
+        # A large shard would never find enough room while small ones keep coming.
         interactive.is_paused = batch.held_tokens == 0 and batch.waited_s > _STARVING_S
 
 

@@ -1,4 +1,4 @@
-"""The long-running service that moves batches along."""
+"""The dispatcher: the service that moves batches along."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ponder.store.engine import connect
 _LEADER = 0x7765696768  # "weigh"
 _POLL_S = 0.2
 _ROUND_S = 2.0
-"""How often everything is looked at, woken or not."""
+"""The interval of full rounds, whether woken or not."""
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
 
@@ -42,15 +42,15 @@ _log = structlog.get_logger(__name__)
 
 
 def run(database_url: str, redis_url: str, settings: Settings, stop: threading.Event) -> None:
-    """Validates, dispatches, finishes and sweeps until `stop` is set. Any number may run; one is active.
+    """Validates, dispatches, finishes and sweeps until `stop` is set. Any number may run; only one is active.
 
-    Survives restarts of Postgres and Redis: it says so in the log and in the row of `dispatcher`, tries again, and
-    never raises.
+    Survives restarts of Postgres and Redis. It reports errors in the log and in the table `dispatcher`, tries again,
+    and never raises.
     """
     engine = connect(database_url)
     client = redis_client(redis_url)
     app = celery_app(redis_url)
-    # A thread of its own: a round may take a while.
+    # The pulse has its own thread, because a round may take a while.
     pulse = threading.Thread(target=keep_beating, args=(engine,), kwargs={"lease_s": settings.lease_s, "stop": stop})
     pulse.start()
     with closing(Validations(engine, database_url, settings)) as validations:
@@ -59,7 +59,7 @@ def run(database_url: str, redis_url: str, settings: Settings, stop: threading.E
             try:
                 with _leadership(engine, settings, stop) as listener:
                     service.lead(listener)
-            except Exception as error:  # whatever breaks, batches must go on when it is mended
+            except Exception as error:  # whatever breaks, batches must go on once it is repaired
                 _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
                 stop.wait(_RETRY_S)
     pulse.join()
@@ -70,10 +70,10 @@ def run(database_url: str, redis_url: str, settings: Settings, stop: threading.E
 
 @contextmanager
 def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> Iterator[Connection]:
-    """A connection that holds the advisory lock and listens; the lock goes with the connection."""
+    """Yields a connection that holds the advisory lock and listens. The lock ends with the connection."""
     with engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
-        # Not to be handed to somebody else: it holds the lock and listens.
+        # It must not return to the pool, because it holds the lock and listens.
         connection.detach()
         while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
             show_alive(settings.alive_file)
@@ -94,14 +94,14 @@ class _Dispatcher:
     stop: threading.Event
     validations: Validations
     unsent: dict[int, Message] = field(default_factory=dict)
-    """By shard: what Redis has not taken yet."""
+    """Messages that Redis has not accepted yet, by shard."""
     errors: dict[str, str] = field(default_factory=dict)
-    """By step: why its last try failed."""
+    """The error of each step whose last try failed."""
     held_up_by: set[str] = field(default_factory=set)
     """The failing steps that hold work up."""
 
     def lead(self, listener: Connection) -> None:
-        """Works through the rounds until `stop` is set or something breaks."""
+        """Does rounds until `stop` is set or the listening connection breaks."""
         woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish)
         due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
         next_round = 0.0
@@ -151,13 +151,13 @@ class _Dispatcher:
         self.unsent |= {message.shard_id: message for message in messages}
 
     def _publish(self) -> None:
-        """What Redis does not take is tried again in the next round, with what it took before: a repeat is harmless."""
+        """Publishes everything unsent. After an error all of it is sent again, because repeats are harmless."""
         if self.unsent:
             publish(self.app, self.unsent.values())
             self.unsent.clear()
 
     def _check_redis(self) -> None:
-        """Also while there is nothing to publish: workers wait for what was published before."""
+        """Checks Redis even if there is nothing to publish, because workers wait for earlier messages."""
         check_redis(self.redis)
 
     def _finish(self) -> None:
@@ -186,7 +186,7 @@ class _Dispatcher:
 
 
 def _is_woken(listener: Connection) -> bool:
-    """pg8000 hands notifications out with the next answer, so something must be asked."""
+    """Returns whether somebody called `wake`. pg8000 delivers notifications with the next answer, so this asks one."""
     listener.execute(text("SELECT 1"))
     # Not `driver_connection`: a detached connection has none.
     notifications = listener.connection.dbapi_connection.notifications  # type: ignore[union-attr]

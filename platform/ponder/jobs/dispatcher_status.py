@@ -31,8 +31,8 @@ _READ = text("""
 
 @dataclass(frozen=True, slots=True)
 class DispatcherStatus:
-    """What the active dispatcher last wrote. `error` is the last one and may be over; `failing_since` is set while
-    errors hold work up.
+    """The active dispatcher's last record. `error` is its last one and may be over; `failing_since` is set while errors
+    hold work up.
     """
 
     is_running: bool
@@ -50,7 +50,7 @@ class DispatcherStatus:
 
     @property
     def current_error(self) -> str | None:
-        """What failed in the last round, including steps that hold no work up."""
+        """The errors of the last round, including those that hold no work up."""
         return self.error if self.error_at == self.seen_at else None
 
     @property

@@ -1,4 +1,4 @@
-"""How many tokens a job may take: for the size of shards and for what waits before whom, never for the bill."""
+"""Estimates how many tokens a job may take, for the size of shards and the length of queues, never for the bill."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 _BYTES_A_TOKEN = 3
 _TOKENS_A_SAMPLE = 4_096
-"""Where neither the request nor its budget says how long a sample may get."""
+"""The length of a sample that neither the request nor its budget limits."""
 _STEPS_A_SAMPLE = 8
 
 
 def estimate_tokens(request: Mapping[str, Any], context_length: int) -> int:
-    """Prompt and generated tokens of a job's request document, at least 1; of all rounds that it may need."""
+    """Returns the prompt and generated tokens of a job over all rounds it may need, at least 1."""
     text = sum(len(str(message.get("content") or "").encode()) for message in request["messages"])
     prompt = min(text // _BYTES_A_TOKEN + 1, context_length)
     budget = request.get("budget") or {}
@@ -24,13 +24,13 @@ def estimate_tokens(request: Mapping[str, Any], context_length: int) -> int:
 
 
 def _num_samples(strategy: Mapping[str, Any]) -> int:
-    """As much as it generates, in whole samples: the most of it, but where that would mislead."""
+    """Returns how much a strategy generates, in whole samples: its maximum, except where that would mislead."""
     n = int(strategy.get("n", 1))
     match strategy["name"]:
         case "mcts":
             return -(-n * int(strategy["width"]) // _STEPS_A_SAMPLE)
-        case "refine":  # all tries are one conversation, which has a sample's limit
+        case "refine":  # all tries form one conversation, which has the limit of a sample
             return 1
-        case "adaptive":  # most jobs end with their probes
+        case "adaptive":  # most jobs end after their probes
             return (n + min(n, int(strategy["num_probes"]))) // 2
     return n

@@ -1,4 +1,4 @@
-"""The last moves of batches."""
+"""Ends batches, and lets the rows of their jobs follow."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ponder.jobs.wake import wake
 from ponder.store.document import dumps
 
 _AT_A_TIME = 20_000
-"""Lines that one transaction lets follow: workers that hold jobs of them wait for it."""
+"""Lines that follow in one transaction. Workers that hold jobs among them wait for it."""
 
-# A batch that somebody else is changing is left for the next time.
+# A batch that another transaction is changing is left for the next round.
 _COMPLETE = text("""
     UPDATE batches SET state = 'completed', finalizing_at = clock_timestamp(), completed_at = clock_timestamp()
     WHERE id IN (
@@ -26,7 +26,7 @@ _COMPLETE = text("""
     RETURNING id
 """)
 
-# From here on the state of the batch counts: see store/job_state.py.
+# From here on the state of the batch counts (see store/job_state.py).
 _EXPIRE = text("""
     UPDATE batches SET state = 'expired', expired_at = clock_timestamp(), followed_line = 0
     WHERE id IN (
@@ -46,7 +46,7 @@ _CANCEL = text("""
     RETURNING id
 """)
 
-# One batch at a time, and in turns: a huge one must not let small ones wait.
+# One batch at a time, in turns, so that small batches do not wait for a huge one.
 _FOLLOWING = text("""
     SELECT id, state, followed_line, (SELECT max(line) FROM jobs WHERE batch_id = batches.id) AS last_line
     FROM batches WHERE followed_line IS NOT NULL AND state IN ('cancelled', 'expired')
@@ -64,10 +64,10 @@ _END_JOBS = text("""
 
 _FOLLOWED = text("UPDATE batches SET followed_line = CAST(:line AS integer) WHERE id = :batch_id")
 
-# Of cancelled and expired jobs: those of settled ones have gone already.
+# Only cancelled and expired jobs still have deltas; settling a job deletes its own.
 _FORGET_TREES = text("DELETE FROM tree_deltas WHERE batch_id = ANY(CAST(:batch_ids AS text[]))")
 
-# Rows only: what they contain is streamed from the results.
+# Rows only: the contents of output and error files are streamed from the results.
 _FILES = text("""
     WITH made AS (
         SELECT batches.id AS batch_id, batches.tenant_id, planned.output_id, planned.error_id,
@@ -95,10 +95,10 @@ _FILES = text("""
 
 
 def finish(connection: Connection) -> int:
-    """Completes batches without pending jobs, expires late ones, ends cancelled ones; returns how many it moved.
+    """Completes batches without pending jobs, expires late ones and ends cancelled ones. Returns how many it moved.
 
-    A cancelled batch ends when no worker holds any of its shards; workers hear of it, or that their batch has expired,
-    at their next tick. The rows of its jobs `follow`, without anybody waiting for them.
+    A cancelled batch ends when no worker holds any of its shards. Workers learn at their next tick that their batch was
+    cancelled or has expired. `follow` updates the rows of its jobs later, and nobody waits for that.
     """
     completed = connection.execute(_COMPLETE).scalars().all()
     stopped = [batch_id for statement in (_EXPIRE, _CANCEL) for batch_id in connection.execute(statement).scalars()]
@@ -112,7 +112,7 @@ def finish(connection: Connection) -> int:
 
 
 def follow(connection: Connection) -> None:
-    """Ends the pending jobs of a batch that was cancelled or has expired, 20,000 lines a call."""
+    """Ends the pending jobs of a batch that was cancelled or has expired, 20,000 lines per call."""
     batch = connection.execute(_FOLLOWING).one_or_none()
     if batch is None:
         return
@@ -127,7 +127,7 @@ def follow(connection: Connection) -> None:
         return
     finish_queued(connection, [batch.id])
     connection.execute(_FORGET_TREES, {"batch_ids": [batch.id]})
-    # A tick that was on its way when the batch expired may have completed the first of its jobs.
+    # A tick that was under way when the batch expired may have completed the first of its jobs.
     _make_files(connection, [batch.id])
 
 
@@ -136,6 +136,6 @@ def _make_files(connection: Connection, batch_ids: Sequence[str]) -> None:
 
 
 def _planned(batch_id: str) -> dict[str, str]:
-    """Identifiers that are used if there is something to name."""
+    """Makes identifiers for files that may turn out to be needed."""
     output_id, error_id = (f"file-{secrets.token_hex(12)}" for _ in range(2))
     return {"batch_id": batch_id, "output_id": output_id, "error_id": error_id}

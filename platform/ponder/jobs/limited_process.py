@@ -1,4 +1,4 @@
-"""Another process for work of which nobody knows beforehand how long it takes: it can be ended in the midst of it."""
+"""A separate process for work whose duration is unknown, so that it can be ended in the middle of it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _REPEAT_S = 0.02
 
 
 class ProcessEnded(Exception):
-    """It died, or it was ended; start another one."""
+    """The process died or was ended. Start another one."""
 
 
 class TookTooLong(BaseException):
-    """No Exception, which libraries take for a fault of what they read."""
+    """The time limit was reached. Not an Exception, which libraries would take for invalid input."""
 
 
 class LimitedProcess:
-    """Answers one request after the other, each of them bytes. It ends with the process that made it."""
+    """Answers requests, which are bytes, one after the other. It ends with the process that started it."""
 
     def __init__(self, function: Callable[[bytes], bytes]) -> None:
-        """function: of a module, found there by its name. Returns at once; requests wait until it has started."""
+        """Starts the process and returns at once; requests wait until it is up. `function` is a module's, by name."""
         program = f"from {function.__module__} import {function.__name__} as answer; "
         program += "from ponder.jobs.limited_process import serve; serve(answer, int(__import__('sys').argv[1]))"
         self._line, theirs = Pipe()
@@ -54,7 +54,7 @@ class LimitedProcess:
             raise ProcessEnded from None
 
     def receive(self, timeout_s: float = 0.0) -> bytes | None:
-        """The answer; None if there is none in time. Raises ProcessEnded."""
+        """Returns the answer, or None if there is none in time. Raises ProcessEnded."""
         try:
             return self._line.recv_bytes() if self._line.poll(timeout_s) else None
         except (EOFError, OSError):
@@ -62,11 +62,11 @@ class LimitedProcess:
 
     @property
     def has_answer(self) -> bool:
-        """Or has ended."""
+        """Whether `receive` would return or raise at once."""
         return self._line.poll()
 
     def end(self) -> None:
-        """In the midst of its work, too."""
+        """Ends the process, even in the middle of its work."""
         self._process.kill()
         self._process.wait()
         self._line.close()
@@ -74,10 +74,12 @@ class LimitedProcess:
 
 @contextlib.contextmanager
 def within(processor_s: float) -> Iterator[None]:
-    """Raises TookTooLong in the body after so many seconds of this process's processor time, not of a clock: a busy
-    machine refuses nothing. In the main thread only, because it is a signal; what runs in C is interrupted at its end.
+    """Raises TookTooLong in the body after this many seconds of the process's processor time.
+
+    A busy machine therefore refuses nothing. Works in the main thread only, because it is a signal; C code is
+    interrupted when it returns.
     """
-    # Once more after a moment: an exception that is raised while an object is freed is lost.
+    # The signal repeats, because an exception raised while an object is being freed is lost.
     signal.setitimer(signal.ITIMER_PROF, processor_s, _REPEAT_S)
     try:
         yield
@@ -86,10 +88,10 @@ def within(processor_s: float) -> Iterator[None]:
 
 
 def serve(answer: Callable[[bytes], bytes], descriptor: int) -> None:
-    """The process itself: works in its main thread, while another one waits for requests and for its parent's end."""
+    """Runs inside the process: the main thread works, while another one reads requests and notices the parent's end."""
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is meant for the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the parent
     signal.signal(signal.SIGPROF, _ring)
     line = Connection(descriptor)
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()

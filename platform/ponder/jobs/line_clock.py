@@ -1,4 +1,4 @@
-"""How much processor time the lines of a batch may take, one by one and together."""
+"""Limits the processor time of a batch's lines, each and together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ponder.jobs.check_limits import CheckLimits, too_expensive
 from ponder.jobs.limited_process import TookTooLong, within
 
 _LINE_S = 0.01
-"""What every line may take, however much the others took: a hundred times what a usual one needs."""
+"""Granted to every line whatever the others took: a hundred times what a usual line needs."""
 
 
 class LineClock:
-    """Of one batch, in the main thread of a process: the limit is a signal."""
+    """The clock of one batch. It must be used in the main thread, because the limit is a signal."""
 
     def __init__(self, limits: CheckLimits) -> None:
         self._limits = limits
@@ -23,7 +23,7 @@ class LineClock:
 
     @contextmanager
     def line(self) -> Iterator[None]:
-        """Raises InvalidInput in its body once that has taken too long; names the limit that it met."""
+        """Raises InvalidInput in the body once it has taken too long. The message names the limit."""
         limit_s = min(self._limits.line_s, max(self._left_s, _LINE_S))
         began = time.process_time()
         try:
@@ -38,7 +38,7 @@ class LineClock:
         if limit_s == self._limits.line_s:
             return too_expensive(limit_s)
         return InvalidInput(
-            f"its check takes long, and the lines of the batch have taken more than {self._limits.batch_s:g} s of "
-            "processor time already (PONDER_MAX_BATCH_CHECK_S)",
+            f"its check takes long, and the lines of the batch have already taken more than {self._limits.batch_s:g} s "
+            "of processor time (PONDER_MAX_BATCH_CHECK_S)",
             code="too_expensive",
         )

@@ -1,6 +1,6 @@
-"""The pulse: proof that Postgres could be written to, by which an outage is told from the death of a worker.
+"""The pulse: proof that Postgres accepted writes, which tells an outage from the death of a worker.
 
-Every dispatcher writes one row each second. While nobody could, no worker could extend its lease either.
+Every dispatcher writes one row each second. While that fails, no worker can extend its lease either.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _BEAT_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
-# A gap is an outage if it lasted at least half a lease (a shorter one leaves a worker the other half to come back),
-# and if it was not the dispatcher that was away: it beat before the gap itself, or Postgres was started in the gap. One
-# that was frozen cannot be told from an outage. An outage that begins in the grace after another one is part of it.
+# A gap is an outage if it lasted at least half a lease (a shorter one leaves a worker the other half to come back) and
+# if the dispatcher itself was not away: it beat before the gap, or Postgres was started during it. A frozen dispatcher
+# looks like an outage. An outage that begins in the grace after another one is part of it.
 _BEAT = text("""
     INSERT INTO pulse AS last (beat_at, lease_s) VALUES (clock_timestamp(), :lease_s)
     ON CONFLICT (is_only) DO UPDATE SET (beat_at, lease_s, outage_from, grace_until) = (
@@ -37,9 +37,9 @@ _BEAT = text("""
 
 
 def beat(connection: Connection, *, lease_s: float, beat_before: datetime | None) -> datetime:
-    """Writes down that Postgres works now, and what outage has just ended; returns Postgres's time.
+    """Records that Postgres works now and which outage has just ended. Returns Postgres's time.
 
-    beat_before: what the caller's last beat returned; None for its first one.
+    `beat_before` is what the caller's last beat returned, or None for the first.
     """
     at = connection.execute(_BEAT, {"lease_s": lease_s, "beat_before": beat_before}).scalar_one()
     assert isinstance(at, datetime)
@@ -47,12 +47,12 @@ def beat(connection: Connection, *, lease_s: float, beat_before: datetime | None
 
 
 def keep_beating(engine: Engine, *, lease_s: float, stop: threading.Event) -> None:
-    """Beats each second until `stop` is set, whatever breaks meanwhile."""
+    """Beats each second until `stop` is set, whatever errors occur."""
     beat_before: datetime | None = None
     while not stop.is_set():
         try:
             with engine.begin() as connection:
                 beat_before = beat(connection, lease_s=lease_s, beat_before=beat_before)
-        except Exception as error:  # this is what the pulse is for: the next beat will tell of the gap
+        except Exception as error:  # the next beat records the gap
             _log.warning("no_pulse", error=brief(error))
         stop.wait(_BEAT_S)

@@ -1,4 +1,4 @@
-"""What a worker says at a tick, and what it is told."""
+"""The messages of a tick: a worker's report and the reply."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one job. A failed job has an `error` {code, message}; a completed one has a verdict.
+    """The end of one job. A failed job has an `error` {code, message}, and a completed one has a verdict.
 
-    `learned`: numbers by name that it adds to what is known about its batch, see `learn`; nothing of prompts.
+    `learned` holds numbers by name that the job adds to its batch's sums (see `learn`), never anything from prompts.
     """
 
     job_id: int
@@ -44,14 +44,14 @@ class Settlement:
     learned: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} teaches what is no number"
+        assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} teaches an infinite number or NaN"
         assert self.state is not JobState.PENDING, "a settlement is an end"
         assert (self.verdict is not None) == (self.state is JobState.COMPLETED), "completed jobs carry a verdict"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one job made the engine do since the last tick, in any unit that all jobs of a tick share."""
+    """The work of the engine for one job since the last tick, in any unit that all jobs of a tick share."""
 
     job_id: int
     weight: float
@@ -66,9 +66,9 @@ class TickReport:
     """Everything since the last tick.
 
     `number` counts the ticks of an incarnation from 1. After a failure that leaves open whether a tick was committed,
-    send the *same* report again: a number that was seen already has no effects and gets the reply of then.
-    `progressed` extends the lease; `state` is loading, then ready, and draining once the worker stops admitting.
-    `idle_fraction` is the share of the time in which nothing was runnable.
+    send the *same* report again: a repeated number has no effect and gets the same reply. `progressed` extends the
+    lease. `state` is loading, then ready, and draining once the worker stops admitting. `idle_fraction` is the share of
+    the time in which nothing was runnable.
     """
 
     incarnation_id: str
@@ -88,11 +88,11 @@ class TickReport:
 
 @dataclass(frozen=True, slots=True)
 class TickReply:
-    """`dropped`: held jobs that are no longer pending; stop and forget them.
+    """The answer to a report.
 
-    `ended`: jobs that reached their limit of dollars or time; settle them with what there is. Said again at each
-    tick until they are settled. `learned`: the new sums of batches of which jobs were settled now, if they taught
-    anything; not said again to a tick that is repeated.
+    `dropped` are held jobs that are no longer pending: stop and forget them. `ended` are jobs that reached their limit
+    of dollars or time: settle them with what they have. They are repeated at each tick until they are settled.
+    `learned` holds the new sums of batches whose jobs were settled now and taught something. A repeated tick gets none.
     """
 
     now: datetime

@@ -1,4 +1,4 @@
-"""Another try for what failed."""
+"""Retries the failed jobs of a batch."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def retry(
     idempotency_key: str | None = None,
     most_open: int | None = None,
 ) -> str:
-    """A new batch, in progress at once, of the failed and expired jobs of an ended one; returns its id.
+    """Makes a new batch of the failed and expired jobs of an ended one, in progress at once. Returns its id.
 
-    Custom ids and line numbers stay; the jobs are pinned to the weights that are served now. Raises NotFound, and
-    Conflict when the batch goes on or nothing of it failed, LimitReached like `submit`.
+    Custom ids and line numbers stay. The jobs are pinned to the weights that are served now. Raises NotFound, Conflict
+    if the batch has not ended or none of its jobs failed, and LimitReached as `submit` does.
     """
     sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
     earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))

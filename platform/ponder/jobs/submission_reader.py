@@ -1,4 +1,4 @@
-"""Reading the body of a submission, beside the process that serves others: its length says little about its cost."""
+"""Reads submissions outside the serving process, because a body's length says little about its cost."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ponder.jobs.check_limits import CheckLimits, too_expensive
 from ponder.jobs.limited_process import LimitedProcess, ProcessEnded, TookTooLong, within
 
 _SMALL_BYTES = 16 * 1024
-"""A few milliseconds to read, whatever it says."""
+"""Bodies up to this size take a few milliseconds to read, whatever they contain."""
 _START_S = 30.0
 _PATIENCE = 10.0
-"""Times the limit, by the clock: for a busy machine, and for what can only be interrupted at its end."""
+"""Wall-clock seconds per second of the limit, for a busy machine and for C code, which cannot be interrupted."""
 
 
 class SubmissionReader:
-    """One process, started when it is first needed, and anew after it was ended. For any number of threads."""
+    """Reads submissions in one process, which is started on first use and again after it has ended. Thread-safe."""
 
     def __init__(self, limits: CheckLimits) -> None:
         self._limits = limits
@@ -32,7 +32,7 @@ class SubmissionReader:
         self._process: LimitedProcess | None = None
 
     def read(self, body: bytes) -> Submission:
-        """Raises InvalidInput for what is no submission, or takes too long to find out."""
+        """Raises InvalidInput if the body is not a submission, or if checking it takes too long."""
         if len(body) <= _SMALL_BYTES:
             submission = _read(body)
             if not needs_check(submission.ponder.verifier):
@@ -48,7 +48,7 @@ class SubmissionReader:
             self._end()
 
     def _ask(self, request: bytes) -> bytes:
-        for _ in range(2):  # somebody may have killed it since it was last asked
+        for _ in range(2):  # the process may have been killed since the last request
             try:
                 if self._process is None:
                     self._process = LimitedProcess(answer_body)
@@ -70,7 +70,7 @@ class SubmissionReader:
 
 
 def answer_body(request: bytes) -> bytes:
-    """The other side: the submission as it was read, or why it is refused."""
+    """Runs in the other process. Returns the submission as it was read, or the refusal."""
     header, _, body = request.partition(b"\n")
     limits = CheckLimits.from_document(json.loads(header))
     try:

@@ -1,4 +1,4 @@
-"""Cleaning up after the dead: lapsed leases and lost messages."""
+"""Cleans up after dead workers: lapsed leases and lost messages."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One dead incarnation and what became of its jobs."""
+    """One dead incarnation, and what happened to its jobs."""
 
     incarnation_id: str
     num_jobs_handed_on: int
     num_jobs_failed: int
 
 
-# Nobody is swept before the pulse is back, which then tells of the outage, nor in the grace after one: see
-# `incarnation.hold`.
+# Nothing is swept before the pulse is back and has recorded the outage, or in the grace after one (see
+# `incarnation.hold`).
 _LAPSING = """
     incarnations LEFT JOIN pulse ON true CROSS JOIN LATERAL (
         SELECT end_reason IS NULL AND coalesce(lease_until BETWEEN outage_from AND grace_until, false) AS is_spared
@@ -43,14 +43,14 @@ _LAPSING = """
 
 _LAPSED = text(f"SELECT id FROM {_LAPSING} ORDER BY id")
 
-# One that is ticking at this moment is skipped: it is not dead, or its tick will be refused.
+# An incarnation that is ticking right now is skipped: it is not dead, or its tick will be refused.
 _HOLD = text(f"""
     SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
            greatest(clock_timestamp(), billed_until) AS now, end_reason, is_spared
     FROM {_LAPSING} AND id = :id FOR NO KEY UPDATE OF incarnations SKIP LOCKED
 """)
 
-# A message is lost when its queue is empty, or when a shard that was published later is held for a while already.
+# A message is lost if its queue is empty, or if a shard published later has already been held for a while.
 _UNCLAIMED = text("""
     SELECT id, model, fingerprint, lane, EXISTS (
         SELECT FROM shards AS later
@@ -73,12 +73,12 @@ _PUBLISHED = text("""
 
 
 def sweep(engine: Engine, *, shard_tokens: int) -> list[Swept]:
-    """Ends incarnations past their lease: bill closed at the lease's end as `lost`, their jobs cut into new shards.
+    """Ends incarnations past their lease: closes their bill at the lease's end as `lost` and recuts their jobs.
 
-    A job lost twice gets a shard alone; lost three times it fails as `worker_lost`. A lease that ran out during an
-    outage of Postgres, or in the grace of one lease after it, ends with that grace and is no loss for its jobs. One
-    transaction an incarnation, so that locks on jobs are taken in one order. What keeps one from being swept, a lock
-    that somebody holds for instance, keeps none of the others; the first such error is raised at the end.
+    A job lost twice gets a shard alone, and a job lost three times fails as `worker_lost`. A lease that ran out during
+    an outage of Postgres, or in the grace of one lease after it, ends with that grace and counts no loss for its jobs.
+    Each incarnation has its own transaction, so that locks on jobs are taken in one order. An error with one of them, a
+    lock held by somebody for instance, does not stop the others; the first such error is raised at the end.
     """
     with engine.connect() as connection:
         lapsed = connection.execute(_LAPSED).scalars().all()
@@ -103,7 +103,7 @@ def sweep(engine: Engine, *, shard_tokens: int) -> list[Swept]:
 
 
 def _sweep_one(connection: Connection, incarnation_id: str, shard_tokens: int) -> list[Swept]:
-    """Empty when it is not to be swept now."""
+    """Returns an empty list if the incarnation is not to be swept now."""
     row = connection.execute(_HOLD, {"id": incarnation_id}).one_or_none()
     if row is None:
         return []
@@ -122,9 +122,10 @@ def _sweep_one(connection: Connection, incarnation_id: str, shard_tokens: int) -
 def lost_messages(
     connection: Connection, lengths: Callable[[Iterable[str]], Mapping[str, int]], *, republish_after_s: float
 ) -> list[Message]:
-    """Shards whose message seems lost, marked as published now; the caller publishes them after the commit.
+    """Returns messages for shards whose message seems lost, marked as published now. The caller publishes them after
+    the commit.
 
-    A message too many is harmless: the second claim gets nothing. `lengths` tells how many messages queues have.
+    An extra message is harmless, because the second claim gets nothing. `lengths` returns the lengths of queues.
     """
     shards = connection.execute(_UNCLAIMED, {"after_s": republish_after_s}).all()
     if not shards:

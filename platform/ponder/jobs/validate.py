@@ -1,4 +1,4 @@
-"""From an input file to jobs: a stream, in one transaction, in which a bad line never stops the others."""
+"""Turns an input file into jobs: streamed, in one transaction, and a bad line never stops the others."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _FAIL = text(
 )
 _LIMITS = VerifierLimits()
 _DATA_ERRORS = ("21", "22", "23", "54")
-"""Classes of SQLSTATE that say that the rows are wrong, not that the server is away."""
+"""Classes of SQLSTATE which mean that the rows are wrong, not that the server is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _Failure:
 
 
 class _Overtaken(Exception):
-    """The batch was cancelled or has expired meanwhile: nothing of this validation stays."""
+    """The batch was cancelled or has expired meanwhile, so this validation is rolled back."""
 
 
 def validate(
@@ -71,12 +71,12 @@ def validate(
     limits: VerifierLimits = _LIMITS,
     line: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """Makes the jobs of a batch and begins it; a second call, or one for a batch in another state, does nothing.
+    """Makes the jobs of a batch and begins it. A second call, or one for a batch in another state, does nothing.
 
-    The batch fails as a whole when it is strict and a line is refused, or when no line of the file can be read.
-    allows_code: lines may have their answers run by the verifier python_tests. limits: of their patterns and schemas.
-    line: what each line is read in, which may raise InvalidInput, as LineClock does.
-    No lock is held meanwhile, so that cancelling it takes no time.
+    The batch fails as a whole if it is strict and a line is refused, or if no line of the file can be read.
+    `allows_code` lets lines use the verifier python_tests, which runs answers. `limits` bound their patterns and
+    schemas. Each line is read inside the context manager that `line` returns, which may raise InvalidInput, as
+    LineClock does. No lock is held meanwhile, so the batch can be cancelled at once.
     """
     try:
         with engine.begin() as connection:
@@ -84,7 +84,7 @@ def validate(
             if batch is not None:
                 connection.execute(_TAKES_LONG)
                 with engine.connect() as pooled:
-                    # In no transaction: between two chunks it is idle for as long as their lines take.
+                    # Outside a transaction, because between two chunks it is idle for as long as their lines take.
                     reader = pooled.execution_options(isolation_level="AUTOCOMMIT")
                     lines = split(_chunks(reader, batch.input_file_id))
                     options = BatchOptions.model_validate_json(json.dumps(batch.options))
@@ -96,7 +96,7 @@ def validate(
         reason = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         if not str(reason.get("C", "")).startswith(_DATA_ERRORS):
             raise
-        # Trying again would end the same way, for ever.
+        # Every retry would end the same way.
         failure = _Failure("unstorable", f"the database refused the batch's rows (SQLSTATE {reason['C']})")
         with engine.begin() as connection:
             _fail(connection, batch_id, failure, num_lines=0, error_file_id=None)
@@ -122,7 +122,7 @@ def _validate(
 
 
 def _chunks(connection: Connection, file_id: str) -> Iterator[bytes]:
-    """One statement a chunk: the rows of a single one would all be in memory at once."""
+    """Yields chunks with one statement each, because the driver holds all rows of a statement in memory."""
     ordinal = 0
     while (data := connection.execute(_CHUNK, {"id": file_id, "ordinal": ordinal}).scalar()) is not None:
         yield bytes(data)
@@ -133,7 +133,7 @@ def _failure(admission: Admission, options: BatchOptions) -> _Failure | None:
     if admission.num_lines == 0:
         return _Failure("empty_file", "the input file has no lines")
     if admission.num_readable == 0:
-        return _Failure("invalid_file", "no line of the input file is JSON: one object a line is expected")
+        return _Failure("invalid_file", "no line of the input file is JSON: one object per line is expected")
     if options.strict and admission.num_rejected:
         refused = f"{admission.num_rejected} of {admission.num_lines} lines"
         return _Failure("strict", f"{refused} were refused, and the batch is strict")

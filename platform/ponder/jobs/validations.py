@@ -1,4 +1,4 @@
-"""Which batches are being validated: each by a process of its own, beside the dispatcher, and tenants in turns."""
+"""Runs validations beside the dispatcher, each in a process of its own, with tenants taking turns."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _STOPPED = ("cancelling", "cancelled", "expired")
 
 
 class Unvalidated(PonderError):
-    """A validation broke off, by no fault of the file's, and will be tried again; names the batch."""
+    """A validation broke off through no fault of the file and will be tried again. The message names the batch."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """A process, and what it validates; None: nothing."""
+    """A process and the batch it validates, or None while it is idle."""
 
     process: LimitedProcess
     batch_id: str | None = None
@@ -48,14 +48,14 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why the last validation of a batch broke off, and when, by our clock."""
+    """The reason why a batch's last validation broke off, and the time by our monotonic clock."""
 
     reason: str
     at: float
 
 
 class Validations:
-    """At most `PONDER_VALIDATORS` at a time, half of them of one tenant. A process is kept for the next batch."""
+    """At most `PONDER_VALIDATORS` at a time, at most half of them for one tenant. Idle processes are kept."""
 
     def __init__(self, engine: Engine, database_url: str, settings: Settings) -> None:
         self._engine = engine
@@ -64,23 +64,23 @@ class Validations:
         self._limits = CheckLimits.of(settings)
         self._slots: list[_Slot] = []
         self._turns: dict[str, int] = {}
-        """By tenant: the number of its last turn."""
+        """The number of each tenant's last turn."""
         self._failures: dict[str, _Failure] = {}
 
     @property
     def running(self) -> dict[str, int]:
-        """The process ids by batch."""
+        """The process id of each batch being validated."""
         return {slot.batch_id: slot.process.pid for slot in self._slots if slot.batch_id is not None}
 
     @property
     def has_news(self) -> bool:
-        """Whether a process has something to say."""
+        """Whether a process has finished or died."""
         return any(slot.process.has_answer for slot in self._slots)
 
     def turn(self) -> None:
-        """Takes note of what is done, ends what was cancelled, and begins what waits. Never waits itself.
+        """Collects finished validations, ends cancelled ones, and begins waiting ones. Never blocks.
 
-        Raises Unvalidated, once all others are begun, for a batch that waits since its last validation broke off.
+        Raises Unvalidated, after all others have begun, if a batch waits because its last validation broke off.
         """
         self._collect()
         with self._engine.connect() as connection:
@@ -94,12 +94,12 @@ class Validations:
             waiting.remove(batch)
             self._begin(batch)
         if not self._slots:
-            self._slots.append(_Slot(LimitedProcess(answer_validation)))  # so that the first batch does not wait for it
+            self._slots.append(_Slot(LimitedProcess(answer_validation)))  # started early, for the first batch
         for batch_id, failure in self._failures.items():
             raise Unvalidated(f"{batch_id}: {failure.reason}")
 
     def close(self) -> None:
-        """Ends all: what was not done is begun anew by the next dispatcher."""
+        """Ends all processes. The next dispatcher starts unfinished validations again."""
         for slot in self._slots:
             slot.process.end()
         self._slots.clear()
@@ -123,7 +123,7 @@ class Validations:
             self._failures[batch_id] = _Failure(error, monotonic())
 
     def _resting(self) -> set[str]:
-        """What broke off a moment ago: most likely it would at once break off again."""
+        """Returns the batches whose validation broke off a moment ago and would probably do so again."""
         return {batch_id for batch_id, failure in self._failures.items() if monotonic() - failure.at < _RETRY_S}
 
     def _stop(self, batch_ids: set[str]) -> None:
@@ -136,7 +136,7 @@ class Validations:
         self._slots.remove(slot)
 
     def _next(self, waiting: list[Row[Any]]) -> Row[Any] | None:
-        """The oldest of the tenant that has the fewest running, and among those had its turn longest ago."""
+        """Returns the oldest batch of the tenant with the fewest running, or whose turn was longest ago."""
         running = Counter(slot.tenant_id for slot in self._slots if slot.batch_id is not None)
         if running.total() >= self._settings.validators:
             return None
@@ -156,7 +156,7 @@ class Validations:
         slot.batch_id, slot.tenant_id = batch.id, batch.tenant_id
         self._turns[batch.tenant_id] = max(self._turns.values(), default=0) + 1
         request = {
-            "database_url": self._database_url,  # here, as the command line of a process is seen by everybody
+            "database_url": self._database_url,  # sent, because everybody can see a process's command line
             "batch_id": batch.id,
             "allows_code": self._settings.allow_code,
             "limits": asdict(self._limits),
@@ -168,7 +168,7 @@ class Validations:
 
 
 def answer_validation(request: bytes) -> bytes:
-    """The other side: null, or why it broke off."""
+    """Runs in the other process. Returns JSON null, or the reason why the validation broke off."""
     asked = json.loads(request)
     limits = CheckLimits.from_document(asked["limits"])
     try:

@@ -129,7 +129,7 @@ def test_openai_errors_become_ponder_errors(status: int, kind: type[PonderError]
 
 def test_somebody_elses_answer_is_not_mistaken_for_ponders() -> None:
     handler, _ = answers(httpx2.Response(200, text="<html>welcome</html>"))
-    with pytest.raises(Unreachable, match="not as ponder does"):
+    with pytest.raises(Unreachable, match="not as ponder would"):
         client_of(handler).batch("b")
 
 

@@ -33,7 +33,7 @@ _HEADERS = {
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """With the body of a submission, which FastAPI does not read itself."""
+        """Adds the schema of a submission's body, which FastAPI does not read itself."""
         document = super().openapi()
         schema = Submission.model_json_schema(ref_template="#/components/schemas/{model}")
         document["components"]["schemas"] |= {**schema.pop("$defs", {}), "Submission": schema}
@@ -41,10 +41,10 @@ class _App(FastAPI):
 
 
 def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
-    """Opens no connection yet; the engine stays the caller's to dispose of.
+    """Makes the app. It opens no connection yet, and the caller disposes of the engine.
 
-    FastAPI's pages of documentation are off, because they load scripts from elsewhere; so are redirects to the
-    path with or without a slash, because they lead to whatever Host the caller names.
+    FastAPI's documentation pages are off, because they load scripts from elsewhere. Redirects to the path with or
+    without a slash are off, because they lead to whatever Host the caller names.
     """
     reader = SubmissionReader(CheckLimits.of(settings))
 
@@ -73,7 +73,7 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
 
 
 class _Hardened:
-    """ASGI middleware: a browser takes no answer for a page, and keeps none. What a route says itself stays."""
+    """ASGI middleware whose headers keep browsers from rendering or storing answers. A route's own headers stay."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

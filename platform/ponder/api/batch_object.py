@@ -1,4 +1,4 @@
-"""A batch as OpenAI's batch object, field by field, with what is ponder's own under `ponder`."""
+"""OpenAI's batch object, field by field, with ponder's own fields under `ponder`."""
 
 from __future__ import annotations
 
@@ -63,15 +63,16 @@ _MODEL = text(
 
 
 def batch_object(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
-    """Of a row of table `batches`, with the first of its errors."""
+    """Returns the object of a row of the table `batches`, with the first of its errors."""
     errors = connection.execute(_ERRORS, {"ids": [batch.id], "limit": _MAX_ERRORS}).all()
     [found] = batch_objects(connection, [batch])
     return found | {"errors": _errors(batch, errors)}
 
 
 def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[dict[str, Any]]:
-    """In the order of the rows, without their errors' data, which a list of batches would repeat a thousand times for
-    each; a fixed number of queries for any number of batches.
+    """Returns objects in the order of the rows, without their errors' data, which may be a thousand each.
+
+    Makes a fixed number of queries for any number of batches.
     """
     ids = [batch.id for batch in batches]
     facts = {
@@ -124,7 +125,7 @@ def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[A
             "counts": counts,
             "verdicts": _verdicts(facts["jobs"]),
             "num_oracle": sum(int(row.num_oracle) for row in facts["jobs"]),
-            # A job's deltas go when it is settled and has a usage.
+            # A job's deltas are deleted when it is settled and gets a usage.
             "tokens_generated": (int(tokens.generated) if tokens else 0) + _sum(facts["so_far"]),
             "direct_nanodollars": _sum(facts["cost"]),
             "num_running": _sum(facts["running"]),
@@ -138,7 +139,7 @@ def _sum(rows: Sequence[Row[Any]]) -> int:
 
 
 def _counts(batch_state: str, facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
-    """Jobs by state, and the lines that never became one. The rows of a stopped batch may follow later."""
+    """Counts jobs by state, and rejected lines. The rows of a stopped batch may follow later."""
     counts = dict.fromkeys(("pending", "completed", "failed", "expired", "cancelled"), 0)
     for row in facts["jobs"]:
         counts[row.state] += row.num

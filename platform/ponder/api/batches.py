@@ -1,4 +1,4 @@
-"""/v1/batches."""
+"""The routes of /v1/batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IdempotencyKey = Annotated[StorableText | None, Header(min_length=1, max_length=
 
 _FIND = text("SELECT * FROM batches WHERE id = :id AND tenant_id = :tenant_id")
 _OPTIONS_BYTES = 4_096
-"""A list leaves longer options out: they may be a megabyte a batch."""
+"""Lists leave out longer options, which may be a megabyte per batch."""
 _LIST = text(
     f"""
     SELECT {", ".join(column.name for column in batches.columns if column.name != "options")},
@@ -71,18 +71,18 @@ _SUBMISSION = {
 
 
 async def _body(_caller: Tenant, request: Request) -> bytes:
-    """As it came: FastAPI would read it in the event loop, in which nobody else is served meanwhile."""
+    """Returns the raw body, because FastAPI would parse it in the event loop while nobody else is served."""
     try:
         return await request.body()
-    except ClientDisconnect:  # what `Limited` says of one that goes on beyond what it announced
-        raise TooLarge(f"a body has at most {MAX_SUBMISSION_BYTES} bytes", code="body_too_large") from None
+    except ClientDisconnect:  # `Limited` reports this for a body longer than announced
+        raise TooLarge(f"a body may have at most {MAX_SUBMISSION_BYTES} bytes", code="body_too_large") from None
 
 
 @router.post("", openapi_extra=_SUBMISSION)
 def create(
     body: Annotated[bytes, Depends(_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
-    """A repeated `Idempotency-Key` gives the batch that the first request made."""
+    """Submits a batch. A repeated `Idempotency-Key` returns the batch that the first request made."""
     with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
         submission = ponder.reader.read(body)
     batch_id = f"batch_{secrets.token_hex(12)}"
@@ -124,7 +124,7 @@ def cancel_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any
 def retry_batch(
     batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
-    """A new batch of the failed and expired jobs of an ended one."""
+    """Makes a new batch of the failed and expired jobs of an ended one."""
     new_batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
         new_batch_id = retry(
@@ -149,7 +149,7 @@ def list_jobs(
     state: JobState | None = None,
     custom_id: Annotated[StorableText | None, Query(max_length=512)] = None,
 ) -> dict[str, Any]:
-    """By line, without search trees."""
+    """Lists the jobs of a batch by line, without search trees."""
     with ponder.engine.connect() as connection:
         _require(connection, caller.tenant_id, batch_id)
         values = {

@@ -1,4 +1,4 @@
-"""A settled job as OpenAI's chat completion, with what is ponder's own beside it."""
+"""OpenAI's chat completion object of a settled job, with ponder's own fields beside OpenAI's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 
 
 def completion(row: Row[Any]) -> dict[str, Any]:
-    """`row`: a completed job with its result, usage and cost."""
+    """Returns the object of a completed job. `row` has its result, usage and cost."""
     return {
         "id": f"chatcmpl-{row.id}",
         "object": "chat.completion",
@@ -48,14 +48,14 @@ def _choice(index: int, choice: Mapping[str, Any]) -> dict[str, Any]:
         "index": index,
         "message": {"role": "assistant", "content": choice.get("text") or "", "refusal": None},
         "logprobs": _logprobs(choice.get("logprobs")),
-        # OpenAI knows no budgets: whatever cut a sample short is a length to it.
+        # OpenAI has no budgets, so every sample that was cut short ended by its length.
         "finish_reason": "stop" if reason == "stop" else "length",
         "ponder": {"answer": choice.get("answer"), "score": choice.get("score"), "finish_reason": reason},
     }
 
 
 def _logprobs(value: Any) -> dict[str, Any] | None:
-    """OpenAI's form of a list of {token, logprob}; what is in that form already stays as it is."""
+    """Returns OpenAI's form of a list of {token, logprob}. A value already in that form stays as it is."""
     if isinstance(value, Mapping):
         return dict(value)
     if not isinstance(value, Sequence) or isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's form: {"error": {message, type, param, code}}."""
+"""Answers errors in OpenAI's form: {"error": {message, type, param, code}}."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _CODES = {
     503: "unavailable",
 }
 _AWAY = ("08", "25P03", "40", "53", "55P03", "57")
-"""SQLSTATEs, or their classes: connection lost, timed out, rolled back, out of resources, shut down by its operator."""
+"""SQLSTATEs or classes of them: connection lost, timed out, rolled back, out of resources, shut down."""
 
 _log = structlog.get_logger(__name__)
 
 
 class TooLarge(InvalidInput):
-    """An upload or a body beyond its limit."""
+    """An upload or a body exceeds its limit."""
 
 
 def answer(status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
@@ -61,19 +61,19 @@ def answer(status: int, message: str, kind: str, *, param: str | None = None, co
 
 
 def install(app: FastAPI) -> None:
-    """Translates everything that a route may raise."""
+    """Makes the app translate everything that a route may raise."""
     app.add_exception_handler(PonderError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DBAPIError, _database)
     app.add_exception_handler(PoolTimeout, _busy)
-    for error in (DriverError, ConnectionError, TimeoutError):  # where SQLAlchemy had no hand in it
+    for error in (DriverError, ConnectionError, TimeoutError):  # raised outside SQLAlchemy
         app.add_exception_handler(error, _away)
     app.add_middleware(_Guarded)
 
 
 class _Guarded:
-    """ASGI middleware: what nobody translated goes no further, because the server would log all that it says."""
+    """ASGI middleware that stops untranslated errors, because the server would log all of their text."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -102,7 +102,7 @@ def _ours(request: Request, error: Exception) -> JSONResponse:
         refusal = answer(429, str(error), "rate_limit_error", code=error.code)
         refusal.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
         if not error.is_passing:
-            refusal.headers["x-should-retry"] = "false"  # what OpenAI's clients go by
+            refusal.headers["x-should-retry"] = "false"  # OpenAI's clients obey this
         return refusal
     for kind, status, name in _STATUSES:
         if isinstance(error, kind):
@@ -121,9 +121,7 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
     param = None if first["type"] == "json_invalid" else path(location[1:]) or None
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
     if first["type"] == "extra_forbidden":
-        return answer(
-            400, f"{param} is not a field ponder knows", "invalid_request_error", param=param, code="unknown_field"
-        )
+        return answer(400, f"{param} is not a known field", "invalid_request_error", param=param, code="unknown_field")
     message = str(first["msg"])
     return answer(400, f"{param}: {message}" if param else message, "invalid_request_error", param=param, code=code)
 
@@ -157,7 +155,7 @@ def _busy(_request: Request, _error: Exception) -> JSONResponse:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    """Neither the log nor the answer quotes the error: it may quote a prompt."""
+    """Logs and answers an unexpected error. Neither quotes it, because it may quote a prompt."""
     tenant = getattr(request.state, "tenant_id", None)
     _log.error("unexpected_error", method=request.method, path=request.url.path, tenant=tenant, exc_info=error)
-    return answer(500, "an error of ponder's own; its log says where", "server_error", code="internal_error")
+    return answer(500, "internal error; see the log of the API", "server_error", code="internal_error")

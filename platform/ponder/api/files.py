@@ -1,4 +1,4 @@
-"""/v1/files: input files are kept as they came; output and error files are made from the results as they are read."""
+"""The routes of /v1/files. Input files are stored as uploaded; output and error files are made from results when read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 _COLUMNS = "id, tenant_id, filename, purpose, kind, bytes, batch_id, created_at"
 _FIND = text(f"SELECT {_COLUMNS} FROM files WHERE id = :id AND tenant_id = :tenant_id AND deleted_at IS NULL")
 _CURSOR = text("SELECT 1 FROM files WHERE id = :after AND tenant_id = :tenant_id")
-"""A deleted file keeps its place in the list: whoever deletes file after file reads on behind it."""
+"""A deleted file keeps its place in the list, so that one can list files while deleting them."""
 
 _NEWEST = """
     SELECT {columns} FROM files
@@ -41,7 +41,7 @@ _CHUNK = text("SELECT data FROM file_chunks WHERE file_id = :id AND ordinal = :o
 
 @router.post("")
 async def upload(request: Request, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
-    """Multipart with `purpose=batch` and `file`: one OpenAI batch line a line."""
+    """Takes a multipart form with `purpose=batch` and `file`, which has one OpenAI batch line per line."""
     file_id = f"file-{secrets.token_hex(12)}"
 
     most_stored = None if caller.is_operator else ponder.settings.max_stored_bytes
@@ -56,7 +56,7 @@ async def upload(request: Request, ponder: Ponder, caller: Tenant) -> dict[str, 
             return keep(connection, caller.tenant_id, file_id, filename, file, most_stored=most_stored)
 
     with ponder.limits.uploads.one(caller.tenant_id, is_operator=caller.is_operator):
-        await run_in_threadpool(check)  # before all of it is received in vain
+        await run_in_threadpool(check)  # early, so that nothing is received in vain
         async with received(request) as file:
             return _object(await run_in_threadpool(store, file.filename, file.file))
 
@@ -71,7 +71,7 @@ def list_files(
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=50, pattern="^[a-z_-]+$")] = None,
 ) -> dict[str, Any]:
-    """A file that is made from results has 0 bytes here until it was read or asked for by its id."""
+    """Lists files. A file made from results has 0 bytes here until it has been read once."""
     values = {
         "tenant_id": caller.tenant_id,
         "after": None if after is None else identifier(after, "file", "after"),
@@ -99,7 +99,7 @@ def get_content(file_id: str, ponder: Ponder, caller: Tenant) -> StreamingRespon
 
 @router.delete("/{file_id}")
 def delete_file(file_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
-    """Results stay with their jobs; of an input file the content is gone."""
+    """Deletes a file. The content of an input file is lost; results stay with their jobs."""
     values = {"id": identifier(file_id, "file"), "tenant_id": caller.tenant_id}
     with ponder.engine.begin() as connection:
         if connection.execute(text(f"{_FIND.text} FOR UPDATE"), values).first() is None:
@@ -123,7 +123,7 @@ def _find(engine: Engine, tenant_id: str, file_id: str) -> Row[Any]:
 
 
 def _content(engine: Engine, row: Row[Any]) -> Iterator[bytes]:
-    """Every piece in a transaction of its own: a slow reader holds no connection."""
+    """Yields the content, each piece in its own transaction, so that a slow reader holds no connection."""
     if row.kind == "input":
         return _chunks(engine, row.id)
     lines = output_lines if row.kind == "output" else error_lines
@@ -131,7 +131,7 @@ def _content(engine: Engine, row: Row[Any]) -> Iterator[bytes]:
 
 
 def _measured(engine: Engine, row: Row[Any], pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same pieces; at their end the file's size is known, and kept."""
+    """Yields the same pieces, and stores the file's size at the end."""
     num_bytes = 0
     for piece in pieces:
         num_bytes += len(piece)
@@ -155,14 +155,14 @@ def _chunks(engine: Engine, file_id: str) -> Iterator[bytes]:
 
 
 def _sized(engine: Engine, row: Row[Any]) -> Mapping[str, Any]:
-    """With its size, which for a file made from results is counted when it is first asked for."""
+    """Returns a file with its size. The size of a file made from results is counted when first asked for."""
     if row.kind == "input" or row.bytes:
         return dict(row._mapping)
     return {**row._mapping, "bytes": sum(len(piece) for piece in _content(engine, row))}
 
 
 def _object(file: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI's file object."""
+    """Returns OpenAI's file object."""
     return {
         "id": file["id"],
         "object": "file",

@@ -1,4 +1,4 @@
-"""Is the process up, and can it work?"""
+"""The routes of health: whether the process is up, and whether it can work."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 def healthz() -> dict[str, Any]:
-    """The process answers; asks nobody else."""
+    """Answers if the process is up, without asking other services."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 def readyz(ponder: Ponder) -> JSONResponse:
-    """200 when Postgres is migrated, Redis takes messages and the dispatcher does its rounds, else 503; says which."""
+    """Answers 200 if Postgres is migrated, Redis accepts messages and no dispatcher error holds work up, else 503."""
     postgres = _postgres(ponder)
     dispatcher = _dispatcher(ponder) if postgres == "ok" else None
     checks = {

@@ -1,4 +1,4 @@
-"""A job as the API shows it."""
+"""The API's object of a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ponder.store.job_state import JOB_STATE
 COMPLETION_TOKENS = """
     coalesce(completion_tokens, (SELECT CAST(sum(num_tokens) AS bigint) FROM tree_deltas WHERE job_id = jobs.id))
         AS completion_tokens"""
-"""Of a settled job from its usage, of an open one from what its tree has so far."""
+"""SQL for the tokens of a settled job, from its usage, or of an open one, from its tree so far."""
 _FIND = text(
     f"""
     SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, answer, finish_reason, error,
@@ -62,7 +62,7 @@ def job_summary(row: Row[Any]) -> dict[str, Any]:
 
 
 def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str, Any]:
-    """With its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
+    """Returns a job with its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
     values = {"id": job_number(job_id), "tenant_id": tenant_id}
     row = connection.execute(_FIND, values).first()
     if row is None:

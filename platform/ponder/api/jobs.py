@@ -1,4 +1,4 @@
-"""/v1/jobs."""
+"""The routes of /v1/jobs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.get("/{job_id}")
 def get_job(job_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
-    """One problem: its attempts, usage, cost, search tree, and for a waiting one why it waits."""
+    """Returns a job with its attempts, usage, cost and search tree, and for a waiting one the reason."""
     with ponder.engine.connect() as connection:
         return job_object(connection, caller.tenant_id, job_id)

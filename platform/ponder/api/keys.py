@@ -1,4 +1,4 @@
-"""/v1/keys: a key is shown once, when it is made; what is kept is its SHA-256."""
+"""The routes of /v1/keys. A key is shown once, when it is made; only its SHA-256 is kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _REVOKE = text("UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_time
 
 
 class NewKey(StorableBody):
-    """`tenant` is an id or a name; the caller's own if left out. Only operators make operators' keys."""
+    """A key to make. `tenant` is an id or a name, by default the caller's. Only operators make operators' keys."""
 
     name: str = Field(min_length=1, max_length=200)
     tenant: str | None = Field(default=None, min_length=1, max_length=200)
@@ -50,7 +50,7 @@ class NewKey(StorableBody):
 
 @router.get("")
 def list_keys(ponder: Ponder, caller: Tenant, limit: Limit = 100, after: After = None) -> dict[str, Any]:
-    """The tenant's; an operator sees everybody's."""
+    """Lists the tenant's keys, or for an operator all keys."""
     cursor = None if after is None else identifier(after, "key", "after")
     values = {"after": cursor, "limit": limit + 1, **_scope(caller)}
     with ponder.engine.connect() as connection:
@@ -79,7 +79,7 @@ def create_key(body: NewKey, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
 
 @router.delete("/{key_id}")
 def revoke_key(key_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
-    """From now on the key is refused; revoking it again does nothing. Only operators revoke operators' keys."""
+    """Revokes a key. Revoking it again does nothing. Only operators revoke operators' keys."""
     values = {"id": identifier(key_id, "key")}
     with ponder.engine.begin() as connection:
         role = connection.execute(_ROLE, values | _scope(caller)).scalar()
@@ -96,7 +96,7 @@ def _scope(caller: Caller) -> dict[str, Any]:
 
 
 def _tenant_of(connection: Connection, body: NewKey, caller: Caller) -> str:
-    """The tenant a new key is for; raises Forbidden for what only an operator may do."""
+    """Returns the tenant of a new key. Raises Forbidden for a key that only an operator may make."""
     if body.role is Role.OPERATOR and not caller.is_operator:
         raise Forbidden("only an operator's key can make an operator's key")
     if body.tenant is None or body.tenant == caller.tenant_id:

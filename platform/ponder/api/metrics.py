@@ -1,4 +1,4 @@
-"""/metrics: for Prometheus. No tenant and no prompt is in any of it."""
+"""The route /metrics, for Prometheus. Metrics contain no tenants and no prompts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Meter:
 
 
 class Observed:
-    """ASGI middleware that tells the meter of every request."""
+    """ASGI middleware that reports every request to the meter."""
 
     def __init__(self, app: ASGIApp, meter: Meter) -> None:
         self._app = app
@@ -102,7 +102,7 @@ class Observed:
 
 
 class _Platform(Collector):
-    """What Postgres knows, asked for at every scrape; says `ponder_database_up 0` when it does not answer."""
+    """Collects metrics from Postgres at every scrape. `ponder_database_up` is 0 if it does not answer."""
 
     def __init__(self, engine: Engine, redis_url: str) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""/v1/models: what workers have registered."""
+"""The routes of /v1/models: the models that workers have registered."""
 
 from __future__ import annotations
 

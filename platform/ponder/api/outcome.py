@@ -1,4 +1,4 @@
-"""The lines of output and error files, made from the results a page at a time."""
+"""Makes the lines of output and error files from the results, a page at a time."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ _REASONS = {
 
 
 def output_lines(engine: Engine, tenant_id: str, batch_id: str) -> Iterator[bytes]:
-    """Completed jobs by line: {id, custom_id, response: {status_code, request_id, body}, error}."""
+    """Yields completed jobs by line: {id, custom_id, response: {status_code, request_id, body}, error}."""
     return _lines(engine, tenant_id, batch_id, _OUTPUT, _output)
 
 
 def error_lines(engine: Engine, tenant_id: str, batch_id: str) -> Iterator[bytes]:
-    """By line: rejected ones with what OpenAI would have answered to them, and jobs that did not complete."""
+    """Yields rejected lines, with the answer OpenAI would give, and jobs that did not complete, by line."""
     return _lines(engine, tenant_id, batch_id, _ERRORS, _error)
 
 
@@ -66,7 +66,7 @@ def _lines(
     query: TextClause,
     render: Callable[[Row[Any]], Mapping[str, Any]],
 ) -> Iterator[bytes]:
-    """Page by page, so that memory stays small and no transaction outlives a page."""
+    """Yields lines page by page, so that memory stays small and no transaction outlives a page."""
     after = 0
     while True:
         values = {"tenant_id": tenant_id, "batch_id": batch_id, "after": after, "limit": _PAGE}

@@ -1,4 +1,4 @@
-"""/v1/prices: the price book."""
+"""The routes of /v1/prices, the price book."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/prices", tags=["administration"])
 
 
 class NewPrice(StorableBody):
-    """From `valid_from` on (Unix seconds; now if left out), for incarnations that begin then."""
+    """A price for incarnations that begin from `valid_from` (Unix seconds, by default now) on."""
 
     machine: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")
     market: Literal["on_demand", "spot"]
@@ -30,7 +30,7 @@ class NewPrice(StorableBody):
 
 @router.get("")
 def get_prices(ponder: Ponder, _caller: Tenant, history: bool = False) -> dict[str, Any]:
-    """The prices in force, or with `history` every entry."""
+    """Lists the prices in force, or with `history` every entry."""
     with ponder.engine.connect() as connection:
         return {"object": "list", "data": [_object(price) for price in list_prices(connection, history=history)]}
 

@@ -1,4 +1,4 @@
-"""/v1/reports."""
+"""The routes of /v1/reports."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ router = APIRouter(prefix="/v1/reports", tags=["reports"])
 def cost(
     ponder: Ponder,
     caller: Tenant,
-    by: Annotated[str, Query(max_length=200, description="dimensions, with commas between them")] = "",
+    by: Annotated[str, Query(max_length=200, description="dimensions, separated by commas")] = "",
     batch_id: Annotated[list[str] | None, Query(max_length=1_000)] = None,
-    tenant: Annotated[str | None, Query(max_length=100, description="an operator's: another tenant, or `all`")] = None,
+    tenant: Annotated[str | None, Query(max_length=100, description="for operators: another tenant or `all`")] = None,
 ) -> dict[str, Any]:
-    """What tasks cost, group by group; nano-dollars throughout.
+    """Reports the cost of tasks by group, in nano-dollars.
 
-    For an operator who asks about no batch in particular, `unassigned_nanodollars` is the overhead that no job bears.
+    For an operator who names no batch, `unassigned_nanodollars` is the overhead that no job bears.
     """
     dimensions = _dimensions(by)
     batch_ids = None if batch_id is None else [identifier(one, "batch") for one in batch_id]
@@ -39,7 +39,7 @@ def _dimensions(by: str) -> list[Dimension]:
     names = [name.strip() for name in by.split(",") if name.strip()]
     for name in names:
         if name not in DIMENSIONS:
-            raise InvalidInput(f"by is one or more of {', '.join(DIMENSIONS)}", param="by", code="invalid_value")
+            raise InvalidInput(f"by must be one or more of {', '.join(DIMENSIONS)}", param="by", code="invalid_value")
     return [dimension for name in dict.fromkeys(names) for dimension in DIMENSIONS if dimension == name]
 
 

@@ -1,4 +1,4 @@
-"""/v1/tenants: for operators."""
+"""The routes of /v1/tenants, for operators."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CURSOR = text("SELECT 1 FROM tenants WHERE id = :after")
 
 class Quota(StorableBody):
     quota_tokens: int | None = Field(default=None, ge=1, le=2**62)
-    """Estimated tokens in flight at a time; None: no limit."""
+    """Estimated tokens in flight at a time. None means no limit."""
 
 
 class NewTenant(Quota):
@@ -61,7 +61,7 @@ def create_tenant(body: NewTenant, ponder: Ponder, _caller: Operator) -> dict[st
     with ponder.engine.begin() as connection:
         row = connection.execute(_INSERT, {"id": f"tenant_{secrets.token_hex(8)}", **body.model_dump()}).first()
     if row is None:
-        raise Conflict(f"there is a tenant {body.name} already")
+        raise Conflict(f"there is already a tenant {body.name}")
     return _object(row)
 
 

@@ -1,4 +1,4 @@
-"""Why something waits: {reason, message, tokens_ahead}."""
+"""Explains why a batch or job waits: {reason, message, tokens_ahead}."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ _QUOTA_REACHED = text(
 def why_batch_waits(
     connection: Connection, batch: Row[Any], num_pending: int, is_running: bool
 ) -> dict[str, Any] | None:
-    """None when it has ended, or some job runs, or nothing is wrong and no job is left."""
+    """Returns None if the batch has ended, if a job runs, or if nothing is wrong and no job is left."""
     if is_final(BatchState(batch.state)) or is_running:
         return None
     status = dispatcher_status(connection)
-    if not status.is_ok:  # whatever the batch waits for: the dispatcher reads it, sends it out and finishes it
+    if not status.is_ok:  # the dispatcher validates, dispatches and finishes batches, so every batch waits for it
         return _reason("dispatcher", _remedy(status), 0)
     if batch.state == "validating":
         trouble = f"; in its last round the dispatcher met {status.current_error}" if status.current_error else ""
@@ -77,7 +77,7 @@ def why_batch_waits(
 
 
 def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str, Any] | None:
-    """None when a worker has it. `job`: a pending one, with id, batch_id, line, model and fingerprint."""
+    """Returns None if a worker has the job. `job` is pending, with id, batch_id, line, model and fingerprint."""
     shard = connection.execute(_SHARD_OF_JOB, {"batch_id": job.batch_id, "job_id": job.id}).first()
     if shard is not None and shard.state == "held":
         return None
@@ -107,7 +107,7 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str,
 def _remedy(status: DispatcherStatus) -> str:
     """Says what keeps the dispatcher from its work, and what to do about it."""
     if status.is_running:
-        return f"the dispatcher {status}; it goes on by itself when that is mended"
+        return f"the dispatcher {status}; it goes on by itself once that is repaired"
     return f"the dispatcher is {status}: start one with `ponder dispatcher`"
 
 

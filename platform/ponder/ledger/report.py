@@ -1,4 +1,4 @@
-"""What tasks cost, and what a solved one does."""
+"""Reports the cost of tasks and of successful ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _COLUMNS: dict[Dimension, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """One group. `direct` is what its own work cost; `loaded` adds its share of idle, loading and lost time.
+    """One group. Its direct cost is that of its own work; the loaded cost adds a share of idle, loading and lost time.
 
-    By market or machine, costs count where they arose and jobs where they were settled.
+    By market or machine, costs count where they arose, and jobs where they were settled.
     """
 
     group: dict[Dimension, str | None]
@@ -36,21 +36,21 @@ class CostRow:
     num_settled: int
     num_passed: int
     num_oracle: int
-    """Jobs whose search may have been told what the reference says: their accuracy is not that of others."""
+    """Jobs whose search may have been told what the reference says. Their accuracy is not comparable with others'."""
     accuracy: float | None
-    """Passed over judged (passed, failed verdicts and failed jobs); None when no verdict was given."""
+    """Passed jobs divided by judged ones (passed and failed verdicts, and failed jobs), or None without any verdict."""
     completion_tokens: int
     tokens_per_job: float | None
-    """Generated tokens a settled job."""
+    """Generated tokens per settled job."""
     direct_nanodollars: int
     loaded_nanodollars: int
     nanodollars_per_job: float | None
-    """Loaded cost a settled job."""
+    """Loaded cost per settled job."""
     cost_per_successful_task: float | None
-    """Loaded nano-dollars a passed job, failures included; None when nothing passed."""
+    """Loaded nano-dollars per passed job, failures included, or None if nothing passed."""
 
 
-# A job of a group was settled, or was tried last, at one place; what it cost may have arisen at several.
+# A job was settled or last tried at one place, but its cost may have arisen at several.
 _LAST_PLACE = """
     LEFT JOIN LATERAL (
         SELECT market, machine FROM attempts JOIN incarnations ON incarnations.id = attempts.incarnation_id
@@ -97,25 +97,25 @@ def cost_report(
     by: Sequence[Dimension] = (),
     batch_ids: Sequence[str] | None = None,
 ) -> list[CostRow]:
-    """One row a group, in the groups' order; without `by` one row in all. `tenant_id` None means every tenant's."""
+    """Returns one row per group, in order, or a single row without `by`. `tenant_id` None means all tenants."""
     unknown = [dimension for dimension in by if dimension not in _COLUMNS]
     if unknown:
-        raise InvalidInput(f"a report goes by {', '.join(DIMENSIONS)}, not by {', '.join(unknown)}", param="by")
+        raise InvalidInput(f"a report can go by {', '.join(DIMENSIONS)}, not by {', '.join(unknown)}", param="by")
     dimensions = list(dict.fromkeys(by))
     rows = connection.execute(text(_statement(dimensions)), {"tenant_id": tenant_id, "batch_ids": batch_ids})
     return [_row(row, dimensions) for row in rows if row.num_jobs is not None]
 
 
 def unassigned(connection: Connection) -> int:
-    """Nano-dollars of overhead of the hours in which a worker served nobody, so that no job bears it.
+    """Returns the overhead, in nano-dollars, of hours in which a worker served nobody, so that no job bears it.
 
-    With the loaded cost of all tenants' jobs it makes up the bill of all workers.
+    Together with the loaded cost of all tenants' jobs it is the bill of all workers.
     """
     return int(connection.execute(_UNASSIGNED).scalar_one())
 
 
 def _statement(dimensions: Sequence[Dimension]) -> str:
-    """Only words of `_COLUMNS` enter the text."""
+    """Builds the query. Only words of `_COLUMNS` enter the text."""
     names = [f"group_{dimension}" for dimension in dimensions]
     groups = ", ".join(names)
     return _REPORT.format(

@@ -1,4 +1,4 @@
-"""The routes of /v1/files. Input files are stored as uploaded; output and error files are made from results when read."""
+"""The routes of /v1/files. Input files are stored as uploaded. Output and error files are made from results."""
 
 from __future__ import annotations
 

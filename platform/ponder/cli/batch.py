@@ -1,4 +1,4 @@
-"""`ponder batches`, `cancel` and `retry`."""
+"""The commands `ponder batches`, `cancel` and `retry`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _done(row: Mapping[str, Any]) -> str:
 @click.argument("batch", metavar="BATCH")
 @format_option("table", "json")
 def cancel(batch: str, form: str) -> None:
-    """Cancel BATCH. What is settled stays; what is running is stopped within seconds."""
+    """Cancel BATCH. Settled jobs stay, and running ones stop within seconds."""
     with connect() as client:
         document = client.cancel(batch)
     if form == "json":
@@ -55,7 +55,7 @@ def cancel(batch: str, form: str) -> None:
 
 @click.command()
 @click.argument("batch", metavar="BATCH")
-@click.option("--idempotency-key", metavar="KEY", help="The same key is the same new batch, however often.")
+@click.option("--idempotency-key", metavar="KEY", help="A repeated key returns the same new batch.")
 @format_option("table", "json")
 def retry(batch: str, idempotency_key: str | None, form: str) -> None:
     """Run the failed and expired jobs of BATCH again, as a new batch whose id is printed."""

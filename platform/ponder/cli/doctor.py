@@ -1,4 +1,4 @@
-"""`ponder doctor`: what is missing on this machine, and how to get it."""
+"""The command `ponder doctor`: reports what is missing on this machine, and how to get it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EXTRAS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`is_well` None: optional and absent."""
+    """One finding. `is_well` is None for something optional that is absent."""
 
     subject: str
     is_well: bool | None
@@ -47,7 +47,7 @@ class Finding:
 @click.command()
 @format_option("table", "json")
 def doctor(form: str) -> None:
-    """Say what is missing on this machine and how to get it. Exit code 1 if something needed is missing."""
+    """Report what is missing on this machine and how to get it. Exit code 1 if something required is missing."""
     findings = [finding for examine in (_python, _home, _extras, _models, _gpu, _api) for finding in examine()]
     if form == "json":
         print_json([{"subject": f.subject, "is_well": f.is_well, "said": f.said, "remedy": f.remedy} for f in findings])

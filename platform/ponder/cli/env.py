@@ -1,4 +1,4 @@
-"""`ponder env`: what other programs need to know, as shell."""
+"""The command `ponder env`: prints the settings for other programs, as shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def env(form: str) -> None:
         eval "$(ponder env)"
         python -c 'from openai import OpenAI; print(OpenAI().models.list())'
 
-    The output holds your API key.
+    The output contains your API key.
     """
     settings = Settings()
     url, key = base_url(settings), api_key(settings)

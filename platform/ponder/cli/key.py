@@ -1,4 +1,4 @@
-"""`ponder key`."""
+"""The commands `ponder key …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def key() -> None:
 
 @key.command()
 @click.argument("name")
-@click.option("--tenant", help="Whose key; operators only.  [default: your own tenant]")
+@click.option("--tenant", help="The key's tenant; operators only.  [default: your own tenant]")
 @click.option(
     "--role",
     type=click.Choice([role.value for role in Role]),
@@ -26,14 +26,14 @@ def key() -> None:
 )
 @format_option("table", "json")
 def create(name: str, tenant: str | None, role: str, form: str) -> None:
-    """Create a key and print it, this once."""
+    """Create a key and print it, only this once."""
     with connect() as client:
         document = client.create_key(name, tenant=tenant, role=role)
     if form == "json":
         print_json(document)
     else:
         click.echo(document["key"])
-        click.echo(f"{document['id']}: keep the key now, it cannot be shown again", err=True)
+        click.echo(f"{document['id']}: save the key now, it cannot be shown again", err=True)
 
 
 @key.command("list")
@@ -61,7 +61,7 @@ def list_keys(form: str) -> None:
 @key.command()
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """Revoke a key, at once and for good."""
+    """Revoke a key, immediately and permanently."""
     with connect() as client:
         client.revoke_key(key_id)
     click.echo(f"{key_id} is revoked", err=True)

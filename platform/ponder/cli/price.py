@@ -1,4 +1,4 @@
-"""`ponder price`: the price book."""
+"""The commands `ponder price …`, for the price book."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponder.domain.money import dollars, nanodollars
 
 @click.group()
 def price() -> None:
-    """What an hour of a machine costs. A price is dated and never changed: a new one holds for workers from then on."""
+    """The hourly prices of machines. A price never changes: a new one applies to workers that start after it."""
 
 
 @price.command("list")
@@ -41,14 +41,14 @@ def list_prices(form: str) -> None:
 @click.argument("machine")
 @click.argument("market", type=click.Choice(["on_demand", "spot"]))
 @click.argument("dollars_per_hour", metavar="DOLLARS")
-@click.option("--source", required=True, help="Where the figure is from: a link, an invoice.")
+@click.option("--source", required=True, help="The source of the figure: a link, an invoice.")
 def set_price(machine: str, market: str, dollars_per_hour: str, source: str) -> None:
-    """Set what an hour of MACHINE costs from now on. Needs an operator's key."""
+    """Set the hourly price of MACHINE from now on. Needs an operator's key."""
     try:
         amount = nanodollars(Decimal(dollars_per_hour))
     except (InvalidOperation, ValueError) as error:
         raise click.UsageError(
-            f"{dollars_per_hour} is no amount of dollars with at most nine decimal places"
+            f"{dollars_per_hour} is not an amount of dollars with at most nine decimal places"
         ) from error
     with connect() as client:
         client.set_price(machine, market, f"{Decimal(dollars_per_hour):f}", source)

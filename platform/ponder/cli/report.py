@@ -1,4 +1,4 @@
-"""`ponder report cost`."""
+"""The command `ponder report cost`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ KEYS = ("strategy", "level", "model", "batch", "market", "machine", "tenant")
 
 @click.group()
 def report() -> None:
-    """What it cost."""
+    """Report costs."""
 
 
 @report.command()
-@click.option("--by", default="strategy", show_default=True, metavar="KEY,KEY,…", help=f"Of {', '.join(KEYS)}.")
+@click.option(
+    "--by", default="strategy", show_default=True, metavar="KEY,KEY,…", help=f"Group by any of {', '.join(KEYS)}."
+)
 @click.option("--batch", "batch_ids", multiple=True, metavar="BATCH", help="Only this batch; repeatable.")
 @click.option("--tenant", metavar="TENANT", help="With an operator's key: another tenant's id, or all.")
 @format_option("table", "json", "csv")
 def cost(by: str, batch_ids: tuple[str, ...], tenant: str | None, form: str) -> None:
-    """Accuracy, tokens and money a task, and the cost per successful task: everything spent over the tasks that passed.
+    """Report accuracy, tokens and cost per task, and the cost per successful task: everything spent, divided by the
+    tasks that passed.
 
-    `direct` is the engine time that the jobs caused. `loaded` adds their share of idle, loading and lost time; `/task`
-    is that over all settled jobs, `/success`, the cost per successful task, over those that passed. Operators are told
-    what no job bears: the overhead of hours in which a worker served nobody.
+    `direct` is the engine time that the jobs caused. `loaded` adds their share of idle, loading and lost time. `/task`
+    divides that by all settled jobs, and `/success`, the cost per successful task, by those that passed. Operators also
+    see the overhead that no job bears, of hours in which a worker served nobody.
     """
     keys = [key.strip() for key in by.split(",") if key.strip()]
     unknown = [key for key in keys if key not in KEYS]
     if unknown or not keys:
-        raise InvalidInput(f"--by {by}: {', '.join(unknown) or 'nothing'} is none of {', '.join(KEYS)}")
+        raise InvalidInput(f"--by {by}: {', '.join(unknown) or 'nothing'} is not one of {', '.join(KEYS)}")
     with connect() as client:
         answer = client.cost_report(keys, batch_ids, tenant)
     rows = answer["data"]
@@ -51,7 +54,7 @@ def cost(by: str, batch_ids: tuple[str, ...], tenant: str | None, form: str) -> 
         if is_told:
             click.echo("oracle: jobs whose search may have been told what the reference says", err=True)
         if rows:
-            click.echo(f"money in {unit.name}; loaded: with its share of idle, loading and lost time", err=True)
+            click.echo(f"money in {unit.name}; loaded: with a share of idle, loading and lost time", err=True)
         if unassigned := answer["unassigned_nanodollars"]:
             click.echo(f"borne by no job: {dollars(unassigned)}, of hours in which a worker served nobody", err=True)
 

@@ -1,4 +1,4 @@
-"""`ponder results`: a batch's output and error files."""
+"""The command `ponder results`: fetches a batch's output and error files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TRIES = 3
 
 @click.command()
 @click.argument("batch", metavar="BATCH")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write them.  [default: stdout]")
-@click.option("--errors", is_flag=True, help="The lines that were refused, failed, expired or cancelled, instead.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: stdout]")
+@click.option("--errors", is_flag=True, help="Fetch the lines that were refused, failed, expired or cancelled instead.")
 def results(batch: str, output: Path | None, errors: bool) -> None:
-    """Fetch the results of BATCH once it has ended: OpenAI output lines, one a completed job."""
+    """Fetch the results of BATCH once it has ended: OpenAI output lines, one per completed job."""
     with connect() as client:
         document = client.batch(batch)
         file_id = document["error_file_id" if errors else "output_file_id"]
@@ -39,7 +39,7 @@ def results(batch: str, output: Path | None, errors: bool) -> None:
 
 
 def fetch_all(client: Client, batch: Json, output: Path) -> list[Path]:
-    """Output to `output`, and errors, if there are any, beside it; returns what was written."""
+    """Writes output to `output`, and errors, if any, beside it. Returns the written files."""
     written = []
     for file_id, place in ((batch["output_file_id"], output), (batch["error_file_id"], errors_beside(output))):
         if file_id is not None:
@@ -53,7 +53,7 @@ def errors_beside(output: Path) -> Path:
 
 
 def check_writable(output: Path) -> None:
-    """Raises InvalidInput before anything is spent on results that could not be kept."""
+    """Raises InvalidInput before anything is spent on results that could not be written."""
     if output.is_dir() or not output.parent.is_dir():
         raise InvalidInput(
             f"{output} cannot be written: {'it is a folder' if output.is_dir() else 'its folder is missing'}"
@@ -61,7 +61,7 @@ def check_writable(output: Path) -> None:
 
 
 def fetch(client: Client, file_id: str, place: Path) -> None:
-    """Whole or not at all: a broken connection starts it over, and what was at `place` stays until the end."""
+    """Writes a file as a whole or not at all. A broken connection starts over; an old file stays until the end."""
     draft = place.with_name(f".{place.name}.draft")
     for left in reversed(range(_TRIES)):
         try:
@@ -80,7 +80,7 @@ def fetch(client: Client, file_id: str, place: Path) -> None:
 
 
 def _print(client: Client, file_id: str) -> None:
-    """As it is; on a terminal as text."""
+    """Prints a file byte by byte, or on a terminal as text."""
     with client.download(file_id) as pieces:
         if sys.stdout.isatty():
             sys.stdout.writelines(codecs.iterdecode(pieces, "utf-8", errors="replace"))

@@ -1,4 +1,4 @@
-"""`ponder run`: submit, watch, fetch."""
+"""The command `ponder run`: submits, watches and fetches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ponder.cli.watch import PATIENCE_S, code_of, tell_end, watch_until_settled
 @click.command()
 @submission_options
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where the results go.  [default: FILE.results.jsonl]"
+    "-o", "--output", type=click.Path(path_type=Path), help="The file for results.  [default: FILE.results.jsonl]"
 )
 @format_option("table", "json")
 def run(file: Path, output: Path | None, form: str, **given: Any) -> None:
-    """Submit FILE, watch it, fetch its results.
+    """Submit FILE, watch it, and fetch its results.
 
     FILE has OpenAI batch lines, or is a plain data set (.jsonl, .json, .csv, .tsv, .parquet; each also
     .gz) whose fields are named:
@@ -32,7 +32,7 @@ def run(file: Path, output: Path | None, form: str, **given: Any) -> None:
         ponder run gsm8k.jsonl --model demo --prompt question --answer answer --strategy best_of_n --n 16
 
     The results are OpenAI output lines; lines in error go to a file beside them. Ctrl-C leaves the batch running.
-    What a line says itself (strategy, budget, verifier) comes before these options; --model, --max-tokens,
+    A line's own strategy, budget and verifier take precedence over these options; --model, --max-tokens,
     --temperature, --top-p and --seed override every line.
     """
     submission = Submission.of(file, **given)

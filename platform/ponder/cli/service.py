@@ -1,4 +1,4 @@
-"""The services, in the foreground: `ponder serve`, `dispatcher` and `migrate`."""
+"""The commands that run services in the foreground: `ponder serve`, `dispatcher` and `migrate`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ponder.store.engine import connect
 
 
 @click.command()
-@click.option("--host", help="What to listen on.  [default: 127.0.0.1, or PONDER_HOST]")
+@click.option("--host", help="The address to listen on.  [default: 127.0.0.1, or PONDER_HOST]")
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: 8765, or PONDER_PORT]")
 def serve(host: str | None, port: int | None) -> None:
     """Run the API."""
@@ -35,13 +35,13 @@ def serve(host: str | None, port: int | None) -> None:
     engine = connect(database_url(settings), pool_size=10)
     app = create_app(engine, redis_url(settings), settings)
     server = uvicorn.Server(server_config(app, settings, host=host or settings.host, port=port or settings.port))
-    with suppress(KeyboardInterrupt):  # raised again when all is closed
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
         server.run()
 
 
 @click.command()
 def dispatcher() -> None:
-    """Run the dispatcher. Any number may run; one of them is active."""
+    """Run the dispatcher. Any number may run; only one of them is active."""
     from ponder.jobs.dispatcher import run
 
     settings = Settings()
@@ -51,7 +51,7 @@ def dispatcher() -> None:
 
 @click.command()
 def migrate() -> None:
-    """Bring the database to the newest schema; PONDER_OPERATOR_KEY, if set, becomes an operator's key."""
+    """Bring the database to the newest schema. PONDER_OPERATOR_KEY, if set, becomes an operator's key."""
     from ponder.store import migrate as schema
     from ponder.store.first_key import ensure_operator_key
 
@@ -68,7 +68,7 @@ def migrate() -> None:
 
 
 def _check_connection(engine: Engine) -> None:
-    """Raises Unreachable where Postgres does not answer or refuses us."""
+    """Raises Unreachable if Postgres does not answer or refuses the connection."""
     try:
         engine.connect().close()
     except (SQLAlchemyError, OSError) as error:
@@ -77,7 +77,7 @@ def _check_connection(engine: Engine) -> None:
 
 
 def _stop_event() -> threading.Event:
-    """Set by SIGTERM or Ctrl-C."""
+    """Returns an event that SIGTERM or Ctrl-C sets."""
     event = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""`ponder show JOB`."""
+"""The command `ponder show JOB`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_PROBLEM = 600
 @click.argument("job", metavar="JOB")
 @format_option("table", "json")
 def show(job: str, form: str) -> None:
-    """Show one job: its search tree with scores, its answer, where it ran and what it cost.
+    """Show one job: its search tree with scores, its answer, its attempts and its cost.
 
     JOB is a job's id (job_123), or BATCH/CUSTOM_ID.
     """
@@ -58,14 +58,14 @@ def print_tree(job: Json) -> None:
     console.print(_problem(job))
     console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
     console.print(
-        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3 came three times, forced: put there, not sampled; "
+        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3 came three times, forced: inserted, not sampled; "
         "the numbers are scores",
         style="dim",
     )
 
 
 def _problem(job: Json) -> str:
-    """The last message, shortened to what fits on a few lines."""
+    """Returns the last message, shortened to a few lines."""
     messages = (job.get("request") or {}).get("messages") or [{}]
     text = " ".join(str(messages[-1].get("content") or job["custom_id"]).split())
     return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} …"
@@ -100,10 +100,10 @@ def _usage(usage: dict[str, Any]) -> list[str]:
     words = {
         "prompt_tokens": "prompt",
         "completion_tokens": "generated",
-        "thinking_tokens": "of it thinking",
+        "thinking_tokens": "of them thinking",
         "reward_tokens": "scored by the reward model",
         "cached_tokens": "from the cache",
-        "recomputed_tokens": "computed again",
+        "recomputed_tokens": "recomputed",
     }
     return [f"{usage[name]:,} {word}" for name, word in words.items() if usage.get(name)]
 

@@ -1,4 +1,4 @@
-"""`ponder up`, `down` and `status`: everything on one machine."""
+"""The commands `ponder up`, `down` and `status`, for everything on one machine."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ponder.settings import Settings
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="Where the API listens.  [default: 8765, or PONDER_PORT]")
+@click.option("--port", type=click.IntRange(1, 65535), help="The API's port.  [default: 8765, or PONDER_PORT]")
 @click.option(
-    "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="How many workers; 0 for none."
+    "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="The number of workers, or 0 for none."
 )
 @click.option("--model", type=click.Path(path_type=Path), help="A model's folder.  [default: the demo's]")
 @click.option("--reward-model", type=click.Path(path_type=Path), help="A reward model's folder.")
-@click.option("--name", help="What jobs call the model.  [default: demo, or the folder's name]")
-@click.option("--machine", default="cpu", show_default=True, help="What the price book calls this machine.")
+@click.option("--name", help="The model's name in jobs.  [default: demo, or the folder's name]")
+@click.option("--machine", default="cpu", show_default=True, help="This machine's name in the price book.")
 @click.option("--market", type=click.Choice(["on_demand", "spot"]), default="on_demand", show_default=True)
-@click.option("--foreground", is_flag=True, help="Stay, and stop everything with Ctrl-C.")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground, and stop everything on Ctrl-C.")
 @worker_options
 def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
     """Start Postgres, Redis, the API, the dispatcher and a worker on this machine, in the background.
@@ -65,7 +65,7 @@ def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
 
 @click.command()
 def down() -> None:
-    """Stop what `ponder up` started. Unfinished batches go on at the next `ponder up`."""
+    """Stop everything that `ponder up` started. Unfinished batches go on at the next `ponder up`."""
     from ponder.embedded.launch import stop_running
 
     home = Home(Settings().home)
@@ -77,7 +77,7 @@ def down() -> None:
 @click.command()
 @format_option("table", "json")
 def status(form: str) -> None:
-    """Say what is running here, and how it is. Exit code 1 where nothing is up."""
+    """Show what is running here, and its state. Exit code 1 if nothing is up."""
     home = Home(Settings().home)
     record = home.record()
     if form == "json":
@@ -96,7 +96,7 @@ def status(form: str) -> None:
         record["services"],
         [
             Column("service", lambda row: row["name"]),
-            Column("state", lambda row: "running" if row["pid"] else "down, will be started again"),
+            Column("state", lambda row: "running" if row["pid"] else "down, will be restarted"),
             Column("pid", lambda row: str(row["pid"] or "–"), is_number=True),
             Column("restarts", lambda row: str(row["restarts"]), is_number=True),
         ],
@@ -114,7 +114,7 @@ def plan(
     market: str = "on_demand",
     options: WorkerOptions | None = None,
 ) -> Plan:
-    """The stack of this PONDER_HOME; with no model named, the demo's two."""
+    """Plans the stack of this PONDER_HOME, by default with the two demo models."""
     settings = Settings()
     if model is None and num_workers:
         weights = demo_weights()
@@ -138,7 +138,7 @@ def plan(
 
 
 def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
-    """Raises Conflict where options are given and the running stack was started with other ones."""
+    """Raises Conflict if options are given and the running stack was started with other ones."""
     context = click.get_current_context()
     sources = [context.get_parameter_source(name) for name in context.params]
     if click.core.ParameterSource.COMMANDLINE not in sources:
@@ -153,7 +153,7 @@ def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
 
 @contextmanager
 def phases() -> Iterator[Callable[[str], None]]:
-    """Shows what is being started, on stderr."""
+    """Shows on stderr what is being started."""
     console = err()
     with console.status("starting …") as line:
         yield lambda phase: line.update(f"starting {phase} …") if console.is_terminal else None

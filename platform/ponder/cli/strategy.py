@@ -1,4 +1,4 @@
-"""The strategy that the options of `run` and `submit` name, with its parameters."""
+"""Reads the strategy and its parameters from the options of `run` and `submit`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SHORT = ("n", "width", "select")
 
 
 def strategy_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The request's `strategy`; None if none is named. Raises click's UsageError or InvalidInput.
+    """Returns the request's `strategy`, or None if none is named. Raises click's UsageError or InvalidInput.
 
-    A strategy without an n of its own leaves --n to the number of choices.
+    For a strategy without an n of its own, --n is the number of choices.
     """
     short = {name: given[name] for name in _SHORT if given[name] is not None}
     params = _params(given["param"])
@@ -45,7 +45,7 @@ def strategy_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _params(pairs: Sequence[str]) -> dict[str, Any]:
-    """Values are JSON where they can be, else text."""
+    """Reads parameters. Values are JSON if they can be, else text."""
     params: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -1,4 +1,4 @@
-"""The options that `run` and `submit` share, and what they make of them."""
+"""The options that `run` and `submit` share, and the submission they make."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = [
     click.argument("file", type=click.Path(path_type=Path)),
-    click.option("--model", help="Which model answers; overrides what OpenAI lines name."),
+    click.option("--model", help="The model that answers. Overrides the model in OpenAI lines."),
     click.option("--prompt", metavar="FIELD", help="Plain data sets: the field with the problem."),
-    click.option("--answer", metavar="FIELD", help="... with the expected answer; only reported on, never shown."),
+    click.option("--answer", metavar="FIELD", help="... with the expected answer, for reports; never shown to models."),
     click.option("--id", "id_field", metavar="FIELD", help="... with a unique id.  [default: row-1, row-2, …]"),
     click.option("--level", metavar="FIELD", help="... with the difficulty, for `ponder report cost --by level`."),
     click.option("--encoding", metavar="NAME", callback=lambda context, option, given: _encoding(given),
-                 help="What FILE is encoded in: utf-16, latin-1, cp1252 …  [default: utf-8]"),
+                 help="The encoding of FILE: utf-16, latin-1, cp1252 …  [default: utf-8]"),
     click.option("--system", metavar="TEXT", help="... a system message before every problem."),
-    click.option("--strategy", type=click.Choice(STRATEGY_NAMES), help="How to search.  [default: direct]"),
-    click.option("--n", type=click.IntRange(1), help="How many samples, paths or tries a problem."),
-    click.option("--width", type=click.IntRange(1), help="Searches over steps: how many are tried after each path."),
-    click.option("--select", type=click.Choice(["best", "weighted", "majority"]), help="best_of_n: how to choose."),
+    click.option("--strategy", type=click.Choice(STRATEGY_NAMES), help="The search strategy.  [default: direct]"),
+    click.option("--n", type=click.IntRange(1), help="The number of samples, paths or tries per problem."),
+    click.option("--width", type=click.IntRange(1), help="Searches over steps: the number of steps tried per path."),
+    click.option("--select", type=click.Choice(["best", "weighted", "majority"]), help="best_of_n: the choice rule."),
     click.option("--param", multiple=True, metavar="NAME=VALUE",
                  help="Another parameter of the strategy, JSON or text: exploration=0.5; repeatable."),
-    click.option("--budget-tokens", type=click.IntRange(1), help="The most tokens a problem may generate, in all."),
-    click.option("--budget-thinking", type=click.IntRange(1), help="The most tokens that a sample may think."),
+    click.option("--budget-tokens", type=click.IntRange(1), help="The most tokens a problem may generate in total."),
+    click.option("--budget-thinking", type=click.IntRange(1), help="The most thinking tokens per sample."),
     click.option("--budget-dollars", type=click.FloatRange(0, min_open=True), help="The most a problem may cost."),
     click.option("--deadline", "deadline_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-                 help="Settle a problem with what there is, so long after submission."),
-    click.option("--max-tokens", type=click.IntRange(1), help="The most tokens a sample."),
+                 help="Settle a problem with what it has by then, counted from submission."),
+    click.option("--max-tokens", type=click.IntRange(1), help="The most tokens per sample."),
     click.option("--temperature", type=click.FloatRange(0, 2), help="[default: the model's own]"),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True)),
     click.option("--seed", type=int, help="The same seed gives the same search."),
     click.option("--verifier", metavar="NAME|JSON", callback=lambda context, option, given: _verifier(given),
-                 help="How answers are judged: exact, number, math, choice, python_tests, or the JSON of a verifier.  "
-                 "[default: math, where there is an expected answer]"),
+                 help="The judge of answers: exact, number, math, choice, python_tests, or the JSON of a verifier.  "
+                 "[default: math, if there is an expected answer]"),
     click.option("--max-rounds", type=click.IntRange(1, 100),
-                 help="Begin anew while the verifier says no, so many times in all; one that needs no --answer."),
+                 help="The most tries while the verifier says no, for a verifier that needs no --answer."),
     click.option("--oracle", is_flag=True,
-                 help="The search may be told what --answer says: accuracy is then pass@k, and reports show it."),
+                 help="Let the search use --answer: accuracy is then pass@k, and reports say so."),
     click.option("--priority", type=click.Choice(["interactive", "batch"]), help="[default: batch]"),
-    click.option("--window", default="24h", show_default=True, help="When it expires: 1h … 14d."),
-    click.option("--strict", is_flag=True, help="One bad line fails the whole batch."),
+    click.option("--window", default="24h", show_default=True, help="The time until it expires: 1h … 14d."),
+    click.option("--strict", is_flag=True, help="Fail the whole batch if a line is bad."),
     click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; repeatable."),
-    click.option("--idempotency-key", metavar="KEY", help="The same key and file are the same batch, however often."),
+    click.option("--idempotency-key", metavar="KEY", help="A repeated key and file return the same batch."),
 ]  # fmt: skip
 
 
 def submission_options(command: _Command) -> _Command:
-    """FILE and everything that says what to do with it; the command gets them as keyword arguments."""
+    """Adds FILE and the options about it to a command, which gets them as keyword arguments."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -71,7 +71,7 @@ def submission_options(command: _Command) -> _Command:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked file and what the batch is to be."""
+    """A checked file and the settings of its batch."""
 
     dataset: Dataset
     model: str | None
@@ -82,7 +82,7 @@ class Submission:
 
     @classmethod
     def of(cls, file: Path, **given: Any) -> Submission:
-        """Raises InvalidInput or click's UsageError for what cannot be."""
+        """Makes a submission from options. Raises InvalidInput or click's UsageError for contradictions."""
         source = Source.of(file, given["encoding"])
         fields = Fields(given["prompt"], given["answer"], given["id_field"], given["level"])
         body = _present(given, "max_tokens", "temperature", "top_p", "seed")
@@ -99,9 +99,9 @@ class Submission:
         return cls(dataset, given["model"], options, metadata, given["window"], given["idempotency_key"])
 
     def send(self, client: Client) -> Json:
-        """Uploads and submits; what became of the rows is told on stderr. Returns the batch.
+        """Uploads and submits, and reports the rows on stderr. Returns the batch.
 
-        Raises UnknownModel, with nothing uploaded, for a --model that would be refused in every line.
+        Raises UnknownModel, before uploading anything, for a --model that would be refused in every line.
         """
         self._check_model(client)
         with err().status(f"uploading {self.dataset.source.path.name} …"):
@@ -117,14 +117,14 @@ class Submission:
 
     def _check_model(self, client: Client) -> None:
         known = [str(model["id"]) for model in client.models()]
-        # Where none is known the first worker may be on its way, and the server decides.
+        # If no model is known, the first worker may be on its way, and the server decides.
         if known and self.model is not None and self.model not in known:
             raise UnknownModel(
                 f"no worker has served the model {self.model} yet (known: {', '.join(known)})", param="--model"
             )
 
     def _upload(self, client: Client) -> str:
-        """The file's id. With an idempotency key: of the file that an earlier try with this key and content made."""
+        """Returns the id of the uploaded file. With an idempotency key it may be that of an earlier try."""
         stem = Path(self.dataset.source.path.name.removesuffix(".gz")).stem
         if self.idempotency_key is None:
             return str(client.upload(self.dataset.lines, f"{stem}.jsonl")["id"])
@@ -137,7 +137,7 @@ class Submission:
 
 
 def _tell(dataset: Dataset) -> None:
-    """How many rows were read, submitted and refused, and why the first few were refused."""
+    """Reports how many rows were read, submitted and refused, and why the first few were refused."""
     count = dataset.count
     reasons = [f"{refusal.place}: {refusal.reason}" for refusal in count.refusals]
     first = f" ({reasons[0]})" if reasons else ""
@@ -154,7 +154,7 @@ def _tell(dataset: Dataset) -> None:
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch's `ponder` object."""
+    """Returns the batch's `ponder` object."""
     options: dict[str, Any] = {}
     strategy = strategy_of(given)
     if strategy is not None:
@@ -169,7 +169,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verifier(given: str | None) -> Any:
-    """A name, or an object such as {"name": "regex", "pattern": "…"}. What is wrong with it, the server says."""
+    """Reads a name, or an object such as {"name": "regex", "pattern": "…"}. The server reports what is wrong in it."""
     if given is None or not given.lstrip().startswith("{"):
         return given
     try:

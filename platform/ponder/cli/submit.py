@@ -1,4 +1,4 @@
-"""`ponder submit`."""
+"""The command `ponder submit`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def submit(file: Path, form: str, **given: Any) -> None:
         ponder submit requests.jsonl
         ponder submit gsm8k.jsonl --model demo --prompt question --answer answer --strategy best_of_n --n 16
 
-    What a line says itself (strategy, budget, verifier) comes before these options; --model, --max-tokens,
+    A line's own strategy, budget and verifier take precedence over these options; --model, --max-tokens,
     --temperature, --top-p and --seed override every line.
     """
     submission = Submission.of(file, **given)

@@ -1,4 +1,4 @@
-"""`ponder tenant`."""
+"""The commands `ponder tenant …`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ponder.cli.console import Column, format_option, moment, print_json, print_
 
 @click.group()
 def tenant() -> None:
-    """Who submits: batches, keys and bills of one tenant are invisible to the others. Needs an operator's key."""
+    """Tenants, whose batches, keys and bills are invisible to each other. Needs an operator's key."""
 
 
 @tenant.command()
@@ -32,7 +32,7 @@ def create(name: str, quota_tokens: int | None, form: str) -> None:
 @click.argument("tenant_id", metavar="TENANT")
 @click.argument("tokens", type=click.IntRange(min=1), required=False)
 def quota(tenant_id: str, tokens: int | None) -> None:
-    """Let TENANT have at most TOKENS estimated tokens in flight at a time; without TOKENS, as many as it likes."""
+    """Let TENANT have at most TOKENS estimated tokens in flight. Without TOKENS, lift its quota."""
     with connect() as client:
         document = client.set_quota(tenant_id, tokens)
     limit = document["quota_tokens"]

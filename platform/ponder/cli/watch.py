@@ -1,4 +1,4 @@
-"""`ponder watch`."""
+"""The command `ponder watch`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ponder.domain.money import dollars
 from ponder.wire import Json
 
 PATIENCE_S = 120.0
-"""How long a watch puts up with an API that does not answer: restarts take a while."""
+"""How long a watch tolerates an API that does not answer, because restarts take a while."""
 
 
 @click.command()
@@ -32,7 +32,7 @@ def watch(batch: str, form: str) -> None:
 
 
 def watch_until_settled(client: Client, batch_id: str) -> Json:
-    """The settled batch; Ctrl-C says how to go on and ends the process."""
+    """Returns the settled batch. Ctrl-C prints how to go on and ends the process."""
     from ponder.cli.progress import follow
 
     try:
@@ -47,7 +47,7 @@ def watch_until_settled(client: Client, batch_id: str) -> Json:
 
 
 def tell_end(batch: Json) -> None:
-    """How it went, on stderr."""
+    """Summarises a settled batch on stderr."""
     counts, own = batch["request_counts"], batch.get("ponder") or {}
     ended_at = next(
         (batch[f"{word}_at"] for word in ("completed", "failed", "expired", "cancelled") if batch.get(f"{word}_at")),
@@ -59,13 +59,13 @@ def tell_end(batch: Json) -> None:
     done = f"{counts['completed']:,} of {counts['total']:,} jobs completed{failed}{spent}"
     click.echo(f"{batch['id']} {batch['status']}{took}: {done}", err=True)
     for error in ((batch.get("errors") or {}).get("data") or [])[:5]:
-        # A row that was refused before it was sent says itself where it stands.
+        # The message of a row that was refused before it was sent contains its place.
         is_placed = error.get("code") == "invalid_row" or not error.get("line")
         place = "" if is_placed else f"line {error['line']}: "
         click.echo(f"  {place}{error['message']}" + (f" ({error['param']})" if error.get("param") else ""), err=True)
     if counts["failed"] and batch["status"] != "failed":
         click.echo(f"  why: ponder results {batch['id']} --errors", err=True)
-    # A refused line never became a job: it would be refused again.
+    # A refused line never became a job and would be refused again.
     if any((own.get("counts") or {}).get(state) for state in ("failed", "expired")):
         click.echo(f"  again: ponder retry {batch['id']}", err=True)
 

@@ -222,7 +222,7 @@ def test_text_that_parquet_does_not_mark_as_such_is_text_and_other_bytes_are_ref
     pyarrow.parquet.write_table(pyarrow.table({"question": ["é".encode(), b"\xff"]}), path)
     made = Dataset(Source.of(path), Fields("question"), {})
     assert ["body" in json.loads(line) for line in made.lines()] == [True, False]
-    assert made.count.refusals[0].reason == "it holds bytes that are not UTF-8 text"
+    assert made.count.refusals[0].reason == "it contains bytes that are not UTF-8 text"
 
 
 def test_without_pyarrow_the_advice_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The moves between states that Postgres sees, whoever makes them."""
+"""Records the moves between states that Postgres sees."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEGAL: set[Move] = {
 
 
 def watch_moves(engine: Engine) -> None:
-    """From now on every change of a state is kept."""
+    """Records every change of a state from now on."""
     with engine.begin() as connection:
         connection.execute(
             text("CREATE TABLE moves (kind text, source text, target text, UNIQUE (kind, source, target))")

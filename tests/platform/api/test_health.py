@@ -1,4 +1,4 @@
-"""Is it up, can it work, and what does it say when it cannot?"""
+"""Health, readiness and metrics of the API."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_without_a_dispatcher_that_does_its_work_it_is_not_ready(
     assert (answer.status_code, answer.json()["dispatcher"]) == (503, said)
 
 
-def test_the_last_error_of_the_dispatcher_is_told_with_its_time_also_when_it_is_over(
+def test_the_last_error_of_the_dispatcher_is_shown_with_its_time_even_if_it_is_over(
     base_url: str, engine: Engine
 ) -> None:
     for error in ("publish: Redis refuses", None):
@@ -146,7 +146,7 @@ def test_a_body_that_is_wrong_is_named(http: httpx2.Client, body: bytes) -> None
     ("content", "kind"),
     [(b"{}", "application/json"), (b"nonsense", "multipart/form-data; boundary=x"), (b"", "text/plain")],
 )
-def test_an_upload_that_is_no_form_is_refused(http: httpx2.Client, content: bytes, kind: str) -> None:
+def test_an_upload_that_is_not_a_form_is_refused(http: httpx2.Client, content: bytes, kind: str) -> None:
     answer = http.post("/v1/files", content=content, headers={"Content-Type": kind})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] in ("file", "purpose")

@@ -1,4 +1,4 @@
-"""One problem, seen from outside."""
+"""Jobs and reports, as clients see them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_waiting_job_says_why(
     assert (shown["waiting"], shown["num_running"], shown["counts"]["pending"]) == (None, 1, 1)
 
 
-def test_whatever_waits_for_a_dispatcher_that_does_not_do_its_work_says_so(
+def test_a_waiting_batch_or_job_says_that_the_dispatcher_fails(
     worker: Any, submitted: Any, line: Any, job: Any, http: httpx2.Client, engine: Engine
 ) -> None:
     batch = submitted([line()])
@@ -191,7 +191,7 @@ def test_jobs_are_listed_by_line_and_state(
     "path",
     ["/v1/jobs/job_99", "/v1/jobs/job_x", "/v1/jobs/%00", "/v1/batches/batch_1%00", "/v1/files/x'--", "/v1/nothing"],
 )
-def test_what_is_not_there_is_not_found(http: httpx2.Client, path: str) -> None:
+def test_unknown_ids_are_not_found(http: httpx2.Client, path: str) -> None:
     answer = http.get(path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -212,7 +212,7 @@ def test_a_cost_report_says_what_a_success_costs(
     assert http.get("/v1/reports/cost?by=colour").json()["error"]["param"] == "by"
 
 
-def test_what_no_job_bears_is_told_to_operators_only(http: httpx2.Client, stranger: httpx2.Client, worker: Any) -> None:
+def test_only_operators_see_unassigned_overhead(http: httpx2.Client, stranger: httpx2.Client, worker: Any) -> None:
     worker.tick()
     assert http.get("/v1/reports/cost").json()["unassigned_nanodollars"] > 0
     assert http.get("/v1/reports/cost?batch_id=batch_00").json()["unassigned_nanodollars"] is None

@@ -1,4 +1,4 @@
-"""The real API on a real socket, and a thread that does the dispatcher's and a worker's part without thinking."""
+"""The real API on a real socket, and a thread that plays the dispatcher and a worker without an engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ponder:
     capsys: pytest.CaptureFixture[str]
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
+        """Returns exit code, stdout and stderr."""
         try:
             code = run(list(arguments))
         except SystemExit as end:

@@ -1,4 +1,4 @@
-"""What `ponder doctor` says about machines in different states."""
+"""Findings of `ponder doctor` on machines in different states."""
 
 from __future__ import annotations
 

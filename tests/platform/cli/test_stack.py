@@ -1,4 +1,4 @@
-"""`ponder up` and the options that it hands on to its workers; nothing is started."""
+"""`ponder up` passes options on to its workers. Nothing is started here."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ponder_worker.main import worker
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Plan]:
-    """What would have been started."""
+    """Collects the plans that would have been started."""
     plans: list[Plan] = []
     monkeypatch.setenv("PONDER_HOME", str(tmp_path))
     monkeypatch.setattr(launch, "start_in_background", lambda home, plan, on_phase: plans.append(plan))
     return plans
 
 
-def test_up_hands_every_option_of_a_worker_on(started: list[Plan]) -> None:
+def test_up_passes_on_every_option_of_a_worker(started: list[Plan]) -> None:
     given = "--device cpu --dtype bfloat16 --kv-dtype fp8 --max-sequences 8 --threads 2 --worker-name box --allow-code"
     assert run(["up", *given.split(), "--metrics-port", "9100"]) == exit_code.SETTLED
     assert started[0].options == WorkerOptions("cpu", "bfloat16", "fp8", 8, 2, "box", True, 9100)
 
 
-def test_what_up_hands_on_is_what_a_worker_takes(started: list[Plan]) -> None:
+def test_up_passes_on_exactly_the_options_of_a_worker(started: list[Plan]) -> None:
     run(["up", "--threads", "2", "--allow-code"])
     arguments = ["--model", "m", "--machine", "cpu", "--market", "spot", *started[0].options.arguments()]
     context = worker.make_context("worker", arguments)

@@ -1,4 +1,4 @@
-"""Bytes become numbered lines."""
+"""Bytes are split into numbered lines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_overlong_line_is_passed_over_without_being_held() -> None:
         (None, "line_too_long"),
     ],
 )
-def test_what_cannot_be_stored_is_refused(line: bytes | None, code: str) -> None:
+def test_values_that_cannot_be_stored_are_refused(line: bytes | None, code: str) -> None:
     with pytest.raises(InvalidLine) as caught:
         decode(line, 7)
     assert (caught.value.code, caught.value.line) == (code, 7)

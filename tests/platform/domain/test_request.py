@@ -63,7 +63,7 @@ def test_every_used_field_arrives() -> None:
     assert made.document["budget"]["tokens"] == 4096
 
 
-def test_what_is_only_kept_is_kept() -> None:
+def test_fields_that_are_only_kept_are_kept() -> None:
     kept = {"user": "u", "store": True, "metadata": {"level": 3, "source": "x"}, "service_tier": "flex"}
     made = request(**kept)
     assert made.document["kept"] == kept
@@ -142,14 +142,14 @@ def test_text_parts_are_put_together_and_developers_speak_as_the_system() -> Non
         {"stop": ""},
     ],
 )
-def test_an_unsupported_field_that_asks_nothing_is_no_error(nothing: dict[str, Any]) -> None:
+def test_an_unsupported_field_that_asks_for_nothing_is_accepted(nothing: dict[str, Any]) -> None:
     assert request(**nothing).custom_id == "a"
 
 
 @pytest.mark.parametrize(
     "field", ["name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call", "annotations"]
 )
-def test_a_field_of_a_message_that_asks_nothing_is_no_error(field: str) -> None:
+def test_a_field_of_a_message_that_asks_for_nothing_is_accepted(field: str) -> None:
     for nothing in (None, False, "", [], {}):
         messages = [{"role": "user", "content": "x", field: nothing}]
         assert request(messages=messages).document["messages"] == [{"role": "user", "content": "x"}]
@@ -159,7 +159,7 @@ def test_a_field_of_a_message_that_asks_nothing_is_no_error(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "reasoning_details", "whatever"])
-def test_an_empty_field_of_a_message_that_nobody_knows_is_no_error(field: str) -> None:
+def test_an_unknown_empty_field_of_a_message_is_accepted(field: str) -> None:
     for empty in (None, "", [], {}):
         messages = [{"role": "assistant", "content": "x", field: empty}]
         assert request(messages=messages).document["messages"] == [{"role": "assistant", "content": "x"}]
@@ -308,7 +308,7 @@ def test_a_bad_line_is_refused_with_code_and_param(change: dict[str, Any], code:
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
-def test_a_line_that_says_why_it_is_no_request_is_refused_for_that() -> None:
+def test_a_line_with_a_clients_error_is_refused_for_that_error() -> None:
     told = {"custom_id": "a", "error": {"code": "invalid_row", "message": "in.csv, line 3: it has 1 cell"}}
     with pytest.raises(InvalidLine) as caught:
         refuse_told(told, 3)
@@ -411,7 +411,7 @@ def test_rounds_that_a_verdict_may_drive_arrive(batch: dict[str, Any], own: dict
 
 
 @pytest.mark.parametrize(("own", "remedy"), [({}, "there is no verifier"), ({"reference": "6"}, "oracle: true")])
-def test_a_strategy_that_asks_the_verifier_is_refused_where_none_may_be_asked(own: dict[str, Any], remedy: str) -> None:
+def test_a_strategy_that_asks_the_verifier_is_refused_if_it_may_not(own: dict[str, Any], remedy: str) -> None:
     with pytest.raises(InvalidLine, match=f"refine asks the verifier, but .*{remedy}") as caught:
         request({}, ponder=own | {"strategy": {"name": "refine"}})
     assert (caught.value.code, caught.value.param) == ("no_verifier", "body.ponder.strategy")

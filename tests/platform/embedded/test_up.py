@@ -106,6 +106,6 @@ def test_a_port_in_use_is_one_message_with_the_remedy_and_nothing_stays(machine:
     assert machine.status() == {"is_up": False}
 
 
-def test_a_worker_that_cannot_load_its_model_is_told_before_anything_starts(machine: Machine, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_before_anything_starts(machine: Machine, tmp_path: Path) -> None:
     up = machine.ponder("up", "--model", str(tmp_path))
     assert (up.returncode, "there is no config.json in" in up.stderr) == (1, True)

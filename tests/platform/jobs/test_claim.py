@@ -72,7 +72,7 @@ def test_a_worker_with_other_weights_hands_the_shard_back_at_once(world: Any) ->
     assert world.claim(shard, world.worker()) is not None
 
 
-def test_limits_beyond_any_calendar_are_no_limits(world: Any) -> None:
+def test_a_deadline_beyond_any_calendar_is_no_limit(world: Any) -> None:
     world.batch(budget={"dollars": 1e300, "deadline_s": 1e300})
     worker = world.worker()
 
@@ -97,7 +97,7 @@ def test_a_suspect_and_other_shards_are_never_held_together(world: Any) -> None:
     assert world.claim(suspect, second) is not None, "the answer to the first claim may have been lost"
 
 
-def test_a_message_that_somebody_keeps_is_not_taken_for_lost(world: Any) -> None:
+def test_a_message_kept_by_a_worker_does_not_count_as_lost(world: Any) -> None:
     world.batch(1)
     (shard,) = world.dispatch()
     world.sql("UPDATE shards SET published_at = published_at - interval '1 minute'")

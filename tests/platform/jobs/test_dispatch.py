@@ -70,7 +70,7 @@ def test_a_tenant_has_no_more_in_flight_than_its_quota_and_a_shard(world: Any) -
     assert set(_tenants(world, world.dispatch())) == {bounded}
 
 
-def test_who_cost_least_lately_is_next(world: Any) -> None:
+def test_the_tenant_that_cost_least_lately_is_next(world: Any) -> None:
     spender, saver = world.tenant(), world.tenant()
     worker = world.worker()
     world.batch(1, tenant=spender)
@@ -121,7 +121,7 @@ def test_nothing_is_cut_for_a_batch_that_is_being_cancelled_or_is_late(world: An
     assert world.dispatch() == []
 
 
-def test_what_was_begun_comes_before_what_was_not(world: Any) -> None:
+def test_shards_that_were_begun_come_before_new_ones(world: Any) -> None:
     tenant = world.tenant()
     world.batch(100, tenant=tenant)
     worker = world.worker()
@@ -161,7 +161,7 @@ def test_a_batch_in_redis_holds_interactive_work_within_its_share(world: Any) ->
 
 
 def test_a_single_job_among_thousands_of_interactive_ones_is_soon_begun(world: Any) -> None:
-    """Against a worker with room for four shards, which asks the interactive queue first and ends one shard a step."""
+    """The worker has room for four shards, asks the interactive queue first, and ends one shard per step."""
     greedy, patient = world.tenant(), world.tenant()
     world.batch(6_000, tenant=greedy, lane="interactive", tokens=10)  # 60 shards
     worker = world.worker(room_tokens=4_000)
@@ -178,7 +178,7 @@ def test_a_single_job_among_thousands_of_interactive_ones_is_soon_begun(world: A
     assert len(begun) < 15
 
 
-def test_interactive_work_has_one_shard_however_small_the_room(world: Any) -> None:
+def test_interactive_work_always_has_one_shard_however_small_the_room(world: Any) -> None:
     world.batch(100)
     world.batch(100, lane="interactive")
     world.worker(room_tokens=500)

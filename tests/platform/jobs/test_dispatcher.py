@@ -107,7 +107,7 @@ def _status(engine: Engine) -> str:
         return str(dispatcher_status(connection))
 
 
-def test_redis_that_refuses_a_message_is_told_until_the_message_is_sent(
+def test_a_redis_that_refuses_a_message_is_reported_until_the_message_is_sent(
     world: Any, redis_server: EmbeddedRedis, engine: Engine, start: Callable[[], threading.Event]
 ) -> None:
     client = redis_client(redis_server.url)
@@ -117,7 +117,7 @@ def test_redis_that_refuses_a_message_is_told_until_the_message_is_sent(
     try:
         world.batch(5)
         until(lambda: "publish: Unreachable: Redis refuses: " in _status(engine), 30)
-        for _ in range(3):  # in later rounds nothing new is to be dispatched, and yet nothing is well
+        for _ in range(3):  # in later rounds there is nothing to dispatch, but the error persists
             time.sleep(1)
             assert "publish" in _status(engine)
         assert _length(redis_server) == 0
@@ -129,7 +129,7 @@ def test_redis_that_refuses_a_message_is_told_until_the_message_is_sent(
     assert "Redis refuses" in row.error, "the last error is remembered"
 
 
-def test_a_module_that_publishing_lacks_is_told(
+def test_a_module_that_publishing_lacks_is_reported(
     world: Any, engine: Engine, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def publish(*_: object) -> None:
@@ -141,7 +141,7 @@ def test_a_module_that_publishing_lacks_is_told(
     until(lambda: "publish: ModuleNotFoundError: No module named 'packaging'" in _status(engine), 30)
 
 
-def test_a_step_that_holds_no_work_up_is_told_and_yet_all_is_well(
+def test_the_failure_of_a_harmless_step_is_reported_and_the_status_stays_ok(
     world: Any, engine: Engine, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fold(*_: object) -> None:
@@ -153,7 +153,7 @@ def test_a_step_that_holds_no_work_up_is_told_and_yet_all_is_well(
     assert _status(engine) == "ok"
 
 
-def test_of_two_dispatchers_the_active_one_is_seen_and_the_next_one_after_it(
+def test_the_status_is_that_of_the_active_dispatcher_and_then_of_its_successor(
     engine: Engine, world: Any, start: Callable[[], threading.Event]
 ) -> None:
     first = start()
@@ -219,7 +219,7 @@ def test_one_without_a_database_does_not_show_that_it_is_alive(
     assert not (tmp_path / "alive").exists()
 
 
-def test_costly_lines_of_one_tenant_keep_nobody_waiting(
+def test_costly_lines_of_one_tenant_do_not_make_others_wait(
     desk: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
 ) -> None:
     costly = [

@@ -1,4 +1,4 @@
-"""How many tokens a job may take."""
+"""Estimates of the tokens that a job may take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponder.jobs.estimate import estimate_tokens
 def estimated(
     strategy: dict[str, Any], *, budget: dict[str, Any] | None = None, max_rounds: int = 1, **sampling: Any
 ) -> int:
-    """Of a prompt of one token, which is taken off again."""
+    """Returns the estimate for a prompt of one token, less that token."""
     request = {
         "messages": [{"role": "user", "content": ""}],
         "sampling": {"max_tokens": 100} | sampling,

@@ -103,7 +103,7 @@ def test_before_the_rows_follow_nothing_of_a_late_batch_settles_and_its_cost_is_
     world.billed(worker)
 
 
-def test_what_a_dead_worker_held_of_a_stopped_batch_is_not_handed_on(world: Any) -> None:
+def test_jobs_of_a_stopped_batch_are_not_handed_on_when_their_worker_dies(world: Any) -> None:
     batch = world.batch(2)
     worker = world.worker()
     world.claim_all(worker)

@@ -1,4 +1,4 @@
-"""A process that never outlives the one that it works for."""
+"""Limited processes never outlive their parent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BUSY = (
 ).replace("\x01", "\\u0001")
 
 
-def test_it_ends_in_the_midst_of_its_work_when_its_parent_is_killed() -> None:
+def test_a_process_ends_in_the_middle_of_its_work_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, _BUSY], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -41,7 +41,7 @@ def test_it_ends_in_the_midst_of_its_work_when_its_parent_is_killed() -> None:
     until(lambda: not _is_running(pid), 10)
 
 
-def test_one_that_was_ended_says_so() -> None:
+def test_an_ended_process_raises_an_error() -> None:
     process = LimitedProcess(answer_body)
     process.end()
     with pytest.raises(ProcessEnded):

@@ -1,4 +1,4 @@
-"""What the lines of a batch may cost."""
+"""Limits on the processor time of a batch's lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ponder.jobs.validate import validate
 
 @pytest.fixture(autouse=True)
 def _alarm() -> Any:
-    """What `serve` installs in a process of its own."""
+    """Installs the signal handler that `serve` installs in its process."""
     import signal
 
     before = signal.signal(signal.SIGPROF, limited_process._ring)

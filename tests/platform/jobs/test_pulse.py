@@ -1,4 +1,4 @@
-"""An outage of Postgres is told from the death of a worker."""
+"""An outage of Postgres is distinguished from the death of a worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST = None
 
 
 class Clock:
-    """A dispatcher's pulse; Postgres's time passes at will."""
+    """A dispatcher's pulse, with a way to let time pass."""
 
     def __init__(self, world: Any) -> None:
         self.world = world
@@ -31,7 +31,7 @@ class Clock:
         self.at = FIRST
 
     def pass_s(self, seconds: float, *, silent: bool = True) -> None:
-        """As if all that is written down had happened so much earlier."""
+        """Lets time pass, by making all recorded times earlier."""
         shift = f"interval '{seconds} seconds'"
         self.world.sql(f"UPDATE incarnations SET lease_until = lease_until - {shift} WHERE state <> 'ended'")
         if silent:
@@ -94,7 +94,9 @@ def test_a_worker_may_come_back_before_any_dispatcher_does(world: Any, clock: Cl
     assert _sweep(world) == []
 
 
-def test_who_does_not_come_back_after_an_outage_hands_its_jobs_on_without_a_loss(world: Any, clock: Clock) -> None:
+def test_a_worker_that_does_not_return_after_an_outage_hands_its_jobs_on_without_a_loss(
+    world: Any, clock: Clock
+) -> None:
     world.batch(2)
     worker = _worker(world)
     clock.pass_s(LEASE_S + 15)
@@ -131,7 +133,7 @@ def test_a_lease_that_ends_after_the_grace_of_an_outage_is_a_loss(world: Any, cl
     assert _outcomes(world) == ["lost", "lost"]
 
 
-def test_a_gap_shorter_than_half_a_lease_excuses_nobody(world: Any, clock: Clock) -> None:
+def test_a_gap_shorter_than_half_a_lease_is_no_excuse(world: Any, clock: Clock) -> None:
     world.batch(2)
     worker = _worker(world)
     clock.pass_s(LEASE_S - 10, silent=False)
@@ -143,7 +145,7 @@ def test_a_gap_shorter_than_half_a_lease_excuses_nobody(world: Any, clock: Clock
     assert _outcomes(world) == ["lost", "lost"]
 
 
-def test_that_no_dispatcher_ran_is_no_outage_unless_postgres_was_started_meanwhile(world: Any, clock: Clock) -> None:
+def test_a_gap_without_a_dispatcher_is_an_outage_only_if_postgres_was_started_in_it(world: Any, clock: Clock) -> None:
     world.sql("UPDATE pulse SET beat_at = pg_postmaster_start_time() + interval '1 millisecond'")
     with world.engine.begin() as connection:
         beat(connection, lease_s=0.01, beat_before=FIRST)
@@ -166,7 +168,7 @@ def test_an_outage_in_the_grace_after_another_one_is_part_of_it(world: Any, cloc
 
 
 def test_a_worker_whose_engine_died_is_a_loss_whatever_postgres_did(world: Any, clock: Clock) -> None:
-    """Else a job that kills engines would circulate for as long as Postgres is unwell."""
+    """Otherwise a job that kills engines would circulate for as long as Postgres has trouble."""
     world.batch(2)
     worker = _worker(world)
     clock.pass_s(20)

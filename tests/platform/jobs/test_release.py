@@ -7,7 +7,7 @@ import pytest
 from ponder.errors import LeaseLost
 
 
-def test_unsettled_jobs_are_cut_anew_and_go_on_from_their_trees(world: Any) -> None:
+def test_unsettled_jobs_are_recut_and_continue_from_their_trees(world: Any) -> None:
     batch = world.batch(3)
     worker, next_worker = world.worker(), world.worker()
     first, second, third = world.claim_all(worker)
@@ -40,7 +40,7 @@ def test_the_bill_is_closed_and_nothing_can_be_written_any_more(world: Any) -> N
             write(worker)
 
 
-def test_what_is_left_of_many_shards_is_cut_together_but_batches_stay_apart(world: Any) -> None:
+def test_jobs_left_of_many_shards_are_recut_together_by_batch(world: Any) -> None:
     tenant = world.tenant()
     batches = [world.batch(20, tenant=tenant, tokens=100) for _ in range(2)]
     worker = world.worker(room_tokens=100_000)

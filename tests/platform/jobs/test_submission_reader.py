@@ -1,4 +1,4 @@
-"""What a tenant sends is read in bounded time, and never in the process that serves others for long."""
+"""Submissions are read in bounded time, and never for long in the process that serves others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_body_of_any_kind_is_read_or_refused_within_its_limit(reader: Submissi
         assert time.process_time() - began < 0.2  # what it costs us; the rest is the other process's
 
 
-def test_what_takes_too_long_is_refused_by_name_and_the_next_one_is_read(reader: SubmissionReader) -> None:
+def test_a_body_that_takes_too_long_is_refused_by_name_and_the_next_one_is_read(reader: SubmissionReader) -> None:
     costly = "(?i)" + "[\x01-\U0010fffe]" * 300
     refusal = _refused(reader, _with({"name": "regex", "pattern": costly}))
     assert refusal.code == "too_expensive"
@@ -84,7 +84,7 @@ def test_a_verifier_beyond_a_limit_is_refused_by_the_name_of_the_setting(verifie
     assert refusal.param.startswith("ponder.verifier.")
 
 
-def test_it_is_read_although_the_process_was_killed_meanwhile(reader: SubmissionReader) -> None:
+def test_a_body_is_read_although_the_process_was_killed(reader: SubmissionReader) -> None:
     body = _with({"name": "regex", "pattern": "a"})
     reader.read(body)
     assert isinstance(reader._process, LimitedProcess)
@@ -117,7 +117,7 @@ _FIELDS = ["input_file_id", "endpoint", "completion_window", "metadata", "ponder
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(_FIELDS, _DOCUMENTS)) | _DOCUMENTS)
-def test_whatever_json_it_is_it_is_read_or_refused(reader: SubmissionReader, document: Any) -> None:
+def test_any_json_is_read_or_refused(reader: SubmissionReader, document: Any) -> None:
     with contextlib.suppress(InvalidInput):
         reader.read(json.dumps(document).encode())
 

@@ -19,7 +19,7 @@ def _sweep(world: Any) -> list[Any]:
 
 
 def _die(world: Any) -> list[int]:
-    """A worker claims everything and dies; the sweep does its work."""
+    """Lets a worker claim everything and die, and sweeps."""
     worker = world.worker()
     jobs = world.claim_all(worker)
     world.lapse(worker)
@@ -78,7 +78,7 @@ def test_a_job_lost_twice_runs_alone_and_fails_when_lost_again(world: Any) -> No
     assert {row.outcome for row in world.sql("SELECT outcome FROM attempts")} == {"lost"}
 
 
-def test_preemptions_are_no_losses(world: Any) -> None:
+def test_preemptions_do_not_count_as_losses(world: Any) -> None:
     world.batch(2)
     for _ in range(5):
         worker = world.worker()
@@ -164,7 +164,7 @@ def _is_locked(world: Any, worker: str) -> bool:
 
 @pytest.fixture
 def impatient(database_url: str) -> Iterator[Engine]:
-    """As a worker with a short lease has it."""
+    """An engine with the limits of a worker with a short lease."""
     engine = connect(database_url, timeout_s=1)
     yield engine
     engine.dispose()

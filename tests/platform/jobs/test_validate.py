@@ -114,7 +114,7 @@ def test_a_batch_of_refused_lines_goes_on_to_its_end(desk: Any) -> None:
     assert (desk.row(batch).state, len(desk.rejected(batch))) == ("in_progress", 1)
 
 
-def test_a_batch_that_is_cancelled_meanwhile_gets_no_jobs(
+def test_a_batch_cancelled_during_validation_gets_no_jobs(
     desk: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ponder.jobs.validate as module

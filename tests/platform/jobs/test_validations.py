@@ -1,4 +1,4 @@
-"""Validation in processes of its own: turns, cancelling, and processes that die."""
+"""Validations in processes: turns of tenants, cancelling, and processes that die."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_one_tenant_has_half_of_the_processes_and_another_gets_in(desk: Any, val
     assert set(theirs[:2]) <= set(validations.running)
 
 
-def test_what_is_cancelled_ends_at_once_and_makes_room(desk: Any, engine: Engine, validations: Validations) -> None:
+def test_the_validation_of_a_cancelled_batch_ends_at_once_and_makes_room(
+    desk: Any, engine: Engine, validations: Validations
+) -> None:
     batches = [_submit(desk, "tenant_00", is_costly=True) for _ in range(3)]
     validations.turn()
     with engine.begin() as connection:
@@ -82,7 +84,9 @@ def test_a_batch_whose_process_was_killed_is_validated_by_the_next_one(desk: Any
     _until(validations, lambda: validations.running.get(batch) not in (None, pid))
 
 
-def test_why_a_validation_broke_off_is_told_until_the_batch_is_gone(desk: Any, validations: Validations) -> None:
+def test_the_reason_why_a_validation_broke_off_is_raised_until_the_batch_is_gone(
+    desk: Any, validations: Validations
+) -> None:
     batch = _submit(desk, "tenant_00", is_costly=False)
     desk.sql('UPDATE batches SET options = \'{"strategy": "unknown"}\' WHERE id = :id', id=batch)
     with pytest.raises(Unvalidated, match=f"{batch}: ValidationError"):

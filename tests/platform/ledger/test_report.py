@@ -22,7 +22,7 @@ def _wrong(job: int) -> Settlement:
 
 @pytest.fixture
 def spent(world: Any) -> dict[str, str]:
-    """One tenant with two batches on a spot worker, another with one on an on-demand worker; two of six wrong."""
+    """A tenant with two batches on a spot worker, and one with a batch on an on-demand worker. Two of six are wrong."""
     first, second = world.tenant(), world.tenant()
     batches = {
         "easy": world.batch(3, tenant=first, strategy="direct", level="1"),
@@ -135,7 +135,9 @@ def test_the_sql_view_says_the_same_as_the_report(world: Any, spent: dict[str, s
         assert float(row.cost_per_successful_task) == pytest.approx(same.cost_per_successful_task)
 
 
-def test_what_no_job_bears_and_the_loaded_cost_of_all_are_the_bill(world: Any, spent: dict[str, str]) -> None:
+def test_unassigned_overhead_and_the_loaded_cost_of_all_jobs_add_up_to_the_bill(
+    world: Any, spent: dict[str, str]
+) -> None:
     idle = world.worker(worker="nobody asked for it")
     world.tick(idle)
     with world.engine.begin() as connection:

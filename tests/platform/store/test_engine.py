@@ -41,7 +41,7 @@ def test_postgres_lets_no_connection_hold_a_lock_for_ever(database_url: str, tim
 
 
 def test_a_connection_starts_with_nothing_that_a_pooler_refuses() -> None:
-    """PgBouncer takes these parameters, and refuses a connection that names another one."""
+    """PgBouncer accepts these parameters and refuses connections with others."""
 
     def call(engine: Engine) -> None:
         with suppress(SQLAlchemyError):
@@ -63,7 +63,7 @@ def test_a_connection_starts_with_nothing_that_a_pooler_refuses() -> None:
 
 
 def test_either_end_of_a_tcp_connection_notices_that_the_other_machine_is_gone() -> None:
-    """The embedded Postgres has no TCP: what is set is read back from a socket that nobody answers."""
+    """The embedded Postgres has no TCP, so the options are read back from another socket."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         _notice_silence(client)
         assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
@@ -72,7 +72,7 @@ def test_either_end_of_a_tcp_connection_notices_that_the_other_machine_is_gone()
 
 @contextmanager
 def _silent_postgres(says: bytes) -> Iterator[str]:
-    """Takes connections, says something to each and then nothing any more."""
+    """Runs a server that accepts connections, says something to each, and then falls silent."""
 
     class Silent(socketserver.BaseRequestHandler):
         def handle(self) -> None:

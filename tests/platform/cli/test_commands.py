@@ -299,7 +299,7 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         ),
         (["submit", str(problems), *FIELDS, "--verifier", "{name"], "nor JSON"),
         (["submit", str(problems), *FIELDS, "--verifier", "divination"], "verifier"),
-        (["report", "cost", "--by", "colour"], "none of strategy"),
+        (["report", "cost", "--by", "colour"], "not one of strategy"),
     ]:
         code, printed, error = ponder(*arguments)
         assert (code, printed) == (exit_code.USAGE, ""), arguments

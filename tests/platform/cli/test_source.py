@@ -63,7 +63,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_field(tmp_path: Path, encodi
         ('\n[{"q": "a"}]', "line 2: it is not a JSON object; if the file is one array of objects, call it .json"),
         (
             '{\n "data": [\n{"q": "a"\n}]}',
-            "line 1: it is not JSON .*; the object goes on in the next line",
+            "line 1: it is not JSON .*; the object continues on the next line",
         ),
     ],
 )

@@ -32,7 +32,7 @@ _QUIET = {
     "alembic.runtime.migration": logging.WARNING,
 }
 
-SAMPLED = ("uvicorn.error", "asyncio", "ponder.api.errors")
+SAMPLED = ("uvicorn.error", "asyncio", "ponder.api.error_answers")
 """Loggers that strangers can make write a line with each request."""
 _SAMPLE, _SAMPLE_S = 20, 60.0
 

@@ -19,9 +19,9 @@ from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.cancel import cancel
 from ponder.jobs.claim import Claim, claim
-from ponder.jobs.dispatch import LaneShares, dispatch
-from ponder.jobs.dispatcher_status import record
-from ponder.jobs.finish import finish, follow
+from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
+from ponder.jobs.dispatching.dispatcher_status import record
+from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.release import release
 from ponder.jobs.shard import add_portions

@@ -12,14 +12,15 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import ponder
-from ponder.api import batches, errors, files, health, jobs, keys, metrics, models, prices, reports, tenants
+from ponder.api import error_answers
 from ponder.api.limit import Limited
-from ponder.api.metrics import Meter, Observed
+from ponder.api.routes import batches, files, health, jobs, keys, metrics, models, prices, reports, tenants
+from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
 from ponder.api.tenant_limits import TenantLimits
-from ponder.domain.submission import Submission
-from ponder.jobs.check_limits import CheckLimits
-from ponder.jobs.submission_reader import SubmissionReader
+from ponder.domain.batch.submission import Submission
+from ponder.jobs.validation.check_limits import CheckLimits
+from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _ROUTES = (health, metrics, files, batches, jobs, models, reports, tenants, keys, prices)
@@ -63,7 +64,7 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
     )
     app.state.services = Services(engine, redis_url, settings, reader, TenantLimits(settings))
     app.state.meter = Meter(engine, redis_url)
-    errors.install(app)
+    error_answers.install(app)
     app.add_middleware(Limited)
     app.add_middleware(Observed, meter=app.state.meter)
     app.add_middleware(_Hardened)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ponder.api.errors import answer
+from ponder.api.error_answers import answer
 from ponder.api.tenant_limits import Rate
 
 MAX_BODY_BYTES = 16 * 1024

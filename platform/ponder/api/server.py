@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ponder.api.errors import answer
+from ponder.api.error_answers import answer
 from ponder.settings import Settings
 
 PROGRESS_BYTES = 16 * 1024

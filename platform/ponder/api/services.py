@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from ponder.api.tenant_limits import TenantLimits
 from ponder.errors import NotFound
-from ponder.jobs.submission_reader import SubmissionReader
+from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _IDS = {

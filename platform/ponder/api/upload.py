@@ -12,7 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from ponder.api.errors import TooLarge
+from ponder.api.error_answers import TooLarge
 from ponder.domain.storable import clean
 from ponder.errors import InvalidInput, LimitReached, Unreachable
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import BatchState, is_final
-from ponder.jobs.dispatcher_status import DispatcherStatus, dispatcher_status
+from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
 
 Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window"]
 

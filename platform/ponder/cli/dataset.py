@@ -12,8 +12,8 @@ from typing import Any
 from ponder.cli.rows.row import Row, shown
 from ponder.cli.source import Source
 from ponder.domain import storable
-from ponder.domain.line import MAX_LINE_BYTES, decode
-from ponder.domain.request import ENDPOINT, MAX_CUSTOM_ID
+from ponder.domain.batch.line import MAX_LINE_BYTES, decode
+from ponder.domain.batch.request import ENDPOINT, MAX_CUSTOM_ID
 from ponder.errors import InvalidInput, InvalidLine
 
 _LIKELY_PROMPTS = ("prompt", "question", "problem", "instruction", "input")

@@ -55,8 +55,8 @@ _KEEP = text("UPDATE shards SET published_at = clock_timestamp() WHERE id = :id 
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
 
-# First the jobs by id, then their state (see _CUT in cut.py). A batch that was cancelled or has expired gives none. A
-# limit too large for its type is no limit.
+# First the jobs by id, then their state (see dispatching/cut.py). A batch that was cancelled or has expired gives none.
+# A limit too large for its type is no limit.
 _ATTEMPT = text("""
     WITH named AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, request, created_at, state,

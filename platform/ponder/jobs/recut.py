@@ -11,10 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ponder.domain.state import AttemptOutcome, JobState
-from ponder.jobs.cut import MAX_JOBS
-from ponder.jobs.report import Settlement, Usage
 from ponder.jobs.settle import settle
-from ponder.jobs.shard import finish_held
+from ponder.jobs.shard import MAX_JOBS, finish_held
+from ponder.jobs.tick_report import Settlement, Usage
 from ponder.store.document import dumps
 
 _LOSSES_TO_BE_ALONE = 2
@@ -55,7 +54,7 @@ _END_ATTEMPTS = text("""
     WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
 """)
 
-# First the jobs by id, then their state (see jobs/cut.py).
+# First the jobs by id, then their state (see jobs/dispatching/cut.py).
 _LEFT = text("""
     WITH named AS MATERIALIZED (
         SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.model, jobs.fingerprint, shards.lane,

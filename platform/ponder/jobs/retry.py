@@ -7,7 +7,7 @@ import json
 
 from sqlalchemy import Connection, text
 
-from ponder.domain.window import window_s
+from ponder.domain.batch.window import window_s
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.served import served_models
 from ponder.jobs.shard import add_portions

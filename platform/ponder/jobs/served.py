@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from ponder.domain.request import ServedModel
+from ponder.domain.batch.request import ServedModel
 
 _SERVED = text(
     """

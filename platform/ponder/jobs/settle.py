@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from ponder.jobs.report import Settlement, Usage
+from ponder.jobs.tick_report import Settlement, Usage
 from ponder.store.document import dumps
 
 # One statement for everything that a settled job leaves behind. The jobs are locked and pending.

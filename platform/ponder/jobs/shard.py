@@ -7,6 +7,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, TextClause, text
 
+MAX_JOBS = 256
+"""The most jobs in one shard."""
+
 _ADD_PORTIONS = text("""
     INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
     SELECT batch_id, model, fingerprint, tenant_id, max(line) FROM jobs WHERE batch_id = :batch_id

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from ponder.domain.batch.submission import Submission
+from ponder.domain.batch.window import window_s
 from ponder.domain.state import Lane
-from ponder.domain.submission import Submission
-from ponder.domain.window import window_s
 from ponder.errors import Conflict, LimitReached, NotFound
 from ponder.jobs.wake import wake
 

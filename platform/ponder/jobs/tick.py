@@ -14,9 +14,9 @@ from ponder.domain.incarnation import Incarnation
 from ponder.domain.state import IncarnationState, JobState, move
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import Sums, learn
-from ponder.jobs.report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.settle import settle
 from ponder.jobs.shard import finish_settled
+from ponder.jobs.tick_report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
 from ponder.store.document import dumps

@@ -13,11 +13,11 @@ from sqlalchemy import Engine, text
 from ponder.cli.main import run
 from ponder.domain.state import IncarnationState, JobState, Verdict
 from ponder.jobs.claim import claim
-from ponder.jobs.dispatch import dispatch
-from ponder.jobs.finish import finish
+from ponder.jobs.dispatching.dispatch import dispatch
+from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
-from ponder.jobs.validate import validate
+from ponder.jobs.validation.validate import validate
 
 INCARNATION = "inc_0123456789abcdef01234567"
 TREE = {

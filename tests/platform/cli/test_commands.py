@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from ponder.cli import exit_code, watch
+from ponder.cli import exit_code
+from ponder.cli.commands import watch
 from ponder.cli.main import run
-from ponder.jobs.finish import finish
+from ponder.jobs.dispatching.finish import finish
 
 Ponder = Callable[..., tuple[int, str, str]]
 Worker = Callable[[int], None]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ponder.cli.dataset import Dataset, Fields
 from ponder.cli.source import Source
-from ponder.domain.line import MAX_LINE_BYTES
+from ponder.domain.batch.line import MAX_LINE_BYTES
 from ponder.errors import InvalidInput
 
 QUESTION = Fields(prompt="question", answer="answer")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, text
 
-from ponder.domain.submission import Submission
+from ponder.domain.batch.submission import Submission
 from ponder.jobs.submit import submit
-from ponder.jobs.validate import validate
+from ponder.jobs.validation.validate import validate
 
 TENANT = "tenant_00"
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event
 
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.cancel import cancel
-from ponder.jobs.finish import finish, follow
+from ponder.jobs.dispatching.finish import finish, follow
 
 
 def cancelled(desk: Any, batch: str, tenant: str = "tenant_00") -> None:

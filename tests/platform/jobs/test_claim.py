@@ -6,7 +6,7 @@ import pytest
 
 from ponder.errors import LeaseLost
 from ponder.jobs.claim import keep
-from ponder.jobs.sweep import lost_messages
+from ponder.jobs.dispatching.sweep import lost_messages
 
 
 def test_the_holder_gets_the_pending_jobs_with_all_that_an_engine_needs(world: Any) -> None:

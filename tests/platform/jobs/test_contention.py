@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ponder.errors import Conflict, LeaseLost
-from ponder.jobs.sweep import sweep
+from ponder.jobs.dispatching.sweep import sweep
 
 
 def test_workers_users_and_the_dispatcher_at_the_same_time_never_block_each_other_for_good(world: Any) -> None:

@@ -21,8 +21,8 @@ from sqlalchemy import Engine
 
 from ponder.domain.state import IncarnationState
 from ponder.errors import Conflict, LeaseLost
-from ponder.jobs.pulse import beat
-from ponder.jobs.sweep import lost_messages, sweep
+from ponder.jobs.dispatching.pulse import beat
+from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.tick import Work
 
 KINDS: tuple[Literal["work", "recomputed", "speculated"], ...] = ("work", "recomputed", "speculated")

@@ -9,10 +9,10 @@ from moves import LEGAL, moves, watch_moves
 from sqlalchemy import Engine
 
 from ponder.domain.state import IncarnationState, JobState
+from ponder.jobs.dispatching.sweep import sweep
 from ponder.jobs.incarnation import drain
-from ponder.jobs.sweep import sweep
 from ponder.jobs.tick import Settlement
-from ponder.jobs.validate import validate
+from ponder.jobs.validation.validate import validate
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from ponder.domain.line import MAX_LINE_BYTES
+from ponder.domain.batch.line import MAX_LINE_BYTES
 
 MAX_ROW = MAX_LINE_BYTES
 """The most characters in a row, because the server accepts no longer line."""

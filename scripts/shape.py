@@ -28,7 +28,7 @@ MAX_DICTS_OF_ANY = 40
 MAX_DUPLICATE_STEMS = 6
 FRAGMENTS = frozenset({"Of", "Who", "That", "What", "Which", "Those"})
 """Words that no docstring opens with, beside lower-case ones."""
-TABLES = ("strategies", "verifiers", "ponder_kernels")
+TABLES = ("strategies", "verifiers", "rows", "ponder_kernels")
 """Folders of modules that a table lists, one row each. Routers and commands are rows, too, wherever they are."""
 NOT_MODULES = ("__init__", "__main__")
 
@@ -49,7 +49,7 @@ class Module:
 
     @property
     def is_row(self) -> bool:
-        """Whether a table lists it: a strategy, a verifier, a kernel, a router or a command."""
+        """Whether a table lists it: a strategy, a verifier, a reader of rows, a kernel, a router or a command."""
         if set(self.path.parts) & set(TABLES):
             return True
         return any(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from sqlalchemy import Engine
@@ -19,6 +18,7 @@ from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
 from ponder.api.tenant_limits import TenantLimits
 from ponder.domain.batch.submission import Submission
+from ponder.domain.storable import JsonObject
 from ponder.jobs.validation.check_limits import CheckLimits
 from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
@@ -33,7 +33,7 @@ _HEADERS = {
 
 
 class _App(FastAPI):
-    def openapi(self) -> dict[str, Any]:
+    def openapi(self) -> JsonObject:
         """Adds the schema of a submission's body, which FastAPI does not read itself."""
         document = super().openapi()
         schema = Submission.model_json_schema(ref_template="#/components/schemas/{model}")

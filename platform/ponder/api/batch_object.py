@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from ponder.api.services import unix
 from ponder.api.waiting import why_batch_waits
+from ponder.domain.storable import JsonObject
 
 _MAX_ERRORS = 1_000
 _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
@@ -62,14 +63,14 @@ _MODEL = text(
 )
 
 
-def batch_object(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
+def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
     """Returns the object of a row of the table `batches`, with the first of its errors."""
     errors = connection.execute(_ERRORS, {"ids": [batch.id], "limit": _MAX_ERRORS}).all()
     [found] = batch_objects(connection, [batch])
     return found | {"errors": _errors(batch, errors)}
 
 
-def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[JsonObject]:
     """Returns objects in the order of the rows, without their errors' data, which may be a thousand each.
 
     Makes a fixed number of queries for any number of batches.
@@ -96,7 +97,7 @@ def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> d
     return groups
 
 
-def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[Any]]]) -> dict[str, Any]:
+def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[Any]]]) -> JsonObject:
     counts = _counts(batch.state, facts)
     tokens = facts["usage"][0] if facts["usage"] else None
     return {
@@ -159,13 +160,13 @@ def _verdicts(jobs: Sequence[Row[Any]]) -> dict[str, int]:
     return verdicts
 
 
-def _errors(batch: Row[Any], rejected: Sequence[Row[Any]]) -> dict[str, Any] | None:
+def _errors(batch: Row[Any], rejected: Sequence[Row[Any]]) -> JsonObject | None:
     data = list(batch.errors or [])
     data += [{"code": row.code, "line": row.line, "message": row.message, "param": row.param} for row in rejected]
     return {"object": "list", "data": data} if data else None
 
 
-def _usage(tokens: Row[Any] | None) -> dict[str, Any]:
+def _usage(tokens: Row[Any] | None) -> JsonObject:
     prompt, cached, generated, thinking = (
         (int(tokens.prompt), int(tokens.cached), int(tokens.generated), int(tokens.thinking)) if tokens else (0,) * 4
     )

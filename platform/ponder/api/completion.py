@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from ponder.api.services import unix
+from ponder.domain.storable import JsonObject
 
 _SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 
 
-def completion(row: Row[Any]) -> dict[str, Any]:
+def completion(row: Row[Any]) -> JsonObject:
     """Returns the object of a completed job. `row` has its result, usage and cost."""
     return {
         "id": f"chatcmpl-{row.id}",
@@ -42,7 +43,7 @@ def _service_tier(kept: Any) -> str | None:
     return kept if kept in _SERVICE_TIERS else None
 
 
-def _choice(index: int, choice: Mapping[str, Any]) -> dict[str, Any]:
+def _choice(index: int, choice: Mapping[str, Any]) -> JsonObject:
     reason = choice.get("finish_reason")
     return {
         "index": index,
@@ -54,7 +55,7 @@ def _choice(index: int, choice: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _logprobs(value: Any) -> dict[str, Any] | None:
+def _logprobs(value: Any) -> JsonObject | None:
     """Returns OpenAI's form of a list of {token, logprob}. A value already in that form stays as it is."""
     if isinstance(value, Mapping):
         return dict(value)
@@ -63,7 +64,7 @@ def _logprobs(value: Any) -> dict[str, Any] | None:
     return {"content": [_token(token) for token in value], "refusal": None}
 
 
-def _token(value: Any) -> dict[str, Any]:
+def _token(value: Any) -> JsonObject:
     entry = dict(value) if isinstance(value, Mapping) else {"logprob": value}
     token = str(entry.get("token", ""))
     return {
@@ -74,7 +75,7 @@ def _token(value: Any) -> dict[str, Any]:
     }
 
 
-def _usage(row: Row[Any]) -> dict[str, Any]:
+def _usage(row: Row[Any]) -> JsonObject:
     prompt, generated = row.prompt_tokens or 0, row.completion_tokens or 0
     return {
         "prompt_tokens": prompt,

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from ponder.api.services import job_number, unix
 from ponder.api.waiting import why_job_waits
+from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 from ponder.store.job_state import JOB_STATE
 
@@ -38,7 +39,7 @@ _COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job
 _TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
 
 
-def job_summary(row: Row[Any]) -> dict[str, Any]:
+def job_summary(row: Row[Any]) -> JsonObject:
     return {
         "id": f"job_{row.id}",
         "object": "job",
@@ -61,7 +62,7 @@ def job_summary(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str, Any]:
+def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObject:
     """Returns a job with its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
     values = {"id": job_number(job_id), "tenant_id": tenant_id}
     row = connection.execute(_FIND, values).first()
@@ -80,7 +81,7 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str,
     }
 
 
-def _attempt(row: Row[Any]) -> dict[str, Any]:
+def _attempt(row: Row[Any]) -> JsonObject:
     return {
         "incarnation_id": row.incarnation_id,
         "worker": row.worker,

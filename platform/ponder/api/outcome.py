@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, TextClause, text
 
 from ponder.api.completion import completion
+from ponder.domain.storable import JsonObject
 from ponder.store.job_state import JOB_STATE
 
 _OUTPUT = text(
@@ -78,7 +79,7 @@ def _lines(
         after = rows[-1].line
 
 
-def _output(row: Row[Any]) -> dict[str, Any]:
+def _output(row: Row[Any]) -> JsonObject:
     return {
         "id": f"batch_req_{row.id}",
         "custom_id": row.custom_id,
@@ -87,7 +88,7 @@ def _output(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _error(row: Row[Any]) -> dict[str, Any]:
+def _error(row: Row[Any]) -> JsonObject:
     code, message = _REASONS.get(row.state, ("", ""))
     error = {"code": row.code or code, "message": row.message or message, "param": row.param, "line": row.line}
     if row.state != "rejected":

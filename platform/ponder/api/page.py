@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from sqlalchemy import Connection, TextClause
 
+from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 
 Limit = Annotated[int, Query(ge=1, le=100, description="the most objects in the page")]
@@ -21,7 +22,7 @@ def check_cursor(connection: Connection, find: TextClause, values: Mapping[str, 
         raise NotFound("this list has no object with the id in `after`", param="after")
 
 
-def page(objects: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
+def page(objects: Sequence[JsonObject], limit: int) -> JsonObject:
     """Makes a page of up to limit + 1 objects. The last of those only shows that there are more."""
     shown = list(objects[:limit])
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, BinaryIO
 
@@ -108,7 +108,7 @@ def keep(
     file: BinaryIO,
     *,
     most_stored: int | None = None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Writes a file in chunks. Returns its id, name, size and time. Raises LimitReached as `check_room` does."""
     name = clean(filename or "")[:255] or "upload.jsonl"
     created_at = connection.execute(

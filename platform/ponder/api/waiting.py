@@ -7,6 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import BatchState, is_final
+from ponder.domain.storable import JsonObject
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
 
 Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window"]
@@ -58,9 +59,7 @@ _QUOTA_REACHED = text(
 )
 
 
-def why_batch_waits(
-    connection: Connection, batch: Row[Any], num_pending: int, is_running: bool
-) -> dict[str, Any] | None:
+def why_batch_waits(connection: Connection, batch: Row[Any], num_pending: int, is_running: bool) -> JsonObject | None:
     """Returns None if the batch has ended, if a job runs, or if nothing is wrong and no job is left."""
     if is_final(BatchState(batch.state)) or is_running:
         return None
@@ -76,7 +75,7 @@ def why_batch_waits(
     return None if job is None else why_job_waits(connection, job, batch.lane)
 
 
-def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str, Any] | None:
+def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObject | None:
     """Returns None if a worker has the job. `job` is pending, with id, batch_id, line, model and fingerprint."""
     shard = connection.execute(_SHARD_OF_JOB, {"batch_id": job.batch_id, "job_id": job.id}).first()
     if shard is not None and shard.state == "held":
@@ -111,5 +110,5 @@ def _remedy(status: DispatcherStatus) -> str:
     return f"the dispatcher is {status}: start one with `ponder dispatcher`"
 
 
-def _reason(reason: Reason, message: str, tokens_ahead: int) -> dict[str, Any]:
+def _reason(reason: Reason, message: str, tokens_ahead: int) -> JsonObject:
     return {"reason": reason, "message": message, "tokens_ahead": tokens_ahead}

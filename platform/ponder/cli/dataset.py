@@ -15,6 +15,7 @@ from ponder.domain import storable
 from ponder.domain.batch.line import MAX_LINE_BYTES, decode
 from ponder.domain.batch.request import ENDPOINT, MAX_CUSTOM_ID
 from ponder.errors import InvalidInput, InvalidLine
+from ponder.wire import Json
 
 _LIKELY_PROMPTS = ("prompt", "question", "problem", "instruction", "input")
 _LIKELY_ANSWERS = ("answer", "expected_answer", "solution", "target", "output", "reference")
@@ -133,10 +134,10 @@ class Dataset:
         except InvalidInput as error:
             return self._refused(row, custom_id, error.message)
 
-    def _body(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _body(self, values: Mapping[str, Any]) -> Json:
         assert self.fields.prompt is not None, "check() was not called"
         system = [{"role": "system", "content": self.system}] if self.system else []
-        body: dict[str, Any] = {"messages": [*system, *_messages(values, self.fields.prompt)]}
+        body: Json = {"messages": [*system, *_messages(values, self.fields.prompt)]}
         if self.fields.answer is not None:
             body["ponder"] = {"reference": _text(values, self.fields.answer)}
         if self.fields.level is not None:
@@ -153,7 +154,7 @@ class Dataset:
         return _encoded({"custom_id": storable.clean(custom_id)[:MAX_CUSTOM_ID], "error": error})
 
 
-def _encoded(document: dict[str, Any]) -> bytes:
+def _encoded(document: Json) -> bytes:
     """Encodes a line. Raises InvalidInput for one that the server could not store."""
     written = json.dumps(document, default=_written)
     if len(written) > MAX_LINE_BYTES:
@@ -175,7 +176,7 @@ def _messages(values: Mapping[str, Any], name: str) -> list[Any]:
     return [{"role": "user", "content": _text(values, name)}]
 
 
-def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
+def _without_nulls(message: Json) -> Json:
     return {key: value for key, value in message.items() if value is not None}
 
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -164,7 +163,7 @@ def _display(title: str) -> Iterator[_Show]:
     with Live(bar, console=console, refresh_per_second=8) as live:
 
         def show(snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
-            line: dict[str, Any] = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
+            line: Json = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
             bar.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
             is_stuck = snapshot.waiting and not is_over and pace.is_still()
             live.update(Group(bar, Text(f"  waiting: {snapshot.waiting}", style="yellow")) if is_stuck else bar)

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from ponder.domain.batch.refusal import explain
 from ponder.domain.strategy import STRATEGY
+from ponder.wire import Json
 
 _SHORT = ("n", "width", "select")
 """Parameters with an option of their own."""
 
 
-def strategy_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
+def strategy_of(given: Mapping[str, Any]) -> Json | None:
     """Returns the request's `strategy`, or None if none is named. Raises click's UsageError or InvalidInput.
 
     For a strategy without an n of its own, --n is the number of choices.
@@ -44,9 +45,9 @@ def strategy_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
     return strategy
 
 
-def _params(pairs: Sequence[str]) -> dict[str, Any]:
+def _params(pairs: Sequence[str]) -> Json:
     """Reads parameters. Values are JSON if they can be, else text."""
-    params: dict[str, Any] = {}
+    params: Json = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name or name == "name":

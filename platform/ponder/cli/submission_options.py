@@ -153,9 +153,9 @@ def _tell(dataset: Dataset) -> None:
         click.echo(f"  … and {num_untold:,} more, each with its reason in the batch's error file", err=True)
 
 
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+def _options(given: Mapping[str, Any]) -> Json:
     """Returns the batch's `ponder` object."""
-    options: dict[str, Any] = {}
+    options: Json = {}
     strategy = strategy_of(given)
     if strategy is not None:
         options["strategy"] = strategy
@@ -186,7 +186,7 @@ def _encoding(given: str | None) -> str | None:
     return given
 
 
-def _present(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _present(given: Mapping[str, Any], *names: str) -> Json:
     return {name: given[name] for name in names if given[name] is not None}
 
 

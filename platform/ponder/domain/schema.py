@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from ponder.domain.storable import JsonObject
 from ponder.errors import InvalidInput
 
 _SHOWN = 200
@@ -84,7 +85,7 @@ def _reached(schema: Any) -> _Reached:
     return reached
 
 
-def _applied_in_place(schema: dict[str, Any]) -> Iterator[Any]:
+def _applied_in_place(schema: JsonObject) -> Iterator[Any]:
     for name in _IN_PLACE:
         inner = schema.get(name)
         yield from inner if isinstance(inner, list) else [inner]

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+JsonObject = dict[str, Any]
+"""A JSON object as users send or receive it."""
+
 MAX_DEPTH = 100
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")

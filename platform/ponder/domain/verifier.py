@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
+from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import Spec
 
 _LETTER = re.compile(
@@ -61,7 +62,7 @@ class JsonSchema(Spec):
     model_config = Spec.model_config | {"populate_by_name": True}
 
     name: Literal["json_schema"] = "json_schema"
-    json_schema: dict[str, Any] = Field(alias="schema")
+    json_schema: JsonObject = Field(alias="schema")
 
 
 class Regex(Spec):

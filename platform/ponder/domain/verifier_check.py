@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from ponder.domain.schema import check_schema
+from ponder.domain.storable import JsonObject
 from ponder.domain.verifier import JsonSchema, Regex, Verifier
 from ponder.errors import InvalidInput
 
@@ -40,7 +41,7 @@ def check_verifier(verifier: Verifier | None, limits: VerifierLimits, param: str
         check_limited_schema(verifier.json_schema, limits, f"{param}.schema")
 
 
-def check_limited_schema(schema: dict[str, Any], limits: VerifierLimits, param: str) -> None:
+def check_limited_schema(schema: JsonObject, limits: VerifierLimits, param: str) -> None:
     """Raises InvalidInput unless this is a JSON schema within the limits. Cached, because many lines share a schema."""
     written = to_json(schema)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import IncarnationState, ShardState
+from ponder.domain.storable import JsonObject
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import learned
 from ponder.jobs.shard import finish_shard, hold_shard
@@ -23,8 +24,8 @@ class ClaimedJob:
     job_id: int
     tenant_id: str
     batch_id: str
-    request: dict[str, Any]
-    deltas: list[dict[str, Any]]
+    request: JsonObject
+    deltas: list[JsonObject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _open_attempts(
     values = {"ids": shard.job_ids, "shard_id": shard_id, "batch_id": shard.batch_id}
     values |= {"incarnation_id": incarnation_id, "is_new": is_new}
     rows = connection.execute(_ATTEMPT, values).all()
-    deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    deltas: dict[int, list[JsonObject]] = defaultdict(list)
     for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):
         deltas[job_id].append(delta)
     return tuple(ClaimedJob(**row._mapping, deltas=deltas[row.job_id]) for row in rows)

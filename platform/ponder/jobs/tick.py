@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from ponder.domain.cost import CostKind
-from ponder.domain.delta import num_sampled
 from ponder.domain.incarnation import Incarnation
 from ponder.domain.state import IncarnationState, JobState, move
 from ponder.jobs.incarnation import hold
@@ -166,7 +166,7 @@ def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job]
             "batch_id": jobs[job_id].batch_id,
             "job_id": job_id,
             "delta": delta,
-            "num_tokens": num_sampled(delta),
+            "num_tokens": _num_sampled(delta),
         }
         for job_id, deltas in report.deltas.items()
         if jobs[job_id].is_open and job_id not in settled
@@ -174,6 +174,11 @@ def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job]
     ]
     if rows:
         connection.execute(_APPEND, {"incarnation_id": report.incarnation_id, "deltas": dumps(rows)})
+
+
+def _num_sampled(delta: Mapping[str, Any]) -> int:
+    """Counts the token ids that sampling added. Those of node 0, the root, are the prompt."""
+    return sum(len(row.get("ids", ())) for row in delta.get("nodes", ()) if row["node"] != 0)
 
 
 def _lessons(report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> Iterator[tuple[str, Sums]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy import Connection, text
@@ -17,7 +17,7 @@ from ponder.api.limit import MAX_SUBMISSION_BYTES
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, Services, identifier, job_number
 from ponder.domain.state import JobState
-from ponder.domain.storable import StorableText
+from ponder.domain.storable import JsonObject, StorableText
 from ponder.errors import NotFound
 from ponder.jobs.cancel import cancel
 from ponder.jobs.retry import retry
@@ -81,7 +81,7 @@ async def _body(_caller: Tenant, request: Request) -> bytes:
 @router.post("", openapi_extra=_SUBMISSION)
 def create(
     body: Annotated[bytes, Depends(_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Submits a batch. A repeated `Idempotency-Key` returns the batch that the first request made."""
     with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
         submission = ponder.reader.read(body)
@@ -99,7 +99,7 @@ def create(
 
 
 @router.get("")
-def list_batches(ponder: Ponder, caller: Tenant, limit: Limit = 20, after: After = None) -> dict[str, Any]:
+def list_batches(ponder: Ponder, caller: Tenant, limit: Limit = 20, after: After = None) -> JsonObject:
     cursor = None if after is None else identifier(after, "batch", "after")
     values = {"tenant_id": caller.tenant_id, "after": cursor, "limit": limit + 1}
     with ponder.engine.connect() as connection:
@@ -108,22 +108,20 @@ def list_batches(ponder: Ponder, caller: Tenant, limit: Limit = 20, after: After
 
 
 @router.get("/{batch_id}")
-def get_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+def get_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
     with ponder.engine.connect() as connection:
         return _one(connection, caller.tenant_id, batch_id)
 
 
 @router.post("/{batch_id}/cancel")
-def cancel_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+def cancel_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
     with ponder.engine.begin() as connection:
         cancel(connection, caller.tenant_id, identifier(batch_id, "batch"))
         return _one(connection, caller.tenant_id, batch_id)
 
 
 @router.post("/{batch_id}/retry")
-def retry_batch(
-    batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
-) -> dict[str, Any]:
+def retry_batch(batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None) -> JsonObject:
     """Makes a new batch of the failed and expired jobs of an ended one."""
     new_batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
@@ -148,7 +146,7 @@ def list_jobs(
     after: After = None,
     state: JobState | None = None,
     custom_id: Annotated[StorableText | None, Query(max_length=512)] = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Lists the jobs of a batch by line, without search trees."""
     with ponder.engine.connect() as connection:
         _require(connection, caller.tenant_id, batch_id)
@@ -168,7 +166,7 @@ def _most_open(ponder: Services, caller: Caller) -> int | None:
     return None if caller.is_operator else ponder.settings.max_open_batches
 
 
-def _one(connection: Connection, tenant_id: str, batch_id: str) -> dict[str, Any]:
+def _one(connection: Connection, tenant_id: str, batch_id: str) -> JsonObject:
     values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
     rows = connection.execute(_FIND, values).all()
     if not rows:

@@ -16,6 +16,7 @@ from ponder.api.outcome import error_lines, output_lines
 from ponder.api.page import After, LongLimit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
 from ponder.api.upload import check_room, keep, received
+from ponder.domain.storable import JsonObject
 from ponder.errors import Conflict, NotFound
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -40,7 +41,7 @@ _CHUNK = text("SELECT data FROM file_chunks WHERE file_id = :id AND ordinal = :o
 
 
 @router.post("")
-async def upload(request: Request, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+async def upload(request: Request, ponder: Ponder, caller: Tenant) -> JsonObject:
     """Takes a multipart form with `purpose=batch` and `file`, which has one OpenAI batch line per line."""
     file_id = f"file-{secrets.token_hex(12)}"
 
@@ -51,7 +52,7 @@ async def upload(request: Request, ponder: Ponder, caller: Tenant) -> dict[str, 
         with ponder.engine.connect() as connection:
             check_room(connection, caller.tenant_id, int(announced) if announced.isdecimal() else 0, most_stored)
 
-    def store(filename: str | None, file: BinaryIO) -> dict[str, Any]:
+    def store(filename: str | None, file: BinaryIO) -> Mapping[str, Any]:
         with ponder.engine.begin() as connection:
             return keep(connection, caller.tenant_id, file_id, filename, file, most_stored=most_stored)
 
@@ -70,7 +71,7 @@ def list_files(
     after: After = None,
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=50, pattern="^[a-z_-]+$")] = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Lists files. A file made from results has 0 bytes here until it has been read once."""
     values = {
         "tenant_id": caller.tenant_id,
@@ -85,7 +86,7 @@ def list_files(
 
 
 @router.get("/{file_id}")
-def get_file(file_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+def get_file(file_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
     return _object(_sized(ponder.engine, _find(ponder.engine, caller.tenant_id, file_id)))
 
 
@@ -98,7 +99,7 @@ def get_content(file_id: str, ponder: Ponder, caller: Tenant) -> StreamingRespon
 
 
 @router.delete("/{file_id}")
-def delete_file(file_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+def delete_file(file_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
     """Deletes a file. The content of an input file is lost; results stay with their jobs."""
     values = {"id": identifier(file_id, "file"), "tenant_id": caller.tenant_id}
     with ponder.engine.begin() as connection:
@@ -161,7 +162,7 @@ def _sized(engine: Engine, row: Row[Any]) -> Mapping[str, Any]:
     return {**row._mapping, "bytes": sum(len(piece) for piece in _content(engine, row))}
 
 
-def _object(file: Mapping[str, Any]) -> dict[str, Any]:
+def _object(file: Mapping[str, Any]) -> JsonObject:
     """Returns OpenAI's file object."""
     return {
         "id": file["id"],

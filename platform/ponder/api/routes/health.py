@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from ponder.api.services import Ponder, Services
+from ponder.domain.storable import JsonObject
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
 from ponder.queue.app import trouble
 from ponder.store.migrate import newest
@@ -18,7 +17,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, Any]:
+def healthz() -> JsonObject:
     """Answers if the process is up, without asking other services."""
     return {"status": "ok"}
 

@@ -14,6 +14,7 @@ from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
 from ponder.domain.batch.submission import StorableBody
 from ponder.domain.role import Role
+from ponder.domain.storable import JsonObject
 from ponder.errors import Forbidden, NotFound
 from ponder.store.first_key import new_key
 
@@ -49,7 +50,7 @@ class NewKey(StorableBody):
 
 
 @router.get("")
-def list_keys(ponder: Ponder, caller: Tenant, limit: Limit = 100, after: After = None) -> dict[str, Any]:
+def list_keys(ponder: Ponder, caller: Tenant, limit: Limit = 100, after: After = None) -> JsonObject:
     """Lists the tenant's keys, or for an operator all keys."""
     cursor = None if after is None else identifier(after, "key", "after")
     values = {"after": cursor, "limit": limit + 1, **_scope(caller)}
@@ -59,7 +60,7 @@ def list_keys(ponder: Ponder, caller: Tenant, limit: Limit = 100, after: After =
 
 
 @router.post("")
-def create_key(body: NewKey, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+def create_key(body: NewKey, ponder: Ponder, caller: Tenant) -> JsonObject:
     key = new_key()
     with ponder.engine.begin() as connection:
         tenant_id = _tenant_of(connection, body, caller)
@@ -78,7 +79,7 @@ def create_key(body: NewKey, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
 
 
 @router.delete("/{key_id}")
-def revoke_key(key_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
+def revoke_key(key_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
     """Revokes a key. Revoking it again does nothing. Only operators revoke operators' keys."""
     values = {"id": identifier(key_id, "key")}
     with ponder.engine.begin() as connection:
@@ -91,7 +92,7 @@ def revoke_key(key_id: str, ponder: Ponder, caller: Tenant) -> dict[str, Any]:
     return {"id": key_id, "object": "api_key", "deleted": True}
 
 
-def _scope(caller: Caller) -> dict[str, Any]:
+def _scope(caller: Caller) -> dict[str, object]:
     return {"sees_all": caller.is_operator, "tenant_id": caller.tenant_id}
 
 
@@ -112,7 +113,7 @@ def _tenant_of(connection: Connection, body: NewKey, caller: Caller) -> str:
     return str(found)
 
 
-def _object(row: Row[Any]) -> dict[str, Any]:
+def _object(row: Row[Any]) -> JsonObject:
     return {
         "id": row.id,
         "object": "api_key",

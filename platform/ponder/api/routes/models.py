@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from sqlalchemy import Connection, text
 
 from ponder.api.auth import Tenant
 from ponder.api.services import Ponder, unix
+from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 from ponder.jobs.served import served_models
 
@@ -24,13 +23,13 @@ _CREATED = text("SELECT name, fingerprint, created_at FROM models")
 
 
 @router.get("")
-def list_models(ponder: Ponder, _caller: Tenant) -> dict[str, Any]:
+def list_models(ponder: Ponder, _caller: Tenant) -> JsonObject:
     with ponder.engine.connect() as connection:
         return {"object": "list", "data": list(_objects(connection).values())}
 
 
 @router.get("/{name:path}")
-def get_model(name: str, ponder: Ponder, _caller: Tenant) -> dict[str, Any]:
+def get_model(name: str, ponder: Ponder, _caller: Tenant) -> JsonObject:
     with ponder.engine.connect() as connection:
         found = _objects(connection).get(name)
     if found is None:
@@ -38,7 +37,7 @@ def get_model(name: str, ponder: Ponder, _caller: Tenant) -> dict[str, Any]:
     return found
 
 
-def _objects(connection: Connection) -> dict[str, dict[str, Any]]:
+def _objects(connection: Connection) -> dict[str, JsonObject]:
     live = {(row.model, row.fingerprint): row.num for row in connection.execute(_LIVE)}
     created = {(row.name, row.fingerprint): row.created_at for row in connection.execute(_CREATED)}
     return {

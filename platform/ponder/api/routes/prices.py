@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -13,6 +13,7 @@ from ponder.api.auth import Operator, Tenant
 from ponder.api.services import Ponder, unix
 from ponder.domain.batch.submission import StorableBody
 from ponder.domain.money import NANODOLLARS, nanodollars
+from ponder.domain.storable import JsonObject
 from ponder.ledger.price_book import Price, list_prices, set_price
 
 router = APIRouter(prefix="/v1/prices", tags=["administration"])
@@ -29,14 +30,14 @@ class NewPrice(StorableBody):
 
 
 @router.get("")
-def get_prices(ponder: Ponder, _caller: Tenant, history: bool = False) -> dict[str, Any]:
+def get_prices(ponder: Ponder, _caller: Tenant, history: bool = False) -> JsonObject:
     """Lists the prices in force, or with `history` every entry."""
     with ponder.engine.connect() as connection:
         return {"object": "list", "data": [_object(price) for price in list_prices(connection, history=history)]}
 
 
 @router.put("")
-def put_price(body: NewPrice, ponder: Ponder, _caller: Operator) -> dict[str, Any]:
+def put_price(body: NewPrice, ponder: Ponder, _caller: Operator) -> JsonObject:
     with ponder.engine.begin() as connection:
         price = set_price(
             connection,
@@ -49,7 +50,7 @@ def put_price(body: NewPrice, ponder: Ponder, _caller: Operator) -> dict[str, An
         return _object(price)
 
 
-def _object(price: Price) -> dict[str, Any]:
+def _object(price: Price) -> JsonObject:
     return {
         "object": "price",
         "machine": price.machine,

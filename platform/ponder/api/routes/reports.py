@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from ponder.api.auth import Caller, Tenant
 from ponder.api.services import Ponder, identifier
+from ponder.domain.storable import JsonObject
 from ponder.errors import Forbidden, InvalidInput
 from ponder.ledger.cost_report import DIMENSIONS, CostRow, Dimension, cost_report, unassigned
 
@@ -21,7 +22,7 @@ def cost(
     by: Annotated[str, Query(max_length=200, description="dimensions, separated by commas")] = "",
     batch_id: Annotated[list[str] | None, Query(max_length=1_000)] = None,
     tenant: Annotated[str | None, Query(max_length=100, description="for operators: another tenant or `all`")] = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Reports the cost of tasks by group, in nano-dollars.
 
     For an operator who names no batch, `unassigned_nanodollars` is the overhead that no job bears.
@@ -51,7 +52,7 @@ def _tenant(wanted: str | None, caller: Caller) -> str | None:
     return None if wanted == "all" else identifier(wanted, "tenant", "tenant")
 
 
-def _row(row: CostRow) -> dict[str, Any]:
+def _row(row: CostRow) -> JsonObject:
     return {
         **{str(name): value for name, value in row.group.items()},
         "jobs": row.num_jobs,

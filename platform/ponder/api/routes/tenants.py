@@ -13,6 +13,7 @@ from ponder.api.auth import Operator
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
 from ponder.domain.batch.submission import StorableBody
+from ponder.domain.storable import JsonObject
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.wake import wake
 
@@ -49,7 +50,7 @@ class NewTenant(Quota):
 
 
 @router.get("")
-def list_tenants(ponder: Ponder, _caller: Operator, limit: Limit = 100, after: After = None) -> dict[str, Any]:
+def list_tenants(ponder: Ponder, _caller: Operator, limit: Limit = 100, after: After = None) -> JsonObject:
     values = {"after": None if after is None else identifier(after, "tenant", "after"), "limit": limit + 1}
     with ponder.engine.connect() as connection:
         check_cursor(connection, _CURSOR, values)
@@ -57,7 +58,7 @@ def list_tenants(ponder: Ponder, _caller: Operator, limit: Limit = 100, after: A
 
 
 @router.post("")
-def create_tenant(body: NewTenant, ponder: Ponder, _caller: Operator) -> dict[str, Any]:
+def create_tenant(body: NewTenant, ponder: Ponder, _caller: Operator) -> JsonObject:
     with ponder.engine.begin() as connection:
         row = connection.execute(_INSERT, {"id": f"tenant_{secrets.token_hex(8)}", **body.model_dump()}).first()
     if row is None:
@@ -66,7 +67,7 @@ def create_tenant(body: NewTenant, ponder: Ponder, _caller: Operator) -> dict[st
 
 
 @router.put("/{tenant_id}")
-def set_quota(tenant_id: str, body: Quota, ponder: Ponder, _caller: Operator) -> dict[str, Any]:
+def set_quota(tenant_id: str, body: Quota, ponder: Ponder, _caller: Operator) -> JsonObject:
     values = {"id": identifier(tenant_id, "tenant"), "quota_tokens": body.quota_tokens}
     with ponder.engine.begin() as connection:
         row = connection.execute(_SET_QUOTA, values).first()
@@ -77,7 +78,7 @@ def set_quota(tenant_id: str, body: Quota, ponder: Ponder, _caller: Operator) ->
     return _object(row)
 
 
-def _object(row: Row[Any]) -> dict[str, Any]:
+def _object(row: Row[Any]) -> JsonObject:
     return {
         "id": row.id,
         "object": "tenant",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from ponder.cli.api import connect
@@ -96,7 +94,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"… {text[-60:]}"
 
 
-def _usage(usage: dict[str, Any]) -> list[str]:
+def _usage(usage: Json) -> list[str]:
     words = {
         "prompt_tokens": "prompt",
         "completion_tokens": "generated",

@@ -11,6 +11,7 @@ from typing import IO, Any
 from ponder.cli.remedy import pip_install
 from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, without_nan
 from ponder.errors import InvalidInput, SetupError
+from ponder.wire import Json
 
 _BATCH_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
@@ -75,7 +76,7 @@ def _expands(column: Any) -> bool:
     return bool(column.total_uncompressed_size > _MOST_EXPANSION * column.total_compressed_size)
 
 
-def _values(batch: Any) -> Iterator[dict[str, Any] | None]:
+def _values(batch: Any) -> Iterator[Json | None]:
     """Yields the rows of a batch, or None for a row that is too long."""
     if batch.nbytes <= MAX_ROW:
         yield from map(_present, batch.to_pylist())
@@ -85,7 +86,7 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | None]:
         yield None if row.nbytes > MAX_ROW else _present(row.to_pylist()[0])
 
 
-def _present(values: dict[str, Any]) -> dict[str, Any]:
+def _present(values: Json) -> Json:
     """Returns a row as plain values. Null columns stay, because they are the file's fields."""
     return {name: _plain(without_nan(value)) for name, value in values.items()}
 

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from ponder.domain.batch.options import LineOptions
 from ponder.domain.budget import ReasoningEffort
+from ponder.domain.storable import JsonObject
 
 KEPT = ("user", "store", "metadata", "service_tier")
 """Fields that are accepted and kept with the job, but change nothing."""
@@ -117,7 +118,7 @@ class SchemaFormat(_Part):
     name: str | None = None
     description: str | None = None
     strict: bool | None = None
-    json_schema: dict[str, Any] = Field(default={}, alias="schema")
+    json_schema: JsonObject = Field(default={}, alias="schema")
 
 
 class ResponseFormat(_Part):
@@ -127,7 +128,7 @@ class ResponseFormat(_Part):
     json_schema: SchemaFormat | None = None
 
     @property
-    def wanted_schema(self) -> dict[str, Any] | None:
+    def wanted_schema(self) -> JsonObject | None:
         if self.type == "json_object":
             return {"type": "object"}
         return self.json_schema.json_schema if self.type == "json_schema" and self.json_schema else None

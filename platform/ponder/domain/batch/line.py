@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from ponder.domain.storable import clean, fault, is_suspicious
+from ponder.domain.storable import JsonObject, clean, fault, is_suspicious
 from ponder.errors import InvalidLine
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -51,7 +50,7 @@ def _numbered(number: int, line: bytes | None, max_bytes: int) -> Iterator[tuple
     yield number, line
 
 
-def decode(line: bytes | None, number: int) -> dict[str, Any]:
+def decode(line: bytes | None, number: int) -> JsonObject:
     """Returns the line's JSON object, which can be stored as it is. Raises InvalidLine, which never quotes the line."""
     if line is None:
         raise InvalidLine(

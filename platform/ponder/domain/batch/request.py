@@ -16,8 +16,9 @@ from ponder.domain.batch.verification import Verification
 from ponder.domain.budget import TOKENS_BY_EFFORT
 from ponder.domain.context import cannot_fit
 from ponder.domain.state import Lane
+from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import Strategy
-from ponder.errors import InvalidInput, InvalidLine
+from ponder.errors import InvalidInput, InvalidLine, UnknownModel
 
 __all__ = ["ENDPOINT", "JobRequest", "ServedModel", "Terms", "parse", "refuse_told"]
 
@@ -33,7 +34,7 @@ class JobRequest:
 
     custom_id: str
     model: ServedModel
-    document: dict[str, Any]
+    document: JsonObject
     strategy: str
     level: str | None
     priority: Lane | None
@@ -93,7 +94,7 @@ def _check_line(value: Mapping[str, Any], terms: Terms) -> None:
         raise InvalidInput("body must be an object", param="body", code="invalid_type")
 
 
-def _body(body: dict[str, Any]) -> Body:
+def _body(body: JsonObject) -> Body:
     others = sorted(body.keys() - FIELDS)
     for name in others:
         if asks_nothing(name, body[name]):
@@ -146,7 +147,7 @@ def _model(body: Body, terms: Terms) -> ServedModel:
     model = terms.models.get(name)
     if model is None:
         known = ", ".join(sorted(terms.models)[:5]) or "none: start a worker"
-        raise InvalidInput(
+        raise UnknownModel(
             f"no worker has served the model {name} yet (known: {known})", param="body.model", code="model_not_found"
         )
     return model
@@ -180,7 +181,7 @@ def _message(message: Message) -> dict[str, str]:
     return {"role": "system" if message.role == "developer" else message.role, "content": message.content}
 
 
-def _sampling(body: Body) -> dict[str, Any]:
+def _sampling(body: Body) -> JsonObject:
     limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
     if len(limits) > 1:
         raise InvalidInput(
@@ -198,7 +199,7 @@ def _sampling(body: Body) -> dict[str, Any]:
     }
 
 
-def _budget(body: Body, own: LineOptions, terms: Terms) -> dict[str, Any]:
+def _budget(body: Body, own: LineOptions, terms: Terms) -> JsonObject:
     """Merges budgets field by field: the line's first, then its reasoning effort, then the batch's."""
     if own.budget is None and body.reasoning_effort is None:
         return terms.budget_document

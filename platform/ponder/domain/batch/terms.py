@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 from ponder.domain.batch.options import BatchOptions
 from ponder.domain.budget import Budget
+from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import Direct, Strategy
 from ponder.domain.verifier_check import VerifierLimits
 
@@ -41,9 +42,9 @@ class Terms:
         return self.options.strategy or Direct()
 
     @cached_property
-    def strategy_document(self) -> dict[str, Any]:
+    def strategy_document(self) -> JsonObject:
         return self.strategy.model_dump()
 
     @cached_property
-    def budget_document(self) -> dict[str, Any]:
+    def budget_document(self) -> JsonObject:
         return (self.options.budget or Budget()).model_dump()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ponder.domain.batch.body import Body
 from ponder.domain.batch.options import LineOptions
 from ponder.domain.batch.terms import Terms
+from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import AnyStrategy
 from ponder.domain.verifier import JsonSchema, Math, PythonTests, Verifier, why_not_asked, why_unreadable
 from ponder.domain.verifier_check import check_limited_schema, check_verifier
@@ -40,7 +40,7 @@ class Verification:
         made._check_asking(own.strategy or terms.strategy)
         return made
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         return {
             "verifier": self.verifier.model_dump(by_alias=True) if self.verifier else None,
             "reference": self.reference,

@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import Connection
@@ -14,7 +13,7 @@ from sqlalchemy import Connection
 from ponder.domain.batch.line import decode
 from ponder.domain.batch.request import JobRequest, Terms, parse, refuse_told
 from ponder.domain.state import Lane
-from ponder.domain.storable import clean
+from ponder.domain.storable import JsonObject, clean
 from ponder.errors import InvalidInput, InvalidLine
 from ponder.jobs.validation.estimate import estimate_tokens
 
@@ -81,7 +80,7 @@ class Admission:
                 yield row
 
     def _read(self, number: int, line: bytes | None) -> bytes:
-        value: dict[str, Any] = {}
+        value: JsonObject = {}
         try:
             with self._line():
                 value = decode(line, number)

@@ -53,3 +53,22 @@ def test_jobs_left_of_many_shards_are_recut_together_by_batch(world: Any) -> Non
     shards = world.sql("SELECT batch_id, job_ids FROM shards WHERE state = 'queued' ORDER BY batch_id")
     assert [row.batch_id for row in shards] == batches
     assert sorted(job for row in shards for job in row.job_ids) == [job for job in jobs if job % 4 == 0]
+
+
+@pytest.mark.parametrize(
+    ("num_jobs", "tokens", "sizes"),
+    [
+        (5, 500, [2, 2, 1]),  # two of them are exactly a shard's 1,000 tokens
+        (3, 501, [1, 1, 1]),
+        (3, 1_500, [1, 1, 1]),  # each larger than a shard, and alone
+        (300, 1, [256, 44]),
+    ],
+)
+def test_recut_shards_are_as_large_as_they_may_be(world: Any, num_jobs: int, tokens: int, sizes: list[int]) -> None:
+    world.batch(num_jobs, tokens=tokens)
+    worker = world.worker(room_tokens=100_000)
+    assert len(world.claim_all(worker)) == num_jobs
+    world.release(worker)
+    shards = world.sql("SELECT job_ids, estimated_tokens FROM shards WHERE state = 'queued' ORDER BY id")
+    assert [len(row.job_ids) for row in shards] == sizes
+    assert [row.estimated_tokens for row in shards] == [size * tokens for size in sizes]

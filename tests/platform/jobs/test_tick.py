@@ -79,6 +79,14 @@ def test_time_is_booked_to_the_jobs_by_weight_and_to_idleness(world: Any) -> Non
     assert booked[second, "recomputed"] == pytest.approx(amount * 3 / 16, abs=1)
 
 
+def test_work_of_no_weight_costs_its_jobs_nothing(world: Any) -> None:
+    world.batch(2)
+    worker = world.worker()
+    first, second = world.claim_all(worker)
+    world.tick(worker, work=[Work(first, 0.0), Work(second, 0.0)], idle_fraction=0.25)
+    assert world.kinds(worker).keys() == {"loading", "idle"}
+
+
 def test_time_that_no_job_caused_is_loading_idle_or_draining(world: Any) -> None:
     worker = world.loading_worker()
     world.tick(worker, state=IncarnationState.LOADING)

@@ -9,8 +9,8 @@ FROM ${PYTHON_IMAGE} AS python
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 
-# Everything that ponder needs, but ponder itself: an edit of the sources leaves these layers as they are. Each file has to
-# have a hash of the lock; torch, which has a build for each kind of machine, has its version only.
+# Everything that ponder needs, without ponder itself, so that an edit of the sources leaves these layers as they are. Each
+# file must be a wheel with a hash in the lock. torch, which has a build for each kind of machine, is pinned by version only.
 FROM python AS dependencies
 ARG EXTRAS
 # Which build of torch: scripts/install.sh says what can be chosen.
@@ -22,7 +22,7 @@ COPY requirements requirements
 RUN <<END
     set -eu
     case $EXTRAS in gpu) lock=worker ;; *) lock=$EXTRAS ;; esac
-    /opt/ponder/bin/pip install --no-deps --require-hashes -r "requirements/$lock.txt"
+    /opt/ponder/bin/pip install --no-deps --only-binary :all: --require-hashes -r "requirements/$lock.txt"
 END
 RUN --mount=type=bind,source=scripts/install.sh,target=scripts/install.sh --mount=type=bind,from=wheels,target=/wheels <<END
     set -eu

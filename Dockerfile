@@ -9,23 +9,28 @@ FROM ${PYTHON_IMAGE} AS python
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 
-# Everything that ponder needs, installed for an empty ponder: an edit of the sources leaves these layers as they are.
+# Everything that ponder needs, without ponder itself, so that an edit of the sources leaves these layers as they are. Each
+# file must be a wheel with a hash in the lock. torch, which has a build for each kind of machine, is pinned by version only.
 FROM python AS dependencies
 ARG EXTRAS
 # Which build of torch: scripts/install.sh says what can be chosen.
 ARG TORCH
 ARG PIP_INDEX_URL
-COPY pyproject.toml constraints.txt ./
 RUN python -m venv /opt/ponder
+COPY constraints.txt ./
+COPY requirements requirements
+RUN <<END
+    set -eu
+    case $EXTRAS in gpu) lock=worker ;; *) lock=$EXTRAS ;; esac
+    /opt/ponder/bin/pip install --no-deps --only-binary :all: --require-hashes -r "requirements/$lock.txt"
+END
 RUN --mount=type=bind,source=scripts/install.sh,target=scripts/install.sh --mount=type=bind,from=wheels,target=/wheels <<END
     set -eu
     case $EXTRAS in worker) build=cpu ;; gpu) build=cuda ;; *) exit 0 ;; esac
     export PONDER_TORCH="${TORCH:-$build}" PIP_FIND_LINKS=/wheels
     scripts/install.sh torch /opt/ponder/bin/python
 END
-RUN mkdir -p platform/ponder gpu_worker/ponder_worker kernels/ponder_kernels migrations && touch README.md LICENSE \
-    && /opt/ponder/bin/pip install --constraint constraints.txt ".[${EXTRAS}]" \
-    && /opt/ponder/bin/pip uninstall --yes ponder pip
+RUN /opt/ponder/bin/pip uninstall --yes pip
 
 FROM python AS wheel
 ARG PIP_INDEX_URL

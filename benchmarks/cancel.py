@@ -22,7 +22,7 @@ from ponder.api.batch_object import batch_objects
 from ponder.api.outcome import error_lines
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.jobs.cancel import cancel
-from ponder.jobs.finish import finish, follow
+from ponder.jobs.dispatching.finish import finish, follow
 from ponder.store.engine import connect
 from ponder.store.migrate import migrate
 

@@ -26,9 +26,10 @@ from sqlalchemy import Engine, text
 from ponder.domain.state import IncarnationState, JobState, Verdict
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.jobs.claim import claim
-from ponder.jobs.dispatch import dispatch
-from ponder.jobs.finish import finish
+from ponder.jobs.dispatching.dispatch import dispatch
+from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.incarnation import ready, register
+from ponder.jobs.shard import add_portions
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
 from ponder.ledger.check import check
 from ponder.store.engine import connect
@@ -87,6 +88,7 @@ def _submit(engine: Engine, num_jobs: int) -> None:
             """),
             {"request": json.dumps(request), "num_jobs": num_jobs},
         )
+        add_portions(connection, "b")
 
 
 def _start(engine: Engine, number: int) -> str:

@@ -26,7 +26,7 @@ from circumstances import circumstances, publish
 from search_figures import Task, compare_adaptive, compare_stopping, figures
 from sqlalchemy import text
 
-from ponder.cli.stack import plan
+from ponder.cli.commands.stack import plan
 from ponder.client import Client
 from ponder.domain.strategy import STRATEGY_NAMES
 from ponder.embedded.home import Home

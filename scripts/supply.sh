@@ -26,7 +26,7 @@ lock() {
         --python-version 3.11 --generate-hashes --no-header --no-annotate --no-config --quiet --output-file "$tools/$1.txt"
     {
         printf '# Written by `scripts/supply.sh lock`; use it with `pip install --no-deps --require-hashes`.\n'
-        [ "$1" = server ] || printf '# Without torch, which `scripts/install.sh torch PYTHON` installs before.\n'
+        [ "$1" = server ] || printf '# Without torch, which `scripts/install.sh torch PYTHON` installs.\n'
         awk '/^[A-Za-z]/ { is_torch = $0 ~ /^(torch|triton|nvidia-|cuda-)/ } !is_torch' "$tools/$1.txt"
     } >"requirements/$1.txt"
 }

@@ -1,4 +1,4 @@
-"""A real Postgres and a real Redis for the whole run; every test gets a database of its own, cloned in milliseconds."""
+"""A real Postgres and a real Redis for the whole run. Every test gets its own database, cloned in milliseconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ponder.embedded.redis import EmbeddedRedis
 from ponder.store.engine import connect
 from ponder.store.migrate import migrate
 
-# How long an example takes says more about the machine than about us; the same examples every time.
+# No deadlines, because they depend on the machine, and the same examples every time.
 hypothesis.settings.register_profile("ponder", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ponder")
 
@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A slow test that is skipped where everything is said to be there (PONDER_TEST_SKIPS=fail) has failed."""
+    """Fails a slow test that is skipped although everything should be there (PONDER_TEST_SKIPS=fail)."""
     report = yield
     if report.skipped and item.get_closest_marker("slow") and os.environ.get("PONDER_TEST_SKIPS") == "fail":
         report.outcome = "failed"
@@ -41,7 +41,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def _logs_are_as_they_were() -> Iterator[None]:
-    """structlog's `capture_logs` leaves it configured, which tells `ponder` that it is a service."""
+    """Resets structlog, because `capture_logs` leaves it configured, which makes `ponder` think it is a service."""
     yield
     structlog.reset_defaults()
 
@@ -79,7 +79,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port of this machine on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -87,14 +87,14 @@ def free_port() -> int:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A PONDER_HOME of one test; not there yet."""
+    """The PONDER_HOME of one test, which does not exist yet."""
     with _own_folder() as folder:
         yield folder / "home"
 
 
 @contextmanager
 def _own_folder() -> Iterator[Path]:
-    """Not pytest's: another run of pytest takes the way into that from the user that Postgres runs as under root."""
+    """A folder that is not pytest's, because another run of pytest closes that to the user that runs Postgres."""
     with TemporaryDirectory(prefix="ponder-test-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 

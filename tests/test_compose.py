@@ -76,6 +76,15 @@ def test_every_service_is_confined_and_its_log_is_bounded(name: str) -> None:
     assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
 
 
+def test_every_base_image_can_be_named_by_its_digest() -> None:
+    named = [service["image"] for service in COMPOSE["services"].values() if "build" not in service]
+    built = [service["build"]["args"]["PYTHON_IMAGE"] for service in OURS.values()]
+    assert all(re.fullmatch(r"\$\{[A-Z]+_IMAGE:-.+\}", image) for image in [*named, *built])
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    stages = {"scratch", "${EXTRAS}", *re.findall(r"^FROM \S+ AS (\w+)$", dockerfile, re.MULTILINE)}
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) - stages == {"${PYTHON_IMAGE}"}
+
+
 def test_our_services_keep_no_capability() -> None:
     assert not [name for name, service in OURS.items() if "cap_add" in service]
 

@@ -1,3 +1,3 @@
-"""ponder: asynchronous batch reasoning, and what every verified answer cost."""
+"""Asynchronous batch reasoning, with the cost of every verified answer."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The file by which a health check sees that a service still does its rounds."""
+"""The file that tells a health check that a service still does its rounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def show_alive(file: Path | None) -> None:
-    """Touches `file`, where one is named. An error is not raised: a file that stays old is what the check looks for."""
+    """Touches `file` if it is named. Ignores errors, because the check looks for a file that stays old."""
     if file is not None:
         with suppress(OSError):
             file.touch()

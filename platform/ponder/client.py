@@ -1,4 +1,4 @@
-"""The HTTP client of the API: one method a route, errors translated, retries that never pay twice."""
+"""The HTTP client of the API: one method per route, translated errors, and retries that never pay twice."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Self
 from ponder.wire import Json, Wire
 
 Lines = Callable[[], Iterable[bytes]]
-"""Opens the content of an upload anew, so that an upload can be tried again."""
+"""A function that opens the content of an upload again, so that the upload can be retried."""
 
 
 class Client:
-    """`wire` holds the connection, the key and the patience. Not thread-safe: one a thread."""
+    """A client of the API over `wire`. Not thread-safe: use one per thread."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -38,15 +38,15 @@ class Client:
     # Files
 
     def upload(self, lines: Lines, filename: str) -> Json:
-        """Streams a batch file up. A repeated upload leaves a file that nobody uses, so it may be repeated."""
+        """Uploads a batch file as a stream. Retrying is safe: a repeated upload only leaves an unused file."""
         return self._wire.upload("files", lines, filename, purpose="batch")
 
     def uploads(self) -> Iterator[Json]:
-        """The batch files that were handed in, newest first."""
+        """Yields the uploaded batch files, newest first."""
         return self._pages("files", None, {"purpose": "batch"})
 
     def download(self, file_id: str) -> AbstractContextManager[Iterator[bytes]]:
-        """The content of a file, piece by piece; raises Unreachable when the connection breaks in between."""
+        """Yields the content of a file in pieces. Raises Unreachable if the connection breaks in between."""
         return self._wire.download(f"files/{file_id}/content")
 
     # Batches
@@ -60,7 +60,7 @@ class Client:
         options: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Json:
-        """`options` is the batch's `ponder` object. The same `idempotency_key` gives the same batch again."""
+        """Submits a batch. `options` is its `ponder` object. A repeated `idempotency_key` returns the same batch."""
         body = {
             "input_file_id": input_file_id,
             "endpoint": "/v1/chat/completions",
@@ -75,14 +75,14 @@ class Client:
         return self._get(f"batches/{batch_id}")
 
     def batches(self, limit: int | None = None) -> Iterator[Json]:
-        """Newest first."""
+        """Yields the batches, newest first."""
         return self._pages("batches", limit)
 
     def cancel(self, batch_id: str) -> Json:
         return self._wire.ask("POST", f"batches/{batch_id}/cancel", repeatable=True)
 
     def retry(self, batch_id: str, *, idempotency_key: str | None = None) -> Json:
-        """A new batch of the failed and expired jobs of this one."""
+        """Makes a new batch of this one's failed and expired jobs."""
         return self._post(f"batches/{batch_id}/retry", {}, idempotency_key or secrets.token_hex(16))
 
     # Jobs, models, reports
@@ -90,7 +90,7 @@ class Client:
     def jobs(
         self, batch_id: str, *, state: str | None = None, custom_id: str | None = None, limit: int | None = None
     ) -> Iterator[Json]:
-        """By line; those in one state, or the one with a custom id."""
+        """Yields the jobs of a batch by line, optionally only those in a state or with a custom id."""
         query = {"state": state, "custom_id": custom_id}
         return self._pages(
             f"batches/{batch_id}/jobs", limit, {name: value for name, value in query.items() if value is not None}
@@ -103,7 +103,7 @@ class Client:
         return list(self._get("models")["data"])
 
     def cost_report(self, by: Sequence[str], batch_ids: Sequence[str] = (), tenant: str | None = None) -> Json:
-        """`tenant`: an operator's, another's id or `all`."""
+        """Returns the cost report. For operators, `tenant` may be another tenant's id or `all`."""
         query: Json = {"by": ",".join(by), "batch_id": list(batch_ids)}
         return self._get("reports/cost", query | ({} if tenant is None else {"tenant": tenant}))
 
@@ -122,7 +122,7 @@ class Client:
         return list(self._pages("keys", None))
 
     def create_key(self, name: str, *, tenant: str | None = None, role: str = "submit") -> Json:
-        """The answer's `key` is shown this once."""
+        """Creates a key. The answer's `key` is shown only this once."""
         body: Json = {"name": name, "role": role}
         if tenant:
             body["tenant"] = tenant
@@ -138,10 +138,10 @@ class Client:
         body = {"machine": machine, "market": market, "dollars_per_hour": dollars_per_hour, "source": source}
         return self._wire.ask("PUT", "prices", json=body, repeatable=True)
 
-    # How it is done
+    # Requests
 
     def _pages(self, path: str, limit: int | None, query: Mapping[str, Any] | None = None) -> Iterator[Json]:
-        """Everything of a list, page by page, up to `limit`."""
+        """Yields the objects of a list, page by page, up to `limit`."""
         after: str | None = None
         num_left = limit
         while num_left is None or num_left > 0:

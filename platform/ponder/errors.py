@@ -1,17 +1,17 @@
 """Every error that ponder raises on purpose.
 
 PonderError
-├── InvalidInput            what a person handed in is wrong: names the place and the remedy
+├── InvalidInput            a user's input is wrong: names the place and the remedy
 │   ├── InvalidLine         one line of a batch file; never stops the others
-│   ├── UnknownModel        no worker ever registered this model
+│   ├── UnknownModel        no worker has ever registered this model
 │   └── UnknownMachine      the price book has no entry for this machine and market
 ├── NotFound                no such thing, or it belongs to another tenant
 ├── Conflict                the request contradicts what is already there
-├── LimitReached            a tenant has as much as it may have at a time: names the setting
+├── LimitReached            a tenant has reached a limit: names the setting
 ├── Unauthorized            no key, a wrong key, a revoked key
 ├── Forbidden               the key is right, but not for this
-├── LeaseLost               this incarnation's lease has ended: nothing it writes is accepted any more
-├── IllegalMove             a state change that the table of legal moves does not have: our own bug
+├── LeaseLost               this incarnation's lease has ended, and its writes are refused
+├── IllegalMove             a state change is not in the table of legal moves: our own bug
 ├── LedgerImbalance         entries and bill differ: our own bug
 ├── Unreachable             a service that ponder needs does not answer
 └── SetupError              this machine lacks something; says how to get it
@@ -21,13 +21,13 @@ from __future__ import annotations
 
 
 class PonderError(Exception):
-    """Root of the tree."""
+    """The root of the tree."""
 
 
 class InvalidInput(PonderError):
-    """What a person handed in is wrong.
+    """A user's input is wrong.
 
-    `param` is the path of the offending field (`body.max_tokens`), `code` a stable word for programs.
+    `param` is the path of the offending field (`body.max_tokens`), and `code` is a stable word for programs.
     """
 
     def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_request") -> None:
@@ -38,7 +38,7 @@ class InvalidInput(PonderError):
 
 
 class InvalidLine(InvalidInput):
-    """One line of a batch file is wrong; `line` counts from 1."""
+    """One line of a batch file is wrong. `line` counts from 1."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class InvalidLine(InvalidInput):
 
 
 class UnknownModel(InvalidInput):
-    """No worker ever registered this model."""
+    """No worker has ever registered this model."""
 
 
 class UnknownMachine(InvalidInput):
@@ -63,9 +63,9 @@ class UnknownMachine(InvalidInput):
 
 
 class NotFound(PonderError):
-    """No such thing, or it belongs to another tenant: the two look alike on purpose.
+    """The object does not exist or belongs to another tenant. The two look alike on purpose.
 
-    `param` is what named it: a parameter of the route, or a field of the body.
+    `param` is the parameter of the route, or the field of the body, that named it.
     """
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
@@ -78,9 +78,9 @@ class Conflict(PonderError):
 
 
 class LimitReached(PonderError):
-    """A tenant has as much as it may have at a time.
+    """A tenant has reached a limit.
 
-    `retry_after_s`: seconds after which there may be room. `is_passing`: to wait is enough; nothing must be done.
+    There may be room after `retry_after_s` seconds. `is_passing` means that waiting is enough.
     """
 
     def __init__(self, message: str, *, code: str, retry_after_s: float = 1.0, is_passing: bool = True) -> None:
@@ -91,19 +91,19 @@ class LimitReached(PonderError):
 
 
 class Unauthorized(PonderError):
-    """No key, a wrong key or a revoked key."""
+    """The key is missing, wrong or revoked."""
 
 
 class Forbidden(PonderError):
-    """The key is right, but not for this."""
+    """The key is valid but does not allow this."""
 
 
 class LeaseLost(PonderError):
-    """The incarnation's lease has ended; every write of it is refused."""
+    """The incarnation's lease has ended, and every write of it is refused."""
 
 
 class IllegalMove(PonderError):
-    """A state change that the table of legal moves does not have."""
+    """A state change is not in the table of legal moves."""
 
 
 class LedgerImbalance(PonderError):
@@ -111,8 +111,8 @@ class LedgerImbalance(PonderError):
 
 
 class Unreachable(PonderError):
-    """A service that ponder needs does not answer; says which, where, and how to start it."""
+    """A service that ponder needs does not answer. The message says which, where, and how to start it."""
 
 
 class SetupError(PonderError):
-    """This machine lacks something; the message says how to get it."""
+    """This machine lacks something. The message says how to get it."""

@@ -1,4 +1,5 @@
-"""The logs of every service: a JSON object a line, or readable text on a terminal. Never prompts, answers or passwords.
+"""The logs of all services: one JSON object per line, or readable text on a terminal. They never contain prompts,
+answers or passwords.
 
 docs/operations.md lists the fields.
 """
@@ -19,29 +20,29 @@ from ponder.failure import message, original, places, without_logins
 
 _FIRST = ("time", "level", "service", "event")
 _QUIET = {
-    # A connection that broke is an error of whoever used it, and told there.
+    # A broken connection is logged as an error where it was used.
     "sqlalchemy.pool": logging.CRITICAL,
-    # A traceback for a Redis that went away; that it cannot be reached is said by another line.
+    # A traceback when Redis goes away. Another line says that it cannot be reached.
     "celery.worker.consumer.consumer": logging.ERROR,
-    # A line a message, twice, is Celery's idea of information; a line a request is httpx2's.
+    # Celery logs each message twice, and httpx2 each request.
     "celery.worker.strategy": logging.WARNING,
     "celery.app.trace": logging.WARNING,
     "httpx2": logging.WARNING,
-    # Two lines that tell nothing before every migration, also where there is nothing to migrate.
+    # Two lines without information before every migration, even if there is nothing to migrate.
     "alembic.runtime.migration": logging.WARNING,
 }
 
-SAMPLED = ("uvicorn.error", "asyncio", "ponder.api.errors")
-"""Loggers that strangers can make write a line with every request."""
+SAMPLED = ("uvicorn.error", "asyncio", "ponder.api.error_answers")
+"""Loggers that strangers can make write a line with each request."""
 _SAMPLE, _SAMPLE_S = 20, 60.0
 
 _log = structlog.get_logger(__name__)
 
 
 def configure(service: str, level: str, **ids: str | None) -> None:
-    """Sends all logs to stderr, those of libraries, warnings and uncaught exceptions included.
+    """Sends all logs to stderr, including those of libraries, warnings and uncaught exceptions.
 
-    `ids` (incarnation, …) stand in every line of this process. Raises InvalidInput for a level that is none.
+    `ids` (incarnation, …) appear in every line of this process. Raises InvalidInput for an unknown level.
     """
     if level.upper() not in logging.getLevelNamesMapping():
         raise InvalidInput(f"{level!r} is not a log level: use debug, info, warning or error", param="PONDER_LOG_LEVEL")
@@ -85,7 +86,7 @@ def configure(service: str, level: str, **ids: str | None) -> None:
 
 
 class _Sample(logging.Filter):
-    """Passes the first 20 lines a minute of each place in the code, then one line that says so."""
+    """Lets the first 20 lines per minute of each place in the code pass, then one line that says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ def _in_order(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventD
 
 
 def _with_exception(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    """`exc_info` becomes the one field `exception`."""
+    """Turns `exc_info` into the single field `exception`."""
     error = _error(fields.pop("exc_info", None))
     return fields if error is None else {**fields, "exception": _structured(error)}
 
@@ -144,7 +145,7 @@ def _error(given: Any) -> BaseException | None:
 
 
 def _structured(error: BaseException) -> dict[str, Any]:
-    """The message only where it cannot quote a user, and no source lines: those are in the repository."""
+    """Returns an exception as fields, with the message only if it cannot quote a user, and without source lines."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return {
         "type": type(original(error)).__name__,
@@ -155,7 +156,7 @@ def _structured(error: BaseException) -> dict[str, Any]:
 
 
 def _draw_exception(stream: TextIO, info: ExcInfo) -> None:
-    """As Python draws it, but for the message, and without local variables."""
+    """Writes a traceback as Python does, but without a message that may quote a user."""
     _, error, trace = info
     stream.write("\n" + "".join(traceback.format_tb(trace)))
     stream.write(f"{type(original(error)).__name__}: {message(error) or 'its message may quote a prompt'}\n")

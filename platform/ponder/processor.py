@@ -1,4 +1,4 @@
-"""What this machine's processor can do, and which dtype a model is computed in on it."""
+"""The capabilities of this machine's processor, and the dtype that suits a model on it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
-"""By the kernel's flags, the instructions that multiply bfloat16; the fastest first."""
+"""The instructions that multiply bfloat16, by the kernel's flags, fastest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """A dtype by torch's name, and why it is that one; as text, both."""
+    """A dtype by torch's name and the reason for it. Its text form has both."""
 
     dtype: str
     reason: str
@@ -22,7 +22,7 @@ class Precision:
 
 
 def bfloat16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """Returns the name of the instructions that make bfloat16 fast on this processor; None where it has none."""
+    """Returns the name of the instructions that make bfloat16 fast on this processor, or None."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -48,7 +48,7 @@ def automatic_precision(checkpoint: str, instructions: str | None) -> Precision:
 
 
 def num_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Cores that this process may run on; two hardware threads of one core count once."""
+    """Counts the cores that this process may run on. Two hardware threads of one core count once."""
     usable = os.sched_getaffinity(0)
     try:
         siblings = {(topology / f"cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in usable}

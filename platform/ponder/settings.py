@@ -1,4 +1,4 @@
-"""The one place that reads the environment. Everything else is handed what it needs."""
+"""The settings: the only place that reads the environment."""
 
 from __future__ import annotations
 
@@ -9,67 +9,67 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Every variable begins with `PONDER_`; the defaults are those of one machine with nothing installed."""
+    """Settings from variables that begin with `PONDER_`. The defaults suit one machine with nothing installed."""
 
     model_config = SettingsConfigDict(env_prefix="PONDER_", extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=lambda: Path.home() / ".ponder")
-    """Where the embedded services keep their data, logs and the key of the local user."""
+    """The folder of the embedded services' data and logs, and of the local user's key."""
 
     database_url: SecretStr | None = None
-    """postgresql://…; unset means the embedded Postgres under `home`."""
+    """Postgres's URL (postgresql://…). Unset means the embedded Postgres under `home`."""
 
     redis_url: SecretStr | None = None
-    """redis://, rediss:// or unix://; unset means the embedded Redis under `home`."""
+    """Redis's URL (redis://, rediss:// or unix://). Unset means the embedded Redis under `home`."""
 
     host: str = "127.0.0.1"
     port: int = 8765
 
     max_connections: int = Field(default=1000, gt=0)
-    """At a time, to the API; beyond it the one that has waited longest for its client is closed."""
+    """Connections to the API at a time. Beyond this, the one that has waited longest for its client is closed."""
 
     client_timeout_s: float = Field(default=20.0, gt=0)
     """How long the API waits for the rest of a request, or for a client to read its answer."""
 
     base_url: str | None = None
-    """Where the API is, for the client; unset means http://host:port."""
+    """The API's address for the client. Unset means http://host:port."""
 
     api_key: SecretStr | None = None
-    """The client's key; unset means the key that `ponder up` left under `home`."""
+    """The client's key. Unset means the key that `ponder up` left under `home`."""
 
     operator_key: SecretStr | None = None
-    """Made an operator's key by `ponder migrate`: how the first key of a fleet comes into being, and back."""
+    """The key that `ponder migrate` makes an operator's key: a fleet's first key, and the way to restore it."""
 
     tick_s: float = Field(default=2.0, gt=0)
     lease_s: float = Field(default=30.0, gt=0)
-    """How long an incarnation may be silent before its work is handed on; many ticks long."""
+    """How long an incarnation may be silent before its work is handed on. It should be many ticks long."""
 
     shard_tokens: int = Field(default=200_000, gt=0)
-    """Estimated tokens a shard; a shard also never has more than 256 jobs."""
+    """Estimated tokens per shard. A shard also never has more than 256 jobs."""
 
     allow_code: bool = False
-    """Whether the verifier `python_tests` may run programs that a model wrote; see docs/operations.md."""
+    """Whether the verifier `python_tests` may run programs that a model wrote (see docs/operations.md)."""
 
     alive_file: Path | None = None
     """Touched by a dispatcher and a worker while they do their rounds, for health checks."""
-    # What a tenant may have at a time. Operators' keys have no such limits.
+    # Limits on what a tenant may have at a time. They do not apply to operators' keys.
 
     max_requests_per_s: float = Field(default=50.0, gt=0)
-    """On average over ten seconds, for each process of the API."""
+    """The average over ten seconds, for each process of the API."""
 
     max_uploads: int = Field(default=4, gt=0)
     max_submissions: int = Field(default=8, gt=0)
-    """Uploads, and submissions that are being read, for each process of the API."""
+    """Submissions being read at a time, for each process of the API, as `max_uploads` is for uploads."""
 
     max_stored_bytes: int = Field(default=100 * 1024**3, gt=0)
-    """Of uploaded files that were not deleted."""
+    """The total size of a tenant's uploaded files that were not deleted."""
 
     max_open_batches: int = Field(default=1_000, gt=0)
 
     validators: int = Field(default=4, gt=0)
-    """Batches that a dispatcher validates at a time, each in a process; half of them of one tenant."""
+    """Batches that a dispatcher validates at a time, each in a process. One tenant may have half of them."""
 
-    # What a tenant may cost others; each refusal names the setting.
+    # Limits on what a tenant may cost others. Each refusal names the setting.
 
     max_pattern_length: int = Field(default=2_000, gt=0)
     """Characters of a regular expression, alone or in a schema."""
@@ -86,13 +86,13 @@ class Settings(BaseSettings):
     """Processor time for the lines of a batch, beyond a hundredth of a second for each of them."""
 
     interactive_share: float = Field(default=0.75, gt=0, le=1)
-    """Of what workers can hold, for interactive work while other work waits."""
+    """The share of the workers' capacity that interactive work may take while other work waits."""
 
     interactive_tokens: int = Field(default=1_000_000, gt=0)
-    """Estimated tokens of a tenant's interactive work in flight; what is beyond goes in the lane `batch`."""
+    """Estimated tokens of a tenant's interactive work in flight. Work beyond this goes into the lane `batch`."""
 
     interactive_factor: float = Field(default=1.0, gt=0)
-    """So many times an interactive nano-dollar counts where tenants take turns; the bill stays as it is."""
+    """The weight of an interactive nano-dollar when tenants take turns. It does not change the bill."""
 
     log_level: str = "info"
 

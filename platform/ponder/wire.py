@@ -1,4 +1,4 @@
-"""One HTTP exchange with the API: sent again where that cannot do harm, and its failure in ponder's words."""
+"""HTTP exchanges with the API, repeated where that is harmless, with failures as ponder's errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _BUSY = (429, 502, 503, 504)
 
 
 class Wire:
-    """One a thread. A request that got no answer is repeated for `patience_s` seconds if that cannot do harm.
+    """A connection to the API, for one thread. Unanswered requests are repeated for `patience_s` seconds if harmless.
 
-    Harmless is what is `repeatable` (it only reads, or has an Idempotency-Key), and whatever the server never received.
+    A repeat is harmless if the request is `repeatable` (it only reads, or has an Idempotency-Key) or never reached the
+    server.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Wire:
                 headers={"Authorization": f"Bearer {api_key}"},
                 timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
                 transport=transport,
-                # A proxy that the environment names has no way to this machine.
+                # A proxy named by the environment cannot reach this machine's own address.
                 trust_env=httpx2.URL(base_url).host not in _THIS_MACHINE,
             )
 
@@ -54,11 +55,11 @@ class Wire:
         self._http.close()
 
     def ask(self, method: str, path: str, *, repeatable: bool = False, **arguments: Any) -> Json:
-        """The JSON object that is answered; `arguments` are httpx2's."""
+        """Returns the JSON object in the answer. `arguments` are httpx2's."""
         return self._object(self._send(lambda: self._http.request(method, path, **arguments), repeatable=repeatable))
 
     def upload(self, path: str, pieces: Callable[[], Iterable[bytes]], filename: str, **fields: str) -> Json:
-        """A form with a file that is made while it is sent; `pieces` opens it anew for every try."""
+        """Sends a form with a file that is made while it is sent. `pieces` opens it again for every try."""
 
         def once() -> httpx2.Response:
             file = ("file", (filename, _Reader(pieces()), "application/jsonl"))
@@ -68,7 +69,7 @@ class Wire:
 
     @contextmanager
     def download(self, path: str) -> Iterator[Iterator[bytes]]:
-        """The content piece by piece; raises Unreachable when the connection breaks in between."""
+        """Yields the content in pieces. Raises Unreachable if the connection breaks in between."""
         request = self._http.build_request("GET", path)
         response = self._send(lambda: self._http.send(request, stream=True), repeatable=True)
         try:
@@ -83,11 +84,11 @@ class Wire:
         except json.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict):
-            raise Unreachable(f"{self.base_url} answers, but not as ponder does: is this its address?")
+            raise Unreachable(f"{self.base_url} answers, but not as ponder would: is this the right address?")
         return answer
 
     def _send(self, once: Callable[[], httpx2.Response], *, repeatable: bool) -> httpx2.Response:
-        """The first successful response; raises what ponder calls the failure."""
+        """Returns the first successful response, or raises the failure as one of ponder's errors."""
         give_up_at = self._clock() + self.patience_s
         pause_s = 0.1
         while True:
@@ -107,13 +108,13 @@ class Wire:
 
 
 class _Reader:
-    """What httpx2 wants of a file, over pieces that are made while they are sent."""
+    """A file as httpx2 wants it, over pieces that are made while they are sent."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
 
     def read(self, num_bytes: int = CHUNK_BYTES) -> bytes:
-        """At least `num_bytes` unless the end is near; nothing at the end."""
+        """Returns at least `num_bytes` unless the end is near, and nothing at the end."""
         gathered: list[bytes] = []
         length = 0
         for piece in self._pieces:
@@ -160,7 +161,7 @@ def _error(response: httpx2.Response, base_url: str) -> PonderError:
 
 
 def _details(response: httpx2.Response) -> Json:
-    """OpenAI's error object; nothing where somebody else answered."""
+    """Returns OpenAI's error object, or an empty one if another server answered."""
     try:
         answer = response.json()
     except ValueError:

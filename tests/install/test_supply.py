@@ -1,4 +1,4 @@
-"""The locks that images can be installed from: the tested versions, with the hashes of their files."""
+"""The locks that images are installed from: the tested versions, with the hashes of their files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 _LINE = re.compile(
     r"^([A-Za-z0-9._-]+)==([^ ;]+)(?: ; [^\\]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE
 )
@@ -47,6 +48,12 @@ def test_a_lock_has_every_dependency_in_the_version_that_the_tests_ran_with(imag
 
 def test_no_lock_has_a_build_of_torch() -> None:
     assert not [name for name in locked("worker") if re.match(r"torch|triton|nvidia-|cuda-", name)]
+
+
+def test_an_image_takes_no_file_from_an_index_without_its_hash_but_torch() -> None:
+    steps = [line.strip() for line in DOCKERFILE.splitlines() if re.search(r"\bpip\b.* install ", line)]
+    assert len(steps) == 2
+    assert all("--no-deps" in step and ("--require-hashes" in step or "--no-index" in step) for step in steps)
 
 
 def test_an_audit_that_can_ask_nobody_says_that_it_is_skipped() -> None:

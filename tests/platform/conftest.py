@@ -1,4 +1,4 @@
-"""A small fleet in a database of its own, without an engine; and the API over it on a real socket."""
+"""A small fleet without engines in a database of its own, and the API over it on a real socket."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.cancel import cancel
 from ponder.jobs.claim import Claim, claim
-from ponder.jobs.dispatch import LaneShares, dispatch
-from ponder.jobs.dispatcher_status import record
-from ponder.jobs.finish import finish, follow
+from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
+from ponder.jobs.dispatching.dispatcher_status import record
+from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.release import release
+from ponder.jobs.shard import add_portions
 from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
 from ponder.ledger.check import check
 from ponder.queue.app import Message, queue_name
@@ -32,7 +33,7 @@ from ponder.store.first_key import ensure_operator_key
 
 
 class World:
-    """Each method is one transaction, as a worker, a dispatcher or a user would make it."""
+    """A small fleet. Each method is one transaction, as a worker, a dispatcher or a user would make it."""
 
     shard_tokens = 1_000
     shares = LaneShares()
@@ -67,7 +68,7 @@ class World:
         tokens: int = 100,
         expires_in_s: float = 86_400,
     ) -> str:
-        """A batch in progress; its lines ask for `models` in turn."""
+        """Makes a batch in progress, whose lines ask for `models` in turn."""
         tenant = tenant or self.tenant()
         batch_id = f"batch_{next(self._numbers):024x}"
         request = {
@@ -107,6 +108,8 @@ class World:
             tokens=tokens,
             expires_in_s=expires_in_s,
         )
+        with self.engine.begin() as connection:
+            add_portions(connection, batch_id)
         return batch_id
 
     def jobs(self, batch_id: str) -> list[int]:
@@ -156,7 +159,7 @@ class World:
             )
 
     def dispatch(self) -> list[int]:
-        """The shards whose messages would be published now."""
+        """Returns the shards whose messages would be published now."""
         return [message.shard_id for message in self.messages()]
 
     def messages(self) -> list[Message]:
@@ -168,7 +171,7 @@ class World:
             return claim(connection, shard_id, incarnation_id)
 
     def claim_all(self, incarnation_id: str) -> list[int]:
-        """Dispatches, and claims what is in its queues, until nothing comes any more; returns the jobs."""
+        """Dispatches and claims everything in the worker's queues until nothing is left. Returns the jobs."""
         (own,) = self.sql("SELECT model, fingerprint FROM incarnations WHERE id = :id", id=incarnation_id)
         queues = {queue_name(own.model, own.fingerprint, lane) for lane in Lane}
         jobs: list[int] = []
@@ -212,14 +215,18 @@ class World:
             cancel(connection, tenant_id, batch_id)
 
     def lapse(self, incarnation_id: str) -> None:
-        """Its lease ends now."""
+        """Ends a lease now."""
         self.sql(
             "UPDATE incarnations SET lease_until = greatest(clock_timestamp(), billed_until) WHERE id = :id",
             id=incarnation_id,
         )
 
+    def num_lost(self, job_id: int) -> int:
+        rows = self.sql("SELECT 1 FROM attempts WHERE job_id = :id AND outcome = 'lost'", id=job_id)
+        return len(rows)
+
     def billed(self, incarnation_id: str) -> int:
-        """What the ledger has for it, after checking that this is its bill."""
+        """Returns what the ledger booked for an incarnation, after checking that it is its bill."""
         with self.engine.begin() as connection:
             return check(connection, incarnation_id)
 
@@ -263,13 +270,13 @@ def operator_key() -> str:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Of the API; a test may have others."""
+    """The settings of the API, which a test may replace."""
     return Settings()
 
 
 @pytest.fixture
 def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str, settings: Settings) -> Iterator[str]:
-    """The API; a dispatcher seems to have been there just now."""
+    """The API, with the record of a dispatcher that was just there."""
     with engine.begin() as connection:
         ensure_operator_key(connection, operator_key, tenant="home", name="test")
         record(connection, None)

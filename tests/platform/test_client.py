@@ -14,7 +14,7 @@ Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 def client_of(handler: Handler, patience_s: float = 10.0) -> Client:
-    """Its clock is its own sleep."""
+    """A wire whose clock advances only by its own sleep."""
     now = [0.0]
 
     def sleep(seconds: float) -> None:
@@ -64,14 +64,14 @@ def test_a_submission_whose_answer_was_lost_is_repeated_with_the_same_idempotenc
     assert json.loads(seen[2].content)["ponder"] == {"strict": True}
 
 
-def test_what_may_not_be_done_twice_is_not_repeated_once_it_may_have_arrived() -> None:
+def test_a_request_that_must_not_be_repeated_is_sent_once_if_it_may_have_arrived() -> None:
     handler, seen = answers(httpx2.ReadTimeout("lost"), httpx2.Response(200, json={}))
     with pytest.raises(Unreachable):
         client_of(handler).create_tenant("a")
     assert len(seen) == 1
 
 
-def test_what_never_arrived_is_always_repeated() -> None:
+def test_a_request_that_never_arrived_is_always_repeated() -> None:
     handler, seen = answers(httpx2.ConnectError("refused"), httpx2.Response(200, json={"id": "tenant_1"}))
     assert client_of(handler).create_tenant("a")["id"] == "tenant_1"
     assert len(seen) == 2
@@ -94,7 +94,7 @@ def test_a_busy_server_is_asked_again_when_it_says() -> None:
     assert len(seen) == 1
 
 
-def test_an_upload_is_opened_anew_for_every_try() -> None:
+def test_an_upload_is_opened_again_for_every_try() -> None:
     handler, seen = answers(httpx2.Response(502), httpx2.Response(200, json={"id": "file-1"}))
 
     def lines() -> Iterator[bytes]:
@@ -127,9 +127,9 @@ def test_openai_errors_become_ponder_errors(status: int, kind: type[PonderError]
         assert (caught.value.param, caught.value.code) == ("body.n", "c")
 
 
-def test_somebody_elses_answer_is_not_mistaken_for_ponders() -> None:
+def test_the_answer_of_another_server_is_not_mistaken_for_ponders() -> None:
     handler, _ = answers(httpx2.Response(200, text="<html>welcome</html>"))
-    with pytest.raises(Unreachable, match="not as ponder does"):
+    with pytest.raises(Unreachable, match="not as ponder would"):
         client_of(handler).batch("b")
 
 
@@ -157,6 +157,6 @@ def test_a_download_that_breaks_in_the_middle_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize("address", ["ponder.example", "http://ponder:port"])
-def test_an_address_that_is_none_is_the_users_error(address: str) -> None:
+def test_an_invalid_address_is_the_users_error(address: str) -> None:
     with pytest.raises(InvalidInput, match="http"):
         Client.of(address, "pk-x").models()

@@ -38,7 +38,7 @@ def _raised_by_pydantic() -> Exception:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_that_may_hold_a_users_words_is_told_by_type_and_place(error: Exception) -> None:
+def test_an_error_that_may_quote_a_user_is_described_by_type_and_place(error: Exception) -> None:
     try:
         raise error
     except type(error) as raised:
@@ -56,11 +56,11 @@ def test_postgres_is_quoted_without_values(engine: Engine) -> None:
 
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="/@ ", categories=["L", "N", "P"]), min_size=1))
-def test_no_password_of_a_url_is_told(password: str) -> None:
+def test_no_password_of_a_url_is_shown(password: str) -> None:
     said = brief(Unreachable(f"cannot connect to redis://user:{password}@host:6379/0 now"))
     assert said == "Unreachable: cannot connect to redis://…@host:6379/0 now"
 
 
-def test_a_missing_module_and_a_refused_connection_are_told_in_full() -> None:
+def test_a_missing_module_and_a_refused_connection_are_described_in_full() -> None:
     assert brief(ModuleNotFoundError("No module named 'packaging'")).endswith("No module named 'packaging'")
     assert "refused" in brief(ConnectionRefusedError(111, "Connection refused"))

@@ -1,4 +1,4 @@
-"""What a log may hold, and in what form."""
+"""The contents and form of logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def _untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Logging, and Python's hooks, are as they were after the test."""
+    """Restores logging and Python's hooks after the test."""
     logging.captureWarnings(False)  # as another test in this process may have left it
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
@@ -47,7 +47,7 @@ def _untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def lines(_untouched: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
-    """What was logged by the service `test` of an incarnation; each line is one JSON object with the fields of all."""
+    """Returns what the service `test` of an incarnation logs, after checking that each line has the common fields."""
     monkeypatch.setattr(sys, "stderr", said := io.StringIO())
     log.configure("test", "info", incarnation="inc_1", batch=None)
 
@@ -95,7 +95,7 @@ def test_an_exception_is_one_field_with_its_places_and_causes_and_without_prompt
     assert PROMPT not in json.dumps(line)
 
 
-def test_what_nobody_caught_is_a_line_too(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_an_uncaught_exception_is_a_line_of_the_log(lines: Callable[[], list[dict[str, Any]]]) -> None:
     def fail() -> None:
         raise ValueError(PROMPT)
 
@@ -146,7 +146,7 @@ def test_a_terminal_gets_text_with_the_place_and_without_the_prompt_that_stood_t
         json.loads(said.getvalue().splitlines()[0])
 
 
-def test_what_strangers_can_make_it_log_is_sampled_and_the_log_says_so(
+def test_lines_that_strangers_can_cause_are_sampled_and_the_log_says_so(
     lines: Callable[[], list[dict[str, Any]]],
 ) -> None:
     def complain() -> None:
@@ -162,7 +162,7 @@ def test_what_strangers_can_make_it_log_is_sampled_and_the_log_says_so(
     assert another["event"] == "Another line of the same logger."
 
 
-def test_what_is_left_out_comes_again_a_minute_later(
+def test_lines_left_out_are_logged_again_a_minute_later(
     lines: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for minute in range(3):

@@ -1,4 +1,4 @@
-"""Which dtype is fast on which processor."""
+"""The choice of a fast dtype for a processor."""
 
 from __future__ import annotations
 

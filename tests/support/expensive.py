@@ -1,4 +1,4 @@
-"""Bodies of `POST /v1/batches` that are small to send and expensive to read; `num_bytes` is about how long they are."""
+"""Bodies of `POST /v1/batches` that are small to send and expensive to read. `num_bytes` is their approximate size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package index as a stranger's pip and uv see it: with none of this machine's configuration."""
+"""The package index as a stranger's pip and uv see it, without this machine's configuration."""
 
 from __future__ import annotations
 

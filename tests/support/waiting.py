@@ -1,4 +1,4 @@
-"""Waiting for something to become true, for a limited time."""
+"""Waits for a condition, for a limited time."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from typing import Any, Self
 from sqlalchemy import Engine, Row, text
 from waiting import until
 
-from ponder.domain.request import ENDPOINT
-from ponder.domain.submission import Submission
+from ponder.domain.batch.request import ENDPOINT
+from ponder.domain.batch.submission import Submission
 from ponder.embedded.child import spawn
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis

@@ -101,7 +101,7 @@ def _introduce(problems_per_level: int, num_strategies: int) -> None:
 @contextmanager
 def _stack(home: Home, port: int | None) -> Iterator[Client]:
     """A client of the stack that runs in this home, or of one that lives as long as the `with`."""
-    from ponder.cli.stack import phases, plan
+    from ponder.cli.commands.stack import phases, plan
     from ponder.embedded.launch import in_foreground, wait_until_ready
 
     if home.running_pid() is not None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ponder.cli import exit_code
+from ponder.cli.commands.show import print_tree
 from ponder.cli.console import out
-from ponder.cli.show import print_tree
 from ponder.client import Client
 from ponder.domain.money import dollars
 from ponder.wire import Json

@@ -1,1 +1,1 @@
-"""The front door: OpenAI's Batch API, and beside it what is ponder's own."""
+"""The HTTP API: OpenAI's Batch API, with additions of ponder's own."""

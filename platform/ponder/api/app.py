@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from sqlalchemy import Engine
@@ -12,14 +11,16 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import ponder
-from ponder.api import batches, errors, files, health, jobs, keys, metrics, models, prices, reports, tenants
+from ponder.api import error_answers
 from ponder.api.limit import Limited
-from ponder.api.metrics import Meter, Observed
+from ponder.api.routes import batches, files, health, jobs, keys, metrics, models, prices, reports, tenants
+from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
 from ponder.api.tenant_limits import TenantLimits
-from ponder.domain.submission import Submission
-from ponder.jobs.check_limits import CheckLimits
-from ponder.jobs.submission_reader import SubmissionReader
+from ponder.domain.batch.submission import Submission
+from ponder.domain.storable import JsonObject
+from ponder.jobs.validation.check_limits import CheckLimits
+from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _ROUTES = (health, metrics, files, batches, jobs, models, reports, tenants, keys, prices)
@@ -32,8 +33,8 @@ _HEADERS = {
 
 
 class _App(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        """With the body of a submission, which FastAPI does not read itself."""
+    def openapi(self) -> JsonObject:
+        """Adds the schema of a submission's body, which FastAPI does not read itself."""
         document = super().openapi()
         schema = Submission.model_json_schema(ref_template="#/components/schemas/{model}")
         document["components"]["schemas"] |= {**schema.pop("$defs", {}), "Submission": schema}
@@ -41,10 +42,10 @@ class _App(FastAPI):
 
 
 def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
-    """Opens no connection yet; the engine stays the caller's to dispose of.
+    """Makes the app. It opens no connection yet, and the caller disposes of the engine.
 
-    FastAPI's pages of documentation are off, because they load scripts from elsewhere; so are redirects to the
-    path with or without a slash, because they lead to whatever Host the caller names.
+    FastAPI's documentation pages are off, because they load scripts from elsewhere. Redirects to the path with or
+    without a slash are off, because they lead to whatever Host the caller names.
     """
     reader = SubmissionReader(CheckLimits.of(settings))
 
@@ -63,7 +64,7 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
     )
     app.state.services = Services(engine, redis_url, settings, reader, TenantLimits(settings))
     app.state.meter = Meter(engine, redis_url)
-    errors.install(app)
+    error_answers.install(app)
     app.add_middleware(Limited)
     app.add_middleware(Observed, meter=app.state.meter)
     app.add_middleware(_Hardened)
@@ -73,7 +74,7 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
 
 
 class _Hardened:
-    """ASGI middleware: a browser takes no answer for a page, and keeps none. What a route says itself stays."""
+    """ASGI middleware whose headers keep browsers from rendering or storing answers. A route's own headers stay."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Who is calling."""
+"""Authenticates callers by their API key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIND = text("SELECT id, tenant_id, role, sha256, revoked_at FROM api_keys WHERE
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The tenant is in every query that a route makes for the caller."""
+    """The owner of a key. Every query that a route makes for the caller names the tenant."""
 
     key_id: str
     tenant_id: str
@@ -40,14 +40,14 @@ def digest(key: str) -> bytes:
 def _caller(
     request: Request, ponder: Ponder, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Caller:
-    """The same work for a missing, a wrong, a revoked and a right key, so that its time tells nothing.
+    """Finds the caller. Missing, wrong, revoked and valid keys take the same work, so that timing reveals nothing.
 
-    A key that may only read is refused here, for all routes that change something.
+    Refuses a key that may only read for all routes that change something.
     """
     sha256 = digest(credentials.credentials if credentials else "")
     known = ponder.limits.requests.tenant_of(sha256)
     if known is not None:
-        _count(request, ponder, known)  # before Postgres is asked
+        _count(request, ponder, known)  # before asking Postgres
     with ponder.engine.connect() as connection:
         row = connection.execute(_FIND, {"sha256": sha256}).first()
     is_right = hmac.compare_digest(bytes(row.sha256) if row else bytes(32), sha256)

@@ -1,4 +1,4 @@
-"""A batch as OpenAI's batch object, field by field, with what is ponder's own under `ponder`."""
+"""OpenAI's batch object, field by field, with ponder's own fields under `ponder`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from ponder.api.services import unix
 from ponder.api.waiting import why_batch_waits
+from ponder.domain.storable import JsonObject
 
 _MAX_ERRORS = 1_000
 _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
@@ -62,16 +63,17 @@ _MODEL = text(
 )
 
 
-def batch_object(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
-    """Of a row of table `batches`, with the first of its errors."""
+def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
+    """Returns the object of a row of the table `batches`, with the first of its errors."""
     errors = connection.execute(_ERRORS, {"ids": [batch.id], "limit": _MAX_ERRORS}).all()
     [found] = batch_objects(connection, [batch])
     return found | {"errors": _errors(batch, errors)}
 
 
-def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[dict[str, Any]]:
-    """In the order of the rows, without their errors' data, which a list of batches would repeat a thousand times for
-    each; a fixed number of queries for any number of batches.
+def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[JsonObject]:
+    """Returns objects in the order of the rows, without their errors' data, which may be a thousand each.
+
+    Makes a fixed number of queries for any number of batches.
     """
     ids = [batch.id for batch in batches]
     facts = {
@@ -95,7 +97,7 @@ def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> d
     return groups
 
 
-def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[Any]]]) -> dict[str, Any]:
+def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[Any]]]) -> JsonObject:
     counts = _counts(batch.state, facts)
     tokens = facts["usage"][0] if facts["usage"] else None
     return {
@@ -124,7 +126,7 @@ def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[A
             "counts": counts,
             "verdicts": _verdicts(facts["jobs"]),
             "num_oracle": sum(int(row.num_oracle) for row in facts["jobs"]),
-            # A job's deltas go when it is settled and has a usage.
+            # A job's deltas are deleted when it is settled and gets a usage.
             "tokens_generated": (int(tokens.generated) if tokens else 0) + _sum(facts["so_far"]),
             "direct_nanodollars": _sum(facts["cost"]),
             "num_running": _sum(facts["running"]),
@@ -138,7 +140,7 @@ def _sum(rows: Sequence[Row[Any]]) -> int:
 
 
 def _counts(batch_state: str, facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
-    """Jobs by state, and the lines that never became one. The rows of a stopped batch may follow later."""
+    """Counts jobs by state, and rejected lines. The rows of a stopped batch may follow later."""
     counts = dict.fromkeys(("pending", "completed", "failed", "expired", "cancelled"), 0)
     for row in facts["jobs"]:
         counts[row.state] += row.num
@@ -158,13 +160,13 @@ def _verdicts(jobs: Sequence[Row[Any]]) -> dict[str, int]:
     return verdicts
 
 
-def _errors(batch: Row[Any], rejected: Sequence[Row[Any]]) -> dict[str, Any] | None:
+def _errors(batch: Row[Any], rejected: Sequence[Row[Any]]) -> JsonObject | None:
     data = list(batch.errors or [])
     data += [{"code": row.code, "line": row.line, "message": row.message, "param": row.param} for row in rejected]
     return {"object": "list", "data": data} if data else None
 
 
-def _usage(tokens: Row[Any] | None) -> dict[str, Any]:
+def _usage(tokens: Row[Any] | None) -> JsonObject:
     prompt, cached, generated, thinking = (
         (int(tokens.prompt), int(tokens.cached), int(tokens.generated), int(tokens.thinking)) if tokens else (0,) * 4
     )

@@ -1,4 +1,4 @@
-"""A settled job as OpenAI's chat completion, with what is ponder's own beside it."""
+"""OpenAI's chat completion object of a settled job, with ponder's own fields beside OpenAI's."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import Row
 
 from ponder.api.services import unix
+from ponder.domain.storable import JsonObject
 
 _SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 
 
-def completion(row: Row[Any]) -> dict[str, Any]:
-    """`row`: a completed job with its result, usage and cost."""
+def completion(row: Row[Any]) -> JsonObject:
+    """Returns the object of a completed job. `row` has its result, usage and cost."""
     return {
         "id": f"chatcmpl-{row.id}",
         "object": "chat.completion",
@@ -42,20 +43,20 @@ def _service_tier(kept: Any) -> str | None:
     return kept if kept in _SERVICE_TIERS else None
 
 
-def _choice(index: int, choice: Mapping[str, Any]) -> dict[str, Any]:
+def _choice(index: int, choice: Mapping[str, Any]) -> JsonObject:
     reason = choice.get("finish_reason")
     return {
         "index": index,
         "message": {"role": "assistant", "content": choice.get("text") or "", "refusal": None},
         "logprobs": _logprobs(choice.get("logprobs")),
-        # OpenAI knows no budgets: whatever cut a sample short is a length to it.
+        # OpenAI has no budgets, so every sample that was cut short ended by its length.
         "finish_reason": "stop" if reason == "stop" else "length",
         "ponder": {"answer": choice.get("answer"), "score": choice.get("score"), "finish_reason": reason},
     }
 
 
-def _logprobs(value: Any) -> dict[str, Any] | None:
-    """OpenAI's form of a list of {token, logprob}; what is in that form already stays as it is."""
+def _logprobs(value: Any) -> JsonObject | None:
+    """Returns OpenAI's form of a list of {token, logprob}. A value already in that form stays as it is."""
     if isinstance(value, Mapping):
         return dict(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
@@ -63,7 +64,7 @@ def _logprobs(value: Any) -> dict[str, Any] | None:
     return {"content": [_token(token) for token in value], "refusal": None}
 
 
-def _token(value: Any) -> dict[str, Any]:
+def _token(value: Any) -> JsonObject:
     entry = dict(value) if isinstance(value, Mapping) else {"logprob": value}
     token = str(entry.get("token", ""))
     return {
@@ -74,7 +75,7 @@ def _token(value: Any) -> dict[str, Any]:
     }
 
 
-def _usage(row: Row[Any]) -> dict[str, Any]:
+def _usage(row: Row[Any]) -> JsonObject:
     prompt, generated = row.prompt_tokens or 0, row.completion_tokens or 0
     return {
         "prompt_tokens": prompt,

@@ -1,4 +1,4 @@
-"""A job as the API shows it."""
+"""The API's object of a job."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from sqlalchemy import Connection, Row, text
 
 from ponder.api.services import job_number, unix
 from ponder.api.waiting import why_job_waits
+from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 from ponder.store.job_state import JOB_STATE
 
 COMPLETION_TOKENS = """
     coalesce(completion_tokens, (SELECT CAST(sum(num_tokens) AS bigint) FROM tree_deltas WHERE job_id = jobs.id))
         AS completion_tokens"""
-"""Of a settled job from its usage, of an open one from what its tree has so far."""
+"""SQL for the tokens of a settled job, from its usage, or of an open one, from its tree so far."""
 _FIND = text(
     f"""
     SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, answer, finish_reason, error,
@@ -38,7 +39,7 @@ _COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job
 _TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
 
 
-def job_summary(row: Row[Any]) -> dict[str, Any]:
+def job_summary(row: Row[Any]) -> JsonObject:
     return {
         "id": f"job_{row.id}",
         "object": "job",
@@ -61,8 +62,8 @@ def job_summary(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str, Any]:
-    """With its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
+def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObject:
+    """Returns a job with its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
     values = {"id": job_number(job_id), "tenant_id": tenant_id}
     row = connection.execute(_FIND, values).first()
     if row is None:
@@ -80,7 +81,7 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> dict[str,
     }
 
 
-def _attempt(row: Row[Any]) -> dict[str, Any]:
+def _attempt(row: Row[Any]) -> JsonObject:
     return {
         "incarnation_id": row.incarnation_id,
         "worker": row.worker,

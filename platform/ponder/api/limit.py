@@ -1,23 +1,23 @@
-"""How large a body may be where it is not an upload, and how many more requests a tenant has."""
+"""Limits the size of bodies other than uploads, and reports a tenant's remaining requests."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ponder.api.errors import answer
+from ponder.api.error_answers import answer
 from ponder.api.tenant_limits import Rate
 
 MAX_BODY_BYTES = 16 * 1024
-"""Of what is read in the event loop, where a few thousand fields already take milliseconds."""
+"""The limit on bodies parsed in the event loop, where a few thousand fields already take milliseconds."""
 MAX_SUBMISSION_BYTES = 1024 * 1024
 _SUBMISSIONS = "/v1/batches"
 _UPLOADS = "/v1/files"
 
 
 class Limited:
-    """ASGI middleware: a body is read into memory, so it is cut off before it can fill it.
+    """ASGI middleware that cuts off bodies before they fill the memory.
 
-    Every answer to a tenant has OpenAI's rate-limit headers; `auth` leaves what they say with the request.
+    It adds OpenAI's rate-limit headers, whose values `auth` leaves with the request, to every answer to a tenant.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -41,7 +41,7 @@ class Limited:
         most = MAX_SUBMISSION_BYTES if scope["path"] == _SUBMISSIONS else MAX_BODY_BYTES
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > most:
-            message = f"a body has at most {most} bytes"
+            message = f"a body may have at most {most} bytes"
             await answer(413, message, "invalid_request_error", code="body_too_large")(scope, receive, send)
             return
         num_bytes = 0

@@ -1,4 +1,4 @@
-"""The lines of output and error files, made from the results a page at a time."""
+"""Makes the lines of output and error files from the results, a page at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, TextClause, text
 
 from ponder.api.completion import completion
+from ponder.domain.storable import JsonObject
 from ponder.store.job_state import JOB_STATE
 
 _OUTPUT = text(
@@ -50,12 +51,12 @@ _REASONS = {
 
 
 def output_lines(engine: Engine, tenant_id: str, batch_id: str) -> Iterator[bytes]:
-    """Completed jobs by line: {id, custom_id, response: {status_code, request_id, body}, error}."""
+    """Yields completed jobs by line: {id, custom_id, response: {status_code, request_id, body}, error}."""
     return _lines(engine, tenant_id, batch_id, _OUTPUT, _output)
 
 
 def error_lines(engine: Engine, tenant_id: str, batch_id: str) -> Iterator[bytes]:
-    """By line: rejected ones with what OpenAI would have answered to them, and jobs that did not complete."""
+    """Yields rejected lines, with the answer OpenAI would give, and jobs that did not complete, by line."""
     return _lines(engine, tenant_id, batch_id, _ERRORS, _error)
 
 
@@ -66,7 +67,7 @@ def _lines(
     query: TextClause,
     render: Callable[[Row[Any]], Mapping[str, Any]],
 ) -> Iterator[bytes]:
-    """Page by page, so that memory stays small and no transaction outlives a page."""
+    """Yields lines page by page, so that memory stays small and no transaction outlives a page."""
     after = 0
     while True:
         values = {"tenant_id": tenant_id, "batch_id": batch_id, "after": after, "limit": _PAGE}
@@ -78,7 +79,7 @@ def _lines(
         after = rows[-1].line
 
 
-def _output(row: Row[Any]) -> dict[str, Any]:
+def _output(row: Row[Any]) -> JsonObject:
     return {
         "id": f"batch_req_{row.id}",
         "custom_id": row.custom_id,
@@ -87,7 +88,7 @@ def _output(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _error(row: Row[Any]) -> dict[str, Any]:
+def _error(row: Row[Any]) -> JsonObject:
     code, message = _REASONS.get(row.state, ("", ""))
     error = {"code": row.code or code, "message": row.message or message, "param": row.param, "line": row.line}
     if row.state != "rejected":

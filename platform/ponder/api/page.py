@@ -1,4 +1,4 @@
-"""Lists, a page at a time: `limit` and `after`, answered in OpenAI's form."""
+"""Pages of lists in OpenAI's form, with `limit` and `after`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Annotated, Any
 from fastapi import Query
 from sqlalchemy import Connection, TextClause
 
+from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 
-Limit = Annotated[int, Query(ge=1, le=100, description="how many at most")]
-LongLimit = Annotated[int, Query(ge=1, le=10_000, description="how many at most")]
+Limit = Annotated[int, Query(ge=1, le=100, description="the most objects in the page")]
+LongLimit = Annotated[int, Query(ge=1, le=10_000, description="the most objects in the page")]
 After = Annotated[str | None, Query(max_length=100, description="the id after which the page begins")]
 
 
 def check_cursor(connection: Connection, find: TextClause, values: Mapping[str, Any]) -> None:
-    """Raises NotFound unless the page begins at the beginning, or after something that `find` finds for the caller."""
+    """Raises NotFound if the page begins after something that `find` does not find for the caller."""
     if values["after"] is not None and connection.execute(find, values).first() is None:
-        raise NotFound("there is nothing with the id in `after` in this list", param="after")
+        raise NotFound("this list has no object with the id in `after`", param="after")
 
 
-def page(objects: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Of up to limit + 1 objects, of which the last only says that there are more."""
+def page(objects: Sequence[JsonObject], limit: int) -> JsonObject:
+    """Makes a page of up to limit + 1 objects. The last of those only shows that there are more."""
     shown = list(objects[:limit])
     return {
         "object": "list",

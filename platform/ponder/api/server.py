@@ -1,4 +1,4 @@
-"""uvicorn, with limits to what a client that only opens connections may hold up."""
+"""The web server: uvicorn with limits on what clients can hold up by only opening connections."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ponder.api.errors import answer
+from ponder.api.error_answers import answer
 from ponder.settings import Settings
 
 PROGRESS_BYTES = 16 * 1024
 _CHECK_S = 0.5
 _BACKLOG = 64
 _OTHER_FILES = 64
-"""Beside connections of clients: logs, and connections to Postgres and Redis."""
+"""Open files besides clients' connections: logs, and connections to Postgres and Redis."""
 
 
 def server_config(app: ASGIApp, settings: Settings, *, host: str, port: int) -> uvicorn.Config:
-    """Also lets this process have as many open files as it may."""
+    """Makes uvicorn's configuration. Raises this process's limit of open files to its maximum."""
     protocol = partial(
         _Connection, max_connections=_room_for(settings.max_connections), patience_s=settings.client_timeout_s
     )
@@ -32,7 +32,7 @@ def server_config(app: ASGIApp, settings: Settings, *, host: str, port: int) -> 
         host=host,
         port=port,
         http=cast(type[asyncio.Protocol], protocol),
-        ws="none",  # their protocol would take the connection over, and its limits with it
+        ws="none",  # a WebSocket would take over the connection without its limits
         backlog=_BACKLOG,
         log_config=None,
         access_log=False,
@@ -42,11 +42,11 @@ def server_config(app: ASGIApp, settings: Settings, *, host: str, port: int) -> 
 
 
 class _Connection(H11Protocol):
-    """Closed when its client does not do its part for `patience_s`: send the rest of a request, or read an answer.
+    """A connection that is closed if its client neither sends a request nor reads an answer for `patience_s`.
 
-    A whole request, 16 KB of a body and 48 KB of an answer that were read begin the time anew; a byte now and then does
-    not. When there are `max_connections`, a new one takes the place of the one that has waited longest for its
-    client, so that nobody is locked out by connections on which nothing is asked.
+    A whole request, 16 KB of a body or 48 KB of an answer restart the time; a byte now and then does not. Beyond
+    `max_connections` a new connection replaces the one that has waited longest for its client, so that idle connections
+    lock nobody out.
     """
 
     def __init__(self, *arguments: Any, max_connections: int, patience_s: float, **named: Any) -> None:
@@ -103,7 +103,7 @@ class _Connection(H11Protocol):
         self._check = self.loop.call_later(_CHECK_S, self._look)
 
     def _displace(self) -> bool:
-        """Closes another connection in favour of this one; False where the server works for all of them."""
+        """Closes another connection in favour of this one. Returns False if the server is working for all of them."""
         others = (one for one in self.connections if isinstance(one, _Connection) and one is not self)
         waiting = min(
             (one for one in others if one._waits_for_client()), key=lambda one: one._progressed_at, default=None
@@ -116,7 +116,7 @@ class _Connection(H11Protocol):
 
 
 def _room_for(max_connections: int) -> int:
-    """At most so many that none fails for want of an open file: each may have a temporary one beside its socket."""
+    """Returns how many connections fit into the open files. Each may need a temporary file beside its socket."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return max(1, min(max_connections, (most - _BACKLOG - _OTHER_FILES) // 2))
@@ -125,7 +125,7 @@ def _room_for(max_connections: int) -> int:
 def _refusal() -> bytes:
     response = answer(
         503,
-        "the API has as many connections as it takes (PONDER_MAX_CONNECTIONS); try again",
+        "the API has too many connections (PONDER_MAX_CONNECTIONS); try again",
         "server_error",
         code="too_many_connections",
     )

@@ -1,4 +1,4 @@
-"""What the routes work with, and the checks that every route shares."""
+"""The objects that routes work with, and the checks that they share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from ponder.api.tenant_limits import TenantLimits
 from ponder.errors import NotFound
-from ponder.jobs.submission_reader import SubmissionReader
+from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
 _IDS = {
@@ -43,9 +43,9 @@ Ponder = Annotated[Services, Depends(_services)]
 
 
 def identifier(value: str, kind: str, param: str | None = None) -> str:
-    """An id that may exist; raises NotFound for what cannot be one (and must not reach Postgres, e.g. with a NUL).
+    """Returns an id that may exist. Raises NotFound for text that cannot be an id, which must not reach Postgres.
 
-    `param` is what the id came in as, if not as `batch_id` and its like.
+    `param` is the name of the parameter, by default `batch_id` and so on.
     """
     if not _IDS[kind].fullmatch(value):
         raise NotFound(f"there is no such {kind}", param=param or f"{kind}_id")
@@ -53,7 +53,7 @@ def identifier(value: str, kind: str, param: str | None = None) -> str:
 
 
 def job_number(value: str, param: str | None = None) -> int:
-    """A job as Postgres knows it, by its id."""
+    """Returns the number of a job in Postgres from its id."""
     return int(identifier(value, "job", param).removeprefix("job_"))
 
 

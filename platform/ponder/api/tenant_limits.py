@@ -1,4 +1,4 @@
-"""What a tenant may have at a time in this process: requests a second, uploads, submissions being read."""
+"""Limits on a tenant in this process: requests per second, uploads, and submissions being read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ponder.errors import LimitReached
 from ponder.settings import Settings
 
 _WINDOW_S = 10.0
-"""So many seconds' requests may come at once."""
+"""This many seconds' requests may come at once."""
 _MOST_KEYS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many requests are left to a tenant, and when it has all of them again."""
+    """The requests that a tenant has left, and the time until it has all of them again."""
 
     limit: int
     remaining: int
     reset_s: float
 
     def headers(self) -> dict[str, str]:
-        """OpenAI's."""
+        """Returns OpenAI's rate-limit headers."""
         return {
             "x-ratelimit-limit-requests": str(self.limit),
             "x-ratelimit-remaining-requests": str(self.remaining),
@@ -42,7 +42,7 @@ class _Bucket:
 
 
 class RequestRate:
-    """A token bucket a tenant. For any number of threads."""
+    """A token bucket per tenant. Thread-safe."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
@@ -53,7 +53,7 @@ class RequestRate:
         self._tenants: dict[bytes, str] = {}
 
     def tenant_of(self, key_sha256: bytes) -> str | None:
-        """Of a key that was right when it came last: one that comes too often need not be looked up any more."""
+        """Returns the tenant of a key that was valid last time, so that excess requests need no look-up."""
         return self._tenants.get(key_sha256)
 
     def remember(self, key_sha256: bytes, tenant_id: str) -> None:
@@ -63,12 +63,12 @@ class RequestRate:
             self._tenants[key_sha256] = tenant_id
 
     def forget(self, key_sha256: bytes) -> None:
-        """The key is not right, or not any more."""
+        """Forgets a key that is no longer valid."""
         with self._lock:
             self._tenants.pop(key_sha256, None)
 
     def take(self, tenant_id: str) -> None:
-        """One request. Raises LimitReached."""
+        """Counts one request. Raises LimitReached."""
         with self._lock:
             now = self._clock()
             bucket = self._buckets.setdefault(tenant_id, _Bucket(self._most, now))
@@ -76,21 +76,21 @@ class RequestRate:
             bucket.at = now
             if bucket.tokens < 1:
                 raise LimitReached(
-                    f"more than {self._per_s:g} requests a second (PONDER_MAX_REQUESTS_PER_S)",
+                    f"more than {self._per_s:g} requests per second (PONDER_MAX_REQUESTS_PER_S)",
                     code="rate_limit_exceeded",
                     retry_after_s=(1 - bucket.tokens) / self._per_s,
                 )
             bucket.tokens -= 1
 
     def left(self, tenant_id: str) -> Rate:
-        """After the last one that it took."""
+        """Returns what is left after the last request."""
         with self._lock:
             tokens = self._buckets[tenant_id].tokens
         return Rate(math.floor(self._most), math.floor(tokens), (self._most - tokens) / self._per_s)
 
 
 class Concurrency:
-    """How many of one kind a tenant has at a time. For any number of threads."""
+    """Limits how many of one kind a tenant has at a time. Thread-safe."""
 
     def __init__(self, most: int, what: str, setting: str) -> None:
         self._most = most
@@ -101,7 +101,7 @@ class Concurrency:
 
     @contextmanager
     def one(self, tenant_id: str, *, is_operator: bool) -> Iterator[None]:
-        """Raises LimitReached; never for an operator."""
+        """Counts one for the length of a `with`. Raises LimitReached, but never for an operator."""
         with self._lock:
             if self._running[tenant_id] >= self._most and not is_operator:
                 raise LimitReached(self._refusal, code=self._code)
@@ -115,7 +115,7 @@ class Concurrency:
 
 
 class TenantLimits:
-    """Those that hold in one process; what must be exact over all of them is counted in Postgres."""
+    """The limits within one process. Limits that must be exact over all processes are counted in Postgres."""
 
     def __init__(self, settings: Settings) -> None:
         self.requests = RequestRate(settings.max_requests_per_s)

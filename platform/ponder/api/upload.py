@@ -1,9 +1,9 @@
-"""An upload: spooled to disk while it comes in, then kept in Postgres in pieces; memory stays at a few megabytes."""
+"""Receives uploads: spools them to disk, then stores them in Postgres in pieces, with a few megabytes of memory."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, BinaryIO
 
@@ -12,7 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from ponder.api.errors import TooLarge
+from ponder.api.error_answers import TooLarge
 from ponder.domain.storable import clean
 from ponder.errors import InvalidInput, LimitReached, Unreachable
 
@@ -37,7 +37,7 @@ _SET_BYTES = text("UPDATE files SET bytes = :bytes WHERE id = :id")
 
 @asynccontextmanager
 async def received(request: Request, max_bytes: int = MAX_BYTES) -> AsyncIterator[UploadFile]:
-    """The uploaded file, on disk from its second megabyte on; raises InvalidInput for any other form."""
+    """Yields the uploaded file, which is on disk from its second megabyte on. Raises InvalidInput for other forms."""
     try:
         form = await _parse(request, max_bytes)
     except OSError as error:
@@ -50,14 +50,14 @@ async def received(request: Request, max_bytes: int = MAX_BYTES) -> AsyncIterato
 
 async def _parse(request: Request, max_bytes: int) -> FormData:
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
-        raise InvalidInput("an upload is multipart/form-data with the fields file and purpose", param="file")
+        raise InvalidInput("an upload must be multipart/form-data with the fields file and purpose", param="file")
     try:
         return await MultiPartParser(request.headers, _limited(request, max_bytes), max_files=1, max_fields=10).parse()
     except ClientDisconnect:
         raise _unreadable("it broke off") from None
     except MultiPartException as error:
         raise _unreadable(error.message) from None
-    except (ValueError, LookupError):  # the form names an encoding that there is not, or is not in it
+    except (ValueError, LookupError):  # the form names an unknown encoding, or is not in that encoding
         raise _unreadable("its parts are not encoded as its headers say") from None
 
 
@@ -70,7 +70,7 @@ async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, No
     async for piece in request.stream():
         num_bytes += len(piece)
         if num_bytes > max_bytes:
-            raise TooLarge(f"an upload has at most {max_bytes} bytes", param="file", code="file_too_large")
+            raise TooLarge(f"an upload may have at most {max_bytes} bytes", param="file", code="file_too_large")
         yield piece
 
 
@@ -87,12 +87,12 @@ def _file_of(form: FormData) -> UploadFile:
 
 
 def check_room(connection: Connection, tenant_id: str, num_bytes: int, most_stored: int | None) -> None:
-    """Raises LimitReached where a tenant's files would have more bytes with so many more; None: as many as it likes."""
+    """Raises LimitReached if `num_bytes` more would exceed a tenant's stored bytes. None means no limit."""
     if most_stored is None:
         return
     if connection.execute(_STORED, {"tenant_id": tenant_id}).scalar_one() + num_bytes > most_stored:
         raise LimitReached(
-            f"your files would have more than {most_stored} bytes: delete some that are not needed any more "
+            f"your files would have more than {most_stored} bytes: delete some that you no longer need "
             "(PONDER_MAX_STORED_BYTES)",
             code="storage_limit_exceeded",
             retry_after_s=60,
@@ -108,8 +108,8 @@ def keep(
     file: BinaryIO,
     *,
     most_stored: int | None = None,
-) -> dict[str, Any]:
-    """Writes the file in chunks; returns its id, name, size and time. Raises LimitReached like `check_room`."""
+) -> Mapping[str, Any]:
+    """Writes a file in chunks. Returns its id, name, size and time. Raises LimitReached as `check_room` does."""
     name = clean(filename or "")[:255] or "upload.jsonl"
     created_at = connection.execute(
         _INSERT_FILE, {"id": file_id, "tenant_id": tenant_id, "filename": name}
@@ -119,7 +119,7 @@ def keep(
         connection.execute(_INSERT_CHUNK, {"id": file_id, "ordinal": ordinal, "data": chunk})
         num_bytes += len(chunk)
         ordinal += 1
-    # Only now, as others of the tenant wait from here to the commit; its own bytes are not among the stored ones yet.
+    # Locked late, because the tenant's other uploads wait until the commit. The file's own bytes are not stored yet.
     connection.execute(_LOCK, {"tenant_id": tenant_id})
     check_room(connection, tenant_id, num_bytes, most_stored)
     connection.execute(_SET_BYTES, {"id": file_id, "bytes": num_bytes})

@@ -1,4 +1,4 @@
-"""Why something waits: {reason, message, tokens_ahead}."""
+"""Explains why a batch or job waits: {reason, message, tokens_ahead}."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import BatchState, is_final
-from ponder.jobs.dispatcher_status import dispatcher_status
+from ponder.domain.storable import JsonObject
+from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
 
 Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window"]
 
@@ -58,25 +59,24 @@ _QUOTA_REACHED = text(
 )
 
 
-def why_batch_waits(
-    connection: Connection, batch: Row[Any], num_pending: int, is_running: bool
-) -> dict[str, Any] | None:
-    """None when it has ended, or some job runs, or nothing is wrong and no job is left."""
+def why_batch_waits(connection: Connection, batch: Row[Any], num_pending: int, is_running: bool) -> JsonObject | None:
+    """Returns None if the batch has ended, if a job runs, or if nothing is wrong and no job is left."""
     if is_final(BatchState(batch.state)) or is_running:
         return None
-    trouble = _dispatcher_trouble(connection)
-    if trouble is not None:  # whatever the batch waits for: the dispatcher reads it, sends it out and finishes it
-        return _reason("dispatcher", trouble, 0)
+    status = dispatcher_status(connection)
+    if not status.is_ok:  # the dispatcher validates, dispatches and finishes batches, so every batch waits for it
+        return _reason("dispatcher", _remedy(status), 0)
     if batch.state == "validating":
-        return _reason("validating", "the input file is being read", 0)
+        trouble = f"; in its last round the dispatcher met {status.current_error}" if status.current_error else ""
+        return _reason("validating", f"the input file is being read{trouble}", 0)
     if batch.state != "in_progress" or num_pending == 0:
         return None
     job = connection.execute(_NEXT_JOB, {"batch_id": batch.id}).first()
     return None if job is None else why_job_waits(connection, job, batch.lane)
 
 
-def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str, Any] | None:
-    """None when a worker has it. `job`: a pending one, with id, batch_id, line, model and fingerprint."""
+def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObject | None:
+    """Returns None if a worker has the job. `job` is pending, with id, batch_id, line, model and fingerprint."""
     shard = connection.execute(_SHARD_OF_JOB, {"batch_id": job.batch_id, "job_id": job.id}).first()
     if shard is not None and shard.state == "held":
         return None
@@ -86,9 +86,9 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str,
     if shard is None:
         uncut = {**weights, "batch_id": job.batch_id, "line": job.line}
         ahead += int(connection.execute(_UNCUT, uncut).scalar_one())
-    trouble = _dispatcher_trouble(connection)
-    if trouble is not None:
-        return _reason("dispatcher", trouble, ahead)
+    status = dispatcher_status(connection)
+    if not status.is_ok:
+        return _reason("dispatcher", _remedy(status), ahead)
     if not connection.execute(_ALIVE, weights).scalar_one():
         return _reason(
             "no_worker",
@@ -103,15 +103,12 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> dict[str,
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
 
 
-def _dispatcher_trouble(connection: Connection) -> str | None:
-    """What keeps the dispatcher from its work, and the remedy."""
-    status = dispatcher_status(connection)
-    if status.is_ok:
-        return None
+def _remedy(status: DispatcherStatus) -> str:
+    """Says what keeps the dispatcher from its work, and what to do about it."""
     if status.is_running:
-        return f"the dispatcher {status}; it goes on by itself when that is mended"
+        return f"the dispatcher {status}; it goes on by itself once that is repaired"
     return f"the dispatcher is {status}: start one with `ponder dispatcher`"
 
 
-def _reason(reason: Reason, message: str, tokens_ahead: int) -> dict[str, Any]:
+def _reason(reason: Reason, message: str, tokens_ahead: int) -> JsonObject:
     return {"reason": reason, "message": message, "tokens_ahead": tokens_ahead}

@@ -1,1 +1,1 @@
-"""The command line: thin commands over the HTTP API, and the starters of the services."""
+"""The command line: thin commands over the HTTP API, and commands that start the services."""

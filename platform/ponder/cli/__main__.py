@@ -1,4 +1,4 @@
-"""`python -m ponder.cli`, where the console script may not be on the path."""
+"""Runs `python -m ponder.cli`, for when the console script is not on the path."""
 
 from ponder.cli.main import main
 

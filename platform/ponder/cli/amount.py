@@ -1,4 +1,4 @@
-"""Amounts of money in a table: one unit for all, so that they compare at a glance."""
+"""Formats the amounts of money in a table in one unit, so that they compare at a glance."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _SIZES = (
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """`size` nano-dollars, called `name`."""
+    """A unit of `size` nano-dollars, called `name`."""
 
     size: int
     name: str
 
     @classmethod
     def of(cls, amounts: Iterable[float | None]) -> Unit:
-        """The largest in which most of these amounts of nano-dollars have a digit before the point."""
+        """Returns the largest unit in which most of these nano-dollars have a digit before the point."""
         known = sorted(amount for amount in amounts if amount)
         middle = known[len(known) // 2] if known else NANODOLLARS
         return next((cls(*size) for size in _SIZES if middle >= size[0]), cls(*_SIZES[-1]))
 
     def written(self, nanodollars: float | None) -> str:
-        """Three digits that count, in this unit, without its name; a dash for what is not known."""
+        """Formats an amount with three significant digits, without the unit's name, or a dash if unknown."""
         if nanodollars is None:
             return "–"
         number = nanodollars / self.size

@@ -1,4 +1,4 @@
-"""Which API the commands talk to, and with which key."""
+"""Finds the API and the key that the commands use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ponder.settings import Settings
 
 
 def base_url(settings: Settings) -> str:
-    """What the environment says; else where the stack of this PONDER_HOME listens; else the default address."""
+    """Returns the URL from the environment, or of the stack under PONDER_HOME, or the default."""
     if settings.base_url:
         return settings.url
     return Home(settings.home).recorded_url() or settings.url

@@ -1,4 +1,4 @@
-"""Printing: data to stdout in the form that was asked for, everything else to stderr."""
+"""Prints data to stdout in the requested format, and everything else to stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table; `value` makes its cell from a row."""
+    """One column of a table. `value` makes its cell from a row."""
 
     title: str
     value: Callable[[Mapping[str, Any]], str | Text]
@@ -34,7 +34,7 @@ class Column:
 
 
 def out() -> Console:
-    """stdout; without colours in a pipe, and never cut to the terminal's width there."""
+    """Returns a console on stdout. In a pipe it has no colours and never cuts lines to a width."""
     is_terminal = sys.stdout.isatty()
     return _HarmlessConsole(
         file=below(sys.stdout),
@@ -51,7 +51,7 @@ def err() -> Console:
 
 
 class _HarmlessConsole(Console):
-    """Writes its own escape sequences, and nobody else's."""
+    """A console that writes its own escape sequences and no others."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -60,18 +60,18 @@ class _HarmlessConsole(Console):
 
 def format_option(*formats: str) -> Callable[[_Command], _Command]:
     return click.option(
-        "--format", "form", type=click.Choice(formats), default=formats[0], show_default=True, help="How to print it."
+        "--format", "form", type=click.Choice(formats), default=formats[0], show_default=True, help="Output format."
     )
 
 
 def print_json(document: Any) -> None:
-    """Exactly; what a terminal would obey is escaped, as JSON allows for any character of a text."""
+    """Prints a document exactly. Control characters are escaped, as JSON allows for any character."""
     written = json.dumps(document, ensure_ascii=False, indent=2)
     click.echo(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", written))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, empty: str = "nothing yet") -> None:
-    """A table; in a pipe its cells are separated by tabs, with no frame, for `cut` and `awk`."""
+    """Prints a table. In a pipe its cells are separated by tabs, without a frame, for `cut` and `awk`."""
     if not sys.stdout.isatty():
         for row in [[column.title for column in columns], *([str(c.value(row)) for c in columns] for row in rows)]:
             click.echo("\t".join(row))
@@ -98,7 +98,7 @@ def print_csv(rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> None:
 
 
 def moment(seconds: float | str | None) -> str:
-    """A point in time (Unix seconds or ISO) on this machine's clock, to the second."""
+    """Formats a point in time (Unix seconds or ISO) in this machine's time zone, to the second."""
     if seconds is None:
         return "–"
     when = datetime.fromisoformat(seconds) if isinstance(seconds, str) else datetime.fromtimestamp(seconds)
@@ -106,7 +106,7 @@ def moment(seconds: float | str | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Formats a duration: `42 s`, `3 min 05 s`, `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""From a data set to the lines of an OpenAI batch file, as a stream."""
+"""Turns a data set into the lines of an OpenAI batch file, as a stream."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 from ponder.cli.rows.row import Row, shown
 from ponder.cli.source import Source
 from ponder.domain import storable
-from ponder.domain.line import MAX_LINE_BYTES, decode
-from ponder.domain.request import ENDPOINT, MAX_CUSTOM_ID
+from ponder.domain.batch.line import MAX_LINE_BYTES, decode
+from ponder.domain.batch.request import ENDPOINT, MAX_CUSTOM_ID
 from ponder.errors import InvalidInput, InvalidLine
+from ponder.wire import Json
 
 _LIKELY_PROMPTS = ("prompt", "question", "problem", "instruction", "input")
 _LIKELY_ANSWERS = ("answer", "expected_answer", "solution", "target", "output", "reference")
@@ -24,7 +25,7 @@ _LONGEST_NAME = 40
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Which field of a row is what; None where it has no such thing."""
+    """The names of a row's fields by purpose. None means that there is no such field."""
 
     prompt: str | None = None
     answer: str | None = None
@@ -34,7 +35,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`place` is where in the file: "line 7"."""
+    """A refused row. `place` is its place in the file, such as "line 7"."""
 
     place: str
     reason: str
@@ -42,7 +43,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Count:
-    """What became of the rows: each was submitted or refused. Of the refusals the first few are kept."""
+    """Counts of submitted and refused rows, with the first few refusals."""
 
     num_rows: int = 0
     num_refused: int = 0
@@ -56,11 +57,11 @@ class Count:
 
 @dataclass(slots=True)
 class Dataset:
-    """Lines for the server, and what became of each row on the way.
+    """The lines for the server, and the count of rows.
 
-    A row that cannot be read or lacks a named field goes on as a line with the reason, which the server refuses with
-    it: the row counts, it is in the error file, and it never stops the others. `body` is laid over every line: the
-    model, sampling parameters.
+    A row that cannot be read or lacks a named field is sent as a line with the reason, with which the server refuses
+    it. So the row counts, is in the error file, and never stops the others. `body` (the model, sampling parameters)
+    overrides every line.
     """
 
     source: Source
@@ -70,7 +71,7 @@ class Dataset:
     count: Count = field(default_factory=Count)
 
     def check(self) -> None:
-        """Raises InvalidInput where the file as a whole cannot be what the options say."""
+        """Raises InvalidInput if the file as a whole does not match the options."""
         path = self.source.path
         if self.source.is_batch():
             if self.fields != Fields():
@@ -81,7 +82,7 @@ class Dataset:
             return
         known = self.source.fields()
         if not known:
-            raise InvalidInput(f"{path}: there is no row in it that can be read ({self.source.first_trouble()})")
+            raise InvalidInput(f"{path}: no row can be read ({self.source.first_trouble()})")
         if self.fields.prompt is None:
             raise InvalidInput(f"{path} has the fields {_listed(known)}: {_advice(known)}")
         for option in fields(Fields):
@@ -91,12 +92,12 @@ class Dataset:
                     f"{path}: no row has the field {name!r} of --{option.name}; the fields are {_listed(known)}"
                 )
         if "model" not in self.body:
-            raise InvalidInput("which model shall answer? --model NAME (`ponder doctor` lists those with a worker)")
+            raise InvalidInput("name a model with --model NAME (`ponder doctor` lists those with a worker)")
 
     def lines(self) -> Iterator[bytes]:
-        """Every line of the batch file, from the beginning.
+        """Yields every line of the batch file, from the beginning.
 
-        What stands in line 7 is line 7 of the upload too, so that the server's complaints name the right one.
+        Line 7 of the file is line 7 of the upload too, so that the server's errors name the right one.
         """
         self.count = Count()
         make = self._batch_line if self.source.is_batch() else self._line
@@ -107,7 +108,7 @@ class Dataset:
             num_lines = row.number
 
     def _batch_line(self, row: Row) -> bytes:
-        """As it is, unless the command line overrides something in it. The server refuses what cannot be read."""
+        """Returns a line as it is, unless the command line overrides something. The server refuses unreadable lines."""
         if row.values is None and not row.raw:
             return self._refused(row, f"line-{row.number}", row.trouble)
         written = row.raw.encode("utf-8", "surrogateescape") or json.dumps(row.values).encode() + b"\n"
@@ -133,31 +134,31 @@ class Dataset:
         except InvalidInput as error:
             return self._refused(row, custom_id, error.message)
 
-    def _body(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _body(self, values: Mapping[str, Any]) -> Json:
         assert self.fields.prompt is not None, "check() was not called"
         system = [{"role": "system", "content": self.system}] if self.system else []
-        body: dict[str, Any] = {"messages": [*system, *_messages(values, self.fields.prompt)]}
+        body: Json = {"messages": [*system, *_messages(values, self.fields.prompt)]}
         if self.fields.answer is not None:
             body["ponder"] = {"reference": _text(values, self.fields.answer)}
         if self.fields.level is not None:
-            # Without a level it is missing in a report only.
+            # A missing level only matters in reports.
             with suppress(InvalidInput):
                 body["metadata"] = {"level": _text(values, self.fields.level)}
         return body
 
     def _refused(self, row: Row, custom_id: str, reason: str) -> bytes:
-        """The line that tells the server what was wrong with a row."""
+        """Makes the line that tells the server what was wrong with a row."""
         self.count.refuse(Refusal(row.place, reason))
         message = f"{_short(self.source.path.name)}, {row.place}: {reason}"
         error = {"code": "invalid_row", "message": storable.clean(message)}
         return _encoded({"custom_id": storable.clean(custom_id)[:MAX_CUSTOM_ID], "error": error})
 
 
-def _encoded(document: dict[str, Any]) -> bytes:
-    """Raises InvalidInput for what the server could not store."""
+def _encoded(document: Json) -> bytes:
+    """Encodes a line. Raises InvalidInput for one that the server could not store."""
     written = json.dumps(document, default=_written)
     if len(written) > MAX_LINE_BYTES:
-        raise InvalidInput(f"it makes a line of {len(written):,} bytes: at most {MAX_LINE_BYTES:,} are possible")
+        raise InvalidInput(f"it makes a line of {len(written):,} bytes: at most {MAX_LINE_BYTES:,} are allowed")
     found = storable.fault(document) if storable.is_suspicious(written) else None
     if found:
         raise InvalidInput(f"{found.path} {found.reason}")
@@ -165,7 +166,7 @@ def _encoded(document: dict[str, Any]) -> bytes:
 
 
 def _messages(values: Mapping[str, Any], name: str) -> list[Any]:
-    """The prompt as one message; a field that holds a conversation is taken as it is, less its keys without value."""
+    """Returns the prompt as one message, or a conversation in the field as it is, without empty keys."""
     value = values.get(name)
     if isinstance(value, list):
         if not value:
@@ -175,7 +176,7 @@ def _messages(values: Mapping[str, Any], name: str) -> list[Any]:
     return [{"role": "user", "content": _text(values, name)}]
 
 
-def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
+def _without_nulls(message: Json) -> Json:
     return {key: value for key, value in message.items() if value is not None}
 
 
@@ -184,7 +185,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     if value is None:
         raise InvalidInput(f"it has no field {name!r}" if name not in values else f"its field {name!r} is empty")
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidInput(f"its field {name!r} is {value}, which is no finite number")
+        raise InvalidInput(f"its field {name!r} is {value}, which is not a finite number")
     text = json.dumps(value, default=_written) if isinstance(value, dict | list) else _written(value)
     if not text.strip():
         raise InvalidInput(f"its field {name!r} is empty")
@@ -192,14 +193,14 @@ def _text(values: Mapping[str, Any], name: str) -> str:
 
 
 def _written(value: object) -> str:
-    """What JSON has no form for, such as a date, as text."""
+    """Returns the text of a value that JSON has no form for, such as a date."""
     if isinstance(value, bytes):
-        raise InvalidInput("it holds bytes that are not UTF-8 text")
+        raise InvalidInput("it contains bytes that are not UTF-8 text")
     return str(value)
 
 
 def _short(name: str) -> str:
-    """The server keeps only the beginning of a long message, and the reason stands behind the file's name."""
+    """Shortens a file's name: the server keeps only the start of a message, and the reason follows the name."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 13]}…{name[-12:]}"
 
 
@@ -208,9 +209,9 @@ def _listed(fields: Sequence[str]) -> str:
 
 
 def _advice(known: Sequence[str]) -> str:
-    """What to type."""
+    """Suggests options for a data set with these fields."""
     prompt = next((name for name in _LIKELY_PROMPTS if name in known), None)
     answer = next((name for name in _LIKELY_ANSWERS if name in known), None)
     if prompt is None:
         return "name the one with the problem, --prompt FIELD (and --answer FIELD for the expected answer)"
-    return f"which is the problem? Perhaps --prompt {prompt}" + (f" --answer {answer}" if answer else "")
+    return f"which one is the problem? Perhaps --prompt {prompt}" + (f" --answer {answer}" if answer else "")

@@ -1,18 +1,18 @@
-"""What the process says to the script that called it."""
+"""The exit codes of the commands."""
 
 from __future__ import annotations
 
 SETTLED = 0
-"""Everything that was asked for is done."""
+"""Everything was done."""
 
 FAILED = 1
-"""It could not be done; the message says why and what would help."""
+"""It could not be done. The message says why, and the remedy."""
 
 USAGE = 2
-"""The command line or a file handed in is wrong."""
+"""The command line or a given file is wrong."""
 
 SOME_JOBS_FAILED = 3
 """The batch is settled, but some of its lines were refused, failed, expired or were cancelled."""
 
 INTERRUPTED = 130
-"""Ctrl-C. What was submitted goes on."""
+"""The user pressed Ctrl-C. Submitted batches go on."""

@@ -17,16 +17,16 @@ _ENTRY_POINTS = "ponder.commands"
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """Where a command is (`module:attribute`; None: an entry point of this name) and its line in the overview."""
+    """A command's place (`module:attribute`, or None for an entry point of its name) and line in the overview."""
 
     summary: str
     target: str | None = None
     extra: str = "worker"
-    """The extra that brings it, where it is an entry point."""
+    """The extra that provides an entry point."""
 
 
 class LazyGroup(click.Group):
-    """`sections` are the headings of the overview with their commands; other entry points are found by name."""
+    """A group whose overview has `sections` of commands. Other entry points are found by name."""
 
     def __init__(self, *, sections: Mapping[str, Mapping[str, Lazy]], **arguments: object) -> None:
         super().__init__(**arguments)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
 
 
 def _load(entry_point: EntryPoint, extra: str) -> click.Command:
-    """Raises SetupError, with the remedy, where a module from outside this project is missing."""
+    """Loads a command. Raises SetupError, with the remedy, if a module of another project is missing."""
     try:
         module = import_module(entry_point.module)
     except ModuleNotFoundError as error:
@@ -66,5 +66,5 @@ def _load(entry_point: EntryPoint, extra: str) -> click.Command:
             f"`ponder {entry_point.name}` needs {error.name}, which is not installed: {pip_install(f'ponder[{extra}]')}"
         ) from error
     command = getattr(module, entry_point.attr)
-    assert isinstance(command, click.Command), f"{entry_point.value} is no click command"
+    assert isinstance(command, click.Command), f"{entry_point.value} is not a click command"
     return command

@@ -1,4 +1,4 @@
-"""`ponder`: what the user can ask for, and how every failure is told."""
+"""The command `ponder`: its subcommands, and the reporting of every failure."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from ponder.errors import InvalidInput, PonderError
 SECTIONS = {
     "Start here": {
         "demo": Lazy("A few minutes: a real batch, a real search, a real bill, on this machine.", extra="demo"),
-        "up": Lazy("Start everything on this machine, in the background.", "ponder.cli.stack:up"),
-        "down": Lazy("Stop it.", "ponder.cli.stack:down"),
-        "status": Lazy("Say what is running here, and how it is.", "ponder.cli.stack:status"),
-        "env": Lazy('For eval "$(ponder env)": points the OpenAI SDK here.', "ponder.cli.env:env"),
-        "doctor": Lazy("Say what is missing on this machine and how to get it.", "ponder.cli.doctor:doctor"),
+        "up": Lazy("Start everything on this machine, in the background.", "ponder.cli.commands.stack:up"),
+        "down": Lazy("Stop it.", "ponder.cli.commands.stack:down"),
+        "status": Lazy("Show what is running here, and its state.", "ponder.cli.commands.stack:status"),
+        "env": Lazy('For eval "$(ponder env)": points the OpenAI SDK here.', "ponder.cli.commands.env:env"),
+        "doctor": Lazy(
+            "Report what is missing on this machine and how to get it.", "ponder.cli.commands.doctor:doctor"
+        ),
     },
     "Batches": {
-        "run": Lazy("Submit a file, watch it, fetch its results.", "ponder.cli.run:run"),
-        "submit": Lazy("Submit a file and print the batch's id.", "ponder.cli.submit:submit"),
-        "watch": Lazy("Show a batch's progress until it is settled.", "ponder.cli.watch:watch"),
-        "results": Lazy("Fetch a batch's results.", "ponder.cli.results:results"),
-        "cancel": Lazy("Cancel a batch.", "ponder.cli.batch:cancel"),
-        "retry": Lazy("Run a batch's failed and expired jobs again.", "ponder.cli.batch:retry"),
-        "batches": Lazy("List the batches, newest first.", "ponder.cli.batch:batches"),
-        "show": Lazy("Show one job: its search tree, attempts and cost.", "ponder.cli.show:show"),
-        "report": Lazy("What it cost: per task, and per successful task.", "ponder.cli.report:report"),
+        "run": Lazy("Submit a file, watch it, fetch its results.", "ponder.cli.commands.run:run"),
+        "submit": Lazy("Submit a file and print the batch's id.", "ponder.cli.commands.submit:submit"),
+        "watch": Lazy("Show a batch's progress until it is settled.", "ponder.cli.commands.watch:watch"),
+        "results": Lazy("Fetch a batch's results.", "ponder.cli.commands.results:results"),
+        "cancel": Lazy("Cancel a batch.", "ponder.cli.commands.batch:cancel"),
+        "retry": Lazy("Run a batch's failed and expired jobs again.", "ponder.cli.commands.batch:retry"),
+        "batches": Lazy("List the batches, newest first.", "ponder.cli.commands.batch:batches"),
+        "show": Lazy("Show one job: its search tree, attempts and cost.", "ponder.cli.commands.show:show"),
+        "report": Lazy("Report the cost per task and per successful task.", "ponder.cli.commands.report:report"),
     },
     "Administration": {
-        "tenant": Lazy("Create and list tenants.", "ponder.cli.tenant:tenant"),
-        "key": Lazy("Create, list and revoke API keys.", "ponder.cli.key:key"),
-        "price": Lazy("List and set what an hour of a machine costs.", "ponder.cli.price:price"),
+        "tenant": Lazy("Create and list tenants.", "ponder.cli.commands.tenant:tenant"),
+        "key": Lazy("Create, list and revoke API keys.", "ponder.cli.commands.key:key"),
+        "price": Lazy("List and set the hourly prices of machines.", "ponder.cli.commands.price:price"),
     },
     "Services": {
-        "serve": Lazy("Run the API.", "ponder.cli.service:serve"),
-        "dispatcher": Lazy("Run the dispatcher.", "ponder.cli.service:dispatcher"),
+        "serve": Lazy("Run the API.", "ponder.cli.commands.services:serve"),
+        "dispatcher": Lazy("Run the dispatcher.", "ponder.cli.commands.services:dispatcher"),
         "worker": Lazy("Run a worker.", extra="worker"),
-        "migrate": Lazy("Bring the database to the newest schema.", "ponder.cli.service:migrate"),
+        "migrate": Lazy("Bring the database to the newest schema.", "ponder.cli.commands.services:migrate"),
     },
 }
 
@@ -60,18 +62,18 @@ Exit codes: 0 all settled; 1 error; 2 wrong usage or input file;
 )
 @click.version_option(ponder.__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Hand in a batch of hard problems; get searched, verified answers, and what each one cost."""
+    """Submit a batch of hard problems; get searched, verified answers, and the cost of each."""
 
 
 def main() -> None:
-    """The console script. Every error that is not our own bug is one message on stderr and an exit code."""
+    """Runs the console script. Every error but our own bugs becomes one message on stderr and an exit code."""
     sys.exit(run())
 
 
 def run(arguments: list[str] | None = None) -> int:
     command = (sys.argv[1:] if arguments is None else arguments)[:1]
     if command and command[0] in SECTIONS["Services"]:
-        return _run(arguments)  # their logs have colours, and quote nobody
+        return _run(arguments)  # the logs of services have colours, and quote nobody
     with harmless_streams():
         return _run(arguments)
 
@@ -87,7 +89,7 @@ def _run(arguments: list[str] | None) -> int:
         click.echo("interrupted", err=True)
         return exit_code.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does; nothing is left to be flushed into it.
+        # The reader of our output has gone, as `head` does, so nothing may be flushed into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_code.SETTLED
     except InvalidInput as error:
@@ -99,8 +101,8 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _tell(error: str) -> None:
-    """In plain words, or as the last line of a service's log, every line of which programs read."""
-    structlog = sys.modules.get("structlog")  # a mere client has none
+    """Prints an error, or writes it as the last line of a service's log, which programs read."""
+    structlog = sys.modules.get("structlog")  # a client-only installation has none
     if structlog is not None and structlog.is_configured() and not sys.stderr.isatty():
         structlog.get_logger(__name__).critical("ended", error=error)
     else:

@@ -1,4 +1,4 @@
-"""Watching batches until they are settled: a live bar in a terminal, a line now and then elsewhere."""
+"""Shows the progress of batches until they are settled: a live bar in a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,7 +21,7 @@ from ponder.wire import Json
 SETTLED = ("completed", "failed", "expired", "cancelled")
 _POLL_S = 0.5
 _PAUSE_FACTOR = 4
-"""A batch of a million jobs takes seconds to count: to ask takes a fifth of the time at most."""
+"""Pauses per time spent asking, because counting a million jobs takes seconds: asking takes a fifth of the time."""
 _LINE_EVERY_S = 10.0
 _SHORT_S = 15.0
 _LONG_S = 60.0
@@ -31,7 +30,7 @@ _STILL_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All watched batches together, at one moment. `share` is how much of the expected work is done, 0 … 1."""
+    """All watched batches together, at one moment. `share` is the done part of the expected work, from 0 to 1."""
 
     at_s: float
     num_done: int
@@ -46,7 +45,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Pace:
-    """How fast it has been going lately: tokens over seconds, the time that is left over a minute."""
+    """The recent pace: tokens per second over 15 seconds, and the remaining time by the last minute."""
 
     snapshots: deque[Snapshot] = field(default_factory=deque)
 
@@ -56,7 +55,7 @@ class Pace:
             self.snapshots.popleft()
 
     def is_still(self) -> bool:
-        """Nothing was settled for a while."""
+        """Returns whether nothing was settled for a while."""
         first = self._since(_STILL_S)
         return self.snapshots[-1].at_s - first.at_s >= _STILL_S / 2 and self.snapshots[-1].num_done == first.num_done
 
@@ -64,14 +63,14 @@ class Pace:
         return self._rate(lambda snapshot: snapshot.tokens, self._since(_SHORT_S))
 
     def left_s(self) -> float | None:
-        """None until something is done."""
-        # From when the first thing was done: what came before was starting, not working.
+        """Returns the seconds that are left, or None until a job is done."""
+        # Counted from the first finished job, because the time before it was spent on starting.
         first = next((one for one in self.snapshots if one.share > 0), self.snapshots[-1])
         rate = self._rate(lambda snapshot: snapshot.share, first)
         return (1 - self.snapshots[-1].share) / rate if rate > 0 else None
 
     def _since(self, seconds: float) -> Snapshot:
-        """The oldest snapshot of so many seconds."""
+        """Returns the oldest snapshot of the last so many seconds."""
         return next(one for one in self.snapshots if self.snapshots[-1].at_s - one.at_s <= seconds)
 
     def _rate(self, amount: Callable[[Snapshot], float], first: Snapshot) -> float:
@@ -81,9 +80,9 @@ class Pace:
 
 
 def follow(client: Client, weights: Mapping[str, float], *, title: str = "jobs") -> dict[str, Json]:
-    """Shows the progress of these batches until all are settled; returns them.
+    """Shows the progress of these batches until all are settled. Returns them.
 
-    `weights` says how much work a job of a batch is, compared with the others, for the time that is left.
+    `weights` are the relative amounts of work per job of each batch, for estimating the remaining time.
     """
     batches: dict[str, Json] = {}
     pace = Pace()
@@ -124,9 +123,9 @@ def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snap
 
 
 def _word(open_batches: list[Json], batches: Mapping[str, Json]) -> str:
-    """The state of the least advanced batch."""
+    """Returns the state of the least advanced batch."""
     states = [batch["status"] for batch in open_batches or batches.values()]
-    known = ("validating", "in_progress", "cancelling", "finalizing")
+    known = ("validating", "in_progress", "cancelling")
     return str(min(states, key=lambda state: known.index(state) if state in known else len(known))).replace("_", " ")
 
 
@@ -164,7 +163,7 @@ def _display(title: str) -> Iterator[_Show]:
     with Live(bar, console=console, refresh_per_second=8) as live:
 
         def show(snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
-            line: dict[str, Any] = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
+            line: Json = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
             bar.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
             is_stuck = snapshot.waiting and not is_over and pace.is_still()
             live.update(Group(bar, Text(f"  waiting: {snapshot.waiting}", style="yellow")) if is_stuck else bar)
@@ -174,7 +173,7 @@ def _display(title: str) -> Iterator[_Show]:
 
 @dataclass(slots=True)
 class _Lines:
-    """For logs and pipes."""
+    """Progress as lines, for logs and pipes."""
 
     console: Console
     title: str
@@ -182,7 +181,7 @@ class _Lines:
     last_s: float = float("-inf")
 
     def show(self, snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
-        """A line when something changed for good, and every few seconds."""
+        """Prints a line when the state changes, and every ten seconds."""
         word = snapshot.word + snapshot.waiting
         if word != self.last or snapshot.at_s - self.last_s >= _LINE_EVERY_S or is_over:
             self.last, self.last_s = word, snapshot.at_s
@@ -203,5 +202,5 @@ def _figures(snapshot: Snapshot, pace: Pace, is_over: bool) -> str:
     if snapshot.word != "in progress":
         return f"{snapshot.word}, {spent}"
     left_s = pace.left_s()
-    left = f"{duration(left_s)} left" if left_s is not None else "time left not known yet"
+    left = f"{duration(left_s)} left" if left_s is not None else "time left unknown"
     return f"{pace.tokens_per_s():,.0f} tokens/s, {spent}, {left}"

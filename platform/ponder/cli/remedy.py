@@ -1,4 +1,4 @@
-"""What to type on this machine to get what is missing."""
+"""Suggests commands that install what is missing on this machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 
 def pip_install(what: str) -> str:
-    """The command that installs a package, or an extra of ponder (`ponder[demo]`), beside the running ponder.
+    """Returns the command that installs a package, or an extra of ponder (`ponder[demo]`), beside the running ponder.
 
-    An extra comes from the checkout that ponder was installed from, if it was: no index may have ponder.
+    An extra comes from the checkout that ponder was installed from, if any, because no index may have ponder.
     """
     name, bracket, extra = what.partition("[")
     checkout = _checkout() if name == "ponder" else None
@@ -24,7 +24,7 @@ def pip_install(what: str) -> str:
 
 
 def _pip() -> str:
-    """The pip of this environment; by its path where the shell would find another one."""
+    """Returns the pip of this environment, by its path if the shell would find another one."""
     pip = Path(sys.prefix, "bin", "pip")
     is_environment = sys.prefix != sys.base_prefix
     return _short(pip) if is_environment and pip.exists() else f"{_short(Path(sys.executable))} -m pip"
@@ -36,7 +36,7 @@ def _short(path: Path) -> str:
 
 
 def _checkout() -> Path | None:
-    """The folder that the running ponder was installed from (PEP 610)."""
+    """Returns the folder that the running ponder was installed from (PEP 610)."""
     try:
         written = distribution("ponder").read_text("direct_url.json")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The files that people have, as rows: JSON, CSV and Parquet, each also as .gz."""
+"""Reads users' files as rows: JSON, CSV and Parquet, each also as .gz."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BROKEN = (OSError, EOFError, zlib.error, UnicodeError)
 
 @dataclass(frozen=True, slots=True)
 class _Beginning:
-    """What the first rows of a file tell about it."""
+    """The facts that the first rows of a file reveal."""
 
     is_batch: bool
     fields: Sequence[str]
@@ -50,7 +50,7 @@ class _Beginning:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that can be read as often as needed, always from its beginning, never all of it at once."""
+    """A file that can be read any number of times, always from its beginning, and never all at once."""
 
     path: Path
     form: str
@@ -59,7 +59,7 @@ class Source:
 
     @classmethod
     def of(cls, path: Path, encoding: str | None = None) -> Source:
-        """Raises InvalidInput for a file that is not there, of no known kind, or in another encoding than said."""
+        """Opens a source. Raises InvalidInput for a missing file, an unknown kind, or the wrong encoding."""
         if not path.is_file():
             raise InvalidInput(f"{path}: there is no such file")
         suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -67,7 +67,7 @@ class Source:
         form = _FORMATS.get("".join(suffixes[-2:-1] if is_compressed else suffixes[-1:]))
         if form is None:
             raise InvalidInput(
-                f"{path}: cannot tell what it is by its name; known are {', '.join(_FORMATS)}, each also .gz"
+                f"{path}: its name does not tell its kind; known are {', '.join(_FORMATS)}, each also .gz"
             )
         if form == "parquet":
             if encoding is not None:
@@ -83,9 +83,9 @@ class Source:
         return made if is_array or form != "json" else replace(made, form="jsonl")
 
     def rows(self) -> Rows:
-        """Every row; one that cannot be read says why, and the others follow.
+        """Yields every row. A row that cannot be read says why, and the others follow.
 
-        Raises InvalidInput where the file breaks off, after the last whole row.
+        Raises InvalidInput after the last whole row if the file breaks off.
         """
         num_rows = 0
         with self._translated(lambda: num_rows), ExitStack() as stack:
@@ -100,25 +100,25 @@ class Source:
                 yield row
 
     def is_batch(self) -> bool:
-        """Whether it holds lines of an OpenAI batch file: at least half of its first readable rows are such lines."""
+        """Returns whether at least half of the first readable rows are lines of an OpenAI batch file."""
         return self.form in ("json", "jsonl") and self._beginning.is_batch
 
     def fields(self) -> Sequence[str]:
-        """The names of the fields that the first rows have."""
+        """Returns the names of the fields in the first rows."""
         return self._beginning.fields
 
     def first_trouble(self) -> str:
-        """What is wrong with the first row that cannot be read."""
+        """Returns why the first unreadable row cannot be read."""
         return self._beginning.trouble or "it has no rows"
 
     def has(self, field: str) -> bool:
-        """Whether any row has the field; reads on until one has."""
+        """Returns whether any row has the field, reading until one does."""
         with closing(self.rows()) as rows:
             return any(field in (row.values or ()) for row in rows)
 
     @cached_property
     def _beginning(self) -> _Beginning:
-        """Read once, and one row at a time: a hundred of the longest rows would not fit into memory."""
+        """The file's beginning, read one row at a time, because a hundred of the longest rows would fill the memory."""
         votes: list[bool] = []
         fields: dict[str, None] = {}
         trouble = ""
@@ -131,7 +131,7 @@ class Source:
         return _Beginning(0 < len(votes) <= 2 * sum(votes), tuple(fields), trouble)
 
     def _sample(self) -> bytes:
-        """How the file begins. Where it breaks off is told when its rows are read."""
+        """Returns the first bytes of the file. Reading its rows later reports where it breaks off."""
         sample = bytearray()
         with suppress(*_BROKEN), self._open() as file:
             while len(sample) < _SAMPLE_BYTES and (piece := file.read1(_PIECE_BYTES)):
@@ -142,7 +142,7 @@ class Source:
         return gzip.open(self.path, "rb") if self.is_compressed else self.path.open("rb")
 
     def _text(self, file: io.BufferedIOBase) -> TextIO:
-        # A byte that is not UTF-8 becomes a lone surrogate: a fault of its row, not of the file.
+        # A byte that is not UTF-8 becomes a lone surrogate, which is a fault of its row and not of the file.
         errors = "surrogateescape" if self.encoding == "utf-8-sig" else "strict"
         newline = "\n" if self.form == "jsonl" else ""
         return io.TextIOWrapper(cast("IO[bytes]", file), self.encoding, errors, newline)
@@ -168,7 +168,7 @@ class Source:
 
 
 def _with_mark(encoding: str | None, sample: bytes) -> str:
-    """The encoding that takes the mark for no text with which the file may begin."""
+    """Returns the form of an encoding that does not read a byte order mark as text."""
     name = codecs.lookup(encoding or "utf-8").name
     if name == "utf-8":
         return "utf-8-sig"

@@ -1,4 +1,4 @@
-"""What a terminal would obey is shown instead of done: prompts, field names and errors are anybody's text."""
+"""Replaces control characters in what is printed, because prompts, field names and errors are untrusted text."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""All but tabs and ends of lines; escape sequences begin with one of these. The last ones turn text around."""
+"""All control characters but tabs and line ends, including those that begin escape sequences or reverse text."""
 
 
 def harmless(text: str) -> str:
-    """The text with U+FFFD for each character that a terminal would obey."""
+    """Returns the text with U+FFFD for each control character."""
     return CONTROL.sub("\ufffd", text)
 
 
 class _Harmless:
-    """A stream to which only harmless text is written; in all else it is the stream that it stands for."""
+    """A stream that writes only harmless text. In everything else it is the stream it wraps."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -31,7 +31,7 @@ class _Harmless:
             self.write(text)
 
     def __getattr__(self, name: str) -> Any:
-        # click would write into the bytes below.
+        # Otherwise click would write bytes into the stream below.
         if name == "buffer":
             raise AttributeError(name)
         return getattr(self.stream, name)
@@ -39,7 +39,7 @@ class _Harmless:
 
 @contextmanager
 def harmless_streams() -> Iterator[None]:
-    """Everything that is printed meanwhile goes through `harmless`, whoever prints it."""
+    """Makes everything that is printed inside a `with` go through `harmless`."""
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Harmless(out), _Harmless(err)
     try:
@@ -49,5 +49,5 @@ def harmless_streams() -> Iterator[None]:
 
 
 def below(stream: TextIO) -> TextIO:
-    """For one that writes escape sequences of its own, or bytes as they are: the stream under `harmless_streams`."""
+    """Returns the stream under `harmless_streams`, for writers of their own escape sequences or of bytes."""
     return stream.stream if isinstance(stream, _Harmless) else stream

@@ -1,4 +1,4 @@
-"""A search tree as a drawing for the terminal."""
+"""Draws a search tree for the terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LONGEST_TEXT = 100
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The tree with its scores; the way to the chosen answer is marked, and so is what was pruned.
+    """A tree with its scores. The way to the chosen answer and pruned nodes are marked.
 
-    `nodes[0]` is the prompt; every other node names its parent.
+    `nodes[0]` is the prompt. Every other node names its parent.
     """
 
     nodes: Sequence[Mapping[str, Any]]
@@ -30,7 +30,7 @@ class Drawing:
         return cls(document.get("nodes") or [{}], document.get("candidates") or [], document.get("chosen"))
 
     def draw(self, title: str) -> Tree:
-        """Leaves of one parent with the same text are one line that says how often it came."""
+        """Draws the tree. Leaves of one parent with the same text are one line with their number."""
         children: dict[int, list[int]] = defaultdict(list)
         for index, node in enumerate(self.nodes[1:], start=1):
             children[int(node.get("parent", 0))].append(index)
@@ -49,7 +49,7 @@ class Drawing:
         return tree
 
     def _merged(self, children: Sequence[int], important: set[int]) -> dict[int, int]:
-        """How many children each shown one stands for: first those that something grows from, or is chosen."""
+        """Returns how many children each shown one stands for, those with children or on the chosen path first."""
         counts: dict[int, int] = {}
         by_text: dict[str, int] = {}
         for child in sorted(children, key=lambda child: (child not in important, child)):
@@ -62,7 +62,7 @@ class Drawing:
         return counts
 
     def _best_path(self) -> set[int]:
-        """The chosen candidate's node and all above it."""
+        """Returns the chosen candidate's node and all nodes above it."""
         path: set[int] = set()
         index = int(self.candidates[self.chosen]["node"]) if self.chosen is not None else 0
         while index > 0 and index not in path:
@@ -104,7 +104,7 @@ class Drawing:
 
 
 def _notes(node: Mapping[str, Any]) -> list[str]:
-    """What else happened to it, beside its end at a limit."""
+    """Returns notes on what happened to a node, except its end at a limit."""
     stop, forced = node.get("stop"), node.get("forced") or ()
     notes = []
     if stop == "forced":
@@ -119,7 +119,7 @@ def _notes(node: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(children: Iterable[int], nodes: Sequence[Mapping[str, Any]], best: set[int]) -> list[int]:
-    """All, or the most interesting ones, in the order in which they were made."""
+    """Returns all children, or the most interesting ones, in the order in which they were made."""
     ordered = sorted(children, key=lambda index: int(nodes[index].get("ordinal", index)))
     if len(ordered) <= _MOST_CHILDREN:
         return ordered

@@ -1,4 +1,4 @@
-"""The options that `ponder worker` has, and `ponder up` hands on to its workers: one declaration for both."""
+"""The options of `ponder worker`, which `ponder up` passes on to its workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KV_DTYPES = ["auto", "fp8"]
 
 def _device(context: click.Context, option: click.Parameter, given: str) -> str:
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", given) is None:
-        raise click.BadParameter(f"{given!r} is none of auto, cpu, cuda, cuda:1")
+        raise click.BadParameter(f"{given!r} is not one of auto, cpu, cuda, cuda:1")
     return given
 
 
@@ -42,28 +42,28 @@ _OPTIONS = (
         type=click.Choice(_KV_DTYPES),
         default="auto",
         show_default=True,
-        help="Of keys and values; fp8: half of bfloat16's memory, less precise. auto: --dtype's.",
+        help="The dtype of keys and values; fp8: half of bfloat16's memory, less precise. auto: --dtype's.",
     ),
     click.option(
         "--max-sequences",
         type=click.IntRange(1, 4096),
         default=256,
         show_default=True,
-        help="How many samples are computed at a time.",
+        help="The most samples computed at a time.",
     ),
     click.option(
         "--threads",
         type=click.IntRange(1, 1024),
         help="Threads that compute on the CPU.  [default: a core each; several workers of `ponder up` share]",
     ),
-    click.option("--worker-name", help="A name for people that outlives the process.  [default: the host's name]"),
+    click.option("--worker-name", help="A readable name that outlives the process.  [default: the host's name]"),
     click.option("--allow-code", is_flag=True, help="Let python_tests run what models write; also PONDER_ALLOW_CODE."),
     click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics here."),
 )
 
 
 def worker_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command gets them as one argument, `options`."""
+    """Adds the options to a command, which gets them as one argument, `options`."""
 
     @functools.wraps(command)
     def gathered(**given: Any) -> None:

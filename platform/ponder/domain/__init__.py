@@ -1,1 +1,1 @@
-"""Frozen values and the legal moves between states. Knows no database, no network and no clock."""
+"""Frozen values and the legal moves between states, without database, network or clock."""

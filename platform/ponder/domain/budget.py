@@ -1,4 +1,4 @@
-"""What a job may spend."""
+"""The budget of a job."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TOKENS_BY_EFFORT: dict[str, int] = {"minimal": 1_024, "low": 4_096, "medium": 16
 
 
 class Budget(Spec):
-    """`tokens` is a hard wall on generated tokens of the whole job; a sample never exceeds `tokens_per_sample`, and its
-    thought is closed at `thinking_tokens`. Thinking counts to all three.
+    """Limits of a job. `tokens` is a hard wall on the generated tokens of the whole job. A sample never exceeds
+    `tokens_per_sample`, and its thinking is closed at `thinking_tokens`. Thinking counts toward all three.
 
-    Dollars and the deadline can be passed by one tick's work at most.
+    Dollars and the deadline can be exceeded by one tick's work at most.
     """
 
     tokens: int | None = Field(default=None, ge=1, le=100_000_000)

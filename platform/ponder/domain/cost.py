@@ -1,4 +1,4 @@
-"""What an entry of the ledger paid for."""
+"""The kinds of cost in the ledger."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ from enum import StrEnum
 
 
 class CostKind(StrEnum):
-    """The first five are borne by a job, the others are overhead of the worker."""
+    """The purpose of a ledger entry. Jobs bear the first five kinds; the others are the worker's overhead."""
 
     WORK = "work"
     RECOMPUTED = "recomputed"
-    """Prefill of tokens that an earlier attempt had computed already."""
+    """Prefill of tokens that an earlier attempt had already computed."""
     SPECULATED = "speculated"
-    """Steps begun before they were asked for, which nobody had asked for when the time was booked."""
+    """Steps begun before a search asked for them, and still not asked for when the time was booked."""
     CANCELLED = "cancelled"
-    """Work for a job that was cancelled or expired meanwhile."""
+    """Work for a job that was cancelled or had expired meanwhile."""
     DUPLICATE = "duplicate"
-    """Work for a job that somebody else had settled."""
+    """Work for a job that another worker had settled."""
 
     IDLE = "idle"
     LOADING = "loading"
     DRAINING = "draining"
     LOST = "lost"
     """From a dead worker's last tick to the end of its lease."""
-
-
-OVERHEAD = (CostKind.IDLE, CostKind.LOADING, CostKind.DRAINING, CostKind.LOST)

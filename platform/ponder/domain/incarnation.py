@@ -1,4 +1,4 @@
-"""One life of one worker process, as its row says while we hold the lock on it."""
+"""One life of one worker process, as its row reads under its lock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ponder.domain.state import IncarnationState
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """`now` is Postgres's clock, read after the lock was had and never before `billed_until`."""
+    """An incarnation. `now` is Postgres's time, read after the lock was taken, and not before `billed_until`."""
 
     id: str
     model: str
@@ -26,7 +26,7 @@ class Incarnation:
 
     @property
     def overhead(self) -> CostKind:
-        """What its time costs while no job is to blame."""
+        """The kind of cost of time that no job causes."""
         if self.state is IncarnationState.LOADING:
             return CostKind.LOADING
         return CostKind.DRAINING if self.state is IncarnationState.DRAINING else CostKind.IDLE

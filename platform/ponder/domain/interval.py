@@ -1,4 +1,4 @@
-"""How sure a share is that was counted on a few tasks."""
+"""Confidence intervals of shares counted on few tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _Z_95 = 1.959963984540054
 
 
 def wilson(passed: int, judged: int) -> tuple[float, float]:
-    """The 95 % score interval of a share; (0, 1) when none is judged.
+    """Returns the 95 % score interval of a share, or (0, 1) if none is judged.
 
     Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
     """

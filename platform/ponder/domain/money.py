@@ -15,7 +15,7 @@ _Key = TypeVar("_Key")
 
 
 def nanodollars(dollars: Decimal | str) -> int:
-    """Exact; raises ValueError for more than nine decimal places."""
+    """Converts dollars exactly. Raises ValueError for more than nine decimal places."""
     scaled = Decimal(dollars) * NANODOLLARS
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{dollars} $ has more than nine decimal places")
@@ -23,9 +23,9 @@ def nanodollars(dollars: Decimal | str) -> int:
 
 
 def bill(started_at: datetime, until: datetime, nanodollars_per_hour: int) -> int:
-    """The price of the time from `started_at` to `until`, rounded down.
+    """Returns the price of the time from `started_at` to `until`, rounded down.
 
-    Always counted from the start, so that the differences between consecutive calls telescope to the whole bill.
+    It is always counted from the start, so that differences between consecutive calls add up to the whole bill.
     """
     microseconds = (until - started_at) // timedelta(microseconds=1)
     return microseconds * nanodollars_per_hour // _MICROSECONDS_AN_HOUR
@@ -34,7 +34,7 @@ def bill(started_at: datetime, until: datetime, nanodollars_per_hour: int) -> in
 def share(amount: int, weights: Mapping[_Key, float]) -> dict[_Key, int]:
     """Divides `amount` by weight so that the shares add up to it exactly (largest remainder, ties by order).
 
-    Weights are non-negative; when all are zero the shares are equal. With no weights there must be no amount.
+    Weights are non-negative. If all are zero, the shares are equal. Without weights the amount must be zero.
     """
     if not weights:
         assert amount == 0, "an amount with nobody to bear it"
@@ -53,18 +53,18 @@ def share(amount: int, weights: Mapping[_Key, float]) -> dict[_Key, int]:
 
 
 def _proportions(weights: Mapping[_Key, float]) -> dict[_Key, int]:
-    """The same proportions in integers, exactly: a float is an integer over a power of two."""
+    """Returns the same proportions as exact integers: a float is an integer over a power of two."""
     ratios = {key: float(weight).as_integer_ratio() for key, weight in weights.items()}
     common = max(denominator for _, denominator in ratios.values())
     return {key: numerator * (common // denominator) for key, (numerator, denominator) in ratios.items()}
 
 
 def dollars(amount_nanodollars: int | float) -> str:
-    """For people: as many digits as the size asks for, e.g. `$12.30`, `$0.0042`, `$0.0000018`."""
+    """Formats an amount for people, with as many digits as its size needs: `$12.30`, `$0.0042`, `$0.0000018`."""
     value = amount_nanodollars / NANODOLLARS
     if value == 0:
         return "$0"
     if abs(value) >= 1:
         return f"${value:,.2f}"
-    places = 1 - math.floor(math.log10(abs(value)))  # two digits that count
+    places = 1 - math.floor(math.log10(abs(value)))  # two significant digits
     return f"${value:.{min(max(2, places), 9)}f}"

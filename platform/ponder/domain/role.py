@@ -1,4 +1,4 @@
-"""What an API key may do."""
+"""The roles of API keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """OPERATOR: everything, for every tenant. SUBMIT: everything with what is its tenant's own. READ: see that."""
+    """The rights of a key: OPERATOR may do everything for every tenant, SUBMIT everything within its own tenant, and
+    READ only look at that.
+    """
 
     OPERATOR = "operator"
     SUBMIT = "submit"

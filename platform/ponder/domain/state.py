@@ -9,12 +9,11 @@ from ponder.errors import IllegalMove
 
 
 class BatchState(StrEnum):
-    """The statuses of the OpenAI batch object."""
+    """The statuses of the OpenAI batch object, without `finalizing`, which takes no time here."""
 
     VALIDATING = "validating"
     FAILED = "failed"
     IN_PROGRESS = "in_progress"
-    FINALIZING = "finalizing"
     COMPLETED = "completed"
     EXPIRED = "expired"
     CANCELLING = "cancelling"
@@ -22,7 +21,7 @@ class BatchState(StrEnum):
 
 
 class JobState(StrEnum):
-    """Written twice: at submission and at settlement. Queued or running follows from the shard."""
+    """The state of a job, written at submission and at settlement. Whether it runs follows from its shard."""
 
     PENDING = "pending"
     COMPLETED = "completed"
@@ -45,7 +44,7 @@ class IncarnationState(StrEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """How the stay of one job with one incarnation ended."""
+    """The end of one job's stay with one incarnation."""
 
     SETTLED = "settled"
     PREEMPTED = "preempted"
@@ -67,12 +66,11 @@ class Lane(StrEnum):
 LEGAL_MOVES: dict[type[StrEnum], dict[str, tuple[str, ...]]] = {
     BatchState: {
         "validating": ("failed", "in_progress", "cancelling", "expired"),
-        "in_progress": ("finalizing", "cancelling", "expired"),
-        "finalizing": ("completed",),
+        "in_progress": ("completed", "cancelling", "expired"),
         "cancelling": ("cancelled",),
     },
     JobState: {"pending": ("completed", "failed", "cancelled", "expired")},
-    # A released shard is finished and its unsettled jobs are cut anew: no shard ever changes its holder.
+    # A released shard is finished and its unsettled jobs are recut, so no shard ever changes its holder.
     ShardState: {"queued": ("held", "finished"), "held": ("finished",)},
     IncarnationState: {
         "loading": ("ready", "draining", "ended"),
@@ -85,17 +83,17 @@ _State = TypeVar("_State", bound=StrEnum)
 
 
 def move(current: _State, target: _State) -> _State:
-    """Returns `target`; raises IllegalMove if the table does not lead there."""
+    """Returns `target`. Raises IllegalMove if the table has no such move."""
     if target.value not in LEGAL_MOVES[type(target)].get(current.value, ()):
         raise IllegalMove(f"{type(target).__name__}: {current} cannot become {target}")
     return target
 
 
 def is_final(state: StrEnum) -> bool:
-    """No move leads on from it."""
+    """Returns whether no move leads on from a state."""
     return state.value not in LEGAL_MOVES[type(state)]
 
 
 def sources(target: StrEnum) -> list[str]:
-    """The states that may become `target`, for `WHERE state = ANY(:sources)`."""
+    """Returns the states that may become `target`, for `WHERE state = ANY(:sources)`."""
     return [source for source, targets in LEGAL_MOVES[type(target)].items() if target.value in targets]

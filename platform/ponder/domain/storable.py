@@ -1,4 +1,4 @@
-"""What Postgres can keep: text without NUL and lone surrogates, finite numbers, nested no deeper than anyone needs."""
+"""Checks what Postgres can store: text without NUL and lone surrogates, finite numbers, moderate nesting."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+JsonObject = dict[str, Any]
+"""A JSON object as users send or receive it."""
+
 MAX_DEPTH = 100
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -16,7 +19,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`path` is where it is (`body.messages[0].content`); `code` and `reason` say what it is."""
+    """A value that cannot be stored. `path` is its place (`body.messages[0].content`); `reason` follows the path."""
 
     path: str
     code: str
@@ -24,12 +27,12 @@ class Fault:
 
 
 def is_suspicious(json_text: str) -> bool:
-    """Whether a JSON text may decode to something with a fault; a cheap screen before `fault`."""
+    """Returns whether a JSON text may decode to something with a fault. A cheap screen before `fault`."""
     return _SUSPICIOUS.search(json_text) is not None or json_text.count("{") + json_text.count("[") > MAX_DEPTH
 
 
 def fault(value: Any, path: str = "", depth: int = 0) -> Fault | None:
-    """The first place in a decoded JSON value that Postgres would refuse."""
+    """Returns the first fault in a decoded JSON value, if any."""
     if isinstance(value, str):
         return _fault_of_text(value, path)
     if isinstance(value, float) and not math.isfinite(value):
@@ -51,7 +54,7 @@ def fault(value: Any, path: str = "", depth: int = 0) -> Fault | None:
 
 
 def clean(value: str) -> str:
-    """The same text, storable: what Postgres would refuse becomes U+FFFD."""
+    """Returns storable text: characters that Postgres would refuse become U+FFFD."""
     return _SURROGATE.sub("\ufffd", value).replace("\x00", "\ufffd")
 
 
@@ -59,7 +62,7 @@ def _fault_of_text(value: str, path: str) -> Fault | None:
     if "\x00" in value:
         return Fault(path, "nul_character", "contains a NUL character (\\u0000), which cannot be stored")
     if not value.isascii() and _SURROGATE.search(value):
-        return Fault(path, "lone_surrogate", "contains half of a surrogate pair, which is no Unicode text")
+        return Fault(path, "lone_surrogate", "contains half of a surrogate pair, which is not Unicode text")
     return None
 
 
@@ -71,4 +74,4 @@ def _check(value: str) -> str:
 
 
 StorableText = Annotated[str, AfterValidator(_check)]
-"""For fields of API bodies that go to Postgres as text."""
+"""Text in API bodies that Postgres can store."""

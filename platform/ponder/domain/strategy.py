@@ -1,4 +1,4 @@
-"""What a person may ask for as a search strategy. Each spec has the defaults that the CLI and the API use."""
+"""The search strategies a user may ask for. Each spec has the defaults of the CLI and the API."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Aggregate = Literal["last", "min", "product", "mean"]
-"""How the scores of a path's steps, probabilities of being right, become one."""
+"""The way to combine the scores of a path's steps, which are probabilities of being right."""
 
 EarlyStopping = Literal["beta", "window"]
-"""beta: more samples would not change the answer with a probability of 0.95 (Aggarwal et al. 2023, arXiv:2305.11860).
-window: five samples in a row agree (Li et al. 2024, arXiv:2401.10480)."""
+"""The rule for stopping early. `beta`: with a probability of 0.95 more samples would not change the answer (Aggarwal et
+al. 2023, arXiv:2305.11860). `window`: five samples in a row agree (Li et al. 2024, arXiv:2401.10480)."""
 
 
 class Spec(BaseModel):
-    """Immutable, and an unknown field is an error rather than ignored."""
+    """An immutable value. An unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StrategySpec(Spec):
-    """What all strategies can be asked."""
+    """The questions that every strategy can answer about itself."""
 
     @property
     def num_candidates(self) -> int | None:
-        """The most it makes; None: as many as choices are asked for."""
+        """The most candidates it makes, or None for as many as the request asks for."""
         return getattr(self, "n", None)
 
     @property
@@ -45,7 +45,7 @@ class StrategySpec(Spec):
 
 
 class Direct(StrategySpec):
-    """One sample; what every other strategy is compared with."""
+    """One sample per choice: the baseline for every other strategy."""
 
     name: Literal["direct"] = "direct"
 
@@ -55,7 +55,7 @@ class Direct(StrategySpec):
 
 
 class SelfConsistency(StrategySpec):
-    """Majority over the canonical answers of n samples (Wang et al. 2022, arXiv:2203.11171)."""
+    """The majority among the canonical answers of n samples (Wang et al. 2022, arXiv:2203.11171)."""
 
     name: Literal["self_consistency"] = "self_consistency"
     n: int = Field(default=8, ge=1, le=1024)
@@ -67,7 +67,7 @@ class SelfConsistency(StrategySpec):
 
 
 class BestOfN(StrategySpec):
-    """n samples, each scored by the reward model (Cobbe et al. 2021, arXiv:2110.14168).
+    """The best of n samples, each scored by the reward model (Cobbe et al. 2021, arXiv:2110.14168).
 
     `best` takes the highest score, `weighted` the highest sum of scores per answer, `majority` the most frequent one.
     """
@@ -85,7 +85,7 @@ class BestOfN(StrategySpec):
 class StepSearch(StrategySpec):
     """A search over steps that a reward model scores.
 
-    aggregate: unset is the reward model's own way: `product` where a score is a likelihood, else `last`.
+    By default `aggregate` is the reward model's own way: `product` if a score is a likelihood, else `last`.
     """
 
     n: int = Field(default=4, ge=1, le=256)
@@ -97,7 +97,7 @@ class StepSearch(StrategySpec):
 class BeamSearch(StepSearch):
     """Reward-guided search over steps (Snell et al. 2024, arXiv:2408.03314).
 
-    n paths; each round every active path grows by one step, all are scored, and the best n / width survive and
+    It keeps n paths. Each round every active path grows by one step, all are scored, and the best n / width survive and
     are copied to n again.
     """
 
@@ -129,7 +129,7 @@ class Mcts(StepSearch):
     """Monte Carlo tree search over steps, chosen by PUCT, with the reward model as value instead of rollouts
     (Zhang et al. 2024, arXiv:2406.03816; PUCT: Silver et al. 2017, arXiv:1712.01815).
 
-    n simulations; each expands a leaf by `width` steps.
+    Each of the n simulations expands a leaf by `width` steps.
     """
 
     name: Literal["mcts"] = "mcts"
@@ -139,8 +139,8 @@ class Mcts(StepSearch):
 
 
 class ParticleFilter(StepSearch):
-    """n particles, resampled after every step in proportion to their scores to the power of 1 / temperature
-    (Puri et al. 2025, arXiv:2502.01618).
+    """A particle filter: n particles, resampled after every step in proportion to their scores to the power of
+    1 / temperature (Puri et al. 2025, arXiv:2502.01618).
     """
 
     name: Literal["particle_filter"] = "particle_filter"
@@ -149,8 +149,8 @@ class ParticleFilter(StepSearch):
 
 
 class Refine(StrategySpec):
-    """An answer is verified and, where it fails, tried again in the same conversation with what the verifier said
-    (Madaan et al. 2023, arXiv:2303.17651; with a verifier from outside: Huang et al. 2023, arXiv:2310.01798). n tries.
+    """Up to n tries in one conversation: an answer that fails verification is tried again with the verifier's feedback
+    (Madaan et al. 2023, arXiv:2303.17651; with an external verifier: Huang et al. 2023, arXiv:2310.01798).
     """
 
     name: Literal["refine"] = "refine"
@@ -166,9 +166,9 @@ class Refine(StrategySpec):
 
 
 class BudgetForcing(StrategySpec):
-    """One sample whose thought is held off its end `num_waits` times by `wait`, and closed at the limit of thinking
-    tokens (Muennighoff et al. 2025, arXiv:2501.19393). A model without marks around its thought is held off its end,
-    and made to answer by `answer`.
+    """One sample whose thinking is continued `num_waits` times by `wait`, and closed at the limit of thinking tokens
+    (Muennighoff et al. 2025, arXiv:2501.19393). A model without thinking marks has its end put off instead, and is made
+    to answer by `answer`.
     """
 
     name: Literal["budget_forcing"] = "budget_forcing"
@@ -182,10 +182,10 @@ class BudgetForcing(StrategySpec):
 
 
 class Adaptive(StrategySpec):
-    """Probes tell how hard a job is; what more is spent, up to n samples or paths of beam searches, is learnt from
-    earlier jobs of the batch. Without a reward model it goes by the agreement of samples alone.
+    """Adaptive allocation: probes tell how hard a job is, and earlier jobs of the batch how much more to spend on it,
+    up to n samples or paths of beam searches. Without a reward model it uses only the agreement of samples.
 
-    worth: what one more solved task may cost, in multiples of what one costs on average; more is more accuracy.
+    `worth` is the price of one more solved task, in multiples of the average; a higher one buys more accuracy.
     """
 
     name: Literal["adaptive"] = "adaptive"

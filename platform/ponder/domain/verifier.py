@@ -1,14 +1,15 @@
-"""How an answer is judged right. Verifiers that see the reference only report, unless the job says `oracle: true`."""
+"""The verifiers that judge answers. One that sees the reference only reports, unless the job says `oracle: true`."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
+from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import Spec
 
 _LETTER = re.compile(
@@ -16,31 +17,31 @@ _LETTER = re.compile(
     r"|(?::|#|\{|\bis\b)[\s({\[*]{0,4}[a-j](?![A-Za-z']| [a-z])"
     r"|\A\W{0,2}[a-j]\W{0,2}\Z"
 )
-"""A lone capital, but no article or pronoun before a word; a small letter only behind a mark or as all there is."""
+"""A lone capital that is not an article or pronoun before a word, or a small letter after a mark or by itself."""
 _HOLLOW = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*(?:\{\s*\}?)?|\$\s*\$|#{2,}")
-"""Marks of an answer; of those around one the answer is left."""
+"""Marks around an answer. Removing them leaves the answer."""
 _SUBSCRIPT = re.compile(r"_\{?\w+")
 _EMPTY_COLLECTION = re.compile(r"\\\{\s*\\\}|\[\s*\]")
 
 
 class Exact(Spec):
-    """The extracted answer equals the extracted reference, character by character, outer spaces apart."""
+    """The extracted answer equals the extracted reference, character by character, except for outer spaces."""
 
     name: Literal["exact"] = "exact"
 
 
 class Number(Spec):
-    """Both are numbers and equal, exactly; separators, currency, units and percent signs do not count."""
+    """The answer and the reference are equal numbers. Separators, currency, units and percent signs are ignored."""
 
     name: Literal["number"] = "number"
 
 
 class Math(Spec):
-    """Mathematically equal, read by latex2sympy, the parser of Math-Verify.
+    """The answer and the reference are mathematically equal, as read by latex2sympy, the parser of Math-Verify.
 
-    order: `free`, or `kept` where the items of a list must come in the reference's order (those of a tuple always do).
-    units: `optional`, one side may leave its unit out; `ignored`, they may differ as well; `required`, an answer must
-    name the reference's. percent: 28% is 28 (`number`), 0.28 (`fraction`), or either of them.
+    `order`: the items of a list may come in any order (`free`) or must have the reference's (`kept`); those of a tuple
+    always must. `units`: one side may omit its unit (`optional`), units may differ (`ignored`), or the answer must name
+    the reference's (`required`). `percent`: 28% is 28 (`number`), 0.28 (`fraction`), or either.
     """
 
     name: Literal["math"] = "math"
@@ -50,24 +51,24 @@ class Math(Spec):
 
 
 class Choice(Spec):
-    """The letter that the answer chooses (A to J) is the reference's."""
+    """The answer chooses the same letter (A to J) as the reference."""
 
     name: Literal["choice"] = "choice"
 
 
 class JsonSchema(Spec):
-    """The answer is JSON that the schema accepts; needs no reference. `verifier_check` says whether it is a schema."""
+    """The answer is JSON that the schema accepts. Needs no reference. `verifier_check` checks the schema."""
 
     model_config = Spec.model_config | {"populate_by_name": True}
 
     name: Literal["json_schema"] = "json_schema"
-    json_schema: dict[str, Any] = Field(alias="schema")
+    json_schema: JsonObject = Field(alias="schema")
 
 
 class Regex(Spec):
-    """A regular expression (Python's) matches somewhere in the answer, or the answer as a whole.
+    """A regular expression of Python's matches a part of the answer, or all of it.
 
-    Whether the pattern is one, `verifier_check` says: to compile it may take long.
+    `verifier_check` checks the pattern, because compiling it may take long.
     """
 
     name: Literal["regex"] = "regex"
@@ -77,7 +78,7 @@ class Regex(Spec):
 
 
 class Contains(Spec):
-    """All of some texts stand in the answer, or any of them."""
+    """The answer contains all of some texts, or any of them."""
 
     name: Literal["contains"] = "contains"
     texts: list[Annotated[str, Field(min_length=1, max_length=10_000)]] = Field(min_length=1, max_length=100)
@@ -86,17 +87,17 @@ class Contains(Spec):
 
 
 class Exchange(Spec):
-    """A program that reads `stdin` writes `stdout`; spaces at the ends of lines and of the text do not count."""
+    """One run of a program: it reads `stdin` and must write `stdout`. Trailing spaces are ignored."""
 
     stdin: str = Field(default="", max_length=1_000_000)
     stdout: str = Field(max_length=1_000_000)
 
 
 class PythonTests(Spec):
-    """The answer is a Python program that passes tests, run apart from everything; the operator must allow it.
+    """The answer is a Python program that passes tests in a sandbox. The operator must allow it.
 
-    `tests` is Python that runs after the answer's and raises where it is wrong, such as asserts. `cases` are runs of
-    the program. With neither, the reference holds one of the two: Python, or the JSON of a list of cases.
+    `tests` is Python, such as asserts, that runs after the program and raises if it is wrong. `cases` are runs of the
+    program. With neither, the reference holds one of the two: Python, or a list of cases as JSON.
     """
 
     name: Literal["python_tests"] = "python_tests"
@@ -120,7 +121,7 @@ VERIFIER_NAMES = ("exact", "number", "math", "choice", "json_schema", "regex", "
 
 
 def sees_reference(verifier: Verifier) -> bool:
-    """Whether it judges by the reference. What it says would tell a search what nobody but the judge should know."""
+    """Returns whether a verifier judges by the reference. Its verdict would reveal the reference to a search."""
     match verifier:
         case JsonSchema() | Regex() | Contains():
             return False
@@ -130,34 +131,34 @@ def sees_reference(verifier: Verifier) -> bool:
 
 
 def why_unreadable(verifier: Verifier, reference: str) -> str | None:
-    """What a reference lacks that every answer would be compared with; None where a worker may be able to read it."""
+    """Returns why answers cannot be compared with a reference, or None if a worker may be able to read it."""
     left = _HOLLOW.sub("", reference).strip()
     match verifier:
         case Exact() | Math() if not left:
-            return "it is empty" if not reference.strip() else "nothing stands in its mark"
+            return "it is empty" if not reference.strip() else "there is nothing in its mark"
         case Math() if not any(map(_has_meaning, left)) and _EMPTY_COLLECTION.search(left) is None:
-            return "it has neither letters nor digits nor mathematical signs (exact compares any text)"
+            return "it has no letters, digits or mathematical signs (exact compares any text)"
         case Number() if not any(map(str.isnumeric, _SUBSCRIPT.sub("", reference))):
-            return "it holds no number (exact and math compare words, too)"
+            return "it contains no number (exact and math compare words, too)"
         case Choice() if _LETTER.search(reference) is None:
-            return "it names no letter from A to J, as a lone capital (exact compares whole texts)"
+            return "it has no lone capital from A to J (exact compares whole texts)"
     return None
 
 
 def _has_meaning(character: str) -> bool:
-    """A letter, a digit or a symbol, as Unicode has them; formulas stand between dollars."""
+    """Returns whether Unicode calls a character a letter, number or symbol. `$` only marks formulas."""
     return character != "$" and unicodedata.category(character)[0] in "LNS"
 
 
 def why_not_asked(verifier: Verifier | None, *, has_reference: bool, oracle: bool) -> str | None:
-    """Why no search may ask this verifier about a candidate, and what would help; None where it may."""
+    """Returns why no search may ask this verifier about a candidate, and the remedy, or None if it may."""
     if verifier is None:
         return "there is no verifier: name one, such as json_schema, regex or contains, which need no reference"
     if not sees_reference(verifier):
         return None
     if not oracle:
         return (
-            f"{verifier.name} sees the reference and only reports: name a verifier that needs none, or say "
+            f"{verifier.name} sees the reference and only reports: name a verifier that needs no reference, or say "
             "oracle: true, which every report then shows"
         )
     return None if has_reference else f"{verifier.name} judges by a reference, and there is none: give one"

@@ -1,4 +1,4 @@
-"""Whether a user's pattern or schema is one. To find out takes long for some: call it where it can be stopped."""
+"""Checks a user's pattern or schema. For some this takes long, so call it where it can be stopped."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from ponder.domain.schema import check_schema
+from ponder.domain.storable import JsonObject
 from ponder.domain.verifier import JsonSchema, Regex, Verifier
 from ponder.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
 class VerifierLimits:
-    """How much a pattern or a schema may be. What is within them takes milliseconds to check, but for a few."""
+    """Limits on patterns and schemas. Checking one within the limits takes milliseconds, with few exceptions."""
 
     pattern_length: int = 2_000
-    """Characters, also of each pattern in a schema."""
+    """Characters of a pattern, and of each pattern in a schema."""
     schema_bytes: int = 65_536
     schema_depth: int = 64
     subschemas: int = 1_000
-    """Objects and booleans in a schema; each of them may be a schema."""
+    """Objects and booleans in a schema, each of which may be a schema."""
 
 
 def needs_check(verifier: Verifier | None) -> bool:
-    """Whether `check_verifier` would have anything to do."""
+    """Returns whether `check_verifier` would have anything to do."""
     return isinstance(verifier, Regex | JsonSchema)
 
 
 def check_verifier(verifier: Verifier | None, limits: VerifierLimits, param: str) -> None:
-    """Raises InvalidInput for a pattern or a schema that is none or beyond the limits. `param`: of the verifier."""
+    """Raises InvalidInput for a pattern or schema that is invalid or beyond the limits. `param` names the verifier."""
     if isinstance(verifier, Regex):
         _check_pattern(verifier.pattern, limits, f"{param}.pattern")
     elif isinstance(verifier, JsonSchema):
         check_limited_schema(verifier.json_schema, limits, f"{param}.schema")
 
 
-def check_limited_schema(schema: dict[str, Any], limits: VerifierLimits, param: str) -> None:
-    """Raises InvalidInput unless it is a JSON schema within the limits. Many lines have the same one."""
+def check_limited_schema(schema: JsonObject, limits: VerifierLimits, param: str) -> None:
+    """Raises InvalidInput unless this is a JSON schema within the limits. Cached, because many lines share a schema."""
     written = to_json(schema)
     try:
         if len(written) > limits.schema_bytes:
@@ -59,7 +60,7 @@ def _check_pattern(pattern: str, limits: VerifierLimits, param: str) -> None:
             re.compile(pattern)
             return
         except (re.error, RecursionError, OverflowError) as error:
-            reason = f"not a regular expression of Python's: {error if str(error) else 'nested too deeply'}"
+            reason = f"not a Python regular expression: {error if str(error) else 'nested too deeply'}"
     raise InvalidInput(f"{param}: {reason}", param=param, code="invalid_pattern")
 
 
@@ -81,7 +82,7 @@ def _check_written(written: bytes, limits: VerifierLimits) -> None:
 
 
 def _parts(schema: Any) -> Iterator[tuple[int, Any]]:
-    """All values in it with their depths, those near the root first."""
+    """Yields all values in a schema with their depths, those near the root first."""
     level, depth = [schema], 1
     while level:
         yield from ((depth, part) for part in level)
@@ -103,5 +104,5 @@ def _patterns(part: Any) -> Iterator[str]:
 
 def _beyond(what: str, found: int, unit: str, most: int, setting: str) -> InvalidInput:
     return InvalidInput(
-        f"the {what} {found} {unit}, and at most {most} are taken here (PONDER_{setting})", code="invalid_schema"
+        f"the {what} {found} {unit}, and at most {most} are allowed (PONDER_{setting})", code="invalid_schema"
     )

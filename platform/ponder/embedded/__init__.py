@@ -1,1 +1,1 @@
-"""A real Postgres and a real Redis from wheels, for one machine with nothing installed."""
+"""A real Postgres and a real Redis from wheels, for a machine with nothing installed."""

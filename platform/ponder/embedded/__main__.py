@@ -1,4 +1,4 @@
-"""`python -m ponder.embedded PLAN`: the supervisor's process, with the plan as JSON."""
+"""Runs the supervisor: `python -m ponder.embedded PLAN`, with the plan as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger("ponder.embedded")
 
 
 class Stopped(BaseException):
-    """SIGTERM or Ctrl-C: not an error, and nothing may swallow it."""
+    """The supervisor got SIGTERM or Ctrl-C. This is not an error, and nothing may swallow it."""
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     for name in _ENDINGS:
-        signal.signal(name, signal.SIG_IGN)  # once is enough; stopping takes its seconds
+        signal.signal(name, signal.SIG_IGN)  # once is enough, as stopping takes seconds
     raise Stopped
 
 

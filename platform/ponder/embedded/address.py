@@ -1,4 +1,4 @@
-"""Where Postgres and Redis are: what the environment says, else the embedded ones of this PONDER_HOME."""
+"""Finds Postgres and Redis: as the environment says, or the embedded ones of this PONDER_HOME."""
 
 from __future__ import annotations
 

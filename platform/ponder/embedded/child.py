@@ -1,4 +1,4 @@
-"""Processes that never outlive the one that started them, not even after kill -9."""
+"""Starts processes that never outlive their parent, not even after kill -9."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def spawn(
     on_parent_death: signal.Signals | None = signal.SIGTERM,
     talks: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process in a session of its own (a Ctrl-C in the terminal reaches only us), output appended to `log`.
+    """Starts a process in its own session (Ctrl-C in the terminal reaches only us), with output appended to `log`.
 
-    What it and we write is for this user's eyes only.
+    Files that it writes, and its log, can be read only by this user.
 
-    Call it from a thread that lives as long as the child should: the kernel sends `on_parent_death` when that
-    *thread* ends (None: it goes on alone). `user` is switched to before exec, for programs that refuse to run as
-    root; one that passes closed folders keeps root's right to do so, and no other. One that `talks` has its stdout in
-    a pipe to us, and only its stderr in the log.
+    Call it from a thread that lives as long as the child should: the kernel sends `on_parent_death` when that *thread*
+    ends, or with None lets the child go on. The process switches to `user` before exec, for programs that refuse to run
+    as root; with `passes_closed_folders` it keeps root's right to pass them, and no other. With `talks` its stdout is a
+    pipe to us, and only its stderr goes to the log.
     """
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         os.fchmod(output.fileno(), 0o600)
@@ -45,7 +45,7 @@ def spawn(
             env=dict(os.environ if environment is None else environment),
             start_new_session=True,
             umask=0o077,
-            # Everything it needs is loaded before the fork; it makes system calls only.
+            # It only makes system calls, because everything it needs is loaded before the fork.
             preexec_fn=_prepare(user, passes_closed_folders, on_parent_death, os.getpid()),  # noqa: PLW1509
         )
 
@@ -66,7 +66,7 @@ def _prepare(
                 _keep_one_of(libc, _CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE)
         if on_parent_death is None:
             return
-        # After the switch of user, which would clear it.
+        # This follows the switch of user, which would clear it.
         libc.prctl(_PR_SET_PDEATHSIG, on_parent_death)
         if os.getppid() != parent:
             os._exit(1)
@@ -75,10 +75,10 @@ def _prepare(
 
 
 def _keep_one_of(libc: ctypes.CDLL, *capabilities: int) -> None:
-    """Keeps the first of them that this process has, also over exec: capabilities(7), "ambient"."""
+    """Keeps the first of these capabilities that this process has, even after exec (capabilities(7), "ambient")."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     for capability in capabilities:
-        # Effective, permitted and inheritable, of the lower and of the upper 32.
+        # The effective, permitted and inheritable sets, for the lower and the upper 32 capabilities.
         sets = (ctypes.c_uint32 * 6)(*[1 << capability] * 3, 0, 0, 0)
         if libc.capset(header, sets) == 0:
             libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
@@ -86,7 +86,7 @@ def _keep_one_of(libc: ctypes.CDLL, *capabilities: int) -> None:
 
 
 def stop(process: subprocess.Popen[bytes], by: signal.Signals, *, timeout_s: float) -> None:
-    """Asks with `by`, waits, then kills."""
+    """Sends `by`, waits, and then kills the process."""
     if process.poll() is not None:
         return
     process.send_signal(by)

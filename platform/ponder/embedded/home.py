@@ -1,4 +1,4 @@
-"""What lies under PONDER_HOME, and whether a stack is running there."""
+"""The folder PONDER_HOME: its files, and whether a stack runs there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOCK_WAIT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The lock, and not a process id, says whether a stack runs here: the kernel takes it back when its holder dies."""
+    """A home. Its lock tells whether a stack runs, not a process id, because the kernel frees a dead holder's lock."""
 
     path: Path
 
@@ -34,7 +34,7 @@ class Home:
         return self.path / f"{service}.log"
 
     def prepare(self) -> None:
-        """Makes the folder; raises SetupError where nothing can be written, or where others can write."""
+        """Makes the folder. Raises SetupError if it cannot be written, or if others can write to it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             probe = self.path / f".probe-{os.getpid()}"
@@ -52,9 +52,9 @@ class Home:
             )
 
     def lock(self) -> int:
-        """The open file that holds the lock, for as long as this process lives; raises Conflict if another has it."""
+        """Takes the lock for the life of this process, and returns its open file. Raises Conflict if it is taken."""
         descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
-        give_up_at = time.monotonic() + _LOCK_WAIT_S  # somebody may just be looking, as running_pid does
+        give_up_at = time.monotonic() + _LOCK_WAIT_S  # another process may hold it briefly, as running_pid does
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +68,7 @@ class Home:
                 time.sleep(0.05)
 
     def running_pid(self) -> int | None:
-        """The supervisor that holds the lock; None where nothing runs, whatever files a dead one left."""
+        """Returns the supervisor that holds the lock, or None if none runs, whatever files a dead one left."""
         try:
             descriptor = os.open(self._lock_file, os.O_RDONLY)
         except OSError:
@@ -84,7 +84,7 @@ class Home:
             os.close(descriptor)
 
     def record(self) -> dict[str, Any] | None:
-        """What the running supervisor wrote about itself; None where none runs or it is not ready yet."""
+        """Returns the running supervisor's record of itself, or None if none runs or has written one yet."""
         pid = self.running_pid()
         try:
             record = json.loads(self.record_file.read_text())
@@ -113,7 +113,7 @@ class Home:
         return self.path / "supervisor.lock"
 
     def _write(self, file: Path, content: str) -> None:
-        """Whole or not at all, and for no other user's eyes."""
+        """Writes a file completely or not at all, and readable only by this user."""
         draft = file.with_name(f"{file.name}.draft")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as output:

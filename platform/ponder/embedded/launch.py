@@ -1,4 +1,4 @@
-"""Starting, finding and stopping the supervisor."""
+"""Starts, finds and stops the supervisor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _PROGRAM = [sys.executable, "-m", "ponder.embedded"]
 
 
 def start_in_background(home: Home, plan: Plan, on_phase: Callable[[str], None]) -> None:
-    """Returns when the stack is ready; it outlives us. Raises SetupError, with nothing left running, if it fails.
+    """Starts the stack and returns when it is ready. It outlives this process.
+
+    Raises SetupError, with nothing left running, if it fails.
 
     Ctrl-C while waiting stops what was started.
     """
@@ -36,7 +38,7 @@ def start_in_background(home: Home, plan: Plan, on_phase: Callable[[str], None])
 
 @contextmanager
 def in_foreground(home: Home, plan: Plan, on_phase: Callable[[str], None]) -> Iterator[subprocess.Popen[bytes]]:
-    """The ready stack for the length of a `with`: stopped at its end, and by the kernel if we are killed."""
+    """Runs the stack for the length of a `with`. It stops at the end, or by the kernel if this process is killed."""
     process = _begin(home, plan, signal.SIGTERM)
     try:
         _follow(process, home, on_phase)
@@ -52,7 +54,7 @@ def _begin(home: Home, plan: Plan, on_parent_death: signal.Signals | None) -> su
 
 
 def _follow(process: subprocess.Popen[bytes], home: Home, on_phase: Callable[[str], None]) -> None:
-    """Until the supervisor says that it is ready."""
+    """Reports phases until the supervisor says that it is ready."""
     assert process.stdout is not None
     for line in process.stdout:
         news = json.loads(line)
@@ -62,20 +64,20 @@ def _follow(process: subprocess.Popen[bytes], home: Home, on_phase: Callable[[st
         if "ready" in news:
             return
         on_phase(news["phase"])
-    raise SetupError(f"the supervisor ended without a word; see {home.log('supervisor')}")
+    raise SetupError(f"the supervisor ended without an error message; see {home.log('supervisor')}")
 
 
 def wait_until_ready(home: Home) -> None:
-    """For somebody else's start that is still going on."""
+    """Waits for a stack that another process is starting."""
     give_up_at = time.monotonic() + _START_TIMEOUT_S
     while home.running_pid() is not None and not (home.record() or {}).get("is_ready"):
         if time.monotonic() > give_up_at:
-            raise SetupError(f"the stack in {home.path} is being started, but does not become ready; see its logs")
+            raise SetupError(f"the stack in {home.path} is starting, but does not become ready; see its logs")
         time.sleep(0.2)
 
 
 def stop_running(home: Home) -> bool:
-    """Stops the stack and waits until it is gone; False where none ran."""
+    """Stops the stack and waits until it is gone. Returns False if none ran."""
     pid = home.running_pid()
     if pid is None:
         return False

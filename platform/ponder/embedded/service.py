@@ -1,4 +1,4 @@
-"""One of our own processes under the supervisor: started again when it dies, ever more patiently."""
+"""A process of our own under the supervisor, restarted when it dies after ever longer pauses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEALTHY_AFTER_S = 60.0
 
 @dataclass(slots=True)
 class Service:
-    """`arguments` are run with `environment`; output goes to `log`. It dies with the supervisor, even by kill -9."""
+    """A process that runs `arguments` with `environment` and writes to `log`. It dies with the supervisor."""
 
     name: str
     arguments: Sequence[str]
@@ -36,18 +36,18 @@ class Service:
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
     def start(self) -> None:
-        """From the thread that will live as long as the supervisor: the kernel ties the child to it."""
+        """Starts the process. Call it from a thread that lives as long as the supervisor, to which it is tied."""
         self._started_at = time.monotonic()
         self.process = spawn(
             self.arguments,
             log=self.log,
             environment=self.environment,
-            # A crash of the supervisor is a crash of the machine: leases and transactions are made for that.
+            # A crash of the supervisor counts as a crash of the machine, which leases and transactions survive.
             on_parent_death=signal.SIGKILL,
         )
 
     def mend(self) -> int | None:
-        """Starts the process again if it has died and its pause is over; returns what it had ended with if it did."""
+        """Restarts the process if it has died and its pause is over, and then returns its exit code."""
         assert self.process is not None
         code = self.process.poll()
         lived_s = time.monotonic() - self._started_at
@@ -71,7 +71,7 @@ class Service:
             stop(self.process, signal.SIGTERM, timeout_s=self.grace_s)
 
     def last_words(self, num_lines: int = 5) -> str:
-        """The error that the service says it ended with; without one, the end of its log."""
+        """Returns the error that ended the service, or the end of its log if it has none."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()[-num_lines:]
         except OSError:
@@ -81,7 +81,7 @@ class Service:
 
 
 def _told_error(line: str) -> str | None:
-    """The error in the last line of a service's log, which is plain text only if its settings could not be read."""
+    """Returns the error in a last log line, which is plain text only if the settings could not be read."""
     if line.startswith("error: "):
         return line.removeprefix("error: ")
     try:

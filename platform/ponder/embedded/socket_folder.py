@@ -1,4 +1,4 @@
-"""Where the embedded services listen."""
+"""Finds the folder of the embedded services' sockets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LONGEST = 80  # a socket's whole path may have 107 bytes
 
 
 def socket_folder(home: Path) -> Path:
-    """`home/sockets`, or a short folder of the same identity under the temporary folder where that path is too long.
+    """Returns `home/sockets`, or if that path is too long a folder under the temporary folder named after it.
 
-    Raises SetupError for one that is not ours alone: under the temporary folder anybody may have made it before us, and
-    would be who answers there.
+    Raises SetupError for a folder that is not ours alone: anybody may have made it under the temporary folder, and
+    would then answer in our place.
     """
     folder = home.resolve() / "sockets"
     if len(os.fsencode(folder)) > _LONGEST:
@@ -38,4 +38,4 @@ def socket_folder(home: Path) -> Path:
 
 def make_socket_folder(home: Path) -> Path:
     socket_folder(home).mkdir(exist_ok=True, mode=0o700)
-    return socket_folder(home)  # as it is now
+    return socket_folder(home)  # checks the folder as it is now

@@ -1,4 +1,4 @@
-"""The one process behind `ponder up`: starts the stack, keeps it going, and takes everything with it when it ends."""
+"""The supervisor behind `ponder up`: starts the stack, keeps it running, and ends it when it ends itself."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ponder.store.migrate import migrate
 
 _START_TIMEOUT_S = 120.0
 _LOADING_TIMEOUT_S = 1800.0
-"""Of a worker that lives: a large model takes its time from a slow disk."""
+"""The limit for a living worker, because loading a large model from a slow disk takes long."""
 _MOST_DEATHS = 2
 
 _log = structlog.get_logger(__name__)
 
 
 class Supervisor:
-    """Everything it starts is started from the main thread, so that the kernel ends it when this process ends."""
+    """The supervisor. It starts everything from the main thread, so that the kernel ends it all with this process."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -43,7 +43,7 @@ class Supervisor:
         self.key = ""
 
     def run(self) -> None:
-        """Returns never; whatever is raised in it leaves nothing running."""
+        """Runs the stack and never returns. Whatever is raised leaves nothing running."""
         with ExitStack() as stack:
             stack.callback(self._forget)
             self._start(stack)
@@ -84,7 +84,7 @@ class Supervisor:
         self.home.write_key(self.key)
 
     def _wait_for(self, url: str) -> httpx2.Response:
-        """The first good answer."""
+        """Returns the first successful answer."""
         give_up_at = time.monotonic() + _START_TIMEOUT_S
         said = "no answer"
         while True:
@@ -116,7 +116,7 @@ class Supervisor:
             raise SetupError(f"{failure}; see the logs in {self.home.path}")
 
     def _mend(self) -> None:
-        """Starts again what has died."""
+        """Restarts processes that have died."""
         ended: dict[str, int] = {}
         for name, store in (("postgres", self.postgres), ("redis", self.redis)):
             if store.process is not None and store.process.poll() is not None:
@@ -145,7 +145,7 @@ class Supervisor:
         )
 
     def _stop_services(self) -> None:
-        """All at once: the worker hands its work back while the others take it."""
+        """Stops all services at once, so that the worker can hand its work back while the others still run."""
         for service in self.services:
             service.ask_to_stop()
         for service in reversed(self.services):
@@ -157,7 +157,7 @@ class Supervisor:
 
 
 def _patiently(store: EmbeddedPostgres | EmbeddedRedis) -> None:
-    """Starts it; tries again while the one of a killed supervisor is still putting its files in order."""
+    """Starts a store, and retries while that of a killed supervisor is still finishing its files."""
     for pause_s in (0.5, 2.0, 5.0, None):
         try:
             store.start()

@@ -1,4 +1,4 @@
-"""The workers of a stack on one machine: with which options each is started."""
+"""The options of the workers in a stack on one machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ponder.processor import num_cores
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """The options of `ponder worker` that say how it computes; None and False are those not given.
+    """The options of `ponder worker` about how it computes. None and False mean that an option is not given.
 
-    A field has its option's name, so that `arguments` says again what was asked for.
+    Fields have the names of options, so that `arguments` can repeat them.
     """
 
     device: str = "auto"
@@ -24,7 +24,7 @@ class WorkerOptions:
     metrics_port: int | None = None
 
     def of(self, number: int, num_workers: int) -> WorkerOptions:
-        """Those of one worker, counted from 1: a name and a port of its own, and its share of the machine's cores."""
+        """Returns the options of one worker, counted from 1, with its own name and port and its share of the cores."""
         if num_workers == 1:
             return self
         return replace(
@@ -35,7 +35,7 @@ class WorkerOptions:
         )
 
     def arguments(self) -> list[str]:
-        """For the command line of `ponder worker`."""
+        """Returns the options for the command line of `ponder worker`."""
         given: list[str] = []
         for field, value in asdict(self).items():
             option = f"--{field.replace('_', '-')}"

@@ -1,1 +1,1 @@
-"""The use cases, one verb a module. Each takes a connection inside the caller's transaction."""
+"""The use cases, one verb per module. Each takes a connection and runs in the caller's transaction."""

@@ -8,9 +8,9 @@ from ponder.jobs.wake import wake
 
 
 def abandon(connection: Connection, incarnation_id: str, *, reason: str) -> None:
-    """The worker has lost its engine and can hand nothing back: its lease ends now, and the sweep does the rest.
+    """Ends the lease now, for a worker that lost its engine and can hand nothing back. The sweep does the rest.
 
-    No outage of Postgres excuses this: it counts as a loss.
+    Each of its jobs counts a loss, even during an outage of Postgres.
     """
     connection.execute(
         text(

@@ -1,4 +1,4 @@
-"""Stopping a batch."""
+"""Stops a batch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STATE = text("SELECT state FROM batches WHERE id = :id AND tenant_id = :tenant_
 
 
 def cancel(connection: Connection, tenant_id: str, batch_id: str) -> None:
-    """No job of it begins any more, and workers drop theirs at the next tick; what is settled stays settled.
+    """Cancels a batch: no more of its jobs begin, workers drop theirs at the next tick, and settled jobs stay settled.
 
-    Takes as long for a million jobs as for one: the state of the batch counts, and `finish` lets the rows follow. Does
-    nothing to a batch that is being cancelled or is cancelled. Raises NotFound, and Conflict for a batch that has ended
-    otherwise.
+    Takes as long for a million jobs as for one, because the batch's state counts and `follow` updates the rows later.
+    Does nothing to a batch that is cancelled or being cancelled. Raises NotFound, and Conflict for a batch that has
+    ended in another way.
     """
     cancelled = connection.execute(
         _CANCEL, {"id": batch_id, "tenant_id": tenant_id, "sources": sources(BatchState.CANCELLING)}
@@ -32,6 +32,6 @@ def cancel(connection: Connection, tenant_id: str, batch_id: str) -> None:
         if state is None:
             raise NotFound(f"there is no batch {batch_id}", param="batch_id")
         if state not in (BatchState.CANCELLING, BatchState.CANCELLED):
-            raise Conflict(f"the batch is {state} and cannot be cancelled any more")
+            raise Conflict(f"the batch is {state} and can no longer be cancelled")
         return
     wake(connection)

@@ -1,55 +1,47 @@
-"""Taking the jobs of a shard, exactly one incarnation each."""
+"""Claims a shard: each of its jobs goes to exactly one incarnation."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import IncarnationState, ShardState
+from ponder.domain.storable import JsonObject
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import learned
+from ponder.jobs.shard import finish_shard, hold_shard
 from ponder.jobs.wake import wake
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """`deltas` are all saved deltas of its tree in the order of their making."""
+    """A job as its worker needs it. `deltas` are all saved deltas of its tree, oldest first."""
 
     job_id: int
     tenant_id: str
     batch_id: str
-    request: dict[str, Any]
-    deltas: list[dict[str, Any]]
-    expires_at: datetime
-    """When its batch expires."""
-    deadline_at: datetime | None
-    """From its own budget."""
-    num_lost: int
-    """How many incarnations died with it."""
+    request: JsonObject
+    deltas: list[JsonObject]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`learned`: what settled jobs of the shard's batch have taught, see `learn`."""
+    """A claimed shard. `learned` sums up what settled jobs of its batch have taught (see `learn`)."""
 
     shard_id: int
     jobs: tuple[ClaimedJob, ...]
     learned: Mapping[str, float]
 
 
-# A shard is of one batch: what all its jobs share is read once.
 _SHARD = text("""
-    SELECT state, holder, model, fingerprint, job_ids, runs_alone,
-           (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at, batch_id
-    FROM shards WHERE id = :id FOR NO KEY UPDATE
+    SELECT state, holder, model, fingerprint, job_ids, runs_alone, batch_id FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
-# Of what the incarnation holds already.
+# What the incarnation already holds.
 _COMPANY = text("""
     SELECT count(*) AS num_shards, coalesce(bool_or(runs_alone), false) AS has_suspect
     FROM shards WHERE holder = :holder AND state = 'held'
@@ -64,12 +56,8 @@ _KEEP = text("UPDATE shards SET published_at = clock_timestamp() WHERE id = :id 
 
 _HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
 
-_HELD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = clock_timestamp() WHERE id = :id")
-
-_FINISHED = text("UPDATE shards SET state = 'finished', finished_at = clock_timestamp() WHERE id = :id")
-
-# The jobs first, by id, then their state: see _CUT. None of a batch that was cancelled or has expired. Limits beyond
-# what the types hold are none.
+# First the jobs by id, then their state (see dispatching/cut.py). A batch that was cancelled or has expired gives none.
+# A limit too large for its type is no limit.
 _ATTEMPT = text("""
     WITH named AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, request, created_at, state,
@@ -86,9 +74,7 @@ _ATTEMPT = text("""
         SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending
         WHERE CAST(:is_new AS boolean) ORDER BY id
     )
-    SELECT id AS job_id, tenant_id, batch_id, request, deadline_at,
-           (SELECT count(*) FROM attempts WHERE job_id = pending.id AND outcome = 'lost') AS num_lost
-    FROM pending ORDER BY id
+    SELECT id AS job_id, tenant_id, batch_id, request FROM pending ORDER BY id
 """)
 
 _DELTAS = text("""
@@ -98,32 +84,35 @@ _DELTAS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a message is about. `runs_alone`: it may be had by a worker that holds nothing else."""
+    """A shard that a message announces. If it `runs_alone`, only a worker that holds nothing else may claim it."""
 
     estimated_tokens: int
     runs_alone: bool
 
 
 def look(connection: Connection, shard_id: int, incarnation_id: str, *, fingerprint: str) -> Offer | None:
-    """None: nothing to do here. A shard that the incarnation holds was claimed by a commit that was not answered."""
+    """Returns what a message offers, or None if there is nothing to do.
+
+    A shard that this incarnation already holds is offered again: the answer to the claim's commit was lost.
+    """
     values = {"id": shard_id, "holder": incarnation_id, "fingerprint": fingerprint}
     row = connection.execute(_LOOK, values).one_or_none()
     return None if row is None else Offer(*row)
 
 
 def keep(connection: Connection, shard_id: int) -> bool:
-    """Says that its message is kept and only waits, so that it is not taken for lost. Whether it is still queued."""
+    """Marks the shard's message as still waiting here, not lost. Returns whether the shard is still queued."""
     return connection.execute(_KEEP, {"id": shard_id}).first() is not None
 
 
 def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim | None:
     """Makes the incarnation the holder of a queued shard and opens an attempt for each of its pending jobs.
 
-    None when there is nothing to do: a duplicate message, a shard that is gone or has no pending job left, or one that
-    this incarnation may not have (other weights, it is not ready, or this or what it holds runs alone; such a shard is
-    published again at once).
-    What this incarnation holds already it is given again: the answer to the first claim's commit may have been lost.
-    Raises LeaseLost.
+    Returns None when there is nothing to do: the message is a duplicate, the shard is gone or has no pending jobs, or
+    this incarnation may not have it. It may not if its weights differ, if it is not ready, or if this shard or what it
+    holds runs alone; such a shard is published again at once.
+    A shard that this incarnation already holds is returned again, because the answer to the first claim's commit may
+    have been lost. Raises LeaseLost.
     """
     incarnation = hold(connection, incarnation_id)
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
@@ -141,10 +130,10 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         return None
     jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=True)
     if not jobs:
-        connection.execute(_FINISHED, {"id": shard_id})
+        finish_shard(connection, shard_id)
         wake(connection)
         return None
-    connection.execute(_HELD, {"id": shard_id, "holder": incarnation_id})
+    hold_shard(connection, shard_id, incarnation_id)
     return Claim(shard_id, jobs, _learned(connection, shard))
 
 
@@ -158,7 +147,7 @@ def _open_attempts(
     values = {"ids": shard.job_ids, "shard_id": shard_id, "batch_id": shard.batch_id}
     values |= {"incarnation_id": incarnation_id, "is_new": is_new}
     rows = connection.execute(_ATTEMPT, values).all()
-    deltas: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    deltas: dict[int, list[JsonObject]] = defaultdict(list)
     for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):
         deltas[job_id].append(delta)
-    return tuple(ClaimedJob(**row._mapping, expires_at=shard.expires_at, deltas=deltas[row.job_id]) for row in rows)
+    return tuple(ClaimedJob(**row._mapping, deltas=deltas[row.job_id]) for row in rows)

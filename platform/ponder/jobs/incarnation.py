@@ -1,4 +1,4 @@
-"""The life of one worker process: from its first sign to its end."""
+"""The life of one worker process, from its registration to its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REGISTER = text("""
     FROM clock_timestamp() AS now
 """)
 
-# The clock is read above the lock: below it, it would show the time before the wait.
+# The clock is read outside the locking subquery, because inside it would show the time before the wait.
 _HOLD = text("""
     WITH held AS MATERIALIZED (SELECT * FROM incarnations WHERE id = :id FOR NO KEY UPDATE)
     SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
@@ -32,8 +32,8 @@ _HOLD = text("""
     FROM held
 """)
 
-# A lease that ran out in an outage, or in the grace after it; or nobody has been able to write since before it ran out.
-# What was given up is not spared.
+# Spared is a lease that ran out in an outage or in the grace after it, or since whose end nobody has been able to
+# write. An incarnation that was given up is not spared.
 _SPARE = text("""
     UPDATE incarnations SET lease_until = clock_timestamp() + lease_s * interval '1 second' FROM pulse
     WHERE id = :id AND end_reason IS NULL AND (
@@ -74,7 +74,10 @@ def register(
     market: str,
     lease_s: float,
 ) -> None:
-    """Its bill begins now, at the price in force. Raises UnknownMachine, which names the known ones."""
+    """Registers a worker process. Its bill begins now, at the price in force.
+
+    Raises UnknownMachine, which names the known machines.
+    """
     price = price_at(connection, machine, market).nanodollars_per_hour
     values = {"id": id, "worker": worker, "host": host, "pid": pid, "model": model, "machine": machine}
     connection.execute(_REGISTER, values | {"market": market, "nanodollars_per_hour": price, "lease_s": lease_s})
@@ -89,9 +92,9 @@ def ready(
     has_reward_model: bool,
     room_tokens: int,
 ) -> None:
-    """The weights are loaded: jobs may come, and the model is known from now on. Raises LeaseLost.
+    """Records that the weights are loaded, so that jobs may come. The model is known from now on. Raises LeaseLost.
 
-    Does nothing the second time: the answer to the first one's commit may have been lost.
+    Does nothing the second time, because the answer to the first commit may have been lost.
     """
     incarnation = hold(connection, id)
     if incarnation.state is IncarnationState.READY and incarnation.fingerprint == fingerprint:
@@ -105,7 +108,7 @@ def ready(
 
 
 def drain(connection: Connection, id: str) -> None:
-    """Nothing more is claimed by it. Raises LeaseLost."""
+    """Stops the incarnation from claiming more. Raises LeaseLost."""
     incarnation = hold(connection, id)
     if incarnation.state is not IncarnationState.DRAINING:
         state = move(incarnation.state, IncarnationState.DRAINING)
@@ -115,13 +118,13 @@ def drain(connection: Connection, id: str) -> None:
 def hold(connection: Connection, id: str) -> Incarnation:
     """The fence: locks the row until the transaction ends. Raises LeaseLost unless it is alive by Postgres's clock.
 
-    A lease that ran out during an outage of Postgres, or in the grace of one lease after it, is extended here, as long
-    as the sweep has not ended it. Every write of a worker begins with this. Whoever locks more takes locks in this
-    order: incarnation, batch, portion, shards by id, jobs by id.
+    A lease that ran out during an outage of Postgres, or in the grace of one lease after it, is extended here unless
+    the sweep has already ended it. Every write of a worker begins with this call. Transactions that lock more take
+    locks in this order: incarnation, batch, portion, shards by id, jobs by id.
     """
     row = connection.execute(_HOLD, {"id": id}).one_or_none()
     if row is None:
-        raise LeaseLost(f"no incarnation {id} was ever registered")
+        raise LeaseLost(f"there is no incarnation {id}")
     incarnation = Incarnation(**{**row._mapping, "state": IncarnationState(row.state)})
     if incarnation.state is IncarnationState.ENDED:
         raise LeaseLost(f"{id} has ended")
@@ -134,6 +137,6 @@ def hold(connection: Connection, id: str) -> Incarnation:
 
 
 def end(connection: Connection, incarnation: Incarnation, at: datetime, reason: str) -> None:
-    """The last write of a held incarnation, after its bill was closed at `at`."""
+    """Writes the end of a held incarnation, after its bill was closed at `at`."""
     state = move(incarnation.state, IncarnationState.ENDED)
     connection.execute(_END, {"id": incarnation.id, "state": state.value, "at": at, "reason": reason})

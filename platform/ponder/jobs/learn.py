@@ -1,4 +1,4 @@
-"""What the settled jobs of a batch have taught: sums of numbers, the same whoever adds first."""
+"""Sums of numbers that the settled jobs of a batch report, independent of the order of adding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Sums = Mapping[str, float]
 
 _FOLDING = 0x6C6561726E  # "learn"
 
-# Appended, because a sum that many workers add to would let one that is frozen in its transaction stop all others.
+# Lessons are appended: if workers updated a shared sum, one frozen in its transaction would stop all others.
 _APPEND = text("""
     INSERT INTO lessons (batch_id, sums)
     SELECT batch_id, jsonb_object_agg(name, value)
@@ -24,7 +24,7 @@ _APPEND = text("""
     GROUP BY batch_id
 """)
 
-# As numerics, so that no order of adding makes another sum.
+# Numerics, so that the sum does not depend on the order of adding.
 _ADD_UP = """
     SELECT batch_id, jsonb_object_agg(name, value) AS sums
     FROM (
@@ -63,7 +63,7 @@ _FOLD = text(f"""
 
 
 def learn(connection: Connection, lessons: Iterable[tuple[str, Sums]]) -> dict[str, Sums]:
-    """Adds each lesson (batch, numbers by name) to its batch's sums. Returns the new sums of these batches."""
+    """Adds each lesson (batch id, numbers by name) to the sums of its batch. Returns the new sums of these batches."""
     rows = [
         {"batch_id": batch_id, "name": name, "value": value}
         for batch_id, sums in lessons
@@ -76,13 +76,13 @@ def learn(connection: Connection, lessons: Iterable[tuple[str, Sums]]) -> dict[s
 
 
 def learned(connection: Connection, batch_ids: Collection[str]) -> dict[str, Sums]:
-    """The sums of those of these batches about which anything was taught."""
+    """Returns the sums by batch, without batches that have none."""
     rows = connection.execute(_LEARNED, {"batch_ids": sorted(batch_ids)})
     return {row.batch_id: row.sums for row in rows}
 
 
 def fold(connection: Connection) -> None:
-    """Adds appended lessons to the sums, 10,000 at a time: what is learned stays the same, and is read faster."""
-    connection.execute(text("SET LOCAL lock_timeout = '1s'"))  # nothing depends on it; the next time will do
+    """Folds up to 10,000 appended lessons into the sums, so that they are read faster. The totals stay the same."""
+    connection.execute(text("SET LOCAL lock_timeout = '1s'"))  # nothing depends on this round; the next one will do
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_FOLDING})"))
     connection.execute(_FOLD)

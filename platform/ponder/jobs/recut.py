@@ -1,4 +1,4 @@
-"""Cutting anew what a holder did not finish."""
+"""Cuts new shards from jobs that a holder did not finish."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ponder.domain.state import AttemptOutcome, JobState
-from ponder.jobs.cut import MAX_JOBS
-from ponder.jobs.report import Settlement, Usage
 from ponder.jobs.settle import settle
+from ponder.jobs.shard import MAX_JOBS, finish_held
+from ponder.jobs.tick_report import Settlement, Usage
 from ponder.store.document import dumps
 
 _LOSSES_TO_BE_ALONE = 2
@@ -39,30 +39,22 @@ class _Job:
 
     @property
     def kin(self) -> tuple[str, ...]:
-        """Jobs that agree in this may share a shard."""
+        """The key that jobs must share to be in one shard."""
         return (self.tenant_id, self.batch_id, self.model, self.fingerprint, self.lane)
 
     @property
     def is_suspect(self) -> bool:
-        """It may be what its workers died of."""
+        """Whether its workers may have died of it."""
         return self.num_lost >= _LOSSES_TO_BE_ALONE
 
 
-# Attempts first: how often a job was lost decides how it is cut.
+# Attempts end first, because the number of losses decides how a job is cut.
 _END_ATTEMPTS = text("""
     UPDATE attempts SET outcome = :outcome, ended_at = CAST(:at AS timestamptz)
     WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
 """)
 
-_FINISH = text("""
-    UPDATE shards SET state = 'finished', finished_at = CAST(:at AS timestamptz)
-    WHERE id IN (
-        SELECT id FROM shards WHERE holder = :incarnation_id AND state = 'held' ORDER BY id FOR NO KEY UPDATE
-    )
-    RETURNING id
-""")
-
-# The jobs first, by id, then their state: see jobs/cut.py.
+# First the jobs by id, then their state (see jobs/dispatching/cut.py).
 _LEFT = text("""
     WITH named AS MATERIALIZED (
         SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.model, jobs.fingerprint, shards.lane,
@@ -100,11 +92,11 @@ def recut(
 ) -> Recut:
     """Ends all attempts of an incarnation and hands its pending jobs on in new, unpublished shards.
 
-    A job lost twice gets a shard of its own, which runs alone: its next holder holds nothing else. Lost three times it
-    fails. The caller holds the lock on the incarnation.
+    A job lost twice gets a shard that runs alone: its next holder holds nothing else. A job lost three times fails. The
+    caller holds the lock on the incarnation.
     """
     connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome.value})
-    shard_ids = list(connection.execute(_FINISH, {"incarnation_id": incarnation_id, "at": at}).scalars())
+    shard_ids = finish_held(connection, incarnation_id, at)
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
     if failed:
@@ -122,13 +114,13 @@ def recut(
 
 
 def _worker_lost(job: _Job, num_tokens: int) -> Settlement:
-    """What it had generated is its usage; of the rest nobody is left who knows."""
+    """Settles a lost job. Its usage is what it had saved; nobody knows the rest."""
     error = {"code": "worker_lost", "message": f"{job.num_lost} workers died while they held this job"}
     return Settlement(job.id, JobState.FAILED, error=error, usage=Usage(completion_tokens=num_tokens))
 
 
 def _chunks(jobs: Iterable[_Job], shard_tokens: int) -> Iterator[list[_Job]]:
-    """Up to `shard_tokens` and MAX_JOBS each; a job larger than that is alone."""
+    """Splits jobs into chunks of up to `shard_tokens` and MAX_JOBS. A larger job gets a chunk of its own."""
     chunk: list[_Job] = []
     tokens = 0
     for job in jobs:

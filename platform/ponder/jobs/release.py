@@ -1,4 +1,4 @@
-"""Handing everything back before leaving."""
+"""Hands everything back before a worker leaves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ponder.ledger.book import book
 
 
 def release(connection: Connection, incarnation_id: str, *, reason: str, shard_tokens: int) -> int:
-    """After the last tick: attempts end preempted, unsettled jobs are cut into new shards, the bill is closed.
+    """Releases an incarnation after its last tick: ends attempts as preempted, recuts jobs and closes the bill.
 
-    Returns how many jobs were handed back. Raises LeaseLost; then the sweep does all this.
+    Returns how many jobs were handed back. Raises LeaseLost, and then the sweep does all this.
     """
     incarnation = hold(connection, incarnation_id)
     now = incarnation.now

@@ -1,4 +1,4 @@
-"""Another try for what failed."""
+"""Retries the failed jobs of a batch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 
 from sqlalchemy import Connection, text
 
-from ponder.domain.window import window_s
+from ponder.domain.batch.window import window_s
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.served import served_models
+from ponder.jobs.shard import add_portions
 from ponder.jobs.submit import Idempotency, check_open, repeated
 from ponder.jobs.wake import wake
 from ponder.store.job_state import JOB_STATE
@@ -40,14 +41,6 @@ _JOBS = text(
     """
 )
 
-_PORTIONS = text(
-    """
-    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
-    SELECT batch_id, model, fingerprint, tenant_id, max(line) FROM jobs WHERE batch_id = :id
-    GROUP BY batch_id, model, fingerprint, tenant_id
-    """
-)
-
 
 def retry(
     connection: Connection,
@@ -58,10 +51,10 @@ def retry(
     idempotency_key: str | None = None,
     most_open: int | None = None,
 ) -> str:
-    """A new batch, in progress at once, of the failed and expired jobs of an ended one; returns its id.
+    """Makes a new batch of the failed and expired jobs of an ended one, in progress at once. Returns its id.
 
-    Custom ids and line numbers stay; the jobs are pinned to the weights that are served now. Raises NotFound, and
-    Conflict when the batch goes on or nothing of it failed, LimitReached like `submit`.
+    Custom ids and line numbers stay. The jobs are pinned to the weights that are served now. Raises NotFound, Conflict
+    if the batch has not ended or none of its jobs failed, and LimitReached as `submit` does.
     """
     sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
     earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
@@ -79,7 +72,7 @@ def retry(
     if num_jobs == 0:
         raise Conflict(f"no job of {batch_id} failed or expired: there is nothing to retry")
     connection.execute(text("UPDATE batches SET num_lines = :n WHERE id = :id"), {"n": num_jobs, "id": new_batch_id})
-    connection.execute(_PORTIONS, {"id": new_batch_id})
+    add_portions(connection, new_batch_id)
     wake(connection)
     return new_batch_id
 

@@ -1,10 +1,10 @@
-"""Which models a job can be pinned to."""
+"""The models that jobs can be pinned to."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from ponder.domain.request import ServedModel
+from ponder.domain.batch.request import ServedModel
 
 _SERVED = text(
     """
@@ -20,7 +20,7 @@ _SERVED = text(
 
 
 def served_models(connection: Connection) -> dict[str, ServedModel]:
-    """Every model by name, with the weights that a live worker has, or else those that were seen last."""
+    """Returns every model by name, with the weights that a live worker has, or else those seen last."""
     return {
         row.name: ServedModel(row.name, row.fingerprint, row.context_length, row.has_reward_model)
         for row in connection.execute(_SERVED)

@@ -1,4 +1,4 @@
-"""Writing the ends of jobs: once each."""
+"""Settles jobs, each exactly once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from ponder.jobs.report import Settlement, Usage
+from ponder.jobs.tick_report import Settlement, Usage
 from ponder.store.document import dumps
 
-# Everything that a settled job leaves behind, in one statement; the jobs are locked and pending.
+# One statement for everything that a settled job leaves behind. The jobs are locked and pending.
 _SETTLE = text("""
     WITH settlement AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:settlements AS json)) AS settlement(
@@ -49,9 +49,9 @@ _USAGE = tuple(field.name for field in fields(Usage))
 
 
 def settle(connection: Connection, settlements: Iterable[Settlement], now: datetime) -> set[int]:
-    """Writes state, result, usage and tree of jobs that the caller has locked and seen pending; ends their attempts.
+    """Writes the state, result, usage and tree of jobs, and ends their attempts. Returns the ids of the jobs.
 
-    Returns the jobs.
+    The caller has locked the jobs and seen them pending.
     """
     rows = [
         {

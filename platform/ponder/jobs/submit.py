@@ -1,4 +1,4 @@
-"""From a request to a batch that waits for its validation."""
+"""Turns a submission into a batch that waits for its validation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from ponder.domain.batch.submission import Submission
+from ponder.domain.batch.window import window_s
 from ponder.domain.state import Lane
-from ponder.domain.submission import Submission
-from ponder.domain.window import window_s
 from ponder.errors import Conflict, LimitReached, NotFound
 from ponder.jobs.wake import wake
 
@@ -30,7 +30,7 @@ _INSERT = text(
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's key, and what it was used for."""
+    """The caller's idempotency key and the hash of the request it was used for."""
 
     key: str | None
     sha256: bytes
@@ -41,7 +41,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('open batches of ' |
 _NUM_OPEN = text(
     """
     SELECT count(*) FROM batches
-    WHERE tenant_id = :tenant_id AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+    WHERE tenant_id = :tenant_id AND state IN ('validating', 'in_progress', 'cancelling')
     """
 )
 
@@ -57,8 +57,8 @@ def submit(
 ) -> str:
     """Returns the id of the new batch, or of the one that the same request with the same key made before.
 
-    Raises NotFound for a file that is not there, Conflict for a key that was used for another request, and
-    LimitReached for a tenant that has `most_open` batches that have not ended; None: as many as it likes.
+    Raises NotFound for an unknown file, Conflict for a key that was used for another request, and LimitReached if the
+    tenant already has `most_open` batches that have not ended. None means no limit.
     """
     idempotency = Idempotency(idempotency_key, submission.sha256())
     earlier = repeated(connection, tenant_id, idempotency)
@@ -81,7 +81,7 @@ def submit(
             "window_s": window_s(submission.completion_window),
         },
     ).scalar()
-    if inserted is None:  # either no such file, or the same key came in by another connection just now
+    if inserted is None:  # there is no such file, or another connection has just used the same key
         earlier = repeated(connection, tenant_id, idempotency)
         if earlier is None:
             raise NotFound(f"there is no input file {submission.input_file_id}", param="input_file_id")
@@ -91,13 +91,13 @@ def submit(
 
 
 def check_open(connection: Connection, tenant_id: str, most: int | None) -> None:
-    """Before another batch is made in this transaction. Raises LimitReached."""
+    """Checks that this transaction may make another batch. Raises LimitReached."""
     if most is None:
         return
     connection.execute(_LOCK, {"tenant_id": tenant_id})
     if connection.execute(_NUM_OPEN, {"tenant_id": tenant_id}).scalar_one() >= most:
         raise LimitReached(
-            f"{most} batches have not ended yet, and no more are taken until one has (PONDER_MAX_OPEN_BATCHES)",
+            f"{most} batches have not ended yet, and no more are accepted until one has (PONDER_MAX_OPEN_BATCHES)",
             code="too_many_open_batches",
             retry_after_s=60,
             is_passing=False,
@@ -105,7 +105,7 @@ def check_open(connection: Connection, tenant_id: str, most: int | None) -> None
 
 
 def repeated(connection: Connection, tenant_id: str, idempotency: Idempotency) -> str | None:
-    """The batch that this very request made before; raises Conflict if the key made another one."""
+    """Returns the batch that the same request made before, if any. Raises Conflict if the key made another one."""
     if idempotency.key is None:
         return None
     earlier = connection.execute(

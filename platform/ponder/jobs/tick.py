@@ -1,21 +1,22 @@
-"""The one fenced transaction in which trees, settlements and costs stand or fall together."""
+"""The tick: one fenced transaction in which trees, settlements and costs stand or fall together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from ponder.domain.cost import CostKind
-from ponder.domain.delta import num_sampled
 from ponder.domain.incarnation import Incarnation
 from ponder.domain.state import IncarnationState, JobState, move
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import Sums, learn
-from ponder.jobs.report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.settle import settle
+from ponder.jobs.shard import finish_settled
+from ponder.jobs.tick_report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
 from ponder.store.document import dumps
@@ -26,7 +27,7 @@ __all__ = ["EndReason", "Settlement", "TickReply", "TickReport", "Usage", "Work"
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A job of the report, as it was when the tick began."""
+    """A job in the report, as it was when the tick began."""
 
     id: int
     tenant_id: str
@@ -36,11 +37,11 @@ class _Job:
 
     @property
     def is_open(self) -> bool:
-        """Whether this incarnation may still say something about it."""
+        """Whether this incarnation may still report on it."""
         return self.is_held and self.state is JobState.PENDING
 
 
-# Only what may be settled is locked; the rest is merely named in the ledger.
+# Only jobs that may be settled are locked. The others are only named in the ledger.
 _JOBS = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, state FROM jobs
@@ -93,14 +94,6 @@ _LIMITS = text("""
     ORDER BY job_id
 """)
 
-_FINISH_SHARDS = text("""
-    UPDATE shards SET state = 'finished', finished_at = CAST(:now AS timestamptz)
-    WHERE holder = :incarnation_id AND state = 'held' AND NOT EXISTS (
-        SELECT FROM attempts
-        WHERE attempts.incarnation_id = :incarnation_id AND ended_at IS NULL AND shard_id = shards.id
-    )
-""")
-
 _EXTEND = text("""
     UPDATE incarnations
     SET state = :state, room_tokens = :room_tokens, num_ticks = :number, lease_until = CAST(:lease_until AS timestamptz)
@@ -109,9 +102,9 @@ _EXTEND = text("""
 
 
 def tick(connection: Connection, report: TickReport) -> TickReply:
-    """Appends deltas, settles what is done, books the time since the last tick, and extends the lease on progress.
+    """Appends deltas, settles finished jobs, books the time since the last tick, and extends the lease on progress.
 
-    Raises LeaseLost when the incarnation is not alive any more; nothing is written then.
+    Raises LeaseLost, having written nothing, if the incarnation is no longer alive.
     """
     incarnation = hold(connection, report.incarnation_id)
     if report.number == incarnation.num_ticks:
@@ -128,7 +121,7 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     )
     dropped = _drop(connection, incarnation.id, now)
     if settled or dropped:
-        connection.execute(_FINISH_SHARDS, {"incarnation_id": incarnation.id, "now": now})
+        finish_settled(connection, incarnation.id, now)
         wake(connection)
     lease_until = _extend(connection, incarnation, report)
     ended = _ended(connection, incarnation.id, now)
@@ -136,7 +129,7 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
 
 
 def _repeat(connection: Connection, incarnation: Incarnation) -> TickReply:
-    """The reply that got lost, without any effect."""
+    """Returns the lost reply again, without any effect."""
     values = {"incarnation_id": incarnation.id, "now": incarnation.billed_until}
     dropped = tuple(connection.execute(_DROPPED_BEFORE, values).scalars())
     ended = _ended(connection, incarnation.id, incarnation.now)
@@ -144,7 +137,7 @@ def _repeat(connection: Connection, incarnation: Incarnation) -> TickReply:
 
 
 def _state(current: IncarnationState, reported: IncarnationState) -> IncarnationState:
-    """A report may be older than what `ready` or `drain` wrote meanwhile: only the way to draining is taken here."""
+    """Returns the new state. Only a move to draining is made here, because a report may be older than `ready`."""
     if reported is not IncarnationState.DRAINING or current is IncarnationState.DRAINING:
         return current
     return move(current, reported)
@@ -161,7 +154,7 @@ def _reported_jobs(connection: Connection, report: TickReport) -> dict[int, _Job
 
 
 def _accepted(settlements: Iterable[Settlement], jobs: Mapping[int, _Job]) -> list[Settlement]:
-    """Once a job, and only for what this incarnation holds."""
+    """Returns one settlement per job, and only for jobs that this incarnation holds."""
     once = {settlement.job_id: settlement for settlement in settlements}
     return [settlement for job_id, settlement in once.items() if jobs[job_id].is_open]
 
@@ -173,7 +166,7 @@ def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job]
             "batch_id": jobs[job_id].batch_id,
             "job_id": job_id,
             "delta": delta,
-            "num_tokens": num_sampled(delta),
+            "num_tokens": _num_sampled(delta),
         }
         for job_id, deltas in report.deltas.items()
         if jobs[job_id].is_open and job_id not in settled
@@ -183,8 +176,13 @@ def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job]
         connection.execute(_APPEND, {"incarnation_id": report.incarnation_id, "deltas": dumps(rows)})
 
 
+def _num_sampled(delta: Mapping[str, Any]) -> int:
+    """Counts the token ids that sampling added. Those of node 0, the root, are the prompt."""
+    return sum(len(row.get("ids", ())) for row in delta.get("nodes", ()) if row["node"] != 0)
+
+
 def _lessons(report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> Iterator[tuple[str, Sums]]:
-    """Of each job once, because it is settled once."""
+    """Yields the lessons of each settled job once, by batch."""
     once = {settlement.job_id: settlement.learned for settlement in report.settled}
     return ((jobs[job_id].batch_id, once[job_id]) for job_id in sorted(settled))
 

@@ -1,4 +1,4 @@
-"""Waking the dispatcher."""
+"""Wakes the dispatcher."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _NOTIFY = text(f"NOTIFY {CHANNEL}")
 
 
 def wake(connection: Connection) -> None:
-    """The dispatcher looks around as soon as this transaction commits."""
+    """Makes the dispatcher do a round as soon as this transaction commits."""
     connection.execute(_NOTIFY)

@@ -1,1 +1,1 @@
-"""What everything costs: an append-only ledger that adds up to every worker's bill, to the nano-dollar."""
+"""The ledger: append-only entries that add up to every worker's bill, to the nano-dollar."""

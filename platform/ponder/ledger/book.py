@@ -1,4 +1,4 @@
-"""Booking a worker's time: whoever caused it bears it, and nothing gets lost."""
+"""Books a worker's time to those who caused it, without losing any."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ponder.store.document import dumps
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """The job that an entry is for, with all that the entry names."""
+    """The job that bears an entry, with everything the entry names."""
 
     job_id: int
     tenant_id: str
@@ -28,13 +28,13 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one bearer made the machine do, in a unit that all charges of a booking share."""
+    """The work that one bearer caused, in a unit that all charges of a booking share."""
 
     bearer: Bearer
     weight: float
 
 
-# Entries and the moment they reach up to are written together, or not at all.
+# Entries and `billed_until` are written together or not at all.
 _BOOK = text("""
     WITH booked AS (
         INSERT INTO ledger_entries (incarnation_id, tenant_id, batch_id, job_id, kind, nanodollars, from_at, until_at)
@@ -58,8 +58,8 @@ def book(
 ) -> None:
     """Books the time from `billed_until` to `until` and moves `billed_until` there.
 
-    The idle part, and everything when nobody worked, is `overhead`; the rest is divided by weight. The caller holds
-    the lock on the incarnation. A clock that was set back books nothing.
+    The idle part is `overhead`, or all of it if there was no work. The rest is divided by weight. The caller holds the
+    lock on the incarnation. If the clock was set back, nothing is booked.
     """
     until = max(until, incarnation.billed_until)
     started_at, price = incarnation.started_at, incarnation.nanodollars_per_hour

@@ -1,4 +1,4 @@
-"""What an hour of a machine costs, by date."""
+"""The price book: the price of a machine's hour, by date."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ALL_IN_FORCE = text(f"""
 
 
 def price_at(connection: Connection, machine: str, market: str, at: datetime | None = None) -> Price:
-    """The newest entry not after `at` (None: now). Raises UnknownMachine, which names the known ones."""
+    """Returns the newest entry not after `at` (None means now). Raises UnknownMachine, which names the known ones."""
     row = connection.execute(_IN_FORCE, {"machine": machine, "market": market, "at": at}).one_or_none()
     if row is not None:
         return Price(*row)
@@ -68,22 +68,22 @@ def set_price(
     source: str,
     valid_from: datetime | None = None,
 ) -> Price:
-    """Adds a dated entry (None: from now); running incarnations keep their price. Raises InvalidInput, Conflict."""
+    """Adds a dated entry (None means now). Running incarnations keep their price. Raises InvalidInput or Conflict."""
     if market not in MARKETS:
-        raise InvalidInput(f"the market is one of {', '.join(MARKETS)}, not {market!r}", param="market")
+        raise InvalidInput(f"the market must be one of {', '.join(MARKETS)}, not {market!r}", param="market")
     if not machine.strip():
         raise InvalidInput("a price needs the name of a machine", param="machine")
     if not 0 <= nanodollars_per_hour < 2**63:
-        raise InvalidInput("a price is zero or more nano-dollars an hour", param="nanodollars_per_hour")
+        raise InvalidInput("a price must be zero or more nano-dollars per hour", param="nanodollars_per_hour")
     values = {"machine": machine, "market": market, "amount": nanodollars_per_hour, "source": source}
     row = connection.execute(_ADD, values | {"valid_from": valid_from}).one_or_none()
     if row is None:
         raise Conflict(
-            f"there is a price for {machine} ({market}) from {valid_from} already; prices are never rewritten"
+            f"there is already a price for {machine} ({market}) from {valid_from}; prices are never rewritten"
         )
     return Price(*row)
 
 
 def list_prices(connection: Connection, *, history: bool = False) -> list[Price]:
-    """The prices in force, or with `history` every entry, by machine, market and date."""
+    """Returns the prices in force, or with `history` every entry, by machine, market and date."""
     return [Price(*row) for row in connection.execute(_ALL if history else _ALL_IN_FORCE)]

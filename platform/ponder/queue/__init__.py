@@ -1,1 +1,1 @@
-"""Celery on Redis: wake-ups that may be lost at any time."""
+"""Celery on Redis, for wake-ups that may be lost at any time."""

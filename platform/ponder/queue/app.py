@@ -1,4 +1,4 @@
-"""The Celery app, and the one message there is: {"shard_id": id}."""
+"""The Celery app and its only message: {"shard_id": id}."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ _REFUSALS = (
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A wake-up: this shard may be claimed, by whoever consumes this queue."""
+    """A wake-up: any consumer of this queue may claim this shard."""
 
     shard_id: int
     queue: str
 
 
 def queue_name(model: str, fingerprint: str, lane: str) -> str:
-    """One queue for the weights and lane that a shard needs; any characters may be in the model's name."""
+    """Returns the name of the queue for a model's weights and a lane. The model's name may have any characters."""
     readable = re.sub(r"[^A-Za-z0-9-]+", "-", model).strip("-")[:40]
     identity = hashlib.sha256(f"{model}\0{fingerprint}".encode()).hexdigest()[:12]
     return f"ponder.{readable}.{identity}.{lane}"
 
 
 def celery_app(redis_url: str) -> Celery:
-    """Early ack, JSON only, no result backend, one message at a time; queues in the order they are consumed from."""
+    """Makes the app: early ack, JSON only, no result backend, one message at a time, queues in order of consumption."""
     app = Celery("ponder", broker=_broker_url(redis_url), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
         result_backend=None,
         task_ignore_result=True,
-        # Postgres knows what was claimed: redelivery by Redis would only repeat what runs already.
+        # Postgres knows what was claimed, so redelivery by Redis would only repeat running work.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
@@ -71,7 +71,7 @@ def celery_app(redis_url: str) -> Celery:
 
 
 def publish(app: Celery, messages: Iterable[Message]) -> None:
-    """Raises Unreachable when Redis does not take them; what it did not take, the dispatcher publishes again later."""
+    """Publishes messages. Raises Unreachable if Redis does not accept them; the dispatcher tries again later."""
     try:
         with app.producer_or_acquire() as producer:
             for message in messages:
@@ -81,7 +81,7 @@ def publish(app: Celery, messages: Iterable[Message]) -> None:
 
 
 def queue_lengths(client: redis.Redis, queues: Iterable[str]) -> dict[str, int]:
-    """How many messages wait in each. Raises Unreachable."""
+    """Returns how many messages wait in each queue. Raises Unreachable."""
     names = list(queues)
     try:
         pipeline = client.pipeline(transaction=False)
@@ -94,7 +94,7 @@ def queue_lengths(client: redis.Redis, queues: Iterable[str]) -> dict[str, int]:
 
 
 def trouble(redis_url: str, *, timeout_s: float) -> str | None:
-    """What keeps Redis from taking messages now; None if nothing does. Leaves nothing in it."""
+    """Returns why Redis does not accept messages now, or None if it does. Leaves nothing behind in Redis."""
     client = redis.Redis.from_url(redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
     try:
         return _refusal(client)
@@ -103,14 +103,14 @@ def trouble(redis_url: str, *, timeout_s: float) -> str | None:
 
 
 def check_redis(client: redis.Redis) -> None:
-    """Raises Unreachable unless it takes messages now."""
+    """Raises Unreachable unless Redis accepts messages now."""
     if (said := _refusal(client)) is not None:
         raise Unreachable(f"Redis {said}")
 
 
 def _refusal(client: redis.Redis) -> str | None:
     try:
-        # Unlike PING, a write is refused by a full server and by a replica; without a list this one does nothing.
+        # Unlike PING, a write is refused by a full server and by a replica. Without a list this write does nothing.
         client.lpushx("ponder.probe", "")
     except (redis.exceptions.RedisError, OSError) as error:
         return _trouble(error)
@@ -118,19 +118,21 @@ def _refusal(client: redis.Redis) -> str | None:
 
 
 def _trouble(error: Exception) -> str:
-    """A server that answers but refuses (full, loading, a replica, a wrong password) needs another remedy than none."""
+    """Describes an error. A server that refuses (full, loading, a replica, a wrong password) needs another remedy than
+    one that does not answer.
+    """
     cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ is not None else error
     return f"{'refuses' if isinstance(cause, _REFUSALS) else 'does not answer'}: {cause}"
 
 
 def redis_client(redis_url: str) -> redis.Redis:
-    """redis://, rediss:// or unix://; opens no connection yet."""
+    """Makes a client for a redis://, rediss:// or unix:// URL. Opens no connection yet."""
     _check(redis_url)
     return redis.Redis.from_url(redis_url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
 
 
 def _broker_url(redis_url: str) -> str:
-    """Celery's spelling: a Unix socket is redis+socket://path?virtual_host=db."""
+    """Returns Celery's form of a URL: a Unix socket is redis+socket://path?virtual_host=db."""
     _check(redis_url)
     if not redis_url.startswith("unix://"):
         return redis_url
@@ -143,4 +145,4 @@ def _broker_url(redis_url: str) -> str:
 
 def _check(redis_url: str) -> None:
     if not redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise InvalidInput("a Redis URL begins with redis://, rediss:// or unix://", param="PONDER_REDIS_URL")
+        raise InvalidInput("a Redis URL must begin with redis://, rediss:// or unix://", param="PONDER_REDIS_URL")

@@ -1,4 +1,4 @@
-"""From Python values to JSON that Postgres takes: one strange character of a model must not stop a worker's tick."""
+"""Encodes Python values as JSON that Postgres accepts: one odd character from a model must not stop a worker's tick."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _REFUSED = re.compile("[\x00\ud800-\udfff]")
 
 
 def dumps(value: Any) -> str:
-    """JSON text for `jsonb`. NUL and lone surrogates become U+FFFD; NaN and infinities become null."""
+    """Returns JSON text for `jsonb`. NUL and lone surrogates become U+FFFD; NaN and infinities become null."""
     try:
         document = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         document.encode()
     except (ValueError, UnicodeEncodeError):
         return json.dumps(clean(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # May be a harmless backslash before "u0000"; then cleaning changes nothing.
+    # This may be a harmless backslash before "u0000", which cleaning leaves alone.
     return (
         document if "\\u0000" not in document else json.dumps(clean(value), ensure_ascii=False, separators=(",", ":"))
     )
 
 
 def clean(value: Any) -> Any:
-    """The same value without what Postgres refuses."""
+    """Returns the value without characters and numbers that Postgres refuses."""
     if isinstance(value, str):
         return _REFUSED.sub("\ufffd", value)
     if isinstance(value, float):

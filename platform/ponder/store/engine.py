@@ -1,4 +1,4 @@
-"""From a libpq-style URL to an SQLAlchemy engine on pg8000 (pure Python, permissive licence)."""
+"""Makes an SQLAlchemy engine on pg8000 (pure Python, permissive licence) from a libpq-style URL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pg8000.dbapi
@@ -21,44 +22,44 @@ _STATEMENT_S = 600.0
 _LOCK_S = 10.0
 _IDLE_IN_TRANSACTION_S = 60.0
 _SILENCE_S = 30.0
-"""A TCP connection whose other end acknowledges nothing for this long is given up by either side."""
+"""Either side gives up a TCP connection whose other end acknowledges nothing for this long."""
 
 
 def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> Engine:
-    """A pool of connections that are checked before use, so that a restart of Postgres costs one retry.
+    """Makes a pool of connections that are checked before use, so that a restart of Postgres costs one retry.
 
-    Understands what people have in their environment: `postgres://` and `postgresql://`, `?host=/socket/folder`,
-    `?sslmode=`, `?sslrootcert=`. Raises InvalidInput for a URL that is none of these. Opens no connection yet.
+    Accepts the usual forms: `postgres://` and `postgresql://`, `?host=/socket/folder`, `?sslmode=`, `?sslrootcert=`.
+    Raises InvalidInput for any other URL. Opens no connection yet.
 
-    No connection keeps what it has locked for ever: Postgres ends a statement, a wait for a lock and a transaction in
-    which nothing is said after `timeout_s`; the caller waits a little longer for the answer. Without it the limits are
-    those of a service: 10 minutes, 10 seconds and 1 minute. Whatever a connection dies of is an SQLAlchemyError.
+    No connection holds locks for ever: Postgres ends a statement, a wait for a lock and an idle transaction after
+    `timeout_s`, and the caller waits a little longer for the answer. By default the limits are those of a service: 10
+    minutes, 10 seconds and 1 minute. Every error of a connection is an SQLAlchemyError.
     """
     parsed = _parse(url)
     query = dict(parsed.query)
-    arguments: dict[str, Any] = {"tcp_keepalive": True, "startup_params": _limits(timeout_s)}
+    arguments: dict[str, Any] = {"tcp_keepalive": True}
     arguments["timeout"] = None if timeout_s is None else 1.25 * timeout_s
     arguments |= _socket(query, parsed.port) | _tls(query)
     unknown = set(query) - {"host", "sslmode", "sslrootcert", "application_name"}
     if unknown:
-        raise InvalidInput(f"the database URL has parameters that ponder does not know: {', '.join(sorted(unknown))}")
+        raise InvalidInput(f"the database URL has unknown parameters: {', '.join(sorted(unknown))}")
     if "application_name" in query:
         arguments["application_name"] = query["application_name"]
     engine = create_engine(
         parsed.set(drivername="postgresql+pg8000", query={}),
         connect_args=arguments,
-        hide_parameters=True,  # they hold prompts, and errors are logged
+        hide_parameters=True,  # parameters hold prompts, and errors are logged
         pool_pre_ping=True,
         pool_size=pool_size,
         max_overflow=pool_size * 2,
     )
     event.listen(engine, "set_connection_execution_options", _leave_the_check_behind)
-    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "do_connect", partial(_connect, _limits(timeout_s)))
     return engine
 
 
 class _Reading:
-    """The driver's end of a connection. pg8000 lets a read raise what the socket raises, as it does nowhere else."""
+    """Translates errors of reading. Everywhere else pg8000 wraps the socket's errors itself."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -73,7 +74,7 @@ class _Reading:
         return getattr(self._file, name)
 
 
-def _connect(_dialect: Dialect, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def _connect(limits: str, _dialect: Dialect, _record: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     try:
         connection = pg8000.dbapi.connect(*arguments, **named)
     except OSError as error:
@@ -81,11 +82,15 @@ def _connect(_dialect: Dialect, _record: object, arguments: tuple[Any, ...], nam
     # pg8000 has no public names for these two.
     _notice_silence(connection._usock)
     connection._sock = _Reading(connection._sock)
+    connection.execute_simple(limits)
     return connection
 
 
-def _limits(timeout_s: float | None) -> dict[str, str]:
-    """For Postgres's end of a connection, in milliseconds, and keepalives, in seconds; a Unix socket ignores those."""
+def _limits(timeout_s: float | None) -> str:
+    """Returns statements that limit Postgres's end of a connection. A Unix socket ignores those about TCP.
+
+    They are not startup parameters, because PgBouncer refuses connections with parameters it does not know.
+    """
     limits_s = {
         "statement_timeout": timeout_s or _STATEMENT_S,
         "lock_timeout": timeout_s or _LOCK_S,
@@ -93,11 +98,12 @@ def _limits(timeout_s: float | None) -> dict[str, str]:
         "tcp_user_timeout": _SILENCE_S,
     }
     keepalives = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
-    return {name: f"{limit_s * 1000:.0f}" for name, limit_s in limits_s.items()} | keepalives
+    settings = {name: f"{limit_s * 1000:.0f}" for name, limit_s in limits_s.items()} | keepalives
+    return "; ".join(f"SET {name} = {value}" for name, value in settings.items())
 
 
 def _notice_silence(ours: socket.socket) -> None:
-    """The same for our end: by default Linux notices after two hours that the other machine is gone."""
+    """Sets the same for our end, because by default Linux takes two hours to notice that the other machine is gone."""
     if ours.family != socket.AF_UNIX and sys.platform == "linux":
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
@@ -106,14 +112,14 @@ def _notice_silence(ours: socket.socket) -> None:
 
 
 def _leave_the_check_behind(connection: Connection, options: Mapping[str, Any]) -> None:
-    """The check before use begins a transaction with pg8000, in which an autocommit connection would stay for ever."""
+    """Ends the transaction of the check before use, or an autocommit connection of pg8000's would stay in it."""
     if options.get("isolation_level") == "AUTOCOMMIT":
         connection.connection.rollback()
 
 
 def _parse(url: str) -> URL:
     if not url.startswith(("postgres://", "postgresql://", "postgresql+pg8000://")):
-        raise InvalidInput("a database URL begins with postgresql://", param="PONDER_DATABASE_URL")
+        raise InvalidInput("a database URL must begin with postgresql://", param="PONDER_DATABASE_URL")
     return make_url(url.replace("postgres://", "postgresql://", 1))
 
 
@@ -123,12 +129,12 @@ def _socket(query: Mapping[str, Any], port: int | None) -> dict[str, Any]:
 
 
 def _tls(query: Mapping[str, Any]) -> dict[str, Any]:
-    """libpq's sslmode as an SSL context; `disable` and nothing said mean none."""
+    """Translates libpq's sslmode into an SSL context. `disable`, the default, means none."""
     mode = query.get("sslmode", "disable")
     if mode == "disable":
         return {}
     if mode not in _UNVERIFIED + _VERIFIED:
-        raise InvalidInput(f"sslmode={mode} is none of disable, {', '.join(_UNVERIFIED + _VERIFIED)}")
+        raise InvalidInput(f"sslmode={mode} is not one of disable, {', '.join(_UNVERIFIED + _VERIFIED)}")
     context = ssl.create_default_context(cafile=query.get("sslrootcert"))
     context.check_hostname = mode == "verify-full"
     if mode in _UNVERIFIED:

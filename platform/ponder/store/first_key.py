@@ -1,4 +1,4 @@
-"""How the first key comes into being, where there is no operator yet who could ask the API for one."""
+"""Creates the first key, when there is no operator yet who could ask the API for one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def new_key() -> str:
 
 
 def ensure_operator_key(connection: Connection, key: str, *, tenant: str, name: str) -> None:
-    """Makes `key` an operator's key of `tenant`, which is made if it does not exist.
+    """Makes `key` an operator's key of `tenant`, which is created if it does not exist.
 
-    One that was revoked is valid again: whoever can set it has the database, and this is the way back to it.
+    A revoked key becomes valid again: whoever can set it owns the database, and this is the way back in.
     """
     tenant_id = connection.execute(
         text(

@@ -1,4 +1,4 @@
-"""The state of a job: that of a batch which was cancelled or has expired counts before the job's row follows it."""
+"""The state of a job. The state of a cancelled or expired batch counts before its jobs' rows follow."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ JOB_STATE = """
          WHEN batches.state IN ('cancelling', 'cancelled') THEN 'cancelled'
          WHEN batches.state = 'expired' THEN 'expired'
          ELSE 'pending' END"""
-"""For queries that join `batches`."""
+"""SQL for queries that join `batches`."""

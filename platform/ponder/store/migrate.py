@@ -18,7 +18,7 @@ _CHECKOUT = Path(ponder.__file__).parents[2] / "migrations"
 
 @cache
 def newest() -> str:
-    """The revision that this code expects a database to have."""
+    """Returns the revision that this code expects a database to have."""
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 

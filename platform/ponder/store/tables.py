@@ -1,4 +1,4 @@
-"""The tables. Postgres is the only truth about a job; times are Postgres's own clock, money is integer nano-dollars."""
+"""The tables. Postgres is the only source of truth about a job. Times are Postgres's, money is in nano-dollars."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ batches = Table(
     Index(
         "ix_batches_open",
         "state",
-        postgresql_where=text("state IN ('validating','in_progress','finalizing','cancelling')"),
+        postgresql_where=text("state IN ('validating','in_progress','cancelling')"),
     ),
 )
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -184,7 +183,7 @@ def test_waiting_to_be_alone_ends_with_the_worker_and_with_the_shard(
 
 
 def _job(job_id: int) -> ClaimedJob:
-    return ClaimedJob(job_id, "t", "b", {}, [], datetime.now(UTC), None, 0)
+    return ClaimedJob(job_id, "t", "b", {}, [])
 
 
 def _sql(engine: Engine, statement: str) -> list[Any]:

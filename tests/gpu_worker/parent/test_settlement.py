@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from concurrent.futures import Future
-from datetime import datetime
 from typing import Any
 
 from structlog.testing import capture_logs
@@ -40,7 +39,7 @@ class Judges:
 
 def _job(job_id: int) -> ClaimedJob:
     request = {"verifier": {"name": "math"}, "reference": "4"}
-    return ClaimedJob(job_id, f"tenant-{job_id}", "b", request, [], datetime(2030, 1, 1), None, 0)
+    return ClaimedJob(job_id, f"tenant-{job_id}", "b", request, [])
 
 
 def test_what_is_judged_is_settled_and_what_is_not_waits() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 from collections.abc import Hashable, Iterator
 from concurrent.futures import Future
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ class Desk:
         self.said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def hold(self, job_id: int, **request: Any) -> None:
-        self.holding.add([ClaimedJob(job_id, "t", "b", request, [], datetime(2030, 1, 1), None, 0)], 1)
+        self.holding.add([ClaimedJob(job_id, "t", "b", request, [])], 1)
 
     def ask(self, job_id: int, answer: str | None) -> None:
         question = {"type": "verify", "job_id": job_id, "number": 7, "answer": answer}

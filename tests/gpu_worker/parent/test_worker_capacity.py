@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
 
 from ponder.jobs.claim import ClaimedJob
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 
 
 def _job(job_id: int) -> ClaimedJob:
-    return ClaimedJob(job_id, "t", "b", {}, [], datetime.now(UTC), None, 0)
+    return ClaimedJob(job_id, "t", "b", {}, [])
 
 
 def _holding(room_tokens: int) -> WorkerCapacity:

@@ -1,4 +1,4 @@
-"""The API on a real socket, and a worker without an engine that settles what it is told to."""
+"""The API on a real socket, and a worker without an engine that settles jobs as told."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sqlalchemy import Engine, text
 
 from ponder.domain.state import IncarnationState, JobState, Verdict
 from ponder.jobs.claim import claim
-from ponder.jobs.dispatch import dispatch
-from ponder.jobs.finish import finish
+from ponder.jobs.dispatching.dispatch import dispatch
+from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
-from ponder.jobs.validate import validate
+from ponder.jobs.validation.validate import validate
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def http(base_url: str, operator_key: str) -> Iterator[httpx2.Client]:
 
 @pytest.fixture
 def stranger(http: httpx2.Client, base_url: str) -> Iterator[httpx2.Client]:
-    """Another tenant's client, without an operator's rights."""
+    """A client of another tenant, without an operator's rights."""
     http.post("/v1/tenants", json={"name": "strangers"}).raise_for_status()
     key = http.post("/v1/keys", json={"name": "theirs", "tenant": "strangers"}).raise_for_status().json()["key"]
     with httpx2.Client(base_url=base_url, headers={"Authorization": f"Bearer {key}"}) as client:
@@ -68,7 +68,7 @@ def submitted(client: openai.OpenAI) -> Callable[..., openai.types.Batch]:
 
 
 class Worker:
-    """Everything a worker does except thinking."""
+    """A worker without an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -134,7 +134,7 @@ class Worker:
             finish(connection)
 
     def validate(self) -> None:
-        """The dispatcher's part."""
+        """Validates and finishes batches, as the dispatcher does."""
         with self.engine.connect() as connection:
             waiting = connection.execute(text("SELECT id FROM batches WHERE state = 'validating'")).scalars().all()
         for batch_id in waiting:

@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Rights of callers, by key, role and tenant."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_another_tenants_things_do_not_exist(
     assert http.get("/v1/jobs/job_1").status_code == 200
 
 
-def test_what_only_an_operator_may_do(stranger: httpx2.Client) -> None:
+def test_only_operators_may_administer(stranger: httpx2.Client) -> None:
     price = {"machine": "h200", "market": "spot", "dollars_per_hour": "1", "source": "me"}
     for method, path, body in (
         ("GET", "/v1/tenants", None),
@@ -164,7 +164,7 @@ def test_a_plain_key_in_the_operators_tenant_cannot_revoke_the_operators(http: h
 def test_a_revoked_operators_key_comes_back_with_the_next_start(
     http: httpx2.Client, operator_key: str, engine: Engine
 ) -> None:
-    """Of `ponder up` and of `ponder migrate`."""
+    """Both `ponder up` and `ponder migrate` restore it."""
     [key] = http.get("/v1/keys").json()["data"]
     assert http.delete(f"/v1/keys/{key['id']}").json()["deleted"]
     assert http.get("/v1/tenants").status_code == 401
@@ -175,6 +175,6 @@ def test_a_revoked_operators_key_comes_back_with_the_next_start(
 
 
 @pytest.mark.parametrize("role", ["owner", "", None, 1, "Operator"])
-def test_a_role_that_there_is_not_is_refused(http: httpx2.Client, role: object) -> None:
+def test_an_unknown_role_is_refused(http: httpx2.Client, role: object) -> None:
     answer = http.post("/v1/keys", json={"name": "x", "role": role})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "role")

@@ -1,4 +1,4 @@
-"""What holds for every answer."""
+"""Properties of every answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ponder.api.limit import MAX_BODY_BYTES
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("path", ["/v1/batches/", "/v1/files/", "/v1/keys/", "/healthz/", "//v1/batches"])
-def test_a_path_with_a_slash_too_many_leads_nowhere(http: httpx2.Client, method: str, path: str) -> None:
+def test_a_path_with_an_extra_slash_is_not_found(http: httpx2.Client, method: str, path: str) -> None:
     answer = http.request(method, path, headers={"Host": "evil.example"})
     assert answer.status_code == 404
     assert "evil.example" not in str(answer.headers)
@@ -30,7 +30,9 @@ def test_a_path_with_a_slash_too_many_leads_nowhere(http: httpx2.Client, method:
         ("GET", "/openapi.json"),
     ],
 )
-def test_no_browser_takes_an_answer_for_a_page_or_keeps_it(http: httpx2.Client, method: str, path: str) -> None:
+def test_every_answer_has_headers_that_keep_browsers_from_rendering_or_storing_it(
+    http: httpx2.Client, method: str, path: str
+) -> None:
     headers = http.request(method, path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in headers["Content-Security-Policy"]

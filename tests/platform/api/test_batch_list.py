@@ -1,4 +1,4 @@
-"""What a list of batches costs does not grow with what is wrong in them."""
+"""The size of a list of batches does not grow with the batches' errors."""
 
 from __future__ import annotations
 

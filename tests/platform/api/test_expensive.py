@@ -1,4 +1,4 @@
-"""One tenant's expensive request keeps nobody else from being answered."""
+"""One tenant's expensive request does not keep others from being answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the official package does with ponder, only its base_url set."""
+"""OpenAI's official package works with ponder if only its base_url is set."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_result_is_a_chat_completion_with_ponders_own_beside_it(
 def test_an_output_file_knows_its_size(
     client: openai.OpenAI, worker: Any, line: Line, submitted: Submitted, passed: Any, asked_first: bool
 ) -> None:
-    """A list makes no file up: with a million results that would take minutes."""
+    """A list does not make files, because with a million results that would take minutes."""
     batch = submitted([line(str(number)) for number in range(250)])
     worker.validate()
     worker.work(passed)

@@ -1,4 +1,4 @@
-"""What callers are told, and what the logs say, while Postgres is away."""
+"""Answers and logs while Postgres is away."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_postgres_that_is_away_is_503_with_retry_after_and_no_traceback(
         OperationalError("", {}, Exception()),
     ],
 )
-def test_whatever_a_connection_dies_of_is_503(engine: Engine, error: Exception) -> None:
+def test_every_error_of_a_connection_is_503(engine: Engine, error: Exception) -> None:
     @event.listens_for(engine, "before_cursor_execute")
     def break_off(*_: object) -> None:
         raise error

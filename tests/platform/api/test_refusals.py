@@ -1,4 +1,4 @@
-"""Whatever is sent, to whichever route: it is answered, or refused in OpenAI's form; never an error of ponder's own."""
+"""Every request to every route is answered or refused in OpenAI's form, never with an internal error."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def send(http: httpx2.Client, call: Call) -> httpx2.Response:
 
 
 def refusal(answer: httpx2.Response) -> dict[str, Any]:
-    """OpenAI's error object; there is nothing else in the answer."""
+    """Returns OpenAI's error object, after checking that the answer has nothing else."""
     document = answer.json()
     assert list(document) == ["error"], answer.text
     assert set(document["error"]) == {"message", "type", "param", "code"}, answer.text
@@ -106,7 +106,7 @@ def test_every_call_is_answered_or_refused_in_openais_form(http: httpx2.Client, 
         if answer.status_code == 404:
             assert error["param"] in sent | {"input_file_id", "tenant"}, (call, answer.text)
         elif error["param"] is None:
-            # The body as a whole: it is no JSON, no object, or missing.
+            # The body as a whole is missing, not JSON or not an object.
             assert call.body is not None, (call, answer.text)
 
 
@@ -121,7 +121,7 @@ kinds = st.sampled_from([f"{FORM}; boundary=x{charset}" for charset in ("", "; c
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kinds | st.sampled_from([FORM, f"{FORM}; boundary=", "text/plain"]), st.lists(pieces, max_size=12).map(b"".join))
 @example(f"{FORM}; boundary=x; charset=undefined", b"--x\r\n" + PURPOSE + b"--x--\r\n")
-def test_whatever_is_uploaded_is_kept_or_refused(http: httpx2.Client, kind: str, body: bytes) -> None:
+def test_every_upload_is_kept_or_refused(http: httpx2.Client, kind: str, body: bytes) -> None:
     answer = http.post("/v1/files", content=body, headers={"Content-Type": kind})
     assert answer.status_code in (200, 400), (kind, body, answer.text)
     if answer.status_code == 400:
@@ -147,7 +147,7 @@ def batch_of(http: httpx2.Client, submitted: Callable[..., Any], line: Callable[
 @example("/v1/batches/{batch_id}/jobs", "job_123456")
 @example("/v1/keys", "key_0123456789abcdef")
 @example("/v1/tenants", "tenant_0123456789abcdef")
-def test_a_cursor_that_is_none_is_refused_by_name(
+def test_an_invalid_cursor_is_refused_by_name(
     http: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any], path: str, cursor: str
 ) -> None:
     url = path
@@ -158,7 +158,7 @@ def test_a_cursor_that_is_none_is_refused_by_name(
     assert refusal(answer)["param"] == "after"
 
 
-def test_a_cursor_of_another_tenant_is_as_good_as_none(
+def test_another_tenants_cursor_is_refused_like_an_unknown_one(
     http: httpx2.Client, stranger: httpx2.Client, submitted: Callable[..., Any], line: Callable[..., Any]
 ) -> None:
     mine = submitted([line()])

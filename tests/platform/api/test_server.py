@@ -1,4 +1,4 @@
-"""Clients that only hold connections open: what they get, and what others still get meanwhile."""
+"""Clients that only hold connections open lose them, and others are still served."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_long_body_a_slow_answer_and_a_slow_reader_are_waited_for(serve: Calla
     assert num_bytes == (200 << 16) + 1
 
 
-def test_a_full_server_closes_what_asks_nothing_and_serves_who_asks(serve: Callable[..., int]) -> None:
+def test_a_full_server_closes_an_idle_connection_for_a_new_request(serve: Callable[..., int]) -> None:
     port = serve(max_connections=5)
     with ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(5)]
@@ -139,7 +139,7 @@ def test_a_full_server_closes_what_asks_nothing_and_serves_who_asks(serve: Calla
         assert closed_after(idle[0], within_s=PATIENCE_S / 4) is not None
 
 
-def test_a_server_that_works_for_all_its_connections_refuses_one_more(serve: Callable[..., int]) -> None:
+def test_a_server_that_is_working_for_all_its_connections_refuses_another(serve: Callable[..., int]) -> None:
     port = serve(max_connections=3)
     with ExitStack() as stack:
         busy = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
@@ -155,7 +155,7 @@ def test_a_server_that_works_for_all_its_connections_refuses_one_more(serve: Cal
 
 
 @pytest.mark.system
-def test_more_connections_than_open_files_lock_nobody_out_and_fill_no_log(tmp_path: Path) -> None:
+def test_more_connections_than_open_files_neither_lock_others_out_nor_fill_the_log(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What a tenant may have at a time, and how it is told."""
+"""Limits on a tenant, and their refusals."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_requests_beyond_the_rate_are_refused_with_openais_headers(
     assert http.get("/v1/batches").status_code == 200  # another tenant's
 
 
-def test_another_key_of_the_same_tenant_has_no_rate_of_its_own(base_url: str, stranger: httpx2.Client) -> None:
+def test_keys_of_one_tenant_share_its_rate(base_url: str, stranger: httpx2.Client) -> None:
     second = stranger.post("/v1/keys", json={"name": "second"}).json()["key"]
     while stranger.get("/v1/batches").status_code == 200:
         pass

@@ -1,4 +1,4 @@
-"""The real API on a real socket, and a thread that does the dispatcher's and a worker's part without thinking."""
+"""The real API on a real socket, and a thread that plays the dispatcher and a worker without an engine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sqlalchemy import Engine, text
 from ponder.cli.main import run
 from ponder.domain.state import IncarnationState, JobState, Verdict
 from ponder.jobs.claim import claim
-from ponder.jobs.dispatch import dispatch
-from ponder.jobs.finish import finish
+from ponder.jobs.dispatching.dispatch import dispatch
+from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
-from ponder.jobs.validate import validate
+from ponder.jobs.validation.validate import validate
 
 INCARNATION = "inc_0123456789abcdef01234567"
 TREE = {
@@ -38,7 +38,7 @@ class Ponder:
     capsys: pytest.CaptureFixture[str]
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
+        """Returns exit code, stdout and stderr."""
         try:
             code = run(list(arguments))
         except SystemExit as end:

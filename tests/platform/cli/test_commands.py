@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from ponder.cli import exit_code, watch
+from ponder.cli import exit_code
+from ponder.cli.commands import watch
 from ponder.cli.main import run
-from ponder.jobs.finish import finish
+from ponder.jobs.dispatching.finish import finish
 
 Ponder = Callable[..., tuple[int, str, str]]
 Worker = Callable[[int], None]
@@ -68,7 +69,7 @@ def test_a_model_that_nobody_serves_is_refused_before_anything_is_uploaded(
     assert json.loads(ponder("batches", "--format", "json")[1]) == []
 
 
-def test_a_refused_row_is_told_is_in_the_error_file_and_in_the_exit_code(
+def test_a_refused_row_is_reported_and_is_in_the_error_file_and_the_exit_code(
     ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
 ) -> None:
     problems.write_text(problems.read_text() + '{"question": "no answer"}\n')
@@ -80,7 +81,7 @@ def test_a_refused_row_is_told_is_in_the_error_file_and_in_the_exit_code(
     assert [line["custom_id"] for line in read(tmp_path / "out.errors.jsonl")] == ["row-5"]
 
 
-def test_the_sum_of_the_rows_is_always_told(ponder: Ponder, problems: Path) -> None:
+def test_the_sum_of_the_rows_is_always_printed(ponder: Ponder, problems: Path) -> None:
     assert f"{problems}: 4 rows read, 4 submitted, 0 refused\n" in ponder("submit", str(problems), *FIELDS)[2]
 
 
@@ -170,7 +171,7 @@ def test_a_job_is_shown_with_its_tree_attempts_and_cost(ponder: Ponder, worker: 
     assert ponder("show", f"{batch}/none")[0] == exit_code.FAILED
 
 
-def test_that_a_search_was_told_the_reference_is_shown_wherever_its_accuracy_is(
+def test_every_accuracy_is_marked_if_a_search_could_see_the_reference(
     ponder: Ponder, worker: Worker, problems: Path
 ) -> None:
     batch = ponder("submit", str(problems), *FIELDS, "--oracle", "--max-rounds", "3")[1].strip()
@@ -217,7 +218,7 @@ def test_n_is_the_number_of_choices_where_a_strategy_has_none_of_its_own(
     assert "n" not in request["strategy"]
 
 
-def test_what_a_terminal_would_obey_is_shown_and_not_done(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
+def test_control_characters_are_shown_and_not_obeyed(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps({"question": "\x1b[31m1 + 1 :smile: [red]?", "answer": "\x1b]0;title\x07 2"}))
     batch = json.loads(ponder("submit", str(path), *FIELDS, "--format", "json")[1])["id"]
@@ -299,7 +300,7 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         ),
         (["submit", str(problems), *FIELDS, "--verifier", "{name"], "nor JSON"),
         (["submit", str(problems), *FIELDS, "--verifier", "divination"], "verifier"),
-        (["report", "cost", "--by", "colour"], "none of strategy"),
+        (["report", "cost", "--by", "colour"], "not one of strategy"),
     ]:
         code, printed, error = ponder(*arguments)
         assert (code, printed) == (exit_code.USAGE, ""), arguments
@@ -307,7 +308,7 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         assert "Traceback" not in error
 
 
-def test_a_watch_says_that_nobody_dispatches(ponder: Ponder, problems: Path, engine: Engine) -> None:
+def test_a_watch_says_that_no_dispatcher_runs(ponder: Ponder, problems: Path, engine: Engine) -> None:
     batch_id = ponder("submit", str(problems), *FIELDS)[1].strip()
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM dispatcher"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ponder.cli.dataset import Dataset, Fields
 from ponder.cli.source import Source
-from ponder.domain.line import MAX_LINE_BYTES
+from ponder.domain.batch.line import MAX_LINE_BYTES
 from ponder.errors import InvalidInput
 
 QUESTION = Fields(prompt="question", answer="answer")
@@ -144,7 +144,7 @@ latin = st.text(st.characters(max_codepoint=0xFF), max_size=8)
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[str, str, list[dict[str, Any]]]:
-    """The name of a file, its encoding, and its rows, in which things are missing in every way that there is."""
+    """Makes a file's name, encoding and rows, in which values are missing in every possible way."""
     name, encoding = draw(st.sampled_from(KINDS)), draw(st.sampled_from(ENCODINGS))
     text = latin if encoding == "latin-1" else cells
     missing = st.none() if name in ("a.csv", "a.tsv") else st.sampled_from([None, math.nan])
@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_what_the_options_say_is_refused_with_advice(tmp_p
         dataset(write(tmp_path / "b.jsonl", LINE))
     with pytest.raises(InvalidInput, match="no row"):
         dataset(write(tmp_path / "c.jsonl", b"\n\n"))
-    with pytest.raises(InvalidInput, match="cannot tell"):
+    with pytest.raises(InvalidInput, match="does not tell its kind"):
         dataset(write(tmp_path / "d.xlsx", b""))
     with pytest.raises(InvalidInput, match="no such file"):
         dataset(tmp_path / "none.jsonl")
@@ -279,14 +279,14 @@ def test_a_row_without_its_level_is_asked_without_it(tmp_path: Path, level: str)
     assert made.count.num_refused == 0
 
 
-def test_a_field_that_only_a_late_row_has_is_no_mistake(tmp_path: Path) -> None:
+def test_a_field_that_only_a_late_row_has_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"question": "a"}\n' * 500 + '{"question": "b", "answer": 1}\n')
     assert sum("body" in line for line in lines(dataset(path))) == 1
 
 
 @pytest.mark.parametrize("first", [b"not json", b'{"custom_id": "a", "method": "POST"}', b"[1]", b""])
-def test_the_first_line_does_not_decide_that_a_file_is_no_batch_file(tmp_path: Path, first: bytes) -> None:
+def test_the_first_line_alone_does_not_decide_whether_a_file_is_a_batch_file(tmp_path: Path, first: bytes) -> None:
     content = first + b"\n" + LINE + b"\n" + LINE + b"\n"
     made = dataset(write(tmp_path / "a.jsonl", content), Fields(), {})
     assert b"".join(made.lines()) == content
@@ -298,7 +298,7 @@ def test_one_line_like_a_batch_files_does_not_make_a_data_set_a_batch_file(tmp_p
     assert ["body" in line for line in lines(dataset(path))] == [False, True, True, True]
 
 
-def test_a_bad_line_of_a_batch_file_is_told_with_the_servers_reason(tmp_path: Path) -> None:
+def test_a_bad_line_of_a_batch_file_is_reported_with_the_servers_reason(tmp_path: Path) -> None:
     made = dataset(
         write(tmp_path / "a.jsonl", LINE + b'\n{"custom_id": NaN}\n\n{"a": "\\u0000"}\n' + LINE), Fields(), {}
     )
@@ -324,7 +324,7 @@ def test_an_empty_list_is_a_conversation_that_asks_nothing(tmp_path: Path) -> No
     assert taken["body"]["messages"] == [{"role": "user", "content": "u"}, {"content": "no role"}]
 
 
-def test_what_arrow_filled_up_with_nulls_is_absent(tmp_path: Path) -> None:
+def test_keys_that_arrow_filled_with_nulls_are_absent(tmp_path: Path) -> None:
     rows = [
         {
             "question": [

@@ -1,4 +1,4 @@
-"""Advice that works where it is given."""
+"""Suggested commands work where they are suggested."""
 
 from __future__ import annotations
 

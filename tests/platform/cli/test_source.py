@@ -1,4 +1,4 @@
-"""Files as people have them: in other encodings, damaged, and far larger than they look."""
+"""Files in other encodings, damaged files, and files far larger than they look."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_another_encoding_is_named_with_the_option_that_reads_it(
 
 @pytest.mark.parametrize("encoding", ["utf-8", "U8", "utf-16-le", "UTF_16BE", "utf-32-le"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_a_mark_at_the_beginning_is_no_part_of_the_first_field(tmp_path: Path, encoding: str, mark: str) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_field(tmp_path: Path, encoding: str, mark: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes((mark + TABLE).encode(encoding))
     assert Source.of(path, encoding).fields() == ("question", "answer")
@@ -63,11 +63,11 @@ def test_a_mark_at_the_beginning_is_no_part_of_the_first_field(tmp_path: Path, e
         ('\n[{"q": "a"}]', "line 2: it is not a JSON object; if the file is one array of objects, call it .json"),
         (
             '{\n "data": [\n{"q": "a"\n}]}',
-            "line 1: it is not JSON .*; the object goes on in the next line",
+            "line 1: it is not JSON .*; the object continues on the next line",
         ),
     ],
 )
-def test_a_file_that_is_one_document_is_told_what_it_should_be(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_that_is_one_document_is_refused_with_the_right_form(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(content)
     assert re.match(said, Source.of(path).first_trouble())
@@ -80,7 +80,7 @@ def test_a_wrong_encoding_stops_with_the_row_after_which_it_was_wrong(tmp_path: 
         list(Source.of(path, "cp1252").rows())
 
 
-def test_text_beyond_ascii_in_utf8_is_no_other_encoding(tmp_path: Path) -> None:
+def test_utf8_text_beyond_ascii_is_not_taken_for_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for encoding in ("utf-8", "utf-8-sig"):
         path.write_bytes(("question\n" + "日本語 é\n" * 50_000).encode(encoding))
@@ -178,7 +178,7 @@ print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
 
 
 def read_apart(path: Path) -> tuple[int, int, str]:
-    """How many rows, how many megabytes it took to read them, and what was wrong with the first."""
+    """Returns the number of rows, the megabytes it took to read them, and what was wrong with the first."""
     done = subprocess.run([sys.executable, "-c", COUNT, str(path)], capture_output=True, text=True, check=True)
     num_rows, megabytes, trouble = done.stdout.rstrip("\n").split(" ", 2)
     return int(num_rows), int(megabytes), trouble
@@ -222,7 +222,7 @@ def test_text_that_parquet_does_not_mark_as_such_is_text_and_other_bytes_are_ref
     pyarrow.parquet.write_table(pyarrow.table({"question": ["é".encode(), b"\xff"]}), path)
     made = Dataset(Source.of(path), Fields("question"), {})
     assert ["body" in json.loads(line) for line in made.lines()] == [True, False]
-    assert made.count.refusals[0].reason == "it holds bytes that are not UTF-8 text"
+    assert made.count.refusals[0].reason == "it contains bytes that are not UTF-8 text"
 
 
 def test_without_pyarrow_the_advice_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Nothing that came from a file or a server makes a terminal do anything."""
+"""Text from a file or a server cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ sys.exit(main.run(["hostile"]))
 
 
 def on_a_terminal(program: str) -> str:
-    """What a program writes where it finds a terminal."""
+    """Returns what a program writes to a terminal."""
     leader, follower = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color"}
     with subprocess.Popen(

@@ -76,7 +76,7 @@ def test_many_lines_become_one_of_bounded_length() -> None:
     assert "step ⏎ step" in text
 
 
-def test_what_was_forced_stopped_verified_or_begun_early_is_said() -> None:
+def test_nodes_that_were_forced_stopped_verified_or_begun_early_are_marked() -> None:
     nodes = [
         {"text": ""},
         node(0, 0, "No.", None) | {"stop": "stop", "passed": False, "feedback": "no JSON:\nline 1"},

@@ -47,7 +47,7 @@ def test_a_price_finer_than_nanodollars_is_refused() -> None:
         money.nanodollars("0.0000000001")
 
 
-def test_nothing_can_be_divided_among_nobody() -> None:
+def test_an_amount_cannot_be_divided_without_weights() -> None:
     assert money.share(0, {}) == {}
     with pytest.raises(AssertionError):
         money.share(1, {})

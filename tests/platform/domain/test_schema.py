@@ -1,14 +1,18 @@
-"""Wrong JSON schemas are refused at submission, with what is wrong."""
+"""Invalid JSON schemas are refused at submission, with the reason."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from jsonschema.validators import validator_for
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from ponder.domain.schema import check_schema
 from ponder.errors import InvalidInput
@@ -57,9 +61,33 @@ def test_a_wrong_schema_is_refused_with_its_reason(schema: Any, reason: str) -> 
         {"enum": [{"$ref": "#/nowhere"}]},
     ],
 )
-def test_a_schema_whose_references_lead_into_it_is_taken(schema: dict[str, Any]) -> None:
+def test_a_schema_whose_references_lead_into_it_is_accepted(schema: dict[str, Any]) -> None:
     check_schema(schema)
     check_schema({"properties": {"inner": {"$id": "https://example.org/inner", **schema}}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"$ref": "#"}, "#"),
+        ({"$recursiveRef": "#"}, "#"),
+        ({"$dynamicAnchor": "a", "$dynamicRef": "#a"}, "#"),
+        ({"allOf": [{"type": "object"}, {"$ref": "#"}]}, "#"),
+        ({"properties": {"a": {"anyOf": [{"not": {"$ref": "#/properties/a"}}]}}}, "#/properties/a"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"if": {"$ref": "#/$defs/a"}}}}, "#/$defs/a"),
+        ({"$schema": _DRAFT_7, "dependencies": {"a": {"$ref": "#"}}}, "#"),
+        ({"items": {"$ref": "#/parts/a~1b"}, "parts": {"a/b": {"oneOf": [{"$ref": "#/parts/a~1b"}]}}}, "#/parts/a~1b"),
+    ],
+)
+def test_a_schema_that_leads_back_to_itself_is_refused_with_its_place(schema: dict[str, Any], place: str) -> None:
+    with pytest.raises(InvalidInput, match=f"the schema at {re.escape(place)} leads back to itself"):
+        check_schema(schema)
+
+
+def test_a_recursive_schema_is_accepted_if_the_recursion_goes_into_the_value() -> None:
+    check_schema(
+        {"properties": {"inner": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "all": {"items": {"$ref": "#"}}}}
+    )
 
 
 def test_a_schema_is_read_by_the_draft_that_it_names() -> None:
@@ -70,7 +98,7 @@ def test_a_schema_is_read_by_the_draft_that_it_names() -> None:
 
 
 def _cost_s(num: int) -> float:
-    """Of schemas that refer to each other in a ring, by name and by place."""
+    """Returns the seconds to check schemas that refer to each other in a ring, by name and by place."""
     parts = {
         f"d{i}": {
             "$anchor": f"a{i}",
@@ -139,6 +167,14 @@ _VALUES = st.recursive(
 
 @settings(max_examples=500)
 @given(schema=st.dictionaries(_KEYWORDS, _VALUES, max_size=5))
-def test_whatever_stands_in_it_a_schema_is_taken_or_refused(schema: dict[str, Any]) -> None:
+def test_any_schema_is_accepted_or_refused(schema: dict[str, Any]) -> None:
     with contextlib.suppress(InvalidInput):
         check_schema(schema)
+
+
+@settings(max_examples=500)
+@given(schema=st.dictionaries(_KEYWORDS, _VALUES, max_size=5), value=_VALUES)
+def test_an_accepted_schema_can_be_checked_against_any_value(schema: dict[str, Any], value: Any) -> None:
+    with contextlib.suppress(InvalidInput):
+        check_schema(schema)
+        validator_for(schema, default=Draft202012Validator)(schema, registry=EMPTY_REGISTRY).is_valid(value)

@@ -35,7 +35,7 @@ def test_a_half_made_cluster_is_made_again_and_a_whole_one_is_kept(home: Path) -
 
 @pytest.fixture
 def closed_home(home: Path) -> Path:
-    """Below a folder that its owner alone may pass through."""
+    """A home below a folder that only its owner may pass through."""
     above = home.parent / "closed"
     above.mkdir(mode=0o700)
     return above / "home"
@@ -57,7 +57,7 @@ def test_a_log_that_others_could_read_is_closed(home: Path) -> None:
 
 
 def connects(socket: Path, uid: int) -> str:
-    """What this user is told there."""
+    """Returns what a user is told at a socket."""
     program = (
         "import os, pg8000.native, sys\n"
         "os.setuid(int(sys.argv[2]))\n"
@@ -84,7 +84,7 @@ def test_another_user_is_not_let_in_even_at_an_open_socket(home: Path) -> None:
     assert "Peer authentication failed" in (home / "postgres.log").read_text()
 
 
-def test_a_cluster_that_let_everybody_in_does_so_no_more(home: Path) -> None:
+def test_a_cluster_that_admitted_everybody_no_longer_does(home: Path) -> None:
     with EmbeddedPostgres(home):
         pass
     rules = home / "postgres" / "pg_hba.conf"

@@ -1,4 +1,4 @@
-"""What would stop a stack half-way is said before anything is started."""
+"""Anything that would stop a stack halfway is reported before anything is started."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_folder_with_a_model_in_it_is_taken(tmp_path: Path, model: Path) -> No
     plan(tmp_path / "home", model).check()
 
 
-def test_what_is_no_model_is_refused_with_what_it_is_instead(tmp_path: Path, model: Path) -> None:
+def test_a_path_that_is_not_a_model_is_refused_with_what_it_is(tmp_path: Path, model: Path) -> None:
     (model.parent / "empty").mkdir()
     for place, message in (
         (model.parent / "absent", "there is no folder .*absent.*nothing is downloaded by name"),

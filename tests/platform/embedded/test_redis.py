@@ -12,7 +12,7 @@ from ponder.embedded.redis import EmbeddedRedis
 from ponder.errors import SetupError
 
 
-def test_what_was_pushed_outlives_a_kill(tmp_path: Path) -> None:
+def test_pushed_messages_survive_a_kill(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server:
         redis.Redis.from_url(server.url).rpush("queue", "one", "two")
         assert server.process is not None
@@ -33,7 +33,7 @@ def test_the_append_only_file_of_a_redis_6_is_read(tmp_path: Path) -> None:
         assert redis.Redis.from_url(server.url).lrange("queue", 0, -1) == [b"one"]
 
 
-def test_nobody_else_may_open_the_socket_and_nothing_is_evicted(tmp_path: Path) -> None:
+def test_only_the_owner_can_open_the_socket_and_nothing_is_evicted(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server:
         socket = Path(server.url.removeprefix("unix://"))
         assert stat.S_IMODE(socket.stat().st_mode) == 0o700

@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from waiting import until
+
 from ponder.embedded.service import Service
 
 
@@ -12,22 +14,18 @@ def service(tmp_path: Path, program: str) -> Service:
     return Service("it", [sys.executable, "-c", program], os.environ, tmp_path / "it.log")
 
 
-def test_what_died_is_started_again_but_not_at_once(tmp_path: Path) -> None:
+def test_a_dead_process_is_restarted_after_a_pause(tmp_path: Path) -> None:
     it = service(tmp_path, "print('dying', flush=True); raise SystemExit(3)")
     it.start()
     assert it.process is not None
     it.process.wait()
     assert it.mend() is None
-    give_up_at = time.monotonic() + 20
-    while (code := it.mend()) is None:
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
-    assert (code, it.num_restarts) == (3, 1)
+    assert (until(it.mend, 20), it.num_restarts) == (3, 1)
     it.stop()
     assert "dying" in it.last_words()
 
 
-def test_an_error_that_was_told_in_plain_words_is_all_that_is_quoted_of_a_log(tmp_path: Path) -> None:
+def test_only_the_final_error_of_a_log_is_quoted_if_there_is_one(tmp_path: Path) -> None:
     it = service(tmp_path, "")
     it.log.write_text('{"event": "registered"}\nerror: /m: no tokenizer.json\n{"event": "registered"}\n')
     assert it.last_words() == "/m: no tokenizer.json"
@@ -37,7 +35,7 @@ def test_an_error_that_was_told_in_plain_words_is_all_that_is_quoted_of_a_log(tm
     assert it.last_words() == "/m: no config.json"
 
 
-def test_what_lives_is_left_alone_and_stops_when_asked(tmp_path: Path) -> None:
+def test_a_living_process_is_left_alone_and_stops_when_asked(tmp_path: Path) -> None:
     it = service(tmp_path, "import time; time.sleep(60)")
     it.start()
     assert it.mend() is None
@@ -47,7 +45,7 @@ def test_what_lives_is_left_alone_and_stops_when_asked(tmp_path: Path) -> None:
     assert it.pid is None
 
 
-def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     it = service(
         tmp_path, "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     )

@@ -16,7 +16,7 @@ from ponder.errors import SetupError
 
 @pytest.fixture
 def deep_home(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """So deep that its sockets are under the temporary folder, which is one of the test's own."""
+    """A home so deep that its sockets are under the temporary folder, which is one of the test's own."""
     temporary = home.parent / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -60,7 +60,7 @@ def of_another_user(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [open_to_all, open_to_a_group, a_link, a_file, of_another_user])
-def test_what_somebody_made_there_before_us_is_refused_by_servers_and_clients(
+def test_a_folder_made_by_somebody_else_is_refused_by_servers_and_clients(
     deep_home: Path, make: Callable[[Path], None]
 ) -> None:
     for server in (EmbeddedPostgres(deep_home), EmbeddedRedis(deep_home)):

@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.system
 
@@ -53,13 +53,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Any, timeout_s: float = 60) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not come to pass"
-        time.sleep(0.1)
-
-
 def test_up_down_and_all_that_a_stranger_may_do_in_between(machine: Machine) -> None:
     up = machine.ponder("up", "--workers", "0")
     assert up.returncode == 0, up.stderr
@@ -83,7 +76,7 @@ def test_no_child_outlives_a_killed_supervisor_and_the_next_one_starts(machine: 
     key = machine.ponder("env").stdout
     pids = machine.pids()
     os.kill(machine.status()["pid"], signal.SIGKILL)
-    wait_until(lambda: not any(map(is_alive, pids.values())))
+    until(lambda: not any(map(is_alive, pids.values())), 60)
     assert machine.status() == {"is_up": False}
     up = machine.ponder("up", "--workers", "0")
     assert up.returncode == 0, up.stderr
@@ -95,9 +88,9 @@ def test_a_dead_child_is_started_again(machine: Machine) -> None:
     before = machine.pids()
     for name in ("serve", "redis"):
         os.kill(before[name], signal.SIGKILL)
-    wait_until(lambda: machine.pids()["serve"] not in (None, before["serve"]))
-    wait_until(lambda: machine.ponder("batches").returncode == 0)
-    wait_until(lambda: machine.pids()["redis"] not in (None, before["redis"]))
+    until(lambda: machine.pids()["serve"] not in (None, before["serve"]), 60)
+    until(lambda: machine.ponder("batches").returncode == 0, 60)
+    until(lambda: machine.pids()["redis"] not in (None, before["redis"]), 60)
     assert is_alive(machine.pids()["postgres"])
 
 
@@ -113,6 +106,6 @@ def test_a_port_in_use_is_one_message_with_the_remedy_and_nothing_stays(machine:
     assert machine.status() == {"is_up": False}
 
 
-def test_a_worker_that_cannot_load_its_model_is_told_before_anything_starts(machine: Machine, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_before_anything_starts(machine: Machine, tmp_path: Path) -> None:
     up = machine.ponder("up", "--model", str(tmp_path))
     assert (up.returncode, "there is no config.json in" in up.stderr) == (1, True)

@@ -1,4 +1,4 @@
-"""With which options the workers of a stack are started."""
+"""The options with which the workers of a stack are started."""
 
 from __future__ import annotations
 

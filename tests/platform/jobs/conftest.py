@@ -1,4 +1,4 @@
-"""Batches from the bytes of a file, without the API."""
+"""Batches made from the bytes of a file, without the API."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, text
 
-from ponder.domain.submission import Submission
+from ponder.domain.batch.submission import Submission
 from ponder.jobs.submit import submit
-from ponder.jobs.validate import validate
+from ponder.jobs.validation.validate import validate
 
 TENANT = "tenant_00"
 
@@ -25,7 +25,7 @@ def line(custom_id: Any = "a", **body: Any) -> dict[str, Any]:
 
 @dataclass
 class Desk:
-    """Where a tenant hands in files and batches."""
+    """A tenant's way to submit files and batches."""
 
     engine: Engine
     numbers: Any = field(default_factory=lambda: itertools.count(16))
@@ -68,7 +68,7 @@ class Desk:
             )
 
     def batch(self, *lines: dict[str, Any] | bytes, **options: Any) -> str:
-        """Submitted and validated."""
+        """Submits and validates a batch."""
         content = b"\n".join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines)
         batch_id = self.submit(self.file(content), **options)
         validate(self.engine, batch_id)
@@ -81,7 +81,7 @@ class Desk:
         return self.sql("SELECT * FROM jobs WHERE batch_id = :id ORDER BY line", id=batch_id)
 
     def rejected(self, batch_id: str) -> dict[int, tuple[str, str | None, str | None]]:
-        """Code, param and custom id by line."""
+        """Returns code, param and custom id of rejected lines, by line."""
         rows = self.sql("SELECT * FROM rejected_lines WHERE batch_id = :id ORDER BY line", id=batch_id)
         return {row.line: (row.code, row.param, row.custom_id) for row in rows}
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event
 
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.cancel import cancel
-from ponder.jobs.finish import finish, follow
+from ponder.jobs.dispatching.finish import finish, follow
 
 
 def cancelled(desk: Any, batch: str, tenant: str = "tenant_00") -> None:
@@ -53,7 +53,7 @@ def test_cancelling_takes_as_long_for_many_jobs_as_for_one(world: Any) -> None:
 
 @contextmanager
 def counting(engine: Engine) -> Iterator[list[int]]:
-    """How many rows each statement has found or changed."""
+    """Collects how many rows each statement has found or changed."""
     rows: list[int] = []
 
     def count(connection: Any, cursor: Any, *_: Any) -> None:
@@ -72,8 +72,8 @@ def test_cancelling_again_changes_nothing(desk: Any) -> None:
     assert desk.row(batch) == before
 
 
-@pytest.mark.parametrize("state", ["completed", "failed", "expired", "finalizing"])
-def test_what_has_ended_cannot_be_cancelled(desk: Any, state: str) -> None:
+@pytest.mark.parametrize("state", ["completed", "failed", "expired"])
+def test_an_ended_batch_cannot_be_cancelled(desk: Any, state: str) -> None:
     batch = desk.batch(desk.line("a"))
     desk.sql("UPDATE batches SET state = :state", state=state)
     with pytest.raises(Conflict, match=state):

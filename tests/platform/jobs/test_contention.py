@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 from ponder.errors import Conflict, LeaseLost
-from ponder.jobs.sweep import sweep
+from ponder.jobs.dispatching.sweep import sweep
 
 
 def test_workers_users_and_the_dispatcher_at_the_same_time_never_block_each_other_for_good(world: Any) -> None:
-    """Deadlocks would come out of Postgres as errors; whatever order the locks are wanted in, there must be none."""
+    """Postgres would report deadlocks as errors. There must be none in any order of locking."""
     tenants = [world.tenant() for _ in range(3)]
     batches = [world.batch(60, tenant=tenant, tokens=100) for tenant in tenants for _ in range(4)]
     ends_at = time.monotonic() + 4

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: the ledger balances, no job is lost, none is settled twice."""
+"""In any order of events the ledger balances, no job is lost, and none is settled twice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from moves import LEGAL, moves, watch_moves
 from sqlalchemy import Engine
 
 from ponder.domain.state import IncarnationState
 from ponder.errors import Conflict, LeaseLost
-from ponder.jobs.pulse import beat
-from ponder.jobs.sweep import lost_messages, sweep
+from ponder.jobs.dispatching.pulse import beat
+from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.tick import Work
 
 KINDS: tuple[Literal["work", "recomputed", "speculated"], ...] = ("work", "recomputed", "speculated")
@@ -56,7 +57,7 @@ _choices = st.lists(st.booleans(), min_size=32, max_size=32)
 
 
 class Fleet(RuleBasedStateMachine):
-    """The state here is what the users and workers believe; the database has the last word."""
+    """A model of what users and workers believe. The database has the last word."""
 
     def __init__(self, world: Any) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: self.messages and self.workers)
     @rule(message=_pick, worker=_pick, is_consumed=st.booleans())
     def claim(self, message: int, worker: int, is_consumed: bool) -> None:
-        """A message may come twice, and to anybody."""
+        """Delivers a message, which may come twice and to any worker."""
         shard = self.messages[message % len(self.messages)]
         if is_consumed:
             self.messages.remove(shard)
@@ -159,7 +160,7 @@ class Fleet(RuleBasedStateMachine):
         self._repeat(self.workers[worker % len(self.workers)])
 
     def _repeat(self, incarnation: str) -> None:
-        """The reply was lost; the same report comes again."""
+        """Sends the same report again, as after a lost reply."""
         if incarnation in self.last_report:
             report, before = self.last_report[incarnation]
             reply = self._guard(incarnation, self.world.send, report)
@@ -175,7 +176,7 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(worker=_pick)
     def lapse(self, worker: int) -> None:
-        """It does not know yet: its next write is refused."""
+        """Lets a lease lapse without the worker's knowledge, so that its next write is refused."""
         self.world.lapse(self.workers[worker % len(self.workers)])
 
     @precondition(lambda self: self.workers)
@@ -186,7 +187,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(comes_back=_choices, is_dispatcher_first=st.booleans(), grows=st.booleans())
     def outage(self, comes_back: list[bool], is_dispatcher_first: bool, grows: bool) -> None:
-        """Every lease runs out while nobody can write: who comes back goes on, and nobody else counts as lost."""
+        """Lets every lease run out during an outage: returning workers continue, and no jobs count as lost."""
         self.sweep()
         num_lost = self._num_lost()
         beaten_at = self._beat(None)
@@ -270,7 +271,7 @@ class Fleet(RuleBasedStateMachine):
             assert row.num_shards == 1, f"{row.holder} holds {row.num_shards} shards, and one of them runs alone"
 
     def teardown(self) -> None:
-        """Given time and workers, everything comes to its end."""
+        """Checks that everything ends, given time and workers."""
         for incarnation in list(self.workers):
             self.world.lapse(incarnation)
         for _ in range(200):
@@ -303,7 +304,7 @@ class Fleet(RuleBasedStateMachine):
         self.messages += [message.shard_id for message in lost]
 
     def _guard(self, incarnation: str, write: Any, *arguments: Any) -> Any:
-        """A worker that is refused stops at once."""
+        """Writes as a worker does, which stops at once if it is refused."""
         try:
             return write(*arguments)
         except LeaseLost:
@@ -316,6 +317,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 def test_any_order_of_events_keeps_the_books_and_the_jobs(world: Any, engine: Engine) -> None:
+    watch_moves(engine)
     run_state_machine_as_test(
         lambda: Fleet(world),
         settings=settings(
@@ -327,3 +329,4 @@ def test_any_order_of_events_keeps_the_books_and_the_jobs(world: Any, engine: En
             phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking against a database takes minutes
         ),
     )
+    assert moves(engine) <= LEGAL

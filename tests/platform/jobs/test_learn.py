@@ -1,4 +1,4 @@
-"""What settled jobs teach their batch."""
+"""Sums that settled jobs report to their batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _teaching(world: Any, job_id: int, **learned: float) -> Any:
 
 
 def _sums(world: Any) -> dict[str, dict[str, float]]:
-    """By batch; the same after folding."""
+    """Returns the sums by batch, after checking that folding does not change them."""
     batch_ids = [row.id for row in world.sql("SELECT id FROM batches")]
     with world.engine.begin() as connection:
         sums = learned(connection, batch_ids)
@@ -28,7 +28,7 @@ def _sums(world: Any) -> dict[str, dict[str, float]]:
     return sums
 
 
-def test_lessons_add_up_by_batch_and_whoever_claims_next_is_told(world: Any) -> None:
+def test_lessons_add_up_by_batch_and_the_next_claim_gets_the_sums(world: Any) -> None:
     first, worker = world.batch(30), world.worker()
     early, *_ = shards = world.dispatch()
     claimed = world.claim(early, worker)
@@ -69,7 +69,7 @@ def test_a_tick_that_is_rolled_back_teaches_nothing(world: Any) -> None:
     assert _sums(world) == {}
 
 
-def test_what_is_refused_teaches_nothing(world: Any) -> None:
+def test_a_refused_report_teaches_nothing(world: Any) -> None:
     batch = world.batch()
     holder, other = world.worker(), world.worker()
     (job,) = world.claim_all(holder)
@@ -112,7 +112,7 @@ def test_workers_that_settle_at_the_same_time_lose_no_lesson_and_do_not_wait_for
     assert _sums(world) == {batch: {"a": 6, "b": 60} for batch in batches}, "sums of decimals are exact"
 
 
-def test_a_worker_does_not_wait_for_who_holds_the_sums(world: Any) -> None:
+def test_a_worker_does_not_wait_for_a_lock_on_the_sums(world: Any) -> None:
     batch = world.batch(3)
     worker = world.worker()
     first, second, _ = world.claim_all(worker)
@@ -152,6 +152,6 @@ def test_folding_at_the_same_time_loses_nothing(world: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_cannot_be_taught(world: Any, value: float) -> None:
+def test_only_finite_numbers_can_be_taught(world: Any, value: float) -> None:
     with pytest.raises(AssertionError, match="job 1"):
         _teaching(world, 1, a=value)

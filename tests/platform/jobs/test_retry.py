@@ -15,7 +15,7 @@ def retried(desk: Any, batch: str, *, tenant: str = "tenant_00", key: str | None
 
 @pytest.fixture
 def ended(desk: Any) -> str:
-    """One job each: completed, failed, expired, cancelled; and a rejected line."""
+    """A batch with a completed, a failed, an expired and a cancelled job, and a rejected line."""
     batch: str = desk.batch(*(desk.line(name) for name in ("a", "b", "c", "d")), b"?", priority="interactive")
     for custom_id, state in (("a", "completed"), ("b", "failed"), ("c", "expired"), ("d", "cancelled")):
         desk.sql("UPDATE jobs SET state = :state WHERE custom_id = :custom_id", state=state, custom_id=custom_id)
@@ -50,7 +50,7 @@ def test_a_network_retry_pays_once(desk: Any, ended: str) -> None:
         desk.submit(desk.file(b"{}"), key="k")
 
 
-def test_what_goes_on_or_has_no_failures_cannot_be_retried(desk: Any) -> None:
+def test_a_batch_that_goes_on_or_has_no_failures_cannot_be_retried(desk: Any) -> None:
     batch = desk.batch(desk.line("a"))
     with pytest.raises(Conflict, match="in_progress"):
         retried(desk, batch)

@@ -10,11 +10,11 @@ from ponder.jobs.tick import Settlement, Work, tick
 
 
 def _grown(*ids: int) -> dict[str, Any]:
-    """News of the first sample."""
+    """A delta of the first sample."""
     return {"node": 1, "ids": list(ids)}
 
 
-def test_what_a_job_has_generated_is_known_while_it_runs(world: Any) -> None:
+def test_generated_tokens_are_counted_while_a_job_runs(world: Any) -> None:
     batch = world.batch()
     worker = world.worker()
     (job,) = world.claim_all(worker)
@@ -79,7 +79,15 @@ def test_time_is_booked_to_the_jobs_by_weight_and_to_idleness(world: Any) -> Non
     assert booked[second, "recomputed"] == pytest.approx(amount * 3 / 16, abs=1)
 
 
-def test_what_nobody_caused_is_loading_idle_or_draining(world: Any) -> None:
+def test_work_of_no_weight_costs_its_jobs_nothing(world: Any) -> None:
+    world.batch(2)
+    worker = world.worker()
+    first, second = world.claim_all(worker)
+    world.tick(worker, work=[Work(first, 0.0), Work(second, 0.0)], idle_fraction=0.25)
+    assert world.kinds(worker).keys() == {"loading", "idle"}
+
+
+def test_time_that_no_job_caused_is_loading_idle_or_draining(world: Any) -> None:
     worker = world.loading_worker()
     world.tick(worker, state=IncarnationState.LOADING)
     assert set(world.kinds(worker)) == {"loading"}
@@ -183,7 +191,7 @@ def test_a_job_that_another_holds_cannot_be_settled(world: Any) -> None:
     assert world.sql("SELECT 1 FROM tree_deltas") == []
 
 
-def test_limits_of_dollars_and_time_are_told_until_the_job_is_settled(world: Any) -> None:
+def test_reached_limits_of_dollars_and_time_are_repeated_until_the_job_is_settled(world: Any) -> None:
     world.batch(budget={"dollars": 1e-9})
     world.batch(budget={"deadline_s": 1e-6})
     world.batch(budget={"dollars": 1000, "deadline_s": 1000})
@@ -197,7 +205,7 @@ def test_limits_of_dollars_and_time_are_told_until_the_job_is_settled(world: Any
     assert world.tick(worker, settled=[world.passed(job) for job in jobs]).ended == {}
 
 
-def test_what_a_model_says_never_stops_a_tick(world: Any) -> None:
+def test_no_text_of_a_model_stops_a_tick(world: Any) -> None:
     world.batch()
     worker = world.worker()
     (job,) = world.claim_all(worker)

@@ -8,7 +8,7 @@ from ponder.errors import LedgerImbalance, NotFound
 from ponder.ledger.check import check
 
 
-def test_a_single_nanodollar_is_noticed(world: Any) -> None:
+def test_a_missing_nanodollar_is_noticed(world: Any) -> None:
     worker = world.worker()
     world.tick(worker)
     world.billed(worker)

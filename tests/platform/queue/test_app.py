@@ -43,7 +43,7 @@ def test_names_of_queues_are_readable_and_never_mix_weights_or_lanes() -> None:
     assert queue_name("org/model", "f1", "batch").startswith("ponder.org-model.")
 
 
-def test_redis_away_is_said_as_such(tmp_path: object) -> None:
+def test_an_unreachable_redis_is_reported_as_such(tmp_path: object) -> None:
     url = f"unix://{tmp_path}/nobody.sock"
     with pytest.raises(Unreachable):
         publish(celery_app(url), [Message(1, "ponder.test")])
@@ -53,7 +53,7 @@ def test_redis_away_is_said_as_such(tmp_path: object) -> None:
 
 @pytest.fixture
 def one_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    """A server that a test may spoil."""
+    """A server that a test may break."""
     with EmbeddedRedis(tmp_path) as server:
         yield server
 
@@ -114,7 +114,7 @@ def test_a_server_that_is_not_ready_or_wants_another_password_refuses(reply: str
         ("unix://:secret@/run/redis.sock?db=3", "redis+socket://:secret@/run/redis.sock?virtual_host=3"),
     ],
 )
-def test_urls_are_taken_as_people_write_them(url: str, broker: str) -> None:
+def test_common_forms_of_urls_are_accepted(url: str, broker: str) -> None:
     assert celery_app(url).conf.broker_url == broker
 
 

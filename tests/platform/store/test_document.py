@@ -16,7 +16,7 @@ _values = st.recursive(
 )
 
 
-def test_postgres_takes_whatever_a_model_makes(engine: Engine) -> None:
+def test_postgres_accepts_any_text_of_a_model(engine: Engine) -> None:
     with engine.connect() as connection:
 
         @given(value=_values)

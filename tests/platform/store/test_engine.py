@@ -5,7 +5,7 @@ import socketserver
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from sqlalchemy import Engine, text
@@ -40,8 +40,30 @@ def test_postgres_lets_no_connection_hold_a_lock_for_ever(database_url: str, tim
     assert list(shown.values()) == (["1500"] * 3 if timeout_s else ["600000", "10000", "60000"])
 
 
+def test_a_connection_starts_with_nothing_that_a_pooler_refuses() -> None:
+    """PgBouncer accepts these parameters and refuses connections with others."""
+
+    def call(engine: Engine) -> None:
+        with suppress(SQLAlchemyError):
+            engine.connect()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        engine = connect(f"postgresql://u@127.0.0.1:{server.getsockname()[1]}/d?application_name=a", timeout_s=5)
+        caller = threading.Thread(target=call, args=(engine,))
+        caller.start()
+        with server.accept()[0] as connection:
+            connection.recv(8)
+            connection.sendall(b"N")  # no TLS
+            (size,) = struct.unpack("!i", connection.recv(4))
+            words = connection.recv(size - 4)[4:].split(b"\0")
+        caller.join()
+        engine.dispose()
+    assert b"user" in words
+    assert set(words[::2]) <= {b"", b"user", b"database", b"application_name", b"client_encoding"}
+
+
 def test_either_end_of_a_tcp_connection_notices_that_the_other_machine_is_gone() -> None:
-    """The embedded Postgres has no TCP: what is set is read back from a socket that nobody answers."""
+    """The embedded Postgres has no TCP, so the options are read back from another socket."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         _notice_silence(client)
         assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
@@ -50,7 +72,7 @@ def test_either_end_of_a_tcp_connection_notices_that_the_other_machine_is_gone()
 
 @contextmanager
 def _silent_postgres(says: bytes) -> Iterator[str]:
-    """Takes connections, says something to each and then nothing any more."""
+    """Runs a server that accepts connections, says something to each, and then falls silent."""
 
     class Silent(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,1 +1,1 @@
-"""Rows out of the files that people have, one module a kind of file."""
+"""Readers of rows, one module per kind of file."""

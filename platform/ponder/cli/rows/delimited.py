@@ -1,4 +1,4 @@
-"""CSV and TSV, read strictly: a line that makes no row is refused, and the lines after it are read anew."""
+"""Reads CSV and TSV strictly: a line that makes no row is refused, and the lines after it are read again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NUMBER = re.compile(r"[-+$€£]?[0-9]+(?:[.,/:][0-9]+)*%?")
 
 
 class _TooLong(Exception):
-    """The message says what is too long."""
+    """A row is too long. The message says how."""
 
 
 class _Lines(Iterator[str]):
-    """The lines of a file, which can go back to the second line of the current record."""
+    """The lines of a file, with a way back to the second line of the current record."""
 
     def __init__(self, text: TextIO) -> None:
         self._lines = lines(text)
@@ -36,7 +36,7 @@ class _Lines(Iterator[str]):
         self._record: list[str | None] = []
         self._num_characters = 0
         self.number = 1
-        """Where the current record begins."""
+        """The line at which the current record begins."""
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
@@ -49,20 +49,20 @@ class _Lines(Iterator[str]):
         return line
 
     def begin(self) -> None:
-        """The next line begins a record."""
+        """Begins a record with the next line."""
         self.number += len(self._record)
         self._forget()
 
     def end_after_first(self) -> None:
-        """The record was no more than its first line: what was read after that is read again."""
+        """Ends the record after its first line, so that the lines after it are read again."""
         self._again.extendleft(reversed(self._record[1:]))
         del self._record[1:]
 
     def swallowed(self, dialect: str, num_cells: int) -> str:
-        """What is wrong with a record of which each line looks like a row of its own; nothing with others.
+        """Returns the trouble with a record whose every line looks like a row of its own, or nothing.
 
-        Two stray quotes make one cell of all the rows between them. Two lines with as many commas tell too little,
-        because a prompt of two lines often has them: their cells must be alike, too.
+        Two stray quotes make one cell of all the rows between them. In two lines the number of commas is not enough
+        evidence, because a prompt of two lines often has as many: their cells must be alike, too.
         """
         written = [line for line in self._record if line is not None]
         if num_cells < 2 or len(written) < 2 or not all(_num_cells(line, dialect) == num_cells for line in written):
@@ -80,7 +80,7 @@ class _Lines(Iterator[str]):
         return self.number + len(self._record) - 1
 
     def is_blank(self) -> bool:
-        """Also with spaces. Tabs are cells in TSV."""
+        """Returns whether the record is a blank line, possibly of spaces. Tabs are cells in TSV."""
         return len(self._record) == 1 and self._record[0] is not None and not self._record[0].strip(" \r\n")
 
     def _forget(self) -> None:
@@ -89,7 +89,7 @@ class _Lines(Iterator[str]):
 
 
 def _num_cells(line: str, dialect: str) -> int:
-    """Of a line that is read alone, with its quotes as far as they are closed."""
+    """Counts the cells of a line read alone, with its quotes as far as they are closed."""
     cells = next(csv.reader([line], dialect), [])
     if not cells or not cells[-1].endswith(("\n", "\r")):
         return len(cells)
@@ -121,7 +121,7 @@ def _open_quote() -> str:
 
 
 def rows(text: TextIO, dialect: str) -> Rows:
-    """`text` must be opened with newline=""."""
+    """Yields the rows of a text, which must be opened with newline=""."""
     csv.field_size_limit(min(2**31 - 1, sys.maxsize))
     source = _Lines(text)
     records = _records(source, csv.reader(source, dialect, strict=True))
@@ -140,7 +140,7 @@ _Record = tuple[int, list[str], str]
 
 
 def _records(source: _Lines, reader: Iterator[list[str]]) -> Iterator[_Record]:
-    """The line where each begins, its cells, and what is wrong with it."""
+    """Yields records: the line where each begins, its cells, and what is wrong with it."""
     while True:
         source.begin()
         cells: list[str] = []

@@ -1,4 +1,4 @@
-"""What a text is encoded in, as far as its bytes tell."""
+"""Guesses the encoding of a text from its bytes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _OWN_OF_CP1252 = re.compile("[\udc80-\udc9f]")
 
 
 def check_utf8(sample: bytes) -> None:
-    """Raises InvalidInput, with the remedy, where the beginning of a file shows that it is in another encoding.
+    """Raises InvalidInput, with the remedy, if the beginning of a file shows that it has another encoding.
 
-    Single bytes that are not UTF-8 in a text with other characters beyond ASCII are faults of their rows.
+    In a text with other characters beyond ASCII, single bytes that are not UTF-8 are faults of their rows.
     """
     found = _other_encoding(sample)
     if found is not None:
@@ -41,7 +41,7 @@ def _other_encoding(sample: bytes) -> str | None:
     for mark, name in _MARKS:
         if sample.startswith(mark):
             return name
-    # Every other byte is zero, and only those: mostly ASCII, two bytes a character.
+    # Every other byte is zero, and only those: mostly ASCII with two bytes per character.
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
     if max(even, odd) * 4 > len(sample) and min(even, odd) * 10 < max(even, odd):
         return "utf-16-le" if odd > even else "utf-16-be"
@@ -52,7 +52,7 @@ def _other_encoding(sample: bytes) -> str | None:
 
 
 def fault(text: str) -> str | None:
-    """Why a text that was decoded with `surrogateescape` is not UTF-8; None where it is."""
+    """Returns why a text decoded with `surrogateescape` is not UTF-8, or None if it is."""
     found = None if text.isascii() else _ESCAPED.search(text)
     if found is None:
         return None

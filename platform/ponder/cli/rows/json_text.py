@@ -1,4 +1,4 @@
-"""JSON: one object a line, or one array of objects."""
+"""Reads JSON: one object per line, or one array of objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PIECE = 64 * 1024
 
 
 def line_rows(text: TextIO) -> Rows:
-    """`text` must be opened with newline="\\n": everything else is text."""
+    """Yields the rows of a text, which must be opened with newline="\\n", because other line ends are text."""
     is_first = True
     for number, line in enumerate(lines(text), start=1):
         if line is None:
@@ -38,12 +38,12 @@ def _row(number: int, place: str, line: str) -> Row:
 
 
 def _hint(line: str) -> str:
-    """What the whole file may be whose first line is no object."""
+    """Guesses the kind of a file whose first line is not an object."""
     line = line.strip(SPACE)
     if line.startswith("["):
         return "; if the file is one array of objects, call it .json"
     if line.startswith("{") and not line.endswith("}"):
-        return "; the object goes on in the next line: put each one on a line, or all into one array, in a .json file"
+        return "; the object continues on the next line: put each one on a line, or all into an array in a .json file"
     return ""
 
 
@@ -54,9 +54,9 @@ def _checked(number: int, place: str, value: Any, trouble: str | None, raw: str 
 
 
 def array_rows(text: TextIO) -> Rows:
-    """The elements of the array that the text is, one in memory at a time.
+    """Yields the elements of an array, holding one in memory at a time.
 
-    Raises InvalidInput where it is none: after a broken element nobody can tell where the next one begins.
+    Raises InvalidInput if the text is not an array, because after a broken element nothing tells where the next begins.
     """
     window = _Window(text)
     window.take("[")
@@ -71,12 +71,12 @@ def array_rows(text: TextIO) -> Rows:
     if window.peek():
         raise InvalidInput(
             f"line {window.line_of_next()}: there is more after the end of the array; "
-            "a file with one JSON object a line is called .jsonl"
+            "a file with one JSON object per line must be called .jsonl"
         )
 
 
 class _Window:
-    """The part of a text that is being looked at."""
+    """The part of a text that is being read."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -85,7 +85,7 @@ class _Window:
         self._line = 1
 
     def peek(self) -> str:
-        """The next character that is no white space; nothing at the end."""
+        """Returns the next character that is not white space, or nothing at the end."""
         while True:
             while self._at < len(self._part) and self._part[self._at] in SPACE:
                 self._line += self._part[self._at] == "\n"
@@ -98,7 +98,7 @@ class _Window:
         return self._line
 
     def takes(self, wanted: str) -> bool:
-        """Whether this character is next, which then has been read."""
+        """Reads this character if it is next, and returns whether it was."""
         is_next = self.peek() == wanted
         self._at += is_next
         return is_next
@@ -109,19 +109,19 @@ class _Window:
             raise InvalidInput(f"line {self._line}: the array is broken: {wanted} is expected, but there is {found}")
 
     def element(self, place: str) -> tuple[Any, str | None]:
-        """The value that begins here, and what is wrong with how it is encoded."""
+        """Returns the value that begins here, and what is wrong with its encoding."""
         self.peek()
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._part, self._at)
-                # A number may go on in the next piece.
+                # A number may continue in the next piece.
                 if end < len(self._part) or not self._more(_PIECE):
                     break
             except (ValueError, RecursionError) as error:
                 num_read = len(self._part) - self._at
                 if num_read > MAX_ROW:
                     raise InvalidInput(f"{place}: {TOO_LONG}, or is broken ({_reason(error)})") from None
-                # Each try reads twice as far, so that all tries together cost no more than a few.
+                # Each try reads twice as far, so that all tries together cost no more than a few full ones.
                 if isinstance(error, RecursionError) or not self._more(max(_PIECE, num_read)):
                     raise InvalidInput(f"{place}: it is not JSON ({_reason(error)})") from None
         written = self._part[self._at : end]
@@ -130,7 +130,7 @@ class _Window:
         return value, fault(written)
 
     def _more(self, num_characters: int) -> bool:
-        """Whether more could be read; what was looked at already is forgotten."""
+        """Reads more and forgets what was already read. Returns whether there was more."""
         piece = self._text.read(num_characters)
         self._part, self._at = self._part[self._at :] + piece, 0
         return bool(piece)

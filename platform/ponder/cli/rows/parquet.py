@@ -1,4 +1,4 @@
-"""Parquet, a few rows at a time: a file of a few hundred bytes may hold gigabytes."""
+"""Reads Parquet a few rows at a time, because a file of a few hundred bytes may hold gigabytes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO, Any
 from ponder.cli.remedy import pip_install
 from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, without_nan
 from ponder.errors import InvalidInput, SetupError
+from ponder.wire import Json
 
 _BATCH_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
@@ -22,7 +23,7 @@ _MOST_VALUES = 100_000
 
 
 def rows(file: BufferedIOBase | IO[bytes]) -> Rows:
-    """Keys and fields that are null are absent: Arrow gives every struct all keys of its column."""
+    """Yields rows. Null keys of a struct are left out, because Arrow gives every struct all keys of its column."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -43,7 +44,7 @@ def rows(file: BufferedIOBase | IO[bytes]) -> Rows:
 
 @contextmanager
 def unzipped(file: BufferedIOBase, num_compressed: int) -> Iterator[IO[bytes]]:
-    """The content in a temporary file, because Parquet is read from its end."""
+    """Yields the content as a temporary file, because Parquet is read from its end."""
     num_left = _BATCH_BYTES + _MOST_EXPANSION * num_compressed
     with tempfile.TemporaryFile() as spool:
         while piece := file.read(_PIECE_BYTES):
@@ -55,14 +56,14 @@ def unzipped(file: BufferedIOBase, num_compressed: int) -> Iterator[IO[bytes]]:
 
 
 def _rows_at_once(group: Any, index: int) -> int:
-    """So few that their decoded values stay small. No value is longer than its column's uncompressed pages."""
+    """Returns a number of rows whose decoded values stay small. No value exceeds its column's uncompressed pages."""
     columns = [group.column(number) for number in range(group.num_columns)]
     for column in columns:
         is_bomb = _expands(column) and column.total_uncompressed_size > _BOMB_BYTES
         if is_bomb or column.num_values > _MOST_VALUES * max(1, group.num_rows):
             raise InvalidInput(
                 f"row group {index + 1}, column {column.path_in_schema}: {column.num_values:,} values of "
-                f"{column.total_uncompressed_size:,} bytes stand in {column.total_compressed_size:,}; at most "
+                f"{column.total_uncompressed_size:,} bytes are stored in {column.total_compressed_size:,}; at most "
                 f"{_BOMB_BYTES // 1024 // 1024} MB may expand more than {_MOST_EXPANSION}-fold, and a row has at most "
                 f"{_MOST_VALUES:,} values"
             )
@@ -75,8 +76,8 @@ def _expands(column: Any) -> bool:
     return bool(column.total_uncompressed_size > _MOST_EXPANSION * column.total_compressed_size)
 
 
-def _values(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """The rows of a batch; None for one that is too long."""
+def _values(batch: Any) -> Iterator[Json | None]:
+    """Yields the rows of a batch, or None for a row that is too long."""
     if batch.nbytes <= MAX_ROW:
         yield from map(_present, batch.to_pylist())
         return
@@ -85,8 +86,8 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | None]:
         yield None if row.nbytes > MAX_ROW else _present(row.to_pylist()[0])
 
 
-def _present(values: dict[str, Any]) -> dict[str, Any]:
-    """Columns stay, null or not: they are the fields that the file has."""
+def _present(values: Json) -> Json:
+    """Returns a row as plain values. Null columns stay, because they are the file's fields."""
     return {name: _plain(without_nan(value)) for name, value in values.items()}
 
 
@@ -99,7 +100,7 @@ def _plain(value: Any) -> Any:
 
 
 def _decoded(value: bytes) -> str | bytes:
-    """As text, where it is: some writers do not mark text as such."""
+    """Decodes bytes that are text, because some writers do not mark text as such."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""One row of a file, and what every kind of file has in common."""
+"""The row of a file, and helpers that all kinds of files share."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from ponder.domain.line import MAX_LINE_BYTES
+from ponder.domain.batch.line import MAX_LINE_BYTES
 
 MAX_ROW = MAX_LINE_BYTES
-"""The most characters that a row may have: the server takes no longer line."""
+"""The most characters in a row, because the server accepts no longer line."""
 
 SPACE = " \t\r\n\v\f"
-"""What a blank line may hold; blank lines are no rows."""
+"""The characters of a blank line. Blank lines are not rows."""
 
 TOO_LONG = f"it is longer than {MAX_ROW // 1024 // 1024} MB, the most that a row may have"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`values` is None where the row could not be read, and `trouble` says why.
+    """A row. `values` is None if it could not be read, and `trouble` says why.
 
-    number: rises from row to row; the line of the file where rows stand in lines of their own.
-    place: where a person finds it, "line 7" or "row 3".
-    raw: the line as it is, with its end, where one line is one row in JSON.
+    `number` increases from row to row, and is the line if each row has a line of its own. `place` is for people, such
+    as "line 7" or "row 3". `raw` is the line with its end, if the file is JSON with one row per line.
     """
 
     number: int
@@ -38,7 +37,7 @@ Rows = Generator[Row, None, None]
 
 
 def lines(text: TextIO) -> Iterator[str | None]:
-    """The lines with their ends; None stands for one that is too long, which is passed over without being held."""
+    """Yields lines with their ends. None stands for a line that is too long, which is skipped without being held."""
     while line := text.readline(MAX_ROW + 2):
         if len(line) <= MAX_ROW + 1 or line.endswith("\n"):
             yield line
@@ -50,12 +49,12 @@ def lines(text: TextIO) -> Iterator[str | None]:
 
 
 def shown(field: str) -> str:
-    """A field's name in a message, in quotes where a reader would not see what it is."""
+    """Returns a field's name for a message, in quotes if it would be hard to read."""
     return field if field.isprintable() and field == field.strip() and field and "," not in field else repr(field)
 
 
 def without_nan(value: Any) -> Any:
-    """The same with None for every NaN, which is how pandas and Arrow write what is missing."""
+    """Returns the value with None for every NaN, which is how pandas and Arrow write missing values."""
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, dict):

@@ -25,7 +25,7 @@ def test_whatever_stands_in_it_every_line_belongs_to_a_row_or_is_blank(text: str
     assert begins == sorted(set(begins))
     covered: set[int] = set()
     for row, end in zip(rows, [*(after - 1 for after in begins[1:]), len(lines)], strict=False):
-        # A line that makes no row is refused alone; other rows go on as long as a quote is open.
+        # A line that makes no row is refused alone. Other rows continue as long as a quote is open.
         goes_on = "closes in line" in row.trouble or "goes on to line" in row.trouble
         is_alone = row.values is None and "quote" in row.trouble and not goes_on
         covered |= {row.number} if is_alone else set(range(row.number, end + 1))

@@ -1,0 +1,154 @@
+"""The route /metrics, for Prometheus. Metrics contain no tenants and no prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Request
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Engine, TextClause, text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ponder.jobs.dispatching.dispatcher_status import dispatcher_status
+from ponder.queue.app import trouble
+
+router = APIRouter(tags=["health"])
+
+_GAUGES: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
+    (
+        "ponder_open_batches",
+        "Batches that have not ended",
+        ("state",),
+        text(
+            "SELECT state, count(*) FROM batches "
+            "WHERE state IN ('validating','in_progress','cancelling') GROUP BY state"
+        ),
+    ),
+    (
+        "ponder_open_shards",
+        "Shards that are queued or held",
+        ("state", "model", "lane"),
+        text("SELECT state, model, lane, count(*) FROM shards WHERE state <> 'finished' GROUP BY state, model, lane"),
+    ),
+    (
+        "ponder_queued_tokens",
+        "Estimated tokens of queued shards",
+        ("model", "lane"),
+        text("SELECT model, lane, sum(estimated_tokens) FROM shards WHERE state = 'queued' GROUP BY model, lane"),
+    ),
+    (
+        "ponder_live_workers",
+        "Incarnations within their lease",
+        ("state", "model", "machine", "market"),
+        text(
+            "SELECT state, model, machine, market, count(*) FROM incarnations "
+            "WHERE state <> 'ended' AND lease_until > clock_timestamp() GROUP BY state, model, machine, market"
+        ),
+    ),
+)
+_SPENT = text("SELECT kind, sum(nanodollars) FROM ledger_entries GROUP BY kind")
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
+
+class Meter:
+    """Counts requests by known methods and the templates of routes, so that no request adds a label of its own."""
+
+    def __init__(self, engine: Engine, redis_url: str) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_Platform(engine, redis_url))
+        self._requests = Counter(
+            "ponder_http_requests", "Requests", ("method", "route", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "ponder_http_request_seconds", "Time to the last byte", ("method", "route"), registry=self.registry
+        )
+
+    def count(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+
+class Observed:
+    """ASGI middleware that reports every request to the meter."""
+
+    def __init__(self, app: ASGIApp, meter: Meter) -> None:
+        self._app = app
+        self._meter = meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        began = time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            self._meter.count(scope, status, time.perf_counter() - began)
+
+
+class _Platform(Collector):
+    """Collects metrics from Postgres at every scrape. `ponder_database_up` is 0 if it does not answer."""
+
+    def __init__(self, engine: Engine, redis_url: str) -> None:
+        self._engine = engine
+        self._redis_url = redis_url
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            metrics = self._ask()
+            up = 1.0
+        except (SQLAlchemyError, OSError):
+            metrics, up = [], 0.0
+        yield GaugeMetricFamily("ponder_database_up", "Whether Postgres answers", value=up)
+        redis_up = float(trouble(self._redis_url, timeout_s=2) is None)
+        yield GaugeMetricFamily("ponder_redis_up", "Whether Redis takes messages", value=redis_up)
+        yield from metrics
+
+    def _ask(self) -> list[Metric]:
+        metrics: list[Metric] = []
+        with self._engine.connect() as connection:
+            for name, help_text, labels, query in _GAUGES:
+                gauge = GaugeMetricFamily(name, help_text, labels=labels)
+                for row in connection.execute(query):
+                    gauge.add_metric([str(value) for value in row[:-1]], float(row[-1]))
+                metrics.append(gauge)
+            spent = CounterMetricFamily("ponder_spent_nanodollars", "Ledger entries", labels=("kind",))
+            for kind, amount in connection.execute(_SPENT):
+                spent.add_metric([kind], float(amount))
+            metrics.append(spent)
+            status = dispatcher_status(connection)
+        for name, help_text, is_so in (
+            ("ponder_dispatcher_up", "Whether a dispatcher runs and nothing holds work up", status.is_ok),
+            (
+                "ponder_dispatcher_failing",
+                "Whether any step failed in the last round",
+                status.current_error is not None,
+            ),
+        ):
+            metrics.append(GaugeMetricFamily(name, help_text, value=float(is_so)))
+        return metrics
+
+
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    meter = request.app.state.meter
+    assert isinstance(meter, Meter)
+    return Response(generate_latest(meter.registry), media_type="text/plain; version=0.0.4; charset=utf-8")

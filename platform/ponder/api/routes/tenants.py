@@ -1,0 +1,88 @@
+"""The routes of /v1/tenants, for operators."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+from sqlalchemy import Row, text
+
+from ponder.api.auth import Operator
+from ponder.api.page import After, Limit, check_cursor, page
+from ponder.api.services import Ponder, identifier, unix
+from ponder.domain.batch.submission import StorableBody
+from ponder.domain.storable import JsonObject
+from ponder.errors import Conflict, NotFound
+from ponder.jobs.wake import wake
+
+router = APIRouter(prefix="/v1/tenants", tags=["administration"])
+
+_INSERT = text(
+    """
+    INSERT INTO tenants (id, name, quota_tokens) VALUES (:id, :name, :quota_tokens)
+    ON CONFLICT (name) DO NOTHING RETURNING id, name, quota_tokens, created_at
+    """
+)
+_SET_QUOTA = text(
+    "UPDATE tenants SET quota_tokens = :quota_tokens WHERE id = :id RETURNING id, name, quota_tokens, created_at"
+)
+_LIST = text(
+    """
+    SELECT id, name, quota_tokens, created_at FROM tenants
+    WHERE CAST(:after AS text) IS NULL OR (created_at, id) > (SELECT created_at, id FROM tenants WHERE id = :after)
+    ORDER BY created_at, id LIMIT :limit
+    """
+)
+
+
+_CURSOR = text("SELECT 1 FROM tenants WHERE id = :after")
+
+
+class Quota(StorableBody):
+    quota_tokens: int | None = Field(default=None, ge=1, le=2**62)
+    """Estimated tokens in flight at a time. None means no limit."""
+
+
+class NewTenant(Quota):
+    name: str = Field(min_length=1, max_length=200)
+
+
+@router.get("")
+def list_tenants(ponder: Ponder, _caller: Operator, limit: Limit = 100, after: After = None) -> JsonObject:
+    values = {"after": None if after is None else identifier(after, "tenant", "after"), "limit": limit + 1}
+    with ponder.engine.connect() as connection:
+        check_cursor(connection, _CURSOR, values)
+        return page([_object(row) for row in connection.execute(_LIST, values)], limit)
+
+
+@router.post("")
+def create_tenant(body: NewTenant, ponder: Ponder, _caller: Operator) -> JsonObject:
+    with ponder.engine.begin() as connection:
+        row = connection.execute(_INSERT, {"id": f"tenant_{secrets.token_hex(8)}", **body.model_dump()}).first()
+    if row is None:
+        raise Conflict(f"there is already a tenant {body.name}")
+    return _object(row)
+
+
+@router.put("/{tenant_id}")
+def set_quota(tenant_id: str, body: Quota, ponder: Ponder, _caller: Operator) -> JsonObject:
+    values = {"id": identifier(tenant_id, "tenant"), "quota_tokens": body.quota_tokens}
+    with ponder.engine.begin() as connection:
+        row = connection.execute(_SET_QUOTA, values).first()
+        if row is not None:
+            wake(connection)
+    if row is None:
+        raise NotFound(f"there is no tenant {tenant_id}", param="tenant_id")
+    return _object(row)
+
+
+def _object(row: Row[Any]) -> JsonObject:
+    return {
+        "id": row.id,
+        "object": "tenant",
+        "name": row.name,
+        "quota_tokens": row.quota_tokens,
+        "created_at": unix(row.created_at),
+    }

@@ -1,0 +1,115 @@
+"""The command `ponder show JOB`."""
+
+from __future__ import annotations
+
+import click
+
+from ponder.cli.api import connect
+from ponder.cli.console import Column, format_option, moment, out, print_json, table
+from ponder.domain.money import dollars
+from ponder.errors import NotFound
+from ponder.wire import Json
+
+_LONGEST_PROBLEM = 600
+
+
+@click.command()
+@click.argument("job", metavar="JOB")
+@format_option("table", "json")
+def show(job: str, form: str) -> None:
+    """Show one job: its search tree with scores, its answer, its attempts and its cost.
+
+    JOB is a job's id (job_123), or BATCH/CUSTOM_ID.
+    """
+    with connect() as client:
+        if "/" in job:
+            batch_id, _, custom_id = job.partition("/")
+            job = next((row["id"] for row in client.jobs(batch_id, custom_id=custom_id)), "")
+            if not job:
+                raise NotFound(f"{batch_id} has no job with the custom_id {custom_id!r}")
+        document = client.job(job)
+    if form == "json":
+        print_json(document)
+    else:
+        print_job(document)
+
+
+def print_job(job: Json) -> None:
+    console = out()
+    console.print(
+        f"{job['id']}  {job['custom_id']}, line {job['line']} of {job['batch_id']}", style="bold", markup=False
+    )
+    for title, value in _facts(job):
+        console.print(f"  {title:<9} {value}", markup=False)
+    if job.get("tree"):
+        print_tree(job)
+    if job.get("attempts"):
+        console.print()
+        console.print(table(job["attempts"], _ATTEMPT))
+
+
+def print_tree(job: Json) -> None:
+    from ponder.cli.tree import Drawing
+
+    console = out()
+    console.print()
+    console.print(_problem(job))
+    console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
+    console.print(
+        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3 came three times, forced: inserted, not sampled; "
+        "the numbers are scores",
+        style="dim",
+    )
+
+
+def _problem(job: Json) -> str:
+    """Returns the last message, shortened to a few lines."""
+    messages = (job.get("request") or {}).get("messages") or [{}]
+    text = " ".join(str(messages[-1].get("content") or job["custom_id"]).split())
+    return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} …"
+
+
+def _facts(job: Json) -> list[tuple[str, str]]:
+    facts = [("state", job["state"] + (f", verdict {job['verdict']}" if job.get("verdict") else ""))]
+    if job.get("answer") is not None:
+        reference = (job.get("request") or {}).get("reference")
+        facts.append(("answer", f"{job['answer']}" + (f", expected {_shortened(reference)}" if reference else "")))
+    if job.get("oracle"):
+        facts.append(("oracle", "the search may have been told what the reference says"))
+    if job.get("error"):
+        facts.append(("error", f"{job['error'].get('code')}: {job['error'].get('message')}"))
+    if job.get("waiting"):
+        facts.append(("waiting", str(job["waiting"].get("message") or job["waiting"].get("reason"))))
+    facts.append(("model", f"{job['model']} ({str(job.get('fingerprint') or '')[:12]})"))
+    facts.append(("strategy", job["strategy"] + (f", level {job['level']}" if job.get("level") else "")))
+    if any((job.get("usage") or {}).values()):
+        facts.append(("tokens", ", ".join(_usage(job["usage"]))))
+    cost = job.get("cost") or {}
+    kinds = ", ".join(f"{kind} {dollars(amount)}" for kind, amount in (cost.get("by_kind") or {}).items())
+    facts.append(("cost", dollars(cost.get("direct_nanodollars") or 0) + (f" ({kinds})" if kinds else "")))
+    return facts
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"… {text[-60:]}"
+
+
+def _usage(usage: Json) -> list[str]:
+    words = {
+        "prompt_tokens": "prompt",
+        "completion_tokens": "generated",
+        "thinking_tokens": "of them thinking",
+        "reward_tokens": "scored by the reward model",
+        "cached_tokens": "from the cache",
+        "recomputed_tokens": "recomputed",
+    }
+    return [f"{usage[name]:,} {word}" for name, word in words.items() if usage.get(name)]
+
+
+_ATTEMPT = [
+    Column("attempt on", lambda row: f"{row['machine']} ({row['market']})"),
+    Column("started", lambda row: moment(row["started_at"])),
+    Column("ended", lambda row: moment(row["ended_at"])),
+    Column("outcome", lambda row: row["outcome"] or "running"),
+    Column("worker", lambda row: row["incarnation_id"]),
+]

@@ -1,0 +1,168 @@
+"""The commands `ponder up`, `down` and `status`, for everything on one machine."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ponder.cli import exit_code
+from ponder.cli.console import Column, err, format_option, moment, print_json, print_rows
+from ponder.cli.remedy import pip_install
+from ponder.cli.worker_options import worker_options
+from ponder.embedded.home import Home
+from ponder.embedded.plan import MODEL_NAME, Plan, demo_weights
+from ponder.embedded.worker import WorkerOptions
+from ponder.errors import Conflict, SetupError
+from ponder.settings import Settings
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="The API's port.  [default: 8765, or PONDER_PORT]")
+@click.option(
+    "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="The number of workers, or 0 for none."
+)
+@click.option("--model", type=click.Path(path_type=Path), help="A model's folder.  [default: the demo's]")
+@click.option("--reward-model", type=click.Path(path_type=Path), help="A reward model's folder.")
+@click.option("--name", help="The model's name in jobs.  [default: demo, or the folder's name]")
+@click.option("--machine", default="cpu", show_default=True, help="This machine's name in the price book.")
+@click.option("--market", type=click.Choice(["on_demand", "spot"]), default="on_demand", show_default=True)
+@click.option("--foreground", is_flag=True, help="Stay in the foreground, and stop everything on Ctrl-C.")
+@worker_options
+def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
+    """Start Postgres, Redis, the API, the dispatcher and a worker on this machine, in the background.
+
+    Data, logs and your API key are kept under PONDER_HOME (~/.ponder). `ponder down` stops everything.
+    """
+    from ponder.embedded.launch import in_foreground, start_in_background, wait_until_ready
+
+    home = Home(Settings().home)
+    if home.running_pid() is not None:
+        wait_until_ready(home)
+        _check_same(home, lambda: plan(port=port, num_workers=workers, **model))
+        click.echo(f"already up: {home.recorded_url()} ({home.path})", err=True)
+        return
+    stack = plan(port=port, num_workers=workers, **model)
+    if foreground:
+        with ExitStack() as running:
+            with phases() as on_phase:
+                process = running.enter_context(in_foreground(home, stack, on_phase))
+            _say_up(stack)
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                click.echo("stopping …", err=True)
+        return
+    with phases() as on_phase:
+        start_in_background(home, stack, on_phase)
+    _say_up(stack)
+
+
+@click.command()
+def down() -> None:
+    """Stop everything that `ponder up` started. Unfinished batches go on at the next `ponder up`."""
+    from ponder.embedded.launch import stop_running
+
+    home = Home(Settings().home)
+    with err().status("stopping …"):
+        was_up = stop_running(home)
+    click.echo("stopped" if was_up else f"nothing was up in {home.path}", err=True)
+
+
+@click.command()
+@format_option("table", "json")
+def status(form: str) -> None:
+    """Show what is running here, and its state. Exit code 1 if nothing is up."""
+    home = Home(Settings().home)
+    record = home.record()
+    if form == "json":
+        print_json(record | {"is_up": True} if record else {"is_up": False})
+    if record is None:
+        if form != "json":
+            pid = home.running_pid()
+            click.echo(
+                f"starting (pid {pid})" if pid else f"nothing is up in {home.path}: `ponder up` starts it", err=True
+            )
+        sys.exit(exit_code.FAILED)
+    if form == "json":
+        return
+    click.echo(f"{record['url']}, up since {moment(record['started_at'])}, data and logs in {home.path}", err=True)
+    print_rows(
+        record["services"],
+        [
+            Column("service", lambda row: row["name"]),
+            Column("state", lambda row: "running" if row["pid"] else "down, will be restarted"),
+            Column("pid", lambda row: str(row["pid"] or "–"), is_number=True),
+            Column("restarts", lambda row: str(row["restarts"]), is_number=True),
+        ],
+    )
+
+
+def plan(
+    *,
+    port: int | None = None,
+    num_workers: int = 1,
+    model: Path | None = None,
+    reward_model: Path | None = None,
+    name: str | None = None,
+    machine: str = "cpu",
+    market: str = "on_demand",
+    options: WorkerOptions | None = None,
+) -> Plan:
+    """Plans the stack of this PONDER_HOME, by default with the two demo models."""
+    settings = Settings()
+    if model is None and num_workers:
+        weights = demo_weights()
+        if weights is None or shutil.which(sys.executable) is None:
+            raise SetupError(
+                f"a worker needs the demo extra: {pip_install('ponder[demo]')} (or `ponder up --workers 0`)"
+            )
+        model, reward_model, name = weights / "generator", reward_model or weights / "reward", name or MODEL_NAME
+    return Plan(
+        home=str(settings.home.absolute()),
+        host=settings.host,
+        port=port or settings.port,
+        num_workers=num_workers,
+        model=str(model.absolute()) if model else "",
+        reward_model=str(reward_model.absolute()) if reward_model else "",
+        name=name or (model.name if model else MODEL_NAME),
+        machine=machine,
+        market=market,
+        options=options or WorkerOptions(),
+    )
+
+
+def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
+    """Raises Conflict if options are given and the running stack was started with other ones."""
+    context = click.get_current_context()
+    sources = [context.get_parameter_source(name) for name in context.params]
+    if click.core.ParameterSource.COMMANDLINE not in sources:
+        return
+    running = (home.record() or {}).get("plan")
+    if running is not None and running != asked().document():
+        raise Conflict(
+            f"ponder is up in {home.path} with other options and the model {running['name']!r}: "
+            "`ponder down` stops it; unfinished batches go on at the next `ponder up`"
+        )
+
+
+@contextmanager
+def phases() -> Iterator[Callable[[str], None]]:
+    """Shows on stderr what is being started."""
+    console = err()
+    with console.status("starting …") as line:
+        yield lambda phase: line.update(f"starting {phase} …") if console.is_terminal else None
+
+
+def _say_up(stack: Plan) -> None:
+    click.echo(
+        f"ponder is up: {stack.url}\n"
+        f"  model {stack.name!r}, {stack.num_workers} worker(s); data, logs and your API key in {stack.home}\n"
+        f'  next: eval "$(ponder env)", ponder run FILE --model {stack.name} -o results.jsonl, ponder down',
+        err=True,
+    )

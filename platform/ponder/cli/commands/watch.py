@@ -1,0 +1,75 @@
+"""The command `ponder watch`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ponder.cli import exit_code
+from ponder.cli.api import connect
+from ponder.cli.console import duration, format_option, print_json
+from ponder.client import Client
+from ponder.domain.money import dollars
+from ponder.wire import Json
+
+PATIENCE_S = 120.0
+"""How long a watch tolerates an API that does not answer, because restarts take a while."""
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+@format_option("table", "json")
+def watch(batch: str, form: str) -> None:
+    """Show the progress of BATCH until it is settled. Ctrl-C stops only the watching."""
+    with connect(patience_s=PATIENCE_S) as client:
+        settled = watch_until_settled(client, batch)
+        if form == "json":
+            print_json(settled)
+        else:
+            tell_end(settled)
+    sys.exit(code_of(settled))
+
+
+def watch_until_settled(client: Client, batch_id: str) -> Json:
+    """Returns the settled batch. Ctrl-C prints how to go on and ends the process."""
+    from ponder.cli.progress import follow
+
+    try:
+        return follow(client, {batch_id: 1.0}, title=batch_id)[batch_id]
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nstopped watching; the batch goes on. `ponder watch {batch_id}` watches again, "
+            f"`ponder cancel {batch_id}` cancels it.",
+            err=True,
+        )
+        sys.exit(exit_code.INTERRUPTED)
+
+
+def tell_end(batch: Json) -> None:
+    """Summarises a settled batch on stderr."""
+    counts, own = batch["request_counts"], batch.get("ponder") or {}
+    ended_at = next(
+        (batch[f"{word}_at"] for word in ("completed", "failed", "expired", "cancelled") if batch.get(f"{word}_at")),
+        None,
+    )
+    took = f" in {duration(ended_at - batch['created_at'])}" if ended_at else ""
+    spent = f", {dollars(own['direct_nanodollars'])}" if "direct_nanodollars" in own else ""
+    failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
+    done = f"{counts['completed']:,} of {counts['total']:,} jobs completed{failed}{spent}"
+    click.echo(f"{batch['id']} {batch['status']}{took}: {done}", err=True)
+    for error in ((batch.get("errors") or {}).get("data") or [])[:5]:
+        # The message of a row that was refused before it was sent contains its place.
+        is_placed = error.get("code") == "invalid_row" or not error.get("line")
+        place = "" if is_placed else f"line {error['line']}: "
+        click.echo(f"  {place}{error['message']}" + (f" ({error['param']})" if error.get("param") else ""), err=True)
+    if counts["failed"] and batch["status"] != "failed":
+        click.echo(f"  why: ponder results {batch['id']} --errors", err=True)
+    # A refused line never became a job and would be refused again.
+    if any((own.get("counts") or {}).get(state) for state in ("failed", "expired")):
+        click.echo(f"  again: ponder retry {batch['id']}", err=True)
+
+
+def code_of(batch: Json) -> int:
+    is_clean = batch["status"] == "completed" and batch["request_counts"]["failed"] == 0
+    return exit_code.SETTLED if is_clean else exit_code.SOME_JOBS_FAILED

@@ -1,0 +1,1 @@
+"""The submission of a batch: its body, its lines and their options."""

@@ -1,0 +1,66 @@
+"""The `ponder` object of a batch or a line, beside OpenAI's fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from ponder.domain.budget import Budget
+from ponder.domain.state import Lane
+from ponder.domain.storable import StorableText
+from ponder.domain.strategy import Strategy
+from ponder.domain.verifier import Verifier
+
+
+def _budget(value: Any) -> Any:
+    """Reads a bare number as a budget of tokens."""
+    return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _reference(value: Any) -> Any:
+    """Accepts numbers, because data sets hold expected answers as numbers too."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
+        raise PydanticCustomError("reference", "the reference must be text or a number")
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _lane(value: Any) -> Any:
+    names = [lane.value for lane in Lane]
+    if value is not None and value not in names:
+        raise PydanticCustomError("priority", "the priority must be one of {names}", {"names": ", ".join(names)})
+    return value if value is None else Lane(value)
+
+
+def _named(value: Any) -> Any:
+    """Reads `"best_of_n"` as `{"name": "best_of_n"}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class LineOptions(BaseModel):
+    """The `body.ponder` of a line. The batch's options fill in what it leaves out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    strategy: Annotated[Strategy | None, BeforeValidator(_named)] = None
+    budget: Annotated[Budget | None, BeforeValidator(_budget)] = None
+    verifier: Annotated[Verifier | None, BeforeValidator(_named)] = None
+    reference: Annotated[StorableText | None, BeforeValidator(_reference)] = Field(default=None, max_length=1_000_000)
+    priority: Annotated[Lane | None, BeforeValidator(_lane)] = None
+
+    oracle: bool | None = None
+    """Whether the search may ask a verifier that sees the reference. The default is no."""
+
+    max_rounds: int | None = Field(default=None, ge=1, le=100)
+    """How many times a job may try under the root of its tree while its verifier says no. The default is once."""
+
+
+class BatchOptions(LineOptions):
+    """The `ponder` object of a batch."""
+
+    strict: bool = False
+    """Whether one bad line fails the whole batch."""
+
+    model: StorableText | None = Field(default=None, min_length=1, max_length=256)
+    """The model that runs every line, whatever the line names."""

@@ -1,0 +1,50 @@
+"""The terms that every line of a batch is checked against: the batch's options and the served models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from ponder.domain.batch.options import BatchOptions
+from ponder.domain.budget import Budget
+from ponder.domain.storable import JsonObject
+from ponder.domain.strategy import Direct, Strategy
+from ponder.domain.verifier_check import VerifierLimits
+
+ENDPOINT: Final = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that a worker registered; jobs are pinned to its fingerprint."""
+
+    name: str
+    fingerprint: str
+    context_length: int
+    has_reward_model: bool
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of all lines of a batch."""
+
+    options: BatchOptions
+    models: Mapping[str, ServedModel]
+    endpoint: str = ENDPOINT
+    allows_code: bool = False
+    """Whether workers may run programs that models write, for `python_tests`."""
+    limits: VerifierLimits = field(default_factory=VerifierLimits)
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        return self.options.strategy or Direct()
+
+    @cached_property
+    def strategy_document(self) -> JsonObject:
+        return self.strategy.model_dump()
+
+    @cached_property
+    def budget_document(self) -> JsonObject:
+        return (self.options.budget or Budget()).model_dump()

@@ -1,0 +1,1 @@
+"""The dispatcher and its steps, which move batches along."""

@@ -1,0 +1,109 @@
+"""Cuts the next shard from waiting jobs."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from ponder.jobs.shard import MAX_JOBS
+
+_SPAN = 2_048
+"""Lines searched for one shard. Where a batch mixes models, a shard may get fewer jobs than fit in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source of work: a shard that was handed back (`shard_id` is set), or the uncut rest of a portion."""
+
+    tenant_id: str
+    model: str
+    fingerprint: str
+    lane: str
+    shard_id: int | None
+    batch_id: str
+
+    @property
+    def queue(self) -> tuple[str, str, str]:
+        return (self.model, self.fingerprint, self.lane)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    shard_id: int
+    estimated_tokens: int
+
+
+# Shards that were already begun come first, then batches in the order of submission.
+_SOURCES = text("""
+    SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id
+    FROM (SELECT * FROM shards WHERE state = 'queued' AND published_at IS NULL ORDER BY id LIMIT 10000) AS released
+    UNION ALL
+    SELECT tenant_id, model, fingerprint, lane, NULL, batch_id FROM (
+        SELECT portions.tenant_id, model, fingerprint, lane, batch_id
+        FROM portions JOIN batches ON batches.id = portions.batch_id
+        WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
+        ORDER BY batches.created_at, batches.id
+    ) AS uncut
+""")
+
+_PUBLISH = text("""
+    UPDATE shards SET published_at = clock_timestamp(), lane = :lane WHERE id = :shard_id AND state = 'queued'
+    RETURNING id AS shard_id, estimated_tokens
+""")
+
+# Uncut jobs are pending, or their batch is just ending, which `claim` finds out. If this statement asked for the state,
+# or set no upper bound for lines, Postgres would read all of a large batch each time until its first ANALYZE.
+_CUT = text(f"""
+    WITH range AS MATERIALIZED (
+        SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until FROM portions
+        WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
+    ), waiting AS (
+        SELECT id, line, estimated_tokens FROM jobs
+        WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
+          AND line > (SELECT cut_until FROM range) AND line <= (SELECT until FROM range)
+        ORDER BY line LIMIT {MAX_JOBS + 1}
+    ), summed AS MATERIALIZED (
+        SELECT *, sum(estimated_tokens) OVER (ORDER BY line) AS tokens, row_number() OVER (ORDER BY line) AS number
+        FROM waiting
+    ), taken AS MATERIALIZED (
+        SELECT * FROM summed WHERE number = 1 OR (number <= {MAX_JOBS} AND tokens <= :shard_tokens)
+    ), shard AS (
+        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, published_at)
+        SELECT :tenant_id, :batch_id, :model, :fingerprint, :lane, array_agg(id ORDER BY line), max(tokens),
+               clock_timestamp()
+        FROM taken HAVING count(*) > 0
+        RETURNING id, estimated_tokens
+    ), portion AS (
+        UPDATE portions
+        SET cut_until = CASE WHEN (SELECT count(*) FROM taken) < (SELECT count(*) FROM summed)
+                             THEN (SELECT max(line) FROM taken) ELSE (SELECT until FROM range) END
+        WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
+        RETURNING cut_until < last_line AS has_more
+    )
+    SELECT shard.id AS shard_id, shard.estimated_tokens, portion.has_more FROM portion LEFT JOIN shard ON true
+""")
+
+
+def sources(connection: Connection) -> list[Source]:
+    """Returns all sources of work, in the order in which each tenant's own work is done."""
+    return [Source(**row._mapping) for row in connection.execute(_SOURCES)]
+
+
+def take(connection: Connection, waiting: deque[Source], shard_tokens: int, *, lane: str) -> Taken | None:
+    """Takes the next shard of the first source and marks it as published in a lane. Removes an exhausted source.
+
+    Returns None if the source gave nothing this time. Only one transaction may do this at a time; `dispatch` holds a
+    lock for that.
+    """
+    source = waiting.popleft()
+    if source.shard_id is not None:
+        row = connection.execute(_PUBLISH, {"shard_id": source.shard_id, "lane": lane}).one_or_none()
+        return Taken(row.shard_id, row.estimated_tokens) if row is not None else None
+    values = {"tenant_id": source.tenant_id, "batch_id": source.batch_id, "model": source.model}
+    values |= {"fingerprint": source.fingerprint, "lane": lane}
+    row = connection.execute(_CUT, {**values, "shard_tokens": shard_tokens}).one()
+    if row.has_more:
+        waiting.appendleft(source)
+    return Taken(row.shard_id, row.estimated_tokens) if row.shard_id is not None else None

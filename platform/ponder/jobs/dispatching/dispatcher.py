@@ -1,0 +1,195 @@
+"""The dispatcher: the service that moves batches along."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from time import monotonic
+
+import structlog
+from celery import Celery
+from redis import Redis
+from sqlalchemy import Connection, Engine, text
+
+from ponder.alive import show_alive
+from ponder.failure import brief
+from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
+from ponder.jobs.dispatching.dispatcher_status import record
+from ponder.jobs.dispatching.finish import finish, follow
+from ponder.jobs.dispatching.pulse import keep_beating
+from ponder.jobs.dispatching.sweep import lost_messages, sweep
+from ponder.jobs.learn import fold
+from ponder.jobs.validation.validations import Unvalidated, Validations
+from ponder.jobs.wake import CHANNEL
+from ponder.queue.app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
+from ponder.settings import Settings
+from ponder.store.engine import connect
+
+_LEADER = 0x7765696768  # "weigh"
+_POLL_S = 0.2
+_ROUND_S = 2.0
+"""The interval of full rounds, whether woken or not."""
+_REPUBLISH_AFTER_S = 15.0
+_RETRY_S = 1.0
+
+_HARMLESS = ("follow", "fold")
+"""Steps that may fail without holding up anybody's work."""
+
+_log = structlog.get_logger(__name__)
+
+
+def run(database_url: str, redis_url: str, settings: Settings, stop: threading.Event) -> None:
+    """Validates, dispatches, finishes and sweeps until `stop` is set. Any number may run; only one is active.
+
+    Survives restarts of Postgres and Redis. It reports errors in the log and in the table `dispatcher`, tries again,
+    and never raises.
+    """
+    engine = connect(database_url)
+    client = redis_client(redis_url)
+    app = celery_app(redis_url)
+    # The pulse has its own thread, because a round may take a while.
+    pulse = threading.Thread(target=keep_beating, args=(engine,), kwargs={"lease_s": settings.lease_s, "stop": stop})
+    pulse.start()
+    with closing(Validations(engine, database_url, settings)) as validations:
+        service = _Dispatcher(engine, app, client, settings, stop, validations)
+        while not stop.is_set():
+            try:
+                with _leadership(engine, settings, stop) as listener:
+                    service.lead(listener)
+            except Exception as error:  # whatever breaks, batches must go on once it is repaired
+                _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
+                stop.wait(_RETRY_S)
+    pulse.join()
+    client.close()
+    app.close()
+    engine.dispose()
+
+
+@contextmanager
+def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> Iterator[Connection]:
+    """Yields a connection that holds the advisory lock and listens. The lock ends with the connection."""
+    with engine.connect() as pooled:
+        connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
+        # It must not return to the pool, because it holds the lock and listens.
+        connection.detach()
+        while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
+            show_alive(settings.alive_file)
+            if stop.wait(1.0):
+                break
+        else:
+            _log.info("active")
+        connection.execute(text(f"LISTEN {CHANNEL}"))
+        yield connection
+
+
+@dataclass(slots=True)
+class _Dispatcher:
+    engine: Engine
+    app: Celery
+    redis: Redis
+    settings: Settings
+    stop: threading.Event
+    validations: Validations
+    unsent: dict[int, Message] = field(default_factory=dict)
+    """Messages that Redis has not accepted yet, by shard."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """The error of each step whose last try failed."""
+    held_up_by: set[str] = field(default_factory=set)
+    """The failing steps that hold work up."""
+
+    def lead(self, listener: Connection) -> None:
+        """Does rounds until `stop` is set or the listening connection breaks."""
+        woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish)
+        due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
+        next_round = 0.0
+        while not self.stop.is_set():
+            is_woken = _is_woken(listener) or self.validations.has_news
+            if monotonic() >= next_round:
+                next_round = monotonic() + _ROUND_S
+                self._attempt(due)
+                show_alive(self.settings.alive_file)
+            elif is_woken:
+                self._attempt(woken)
+            self.stop.wait(_POLL_S)
+
+    def _attempt(self, steps: Iterable[Callable[[], None]]) -> None:
+        """Does every step, even if others fail."""
+        for step in steps:
+            name = step.__name__.strip("_")
+            self.held_up_by.discard(name)
+            try:
+                step()
+                self.errors.pop(name, None)
+            except Exception as error:
+                self.errors[name] = brief(error)
+                # A validation that broke off concerns one batch; its owner is told.
+                if name not in _HARMLESS and not isinstance(error, Unvalidated):
+                    self.held_up_by.add(name)
+                _log.warning("step_failed", step=name, error=brief(error))
+
+    def _record(self) -> None:
+        """Writes the round's outcome into the row that `/readyz` and `waiting` read."""
+        errors = "; ".join(f"{step}: {error}" for step, error in sorted(self.errors.items()))
+        with self.engine.begin() as connection:
+            record(connection, errors or None, holds_work_up=bool(self.held_up_by))
+
+    def _validate(self) -> None:
+        self.validations.turn()
+
+    def _dispatch(self) -> None:
+        shares = LaneShares(
+            self.settings.interactive_share, self.settings.interactive_tokens, self.settings.interactive_factor
+        )
+        with self.engine.begin() as connection:
+            messages = dispatch(connection, shard_tokens=self.settings.shard_tokens, shares=shares)
+        self._send(messages)
+
+    def _send(self, messages: Iterable[Message]) -> None:
+        self.unsent |= {message.shard_id: message for message in messages}
+
+    def _publish(self) -> None:
+        """Publishes everything unsent. After an error all of it is sent again, because repeats are harmless."""
+        if self.unsent:
+            publish(self.app, self.unsent.values())
+            self.unsent.clear()
+
+    def _check_redis(self) -> None:
+        """Checks Redis even if there is nothing to publish, because workers wait for earlier messages."""
+        check_redis(self.redis)
+
+    def _finish(self) -> None:
+        with self.engine.begin() as connection:
+            finish(connection)
+
+    def _follow(self) -> None:
+        with self.engine.begin() as connection:
+            follow(connection)
+
+    def _sweep(self) -> None:
+        sweep(self.engine, shard_tokens=self.settings.shard_tokens)
+
+    def _fold(self) -> None:
+        with self.engine.begin() as connection:
+            fold(connection)
+
+    def _republish(self) -> None:
+        with self.engine.begin() as connection:
+            messages = lost_messages(
+                connection, partial(queue_lengths, self.redis), republish_after_s=_REPUBLISH_AFTER_S
+            )
+        if messages:
+            _log.info("published_again", num_messages=len(messages))
+            self._send(messages)
+
+
+def _is_woken(listener: Connection) -> bool:
+    """Returns whether somebody called `wake`. pg8000 delivers notifications with the next answer, so this asks one."""
+    listener.execute(text("SELECT 1"))
+    # Not `driver_connection`: a detached connection has none.
+    notifications = listener.connection.dbapi_connection.notifications  # type: ignore[union-attr]
+    is_woken = bool(notifications)
+    notifications.clear()
+    return is_woken

@@ -1,0 +1,67 @@
+"""The portions that a batch is cut from, and the moves of its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, TextClause, text
+
+MAX_JOBS = 256
+"""The most jobs in one shard."""
+
+_ADD_PORTIONS = text("""
+    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
+    SELECT batch_id, model, fingerprint, tenant_id, max(line) FROM jobs WHERE batch_id = :batch_id
+    GROUP BY batch_id, model, fingerprint, tenant_id
+""")
+
+_HOLD = text("UPDATE shards SET state = 'held', holder = :holder, held_at = clock_timestamp() WHERE id = :id")
+
+
+def _finish(which: str) -> TextClause:
+    """Locks the shards in the order of their ids, as everybody does. `at` NULL means now."""
+    return text(f"""
+        UPDATE shards SET state = 'finished', finished_at = coalesce(CAST(:at AS timestamptz), clock_timestamp())
+        WHERE id IN (SELECT id FROM shards WHERE {which} ORDER BY id FOR NO KEY UPDATE)
+        RETURNING id
+    """)
+
+
+_FINISH_ONE = _finish("id = :id")
+_FINISH_QUEUED = _finish("batch_id = ANY(CAST(:batch_ids AS text[])) AND state = 'queued'")
+_FINISH_HELD = _finish("holder = :holder AND state = 'held'")
+_FINISH_SETTLED = _finish("""
+    holder = :holder AND state = 'held' AND NOT EXISTS (
+        SELECT FROM attempts WHERE incarnation_id = :holder AND ended_at IS NULL AND shard_id = shards.id
+    )
+""")
+
+
+def add_portions(connection: Connection, batch_id: str) -> None:
+    """Makes a portion of each group of a new batch's jobs that need the same weights, so that they can be cut."""
+    connection.execute(_ADD_PORTIONS, {"batch_id": batch_id})
+
+
+def hold_shard(connection: Connection, shard_id: int, holder: str) -> None:
+    """The caller has locked the shard and seen it queued."""
+    connection.execute(_HOLD, {"id": shard_id, "holder": holder})
+
+
+def finish_shard(connection: Connection, shard_id: int) -> None:
+    connection.execute(_FINISH_ONE, {"id": shard_id, "at": None})
+
+
+def finish_queued(connection: Connection, batch_ids: Sequence[str]) -> None:
+    """Finishes the shards of ended batches that nobody holds."""
+    connection.execute(_FINISH_QUEUED, {"batch_ids": batch_ids, "at": None})
+
+
+def finish_held(connection: Connection, holder: str, at: datetime) -> list[int]:
+    """Finishes everything an incarnation holds; returns the shards' ids."""
+    return list(connection.execute(_FINISH_HELD, {"holder": holder, "at": at}).scalars())
+
+
+def finish_settled(connection: Connection, holder: str, at: datetime) -> None:
+    """Finishes the held shards in which no job is left with the incarnation."""
+    connection.execute(_FINISH_SETTLED, {"holder": holder, "at": at})

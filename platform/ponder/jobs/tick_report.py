@@ -1,0 +1,102 @@
+"""The messages of a tick: a worker's report and the reply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from ponder.domain.state import IncarnationState, JobState, Verdict
+
+EndReason = Literal["dollars", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one job over all its attempts; `completion_tokens` is what the budget counts."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    thinking_tokens: int = 0
+    reward_tokens: int = 0
+    cached_tokens: int = 0
+    recomputed_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one job. A failed job has an `error` {code, message}, and a completed one has a verdict.
+
+    `learned` holds numbers by name that the job adds to its batch's sums (see `learn`), never anything from prompts.
+    """
+
+    job_id: int
+    state: JobState
+    verdict: Verdict | None = None
+    answer: str | None = None
+    finish_reason: str | None = None
+    choices: Sequence[Mapping[str, Any]] = ()
+    error: Mapping[str, Any] | None = None
+    usage: Usage = Usage()
+    tree: Mapping[str, Any] = field(default_factory=dict)
+    learned: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} teaches an infinite number or NaN"
+        assert self.state is not JobState.PENDING, "a settlement is an end"
+        assert (self.verdict is not None) == (self.state is JobState.COMPLETED), "completed jobs carry a verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The work of the engine for one job since the last tick, in any unit that all jobs of a tick share."""
+
+    job_id: int
+    weight: float
+    kind: Literal["work", "recomputed", "speculated"] = "work"
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.weight < math.inf, f"job {self.job_id} weighs {self.weight}"
+
+
+@dataclass(frozen=True, slots=True)
+class TickReport:
+    """Everything since the last tick.
+
+    `number` counts the ticks of an incarnation from 1. After a failure that leaves open whether a tick was committed,
+    send the *same* report again: a repeated number has no effect and gets the same reply. `progressed` extends the
+    lease. `state` is loading, then ready, and draining once the worker stops admitting. `idle_fraction` is the share of
+    the time in which nothing was runnable.
+    """
+
+    incarnation_id: str
+    number: int
+    lease_s: float
+    progressed: bool
+    state: IncarnationState
+    room_tokens: int = 0
+    idle_fraction: float = 0.0
+    work: Sequence[Work] = ()
+    deltas: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    settled: Sequence[Settlement] = ()
+
+    def __post_init__(self) -> None:
+        assert 0.0 <= self.idle_fraction <= 1.0, f"idle for {self.idle_fraction} of the time"
+
+
+@dataclass(frozen=True, slots=True)
+class TickReply:
+    """The answer to a report.
+
+    `dropped` are held jobs that are no longer pending: stop and forget them. `ended` are jobs that reached their limit
+    of dollars or time: settle them with what they have. They are repeated at each tick until they are settled.
+    `learned` holds the new sums of batches whose jobs were settled now and taught something. A repeated tick gets none.
+    """
+
+    now: datetime
+    lease_until: datetime
+    dropped: tuple[int, ...] = ()
+    ended: Mapping[int, EndReason] = field(default_factory=dict)
+    learned: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Reading and checking what tenants submit, in processes that can be stopped."""

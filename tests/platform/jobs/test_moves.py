@@ -1,0 +1,67 @@
+"""The table of legal moves says what the SQL does: no more, and no less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from moves import LEGAL, moves, watch_moves
+from sqlalchemy import Engine
+
+from ponder.domain.state import IncarnationState, JobState
+from ponder.jobs.dispatching.sweep import sweep
+from ponder.jobs.incarnation import drain
+from ponder.jobs.tick import Settlement
+from ponder.jobs.validation.validate import validate
+
+
+@pytest.fixture(autouse=True)
+def watched(engine: Engine) -> None:
+    watch_moves(engine)
+
+
+def _expire(world: Any, batch: str) -> None:
+    world.sql("UPDATE batches SET expires_at = clock_timestamp() WHERE id = :id", id=batch)
+    world.finish()
+
+
+def _every_way_of_a_batch(desk: Any, world: Any) -> None:
+    bad, good, cancelled, expired = (desk.submit(desk.file(content)) for content in (b"no JSON", b"{}", b"{}", b"{}"))
+    validate(desk.engine, bad)
+    validate(desk.engine, good)
+    world.cancel(cancelled)
+    _expire(world, expired)
+    world.cancel(world.batch())
+    _expire(world, world.batch())
+    world.finish()
+
+
+def _every_way_of_jobs_and_shards(world: Any) -> None:
+    world.batch(2)
+    first, second = world.claim_all(worker := world.worker())
+    failed = Settlement(second, JobState.FAILED, error={"code": "c", "message": "m"})
+    world.tick(worker, settled=[world.passed(first), failed])
+    world.finish()
+    queued = world.batch()
+    world.dispatch()
+    world.cancel(queued)
+    world.finish()
+
+
+def _every_way_of_a_worker(engine: Engine, world: Any) -> None:
+    world.loading_worker()
+    told_while_loading, ready = world.loading_worker(), world.worker()
+    with engine.begin() as connection:
+        drain(connection, told_while_loading)
+    world.tick(ready, state=IncarnationState.DRAINING)
+    world.release(ready)
+    world.release(world.worker())
+    world.sql("UPDATE incarnations SET lease_until = clock_timestamp() WHERE state <> 'ended'")
+    sweep(engine, shard_tokens=1_000)
+
+
+def test_every_legal_move_is_made_and_no_other(engine: Engine, desk: Any, world: Any) -> None:
+    _every_way_of_a_batch(desk, world)
+    _every_way_of_jobs_and_shards(world)
+    _every_way_of_a_worker(engine, world)
+    assert moves(engine) == LEGAL

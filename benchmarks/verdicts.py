@@ -27,7 +27,7 @@ from ponder_worker.answers.extraction import extract
 from ponder_worker.answers.writing import plain
 from ponder_worker.engine_process.job_request import answer_of
 from ponder_worker.verify import Case, examine
-from ponder_worker.verify.formula import parse
+from ponder_worker.verify.mathematics.formula import parse
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 WRONG_PAIR = (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$")

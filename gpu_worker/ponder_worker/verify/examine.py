@@ -11,11 +11,11 @@ from typing import Any
 from ponder.domain.state import Verdict
 from ponder.domain.verifier import sees_reference
 from ponder_worker.answers.extraction import of_reference
-from ponder_worker.verify import choice, contains, exact, json_schema, number, python_tests, regex
 from ponder_worker.verify.case import Case, Judgement
+from ponder_worker.verify.verifiers import choice, contains, exact, json_schema, number, python_tests, regex
 
 _PURE = frozenset({"exact", "number", "choice", "contains"})
-IMPORTS = {"math": "ponder_worker.verify.math"}
+IMPORTS = {"math": "ponder_worker.verify.verifiers.math"}
 """Modules that one verifier alone needs and that take long to import: the parser brings sympy."""
 _MATH_LIMIT_S = 5.0
 _LONG = 2_000
@@ -59,7 +59,7 @@ def unfinished(case: Case, reason: str) -> Judgement:
 
 
 def _math(answer: str, spec: Any, reference: str) -> Judgement:
-    from ponder_worker.verify import math
+    from ponder_worker.verify.verifiers import math
 
     try:
         with _within(_MATH_LIMIT_S):

@@ -14,7 +14,7 @@ from types import FrameType
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
 from ponder_worker.verify.examine import examine, unfinished
-from ponder_worker.verify.fork_server import ForkServer
+from ponder_worker.verify.sandbox.fork_server import ForkServer
 
 _MEMORY_BYTES = 4 << 30
 

@@ -12,7 +12,7 @@ from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
 from ponder_worker.verify.examine import IMPORTS, examine, is_pure, runs_code, unfinished
 from ponder_worker.verify.examiner import Examiner, ExaminerDied, live
-from ponder_worker.verify.fork_server import ForkServer
+from ponder_worker.verify.sandbox.fork_server import ForkServer
 from ponder_worker.verify.turns import Turns
 
 _NO_CODE = "this worker runs no code: its operator has not allowed it (ponder worker --allow-code)"

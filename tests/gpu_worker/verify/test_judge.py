@@ -15,7 +15,7 @@ import pytest
 from ponder.domain.state import Verdict
 from ponder_worker.verify import Case, Judge, Judgement
 from ponder_worker.verify.examiner import Examiner
-from ponder_worker.verify.fork_server import ForkServer
+from ponder_worker.verify.sandbox.fork_server import ForkServer
 
 _MATH = {"name": "math"}
 _SCHEMA = {"name": "json_schema", "schema": {"type": "integer"}}

@@ -13,7 +13,7 @@ from typing import Any
 import sympy
 from sympy.core.function import AppliedUndef
 
-from ponder_worker.verify.formula_exact import rational
+from ponder_worker.verify.mathematics.formula_exact import rational
 
 _DIGITS = 50
 _MOST_DIGITS = 400

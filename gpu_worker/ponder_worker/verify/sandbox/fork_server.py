@@ -19,7 +19,7 @@ from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-_PROGRAM = "from ponder_worker.verify.fork_server import main; main(*__import__('sys').argv[1:])"
+_PROGRAM = "from ponder_worker.verify.sandbox.fork_server import main; main(*__import__('sys').argv[1:])"
 _PR_SET_PDEATHSIG = 1
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder_worker.answers.writing import plain
-from ponder_worker.verify.formula import Unreadable, parse
+from ponder_worker.verify.mathematics.formula import Unreadable, parse
 
 
 @pytest.mark.parametrize(

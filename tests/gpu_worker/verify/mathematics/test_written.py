@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.verify.written import counts_as_written, same_writing
+from ponder_worker.verify.mathematics.written import counts_as_written, same_writing
 
 
 def same(one: str, other: str) -> bool | None:

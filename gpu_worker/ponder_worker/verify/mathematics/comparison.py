@@ -13,7 +13,7 @@ from ponder_worker.answers.equality import assigned, interval_of
 from ponder_worker.answers.numeral import read_european, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
 from ponder_worker.answers.writing import identity, is_words
-from ponder_worker.verify.members import (
+from ponder_worker.verify.mathematics.members import (
     are_named,
     by_name,
     can_be_numbered,
@@ -23,9 +23,9 @@ from ponder_worker.verify.members import (
     parts_of,
     union,
 )
-from ponder_worker.verify.quantity import is_formula, same_formula, same_quantity
-from ponder_worker.verify.solution import contradicts_itself, same_solutions
-from ponder_worker.verify.written import counts_as_written, same_writing
+from ponder_worker.verify.mathematics.quantity import is_formula, same_formula, same_quantity
+from ponder_worker.verify.mathematics.solution import contradicts_itself, same_solutions
+from ponder_worker.verify.mathematics.written import counts_as_written, same_writing
 
 _MOST_ITEMS = 100
 _SENTENCE = 4

@@ -16,7 +16,7 @@ import pytest
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify import Case, Judge, Judgement, examine
-from ponder_worker.verify.sandbox import NoSandbox, run
+from ponder_worker.verify.sandbox.sandbox import NoSandbox, run
 
 SQUARE = "def square(x):\n    return x * x\n"
 ASSERTS = "assert square(2) == 4\nassert square(3) == 9\n"
@@ -244,7 +244,7 @@ def test_without_being_root_nothing_but_tmp_can_be_written_either(tmp_path_facto
         above.chmod(0o755)
     for name in ("sandbox", "syscalls", "warden", "program_start"):
         text = Path(run.__code__.co_filename).with_name(f"{name}.py").read_text()
-        (folder / f"{name}.py").write_text(text.replace("from ponder_worker.verify.", "from "))
+        (folder / f"{name}.py").write_text(text.replace("from ponder_worker.verify.sandbox.", "from "))
     script = f"import sandbox\ntry:\n    print(sandbox.run({WRITES!r}, wall_s=60).stdout.decode())\n"
     script += "except sandbox.NoSandbox:\n    print('none')\n"
     ids: dict[str, Any] = {"user": 61_183, "group": 61_183, "extra_groups": []}
@@ -266,7 +266,10 @@ def test_a_program_that_hangs_dies_with_who_runs_it_and_the_judge_goes_on() -> N
 
 @pytest.mark.skipif(os.getuid() != 0, reason="all tests above run without being root")
 def test_without_being_root_a_program_is_put_apart_as_well() -> None:
-    here = "import sys; sys.path[:] = json.loads(sys.argv[1]); from ponder_worker.verify.sandbox import NoSandbox, run"
+    here = (
+        "import sys; sys.path[:] = json.loads(sys.argv[1]); "
+        "from ponder_worker.verify.sandbox.sandbox import NoSandbox, run"
+    )
     asks = "import os; print(os.getuid(), os.path.exists('/proc'), flush=True)\nwhile True: os.fork()"
     script = (
         f"import json; {here}\ntry:\n    print(run({asks!r}, wall_s=20).stdout.decode())\n"
@@ -288,7 +291,7 @@ def test_a_machine_that_gives_no_namespaces_runs_nothing(monkeypatch: pytest.Mon
     warden = tmp_path / "warden.py"
     source = Path(run.__code__.co_filename).with_name("warden.py").read_text()
     warden.write_text(source.replace('_call("unshare", ', '_call("unshare", 8 | '))
-    monkeypatch.setattr("ponder_worker.verify.sandbox._WARDEN", str(warden))
+    monkeypatch.setattr("ponder_worker.verify.sandbox.sandbox._WARDEN", str(warden))
     found = judged(SQUARE, tests="import os; os.mkdir('/tmp/ran')")
     assert found.verdict is Verdict.UNVERIFIED
     assert "unshare" in (found.reason or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponder_worker.answers.parts import Parts
-from ponder_worker.verify.members import by_name, can_be_numbered, members, names, union
+from ponder_worker.verify.mathematics.members import by_name, can_be_numbered, members, names, union
 
 
 def test_both_signs_are_two() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponder_worker.verify.syscalls import syscall_filter
+from ponder_worker.verify.sandbox.syscalls import syscall_filter
 
 _WARDEN = str(Path(__file__).with_name("warden.py"))
 _START = Path(__file__).with_name("program_start.py").read_text(encoding="utf-8")

@@ -18,14 +18,14 @@ import pytest
 from ponder.domain.state import Verdict
 from ponder_worker.verify import Case
 from ponder_worker.verify.examiner import Examiner, ExaminerDied, live
-from ponder_worker.verify.fork_server import ForkServer
+from ponder_worker.verify.sandbox.fork_server import ForkServer
 
 _CASE = Case({"name": "json_schema", "schema": {"type": "integer"}}, "1")
 _HANGS = Case({"name": "json_schema", "schema": {"pattern": "^(a+)+$"}}, '"' + "a" * 60 + '!"')
 _JUDGES_FOR_EVER = f"""
 from ponder_worker.verify.examiner import Examiner, live
 from ponder_worker.verify import Case
-from ponder_worker.verify.fork_server import ForkServer
+from ponder_worker.verify.sandbox.fork_server import ForkServer
 server = ForkServer(live)
 examiners = [Examiner(server), Examiner(server)]
 print(server.pid, *(examiner.pid for examiner in examiners), flush=True)
@@ -64,7 +64,7 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 def test_a_case_after_a_killed_one_does_not_pay_for_the_imports() -> None:
-    with closing(ForkServer(live, "ponder_worker.verify.math")) as server:
+    with closing(ForkServer(live, "ponder_worker.verify.verifiers.math")) as server:
         case = Case({"name": "math"}, "1/2", "0.5")
         examiner = Examiner(server)
         first = _seconds(lambda: examiner.examine(case, 60.0))
@@ -78,7 +78,7 @@ def test_a_case_after_a_killed_one_does_not_pay_for_the_imports() -> None:
             assert examiner.examine(case, 60.0).verdict is Verdict.PASSED
             waits.append(time.monotonic() - began)
         assert server.pid == pid
-    with closing(ForkServer(live, "ponder_worker.verify.math")) as server:
+    with closing(ForkServer(live, "ponder_worker.verify.verifiers.math")) as server:
         start = _seconds(server.fork)
     assert min(waits) < (start + first) / 4
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder.domain.state import Verdict
-from ponder_worker.verify.exact import examine
+from ponder_worker.verify.verifiers.exact import examine
 
 
 @given(st.text())

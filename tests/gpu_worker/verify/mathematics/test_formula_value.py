@@ -7,8 +7,8 @@ import time
 import pytest
 import sympy
 
-from ponder_worker.verify.formula import parse
-from ponder_worker.verify.formula_value import Undecided, points, rounds_to, same_expression
+from ponder_worker.verify.mathematics.formula import parse
+from ponder_worker.verify.mathematics.formula_value import Undecided, points, rounds_to, same_expression
 
 
 def same(one: str, other: str) -> bool:

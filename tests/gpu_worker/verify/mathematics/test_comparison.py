@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ponder.domain.state import Verdict
 from ponder.domain.verifier import Math
 from ponder_worker.answers.writing import plain
-from ponder_worker.verify.comparison import Comparison
-from ponder_worker.verify.math import examine
+from ponder_worker.verify.mathematics.comparison import Comparison
+from ponder_worker.verify.verifiers.math import examine
 
 FREE = Comparison(Math())
 KEPT = Comparison(Math(order="kept"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ponder_worker.verify.formula import parse
-from ponder_worker.verify.formula_equality import are_equal
+from ponder_worker.verify.mathematics.formula import parse
+from ponder_worker.verify.mathematics.formula_equality import are_equal
 
 
 @pytest.mark.parametrize(

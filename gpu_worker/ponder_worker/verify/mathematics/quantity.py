@@ -9,9 +9,9 @@ import sympy
 from ponder.domain.verifier import Math
 from ponder_worker.answers.numeral import Numeral, read_numeral
 from ponder_worker.answers.unit import Unit, split_unit
-from ponder_worker.verify.formula import Unreadable, parse
-from ponder_worker.verify.formula_equality import are_equal
-from ponder_worker.verify.formula_value import rounds_to
+from ponder_worker.verify.mathematics.formula import Unreadable, parse
+from ponder_worker.verify.mathematics.formula_equality import are_equal
+from ponder_worker.verify.mathematics.formula_value import rounds_to
 
 _ENOUGH_DIGITS = 6
 """Significant ones that a decimal must have to stand for a number that has more: 0.333333 for 1/3."""

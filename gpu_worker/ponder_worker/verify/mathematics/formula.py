@@ -9,7 +9,7 @@ import sympy
 from latex2sympy2_extended import latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
-from ponder_worker.verify.latex import prepare
+from ponder_worker.verify.mathematics.latex import prepare
 
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 

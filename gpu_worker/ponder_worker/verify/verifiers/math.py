@@ -6,7 +6,7 @@ from ponder.domain.state import Verdict
 from ponder.domain.verifier import Math
 from ponder_worker.answers.writing import are_identical, plain
 from ponder_worker.verify.case import Judgement
-from ponder_worker.verify.comparison import Comparison
+from ponder_worker.verify.mathematics.comparison import Comparison
 
 _DIFFERENT = "the answer is not mathematically equal to the expected one"
 _UNREADABLE = "the reference is no mathematics that can be read as a whole, and the answer is not the same text"

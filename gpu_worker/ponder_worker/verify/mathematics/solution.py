@@ -8,8 +8,8 @@ from typing import Any
 import sympy
 
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
-from ponder_worker.verify.formula import Unreadable, parse
-from ponder_worker.verify.formula_equality import are_equal
+from ponder_worker.verify.mathematics.formula import Unreadable, parse
+from ponder_worker.verify.mathematics.formula_equality import are_equal
 
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne) ")
 _ALTERNATIVE = re.compile(r"\\text ?\{ ?,? ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:cup|vee)(?![A-Za-z])")

@@ -9,8 +9,8 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.verify.formula import parse
-from ponder_worker.verify.formula_exact import rational
+from ponder_worker.verify.mathematics.formula import parse
+from ponder_worker.verify.mathematics.formula_exact import rational
 
 
 @given(st.fractions(), st.fractions())

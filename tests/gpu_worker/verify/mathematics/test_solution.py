@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder_worker.answers.parts import split_relation
-from ponder_worker.verify.solution import contradicts_itself, same_solutions
+from ponder_worker.verify.mathematics.solution import contradicts_itself, same_solutions
 
 
 @given(st.integers(-9, 9), st.integers(1, 9), st.sampled_from([", ", r" \text{ and } ", " and "]))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.verify.latex import prepare
+from ponder_worker.verify.mathematics.latex import prepare
 
 
 @pytest.mark.parametrize(

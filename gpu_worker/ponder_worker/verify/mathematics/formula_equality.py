@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 from sympy.core.relational import Relational
 
-from ponder_worker.verify.formula_value import agree, points, same_expression, value_at
+from ponder_worker.verify.mathematics.formula_value import agree, points, same_expression, value_at
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from ponder.domain.state import Verdict
 from ponder.domain.verifier import Exchange, PythonTests
 from ponder_worker.verify.case import Judgement
-from ponder_worker.verify.sandbox import Ended, NoSandbox, run
+from ponder_worker.verify.sandbox.sandbox import Ended, NoSandbox, run
 
 WALL_S = 8.0
 """For all tests of a program together; less than what a case has in all, so that it is told what was too slow."""

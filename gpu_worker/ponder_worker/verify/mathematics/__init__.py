@@ -1,0 +1,1 @@
+"""Compares mathematical answers: numbers with units, lists, solution sets and formulas."""

@@ -1,0 +1,1 @@
+"""The verifiers, one file each. `examine.py` lists them."""

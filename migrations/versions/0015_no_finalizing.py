@@ -1,6 +1,6 @@
 """batches: no state `finalizing`, which was never stored
 
-Revision ID: 0090
+Revision ID: 0015
 Revises: 0014
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0090"
+revision = "0015"
 down_revision = "0014"
 branch_labels = None
 depends_on = None

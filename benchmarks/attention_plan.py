@@ -21,8 +21,8 @@ from attention_sharing import PAGE, SCENES, Integers, families
 from circumstances import circumstances, publish
 
 from ponder_kernels.attention.attention_plan import plan
-from ponder_kernels.attention.attention_planner import Planner
-from ponder_kernels.attention.attention_work import Capacity, Work
+from ponder_kernels.attention.device_plan import Capacity, DevicePlan
+from ponder_kernels.attention.planner import Planner
 
 
 def long_families() -> tuple[Integers, Integers]:
@@ -50,9 +50,7 @@ def kinds(contexts: Integers, table: Integers) -> dict[str, Callable[[], object]
     planner = Planner(PAGE)
     found = planner.plan(ones, contexts, table)
     wide = np.pad(table, ((0, 0), (0, 8)))
-    work = Work.of(
-        found, table, torch.device("cpu"), tile_queries=16, one_tile=False, capacity=Capacity.of(found, wide)
-    )
+    work = DevicePlan.of(found, table, torch.device("cpu"), tile_queries=16, capacity=Capacity.of(found, wide))
     return {
         "plan": lambda: plan(ones, contexts, table, PAGE),
         "private": lambda: plan(ones, contexts, table, PAGE, share=False),

@@ -25,8 +25,8 @@ import triton
 from circumstances import circumstances
 from triton.backends.compiler import GPUTarget
 
-from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_kv, write_qkv
-from ponder_kernels.attention import attention_fold, attention_tile, paged_attention
+from ponder_kernels import copy_pages, rms_norm, sample, swiglu, write_kv, write_qkv
+from ponder_kernels.attention import fold, paged_attention, tiles
 
 CAPABILITIES = (80, 90, 100)
 HEAD_DIMS = (64, 80, 96, 128, 256)
@@ -73,8 +73,8 @@ def attention(kind: str, head_dim: int, page_size: int, wide: bool, capped: bool
     dtype, _, fp8 = kind.partition(" ")
     block_dim = triton.next_power_of_2(head_dim)
     element = 4 if dtype == "fp32" else 2
-    queries = attention_tile.queries_of(groups, head_dim, 4 if kind == "fp32" else 2)
-    rows = attention_tile.wide_rows(groups, queries) if wide else attention_tile.narrow_rows(groups)
+    queries = tiles.queries_per_tile(groups, head_dim, 4 if kind == "fp32" else 2)
+    rows = tiles.wide_rows(groups, queries) if wide else tiles.narrow_rows(groups)
     pointers = dict.fromkeys(("q", "out"), f"*{dtype}") | {"pages": "*u8" if fp8 else f"*{dtype}"}
     pointers |= dict.fromkeys(("partials", "masses", "scales"), "*fp32")
     pointers |= dict.fromkeys(("items", "tokens", "positions", "page_table"), "*i32")
@@ -84,7 +84,7 @@ def attention(kind: str, head_dim: int, page_size: int, wide: bool, capped: bool
     }  # fmt: skip
     name = f"attention {kind}, head {head_dim}, page {page_size}{', capped' if capped else ''}"
     name += ", wide" if wide else ", narrow"
-    options = attention_tile.options(rows, block_dim, element, fp8=bool(fp8))
+    options = tiles.launch_options(rows, block_dim, element, fp8=bool(fp8))
     return Build(name, paged_attention.kernel, pointers, constants, ("scale", "soft_cap"), options)
 
 
@@ -102,11 +102,10 @@ def others(kind: str, head_dim: int) -> Iterator[Build]:
         options = (constants | {"NORM": norm}, ("epsilon",), one)
         yield Build(f"write_qkv {name}{', normed' if norm else ''}", write_qkv.kernel, heads | norms | page, *options)
     if not fp8:
-        fold = {"out": element} | dict.fromkeys(("partials", "masses"), "*fp32")
-        fold |= dict.fromkeys(("fold_queries", "fold_starts", "entries", "tokens"), "*i32")
+        parts = {"out": element} | dict.fromkeys(("partials", "masses"), "*fp32")
+        parts |= dict.fromkeys(("fold_queries", "fold_starts", "entries", "tokens"), "*i32")
         folded = {"BLOCK_HEADS": 4, "BLOCK_DIM": triton.next_power_of_2(head_dim)}
-        yield Build(f"fold {name}", attention_fold.kernel, fold, folded, (), one)
-        yield Build(f"rope {name}", rope.kernel, heads, {"BLOCK": half}, (), one)
+        yield Build(f"fold {name}", fold.kernel, parts, folded, (), one)
 
 
 def rows(dtype: str) -> Iterator[Build]:
@@ -117,13 +116,6 @@ def rows(dtype: str) -> Iterator[Build]:
         constants = {"ADD": add, "BLOCK": 4096}
         yield Build(f"rms_norm {dtype}{', added' if add else ''}", rms_norm.kernel, norm, constants, ("epsilon",))
     yield Build(f"swiglu {dtype}", swiglu.kernel, {"gate_up": element, "out": element}, {"BLOCK": swiglu.BLOCK})
-    score = {"hidden": element, "unembedding": element, "rows": "*i64", "labels": "*i64", "out": "*fp32"}
-    yield Build(f"step_score {dtype}", step_score.kernel, score, {"LABELS": 2, "BLOCK": step_score.BLOCK})
-    parts = dict.fromkeys(("x", "weight", "bias", "out"), element)
-    sizes, options = matmul.tile(4 if dtype == "fp32" else 2)
-    for bias in (False, True):
-        name = f"matmul {dtype}{', bias' if bias else ''}"
-        yield Build(name, matmul.kernel, parts, {"BIAS": bias} | sizes, (), options)
 
 
 def single() -> Iterator[Build]:

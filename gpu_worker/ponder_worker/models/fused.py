@@ -19,8 +19,8 @@ class Fused:
     def rotate_and_write(self, fused: torch.Tensor, pages: Pages, step: Step, norms: Norms) -> torch.Tensor:
         num_kv_heads, head_dim = pages.numbers.shape[2], pages.numbers.shape[4]
         heads = fused.view(len(fused), -1, head_dim)
-        turn = write_qkv.Turn(step.positions, step.cosine, step.sine, *norms, epsilon=step.epsilon)
-        write_qkv.op(heads, turn, pages.numbers, step.slots, pages.scales)
+        rotation = write_qkv.Rotation(step.positions, step.cosine, step.sine, *norms, epsilon=step.epsilon)
+        write_qkv.op(heads, rotation, pages.numbers, step.slots, pages.scales)
         return heads[:, : heads.shape[1] - 2 * num_kv_heads]
 
     def gate(self, both: torch.Tensor) -> torch.Tensor:

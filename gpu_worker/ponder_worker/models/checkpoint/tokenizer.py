@@ -98,11 +98,6 @@ class Tokenizer:
             )
         return self._ids_with[byte]
 
-    def ids_containing(self, text: str) -> frozenset[int]:
-        """Ids whose own text contains the given one, such as those that end a line."""
-        wanted = text.encode()
-        return frozenset(token for token, piece in enumerate(self._pieces) if wanted in piece)
-
     def _rendered(self, messages: Iterable[Mapping[str, Any]]) -> str:
         if self._template is None:
             raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")

@@ -45,7 +45,7 @@ def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         *,
         scales: torch.Tensor | None,
     ) -> torch.Tensor:
-        run = paged_attention.op_reference if where.work is None else paged_attention.op_triton
+        run = paged_attention.op_reference if where.plan is None else paged_attention.op_triton
         return run(q, pages, where, scale, scales=scales)
 
     monkeypatch.setattr(paged_attention, "op", op)

@@ -91,12 +91,6 @@ def test_a_model_without_a_template_says_so(folder: Path) -> None:
         Tokenizer(folder).render(MESSAGES)
 
 
-def test_ids_containing_a_separator_are_all_whose_text_has_it(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.ids_containing("\n")
-    assert len(ids) == 2  # the newline's own and the one that goes on with an a
-    assert set(tokenizer.encode("x\nay\n")) & ids == ids
-
-
 def test_end_tokens_come_from_the_generation_config_else_from_the_others(folder: Path) -> None:
     assert Tokenizer(folder).eos_token_ids == {2}
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')

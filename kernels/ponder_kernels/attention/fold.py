@@ -1,7 +1,8 @@
 # ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
-"""Partial results of attention merged by their log-sum-exp, in base 2, in one order.
+"""Merging of attention's partial results by their log-sum-exp, in base 2 and in a fixed order.
 
-https://arxiv.org/abs/2205.14135, https://flashinfer.ai/2024/02/02/cascade-inference.html. Bound by memory: partials.
+See https://arxiv.org/abs/2205.14135 and https://flashinfer.ai/2024/02/02/cascade-inference.html. The kernel is bound
+by memory: it reads every partial result once.
 """
 
 try:
@@ -17,7 +18,7 @@ if triton is not None:
 
     @triton.jit
     def merge(a, a_mass, b, b_mass):  # type: ignore[no-untyped-def]
-        """Of two normalised results and their log2-sum-exp2. One without mass leaves the other's bits as they are."""
+        """Merge two normalised results with their log2-sum-exp2. An empty one leaves the bits of the other."""
         peak = tl.maximum(a_mass, b_mass)
         base = tl.where(peak == float("-inf"), 0.0, peak)
         a_share = tl.exp2(a_mass - base)
@@ -26,7 +27,7 @@ if triton is not None:
         some = total > 0
         per = 1.0 / tl.where(some, total, 1.0)
         mass = tl.where(some, base + tl.log2(tl.where(some, total, 1.0)), float("-inf"))
-        # an fma by name: whether a compiler makes one of a * x + b * y must not depend on the kernel
+        # An explicit fma: whether the compiler fuses a * x + b * y must not depend on the kernel.
         return tl.fma(a, tl.broadcast_to((a_share * per)[:, None], a.shape), b * (b_share * per)[:, None]), mass
 
     @triton.jit  # type: ignore[untyped-decorator]
@@ -34,11 +35,11 @@ if triton is not None:
         partials, masses, out, fold_queries, fold_starts, entries, tokens, out_token, out_head,
         num_heads, num_groups, head_dim, BLOCK_HEADS: tl.constexpr, BLOCK_DIM: tl.constexpr,
     ):  # fmt: skip
-        """One program: the partials of one query and the heads of one kv head, in the order of its entries."""
+        """Fold the partials of one query, for the heads of one kv head, in the order of its entries."""
         index = tl.program_id(0)
         begin = tl.load(fold_starts + index)
         end = tl.load(fold_starts + index + 1)
-        if begin >= end:  # the rest of a static buffer
+        if begin >= end:  # padding of a static buffer
             return
         group = tl.arange(0, BLOCK_HEADS)
         alive = group < num_groups

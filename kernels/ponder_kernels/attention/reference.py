@@ -1,22 +1,25 @@
 # ruff: noqa: PLR0917
-"""Attention in plain torch: sequences of about one length, padded to a rectangle, at once."""
+"""Paged attention in plain torch: sequences of similar length are padded to a rectangle and computed together."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["FP8", "Group", "Groups", "attend", "groups_of"]
+__all__ = ["FP8", "Group", "PaddedGroups", "attend", "padded_groups"]
 
-GROUP_BYTES = 1 << 21  # what is gathered at once; it pays to stay within a core's second cache
+GROUP_BYTES = 1 << 21  # gathered at a time; faster while it fits into a core's second-level cache
 FP8 = torch.float8_e4m3fn
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """tokens: `[num_sequences, num_queries]` rows of the step, padding repeats the last one; parts: `[num_sequences * 2
-    * num_kv_heads * num_pages]`, a head's part of a page each, heads outermost, so that gathered keys of a head are
-    contiguous; mask: `[num_sequences, num_queries, num_pages * page_size]`, 0 or -inf
+    """Sequences that are computed together.
+
+    tokens: `[num_sequences, num_queries]`, rows of the step; padding repeats the last one.
+    parts: `[num_sequences * 2 * num_kv_heads * num_pages]`, indices of one head's part of a page. Heads come before
+    pages, so that the gathered keys of a head are contiguous.
+    mask: `[num_sequences, num_queries, num_pages * page_size]`, 0 or -inf.
     """
 
     tokens: torch.Tensor
@@ -25,18 +28,22 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Groups:
-    """Of a step. order: rows of the step as the groups take them; places: `[num_tokens]`, each row's in that order."""
+class PaddedGroups:
+    """All groups of a step.
+
+    order: the rows of the step in the order in which the groups take them, padding included.
+    places: `[num_tokens]`, the index of each row in that order.
+    """
 
     groups: tuple[Group, ...]
     order: torch.Tensor
     places: torch.Tensor
 
 
-def groups_of(
+def padded_groups(
     queries: torch.Tensor, contexts: torch.Tensor, table: torch.Tensor, pages: torch.Tensor, window: int
-) -> Groups:
-    """Arguments: `attention_layout.layout`'s."""
+) -> PaddedGroups:
+    """Group the sequences of a step; the arguments are those of `layout.layout`."""
     starts = F.pad(queries.cumsum(0), (1, 0))
     counts = (contexts + pages.shape[3] - 1) // pages.shape[3]
     rows = _cut(queries.tolist(), counts.tolist(), GROUP_BYTES // (pages[0].numel() * pages.element_size()))
@@ -44,20 +51,22 @@ def groups_of(
     order = torch.cat([group.tokens.view(-1) for group in groups])
     places = torch.empty(int(starts[-1]), dtype=torch.int64, device=pages.device)
     places[order] = torch.arange(len(order), device=pages.device)
-    return Groups(groups, order, places)
+    return PaddedGroups(groups, order, places)
 
 
 def _cut(queries: list[int], pages: list[int], most: int) -> list[list[int]]:
-    """Sequences in groups of at most so many pages in which padding adds little: queries within a power of two,
-    pages within 0.6.
+    """Sort sequences into groups of at most `most` pages in which padding adds little.
+
+    The queries of a group differ by less than a factor of two. No sequence has fewer than 0.6 times the pages of the
+    longest one, less two.
     """
     keys = [((length - 1).bit_length(), num_pages) for length, num_pages in zip(queries, pages, strict=True)]
     groups: list[list[int]] = []
-    rung, floor, room = -1, 0.0, 0
+    magnitude, least, room = -1, 0.0, 0
     for index in sorted(range(len(keys)), key=keys.__getitem__, reverse=True):
-        if keys[index][0] != rung or keys[index][1] < floor or not room:
-            rung, widest = keys[index]
-            floor, room = 0.6 * widest - 2, max(1, most // widest)
+        if keys[index][0] != magnitude or keys[index][1] < least or not room:
+            magnitude, widest = keys[index]
+            least, room = 0.6 * widest - 2, max(1, most // widest)
             groups.append([])
         groups[-1].append(index)
         room -= 1
@@ -92,13 +101,13 @@ def _group(
 def attend(
     q: torch.Tensor,
     pages: torch.Tensor,
-    where: Groups,
+    where: PaddedGroups,
     scale: float,
     *,
     soft_cap: float = 0.0,
     scales: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`paged_attention.op_reference`"""
+    """Compute what `paged_attention.op` describes."""
     num_kv_heads, page_size, head_dim = pages.shape[2:]
     by_part = (pages.view(torch.uint8) if pages.dtype == FP8 else pages).view(-1, page_size * head_dim)
     ordered = q.index_select(0, where.order)
@@ -116,8 +125,8 @@ def attend(
         if soft_cap:
             mixed = _attend_capped(rows, kv[:, 0], kv[:, 1], mask, scale, soft_cap)
         else:
-            of = _attend_decode if num_queries == 1 else _attend_prefill
-            mixed = of(rows, kv[:, 0], kv[:, 1], mask, scale)
+            run = _attend_decode if num_queries == 1 else _attend_prefill
+            mixed = run(rows, kv[:, 0], kv[:, 1], mask, scale)
         out.append(mixed.reshape(b * num_queries, -1, head_dim))
         start = end
     return torch.cat(out).index_select(0, where.places)
@@ -126,7 +135,7 @@ def attend(
 def _attend_capped(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float, soft_cap: float
 ) -> torch.Tensor:
-    """In float32, with all scores at once: torch's fused attention has no cap."""
+    """Attention with capped scores, in float32 and all at once, because torch's fused attention knows no cap."""
     b, num_queries, _, head_dim = q.shape
     rows = q.view(b, num_queries, k.shape[1], -1, head_dim).permute(0, 2, 3, 1, 4).float()
     score = rows @ k[:, :, None].float().transpose(-1, -2) * scale
@@ -135,7 +144,7 @@ def _attend_capped(
 
 
 def _attend_decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
-    """The query heads of one kv head stand as its rows, so that its keys are read once for all of them."""
+    """Attention of one query a sequence. The query heads of a kv head become rows, so that its keys are read once."""
     b, head_dim = len(q), q.shape[-1]
     num_kv_heads, num_keys = k.shape[1:3]
     rows = q.view(b, num_kv_heads, -1, head_dim)
@@ -146,7 +155,7 @@ def _attend_decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torc
 def _attend_prefill(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """A kv head stands in the place of a sequence and its query heads in that of heads, over keys of stride 0."""
+    """Attention of several queries. Each kv head becomes a batch entry whose query heads share keys of stride 0."""
     b, num_queries, num_heads, head_dim = q.shape
     num_kv_heads, num_keys = k.shape[1:3]
     fold = b * num_kv_heads

@@ -1,4 +1,4 @@
-"""A plan's arrays in one device tensor, of the plan's size or of a fixed one that CUDA graphs can keep."""
+"""A plan on the device: all its arrays in one tensor, of the plan's own size or of a fixed one for CUDA graphs."""
 
 from dataclasses import dataclass
 from math import prod
@@ -7,15 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ponder_kernels.attention.attention_plan import Plan
+from ponder_kernels.attention.attention_plan import AttentionPlan
 
-__all__ = ["Capacity", "Work"]
+__all__ = ["Capacity", "DevicePlan"]
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The greatest step that a static Work takes: rows and columns of the page table, queries, items of each kind,
-    entries, which are as many as slots.
+    """The largest step that a static `DevicePlan` can hold.
+
+    rows, pages: rows and columns of the page table. queries: queries of the step. narrow, wide: items of each kind.
+    entries: folding entries, as many as there are slots.
     """
 
     rows: int
@@ -26,7 +28,8 @@ class Capacity:
     entries: int
 
     @classmethod
-    def of(cls, planned: Plan, table: npt.NDArray[np.int32]) -> "Capacity":
+    def of(cls, planned: AttentionPlan, table: npt.NDArray[np.int32]) -> "Capacity":
+        """The capacity that this plan needs."""
         return cls(
             rows=table.shape[0],
             pages=table.shape[1],
@@ -37,12 +40,13 @@ class Capacity:
         )
 
     def holds(self, other: "Capacity") -> bool:
+        """Whether a step of the other capacity fits."""
         mine = self.rows, self.pages, self.queries, self.narrow, self.wide, self.entries
         wanted = other.rows, other.pages, other.queries, other.narrow, other.wide, other.entries
         return all(have >= want for have, want in zip(mine, wanted, strict=True))
 
     def grown(self, other: "Capacity") -> "Capacity":
-        """Room for both and for more: powers of two, sixteen at least, but as many rows and queries as they have."""
+        """A capacity that holds both, rounded up to powers of two of at least 16. Rows and queries are not rounded."""
         mine = self.pages, self.narrow, self.wide, self.entries
         others = other.pages, other.narrow, other.wide, other.entries
         room = (1 << (max(*pair, 16) - 1).bit_length() for pair in zip(mine, others, strict=True))
@@ -50,17 +54,17 @@ class Capacity:
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the parts of a Work, in their order."""
+        """The shapes of the parts of a `DevicePlan`, in order."""
         queries = (self.queries,)
         items = ((self.narrow, 6), (self.wide, 6))
         return (*items, queries, queries, queries, (self.queries + 1,), (self.entries,), (self.rows, self.pages))
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What the kernels take, int32 on the device; the names are the Plan's. Its tensors are parts of `flat`.
+class DevicePlan:
+    """The int32 tensors that the kernels read, named as in `AttentionPlan`. All of them are views of `flat`.
 
-    Where it is larger than its plan the rest is zeros: items without queries and folds without entries, which the
+    Where the capacity exceeds the plan, the rest is zero: items without queries and folds without entries, which the
     kernels skip.
     """
 
@@ -77,21 +81,19 @@ class Work:
     leaf_tokens: int
     leaves_per_block: int
     tile_queries: int
-    one_tile: bool
     capacity: Capacity
 
     @classmethod
     def of(
         cls,
-        planned: Plan,
+        planned: AttentionPlan,
         table: npt.NDArray[np.int32],
         device: torch.device,
         *,
         tile_queries: int,
-        one_tile: bool,
         capacity: Capacity | None = None,
-    ) -> "Work":
-        """One copy to the device, however many parts. one_tile: narrow items have the wide ones' tiles."""
+    ) -> "DevicePlan":
+        """Copy a plan to the device, in a single transfer."""
         capacity = capacity or Capacity.of(planned, table)
         flat = torch.from_numpy(_packed(planned, table, capacity)).to(device, non_blocking=True)
         pieces = torch.split(flat, [prod(shape) for shape in capacity.shapes])
@@ -99,19 +101,19 @@ class Work:
         narrow, wide, tokens, positions, fold_queries, fold_starts, entries, page_table = parts
         return cls(
             flat, narrow, wide, tokens, positions, fold_queries, fold_starts, entries, page_table,
-            capacity.entries, planned.leaf_tokens, planned.leaves_per_block, tile_queries, one_tile, capacity,
+            capacity.entries, planned.leaf_tokens, planned.leaves_per_block, tile_queries, capacity,
         )  # fmt: skip
 
-    def fill(self, planned: Plan, table: npt.NDArray[np.int32]) -> None:
-        """Another plan in the same memory. AssertionError where it does not fit: see `Capacity.holds`."""
+    def fill(self, planned: AttentionPlan, table: npt.NDArray[np.int32]) -> None:
+        """Write another plan into the same memory. Raises AssertionError if it does not fit; see `Capacity.holds`."""
         sizes = planned.leaf_tokens, planned.leaves_per_block
-        assert sizes == (self.leaf_tokens, self.leaves_per_block), "a plan of other leaves"
+        assert sizes == (self.leaf_tokens, self.leaves_per_block), "the plan has leaves of another size"
         self.flat.copy_(torch.from_numpy(_packed(planned, table, self.capacity)), non_blocking=True)
 
 
-def _packed(planned: Plan, table: npt.NDArray[np.int32], capacity: Capacity) -> npt.NDArray[np.int32]:
+def _packed(planned: AttentionPlan, table: npt.NDArray[np.int32], capacity: Capacity) -> npt.NDArray[np.int32]:
     wanted = Capacity.of(planned, table)
-    assert capacity.holds(wanted), f"a step of {wanted} does not fit in {capacity}"
+    assert capacity.holds(wanted), f"a step of {wanted} does not fit into {capacity}"
     parts = (
         planned.narrow, planned.wide, planned.tokens, planned.positions, planned.fold_queries, planned.fold_starts,
         planned.entries, table,

@@ -1,12 +1,12 @@
-"""When a plan is made anew, and that one in a larger, static buffer or made ahead is the same to the kernels."""
+"""Reuse of plans, and their equivalence to the kernels when made ahead or kept in a larger buffer."""
 
 import numpy as np
 import torch
 from tree import Tree, decode
 
 from ponder_kernels.attention.attention_plan import plan
-from ponder_kernels.attention.attention_planner import Planner
-from ponder_kernels.attention.attention_work import Capacity, Work
+from ponder_kernels.attention.device_plan import Capacity, DevicePlan
+from ponder_kernels.attention.planner import Planner
 
 PAGE = 16
 
@@ -38,7 +38,7 @@ def test_sequences_that_only_grow_are_not_planned_again() -> None:
     assert planner.num_planned == 2
 
 
-def test_who_comes_goes_or_forks_is_planned_for() -> None:
+def test_sequences_that_come_go_or_fork_need_a_new_plan() -> None:
     tree, planner = forked(), Planner(PAGE)
     for expected, rows in enumerate(([1, 2], [1, 2, 3], [1, 3], [3, 1]), 1):
         planner.plan(np.ones(len(rows), dtype=np.int64), *tree.step(rows))
@@ -47,7 +47,7 @@ def test_who_comes_goes_or_forks_is_planned_for() -> None:
     assert planner.num_planned == 5
 
 
-def test_what_was_planned_ahead_reads_the_same_keys() -> None:
+def test_a_plan_made_ahead_reads_the_same_keys() -> None:
     contexts, table = forked().step([1, 2, 3])
     assert decode(contexts, table, ahead_tokens=64).tokens_read() == decode(contexts, table).tokens_read()
 
@@ -56,14 +56,14 @@ def test_a_static_buffer_holds_the_plan_and_nothing_else() -> None:
     contexts, table = forked().step([1, 2, 3])
     found = plan(np.ones_like(contexts), contexts, table, PAGE)
     capacity = Capacity(rows=8, pages=80, queries=8, narrow=20, wide=9, entries=40)
-    work = Work.of(found, table, torch.device("cpu"), tile_queries=16, one_tile=False, capacity=capacity)
-    address = work.flat.data_ptr()
-    work.fill(found, table)
-    assert work.flat.data_ptr() == address
+    device_plan = DevicePlan.of(found, table, torch.device("cpu"), tile_queries=16, capacity=capacity)
+    address = device_plan.flat.data_ptr()
+    device_plan.fill(found, table)
+    assert device_plan.flat.data_ptr() == address
     for name in ("narrow", "wide", "tokens", "positions", "fold_queries", "fold_starts", "entries"):
         expected = getattr(found, name)
-        static = getattr(work, name).numpy()
+        static = getattr(device_plan, name).numpy()
         assert np.array_equal(static[: len(expected)], expected)
         assert not static[len(expected) :].any()
-    assert np.array_equal(work.page_table.numpy()[: len(table), : table.shape[1]], table)
+    assert np.array_equal(device_plan.page_table.numpy()[: len(table), : table.shape[1]], table)
     assert not capacity.holds(Capacity.of(found, np.zeros((9, 80), dtype=np.int32)))

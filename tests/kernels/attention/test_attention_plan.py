@@ -1,4 +1,4 @@
-"""What the planner of shared attention deals out, counted; no kernel runs."""
+"""Plans of shared attention, counted on the host. No kernel runs."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from ponder_kernels.attention.attention_plan import plan
 
 
 def unique_tokens(contexts: Integers, table: Integers, leaf: int) -> tuple[int, int]:
-    """-> tokens of whole leaves, each once, by their pages; tokens of all tails"""
+    """Number of tokens in distinct whole leaves, and number of tokens in all tails."""
     leaves, tails = set(), 0
     for context, pages in zip(contexts.tolist(), table, strict=True):
         for begin in range(0, context - leaf + 1, leaf):
@@ -21,7 +21,7 @@ def unique_tokens(contexts: Integers, table: Integers, leaf: int) -> tuple[int, 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_drawn_tree_is_read_little_more_than_once(data: st.DataObject) -> None:
-    """Levels of one to four hundred tokens under one to three roots; leaves are what is whole."""
+    """The tree has levels of 1 to 400 tokens under one to three roots. Only whole leaves are counted."""
     tree, level = Tree(), []
     for _ in range(data.draw(st.integers(1, 3))):
         level.append(tree.add(data.draw(st.integers(64, 900))))
@@ -35,7 +35,7 @@ def test_a_drawn_tree_is_read_little_more_than_once(data: st.DataObject) -> None
 
 
 def beam_tree() -> tuple[Integers, Integers]:
-    """A system prompt, problems under it, steps under those: four levels, shuffled."""
+    """A system prompt, problems below it, and steps below those: four levels, shuffled."""
     generator, tree = np.random.default_rng(7), Tree()
     system, leaves = tree.add(900), []
     for _ in range(6):

@@ -1,11 +1,11 @@
-"""Plans of successive steps: made anew only when sequences come, go, fork or outgrow what was planned ahead."""
+"""Reuse of plans over successive steps. Sequences that come, go, fork or outgrow a plan need a new one."""
 
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ponder_kernels.attention.attention_plan import Long, Plan, plan
+from ponder_kernels.attention.attention_plan import AttentionPlan, Long, plan
 
 __all__ = ["Planner"]
 
@@ -13,20 +13,21 @@ Table = npt.NDArray[np.int32]
 
 
 class Planner:
-    """Keeps the last plan. While each row is the row it was and at most `ahead_tokens` longer, only positions change.
+    """Keeps the last plan while the rows stay the same and none grows by more than `ahead_tokens`.
 
-    options: `plan`'s. num_planned: how often a plan was made.
+    Until then only the positions change. num_planned: how often a plan was made.
     """
 
     def __init__(self, page_size: int, *, ahead_tokens: int = 64, **options: int | bool) -> None:
+        """options: further arguments of `plan`."""
         self.num_planned = 0
         self._page_size = page_size
         self._ahead = ahead_tokens
         self._options = options
-        self._kept: tuple[Plan, Long, Long, Table] | None = None
+        self._kept: tuple[AttentionPlan, Long, Long, Table] | None = None
 
-    def plan(self, queries: Long, contexts: Long, table: Table) -> Plan:
-        """Arguments: `attention_plan.plan`'s. The result holds until the next call."""
+    def plan(self, queries: Long, contexts: Long, table: Table) -> AttentionPlan:
+        """The plan of the next step; the arguments are those of `plan`. The result holds until the next call."""
         if self._kept is not None:
             found, old_queries, old_contexts, old_table = self._kept
             if np.array_equal(queries, old_queries) and self._grew(contexts, table, old_contexts, old_table):

@@ -1,7 +1,8 @@
-"""Runs of leaves that several sequences read through one row of the page table, found on the host in numpy.
+"""Work items: runs of leaves that several sequences read through one row of the page table.
 
-Rows are sorted by their pages, so that whose beginning is the same stand next to each other; how many leaves each has
-in common with the one before it says everything else. A *group* is a run of rows that have a leaf in common.
+They are found on the host, in numpy. Rows are sorted by their pages, so that sequences with the same beginning are
+neighbours. How many leaves each row has in common with the row before it then determines everything else. A *group* is
+a run of rows that have a leaf in common.
 """
 
 from dataclasses import dataclass
@@ -9,17 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Rows", "common_pages", "items", "split"]
+__all__ = ["SortedRows", "common_pages", "split_items", "work_items"]
 
 Integers = npt.NDArray[np.int64]
 FAR = np.int64(1 << 40)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Sequences in sorted order; each `[num_rows]`, but starts `[num_rows + 1]`, the first query of each row.
+class SortedRows:
+    """Sequences sorted by their pages. Every field is `[num_rows]`, except starts, which is `[num_rows + 1]`.
 
-    shared: leaves in common with the row before; begin, end: leaves that its queries see some of; folded: has items
+    shared: how many leaves a row has in common with the row before it. begin, end: the range of leaves that its queries
+    see, in whole or in part. starts: the first query of each row. folded: whether the row is read by work items.
     """
 
     shared: Integers
@@ -30,7 +32,10 @@ class Rows:
 
 
 def common_pages(table: npt.NDArray[np.int32]) -> tuple[Integers, Integers]:
-    """table: `[num_rows, num_pages]` contiguous -> the sorted order, pages in common with the row before in it"""
+    """Sort the rows of a contiguous `[num_rows, num_pages]` table.
+
+    Returns the order, and for each row of that order how many pages it has in common with the row before it.
+    """
     order = np.argsort(table.view(f"V{table.shape[1] * 4}")[:, 0], kind="stable")
     by_order = table[order]
     common = np.zeros(len(table), dtype=np.int64)
@@ -41,11 +46,11 @@ def common_pages(table: npt.NDArray[np.int32]) -> tuple[Integers, Integers]:
     return order, common
 
 
-def items(rows: Rows, leaves_per_block: int) -> Integers:
-    """`[6, num_items]` as a Plan has them, in the order of their first leaves; the rows are sorted ones, no slots yet.
+def work_items(rows: SortedRows, leaves_per_block: int) -> Integers:
+    """Work items `[6, num_items]` as in `AttentionPlan`, ordered by first leaf, over sorted rows and without slots.
 
-    In a block the leaves from the first on in which a group stays together are one item; from the leaf on where it
-    parts, every leaf of what is left of it is one by itself.
+    Within a block, the leaves up to the one where a group diverges are one item. From that leaf on, every leaf of each
+    remaining subgroup is an item of its own.
     """
     num_rows = len(rows.shared)
     block = np.arange(0, int(rows.end.max()), leaves_per_block)[:, None]
@@ -56,16 +61,16 @@ def items(rows: Rows, leaves_per_block: int) -> Integers:
     group_end = np.empty_like(row)
     group_end[:-1], group_end[-1] = row[1:], 0
     group_end[group_end <= row] = num_rows
-    parting = np.minimum.reduceat(np.where(heads, FAR, rows.shared).ravel(), at)
+    divergence = np.minimum.reduceat(np.where(heads, FAR, rows.shared).ravel(), at)
     begin = first
     if rows.begin.any():
         begin = np.maximum(np.minimum.reduceat(np.broadcast_to(rows.begin, heads.shape).ravel(), at), first)
-    end = np.minimum(np.minimum(parting, first + leaves_per_block), rows.end[row])
-    parts = np.flatnonzero(parting < first + leaves_per_block)
+    end = np.minimum(np.minimum(divergence, first + leaves_per_block), rows.end[row])
+    parts = np.flatnonzero(divergence < first + leaves_per_block)
     kept = np.flatnonzero((end > begin) & rows.folded[row])
     found = np.stack([row[kept], begin[kept], end[kept], group_end[kept]])
     if len(parts):
-        below = _parted(rows, np.stack([row, group_end, parting, begin]).take(parts, axis=1), leaves_per_block)
+        below = _diverged(rows, np.stack([row, group_end, divergence, begin]).take(parts, axis=1), leaves_per_block)
         found = _in_order(np.concatenate([found, below], axis=1))
     row, begin, end, group_end = found
     out = np.zeros((6, len(row)), dtype=np.int64)
@@ -75,20 +80,22 @@ def items(rows: Rows, leaves_per_block: int) -> Integers:
 
 
 def _in_order(found: Integers) -> Integers:
-    """By first leaf; numpy sorts 16 bits by their digits, wider ones by comparing."""
+    """Sort items by first leaf. The keys are 16 bits wide because numpy has a radix sort for those."""
     return found.take(np.argsort(found[1].astype(np.uint16), kind="stable"), axis=1)
 
 
-def _parted(rows: Rows, groups: Integers, leaves_per_block: int) -> Integers:
-    """groups: `[4, num_groups]` that part inside a block: first row, end, the leaf where they part, the first one seen
-    -> `[4, count]` (row, leaf, leaf + 1, end of the rows that have it)
+def _diverged(rows: SortedRows, groups: Integers, leaves_per_block: int) -> Integers:
+    """Items of one leaf each, for groups that diverge inside a block.
+
+    groups: `[4, num_groups]`: first row, end row, leaf where the group diverges, first leaf that is seen. Returns
+    `[4, count]`: row, leaf, leaf + 1, end of the rows that have this leaf.
     """
-    group_start, group_end, parting, begin = groups
+    group_start, group_end, divergence, begin = groups
     sizes = group_end - group_start
     group = np.repeat(np.arange(len(sizes)), sizes)
     row = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes - group_start, sizes)
-    leaf = (parting // leaves_per_block * leaves_per_block)[group] + np.arange(leaves_per_block)[:, None]
-    head = (leaf >= parting[group]) & (leaf >= rows.shared[row])
+    leaf = (divergence // leaves_per_block * leaves_per_block)[group] + np.arange(leaves_per_block)[:, None]
+    head = (leaf >= divergence[group]) & (leaf >= rows.shared[row])
     offset, index = np.nonzero(head)
     next_same = np.append(offset[1:] == offset[:-1], False)
     following = np.append(index[1:], 0)
@@ -99,8 +106,8 @@ def _parted(rows: Rows, groups: Integers, leaves_per_block: int) -> Integers:
     return np.stack([row[kept], leaf[kept], leaf[kept] + 1, ends[kept]])
 
 
-def split(items: Integers, tile_queries: int) -> Integers:
-    """Items of at most so many queries, those of one item next to each other."""
+def split_items(items: Integers, tile_queries: int) -> Integers:
+    """Cut items into pieces of at most `tile_queries` queries. The pieces of one item stay neighbours."""
     if not items.size or int(items[4].max()) <= tile_queries:
         return items
     pieces = -(-items[4] // tile_queries)

@@ -16,7 +16,7 @@ from ponder_worker import demo
 from ponder_worker.demo.evaluate import read_answer
 from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.engine import Engine, Sampling, Sequence
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 
 GENERATOR = Path(demo.__file__).parent / "weights" / "generator"
 

@@ -20,7 +20,7 @@ import click
 import torch
 from circumstances import circumstances, publish
 
-from ponder_worker.models.native.product import product
+from ponder_worker.models.native.products import product
 
 SIZES = {  # out, in, copies
     "query, key and value": (1152, 896, 24),

@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ponder_worker.engine import Engine, Sampling
 from ponder_worker.models import linear as linear_module
-from ponder_worker.models.eager import Eager
+from ponder_worker.models.operations import TorchOperations
 from ponder_worker.models.transformer import Transformer
 
 VOCABULARY = 2048
@@ -67,7 +67,7 @@ def switch_c(engine: Engine) -> Callable[[bool], None]:
     mine, choice = model._native, sampler._choice
 
     def switch(on: bool) -> None:
-        model._native, model._between = (mine, mine) if on else (None, Eager())
+        model._native, model._operations = (mine, mine) if on else (None, TorchOperations())
         sampler._choice = choice if on else None
 
     return switch

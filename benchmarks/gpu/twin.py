@@ -11,7 +11,7 @@ from ponder_worker.engine import Engine
 from ponder_worker.engine.step.graph import captured
 from ponder_worker.models.checkpoint.config import ModelConfig
 from ponder_worker.models.checkpoint.weights import LayerWeights, Weights
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 from ponder_worker.models.transformer import Transformer
 
 Fields = dict[str, Any]

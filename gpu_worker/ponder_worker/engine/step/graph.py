@@ -21,7 +21,7 @@ from ponder_kernels.attention.tiles import queries_per_tile
 from ponder_worker.engine.sampling.choice import choice_of, columns_of
 from ponder_worker.engine.sampling.sampling_params import Sampling
 from ponder_worker.models import attention
-from ponder_worker.models.pages import Pages
+from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.transformer import Transformer
 
 Found = tuple[torch.Tensor, torch.Tensor]
@@ -123,7 +123,7 @@ class _Step:
 
     def capture(self, model: Transformer, pages: Series[Pages], capture: Capture) -> None:
         whole = {
-            window: attention.Layout(None, (), None, None, paged_attention.Layout(window or 0, work))
+            window: attention.AttentionLayout(paged=paged_attention.Layout(window or 0, work))
             for window, work in self.works.items()
         }
         where = tuple(whole[window] for window in model.config.windows)

@@ -12,7 +12,7 @@ import torch
 from ponder_kernels.attention import paged_attention
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine.step.graph import Found
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 
 
 class Recorder:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.models.checkpoint.chat_template import ChatTemplate
-from ponder_worker.models.errors import InvalidConversation, InvalidFile
+from ponder_worker.models.model_error import InvalidConversation, InvalidFile
 
 from .chat_templates import TEMPLATES
 

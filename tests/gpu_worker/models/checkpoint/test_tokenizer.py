@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models
 
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
-from ponder_worker.models.errors import InvalidConversation, InvalidFile, MissingFile
+from ponder_worker.models.model_error import InvalidConversation, InvalidFile, MissingFile
 
 MESSAGES = [{"role": "user", "content": "2 + 2?"}]
 

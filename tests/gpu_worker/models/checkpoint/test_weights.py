@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ponder_worker.models.checkpoint.config import ModelConfig, RopeScaling
-from ponder_worker.models.checkpoint.weights import Weights, fingerprint
+from ponder_worker.models.checkpoint.folder import fingerprint
+from ponder_worker.models.checkpoint.weights import Weights
 from ponder_worker.models.checkpoint.weights import load as load_weights
-from ponder_worker.models.errors import (
+from ponder_worker.models.model_error import (
     InvalidFile,
     MismatchedTensor,
     MissingFile,
@@ -96,7 +97,7 @@ def test_flops_are_two_for_each_weight_of_a_matrix(tiny_llama: Path) -> None:
         (
             {"intermediate_size": 97},
             MismatchedTensor,
-            r"gate_proj.weight is \[96, 64\], config.json asks for \[97, 64\]",
+            r"gate_proj.weight is \[96, 64\], but config.json asks for \[97, 64\]",
         ),
     ],
 )

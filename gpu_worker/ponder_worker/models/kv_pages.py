@@ -1,4 +1,4 @@
-"""Keys and values of a layer, as they stand in pages."""
+"""The keys and values of a layer, stored in pages."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,16 @@ FP8 = torch.float8_e4m3fn
 
 
 def vector_bytes(head_dim: int, dtype: torch.dtype) -> int:
-    """Of one token's key or value in one head, its scale included."""
+    """Number of bytes of one token's key or value in one head, its scale included."""
     return head_dim * dtype.itemsize + (torch.float32.itemsize if dtype == FP8 else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """numbers: `[num_pages, 2, num_kv_heads, page_size, head_dim]`; scales: what float8 numbers are multiplied by, one
-    a token and head: float32 `[num_pages, 2, num_kv_heads, page_size]`, None where numbers are of another dtype.
+    """Keys and values in pages, with their scales if they are float8.
+
+    numbers: `[num_pages, 2, num_kv_heads, page_size, head_dim]`, keys before values.
+    scales: float32 `[num_pages, 2, num_kv_heads, page_size]`, the factors of float8 numbers; None for other dtypes.
     """
 
     numbers: torch.Tensor
@@ -25,28 +27,30 @@ class Pages:
     def zeros(
         cls, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, *, pinned: bool = False
     ) -> "Pages":
+        """Pages of zeros. shape: the shape of the numbers."""
         numbers = torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned)
-        return cls(numbers, _no_scales(numbers, pinned=pinned))
+        return cls(numbers, _zero_scales(numbers, pinned=pinned))
 
     @classmethod
     def over(cls, raw: torch.Tensor, like: "Pages") -> "Pages":
-        """As many as the bytes `raw` hold the numbers of; their scales stand apart, zeroed."""
+        """Pages whose numbers are the bytes `raw`, in shape and dtype like the given ones. New scales are zero."""
         numbers = raw.view(like.numbers.dtype).view(-1, *like.numbers.shape[1:])
-        return cls(numbers, _no_scales(numbers))
+        return cls(numbers, _zero_scales(numbers))
 
     @property
     def nbytes(self) -> int:
+        """Bytes of numbers and scales together."""
         return sum(part.nbytes for part in self.parts)
 
     @property
     def parts(self) -> tuple[torch.Tensor, ...]:
-        """What is to be copied of a page; float8 as bytes, which torch can index."""
+        """The tensors that make up the pages. Float8 numbers appear as bytes, because torch cannot index float8."""
         if self.scales is None:
             return (self.numbers,)
         return self.numbers.view(torch.uint8), self.scales
 
     def layers(self, count: int, stride: int) -> tuple["Pages", ...]:
-        """These pages as each of so many layers sees them, which begins `stride` pages behind the one before it."""
+        """Views of these pages for `count` layers, each of which begins `stride` pages after the one before it."""
         size = len(self.numbers) - (count - 1) * stride
         starts = range(0, count * stride, stride)
         return tuple(
@@ -57,8 +61,8 @@ class Pages:
         )
 
 
-def _no_scales(numbers: torch.Tensor, *, pinned: bool = False) -> torch.Tensor | None:
-    """Zeros: what was never written must be finite."""
+def _zero_scales(numbers: torch.Tensor, *, pinned: bool = False) -> torch.Tensor | None:
+    """Scales of zero, because what was never written must still be finite."""
     if numbers.dtype != FP8:
         return None
     return torch.zeros(numbers.shape[:-1], device=numbers.device, pin_memory=pinned)

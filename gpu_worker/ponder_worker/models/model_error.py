@@ -1,11 +1,11 @@
-"""What can be wrong with a model folder.
+"""Errors in a model folder.
 
 ModelError
-├── MissingFile            a file that every model folder must have is not there
-├── InvalidFile            a file is there and cannot be read as what it should be
-├── UnsupportedModel       an architecture, activation, rope or reward kind that is not implemented
+├── MissingFile            a file that every model folder must have is missing
+├── InvalidFile            a file cannot be read as what it should be
+├── UnsupportedModel       an architecture, activation, rope type or reward kind that is not implemented
 ├── MissingTensor          the weights lack a tensor that the config asks for
-├── MismatchedTensor       a tensor's shape is not the one that the config asks for
+├── MismatchedTensor       a tensor has another shape than the config asks for
 ├── UnsupportedPrecision   a dtype that this machine cannot compute with
 └── InvalidConversation    messages that the chat template refuses, or no template to render them with
 """

@@ -1,4 +1,4 @@
-"""The operations between a layer's matrix products in C, over torch's tensors."""
+"""The operations between a layer's matrix products in C, and attention, on torch's tensors on the CPU."""
 
 import ctypes
 from dataclasses import dataclass
@@ -6,29 +6,31 @@ from functools import cache
 
 import torch
 
+from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.native.library import library, num_threads
-from ponder_worker.models.operations import Norms
-from ponder_worker.models.pages import Pages
-from ponder_worker.models.step import Step
+from ponder_worker.models.operations import ForwardContext, HeadNorms
 
-_BUSY = 1 << 17  # numbers; below, waking another thread takes longer than the work
-_MOST_QUERIES = 64  # as attention.h has it
-_ITEM = 5  # int32
+_BUSY = 1 << 17  # numbers; below this, waking another thread takes longer than the work
+_MOST_QUERIES = 64  # as in attention.h
+_ITEM = 5  # int32 fields of an item in attention.h
 
 
 @cache
-def native(dtype: torch.dtype, head_dim: int, *widths: int) -> "Native | None":
-    """For heads of this size and rows of these widths; None where C cannot do it."""
+def native_operations(dtype: torch.dtype, head_dim: int, *widths: int) -> "NativeOperations | None":
+    """The operations for heads of this size and rows of these widths; None where C is not available."""
     found = library(dtype)
     if found is None or head_dim % 32 or head_dim > 256 or any(width % 16 for width in widths):
         return None
-    return Native(found, dtype)
+    return NativeOperations(found, dtype)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Which pages decoding rows read together. contexts: `[num_rows]`, table: `[num_rows, max_pages]`, both int64;
-    masses, mixed: room to work in; num_threads: worth so many."""
+class DecodeLayout:
+    """Which pages decoding rows read together.
+
+    contexts: `[num_rows]` int64. table: `[num_rows, max_pages]` int64. order, items, num_items: the plan, as in
+    attention_plan.c. masses, mixed: working memory. num_threads: as many as the work is worth.
+    """
 
     contexts: torch.Tensor
     table: torch.Tensor
@@ -41,9 +43,11 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunks:
-    """Sequences of which a step computes several tokens each: rows `[starts, starts + lengths)` of it, the last ones of
-    their contexts. starts, lengths, contexts: `[num_sequences]`, table: `[num_sequences, max_pages]`; int64 all.
+class PrefillLayout:
+    """Sequences of which a step computes several tokens each.
+
+    The tokens of a sequence are the rows `[start, start + length)` of the step, and the last ones of its context.
+    starts, lengths, contexts: `[num_sequences]` int64. table: `[num_sequences, max_pages]` int64.
     """
 
     starts: torch.Tensor
@@ -53,34 +57,41 @@ class Chunks:
     num_threads: int
 
 
-class Native:
-    """`Operations`, and attention. All tensors are on the CPU, contiguous but for their first dimension where nothing
-    else is said."""
+class NativeOperations:
+    """`Operations`, and attention. All tensors are on the CPU.
+
+    They are contiguous, except that the rows of q may have any stride.
+    """
 
     def __init__(self, functions: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._c = functions
         self._dtype = dtype
         self._tiles = functions.has_products()
 
-    def plan(self, contexts: torch.Tensor, table: torch.Tensor, num_heads: int, pages: torch.Tensor) -> Reading:
-        """pages: one layer's, `[num_pages, 2, num_kv_heads, page_size, head_dim]`; only its shape is looked at."""
+    def decode_layout(
+        self, contexts: torch.Tensor, table: torch.Tensor, num_heads: int, pages: torch.Tensor
+    ) -> DecodeLayout:
+        """Lay out rows that decode.
+
+        pages: one layer's pages, `[num_pages, 2, num_kv_heads, page_size, head_dim]`; only their shape matters.
+        """
         num_kv_heads, page_size, head_dim = pages.shape[2:]
         num_rows, num_groups = len(contexts), num_heads // num_kv_heads
         contexts, table = contexts.contiguous(), table.contiguous()
         order = torch.empty(num_rows, dtype=torch.int32)
-        # Siblings that part one by one: every row may stand in as many items as there are rows.
+        # If siblings diverge one by one, every row may be in as many items as there are rows.
         most = num_rows * (num_rows // max(1, _MOST_QUERIES // num_groups) + 3)
         items = torch.empty((most, _ITEM), dtype=torch.int32)
-        num_items = self._c.plan(
+        num_items = self._c.plan_decode(
             num_rows, contexts.data_ptr(), table.data_ptr(), table.shape[1], page_size, num_groups,
             order.data_ptr(), items.data_ptr(),
         )  # fmt: skip
         masses = torch.empty((num_rows, num_heads, 2))
         mixed = torch.empty((num_rows, num_heads, head_dim))
         busy = int(contexts.sum()) * num_heads * head_dim > 4 * _BUSY
-        return Reading(contexts, table, order, items, num_items, masses, mixed, num_threads(busy))
+        return DecodeLayout(contexts, table, order, items, num_items, masses, mixed, num_threads(busy))
 
-    def chunks(
+    def prefill_layout(
         self,
         starts: torch.Tensor,
         lengths: torch.Tensor,
@@ -89,18 +100,18 @@ class Native:
         *,
         num_heads: int,
         pages: torch.Tensor,
-    ) -> Chunks:
-        """As `plan`, for sequences that do not only decode."""
+    ) -> PrefillLayout:
+        """Lay out sequences that compute several tokens; the arguments are as in `decode_layout`."""
         busy = int((lengths * contexts).sum()) * num_heads * pages.shape[4] > 4 * _BUSY
-        return Chunks(
+        return PrefillLayout(
             starts.contiguous(), lengths.contiguous(), contexts.contiguous(), table.contiguous(), num_threads(busy)
         )
 
-    def attend(self, q: torch.Tensor, pages: torch.Tensor, where: Reading, scale: float) -> torch.Tensor:
-        """q: `[num_rows, num_heads, head_dim]`, rows of any stride -> the same shape, contiguous"""
+    def attend_decode(self, q: torch.Tensor, pages: torch.Tensor, where: DecodeLayout, scale: float) -> torch.Tensor:
+        """Attend from q `[num_rows, num_heads, head_dim]`. Returns a contiguous tensor of the same shape."""
         num_rows, num_heads, head_dim = q.shape
         out = torch.empty((num_rows, num_heads, head_dim), dtype=self._dtype)
-        self._c.attend(
+        self._c.attend_decode(
             q.data_ptr(), q.stride(0), pages.data_ptr(), where.contexts.data_ptr(), where.table.data_ptr(),
             where.table.shape[1], where.order.data_ptr(), where.items.data_ptr(), where.num_items, num_rows, num_heads,
             pages.shape[2], pages.shape[3], head_dim, scale, where.num_threads, self._tiles, where.masses.data_ptr(),
@@ -108,12 +119,12 @@ class Native:
         )  # fmt: skip
         return out
 
-    def attend_chunks(
-        self, q: torch.Tensor, pages: torch.Tensor, where: Chunks, scale: float, out: torch.Tensor
+    def attend_prefill(
+        self, q: torch.Tensor, pages: torch.Tensor, where: PrefillLayout, scale: float, out: torch.Tensor
     ) -> None:
-        """As `attend`, of which it fills the rows of `where`."""
+        """Attend from the rows of the layout, and write the results to the same rows of out."""
         num_heads, head_dim = q.shape[1:]
-        self._c.attend_chunks(
+        self._c.attend_prefill(
             q.data_ptr(), q.stride(0), pages.data_ptr(), where.starts.data_ptr(), where.lengths.data_ptr(),
             where.contexts.data_ptr(), where.table.data_ptr(), where.table.shape[1], len(where.starts), num_heads,
             pages.shape[2], pages.shape[3], head_dim, scale, where.num_threads, self._tiles,
@@ -130,21 +141,23 @@ class Native:
         )  # fmt: skip
         return out
 
-    def rotate_and_write(self, fused: torch.Tensor, pages: Pages, step: Step, norms: Norms) -> torch.Tensor:
+    def rotate_and_write(
+        self, qkv: torch.Tensor, pages: Pages, context: ForwardContext, norms: HeadNorms
+    ) -> torch.Tensor:
         num_kv_heads, page_size, head_dim = pages.numbers.shape[2:]
-        heads = fused.view(len(fused), -1, head_dim)
+        heads = qkv.view(len(qkv), -1, head_dim)
         num_heads = heads.shape[1] - 2 * num_kv_heads
         self._c.rotate_and_write(
-            fused.data_ptr(), pages.numbers.data_ptr(), step.positions.data_ptr(), step.slots.data_ptr(),
-            step.cosine.data_ptr(), step.sine.data_ptr(),
-            *(None if norm is None else norm.data_ptr() for norm in norms), step.epsilon,
-            len(fused), num_heads, num_kv_heads, page_size, head_dim,
-            num_threads(fused.numel() > _BUSY),
+            qkv.data_ptr(), pages.numbers.data_ptr(), context.positions.data_ptr(), context.slots.data_ptr(),
+            context.cosine.data_ptr(), context.sine.data_ptr(),
+            *(None if norm is None else norm.data_ptr() for norm in norms), context.epsilon,
+            len(qkv), num_heads, num_kv_heads, page_size, head_dim,
+            num_threads(qkv.numel() > _BUSY),
         )  # fmt: skip
         return heads[:, :num_heads]
 
-    def gate(self, both: torch.Tensor) -> torch.Tensor:
-        num_rows, width = both.shape
+    def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
+        num_rows, width = gate_up.shape
         out = torch.empty((num_rows, width // 2), dtype=self._dtype)
-        self._c.gate(both.data_ptr(), out.data_ptr(), num_rows, width // 2, num_threads(both.numel() > _BUSY))
+        self._c.gate(gate_up.data_ptr(), out.data_ptr(), num_rows, width // 2, num_threads(gate_up.numel() > _BUSY))
         return out

@@ -1,17 +1,17 @@
-"""Siblings' shared pages read once, against each sequence read by itself."""
+"""Attention of siblings whose shared pages are read once, against attention of each sequence by itself."""
 
 import pytest
 import torch
 
 from ponder_kernels.attention import paged_attention
-from ponder_worker.models import attention
-from ponder_worker.models.pages import Pages
+from ponder_worker.models import attention, cascade
+from ponder_worker.models.kv_pages import Pages
 
 PAGE = 4
 
 
 def step(chance: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Two families of five and three, one sequence that decodes alone and one that prefills."""
+    """Two groups of five and three siblings, one sequence that decodes alone and one that prefills."""
     lengths = torch.tensor([1, 1, 9, 1, 1, 1, 1, 1, 1, 1])
     contexts = torch.tensor([43, 41, 30, 22, 42, 60, 25, 41, 21, 50])
     table = torch.arange(10 * 15).view(10, 15)[:, torch.randperm(15, generator=chance)]
@@ -26,15 +26,16 @@ def test_shared_pages_read_once_give_what_each_alone_would_give(
     num_kv_heads: int, flash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not flash:
-        monkeypatch.setattr(attention, "_FLASH", None)
-    monkeypatch.setattr(attention, "_LEAST_SAVED_PAGES", 8)
+        monkeypatch.setattr(cascade, "_FLASH", None)
+    monkeypatch.setattr(cascade, "_LEAST_SAVED_PAGES", 8)
     chance = torch.Generator().manual_seed(0)
     lengths, contexts, table = step(chance)
     pages = torch.randn(150, 2, num_kv_heads, PAGE, 16, generator=chance)
     q = torch.randn(int(lengths.sum()), 6, 16, generator=chance)
     alone = paged_attention.op_reference(q, pages, paged_attention.layout(lengths, contexts, table, pages=pages), 0.25)
     where = attention.layout(lengths, contexts, table, pages=pages, window=None)
-    assert sorted(family.end - family.start for family in where.families) == [3, 5]
+    assert where.cascade is not None
+    assert sorted(prefix.end - prefix.start for prefix in where.cascade.prefixes) == [3, 5]
     torch.testing.assert_close(attention.attend(q, Pages(pages), where, 0.25), alone, atol=1e-5, rtol=1e-5)
 
 

@@ -1,27 +1,21 @@
-"""What C computes, against torch's operators."""
+"""The operations in C against torch's operators."""
 
-import numpy as np
 import pytest
 import torch
 
 from ponder_kernels.attention import paged_attention
-from ponder_worker.engine.sampling.sampler import Sampler, SamplingMetadata
-from ponder_worker.engine.sampling.sampling_params import Sampling
 from ponder_worker.models import attention
-from ponder_worker.models.eager import Eager
+from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.native import library as module
-from ponder_worker.models.native.layer import Native, native
-from ponder_worker.models.pages import Pages
-from ponder_worker.models.step import Step
+from ponder_worker.models.native.native_operations import NativeOperations, native_operations
+from ponder_worker.models.operations import ForwardContext, TorchOperations
 
-CPU = torch.device("cpu")
-needs_compiler = pytest.mark.skipif(module.library(torch.float32) is None, reason="no C compiler")
-pytestmark = [needs_compiler, pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])]
+pytestmark = [pytest.mark.usefixtures("compiler"), pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
 
 
-def made(dtype: torch.dtype, head_dim: int = 32) -> Native:
-    found = native(dtype, head_dim)
+def made(dtype: torch.dtype, head_dim: int = 32) -> NativeOperations:
+    found = native_operations(dtype, head_dim)
     assert found is not None
     return found
 
@@ -52,8 +46,8 @@ def test_pages_shared_at_several_levels_give_what_each_alone_would_give(
     q = torch.randn(14, 2 * num_groups, head_dim, generator=chance).to(dtype)
     alone = paged_attention.layout(torch.ones(14, dtype=torch.int64), contexts, table, pages=pages)
     c = made(dtype, head_dim)
-    reading = c.plan(contexts, table, 2 * num_groups, pages)
-    near(c.attend(q, pages, reading, 0.2), paged_attention.op_reference(q, pages, alone, 0.2))
+    where = c.decode_layout(contexts, table, 2 * num_groups, pages)
+    near(c.attend_decode(q, pages, where, 0.2), paged_attention.op_reference(q, pages, alone, 0.2))
 
 
 def test_a_step_that_decodes_and_prefills_attends_as_two_would(dtype: torch.dtype) -> None:
@@ -66,7 +60,7 @@ def test_a_step_that_decodes_and_prefills_attends_as_two_would(dtype: torch.dtyp
     alone = paged_attention.layout(lengths, contexts, table, pages=pages)
     c = made(dtype)
     where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=6, native=c)
-    assert where.reading is not None
+    assert where.decode is not None
     near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
 
 
@@ -85,8 +79,8 @@ def test_several_tokens_of_a_sequence_see_what_stands_before_each_of_them(
     alone = paged_attention.layout(lengths, contexts, table, pages=pages)
     c = made(dtype, head_dim)
     where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=2 * num_groups, native=c)
-    assert where.chunks is not None
-    assert where.reading is None
+    assert where.prefill is not None
+    assert where.decode is None
     near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
 
 
@@ -114,7 +108,7 @@ def test_a_residual_is_added_and_normalised(dtype: torch.dtype, delta: bool) -> 
     hidden, other, weight = (torch.randn(*shape, generator=chance).to(dtype) for shape in ((5, 48), (5, 48), (48,)))
     expected_hidden = hidden.clone()
     given = other if delta else None
-    expected = Eager().add_and_normalise(expected_hidden, given, weight, 1e-5)
+    expected = TorchOperations().add_and_normalise(expected_hidden, given, weight, 1e-5)
     near(made(dtype).add_and_normalise(hidden, given, weight, 1e-5), expected)
     assert torch.equal(hidden, expected_hidden)
 
@@ -122,32 +116,21 @@ def test_a_residual_is_added_and_normalised(dtype: torch.dtype, delta: bool) -> 
 @pytest.mark.parametrize("norms", [True, False])
 def test_queries_and_keys_are_rotated_and_written(dtype: torch.dtype, norms: bool) -> None:
     chance = torch.Generator().manual_seed(0)
-    fused = torch.randn(6, (4 + 2 * 2) * 64, generator=chance).to(dtype)
+    qkv = torch.randn(6, (4 + 2 * 2) * 64, generator=chance).to(dtype)
     angle = torch.outer(torch.arange(40.0), 1.0 / 100 ** (torch.arange(32) / 32))
     slots = torch.tensor([0, 17, -1, 35, 16, 5])
-    step = Step(torch.tensor([0, 3, 39, 5, 6, 7]), slots, angle.cos(), angle.sin(), 1e-6)
+    context = ForwardContext(torch.tensor([0, 3, 39, 5, 6, 7]), slots, angle.cos(), angle.sin(), 1e-6)
     weights = tuple(torch.randn(64, generator=chance).to(dtype) if norms else None for _ in range(2))
     pages, expected_pages = torch.zeros(2, 3, 2, 2, 16, 64, dtype=dtype).unbind()
-    expected = Eager().rotate_and_write(fused.clone(), Pages(expected_pages), step, (weights[0], weights[1]))
-    near(made(dtype, 64).rotate_and_write(fused, Pages(pages), step, (weights[0], weights[1])), expected)
+    expected = TorchOperations().rotate_and_write(qkv.clone(), Pages(expected_pages), context, (weights[0], weights[1]))
+    near(made(dtype, 64).rotate_and_write(qkv, Pages(pages), context, (weights[0], weights[1])), expected)
     near(pages, expected_pages)
 
 
 def test_a_gate_is_silu_times_the_other_half(dtype: torch.dtype) -> None:
-    both = (torch.randn(7, 64, generator=torch.Generator().manual_seed(0)) * 4).to(dtype)
-    both[0, :4] = torch.tensor([-100.0, -3e4, 90.0, 3e4])
-    near(made(dtype).gate(both), Eager().gate(both))
-
-
-def test_tokens_and_their_logprobs_are_those_of_torch(dtype: torch.dtype) -> None:
-    logits = (torch.randn(500, 203, generator=torch.Generator().manual_seed(0)) * 3).to(dtype).float()
-    samplings = [Sampling(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)]
-    crew, positions = SamplingMetadata(samplings), np.arange(500)
-    sampler, plain = Sampler(203, CPU), Sampler(203, CPU)
-    plain._choice = None
-    found, expected = (one.sample(logits, crew, positions, {}) for one in (sampler, plain))
-    assert int((found != expected).sum()) <= 1  # logarithms differ in the last place
-    near(sampler.logprobs(logits, expected), plain.logprobs(logits, expected))
+    gate_up = (torch.randn(7, 64, generator=torch.Generator().manual_seed(0)) * 4).to(dtype)
+    gate_up[0, :4] = torch.tensor([-100.0, -3e4, 90.0, 3e4])
+    near(made(dtype).gate(gate_up), TorchOperations().gate(gate_up))
 
 
 @pytest.mark.skipif("avx2" not in module._processor().decode().split(), reason="no AVX2")
@@ -165,11 +148,11 @@ def test_vectors_of_older_processors_give_the_same(
     functions = module._kept(bfloat16=dtype == torch.bfloat16)
     for name, arguments in module._ARGUMENTS.items():
         getattr(functions, name).argtypes = arguments
-    c = Native(functions, dtype)
+    c = NativeOperations(functions, dtype)
     expected = paged_attention.op_reference(q, pages, alone, 0.2)
-    near(c.attend(q, pages, c.plan(contexts, table, 14, pages), 0.2), expected)
+    near(c.attend_decode(q, pages, c.decode_layout(contexts, table, 14, pages), 0.2), expected)
     starts = torch.arange(14)
     out = torch.empty_like(q)
-    where = c.chunks(starts, torch.ones_like(starts), contexts, table, num_heads=14, pages=pages)
-    c.attend_chunks(q, pages, where, 0.2, out)
+    where = c.prefill_layout(starts, torch.ones_like(starts), contexts, table, num_heads=14, pages=pages)
+    c.attend_prefill(q, pages, where, 0.2, out)
     near(out, expected)

@@ -13,8 +13,8 @@ import torch
 from circumstances import circumstances, publish
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import Figures, Pair, as_json, by, likelihood_probe, solve
 from ponder_worker.demo.problems import held_out_problems
+from ponder_worker.demo.training.evaluate import Figures, Pair, as_json, by, likelihood_probe, solve
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
 

@@ -13,8 +13,8 @@ import torch
 from circumstances import circumstances, publish
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import read_answer
 from ponder_worker.demo.problems import Problem, held_out_problems
+from ponder_worker.demo.training.evaluate import read_answer
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.models.kv_pages import FP8
 

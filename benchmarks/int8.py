@@ -24,8 +24,8 @@ import torch
 from circumstances import circumstances, publish
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import read_answer
 from ponder_worker.demo.problems import Problem, held_out_problems
+from ponder_worker.demo.training.evaluate import read_answer
 from ponder_worker.engine import Engine, Sampling
 from ponder_worker.engine.sequence import Sequence
 

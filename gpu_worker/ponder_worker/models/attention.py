@@ -17,7 +17,7 @@ from ponder_worker.models.native.native_operations import DecodeLayout, NativeOp
 
 @dataclass(frozen=True, slots=True)
 class AttentionLayout:
-    """How each row of a step is attended. A field is None where no row needs it.
+    """The division of a step's rows. A field is None if no row needs it.
 
     paged, paged_rows: sequences that are read one by one, and their rows in the step; paged_rows is None for all rows.
     cascade: decoding siblings whose shared pages are read once.

@@ -1,4 +1,4 @@
-"""What a reward model says at a position: one probability, computed from the hidden state at that position."""
+"""The readout of a reward model: one probability, computed from the hidden state at a position."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -51,7 +51,7 @@ class Mark:
     bad: str = ""
 
     def readout(self, tokenizer: Tokenizer) -> Readout:
-        """How the model is read. Raises UnsupportedModel if `good` or `bad` is not a single token."""
+        """The readout of hidden states. Raises UnsupportedModel if `good` or `bad` is not a single token."""
         if self.kind != "token":
             return Readout(self.kind)
         return Readout("token", *(_one_token(tokenizer, text) for text in (self.good, self.bad)))

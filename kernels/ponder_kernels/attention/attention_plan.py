@@ -84,43 +84,34 @@ def plan(
 ) -> AttentionPlan:
     """Plan one step.
 
-    queries, contexts: `[num_sequences]` lengths; every sequence has at least one query. table: `[num_sequences,
-    max_pages]`. tile_queries: the most queries of one item. window: how many tokens a query
+    queries, contexts: `[num_sequences]` lengths; every sequence has at least one query.
+    table: `[num_sequences, max_pages]`. tile_queries: the most queries of one item. window: how many tokens a query
     sees, itself included; 0 means all. ahead_tokens: how much sequences may grow before the plan no longer holds.
     """
-    assert leaf_tokens % page_size == 0, f"a leaf of {leaf_tokens} tokens is no multiple of a page of {page_size}"
-    num_rows = len(contexts)
-    order, common = common_pages(np.ascontiguousarray(table)) if share else (np.arange(num_rows), np.zeros(num_rows))
+    assert leaf_tokens % page_size == 0, f"a leaf of {leaf_tokens} tokens is not a multiple of a page of {page_size}"
+    order, common = _sorted_by_pages(table, share=share)
     step_starts = (np.cumsum(queries) - queries)[order]
     queries, contexts = queries[order], contexts[order]
-    first = contexts - queries
     starts = np.concatenate([[0], np.cumsum(queries)])
     offset = np.arange(starts[-1]) - np.repeat(starts[:-1], queries)
-    positions = np.repeat(first, queries) + offset
-    oldest = np.maximum(first - window + 1, 0) if window else np.zeros_like(first)
-
-    short = queries <= direct_queries
-    whole = np.where(short, (first + 1) // leaf_tokens, 0)
-    shared = np.minimum(common.astype(np.int64) * page_size // leaf_tokens, whole)
-    shared[1:] = np.minimum(shared[1:], whole[:-1])
-    block_tokens = leaf_tokens * leaves_per_block
-    shares = (shared > 0) | (np.append(shared[1:], 0) > 0)
-    folded = short & (shares | ((contexts - 1) // block_tokens > oldest // block_tokens))
-    end = (contexts + ahead_tokens - 1) // leaf_tokens + 1
-    rows = SortedRows(shared, oldest // leaf_tokens, end, starts, folded)
-    tiles = split_items(work_items(rows, leaves_per_block), tile_queries)
-    tiles[5] = np.cumsum(tiles[4]) - tiles[4]
-    fold_queries, fold_starts, entries = _entries(tiles, leaves_per_block)
-    num_slots = int(tiles[4].sum())
-    if not folded.all():
+    positions = np.repeat(contexts - queries, queries) + offset
+    rows = _rows(
+        queries, contexts, common * page_size // leaf_tokens, starts, window=window, ahead_tokens=ahead_tokens,
+        leaf_tokens=leaf_tokens, leaves_per_block=leaves_per_block, direct_queries=direct_queries,
+    )  # fmt: skip
+    items = split_items(work_items(rows, leaves_per_block), tile_queries)
+    items[5] = np.cumsum(items[4]) - items[4]
+    fold_queries, fold_starts, entries = _entries(items, leaves_per_block)
+    num_slots = int(items[4].sum())
+    if not rows.folded.all():
         direct = _direct(rows, positions, tile_queries=tile_queries, window=window, leaf_tokens=leaf_tokens)
         direct[2] += -(-ahead_tokens // leaf_tokens)
-        tiles = np.concatenate([direct, tiles], axis=1)
-    tiles[0] = order[tiles[0]]
-    alone = tiles[4] == 1
+        items = np.concatenate([direct, items], axis=1)
+    items[0] = order[items[0]]
+    alone = items[4] == 1
     return AttentionPlan(
-        narrow=_int32(tiles.take(np.flatnonzero(alone), axis=1).T),
-        wide=_int32(tiles.take(np.flatnonzero(~alone), axis=1).T),
+        narrow=_int32(items.take(np.flatnonzero(alone), axis=1).T),
+        wide=_int32(items.take(np.flatnonzero(~alone), axis=1).T),
         tokens=_int32(np.repeat(step_starts, queries) + offset),
         positions=_int32(positions),
         fold_queries=_int32(fold_queries),
@@ -130,6 +121,39 @@ def plan(
         leaves_per_block=leaves_per_block,
         num_slots=num_slots,
     )
+
+
+def _sorted_by_pages(table: Integers, *, share: bool) -> tuple[Long, Long]:
+    """The order of the rows, and how many pages each of them has in common with the one before it."""
+    if share:
+        return common_pages(np.ascontiguousarray(table))
+    return np.arange(len(table)), np.zeros(len(table), dtype=np.int64)
+
+
+def _rows(
+    queries: Long,
+    contexts: Long,
+    common: Long,
+    starts: Long,
+    *,
+    window: int,
+    ahead_tokens: int,
+    leaf_tokens: int,
+    leaves_per_block: int,
+    direct_queries: int,
+) -> SortedRows:
+    """The leaves of each row. common: `[num_rows]`, leaves in common with the row before. The rest is as in `plan`."""
+    first = contexts - queries
+    oldest = np.maximum(first - window + 1, 0) if window else np.zeros_like(first)
+    short = queries <= direct_queries
+    whole = np.where(short, (first + 1) // leaf_tokens, 0)  # leaves that all queries of a row see in full
+    shared = np.minimum(common, whole)
+    shared[1:] = np.minimum(shared[1:], whole[:-1])
+    shares = (shared > 0) | (np.append(shared[1:], 0) > 0)
+    block_tokens = leaf_tokens * leaves_per_block
+    folded = short & (shares | ((contexts - 1) // block_tokens > oldest // block_tokens))
+    end = (contexts + ahead_tokens - 1) // leaf_tokens + 1
+    return SortedRows(shared, oldest // leaf_tokens, end, starts, folded)
 
 
 def _int32(values: Long) -> Integers:

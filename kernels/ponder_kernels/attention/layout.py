@@ -20,7 +20,7 @@ __all__ = ["Layout", "layout"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a step's queries find their keys: a plan for the kernels, or padded groups for the reference.
+    """The way from a step's queries to their keys: a plan for the kernels, or padded groups for the reference.
 
     window: how many tokens a query sees, itself included; 0 means all of them.
     """

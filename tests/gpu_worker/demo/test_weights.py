@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import Pair, figures, likelihood_probe, solve
 from ponder_worker.demo.problems import held_out_problems
+from ponder_worker.demo.training.evaluate import Pair, figures, likelihood_probe, solve
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
 

@@ -1,4 +1,4 @@
-"""What a model holds."""
+"""The weights that a model keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ponder_worker.models.transformer import Transformer
 
 
 def by_c(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear | None:
-    """As on a processor with AMX, for most sizes."""
+    """A product as on a processor with AMX, for most sizes."""
     packed = weight.clone()
     return None if len(weight) % 16 else lambda x: F.linear(x, packed, bias)
 

@@ -1,4 +1,4 @@
-"""Where the families of Llama-type transformers differ: one transformer, and a row of a table for each family."""
+"""The families of Llama-type transformers: a table of what distinguishes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

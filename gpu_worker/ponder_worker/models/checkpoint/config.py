@@ -58,29 +58,7 @@ class ModelConfig:
         """Parse the fields of a config. where: the path, for error messages."""
         architecture = _architecture(fields, where)
         try:
-            num_heads, num_layers = int(fields["num_attention_heads"]), int(fields["num_hidden_layers"])
-            hidden_size = int(fields["hidden_size"])
-            rope = _rope_fields(fields)
-            config = cls(
-                vocabulary_size=int(fields["vocab_size"]),
-                hidden_size=hidden_size,
-                intermediate_size=int(fields["intermediate_size"]),
-                num_layers=num_layers,
-                num_heads=num_heads,
-                num_kv_heads=int(fields.get("num_key_value_heads") or num_heads),
-                head_dim=int(fields.get("head_dim") or hidden_size // num_heads),
-                context_tokens=int(fields.get("max_position_embeddings", 2048)),
-                norm_epsilon=float(fields.get("rms_norm_eps", 1e-6)),
-                rope_theta=float(rope.get("rope_theta", 10000.0)),
-                rope_scaling=_rope_scaling(rope, where),
-                tied_embeddings=bool(fields.get("tie_word_embeddings", False)),
-                query_bias=architecture.query_bias or bool(fields.get("attention_bias", False)),
-                output_bias=not architecture.query_bias and bool(fields.get("attention_bias", False)),
-                mlp_bias=bool(fields.get("mlp_bias", False)),
-                query_norm=architecture.query_norm,
-                windows=windows(architecture, fields, num_layers),
-                dtype=str(fields.get("dtype") or fields.get("torch_dtype") or "float32"),
-            )
+            config = cls._of(fields, architecture, where)
         except KeyError as error:
             raise InvalidFile(f"{where}: the field {error.args[0]!r} is missing") from error
         except (TypeError, ValueError) as error:
@@ -91,6 +69,32 @@ class ModelConfig:
                 f"num_key_value_heads={config.num_kv_heads}"
             )
         return config
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any], architecture: Architecture, where: str) -> "ModelConfig":
+        num_heads, num_layers = int(fields["num_attention_heads"]), int(fields["num_hidden_layers"])
+        hidden_size = int(fields["hidden_size"])
+        rope = _rope_fields(fields)
+        return cls(
+            vocabulary_size=int(fields["vocab_size"]),
+            hidden_size=hidden_size,
+            intermediate_size=int(fields["intermediate_size"]),
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_kv_heads=int(fields.get("num_key_value_heads") or num_heads),
+            head_dim=int(fields.get("head_dim") or hidden_size // num_heads),
+            context_tokens=int(fields.get("max_position_embeddings", 2048)),
+            norm_epsilon=float(fields.get("rms_norm_eps", 1e-6)),
+            rope_theta=float(rope.get("rope_theta", 10000.0)),
+            rope_scaling=_rope_scaling(rope, where),
+            tied_embeddings=bool(fields.get("tie_word_embeddings", False)),
+            query_bias=architecture.query_bias or bool(fields.get("attention_bias", False)),
+            output_bias=not architecture.query_bias and bool(fields.get("attention_bias", False)),
+            mlp_bias=bool(fields.get("mlp_bias", False)),
+            query_norm=architecture.query_norm,
+            windows=windows(architecture, fields, num_layers),
+            dtype=str(fields.get("dtype") or fields.get("torch_dtype") or "float32"),
+        )
 
 
 def _architecture(fields: dict[str, Any], where: str) -> Architecture:

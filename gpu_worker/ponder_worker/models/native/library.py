@@ -102,7 +102,7 @@ def _digest(circumstances: bytes) -> str:
 
 
 def _processor() -> bytes:
-    """What the compiled code depends on: the processor, or the machine's name if the processor is not known.
+    """A description of the processor, for which the code is compiled; the machine's name if there is none.
 
     Several machines may share a home.
     """

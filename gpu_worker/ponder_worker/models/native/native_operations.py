@@ -26,7 +26,7 @@ def native_operations(dtype: torch.dtype, head_dim: int, *widths: int) -> "Nativ
 
 @dataclass(frozen=True, slots=True)
 class DecodeLayout:
-    """Which pages decoding rows read together.
+    """The pages that decoding rows read together.
 
     contexts: `[num_rows]` int64. table: `[num_rows, max_pages]` int64. order, items, num_items: the plan, as in
     attention_plan.c. masses, mixed: working memory. num_threads: as many as the work is worth.
@@ -58,7 +58,7 @@ class PrefillLayout:
 
 
 class NativeOperations:
-    """`Operations`, and attention. All tensors are on the CPU.
+    """The `Operations` and attention in C. All tensors are on the CPU.
 
     They are contiguous, except that the rows of q may have any stride.
     """

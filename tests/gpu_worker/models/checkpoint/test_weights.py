@@ -1,4 +1,4 @@
-"""What a model folder may hold, and what is refused, by name."""
+"""The contents of model folders that are accepted, and those that are refused by name."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def load(folder: Path) -> Transformer:
 
 
 def read_weights(folder: Path) -> Weights:
-    """As they are before a model lays them out."""
+    """Read weights as they are before a model lays them out."""
     return load_weights(folder, ModelConfig.read(folder), dtype=torch.float32, device=CPU)
 
 

@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept."""
+"""The folder in which compiled libraries are kept."""
 
 from pathlib import Path
 

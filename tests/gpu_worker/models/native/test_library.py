@@ -1,4 +1,4 @@
-"""How the C code becomes a library, and what happens if it does not."""
+"""Compilation of the C code, and what happens if it fails."""
 
 import os
 import time

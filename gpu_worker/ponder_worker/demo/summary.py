@@ -1,4 +1,4 @@
-"""What the demo shows when everything is settled: the comparison, one search tree, and where to go from here."""
+"""The summary that the demo prints at its end: the table of strategies, one search tree, and what to do next."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from ponder.cli.show import print_tree
 from ponder.client import Client
 from ponder.domain.money import dollars
 from ponder.wire import Json
-from ponder_worker.demo.comparison import cells, comparison
-from ponder_worker.demo.course import STRATEGIES, Course
+from ponder_worker.demo.demo_run import STRATEGIES, DemoRun
+from ponder_worker.demo.strategy_table import cells, strategy_table
 
-_MOST_LOOKED_AT = 8
+_MOST_CANDIDATES = 8
 _MOST_NODES = 30
 
 
-def tell_ending(client: Client, course: Course, batches: Mapping[str, Json]) -> int:
-    """Prints it and returns the exit code."""
-    results = course.write_results(client, dict(batches))
-    rows = client.cost_report(["strategy", "level"], list(course.batches.values()))["data"]
-    job = _telling_job(client, course)
+def print_summary(client: Client, run: DemoRun, batches: Mapping[str, Json]) -> int:
+    """Print the summary and return the exit code."""
+    results = run.write_results(client, dict(batches))
+    rows = client.cost_report(["strategy", "level"], list(run.batches.values()))["data"]
+    job = _instructive_job(client, run)
     console = out()
-    _tell_comparison(console, rows)
+    _print_table(console, rows)
     if job is not None:
-        _tell_tree(console, job)
-    _tell_next(console, results, job)
+        _print_tree(console, job)
+    _print_next(console, results, job)
     num_failed = sum(batch["request_counts"]["failed"] for batch in batches.values())
     if num_failed:
-        console.print(f"\n{num_failed} jobs failed; why is in the results file", style="red")
+        console.print(f"\n{num_failed} jobs failed; the results file says why", style="red")
     return exit_code.SOME_JOBS_FAILED if num_failed else exit_code.SETTLED
 
 
-def _tell_comparison(console: Console, rows: list[Json]) -> None:
+def _print_table(console: Console, rows: list[Json]) -> None:
     made = cells(rows)
     console.print()
-    console.print(comparison(made, list(STRATEGIES)))
+    console.print(strategy_table(made, list(STRATEGIES)))
     direct = sum(row["direct_nanodollars"] for row in rows)
     loaded = sum(row["loaded_nanodollars"] for row in rows)
     num_tasks = sum(row["settled"] for row in rows)
@@ -52,10 +52,10 @@ def _tell_comparison(console: Console, rows: list[Json]) -> None:
     )
 
 
-def _telling_job(client: Client, course: Course) -> Json | None:
-    """A beam search that found what one sample had missed, on the hardest level possible; any beam search otherwise."""
-    missed = {_problem(row) for row in client.jobs(course.batches["direct"]) if row["verdict"] == "failed"}
-    found = [row for row in client.jobs(course.batches["beam_search"]) if row["state"] == "completed"]
+def _instructive_job(client: Client, run: DemoRun) -> Json | None:
+    """A beam search that solved what one sample had missed, on the highest level possible; or else any beam search."""
+    missed = {_problem(row) for row in client.jobs(run.batches["direct"]) if row["verdict"] == "failed"}
+    found = [row for row in client.jobs(run.batches["beam_search"]) if row["state"] == "completed"]
     if not found:
         return None
 
@@ -63,12 +63,12 @@ def _telling_job(client: Client, course: Course) -> Json | None:
         return row["verdict"] == "passed", _problem(row) in missed, str(row["level"])
 
     most = max(map(interest, found))
-    alike = [row["id"] for row in found if interest(row) == most][:_MOST_LOOKED_AT]
-    return max(map(client.job, alike), key=_num_turns)
+    candidates = [row["id"] for row in found if interest(row) == most][:_MOST_CANDIDATES]
+    return max(map(client.job, candidates), key=_num_turns)
 
 
 def _num_turns(job: Json) -> int:
-    """How many different steps the search took back; none for a tree that would fill the screen."""
+    """The number of distinct steps that the search took back; 0 for a tree that would fill the screen."""
     nodes = (job.get("tree") or {}).get("nodes") or []
     turned_back = {(node["parent"], node.get("text")) for node in nodes if node.get("state") == "pruned"}
     kept = {(node["parent"], node.get("text")) for node in nodes if node.get("state") != "pruned"}
@@ -76,11 +76,11 @@ def _num_turns(job: Json) -> int:
 
 
 def _problem(row: Json) -> str:
-    """What is left of the custom_id without the strategy."""
+    """The custom_id without its strategy."""
     return str(row["custom_id"]).partition("/")[2]
 
 
-def _tell_tree(console: Console, job: Json) -> None:
+def _print_tree(console: Console, job: Json) -> None:
     verdict = "right" if job["verdict"] == "passed" else "wrong"
     console.print(f"\nHow one of them was searched: {job['id']}, {job['strategy']}, level {job['level']}", style="bold")
     print_tree(job)
@@ -89,7 +89,7 @@ def _tell_tree(console: Console, job: Json) -> None:
     )
 
 
-def _tell_next(console: Console, results: Path, job: Json | None) -> None:
+def _print_next(console: Console, results: Path, job: Json | None) -> None:
     ponder = _command()
     console.print(f"\nResults, one line a job: {results}")
     console.print("\nNext:", style="bold")
@@ -105,7 +105,7 @@ def _tell_next(console: Console, results: Path, job: Json | None) -> None:
 
 
 def _command() -> str:
-    """What to type for `ponder` in this shell."""
+    """The command to type for `ponder` in this shell."""
     if shutil.which("ponder"):
         return "ponder"
     program = os.path.relpath(sys.argv[0])

@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the layers, AdamW for the embeddings and the norms."""
+"""The optimizers: Muon for the matrices inside the layers, AdamW for the embeddings and the norms."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Muon:
-    """Momentum whose update is orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+    """Momentum with orthogonalised updates (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
     The update's size is matched to AdamW's as in arXiv:2502.16982: 0.2 * sqrt(larger side). Matrices of one shape
     are orthogonalised together.
@@ -24,13 +24,13 @@ class Muon:
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
-        """Apply and clear the gradients; the learning rate is `lr` * `scale`."""
+        """Apply and clear the gradients, with the learning rate `lr` * `scale`."""
         lr = self.lr * scale
         for group, velocities in zip(self.groups, self.velocities, strict=True):
             gradients = [matrix.grad for matrix in group if matrix.grad is not None]
             torch._foreach_lerp_(velocities, gradients, 1 - self.momentum)
             ahead = torch._foreach_lerp(gradients, velocities, self.momentum)
-            # Wide, so that the products inside are of the smaller side.
+            # Matrices are made wide, so that the products inside have the size of the smaller side.
             wide = [update if update.shape[0] <= update.shape[1] else update.T for update in ahead]
             updates = orthogonalised(torch.stack(wide))
             for matrix, update in zip(group, updates, strict=True):
@@ -40,9 +40,9 @@ class Muon:
 
 
 def orthogonalised(matrices: Tensor, num_steps: int = 5) -> Tensor:
-    """matrices: [count, rows, columns], rows <= columns -> the nearest semi-orthogonal ones, roughly.
+    """Approximate the nearest semi-orthogonal matrices. matrices: `[count, rows, columns]`, rows <= columns.
 
-    Newton-Schulz iteration of the fifth order, coefficients from the page above.
+    The method is a Newton-Schulz iteration of the fifth order, with the coefficients of the page above.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x: Tensor = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
@@ -53,7 +53,7 @@ def orthogonalised(matrices: Tensor, num_steps: int = 5) -> Tensor:
 
 
 class Optimizer:
-    """Both optimizers of one model, on one schedule."""
+    """Both optimizers of a model, on the same schedule."""
 
     def __init__(self, model: nn.Module, muon_lr: float, adam_lr: float) -> None:
         named = list(model.named_parameters())
@@ -64,7 +64,7 @@ class Optimizer:
         self.adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
 
     def step(self, scale: float) -> None:
-        """Apply and clear the gradients; `scale` is what the schedule leaves of the learning rates."""
+        """Apply and clear the gradients, with all learning rates multiplied by `scale`."""
         self.adam.param_groups[0]["lr"] = self.adam_lr * scale
         self.adam.step()
         self.adam.zero_grad()

@@ -1,4 +1,4 @@
-"""How good the demo models are, by level: one sample, majority, best of N by the reward model, and the probe."""
+"""Evaluation of the demo models: one sample, majority, best of N by the reward model, and the probe."""
 
 import re
 from collections import Counter
@@ -11,11 +11,11 @@ from random import Random
 import torch
 from tokenizers import Tokenizer
 
-from ponder_worker.demo.model import Llama, load_model
-from ponder_worker.demo.probe import ProbeResult, StepScores, probe
 from ponder_worker.demo.problems import Problem
-from ponder_worker.demo.sampling import log_probabilities, sample
-from ponder_worker.demo.tokenizer import END, token_id
+from ponder_worker.demo.training.bpe import END, token_id
+from ponder_worker.demo.training.llama import Llama, load_model
+from ponder_worker.demo.training.padded_sampling import log_probabilities, sample
+from ponder_worker.demo.training.probe import ProbeResult, StepScores, probe
 
 MAX_NEW_TOKENS = 320
 _ANSWER = re.compile(r"\nAnswer: (\d+)$")
@@ -23,7 +23,7 @@ _ANSWER = re.compile(r"\nAnswer: (\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A generator and the reward model that scores it; both read the same tokens."""
+    """A generator and the reward model that scores it. Both have the same tokenizer."""
 
     generator: Llama
     reward: Llama
@@ -31,14 +31,14 @@ class Pair:
 
     @classmethod
     def load(cls, folder: Path) -> "Pair":
-        """The models in `folder`/generator and `folder`/reward."""
+        """Load the models in `folder`/generator and `folder`/reward."""
         tokenizer = Tokenizer.from_file(str(folder / "generator" / "tokenizer.json"))
         return cls(load_model(folder / "generator"), load_model(folder / "reward"), tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """One problem and its samples; score: the reward model's sum of log-probabilities over the whole sample."""
+    """One problem and its samples. scores: the reward model's log-probabilities, summed over the whole sample."""
 
     problem: Problem
     answers: tuple[int | None, ...]
@@ -48,7 +48,7 @@ class Solved:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Shares of problems answered rightly; `best_of` and `majority` by N, over the first N samples of each problem."""
+    """Shares of problems solved. `majority`, `best_of` and `pass_at` are by N, over a problem's first N samples."""
 
     problems: int
     one_sample: float
@@ -63,7 +63,7 @@ def solve(pair: Pair, problems: Sequence[Problem], num_samples: int, temperature
     random = torch.Generator().manual_seed(seed)
     end = token_id(pair.tokenizer, END)
     solved = []
-    # One level and kind after the other: their lengths are alike, so little is padded.
+    # Problems of one level and kind have similar lengths, so little is padded.
     for _, group in groupby(sorted(problems, key=_alike), key=_alike):
         part = list(group)
         prompts = [pair.tokenizer.encode(f"{problem.prompt}\n").ids for problem in part]
@@ -86,13 +86,13 @@ def solve(pair: Pair, problems: Sequence[Problem], num_samples: int, temperature
 
 
 def read_answer(text: str) -> int | None:
-    """The number of the last line, if that line is ``Answer: N``."""
+    """The number in the last line, if that line is ``Answer: N``."""
     match = _ANSWER.search(f"\n{text}")
     return int(match[1]) if match else None
 
 
 def figures(solved: Sequence[Solved]) -> Figures:
-    """What these samples come to."""
+    """The figures of these samples."""
     sizes = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= len(solved[0].answers)]
     return Figures(
         problems=len(solved),
@@ -105,7 +105,7 @@ def figures(solved: Sequence[Solved]) -> Figures:
 
 
 def by(key: Callable[[Problem], str], solved: Iterable[Solved]) -> dict[str, Figures]:
-    """The figures of every group that `key` makes."""
+    """The figures of each group of problems with the same key."""
     groups: dict[str, list[Solved]] = {}
     for item in solved:
         groups.setdefault(key(item.problem), []).append(item)
@@ -113,12 +113,12 @@ def by(key: Callable[[Problem], str], solved: Iterable[Solved]) -> dict[str, Fig
 
 
 def likelihood_probe(pair: Pair, problems: Sequence[Problem], seed: int) -> ProbeResult:
-    """The probe of the reward model, a step scored by the sum of its tokens' log-probabilities."""
+    """Probe the reward model. A step is scored by the sum of its tokens' log-probabilities."""
     return probe(step_scores(pair.reward, pair.tokenizer), problems, Random(seed))  # noqa: S311
 
 
 def step_scores(reward: Llama, tokenizer: Tokenizer) -> StepScores:
-    """Scores of steps by `reward`; the line break that ends a step counts as part of it."""
+    """A function that scores steps by `reward`. The line break that ends a step is part of it."""
 
     def score(solutions: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         pieces = [[tokenizer.encode(f"{line}\n").ids for line in (prompt, *steps)] for prompt, steps in solutions]
@@ -129,7 +129,7 @@ def step_scores(reward: Llama, tokenizer: Tokenizer) -> StepScores:
 
 
 def as_json(result: Figures | ProbeResult) -> dict[str, object]:
-    """The result with its shares rounded to four places."""
+    """The result as a document, with shares rounded to four places."""
     return {name: _rounded(value) for name, value in asdict(result).items()}
 
 

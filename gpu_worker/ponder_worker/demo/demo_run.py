@@ -1,4 +1,4 @@
-"""What one run of the demo does, remembered under PONDER_HOME: a second start goes on where the first stopped."""
+"""A run of the demo. It is kept under PONDER_HOME, so that a second start goes on where the first one stopped."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "best_of_n": {"name": "best_of_n", "n": 8},
     "beam_search": {"name": "beam_search", "n": 4, "width": 4},
 }
-WORK = {"direct": 1.0, "self_consistency": 7.0, "best_of_n": 9.0, "beam_search": 9.0}
-"""About how much work a job is, compared with one sample; only the time that is left is made of it."""
+RELATIVE_WORK = {"direct": 1.0, "self_consistency": 7.0, "best_of_n": 9.0, "beam_search": 9.0}
+"""The approximate work of one job, relative to one sample. It is only used to estimate the remaining time."""
 
 _WINDOW = "14d"
 _MAX_TOKENS = 320
 
 
 @dataclass(slots=True)
-class Course:
-    """One run: which problems, and the file and batch of each strategy, as soon as there are such."""
+class DemoRun:
+    """One run: its problems, and the file and the batch of each strategy once they exist."""
 
     file: Path
     run_id: str
     problems_per_level: int
     fingerprint: str = ""
-    """The weights that the batches are pinned to."""
+    """The fingerprint of the weights that the batches are pinned to."""
     uploads: dict[str, str] = field(default_factory=dict)
     batches: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, folder: Path, *, run_id: str, problems_per_level: int) -> Course:
+    def find(cls, folder: Path, *, run_id: str, problems_per_level: int) -> DemoRun:
         """The unfinished run of this folder, or a new one with this id."""
         file = folder / "unfinished.json"
         try:
@@ -51,14 +51,16 @@ class Course:
 
     @property
     def is_begun(self) -> bool:
+        """Whether a batch was submitted."""
         return bool(self.batches)
 
     @property
     def results_file(self) -> Path:
+        """The file for the output lines of all strategies."""
         return self.file.with_name(f"{self.run_id}.results.jsonl")
 
     def submit(self, client: Client, model: str, fingerprint: str) -> None:
-        """What is not submitted yet. A crash in between repeats a step at most, and no batch twice."""
+        """Submit the strategies that are not submitted yet. A crash can repeat one upload at most, and no batch."""
         self.fingerprint = fingerprint
         for name, strategy in STRATEGIES.items():
             if name in self.batches:
@@ -77,21 +79,21 @@ class Course:
             self._save()
 
     def can_go_on(self, client: Client, fingerprint: str) -> bool:
-        """Whether the batches are still there and the weights still the same: either may have changed in between."""
+        """Whether the batches still exist and the weights are still the same."""
         try:
             return self.fingerprint == fingerprint and all(map(client.batch, self.batches.values()))
         except NotFound:
             return False
 
     def abandon(self, client: Client) -> None:
-        """Nobody would ever finish its batches."""
+        """Cancel the batches and forget the run."""
         for batch_id in self.batches.values():
             with suppress(NotFound, Conflict):
                 client.cancel(batch_id)
         self.finish()
 
     def write_results(self, client: Client, batches: dict[str, Json]) -> Path:
-        """Every output line of all strategies in one file; custom_id says the strategy, the level and the number."""
+        """Write the output lines of all strategies to one file. A custom_id names strategy, level and number."""
         draft = self.results_file.with_suffix(".draft")
         with draft.open("wb") as target:
             for batch in batches.values():
@@ -101,6 +103,7 @@ class Course:
         return draft.replace(self.results_file)
 
     def finish(self) -> None:
+        """Forget the run, so that the next start begins a new one."""
         self.file.unlink(missing_ok=True)
 
     def _save(self) -> None:

@@ -1,6 +1,6 @@
-"""Plain batched sampling and scoring for measuring the demo models: no pages, no scheduler, one padded batch.
+"""Sampling and scoring in one padded batch, for measuring the demo models without pages or a scheduler.
 
-It knows nothing of the engine, so that figures measured here also check the engine's.
+It is independent of the engine, so figures measured here also check the engine.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ponder_worker.demo.model import Attention, Llama, linear, rotate, rotation
+from ponder_worker.demo.training.llama import Attention, Llama, linear, rotate, rotation
 
 _NEVER = -1e9
-"""Added to the scores of keys that may not be seen. Finite, so that a row of padding alone gives no NaN."""
+"""The bias of keys that may not be seen. It is finite, so that a row of padding alone does not become NaN."""
 
 
 @dataclass(slots=True)
 class Cache:
-    """Keys and values of every layer, [batch, kv_heads, tokens, head_dim]; seen: [batch, tokens], false for padding."""
+    """Keys and values of every layer, `[batch, kv_heads, tokens, head_dim]`.
+
+    seen: `[batch, tokens]`, false for padding.
+    """
 
     seen: Tensor
     keys: list[Tensor] = field(default_factory=list)
@@ -35,7 +38,7 @@ class Cache:
         return self.keys[layer], self.values[layer]
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may be named more than once."""
+        """Keep these rows, in this order. A row may occur more than once."""
         self.seen = self.seen[rows]
         self.keys = [keys[rows] for keys in self.keys]
         self.values = [values[rows] for values in self.values]
@@ -52,7 +55,7 @@ def sample(
     end: int,
     random: torch.Generator,
 ) -> list[list[list[int]]]:
-    """`num_samples` continuations of each prompt, without the end token; temperature 0 takes the likeliest token."""
+    """Sample `num_samples` continuations of each prompt, without the end token. Temperature 0 is greedy."""
     width = max(map(len, prompts))
     ids = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     cache = Cache(torch.tensor([[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts]))
@@ -94,14 +97,14 @@ def log_probabilities(model: Llama, sequences: Sequence[Sequence[int]], batch_si
 
 
 def _choose(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
-    """logits: [batch, vocab] -> [batch]."""
+    """Choose one token a row: `[batch]`, from logits `[batch, vocab]`."""
     if temperature == 0.0:
         return logits.argmax(-1)
     return torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=random)[:, 0]
 
 
 def _forward(model: Llama, ids: Tensor, cache: Cache) -> Tensor:
-    """ids: [batch, new], the last columns of `cache.seen` -> logits [batch, new, vocab]."""
+    """Logits `[batch, new, vocab]` of ids `[batch, new]`, which are the last columns of `cache.seen`."""
     new, total = ids.shape[1], cache.seen.shape[1]
     positions = (cache.seen.cumsum(1) - 1).clamp(min=0)[:, total - new :]
     cos, sin = (table[positions][:, None] for table in rotation(total, model.shape.head_dim, model.shape.rope_theta))
@@ -115,10 +118,13 @@ def _forward(model: Llama, ids: Tensor, cache: Cache) -> Tensor:
 
 
 def _attend(  # noqa: PLR0917
-    attention: Attention, index: int, x: Tensor, turns: tuple[Tensor, Tensor], bias: Tensor, cache: Cache
+    attention: Attention, index: int, x: Tensor, rotations: tuple[Tensor, Tensor], bias: Tensor, cache: Cache
 ) -> Tensor:
-    """x: [batch, new, hidden]; turns: cos and sin, [batch, 1, new, head_dim]; bias: [batch, new, total]."""
-    cos, sin = turns
+    """Attend from x `[batch, new, hidden]` to all keys of the cache, to which the new ones are added.
+
+    rotations: cos and sin, `[batch, 1, new, head_dim]`. bias: `[batch, new, total]`.
+    """
+    cos, sin = rotations
     batch, new, _ = x.shape
     heads, kv_heads, head_dim = attention.heads, attention.kv_heads, attention.head_dim
     q = linear(x, attention.q_proj).view(batch, new, heads, head_dim).transpose(1, 2)

@@ -10,25 +10,24 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ponder_worker.demo.problems import KINDS, LEVELS, Problem, training_problem
-from ponder_worker.demo.tokenizer import END, PAD, token_id
+from ponder_worker.demo.training.bpe import END, PAD, token_id
 
 LENGTHS = (24, 32, 40, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320)
-"""Sequences are padded to the next of these lengths."""
+"""Lengths, in tokens, to which sequences are padded."""
 SYSTEM_LINES = ("You are a helpful assistant.", "Solve the problem step by step.", "Think step by step.")
 _POOL = 3000
 _KIND_WEIGHTS = (0.5, 0.2, 0.3)
 
-
 Row = tuple[list[int], list[bool]]
-"""The ids of a sequence, and for each whether it is taught."""
+"""The ids of a sequence, and for each of them whether it is taught."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sequences of nearly one length.
+    """Sequences of nearly the same length.
 
-    ids: [batch, tokens + 1] int64, padded on the right; taught: [batch, tokens] bool, true where the next token counts
-    in the loss; num_tokens: how many of the ids are no padding.
+    ids: `[batch, tokens + 1]` int64, padded on the right. taught: `[batch, tokens]` bool, true where the next token
+    counts in the loss. num_tokens: the number of ids that are not padding.
     """
 
     ids: Tensor
@@ -37,7 +36,7 @@ class Batch:
 
 
 def tokenizer_corpus(seed: int, count: int = 20_000) -> Iterator[str]:
-    """Texts to learn the tokenizer from."""
+    """Texts from which the tokenizer is learnt."""
     rng = Random(f"tokenizer/{seed}")  # noqa: S311
     for _ in range(count):
         problem = training_problem(rng, rng.randint(1, len(LEVELS)), rng.choice(KINDS))
@@ -45,7 +44,7 @@ def tokenizer_corpus(seed: int, count: int = 20_000) -> Iterator[str]:
 
 
 class Corpus:
-    """Training problems as batches of nearly one length and of about `batch_tokens` tokens each."""
+    """Training problems in batches of nearly the same length, of about `batch_tokens` tokens each."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int | str, batch_tokens: int) -> None:
         self.tokenizer, self.batch_tokens = tokenizer, batch_tokens
@@ -76,7 +75,7 @@ class Corpus:
         for problem, prompt, solution in zip(problems, prompts, solutions, strict=True):
             taught = [False] * len(prompt.ids) + [True] * (len(solution.ids) + 1)
             row = before[0] + prompt.ids + solution.ids + [self.end], before[1] + taught
-            # Now and then an easy problem is followed by another in one sequence, as turns of a conversation are.
+            # Now and then a second problem follows an easy one in the same sequence, like turns of a conversation.
             before = row if problem.level <= 3 and not before[0] and self.rng.random() < 0.1 else ([], [])
             if not before[0]:
                 yield row

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ponder.domain.interval import wilson
-from ponder_worker.demo.comparison import ALL, cells, comparison
+from ponder_worker.demo.strategy_table import ALL, cells, strategy_table
 
 
 def row(strategy: str, level: str, passed: int, nanodollars: int) -> dict[str, Any]:
@@ -33,7 +33,7 @@ ROWS = [
 
 def drawn(**console: Any) -> str:
     output = io.StringIO()
-    Console(file=output, width=90, **console).print(comparison(cells(ROWS), ["direct", "beam_search"]))
+    Console(file=output, width=90, **console).print(strategy_table(cells(ROWS), ["direct", "beam_search"]))
     return output.getvalue()
 
 
@@ -66,7 +66,7 @@ def test_what_nobody_solved_has_no_cost_per_success() -> None:
     made = cells([row("direct", "1", 0, 5)])
     assert made["direct", "1"].cost_per_success is None
     output = io.StringIO()
-    Console(file=output, width=90).print(comparison(made, ["direct", "beam_search"]))
+    Console(file=output, width=90).print(strategy_table(made, ["direct", "beam_search"]))
     assert "–" in output.getvalue()
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from ponder.client import Client
 from ponder.errors import NotFound, Unreachable
-from ponder_worker.demo.course import STRATEGIES, Course
+from ponder_worker.demo.demo_run import STRATEGIES, DemoRun
 
 
 class Server:
-    """As much of the API as a submission needs; breaks down before its `num_calls`-th call."""
+    """The part of the API that a submission needs. It fails after `num_calls` calls."""
 
     def __init__(self, num_calls: int = 1_000) -> None:
         self.num_calls = num_calls
@@ -49,13 +49,13 @@ class Server:
         return batch
 
 
-def course(folder: Path, run_id: str = "r1") -> Course:
-    return Course.find(folder, run_id=run_id, problems_per_level=2)
+def demo_run(folder: Path, run_id: str = "r1") -> DemoRun:
+    return DemoRun.find(folder, run_id=run_id, problems_per_level=2)
 
 
 def test_every_strategy_gets_the_same_problems(tmp_path: Path) -> None:
     server = Server()
-    course(tmp_path).submit(cast(Client, server), "demo", "f0")
+    demo_run(tmp_path).submit(cast(Client, server), "demo", "f0")
     texts = [
         content.replace(name.encode(), b"") for name, content in zip(STRATEGIES, server.files.values(), strict=True)
     ]
@@ -70,41 +70,41 @@ def test_every_strategy_gets_the_same_problems(tmp_path: Path) -> None:
 def test_a_second_start_goes_on_where_the_first_broke_and_submits_nothing_twice(tmp_path: Path, num_calls: int) -> None:
     server = Server(num_calls)
     try:
-        course(tmp_path).submit(cast(Client, server), "demo", "f0")
+        demo_run(tmp_path).submit(cast(Client, server), "demo", "f0")
     except Unreachable:
         server.num_calls = 1_000
-        course(tmp_path, "r2").submit(cast(Client, server), "demo", "f0")
+        demo_run(tmp_path, "r2").submit(cast(Client, server), "demo", "f0")
     assert len(server.files) == 4
     assert len(server.batches) == 4
     assert len({key.split("-")[1] for key in server.batches}) == 1
 
 
 def test_a_finished_run_is_followed_by_a_fresh_one(tmp_path: Path) -> None:
-    first = course(tmp_path)
+    first = demo_run(tmp_path)
     first.submit(cast(Client, Server()), "demo", "f0")
-    assert course(tmp_path, "r2").run_id == "r1"
+    assert demo_run(tmp_path, "r2").run_id == "r1"
     first.finish()
-    assert course(tmp_path, "r2").run_id == "r2"
+    assert demo_run(tmp_path, "r2").run_id == "r2"
 
 
 def test_a_run_goes_on_only_with_the_same_weights_and_where_its_batches_are(tmp_path: Path) -> None:
     server = Server()
-    course(tmp_path).submit(cast(Client, server), "demo", "f0")
-    assert course(tmp_path).can_go_on(cast(Client, server), "f0")
-    assert not course(tmp_path).can_go_on(cast(Client, server), "f1")
-    assert not course(tmp_path).can_go_on(cast(Client, Server()), "f0")
+    demo_run(tmp_path).submit(cast(Client, server), "demo", "f0")
+    assert demo_run(tmp_path).can_go_on(cast(Client, server), "f0")
+    assert not demo_run(tmp_path).can_go_on(cast(Client, server), "f1")
+    assert not demo_run(tmp_path).can_go_on(cast(Client, Server()), "f0")
 
 
 def test_a_run_that_is_given_up_is_cancelled_and_followed_by_a_fresh_one(tmp_path: Path) -> None:
     server = Server()
-    first = course(tmp_path)
+    first = demo_run(tmp_path)
     first.submit(cast(Client, server), "demo", "f0")
     server.batches.popitem()
     first.abandon(cast(Client, server))
     assert server.cancelled == ["batch_0", "batch_1", "batch_2"]
-    assert not course(tmp_path, "r2").is_begun
+    assert not demo_run(tmp_path, "r2").is_begun
 
 
 def test_a_run_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     (tmp_path / "unfinished.json").write_text('{"run_id": ')
-    assert course(tmp_path, "r2").run_id == "r2"
+    assert demo_run(tmp_path, "r2").run_id == "r2"

@@ -1,4 +1,4 @@
-"""Does a reward model check arithmetic? One wrong result in a right solution shows it at once."""
+"""The probe of a reward model: whether it notices one wrong result in a right solution."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,15 @@ from random import Random
 from ponder_worker.demo.problems import Problem
 
 StepScores = Callable[[Sequence[tuple[str, Sequence[str]]]], list[list[float]]]
-"""From (prompt, steps) pairs to a score for every step; higher is better."""
+"""A function from (prompt, steps) pairs to a score for every step; higher is better."""
 OFFSETS = (1, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """found: share of corrupted steps below the threshold, by offset; accused: share of right steps below it;
+    """The outcome of a probe.
+
+    accused: the share of right steps below the threshold. found: the share of corrupted steps below it, by offset.
     auc: how often a right step scores above a corrupted one, by offset.
     """
 
@@ -24,7 +26,7 @@ class ProbeResult:
 
 
 def corrupted(problem: Problem, step: int, offset: int) -> list[str]:
-    """The steps up to and including `step`, whose result is off by `offset`."""
+    """The steps up to and including `step`, with the result of that one off by `offset`."""
     before, _, result = problem.steps[step].rpartition("= ")
     return [*problem.steps[:step], f"{before}= {int(result) + offset}"]
 
@@ -32,8 +34,8 @@ def corrupted(problem: Problem, step: int, offset: int) -> list[str]:
 def probe(score: StepScores, problems: Sequence[Problem], rng: Random, accuse: float = 0.01) -> ProbeResult:
     """Corrupt one step of each problem by each offset.
 
-    The threshold is set on every second problem, so that `accuse` of its right steps fall below it; everything
-    reported is measured on the others.
+    The threshold is set on every second problem, such that a share `accuse` of the right steps is below it. All
+    reported figures are measured on the other problems.
     """
     calibrate = [value for steps in _right(score, problems[::2]) for value in steps]
     threshold = sorted(calibrate)[int(len(calibrate) * accuse)]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ponder_worker.demo.corpus import tokenizer_corpus
-from ponder_worker.demo.tokenizer import END, PAD, save_tokenizer, train_tokenizer
+from ponder_worker.demo.training.bpe import END, PAD, save_tokenizer, train_tokenizer
+from ponder_worker.demo.training.corpus import tokenizer_corpus
 
 TOKENIZER = train_tokenizer(tokenizer_corpus(seed=0, count=500))
 

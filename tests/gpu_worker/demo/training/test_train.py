@@ -9,12 +9,12 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from ponder_worker.demo.corpus import SYSTEM_LINES, Corpus, tokenizer_corpus
-from ponder_worker.demo.model import load_model
-from ponder_worker.demo.optimizer import orthogonalised
 from ponder_worker.demo.problems import is_held_out
-from ponder_worker.demo.tokenizer import train_tokenizer
-from ponder_worker.demo.train import train
+from ponder_worker.demo.training.bpe import train_tokenizer
+from ponder_worker.demo.training.corpus import SYSTEM_LINES, Corpus, tokenizer_corpus
+from ponder_worker.demo.training.llama import load_model
+from ponder_worker.demo.training.optimizer import orthogonalised
+from ponder_worker.demo.training.train import train
 
 
 def run(out: Path, *options: str) -> Path:

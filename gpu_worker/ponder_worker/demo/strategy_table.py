@@ -1,4 +1,4 @@
-"""The table at the end of the demo: what thinking longer buys, and what it costs, by difficulty."""
+"""The table at the end of the demo: what each strategy solves and costs, by difficulty."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ponder.wire import Json
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One strategy on one level, or on all of them."""
+    """The figures of one strategy on one level, or on all levels together."""
 
     num_judged: int
     num_passed: int
@@ -55,7 +55,7 @@ _CELL_WIDTH = 10
 
 
 def cells(rows: Sequence[Json]) -> dict[tuple[str, str], Cell]:
-    """By (strategy, level), from the rows of a cost report by strategy and level; level `all` is their sum."""
+    """The cells by (strategy, level), from the rows of a cost report. The level `all` is the sum of the others."""
     made: dict[tuple[str, str], Cell] = {}
     for row in rows:
         cell = Cell(
@@ -69,7 +69,7 @@ def cells(rows: Sequence[Json]) -> dict[tuple[str, str], Cell]:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One figure of all strategies; `best` chooses the figure to highlight in a column."""
+    """One figure of all strategies. `best` chooses the figure to highlight in a column."""
 
     title: str
     figure: Callable[[Cell], float | None]
@@ -78,8 +78,8 @@ class _Block:
     has_interval: bool = False
 
 
-def comparison(made: Cells, strategies: Sequence[str]) -> Group:
-    """One block a figure; the best strategy of every column is highlighted."""
+def strategy_table(made: Cells, strategies: Sequence[str]) -> Group:
+    """The table, with one block a figure. The best strategy of every column is highlighted."""
     unit = Unit.of(cell.cost_per_task for cell in made.values())
     blocks = [
         _Block("Solved, with the 95 % interval", lambda cell: cell.accuracy, lambda share: f"{share:.0%}", max, True),
@@ -95,7 +95,7 @@ def comparison(made: Cells, strategies: Sequence[str]) -> Group:
 
 
 def _table(levels: Sequence[str], *, is_header: bool) -> Table:
-    """Of the same widths, whatever is in it."""
+    """An empty table, whose column widths do not depend on its content."""
     table = Table(box=None, padding=0, show_header=is_header, header_style="bold")
     table.add_column("", width=_NAME_WIDTH)
     for level in levels:

@@ -1,4 +1,4 @@
-"""The demo models' tokenizer: byte-level BPE, every digit a token, every newline its own token."""
+"""The tokenizer of the demo models: byte-level BPE, with a token of its own for every digit and line break."""
 
 import json
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 END, PAD = "<|end|>", "<|pad|>"
 VOCAB_SIZE = 512
 
-# A line break and a digit stand alone; an operator takes the spaces around it along, a word the one before it.
+# A line break and a digit are pieces of their own. An operator includes the spaces around it, a word the one before it.
 _PIECES = r"\n|[0-9]| [-+*/=] |: | ?[A-Za-z]+|[^\n0-9A-Za-z ]+| +"
 
-# Every user turn becomes one line, which is what the models were trained on; a system message is a line before it;
-# an answer of the assistant ends with the end token. So a conversation of several turns reads like several problems.
+# Every user turn becomes one line, as in training, and a system message is a line before it. An answer ends with
+# the end token. So a conversation of several turns reads like several problems.
 CHAT_TEMPLATE = """\
 {%- macro text(content) -%}
 {%- if content is string -%}{{ content }}
@@ -28,7 +28,7 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
-    """Byte-level BPE learnt from `texts`; any unicode text round-trips, since every byte is a token."""
+    """Learn byte-level BPE from `texts`. Any unicode text round-trips, because every byte is a token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -48,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Token
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a token that the vocabulary must have."""
+    """The id of a token that must be in the vocabulary."""
     found: int | None = tokenizer.token_to_id(token)
     assert found is not None, token
     return found

@@ -1,4 +1,4 @@
-"""A Llama-type language model to be trained on CPUs: fp32 weights, bf16 arithmetic, parameter names of Hugging Face."""
+"""A Llama-type language model for training on CPUs: fp32 weights, bf16 arithmetic, Hugging Face's parameter names."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -27,7 +27,7 @@ class LlamaShape:
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """x: [..., in] bf16 -> [..., out] bf16, by a layer whose weight is kept in fp32."""
+    """Apply a layer with fp32 weights to x `[..., in]` bf16. Returns `[..., out]` bf16."""
     return F.linear(x, layer.weight.to(x.dtype))
 
 
@@ -40,7 +40,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., size]; the statistics are taken in fp32."""
+        """Normalise x `[..., size]`. The statistics are computed in fp32."""
         wide = x.float()
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
 
@@ -58,10 +58,10 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(width, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
-        """x: [batch, tokens, hidden]; cos, sin: [tokens, head_dim]; bias: [tokens, tokens], 0 or -inf.
+        """Attend from x `[batch, tokens, hidden]`. Returns a tensor of the same shape.
 
-        Written out as two matrix products and a softmax: on CPUs that trains about twice as fast in bf16 as
-        ``scaled_dot_product_attention`` and its backward pass.
+        cos, sin: `[tokens, head_dim]`. bias: `[tokens, tokens]`, 0 or -inf. Two matrix products and a softmax train
+        about twice as fast in bf16 on CPUs as ``scaled_dot_product_attention`` and its backward pass.
         """
         batch, tokens, _ = x.shape
         q = linear(x, self.q_proj).view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         v = linear(x, self.v_proj).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
         scale = self.head_dim**-0.5
         q, k = rotate(q, cos * scale, sin * scale), rotate(k, cos, sin)
-        # The query heads of one group share their keys: [batch * kv_heads, group * tokens, head_dim].
+        # The query heads of a group share their keys: [batch * kv_heads, group * tokens, head_dim].
         group = self.heads // self.kv_heads
         q = q.reshape(batch * self.kv_heads, group * tokens, self.head_dim)
         k = k.reshape(batch * self.kv_heads, tokens, self.head_dim)
@@ -81,7 +81,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+    """The feed-forward part, SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., hidden]."""
+        """Apply the layer to x `[..., hidden]`."""
         return linear(F.silu(linear(x, self.gate_proj)) * linear(x, self.up_proj), self.down_proj)
 
 
@@ -105,7 +105,7 @@ class Layer(nn.Module):
         self.mlp = MLP(shape)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
-        """x: [batch, tokens, hidden]."""
+        """Apply the layer to x `[batch, tokens, hidden]`; cos, sin and bias are as in `Attention`."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, bias)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -126,7 +126,7 @@ class Llama(nn.Module):
                 nn.init.normal_(parameter, std=0.02 if not deep else 0.02 / (2 * shape.num_hidden_layers) ** 0.5)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids: [batch, tokens], padded on the right -> the normed output, [batch, tokens, hidden] bf16."""
+        """The normalised output `[batch, tokens, hidden]` bf16, of ids `[batch, tokens]` padded on the right."""
         tokens = ids.shape[1]
         cos, sin = rotation(tokens, self.shape.head_dim, self.shape.rope_theta)
         bias = torch.full((tokens, tokens), -torch.inf, dtype=torch.bfloat16).triu(1)
@@ -141,19 +141,19 @@ class Llama(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden: [..., hidden] bf16 -> [..., vocab] fp32."""
+        """Logits `[..., vocab]` fp32, of hidden states `[..., hidden]` bf16."""
         return F.linear(hidden, self.embed_tokens.weight.to(hidden.dtype)).float()
 
 
 def rotation(tokens: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions 0..tokens-1, each [tokens, head_dim], in the halves layout of Hugging Face."""
+    """Cosines and sines of positions 0..tokens-1, each `[tokens, head_dim]`, in the halves layout of Hugging Face."""
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angles = torch.outer(torch.arange(tokens, dtype=torch.float32), frequencies).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x: [..., tokens, head_dim]."""
+    """Rotate x `[..., tokens, head_dim]`."""
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
@@ -174,12 +174,12 @@ def save_model(model: Llama, folder: Path, eos_token_id: int, pad_token_id: int)
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {f"model.{name}": value.detach().to(torch.bfloat16) for name, value in model.state_dict().items()}
-    # Not `save_file`, which makes a file that only its owner may read.
+    # `save_file` would make a file that only its owner may read.
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def load_model(folder: Path) -> Llama:
-    """The model that `save_model` wrote."""
+    """Load a model that `save_model` wrote."""
     config = json.loads((folder / "config.json").read_text())
     model = Llama(LlamaShape(**{field.name: config[field.name] for field in fields(LlamaShape)}))
     weights = load_file(folder / "model.safetensors")

@@ -1,4 +1,4 @@
-"""``ponder demo train``: make the generator and the reward model again, from a seed."""
+"""The command ``ponder demo train``, which trains the generator and the reward model again, from a seed."""
 
 import json
 import math
@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ponder_worker.demo.corpus import Batch, Corpus, tokenizer_corpus
-from ponder_worker.demo.model import Llama, LlamaShape, load_model, save_model
-from ponder_worker.demo.optimizer import Optimizer
-from ponder_worker.demo.tokenizer import END, PAD, save_tokenizer, token_id, train_tokenizer
+from ponder_worker.demo.training.bpe import END, PAD, save_tokenizer, token_id, train_tokenizer
+from ponder_worker.demo.training.corpus import Batch, Corpus, tokenizer_corpus
+from ponder_worker.demo.training.llama import Llama, LlamaShape, load_model, save_model
+from ponder_worker.demo.training.optimizer import Optimizer
 
 _EASY, _EVEN = (4.0, 3.0, 1.0, 0.5, 0.5), (0.6, 0.8, 1.0, 1.2, 1.4)
 _WARM_UP = 0.01
@@ -27,12 +27,12 @@ _IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What one training run is made of.
+    """The parameters of one training run.
 
-    The run ends after `tokens` (padding not counted) or after `minutes`, whichever share is used up sooner. Where the
-    clock never leads, the same seed gives the same run. The learning rates fall linearly between the two `rates`, which
-    are shares of `muon_lr` and `adam_lr`. `parent` names the model whose weights the run begins with; `easy_share` is
-    the first part of the run, in which easy levels are more common than later.
+    The run ends after `tokens` (padding not counted) or after `minutes`, whichever comes first. If the clock never
+    decides, the same seed gives the same run. The learning rates fall linearly between the two `rates`, which are
+    shares of `muon_lr` and `adam_lr`. `parent` names the model with whose weights the run begins. `easy_share` is the
+    first part of the run, in which easy levels are more common than later.
     """
 
     tokens: int
@@ -51,14 +51,14 @@ RECIPES = {
     "generator": Recipe(tokens=3_000_000, rates=(0.5, 0.0), parent="trunk"),
     "reward": Recipe(tokens=9_000_000, rates=(0.5, 0.0), parent="trunk"),
 }
-"""How the shipped models were made: from one trunk, the generator is finished early, on purpose (see the model card),
-and the reward model is trained on for longer."""
+"""The recipes of the shipped models. Both begin with the trunk. The generator is finished early, on purpose (see the
+model card), and the reward model is trained for longer."""
 
 
 def train_model(
     model: Llama, recipe: Recipe, corpus: Corpus, save: Callable[[Llama], None], log: Callable[[str], None]
 ) -> None:
-    """Train `model` in place; `save` is called every few minutes and at the end."""
+    """Train `model` in place. `save` is called every few minutes and at the end."""
     optimizer = Optimizer(model, recipe.muon_lr, recipe.adam_lr)
     first, last = recipe.rates
     started = saved = reported = time.monotonic()
@@ -83,13 +83,13 @@ def train_model(
 
 
 def solution_loss(model: Llama, ids: Tensor, taught: Tensor) -> Tensor:
-    """Mean cross-entropy of the taught tokens; ids: [batch, tokens + 1], taught: [batch, tokens]."""
+    """Mean cross-entropy of the taught tokens. ids: `[batch, tokens + 1]`. taught: `[batch, tokens]`."""
     logits = model.logits(model(ids[:, :-1])[taught])
     return F.cross_entropy(logits, ids[:, 1:][taught])
 
 
 def _schedule(corpus: Corpus, recipe: Recipe) -> Iterator[tuple[Batch, float]]:
-    """Batches until the run is over, each with the share of the run that lies behind it; easy levels come first."""
+    """The batches of a run, each with the share of the run that is done. Easy levels come first."""
     seen, done, started = 0, 0.0, time.monotonic()
     while True:
         easy = max(0.0, 1.0 - done / recipe.easy_share) if recipe.easy_share else 0.0
@@ -104,7 +104,7 @@ def _schedule(corpus: Corpus, recipe: Recipe) -> Iterator[tuple[Batch, float]]:
 
 
 def save_folder(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a folder that transformers loads unchanged; one called ``reward`` is told how it scores a step."""
+    """Write a folder that transformers loads unchanged. One named ``reward`` also says how it scores a step."""
     folder.mkdir(parents=True, exist_ok=True)
     end, pad = token_id(tokenizer, END), token_id(tokenizer, PAD)
     save_tokenizer(tokenizer, folder, model.shape.max_position_embeddings)
@@ -121,15 +121,15 @@ def _write(path: Path, content: dict[str, object]) -> None:
 
 @click.command()
 @click.option("--model", "which", type=click.Choice([*RECIPES, "all"]), default="all", show_default=True)
-@click.option("--seed", default=1, show_default=True, help="Everything random follows from it.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where all of them go.")
-@click.option("--tokens", type=int, help="Tokens a model is trained on; without it, what the shipped ones were.")
-@click.option("--minutes", type=float, default=math.inf, help="At most so many minutes a model.")
-@click.option("--threads", default=1, show_default=True, help="Threads of torch.")
+@click.option("--seed", default=1, show_default=True, help="Seed of everything random.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the models.")
+@click.option("--tokens", type=int, help="Training tokens a model; by default as many as for the shipped ones.")
+@click.option("--minutes", type=float, default=math.inf, help="Most minutes a model.")
+@click.option("--threads", default=1, show_default=True, help="Number of torch threads.")
 def train(*, which: str, seed: int, out: Path, tokens: int | None, minutes: float, threads: int) -> None:
     """Train the demo models on problems made on the spot, and save them as Hugging Face folders.
 
-    The generator and the reward model both go on from the trunk; to train one of them alone, OUT must hold a trunk.
+    The generator and the reward model both start from the trunk. To train one of them alone, OUT must hold a trunk.
     """
     torch.set_num_threads(threads)
     tokenizer = train_tokenizer(tokenizer_corpus(seed))
@@ -147,7 +147,7 @@ def _begin(recipe: Recipe, tokenizer: Tokenizer, seed: int, out: Path) -> Llama:
         return Llama(replace(SHAPE, vocab_size=tokenizer.get_vocab_size()))
     folder = out / recipe.parent
     if not (folder / "model.safetensors").exists():
-        raise click.UsageError(f"{folder} holds no model to go on from: train --model {recipe.parent} into it first")
+        raise click.UsageError(f"{folder} holds no model to start from: run `train --model {recipe.parent}` first")
     return load_model(folder).train()
 
 

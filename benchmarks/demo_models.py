@@ -38,7 +38,7 @@ def main(
     pair, problems = Pair.load(weights), held_out_problems(per_level, seed)
     solved = solve(pair, problems, samples, temperature, seed)
     levels = by(lambda problem: f"level {problem.level}", solved)
-    # The hard levels of the demo hold no stories; here they are told apart by kind.
+    # The hard levels of the demo hold no stories, so all kinds are measured here, each by itself.
     stories = [problem for problem in held_out_problems(per_level // 3, seed, kinds=("story",)) if problem.level > 3]
     solved += solve(pair, stories, samples, temperature, seed)
     kinds = by(lambda problem: f"level {problem.level} {problem.kind}", solved)

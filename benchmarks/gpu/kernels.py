@@ -1,11 +1,11 @@
-"""The kernels on a GPU: errors against float64, times beside what the memory and the matrix units of the same run do.
+"""The kernels on a GPU: errors against float64, and times compared with the rates of memory and matrix units.
 
     PYTHONPATH=kernels python benchmarks/gpu/kernels.py --out benchmarks/results/kernels.json --plot docs/roofline.svg
 
-Needs torch, triton and numpy only, and no installed ponder. A time is the median of CUDA events; each round takes
+It needs only torch, triton and numpy, and no installed ponder. A time is the median of CUDA events. Each round takes
 another copy of its inputs, so that none is found in the L2 cache. Bandwidth counts the bytes that must move once.
-`--quick`, or no GPU, takes small sizes and Triton's interpreter: that shows that the file runs and that errors are
-small, and its times say nothing. It begins no new part after `--seconds`. The last line of standard output is one JSON
+`--quick`, or no GPU, takes small sizes and Triton's interpreter. That shows that the file runs and that errors are
+small; the times mean nothing. No new part begins after `--seconds`. The last line of standard output is one JSON
 object.
 """
 
@@ -71,7 +71,7 @@ def prefill(limit: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def sharing(_: dict[str, float]) -> list[dict[str, Any]]:
-    """256 sequences in families; the private time is of the same pages and tables."""
+    """Times of 256 sequences in families. The private time is that of the same pages and tables without sharing."""
     sizes, prefixes, num, own = (2, 8, 64, 256), (128, 512, 2048, 16384), 256, 512
     if not ON_GPU:
         sizes, prefixes, num, own = (2,), (128,), 2, 20
@@ -93,7 +93,7 @@ def sharing(_: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def peer(_: dict[str, float]) -> list[dict[str, Any]]:
-    """torch.nn.attention.varlen over pages, if this torch has it: decode, page 256 at least, as it wants them."""
+    """Decode by torch.nn.attention.varlen over pages, if this torch has it. It needs pages of at least 256."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

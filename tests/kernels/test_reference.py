@@ -57,7 +57,9 @@ def test_a_filter_leaves_only_what_it_should_and_in_the_right_parts() -> None:
     )
     tokens, logprobs = sample.op(logits, choice)
     share = torch.bincount(tokens, minlength=5) / 20000
-    expected = torch.tensor([3.0, 2.0, 1.0]).softmax(0)  # before the fourth 0.968 stands, before the third 0.881
+    expected = torch.tensor([3.0, 2.0, 1.0]).softmax(
+        0
+    )  # the probability before the fourth token is 0.968, before the third 0.881
     torch.testing.assert_close(share, torch.cat([expected, torch.zeros(2)]), atol=0.015, rtol=0)
     torch.testing.assert_close(logprobs, logits.log_softmax(-1)[0, tokens])
 
@@ -70,7 +72,7 @@ def test_swiglu_equals_its_formula() -> None:
 
 @settings(deadline=None)
 @given(qkv_cases())
-def test_what_write_qkv_writes_is_near_what_it_was_given(case: QkvCase) -> None:
+def test_write_qkv_stores_nearly_what_it_was_given(case: QkvCase) -> None:
     num_kv_heads, page_size = case.pages.shape[2:4]
     _, pages, scales = case.run(write_qkv.op)
     for token, slot in enumerate(case.slots.tolist()):

@@ -105,6 +105,6 @@ def test_a_run_that_is_given_up_is_cancelled_and_followed_by_a_fresh_one(tmp_pat
     assert not demo_run(tmp_path, "r2").is_begun
 
 
-def test_a_run_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_read_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "unfinished.json").write_text('{"run_id": ')
     assert demo_run(tmp_path, "r2").run_id == "r2"

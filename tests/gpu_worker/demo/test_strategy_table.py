@@ -57,12 +57,12 @@ def test_every_figure_stands_under_its_level() -> None:
 def test_the_best_of_a_column_is_highlighted_and_a_pipe_has_no_colours() -> None:
     coloured = drawn(force_terminal=True, color_system="standard")
     assert re.search(r"\x1b\[1;32m +100%", coloured)
-    assert re.search(r"\x1b\[1;32m +90%", coloured)  # of all
+    assert re.search(r"\x1b\[1;32m +90%", coloured)  # of all levels
     assert re.search(r"\x1b\[1;32m +1.00", coloured)
     assert "\x1b" not in drawn()
 
 
-def test_what_nobody_solved_has_no_cost_per_success() -> None:
+def test_an_unsolved_level_has_no_cost_per_success() -> None:
     made = cells([row("direct", "1", 0, 5)])
     assert made["direct", "1"].cost_per_success is None
     output = io.StringIO()

@@ -1,4 +1,4 @@
-"""The weights that ship: small, readable by others' code, and as good as the model card says."""
+"""The shipped weights: small, readable by other libraries, and as good as the model card says."""
 
 import json
 from pathlib import Path

@@ -106,7 +106,7 @@ def test_a_worker_that_is_asked_for_int8_generates(tiny_llama: Path) -> None:
     while engine.has_work:
         engine.step()
     assert len(sequence.generated) == 8
-    assert engine.model.dtype == torch.bfloat16  # of embeddings, keys and values
+    assert engine.model.dtype == torch.bfloat16  # the dtype of embeddings, keys and values
 
 
 @pytest.mark.usefixtures("without_operators")

@@ -35,7 +35,7 @@ def without(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear | None:
         (without, False, 300, {"unembedding", "query_key_value", "output", "gate_up", "down"}),
     ],
 )
-def test_weights_are_dropped_where_a_layout_of_whatever_kind_holds_them(
+def test_weights_are_dropped_where_a_layout_of_any_kind_holds_them(
     llama_folder: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     product: Callable[..., Linear | None],

@@ -1,4 +1,4 @@
-"""A training run of seconds: what it writes, and that a seed makes it again."""
+"""A training run of seconds: the files that it writes, and its repetition from a seed."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_seed_makes_the_same_weights_again(trained: Path, tmp_path: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_model_is_not_trained_on_from_a_trunk_that_is_not_there(tmp_path: Path) -> None:
+def test_a_model_is_not_trained_from_a_missing_trunk(tmp_path: Path) -> None:
     result = CliRunner().invoke(train, ["--out", str(tmp_path), "--model", "generator"])
     assert result.exit_code == 2
     assert "train --model trunk" in result.output

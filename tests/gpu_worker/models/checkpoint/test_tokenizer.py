@@ -110,13 +110,13 @@ _TURN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ end }}{% endfo
         ("</s>", [0, 2], None),
         ("</s>", [0], "</s>"),
         ("\n</s>\n", [0], "</s>"),
-        ("<pad></s>", [2], "<pad>"),  # the first that the model would write
+        ("<pad></s>", [2], "<pad>"),  # the first token that the model would write
         ("", [2], None),
-        (" and so on</s>", [0], None),  # an end in words: nothing can be told
-        ("<s>", [2], None),  # the next turn's beginning
+        (" and so on</s>", [0], None),  # an end in words cannot be recognised
+        ("<s>", [2], None),  # the beginning of the next turn
     ],
 )
-def test_a_turns_end_that_ends_no_answer_is_found(
+def test_an_end_of_turn_that_ends_no_answer_is_found(
     folder: Path, end: str, eos_token_ids: list[int], expected: str | None
 ) -> None:
     (folder / "chat_template.jinja").write_text(_TURN.replace("{{ end }}", end))
@@ -125,7 +125,7 @@ def test_a_turns_end_that_ends_no_answer_is_found(
 
 
 @pytest.mark.parametrize("source", ["{{ messages[0].content }}", "{{ raise_exception('one turn only') }}"])
-def test_of_a_template_that_writes_no_turns_no_end_can_be_told(folder: Path, source: str) -> None:
+def test_no_end_can_be_told_of_a_template_that_writes_no_turns(folder: Path, source: str) -> None:
     (folder / "chat_template.jinja").write_text(source)
     assert Tokenizer(folder).forgotten_end_of_turn() is None
     (folder / "chat_template.jinja").unlink()

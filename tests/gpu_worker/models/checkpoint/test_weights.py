@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A copy to be spoilt."""
+    """A copy of a model folder, for tests that break it."""
     shutil.copytree(tiny_llama, tmp_path / "model")
     return tmp_path / "model"
 
@@ -101,7 +101,7 @@ def test_flops_are_two_for_each_weight_of_a_matrix(tiny_llama: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(
+def test_an_unusable_model_is_refused_by_name(
     folder: Path, fields: dict[str, Any], error: type[ModelError], message: str
 ) -> None:
     change_config(folder, **fields)
@@ -149,7 +149,7 @@ def test_an_index_that_names_no_files_is_refused(folder: Path, files: object) ->
 def test_a_head_beside_the_embedding_is_used_or_not_as_transformers_does(
     folder: Path, held: str, is_tied: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever config.json says, the checkpoint is believed; a warning says where they contradict each other."""
+    """The checkpoint prevails over config.json, and a warning says where they contradict each other."""
     from transformers import LlamaForCausalLM
 
     weights = load_file(folder / "model.safetensors")
@@ -161,7 +161,7 @@ def test_a_head_beside_the_embedding_is_used_or_not_as_transformers_does(
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     change_config(folder, tie_word_embeddings=is_tied)
     if not is_tied and held in ("no head", "head alone"):
-        with pytest.raises(MissingTensor):  # where transformers makes the tensor up
+        with pytest.raises(MissingTensor):  # where transformers invents the tensor
             load(folder)
         return
     ours, peer = read_weights(folder), LlamaForCausalLM.from_pretrained(folder)

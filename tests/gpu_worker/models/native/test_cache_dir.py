@@ -8,7 +8,7 @@ from ponder_worker.models.native import cache_dir
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
-def test_below_a_folder_that_others_may_write_to_nothing_is_kept(
+def test_nothing_is_kept_below_a_folder_that_others_may_write_to(
     mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = tmp_path / "home"
@@ -29,7 +29,7 @@ def test_below_a_folder_that_others_may_write_to_nothing_is_kept(
         cache_dir.cache_dir.cache_clear()
 
 
-def test_a_link_is_nobodys_file(tmp_path: Path) -> None:
+def test_a_link_is_not_our_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch(0o600)
     (tmp_path / "link").symlink_to("file")
     assert cache_dir.is_ours(tmp_path / "file")

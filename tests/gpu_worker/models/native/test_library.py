@@ -53,7 +53,7 @@ def restart() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_where_nothing_compiles_torch_computes_and_the_log_says_so(
+def test_torch_computes_where_nothing_compiles_and_the_log_says_so(
     dtype: torch.dtype, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PATH", str(home))

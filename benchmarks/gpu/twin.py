@@ -1,6 +1,6 @@
 """One model of random weights twice: in transformers and in the engine. It is never on a disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -84,8 +84,9 @@ class Twin:
     def weight_bytes(self) -> int:
         """Bytes of the weights that a decode step reads. Of an embedding that is not tied it reads only a few rows."""
         weights = self.model.weights
-        apart = weights.embedding.nbytes if weights.embedding is not weights.unembedding else 0
-        return sum(tensor.nbytes for tensor in weights.tensors()) - apart
+        layers = [getattr(layer, each.name) for layer in weights.layers for each in fields(layer)]
+        read = (weights.unembedding, weights.norm, *layers)
+        return sum(tensor.nbytes for tensor in read if tensor is not None)
 
 
 def _weights(library: PreTrainedModel, num_layers: int) -> Weights:

@@ -1,7 +1,6 @@
 """Weights from memory-mapped safetensors files. Projections that are used together are fused."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +54,6 @@ class Weights:
     norm: torch.Tensor
     unembedding: torch.Tensor
     head: tuple[tuple[torch.Tensor, torch.Tensor | None], ...] = ()
-
-    def tensors(self) -> Iterable[torch.Tensor]:
-        """Every distinct tensor once."""
-        seen = {id(tensor): tensor for tensor in (self.embedding, self.norm, self.unembedding)}
-        for layer in self.layers:
-            fields = (getattr(layer, name) for name in layer.__dataclass_fields__)
-            seen.update({id(tensor): tensor for tensor in fields if tensor is not None})
-        seen.update({id(tensor): tensor for pair in self.head for tensor in pair if tensor is not None})
-        return seen.values()
 
 
 class _Source:

@@ -90,33 +90,35 @@ def _native_layout(
 
 
 def attend(
-    q: torch.Tensor, layer: Pages, where: AttentionLayout, scale: float, native: NativeOperations | None = None
+    q: torch.Tensor, layer: Pages, layout: AttentionLayout, scale: float, native: NativeOperations | None = None
 ) -> torch.Tensor:
     """Attend from every query of one layer, as `paged_attention.op` does.
 
     q: `[num_tokens, num_heads, head_dim]`. Returns a contiguous tensor of the same shape.
     """
     pages = layer.numbers
-    if native is not None and (where.decode is not None or where.prefill is not None):
-        return _attend_native(q, pages, where, scale, native)
-    if where.cascade is None:
-        assert where.paged is not None
-        return paged_attention.op(q, pages, where.paged, scale, scales=layer.scales)
+    if native is not None and (layout.decode is not None or layout.prefill is not None):
+        return _attend_native(q, pages, layout, scale, native)
+    if layout.cascade is None:
+        assert layout.paged is not None
+        return paged_attention.op(q, pages, layout.paged, scale, scales=layer.scales)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    if where.paged is not None and where.paged_rows is not None:
-        out[where.paged_rows] = paged_attention.op(q[where.paged_rows], pages, where.paged, scale)
-    out[where.cascade.rows] = cascade.attend(q.index_select(0, where.cascade.rows), pages, where.cascade, scale)
+    if layout.paged is not None and layout.paged_rows is not None:
+        out[layout.paged_rows] = paged_attention.op(q[layout.paged_rows], pages, layout.paged, scale)
+    out[layout.cascade.rows] = cascade.attend(q.index_select(0, layout.cascade.rows), pages, layout.cascade, scale)
     return out
 
 
 def _attend_native(
-    q: torch.Tensor, pages: torch.Tensor, where: AttentionLayout, scale: float, native: NativeOperations
+    q: torch.Tensor, pages: torch.Tensor, layout: AttentionLayout, scale: float, native: NativeOperations
 ) -> torch.Tensor:
-    if where.prefill is None:
-        assert where.decode is not None
-        return native.attend_decode(q, pages, where.decode, scale)
+    if layout.prefill is None:
+        assert layout.decode is not None
+        return native.attend_decode(q, pages, layout.decode, scale)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    native.attend_prefill(q, pages, where.prefill, scale, out)
-    if where.decode is not None and where.decode_rows is not None:
-        out[where.decode_rows] = native.attend_decode(q.index_select(0, where.decode_rows), pages, where.decode, scale)
+    native.attend_prefill(q, pages, layout.prefill, scale, out)
+    if layout.decode is not None and layout.decode_rows is not None:
+        out[layout.decode_rows] = native.attend_decode(
+            q.index_select(0, layout.decode_rows), pages, layout.decode, scale
+        )
     return out

@@ -65,12 +65,12 @@ def layout(
     return CascadeLayout(members, starts[members], tuple(prefixes), tails)
 
 
-def attend(q: torch.Tensor, pages: torch.Tensor, where: CascadeLayout, scale: float) -> torch.Tensor:
+def attend(q: torch.Tensor, pages: torch.Tensor, layout: CascadeLayout, scale: float) -> torch.Tensor:
     """Attend from the rows of the siblings: `[num_rows, num_heads, head_dim]`, and a result of the same shape."""
     num_kv_heads, head_dim = pages.shape[2], q.shape[2]
     rows = q.view(-1, num_kv_heads, q.shape[1] // num_kv_heads, head_dim)
-    front, front_mass = _attend_prefixes(rows, pages, where.prefixes, scale)
-    tail, tail_mass = _attend_tails(rows, pages, where.tails, scale)
+    front, front_mass = _attend_prefixes(rows, pages, layout.prefixes, scale)
+    tail, tail_mass = _attend_tails(rows, pages, layout.tails, scale)
     share = torch.sigmoid(front_mass - tail_mass)[..., None].to(q.dtype)
     return torch.lerp(tail, front, share).view(len(rows), -1, head_dim)
 
@@ -124,14 +124,14 @@ def _attend_prefixes(
 
 
 def _attend_tails(
-    rows: torch.Tensor, pages: torch.Tensor, where: paged_attention.Layout, scale: float
+    rows: torch.Tensor, pages: torch.Tensor, layout: paged_attention.Layout, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attend to the pages that each row reads alone; shapes are those of `_attend_prefixes`."""
     num_kv_heads, num_groups, head_dim = rows.shape[1:]
     by_part = pages.view(-1, pages.shape[3] * head_dim)
     out = torch.empty_like(rows)
     mass = torch.empty(rows.shape[:-1])
-    for group in where.groups:
+    for group in layout.groups:
         members = group.tokens[:, 0]
         size = len(members)
         kv = by_part.index_select(0, group.parts).view(size, 2, num_kv_heads, -1, head_dim)

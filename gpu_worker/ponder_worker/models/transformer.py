@@ -124,19 +124,19 @@ class Transformer:
         tokens: torch.Tensor,
         positions: torch.Tensor,
         slots: torch.Tensor,
-        where: Series[AttentionLayout],
+        layouts: Series[AttentionLayout],
         pages: Series[Pages],
     ) -> torch.Tensor:
         """Compute one step. Returns the hidden states `[num_tokens, hidden]` after the last norm.
 
         Each layer writes its keys and values before it attends, so that sequences of the same step may share pages.
-        tokens, positions, slots: `[num_tokens]` int64. where: one layout a layer. pages: as `new_pages` makes them.
+        tokens, positions, slots: `[num_tokens]` int64. layouts: one a layer. pages: as `new_pages` makes them.
         """
         operations, epsilon = self._operations, self.config.norm_epsilon
         context = ForwardContext(positions, slots, self._cosine, self._sine, epsilon)
         hidden = F.embedding(tokens, self.weights.embedding)
         delta: torch.Tensor | None = None
-        for layer, layout, layer_pages in zip(self._layers, where, pages, strict=True):
+        for layer, layout, layer_pages in zip(self._layers, layouts, pages, strict=True):
             qkv = layer.query_key_value(operations.add_and_normalise(hidden, delta, layer.attention_norm, epsilon))
             q = operations.rotate_and_write(qkv, layer_pages, context, layer.head_norms)
             mixed = attention.attend(q, layer_pages, layout, self._scale, self._native)

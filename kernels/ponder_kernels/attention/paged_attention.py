@@ -30,7 +30,7 @@ LOG2_E = 1.4426950408889634
 
 
 def op(
-    q: Tensor, pages: Tensor, where: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
+    q: Tensor, pages: Tensor, layout: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
 ) -> Tensor:
     """Attend from every query to the keys that it may see. Returns `[num_tokens, num_heads, head_dim]`.
 
@@ -40,20 +40,20 @@ def op(
     scales: float32 `[num_pages, 2, num_kv_heads, page_size]`, the factors of float8 numbers; None for other dtypes.
     """
     run = op_triton if q.is_cuda and triton is not None else op_reference
-    return run(q, pages, where, scale, soft_cap=soft_cap, scales=scales)
+    return run(q, pages, layout, scale, soft_cap=soft_cap, scales=scales)
 
 
 def op_reference(
-    q: Tensor, pages: Tensor, where: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
+    q: Tensor, pages: Tensor, layout: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
 ) -> Tensor:
-    assert where.reference is not None, "this layout was made for pages on a GPU"
-    return reference.attend(q, pages, where.reference, scale, soft_cap=soft_cap, scales=scales)
+    assert layout.reference is not None, "this layout was made for pages on a GPU"
+    return reference.attend(q, pages, layout.reference, scale, soft_cap=soft_cap, scales=scales)
 
 
 def op_triton(
-    q: Tensor, pages: Tensor, where: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
+    q: Tensor, pages: Tensor, layout: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
 ) -> Tensor:
-    plan = where.plan
+    plan = layout.plan
     assert plan is not None, "this layout was made for pages on the CPU"
     num_heads, head_dim = q.shape[1:]
     num_kv_heads, page_size = pages.shape[2:4]
@@ -68,7 +68,7 @@ def op_triton(
         if len(items):
             kernel[len(items), num_kv_heads](
                 q, raw, out, partials, masses, masses if scales is None else scales, items, plan.tokens, plan.positions,
-                plan.page_table, scale * (1.0 if soft_cap else LOG2_E), soft_cap, where.window or UNSEEN,
+                plan.page_table, scale * (1.0 if soft_cap else LOG2_E), soft_cap, layout.window or UNSEEN,
                 q.stride(0), q.stride(1), out.stride(0), out.stride(1), plan.page_table.stride(0),
                 NUM_KV_HEADS=num_kv_heads, NUM_GROUPS=num_groups, HEAD_DIM=head_dim, SOFT_CAP=soft_cap > 0,
                 FP8=scales is not None, PAGE_SIZE=page_size, BLOCK_DIM=block_dim, BLOCK_ROWS=block_rows,

@@ -101,7 +101,7 @@ def _group(
 def attend(
     q: torch.Tensor,
     pages: torch.Tensor,
-    where: PaddedGroups,
+    groups: PaddedGroups,
     scale: float,
     *,
     soft_cap: float = 0.0,
@@ -110,9 +110,9 @@ def attend(
     """Compute what `paged_attention.op` describes."""
     num_kv_heads, page_size, head_dim = pages.shape[2:]
     by_part = (pages.view(torch.uint8) if pages.dtype == FP8 else pages).view(-1, page_size * head_dim)
-    ordered = q.index_select(0, where.order)
+    ordered = q.index_select(0, groups.order)
     out, start = [], 0
-    for group in where.groups:
+    for group in groups.groups:
         b, num_queries = group.tokens.shape
         end = start + b * num_queries
         kv = by_part.index_select(0, group.parts)
@@ -129,7 +129,7 @@ def attend(
             mixed = run(rows, kv[:, 0], kv[:, 1], mask, scale)
         out.append(mixed.reshape(b * num_queries, -1, head_dim))
         start = end
-    return torch.cat(out).index_select(0, where.places)
+    return torch.cat(out).index_select(0, groups.places)
 
 
 def _attend_capped(

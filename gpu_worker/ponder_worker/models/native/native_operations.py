@@ -107,27 +107,27 @@ class NativeOperations:
             starts.contiguous(), lengths.contiguous(), contexts.contiguous(), table.contiguous(), num_threads(busy)
         )
 
-    def attend_decode(self, q: torch.Tensor, pages: torch.Tensor, where: DecodeLayout, scale: float) -> torch.Tensor:
+    def attend_decode(self, q: torch.Tensor, pages: torch.Tensor, layout: DecodeLayout, scale: float) -> torch.Tensor:
         """Attend from q `[num_rows, num_heads, head_dim]`. Returns a contiguous tensor of the same shape."""
         num_rows, num_heads, head_dim = q.shape
         out = torch.empty((num_rows, num_heads, head_dim), dtype=self._dtype)
         self._c.attend_decode(
-            q.data_ptr(), q.stride(0), pages.data_ptr(), where.contexts.data_ptr(), where.table.data_ptr(),
-            where.table.shape[1], where.order.data_ptr(), where.items.data_ptr(), where.num_items, num_rows, num_heads,
-            pages.shape[2], pages.shape[3], head_dim, scale, where.num_threads, self._tiles, where.masses.data_ptr(),
-            where.mixed.data_ptr(), out.data_ptr(), out.stride(0),
+            q.data_ptr(), q.stride(0), pages.data_ptr(), layout.contexts.data_ptr(), layout.table.data_ptr(),
+            layout.table.shape[1], layout.order.data_ptr(), layout.items.data_ptr(), layout.num_items, num_rows,
+            num_heads, pages.shape[2], pages.shape[3], head_dim, scale, layout.num_threads, self._tiles,
+            layout.masses.data_ptr(), layout.mixed.data_ptr(), out.data_ptr(), out.stride(0),
         )  # fmt: skip
         return out
 
     def attend_prefill(
-        self, q: torch.Tensor, pages: torch.Tensor, where: PrefillLayout, scale: float, out: torch.Tensor
+        self, q: torch.Tensor, pages: torch.Tensor, layout: PrefillLayout, scale: float, out: torch.Tensor
     ) -> None:
         """Attend from the rows of the layout, and write the results to the same rows of out."""
         num_heads, head_dim = q.shape[1:]
         self._c.attend_prefill(
-            q.data_ptr(), q.stride(0), pages.data_ptr(), where.starts.data_ptr(), where.lengths.data_ptr(),
-            where.contexts.data_ptr(), where.table.data_ptr(), where.table.shape[1], len(where.starts), num_heads,
-            pages.shape[2], pages.shape[3], head_dim, scale, where.num_threads, self._tiles,
+            q.data_ptr(), q.stride(0), pages.data_ptr(), layout.starts.data_ptr(), layout.lengths.data_ptr(),
+            layout.contexts.data_ptr(), layout.table.data_ptr(), layout.table.shape[1], len(layout.starts), num_heads,
+            pages.shape[2], pages.shape[3], head_dim, scale, layout.num_threads, self._tiles,
             out.data_ptr(), out.stride(0),
         )  # fmt: skip
 

@@ -1,11 +1,12 @@
-"""What the planner of shared attention takes on the host: processor time of a plan, and of a step that only grows.
+"""Cost of planning shared attention on the host: processor time of a plan, and of a step that only grows.
 
     python benchmarks/attention_plan.py --out benchmarks/results/attention_plan.json
 
-256 sequences, the scenes of attention_sharing.py and one of 192 pages a row. `plan` makes a plan; `grown` is a step of
-`Planner` in which every sequence has a token more and the plan holds; `packed` lays a plan out in a static buffer.
-`planned_part` is counted: of a thousand decode steps without admissions, how many make a plan. Scenes and kinds take
-turns; medians of the processor's time in milliseconds. The last line of standard output is one JSON object.
+There are 256 sequences, in the scenes of attention_sharing.py and in one of 192 pages a row. `plan` makes a plan;
+`grown` is a step of `Planner` in which every sequence has one more token and the plan holds; `packed` writes a plan
+into a static buffer. `planned_part` is a count: the share of a thousand decode steps without admissions that make a
+plan. Scenes and kinds take turns. The figures are medians of processor time in milliseconds. The last line of standard
+output is one JSON object.
 """
 
 import statistics
@@ -21,12 +22,12 @@ from attention_sharing import PAGE, SCENES, Integers, families
 from circumstances import circumstances, publish
 
 from ponder_kernels.attention.attention_plan import plan
-from ponder_kernels.attention.attention_planner import Planner
-from ponder_kernels.attention.attention_work import Capacity, Work
+from ponder_kernels.attention.device_plan import Capacity, DevicePlan
+from ponder_kernels.attention.planner import Planner
 
 
 def long_families() -> tuple[Integers, Integers]:
-    """4 families of 64 with 2k shared, cut to 192 pages a row."""
+    """The page table of 4 families of 64 sequences with 2k shared tokens, cut to 192 pages a row."""
     contexts, table = families(4, 64, 2048, 1024)
     return np.minimum(contexts, 192 * PAGE), table[:, :192]
 
@@ -50,9 +51,7 @@ def kinds(contexts: Integers, table: Integers) -> dict[str, Callable[[], object]
     planner = Planner(PAGE)
     found = planner.plan(ones, contexts, table)
     wide = np.pad(table, ((0, 0), (0, 8)))
-    work = Work.of(
-        found, table, torch.device("cpu"), tile_queries=16, one_tile=False, capacity=Capacity.of(found, wide)
-    )
+    work = DevicePlan.of(found, table, torch.device("cpu"), tile_queries=16, capacity=Capacity.of(found, wide))
     return {
         "plan": lambda: plan(ones, contexts, table, PAGE),
         "private": lambda: plan(ones, contexts, table, PAGE, share=False),

@@ -1,13 +1,12 @@
-"""What shared-prefix attention reads and writes, by the size of a leaf: bytes counted from plans, not times; no GPU.
+"""Bytes that shared-prefix attention reads and writes, by the size of a leaf, counted from plans without a GPU.
 
     python benchmarks/attention_sharing.py --out benchmarks/results/attention_sharing.json
 
-Of one layer and one kv head of a bfloat16 model. `keys` are the bytes of keys and values read, as a part of what is
-read when every sequence reads its own; `partials` are the bytes of partial results, written and read again, as a part
-of the same; `all` is their sum, and 1 / all the bound of what sharing saves. `narrow` is the part of the keys that
-items of one query read; `tiles` are the keys as every tile of an item loads them, as a part of `keys`. `private` is the
-same family planned without sharing.
-The last line of standard output is one JSON object.
+The figures are for one layer and one kv head of a bfloat16 model, relative to what is read when every sequence reads
+its own keys and values. `keys` counts the keys and values that are read, and `partials` the partial results, written
+and read again. `all` is their sum, and 1 / all bounds what sharing can save. `narrow` is the share of the keys that
+items of one query read. `tiles` counts the keys as every tile of an item loads them, relative to `keys`. `private` is
+the same family planned without sharing. The last line of standard output is one JSON object.
 """
 
 from dataclasses import replace
@@ -27,7 +26,7 @@ SIZES = [(16, 32), (32, 16), (64, 8), (128, 4), (512, 1), (64, 1), (32, 1)]
 
 
 class Tree:
-    """Sequences that fork: whole pages are shared, a page that is not full is copied."""
+    """Sequences that fork. Whole pages are shared, and a page that is not full is copied."""
 
     def __init__(self) -> None:
         self.sequences: list[tuple[list[int], int]] = []
@@ -42,7 +41,7 @@ class Tree:
         return len(self.sequences) - 1
 
     def decode(self, rows: list[int]) -> tuple[Integers, Integers]:
-        """-> contexts, page table"""
+        """Context lengths and page table of a decode step."""
         chosen = [self.sequences[row] for row in rows]
         table = np.zeros((len(rows), max(len(pages) for pages, _ in chosen)), dtype=np.int64)
         for row, (pages, _) in enumerate(chosen):
@@ -51,7 +50,7 @@ class Tree:
 
 
 def families(count: int, size: int, prefix: int, own: int, seed: int = 0) -> tuple[Integers, Integers]:
-    """Own lengths differ by up to a half, as samples do."""
+    """Families of sequences whose own lengths differ by up to a half, as those of samples do."""
     generator, tree, rows = np.random.default_rng(seed), Tree(), []
     for _ in range(count):
         root = tree.add(prefix)
@@ -60,7 +59,7 @@ def families(count: int, size: int, prefix: int, own: int, seed: int = 0) -> tup
 
 
 def beams(problems: int, width: int, depth: int, prompt: int, seed: int = 0) -> tuple[Integers, Integers]:
-    """`width` beams a problem, each step 30 to 100 tokens, of which a quarter goes on."""
+    """Beam searches of `width` beams. A step has 30 to 100 tokens, and a quarter of the beams survives it."""
     generator, tree, rows = np.random.default_rng(seed), Tree(), []
     system = tree.add(200)
     for _ in range(problems):

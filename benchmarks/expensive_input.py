@@ -1,12 +1,12 @@
-"""How long one tenant's expensive requests keep the API from answering others.
+"""Time for which one tenant's expensive requests keep the API from answering others.
 
     python benchmarks/expensive_input.py --out benchmarks/results/expensive_input.json
 
 Each body of the corpus in tests/support/expensive.py goes to a real `ponder serve`, a few at a time, while another
-client asks for `/healthz` without pause: the longest answer to it is what everybody else would have waited. On a busy
-machine that is mostly the machine's; the processor time that a body costs the serving process, all its threads
-together, is the most that it can keep its loop, however busy the machine is. The last line of standard output is one
-JSON object.
+client asks for `/healthz` without pause. The longest answer is the time that everybody else would have waited. On a
+busy machine most of it is due to the machine. The processor time that a body costs the serving process, in all its
+threads, bounds how long it can block the event loop, however busy the machine is. The last line of standard output is
+one JSON object.
 """
 
 import os
@@ -105,13 +105,13 @@ def _measure(url: str, key: str, pid: int, name: str, num_bytes: int, senders: i
 
 
 def _processor_s(pid: int) -> float:
-    """Of all threads of a process; children are not among them."""
+    """Processor time of all threads of a process, without its children."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def _longest_s(url: str, work: Any) -> float:
-    """The longest answer to `/healthz` while `work` goes on, asked for by a process of its own."""
+    """The longest answer to `/healthz` during `work`, as another process measures it."""
     with tempfile.NamedTemporaryFile() as stop_file:
         asking = subprocess.Popen(
             [sys.executable, "-c", _ASKING, url, stop_file.name], stdout=subprocess.PIPE, text=True
@@ -145,7 +145,7 @@ print(longest)
 
 @contextmanager
 def _api() -> Iterator[tuple[str, str, int]]:
-    """`ponder serve`, a plain tenant's key, and the process."""
+    """A running `ponder serve`: its address, the key of a plain tenant, and the process."""
     with tempfile.TemporaryDirectory(prefix="ponder-benchmark-") as folder, ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(Path(folder)))
         redis = stack.enter_context(EmbeddedRedis(Path(folder)))

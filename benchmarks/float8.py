@@ -1,9 +1,9 @@
-"""What float8 keys and values cost the demo model: greedy answers to held-out problems, and log-probabilities.
+"""Effect of float8 keys and values on the demo model: greedy answers to held-out problems, and log-probabilities.
 
     PYTHONPATH=platform:gpu_worker:kernels python benchmarks/float8.py --out benchmarks/results/float8.json
 
-The log-probabilities are of the answers given with keys and values in float32. The last line of standard output is one
-JSON object.
+The log-probabilities are those of the answers that float32 keys and values give. The last line of standard output is
+one JSON object.
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ import torch
 from circumstances import circumstances, publish
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import read_answer
 from ponder_worker.demo.problems import Problem, held_out_problems
+from ponder_worker.demo.training.evaluate import read_answer
 from ponder_worker.engine import Engine, Sampling, Sequence
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 
 GENERATOR = Path(demo.__file__).parent / "weights" / "generator"
 
@@ -25,7 +25,7 @@ GENERATOR = Path(demo.__file__).parent / "weights" / "generator"
 @click.option("--per-level", default=50, show_default=True, help="Held-out problems of each of five levels.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(per_level: int, out: Path | None) -> None:
-    """Answer and score with both."""
+    """Answer and score with float32 and with float8."""
     problems = held_out_problems(per_level)
     plain, small = (Engine.load(GENERATOR, num_pages=8192, kv_dtype=kv_dtype) for kv_dtype in (None, FP8))
     answers, others = (answer(engine, problems) for engine in (plain, small))

@@ -1,10 +1,11 @@
-"""What int8 products cost in accuracy and save in time, beside bfloat16.
+"""Accuracy and time of int8 products, compared with bfloat16.
 
     python benchmarks/int8.py --out benchmarks/results/int8.json
 
-Accuracy: the demo's models on held-out problems, the same seeds for every dtype. Time: the random models of engine.py,
-64 sequences with prompts of 64 tokens; two engines step in turn, so that both see the same load of the machine.
-Processor time, one thread, medians. The last line of standard output is one JSON object.
+Accuracy is that of the demo models on held-out problems, with the same seeds for every dtype. Time is that of the
+random models of engine.py, with 64 sequences of 64 prompt tokens. Two engines step in turn, so that both see the same
+load of the machine. Times are medians of processor time on one thread. The last line of standard output is one JSON
+object.
 """
 
 import math
@@ -24,8 +25,8 @@ import torch
 from circumstances import circumstances, publish
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import read_answer
 from ponder_worker.demo.problems import Problem, held_out_problems
+from ponder_worker.demo.training.evaluate import read_answer
 from ponder_worker.engine import Engine, Sampling
 from ponder_worker.engine.sequence import Sequence
 
@@ -58,7 +59,7 @@ def main(per_level: int, samples: int, steps: int, out: Path | None) -> None:
 
 
 def accuracy(dtype: torch.dtype, problems: list[Problem], samples: int) -> dict[str, float]:
-    """one_sample: share of right samples at temperature 1; perplexity: of the reference solutions, a token."""
+    """The share of right samples at temperature 1, and the perplexity of the reference solutions per token."""
     result = {}
     for name in ("generator", "reward"):
         engine = Engine.load(WEIGHTS / name, dtype=dtype, num_pages=256 * 32)
@@ -103,7 +104,7 @@ def finish(engine: Engine) -> None:
 
 
 def times(shape: Shape, steps: int) -> dict[str, Any]:
-    """Of a prefill step of 2,048 tokens and a decode step of 64."""
+    """Times of a prefill step of 2,048 tokens and of a decode step of 64."""
     with tempfile.TemporaryDirectory() as name:
         shape.save(Path(name))
         engines = [Engine.load(name, dtype=dtype, num_pages=NUM_SEQUENCES * 16) for dtype in DTYPES[1:]]

@@ -1,10 +1,10 @@
-"""Rows a second that are cut into shards, claimed, ticked and settled in a real Postgres, by several workers at a time.
+"""Jobs a second that several workers cut into shards, claim, tick and settle in a real Postgres.
 
     python benchmarks/job_queue.py --out benchmarks/results/job_queue.json
 
-Each job costs what it costs in earnest: a tick with its work and a delta of its tree, then a settlement with answer,
-usage, tree and verdict, all of it booked. Afterwards the ledger is checked. The last line of stdout is one JSON
-object.
+Each job costs what it costs in production: a tick with its work and a delta of its tree, then a settlement with answer,
+usage, tree and verdict, all of it booked. Afterwards the ledger is checked. The last line of standard output is one
+JSON object.
 """
 
 import itertools
@@ -109,7 +109,7 @@ def _settlement(job_id: int) -> Settlement:
 
 
 def _work(engine: Engine, name: str, numbers: Iterator[int], shards: list[int], watch: Stopwatch) -> None:
-    """Claims what there is, ticks it once while it grows, then settles it."""
+    """Claim shards, tick each of them once, then settle it."""
 
     def send(**said: Any) -> None:
         number = next(numbers)

@@ -1,11 +1,12 @@
-"""What the kernels compile to: registers, stack and shared memory of every kernel, dtype and head size; no GPU needed.
+"""Resources of the compiled kernels: registers, stack and shared memory, by dtype and head size. No GPU is needed.
 
     python benchmarks/kernel_resources.py
 
-Writes benchmarks/results/kernel_resources.json and prints what spills. A spill is a stack. `programs` is how many
-programs of that kernel an SM holds at once, by registers, threads and shared memory. Of attention every dtype and head
-size is compiled narrow and wide; a page of 32 and a soft cap, which change little, once for each of these pairs. It
-takes ten minutes on two processors; tests/kernels/test_compile.py compiles `covering()`, a part of it.
+It writes benchmarks/results/kernel_resources.json and prints what spills. A kernel that spills has a stack. `programs`
+is the number of programs of a kernel that an SM holds at once, by registers, threads and shared memory. Attention is
+compiled with narrow and wide tiles for every dtype and head size. A page of 32 and a soft cap, which change little, are
+compiled once for each of these pairs. All of it takes ten minutes on two processors. tests/kernels/test_compile.py
+compiles a part, `covering()`.
 """
 
 import json
@@ -25,13 +26,13 @@ import triton
 from circumstances import circumstances
 from triton.backends.compiler import GPUTarget
 
-from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_kv, write_qkv
-from ponder_kernels.attention import attention_fold, attention_tile, paged_attention
+from ponder_kernels import copy_pages, rms_norm, sample, swiglu, write_kv, write_qkv
+from ponder_kernels.attention import fold, paged_attention, tiles
 
 CAPABILITIES = (80, 90, 100)
 HEAD_DIMS = (64, 80, 96, 128, 256)
 KINDS = ("bf16", "bf16 fp8", "fp16", "fp16 fp8", "fp32")
-SHARED_BYTES = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10}  # of an SM
+SHARED_BYTES = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10}  # of one SM
 RECORD = Path(__file__).parent / "results" / "kernel_resources.json"
 
 
@@ -45,7 +46,7 @@ class Build:
     options: dict[str, int] = field(default_factory=dict)
 
     def compile(self, capability: int) -> dict[str, int]:
-        """Strides and pointers are multiples of 16, as those of real tensors are."""
+        """Compile for one GPU. Strides and pointers are multiples of 16, like those of real tensors."""
         names = self.kernel.arg_names
         kinds = self.pointers | dict.fromkeys(self.constants, "constexpr") | dict.fromkeys(self.floats, "fp32")
         signature = {name: kinds.get(name, "i32") for name in names}
@@ -73,8 +74,8 @@ def attention(kind: str, head_dim: int, page_size: int, wide: bool, capped: bool
     dtype, _, fp8 = kind.partition(" ")
     block_dim = triton.next_power_of_2(head_dim)
     element = 4 if dtype == "fp32" else 2
-    queries = attention_tile.queries_of(groups, head_dim, 4 if kind == "fp32" else 2)
-    rows = attention_tile.wide_rows(groups, queries) if wide else attention_tile.narrow_rows(groups)
+    queries = tiles.queries_per_tile(groups, head_dim, 4 if kind == "fp32" else 2)
+    rows = tiles.wide_rows(groups, queries) if wide else tiles.narrow_rows(groups)
     pointers = dict.fromkeys(("q", "out"), f"*{dtype}") | {"pages": "*u8" if fp8 else f"*{dtype}"}
     pointers |= dict.fromkeys(("partials", "masses", "scales"), "*fp32")
     pointers |= dict.fromkeys(("items", "tokens", "positions", "page_table"), "*i32")
@@ -84,12 +85,12 @@ def attention(kind: str, head_dim: int, page_size: int, wide: bool, capped: bool
     }  # fmt: skip
     name = f"attention {kind}, head {head_dim}, page {page_size}{', capped' if capped else ''}"
     name += ", wide" if wide else ", narrow"
-    options = attention_tile.options(rows, block_dim, element, fp8=bool(fp8))
+    options = tiles.launch_options(rows, block_dim, element, fp8=bool(fp8))
     return Build(name, paged_attention.kernel, pointers, constants, ("scale", "soft_cap"), options)
 
 
 def others(kind: str, head_dim: int) -> Iterator[Build]:
-    """Kernels whose programs are of a head's size."""
+    """Kernels whose programs have the size of a head."""
     dtype, _, fp8 = kind.partition(" ")
     element, half = f"*{dtype}", triton.next_power_of_2(head_dim // 2)
     page = {"pages": "*u8" if fp8 else element, "slots": "*i64", "scales": "*fp32"}
@@ -102,32 +103,24 @@ def others(kind: str, head_dim: int) -> Iterator[Build]:
         options = (constants | {"NORM": norm}, ("epsilon",), one)
         yield Build(f"write_qkv {name}{', normed' if norm else ''}", write_qkv.kernel, heads | norms | page, *options)
     if not fp8:
-        fold = {"out": element} | dict.fromkeys(("partials", "masses"), "*fp32")
-        fold |= dict.fromkeys(("fold_queries", "fold_starts", "entries", "tokens"), "*i32")
+        parts = {"out": element} | dict.fromkeys(("partials", "masses"), "*fp32")
+        parts |= dict.fromkeys(("fold_queries", "fold_starts", "entries", "tokens"), "*i32")
         folded = {"BLOCK_HEADS": 4, "BLOCK_DIM": triton.next_power_of_2(head_dim)}
-        yield Build(f"fold {name}", attention_fold.kernel, fold, folded, (), one)
-        yield Build(f"rope {name}", rope.kernel, heads, {"BLOCK": half}, (), one)
+        yield Build(f"fold {name}", fold.kernel, parts, folded, (), one)
 
 
 def rows(dtype: str) -> Iterator[Build]:
-    """Kernels whose programs are of a row's size."""
+    """Kernels whose programs have the size of a row."""
     element = f"*{dtype}"
     norm = dict.fromkeys(("x", "weight", "out", "residual"), element)
     for add in (False, True):
         constants = {"ADD": add, "BLOCK": 4096}
         yield Build(f"rms_norm {dtype}{', added' if add else ''}", rms_norm.kernel, norm, constants, ("epsilon",))
     yield Build(f"swiglu {dtype}", swiglu.kernel, {"gate_up": element, "out": element}, {"BLOCK": swiglu.BLOCK})
-    score = {"hidden": element, "unembedding": element, "rows": "*i64", "labels": "*i64", "out": "*fp32"}
-    yield Build(f"step_score {dtype}", step_score.kernel, score, {"LABELS": 2, "BLOCK": step_score.BLOCK})
-    parts = dict.fromkeys(("x", "weight", "bias", "out"), element)
-    sizes, options = matmul.tile(4 if dtype == "fp32" else 2)
-    for bias in (False, True):
-        name = f"matmul {dtype}{', bias' if bias else ''}"
-        yield Build(name, matmul.kernel, parts, {"BIAS": bias} | sizes, (), options)
 
 
 def single() -> Iterator[Build]:
-    """Kernels of one dtype."""
+    """Kernels that exist for one dtype only."""
     copy = {"source": "*i32", "target": "*i32", "sources": "*i64", "targets": "*i64"}
     yield Build("copy_pages", copy_pages.kernel, copy, {"BLOCK": copy_pages.BLOCK})
     numbers = ("logits", "logprobs", "temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
@@ -141,17 +134,17 @@ def single() -> Iterator[Build]:
 
 def every() -> dict[str, Build]:
     plain = [attention(*shape, 16, wide, False) for shape in product(KINDS, HEAD_DIMS) for wide in (False, True)]
-    return _named(plain, turned(), rest())
+    return _named(plain, variants(), rest())
 
 
 def covering() -> dict[str, Build]:
-    """Every kernel; of attention each dtype with each head size once."""
+    """Every kernel, and attention once for each dtype and head size."""
     plain = [attention(*shape, 16, bool(number % 2), False) for number, shape in enumerate(product(KINDS, HEAD_DIMS))]
-    return _named(plain[::2], list(turned())[1::2], rest())
+    return _named(plain[::2], list(variants())[1::2], rest())
 
 
-def turned() -> Iterator[Build]:
-    """Page 32, a cap, or both, narrow and wide in turn."""
+def variants() -> Iterator[Build]:
+    """Attention with pages of 32, a soft cap, or both, with narrow and wide tiles in turn."""
     for number, shape in enumerate(product(KINDS, HEAD_DIMS)):
         page_size, capped = ((32, False), (16, True), (32, True))[number % 3]
         yield attention(*shape, page_size, number % 4 < 2, capped)

@@ -1,9 +1,10 @@
-"""What computes prompts sooner: the prefill of one engine with each thing and without it, in turn.
+"""Effect of single optimisations on prompts: one engine prefills with each of them and without it, in turn.
 
     python benchmarks/prefill.py --out benchmarks/results/prefill.json
 
-The random models of engine.py, of the larger one 4 layers of 24; bfloat16, processor time, one thread, medians of
-rounds in which both see the same load of the machine. The last line of standard output is one JSON object.
+The models are the random ones of engine.py, the larger one with 4 of its 24 layers, in bfloat16. Times are medians of
+processor time on one thread, over rounds in which both variants see the same load of the machine. The last line of
+standard output is one JSON object.
 """
 
 import os
@@ -38,7 +39,7 @@ Switch = Callable[[bool], None]
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(rounds: int, out: Path | None) -> None:
-    """Time attention and products in C, and feeding some rows forward at a time."""
+    """Time attention in C, products in C, and the feed-forward layer on some rows at a time."""
     torch.set_num_threads(1)
     results = [line for name in LAYERS for line in measure(name, rounds)]
     report = {
@@ -94,7 +95,7 @@ def switch_rows() -> Switch:
 def alternate(
     engine: Engine, shape: Shape, prompts: tuple[int, int], switch: Switch, rounds: int
 ) -> tuple[float, float]:
-    """Milliseconds until all prompts are computed, without and with."""
+    """Milliseconds until all prompts are computed, without the optimisation and with it."""
     found: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(2 * rounds):
         on = turn % 2 == 1
@@ -108,7 +109,7 @@ def alternate(
 
 
 def add(engine: Engine, vocabulary: int, prompts: tuple[int, int], seed: int) -> None:
-    """Each turn has prompts of its own, so that no prefix of an earlier one is found."""
+    """Add prompts. Each turn has its own, so that none finds a prefix of an earlier one."""
     num_prompts, length = prompts
     chance = random.Random(f"{seed} {num_prompts}")
     for _ in range(num_prompts):

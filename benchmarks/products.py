@@ -1,10 +1,10 @@
-"""Matrix products in C on AMX, beside oneDNN's with weights laid out for it, and what memory and tiles would allow.
+"""Matrix products in C on AMX, compared with oneDNN's on packed weights and with the limits of memory and tiles.
 
     python benchmarks/products.py --threads 1 --out benchmarks/results/products.json
 
-bfloat16; as many copies of every weight as a model has layers, so that each product finds its own in memory and not in
-a cache; the two take turns. Processor time with one thread, the wall's clock with more; medians. The last line of
-standard output is one JSON object.
+The dtype is bfloat16. There are as many copies of every weight as a model has layers, so that a product finds its
+weight in memory and not in a cache. The two variants take turns. Times are medians of processor time with one thread,
+and of wall-clock time with more. The last line of standard output is one JSON object.
 """
 
 import os
@@ -20,7 +20,7 @@ import click
 import torch
 from circumstances import circumstances, publish
 
-from ponder_worker.models.native.product import product
+from ponder_worker.models.native.products import product
 
 SIZES = {  # out, in, copies
     "query, key and value": (1152, 896, 24),
@@ -42,7 +42,7 @@ Multiply = Callable[[torch.Tensor], torch.Tensor]
 @click.option("--threads", "all_threads", multiple=True, type=int, default=(1, 2), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(all_rows: tuple[int, ...], wanted: str, all_threads: tuple[int, ...], out: Path | None) -> None:
-    """Time them."""
+    """Time the products."""
     results = []
     for name, (num_out, num_in, copies) in SIZES.items():
         if wanted not in name:
@@ -51,7 +51,7 @@ def main(all_rows: tuple[int, ...], wanted: str, all_threads: tuple[int, ...], o
         peers = [[theirs(weight) for weight in weights], [mine(weight) for weight in weights]]
         for threads in all_threads:
             for rows in all_rows:
-                if rows * num_out > 1 << 26:  # logits are of a few rows
+                if rows * num_out > 1 << 26:  # logits have few rows
                     continue
                 line = {
                     "what": name,

@@ -1,11 +1,11 @@
-"""Tokens a second of a real model by dtype, and beside vLLM on the CPU: is the default the fast one?
+"""Tokens a second of a real model by dtype, compared with vLLM on the CPU. It shows whether the default is the fastest.
 
     python benchmarks/real_model.py FOLDER --vllm-python ~/vllm/bin/python --out benchmarks/results/real_model.json
 
 FOLDER is a model in Hugging Face's format, such as SmolLM2-135M-Instruct. Prompts are random tokens of its vocabulary;
 prompt and answer have 64 tokens each, sampled at temperature 1. Every engine is a process of its own (benchmarks/peers)
-and has its turn in every round. Where there is no FOLDER nothing is measured, and the report says so. The last line of
-standard output is one JSON object.
+and takes a turn in every round. Without a FOLDER nothing is measured, and the report says so. The last line of standard
+output is one JSON object.
 """
 
 import json
@@ -62,7 +62,7 @@ def main(folder: Path, vllm_python: str, rounds: int, threads: int, out: Path | 
 def measure(
     folder: Path, names: list[str], vllm_python: str, rounds: int, threads: int
 ) -> tuple[dict[str, dict[str, str]], list[dict[str, Any]]]:
-    """What every engine says of itself, and a row a case."""
+    """The versions that every engine reports, and one row a case."""
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))

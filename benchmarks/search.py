@@ -3,10 +3,11 @@
     python benchmarks/search.py --out benchmarks/results/search.json
     python benchmarks/search_plot.py benchmarks/results/search.json docs/images     # wants matplotlib
 
-Starts a stack of its own (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary PONDER_HOME
-and submits one batch through the API, a line for each problem and setting, problem by problem. So all settings run at
-the same time, and whatever else the machine does slows all of them alike. Every setting gets the same problems and
-seeds. What Postgres then says of the jobs is what is reported. The last line of standard output is one JSON object.
+It starts a stack of its own (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary
+PONDER_HOME and submits one batch through the API, with a line for each problem and setting, problem by problem. So all
+settings run at the same time, and other load of the machine slows all of them alike. Every setting gets the same
+problems and seeds. The report is made from what Postgres holds about the jobs. The last line of standard output is one
+JSON object.
 """
 
 import json
@@ -55,7 +56,7 @@ TASKS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One strategy with its parameters: a point on a curve."""
+    """One strategy with its parameters, which is a point on a curve."""
 
     strategy: str
     n: int
@@ -77,7 +78,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One job: a problem, the `rank`-th of its level, under a setting."""
+    """One job: a problem, the `rank`-th of its level, under one setting."""
 
     setting: Setting
     problem: Problem
@@ -88,7 +89,7 @@ class Line:
         return f"{self.setting.name}/{self.problem.level}/{self.rank}"
 
     def encode(self, seed: int) -> bytes:
-        """The same problem has the same seed, whatever the strategy: their samples are the same ones."""
+        """The line of a job. A problem has the same seed under every strategy, so that the samples are the same."""
         body = {
             "model": MODEL_NAME,
             "messages": [{"role": "user", "content": self.problem.prompt}],
@@ -138,7 +139,7 @@ def main(
 
 
 def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
-    """Of one sample there is nothing to choose: only `direct` and its kin have no n. Four settle nothing early."""
+    """The settings to compare. Strategies that choose begin at two samples, and those that stop early above four."""
     made = []
     for name in names:
         for n in sizes:
@@ -149,7 +150,7 @@ def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
 
 
 def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
-    """Problem by problem, each under all settings and the levels taking turns: what is done first is a fair part."""
+    """The jobs, problem by problem and level by level in turn, so that any first part is a fair sample."""
     problems = held_out_problems(per_level, seed)
     ranked = sorted(enumerate(problems), key=lambda item: item[0] % per_level)
     return [
@@ -161,7 +162,7 @@ def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
 
 
 def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
-    """Only problems that are settled under every setting that got them: none is judged by its fast ones."""
+    """The problems that are settled under all of their settings, so that no setting is judged by its fast ones only."""
     keys = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
     small = set.intersection(*(keys[one] for one in keys if one.n < LARGE))
     large = set.intersection(small, *(keys[one] for one in keys if one.n == LARGE))
@@ -177,7 +178,7 @@ def described(setting: Setting) -> dict[str, Any]:
 
 @contextmanager
 def stack() -> Iterator[tuple[Client, str]]:
-    """-> (client, URL of the database) of everything on one machine, for the length of a `with`."""
+    """A running stack on this machine: a client, and the URL of the database."""
     with tempfile.TemporaryDirectory(prefix="ponder-search-", ignore_cleanup_errors=True) as folder:
         os.environ["PONDER_HOME"] = str(Path(folder) / "home")
         home = Home(Path(folder) / "home")
@@ -192,7 +193,7 @@ def stack() -> Iterator[tuple[Client, str]]:
 def run(
     client: Client, database: str, work: Sequence[Line], seed: int, *, minutes: float = 60.0
 ) -> dict[Setting, list[Task]]:
-    """Submits one batch, waits until it is settled or the time is up, and reads from Postgres what is settled."""
+    """Submit one batch, wait until it is settled or the time is up, and read from Postgres what is settled."""
     file = client.upload(lambda: (line.encode(seed) for line in work), "search.jsonl")
     options = {"strategy": {"name": "direct"}, "verifier": {"name": "exact"}}
     batch_id = client.submit(file["id"], completion_window="14d", options=options)["id"]

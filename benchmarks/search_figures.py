@@ -1,4 +1,4 @@
-"""What settled tasks come to: shares and costs with 95 % intervals, and one setting against another."""
+"""Figures of settled tasks: shares and costs with 95 % intervals, and comparisons of settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Setting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One problem under one setting; `number` is its rank among those of its level."""
+    """One problem under one setting. `number` is its rank among the problems of its level."""
 
     level: str
     number: int
@@ -37,7 +37,7 @@ class Task:
 
 
 def figures(tasks: Sequence[Task]) -> dict[str, Any]:
-    """By level, and of all levels mixed."""
+    """The figures by level, and of all levels together."""
     levels = sorted({task.level for task in tasks})
     groups = {level: [task for task in tasks if task.level == level] for level in levels} | {MIXED: list(tasks)}
     return {
@@ -68,7 +68,7 @@ def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
 
 
 def compare_stopping(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
-    """Each rule against no rule, on the same problems and samples."""
+    """Comparison of each stopping rule with no rule, on the same problems and samples."""
     whole = {(one.strategy, one.n): tasks[one] for one in tasks if one.early_stopping is None}
     return [
         {"setting": one.name} | _against(tasks[one], whole[one.strategy, one.n])
@@ -78,10 +78,10 @@ def compare_stopping(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]
 
 
 def compare_adaptive(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
-    """Each size of adaptive against every other setting on the same problems, and against the best one.
+    """Comparison of each size of adaptive with every other setting on the same problems, and with the best one.
 
-    The best one has the lowest cost per successful task among those that are as accurate; where none is, the most
-    accurate one.
+    The best one has the lowest cost per successful task among those that are at least as accurate. If there is none, it
+    is the most accurate one.
     """
     compared = []
     for one in (one for one in tasks if one.strategy == "adaptive"):
@@ -106,7 +106,7 @@ def _best(against: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def _against(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, Any]:
-    """Ratios are other over one: above 1 the other costs more. Paired by problem, which both have."""
+    """Comparison of two settings, paired by problem. Ratios are other / one: above 1 the other one costs more."""
     keys = _by_place(others)
     pairs = [(task, keys[place]) for place, task in _by_place(tasks).items() if place in keys]
     drawn = _draws([task for task, _ in pairs])
@@ -137,7 +137,7 @@ def _by_place(tasks: Sequence[Task]) -> dict[tuple[str, int], Task]:
 
 
 def _draws(tasks: Sequence[Task]) -> Any:
-    """Indices of bootstrap samples [RESAMPLES, num_tasks]; each level keeps its number of problems."""
+    """Indices of bootstrap samples, `[RESAMPLES, num_tasks]`. Each level keeps its number of problems."""
     random = np.random.default_rng(0)
     levels = np.array([task.level for task in tasks])
     parts = []

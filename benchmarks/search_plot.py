@@ -1,8 +1,8 @@
-"""Draws what benchmarks/search.py measured: accuracy over tokens and dollars, one curve a strategy, a panel a level.
+"""Plot of what benchmarks/search.py measured: accuracy over tokens and dollars, by strategy and level.
 
     python benchmarks/search_plot.py benchmarks/results/search.json docs/images
 
-Needs matplotlib, which ponder itself does not.
+It needs matplotlib, which ponder itself does not.
 """
 
 import json
@@ -31,7 +31,7 @@ def main(source: Path, folder: Path) -> None:
 
 
 def draw(report: dict[str, Any], cost: str, target: Path) -> None:
-    """A circle marks the setting with the lowest cost a successful task of each level."""
+    """Draw the panels. On each level a circle marks the setting with the lowest cost per successful task."""
     points = curves(report)
     levels = list(next(iter(report["settings"].values()))["levels"])
     figure, axes = plt.subplots(2, 3, figsize=(11, 7), sharey=False)
@@ -69,7 +69,7 @@ def draw(report: dict[str, Any], cost: str, target: Path) -> None:
 
 
 def drawn(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Without the settings that got fewer problems than the others: their points would not compare."""
+    """The figures to draw. Settings with fewer problems than others are left out, as they would not be comparable."""
     most = max(setting["levels"]["mixed"]["problems"] for setting in report["settings"].values())
     return {
         name: setting for name, setting in report["settings"].items() if setting["levels"]["mixed"]["problems"] == most
@@ -77,7 +77,7 @@ def drawn(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def curves(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The settings of each strategy by n, less early stopping and those off the scale; one is `direct` for all."""
+    """The settings of each strategy by n, without early stopping and outliers. Every curve begins with `direct`."""
     settings = drawn(report)
     points: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for setting in settings.values():

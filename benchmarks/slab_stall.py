@@ -1,11 +1,11 @@
-"""How long a plan takes that takes a slab from another model, whose chains are long.
+"""Duration of a plan that takes a slab from another model with long chains.
 
     python benchmarks/slab_stall.py --out benchmarks/results/slab_stall.json
 
-Nothing is computed: 190 chains of 18,000 tokens run in one scheduler and hold nearly all of 215,040 pages of 16 tokens;
-14 requests of 20,000 tokens come to another one, which takes slab after slab. `apart`: each chain's pages stand one
-behind the other; `mixed`: the chains grew together, so that a slab has pages of all of them, and those that stay are
-moved. Processor time of the plan, medians over the plans that took a slab; the newcomer's own pages are in it.
+No model computes. In one scheduler 190 chains of 18,000 tokens hold nearly all of 215,040 pages of 16 tokens. In
+another one 14 requests of 20,000 tokens arrive, for which it takes slab after slab. In `apart` the pages of each chain
+are contiguous. In `mixed` the chains grew together, so a slab has pages of all of them, and the pages that stay are
+moved. Times are medians of the processor time of plans that took a slab, including the pages of the new request.
 """
 
 import random
@@ -40,7 +40,7 @@ def main(slab_pages: int, out: Path | None) -> None:
 
 
 def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:
-    """first: tokens that a chain has when it comes."""
+    """Measure the plans. first: the number of tokens that a chain has when it arrives."""
     budget, chance = SlabAllocator(num_slabs), random.Random(0)
     donor, taker = (
         Scheduler(
@@ -55,7 +55,7 @@ def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:
     for chain in chains:
         donor.add(chain)
     run(donor)
-    while len(chains[0].tokens) < TOKENS:  # pages, not steps, are what matters: fifteen tokens come at once
+    while len(chains[0].tokens) < TOKENS:  # only pages matter here, so fifteen tokens come at once
         for chain in chains:
             chain.tokens += [0] * (PAGE - 1)
         run(donor)

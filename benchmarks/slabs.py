@@ -1,11 +1,12 @@
-"""Generator and reward model in one memory: a fixed split, beside slabs that they trade.
+"""Generator and reward model in one memory: a fixed split compared with slabs that they trade.
 
     python benchmarks/slabs.py --out benchmarks/results/slabs.json
 
-Nothing is computed: real schedulers and pools plan steps for a runner that makes tokens up, so that what is counted is
-the same on every machine. Both models have pages of one size, 1,536 in all, of 16 tokens. Three loads: `generator`
-draws many long samples and scores few, `reward` grows short steps and scores each one, `swinging` samples for all jobs
-first and then scores all at once, three times over. Fewer steps is more throughput: a step has the same token budget.
+No model computes. Real schedulers and pools plan steps for a runner that makes up tokens, so the counts are the same on
+every machine. Both models have pages of the same size, 1,536 pages of 16 tokens in total. There are three loads:
+`generator` draws many long samples and scores few, `reward` grows short steps and scores each one, and `swinging`
+samples for all jobs first and then scores all of them, three times over. All steps have the same token budget, so fewer
+steps mean more throughput.
 """
 
 import random
@@ -31,8 +32,11 @@ SPLITS = {"fixed, generator 2/3": 2 / 3, "fixed, halves": 1 / 2, "fixed, generat
 
 @dataclass(frozen=True)
 class Load:
-    """num_jobs prompts; each draws `width` samples of up to step_tokens, `rounds` times, a round from one of those of
-    the round before; of each round's samples, `scored` are scored. together: a round begins when all jobs' last ended.
+    """A load of `num_jobs` prompts.
+
+    Each of them draws `width` samples of up to `step_tokens`, in `rounds` rounds. A round continues one sample of the
+    round before, and `scored` samples of each round are scored. together: a round begins when all jobs have finished
+    the one before.
     """
 
     num_jobs: int
@@ -50,8 +54,8 @@ LOADS = {
 }
 
 
-class House:
-    """Two schedulers that take turns."""
+class Machine:
+    """The two schedulers, which take turns."""
 
     def __init__(self, split: float | None) -> None:
         self.both: list[Scheduler] = []
@@ -62,7 +66,7 @@ class House:
         self.num_steps = 0
 
     def step(self) -> Iterator[Sequence]:
-        """-> who ended"""
+        """Run one step, and return the sequences that finished."""
         self.num_steps += 1
         for scheduler in self.both:
             plan = scheduler.plan()
@@ -89,7 +93,7 @@ def make_up(plan: Plan) -> Result:
 
 
 class Job:
-    """One prompt, grown round by round. `todo` takes the requests it makes: (which scheduler, sequence)."""
+    """One prompt, which grows round by round. `todo` receives its requests: (which scheduler, sequence)."""
 
     def __init__(self, number: int, load: Load) -> None:
         self.chance = random.Random(number)
@@ -101,7 +105,7 @@ class Job:
         self.open = 0
 
     def begin(self) -> list[tuple[int, Sequence]]:
-        """A round's samples."""
+        """Request the samples of a round."""
         self.rounds += 1
         self.ended = []
         made = []
@@ -113,7 +117,7 @@ class Job:
         return made
 
     def take(self, sequence: Sequence) -> list[tuple[int, Sequence]]:
-        """A sample or a score has ended; -> what is wanted next, but the next round."""
+        """Handle a finished sample or score, and request what follows within the round."""
         self.open -= 1
         if sequence.sampling is None:
             return []
@@ -125,7 +129,7 @@ class Job:
 
 
 def run(load: Load, split: float | None) -> dict[str, Any]:
-    house = House(split)
+    machine = Machine(split)
     jobs = [Job(number, load) for number in range(load.num_jobs)]
     owner: dict[Sequence, Job] = {}
     arrivals = deque(jobs)
@@ -134,29 +138,29 @@ def run(load: Load, split: float | None) -> dict[str, Any]:
     def add(job: Job, requests: list[tuple[int, Sequence]]) -> None:
         for which, sequence in requests:
             owner[sequence] = job
-            house.both[which].add(sequence)
+            machine.both[which].add(sequence)
 
-    while arrivals or house.has_work:
+    while arrivals or machine.has_work:
         while arrivals:
             job = arrivals.popleft()
             add(job, job.begin())
-        for sequence in house.step():
+        for sequence in machine.step():
             job = owner.pop(sequence)
             add(job, job.take(sequence))
             if not job.open:
                 job.best = job.chance.choice(job.ended).tokens
                 if not load.together and job.rounds < load.rounds:
                     arrivals.append(job)
-        if load.together and not house.has_work and jobs[0].rounds < load.rounds:
+        if load.together and not machine.has_work and jobs[0].rounds < load.rounds:
             arrivals.extend(jobs)
-        held = [scheduler.pool.num_held for scheduler in house.both]
+        held = [scheduler.pool.num_held for scheduler in machine.both]
         shares.append(sum(held) / PAGES)
-    counters = [scheduler.counters for scheduler in house.both]
+    counters = [scheduler.counters for scheduler in machine.both]
     return {
-        "steps": house.num_steps,
+        "steps": machine.num_steps,
         "pages_held": round(sum(shares) / len(shares), 3),
-        "generator": numbers(house.both[0]),
-        "reward": numbers(house.both[1]),
+        "generator": numbers(machine.both[0]),
+        "reward": numbers(machine.both[1]),
         "computed_tokens": sum(counter.computed_tokens for counter in counters),
         "recomputed_tokens": sum(counter.recomputed_tokens for counter in counters),
     }

@@ -2,17 +2,17 @@
 
     python benchmarks/speculation.py --out benchmarks/results/speculation.json
 
-The demo models, on the loop that the engine process runs: jobs, floor and engines, without a database. Modes:
+The demo models run on the loop of the engine process, without a database. The modes are:
 
-    lockstep            generator and reward model take turns: nobody's scores are out while anybody's tokens are made
-    eager               while scores are out, steps are filled with other jobs' work (what a worker does)
-    …+guesses           the likeliest steps go on before it is decided which are kept, always
-    eager+guesses_auto  only while the worker's own rule says that it pays (what a worker does)
+    lockstep            generator and reward model take turns: no scores are pending while tokens are generated
+    eager               while scores are pending, steps are filled with work of other jobs (as in a worker)
+    …+guesses           the likeliest steps are always continued before it is decided which ones are kept
+    eager+guesses_auto  the same, but only while the worker's own rule says that it pays (as in a worker)
 
-Modes are timed in turn, so that a busy machine slows all; figures are medians over rounds. Beside the wall's clock, the
-processor's: on a busy machine, with one thread, it says what an idle one would come near to. Steps do not depend on how
-busy the machine is, but for the last mode. hit_rate: of the tokens that guesses made, those asked for later. The last
-line of standard output is one JSON object.
+Modes are timed in turn, so that a busy machine slows all of them, and figures are medians over rounds. Processor time
+is given beside wall-clock time: with one thread on a busy machine, it comes near to the time on an idle one. The number
+of steps does not depend on the load of the machine, except in the last mode. hit_rate is the share of the tokens of
+guesses that were asked for later. The last line of standard output is one JSON object.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ BASELINE = "eager"
 
 
 class LockStep(EngineCore):
-    """The generator makes tokens until nobody wants any, then the reward model scores, for all jobs together."""
+    """The generator runs until no job needs tokens. Then the reward model scores, for all jobs together."""
 
     def _scores_are_due(self, generator: Engine, reward: Engine) -> bool:
         return not self._is_generating
@@ -74,7 +74,7 @@ MODES: dict[str, tuple[type[EngineCore], type[Guesses]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One load: so many jobs at a time, each a beam search of n paths, of which n / width survive a round."""
+    """One load: the number of jobs at a time, each a beam search of n paths, of which n / width survive a round."""
 
     num_at_a_time: int
     n: int
@@ -83,7 +83,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Of one round of one mode."""
+    """The figures of one round of one mode."""
 
     wall_s: float
     cpu_s: float
@@ -108,7 +108,7 @@ class Run:
 @click.option("--threads", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here; cells of other loads stay.")
 def main(loads: str, beams: str, width: int, level: int, rounds: int, threads: int, out: Path | None) -> None:
-    """Beam search with the demo models."""
+    """Measure beam search with the demo models."""
     engines = load(
         EngineOptions(str(WEIGHTS / "generator"), str(WEIGHTS / "reward"), device="cpu", num_threads=threads)
     )
@@ -133,13 +133,13 @@ def main(loads: str, beams: str, width: int, level: int, rounds: int, threads: i
 
 
 def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The new ones take the places of old ones of the same cell."""
+    """The rows with new ones in place of old ones of the same cell."""
     cells = {(result["n"], result["num_at_a_time"]): result for result in (*old, *new)}
     return [cells[cell] for cell in sorted(cells)]
 
 
 def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, rounds: int) -> dict[str, Any]:
-    """Each mode has one floor for all rounds, so that what it has learnt stays; round 0, of four jobs, warms up."""
+    """Measure all modes. Each one keeps its engines for all rounds, with what they learnt. Round 0 is a warm-up."""
     floors: dict[str, EngineCore] = {}
     for mode, (kind, guesses) in MODES.items():
         floors[mode] = kind(engines, lambda: None)
@@ -163,7 +163,7 @@ def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, r
 
 
 def _document(tenant: str, at: int, problems: list[Problem], n: int, width: int) -> dict[str, Any]:
-    """A tenant a run: runs share no pages."""
+    """The document of a job. Every run is a tenant of its own, so that runs share no pages."""
     request = {
         "messages": [{"role": "user", "content": problems[at % len(problems)].prompt}],
         "sampling": {"temperature": 1.0, "seed": at, "stop": []},
@@ -172,18 +172,18 @@ def _document(tenant: str, at: int, problems: list[Problem], n: int, width: int)
     return {"job_id": at, "tenant_id": tenant, "request": request}
 
 
-def play(floor: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
-    """As the engine process does, but that a job comes when another one is done."""
-    before, started, cpu = counters(floor), time.perf_counter(), time.process_time()
-    finished, seconds = asyncio.run(live(floor, documents, num_at_a_time))
+def play(core: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
+    """Run the jobs as the engine process does, except that a job arrives when another one is done."""
+    before, started, cpu = counters(core), time.perf_counter(), time.process_time()
+    finished, seconds = asyncio.run(live(core, documents, num_at_a_time))
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-    numbers = {name: value - before[name] for name, value in counters(floor).items()}
+    numbers = {name: value - before[name] for name, value in counters(core).items()}
     answers = tuple(entry["choices"][0]["answer"] for entry in sorted(finished, key=lambda entry: entry["job_id"]))
     return Run(wall, cpu, statistics.mean(seconds), **numbers, answers=answers)
 
 
 async def live(
-    floor: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int
+    core: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """-> what the jobs finished with, and how long each took"""
     waiting, open_jobs = deque(documents), dict[int, tuple[Job, float]]()
@@ -196,19 +196,19 @@ async def live(
 
     while waiting or open_jobs:
         while waiting and len(open_jobs) < num_at_a_time:
-            job = Job(waiting.popleft(), floor, Questions(lambda message: None), Learned(), take)
+            job = Job(waiting.popleft(), core, Questions(lambda message: None), Learned(), take)
             open_jobs[job.id] = job, time.perf_counter()
             job.start()
         await asyncio.sleep(0)
-        if floor.has_work:
-            floor.step()
+        if core.has_work:
+            core.step()
             for job, _ in list(open_jobs.values()):
                 job.look()
     return finished, seconds
 
 
-def counters(floor: EngineCore) -> dict[str, int]:
-    generator, reward, tally = floor.engines.generator.counters, floor.engines.reward, floor.guesses.tally
+def counters(core: EngineCore) -> dict[str, int]:
+    generator, reward, tally = core.engines.generator.counters, core.engines.reward, core.guesses.tally
     assert reward is not None
     return {
         "steps": generator.num_steps,
@@ -223,7 +223,7 @@ def counters(floor: EngineCore) -> dict[str, int]:
 
 
 def summary(runs: list[Run], baseline: list[Run]) -> dict[str, Any]:
-    """Ratios are to the baseline's run of the same round."""
+    """The medians over rounds. Ratios are to the baseline's run of the same round."""
 
     def median(of: Callable[[Run], float]) -> float:
         return statistics.median(map(of, runs))

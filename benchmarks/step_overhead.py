@@ -1,11 +1,11 @@
-"""What a decode step of 256 sequences costs beside the model: planning, committing, building the model's inputs.
+"""Overhead of a decode step of 256 sequences beside the model: planning, committing, building the model's inputs.
 
     python benchmarks/step_overhead.py --out benchmarks/results/step_overhead.json
 
-Two models: the demo's generator, also while sequences come and go, and random weights in the shape of Qwen2.5-0.5B with
-its vocabulary. Processor time of one thread, medians over steps; what the model computes (its layers, logits and
-sampling) against everything else. The 0.5B shape may be cut to fewer layers (`--layers`): the time of a layer is then
-taken as many times as the model has layers, which is said in the result.
+Two models are measured: the demo's generator, also while sequences come and go, and random weights in the shape of
+Qwen2.5-0.5B with its vocabulary. Times are medians of processor time on one thread. What the model computes (its
+layers, logits and sampling) is compared with everything else. The 0.5B shape may be cut to fewer layers (`--layers`).
+The time of a layer is then multiplied by the number of layers of the model, and the result says so.
 """
 
 import os
@@ -35,7 +35,7 @@ LAYERS = 24
 
 
 class Stopwatch:
-    """When calls of some methods begin and end in a step, in processor seconds."""
+    """The times at which some methods begin and end in a step, in processor seconds."""
 
     def __init__(self) -> None:
         self.began: dict[str, float] = {}
@@ -54,8 +54,11 @@ class Stopwatch:
         setattr(owner, name, timed)
 
     def parts(self) -> dict[str, float]:
-        """Milliseconds. inputs: all from the plan to the layers, attention's layouts among it; draws: of the
-        sampling parameters; rest: what is left of the step, but the freeing of logits."""
+        """The parts of a step in milliseconds.
+
+        inputs: everything from the plan to the layers, including the layouts of attention. draws: the sampling
+        parameters. rest: the remainder of the step, except for freeing the logits.
+        """
         began, ended = self.began, self.ended
         seconds = {
             "plan": ended["plan"] - began["plan"],
@@ -70,7 +73,7 @@ class Stopwatch:
 
 
 @click.command()
-@click.option("--layers", default=3, show_default=True, help="Of the 0.5B shape that are really computed.")
+@click.option("--layers", default=3, show_default=True, help="Layers of the 0.5B shape that are really computed.")
 @click.option("--steps", default=40, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
@@ -96,7 +99,7 @@ def main(layers: int, steps: int, dtype: str, out: Path | None) -> None:
 
 
 def save_half_billion(folder: Path, layers: int) -> None:
-    """Qwen2.5-0.5B's dimensions, random."""
+    """Save a random model with the dimensions of Qwen2.5-0.5B."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=151_936,
@@ -115,10 +118,10 @@ def save_half_billion(folder: Path, layers: int) -> None:
 def measure(
     folder: Path, dtype: torch.dtype, steps: int, layers: int, all_layers: int, *, come_and_go: bool = False
 ) -> dict[str, Any]:
-    """Milliseconds of a step's parts; the layers' time is scaled from `layers` to `all_layers`.
+    """Milliseconds of the parts of a step. The time of the layers is scaled from `layers` to `all_layers`.
 
-    come_and_go: a sequence ends after 64 to 192 tokens and another one of its family takes its place, so that hardly a
-    step has the sequences of the one before; all look for a separator, as the steps of a search do.
+    come_and_go: a sequence ends after 64 to 192 tokens and another one of its family takes its place, so that hardly
+    any step has the same sequences as the one before. All of them look for a separator, as the steps of a search do.
     """
     engine = Engine.load(folder, dtype=dtype, num_pages=SEQUENCES * 12)
     watch = Stopwatch()

@@ -1,10 +1,10 @@
-"""How long it takes to hand in a batch, and how much memory the API needs for it.
+"""Time to submit a batch, and the memory that the API needs for it.
 
     python benchmarks/submit.py --out benchmarks/results/submit.json
 
-Real parts: an embedded Postgres and Redis, `ponder serve` and `ponder dispatcher` as processes of their own, the
-official openai package as the client. A second upload, larger than any memory bound, measures the API alone.
-The last line of standard output is one JSON object.
+It runs real parts: an embedded Postgres and Redis, `ponder serve` and `ponder dispatcher` as processes of their own,
+the official openai package as the client. A second upload, larger than any memory bound, measures the API alone. The
+last line of standard output is one JSON object.
 """
 
 import json
@@ -102,7 +102,7 @@ def write_megabytes(path: Path, megabytes: int) -> Path:
 
 
 def submission(client: openai.OpenAI, path: Path) -> dict[str, Any]:
-    """From the first byte of the upload to the batch being in progress."""
+    """Seconds from the first byte of the upload until the batch is in progress."""
     began = time.monotonic()
     with path.open("rb") as content:
         file = client.files.create(file=content, purpose="batch")
@@ -115,7 +115,7 @@ def submission(client: openai.OpenAI, path: Path) -> dict[str, Any]:
     )
     created = time.monotonic()
     while batch.status == "validating":
-        time.sleep(0.5)  # each look costs the API about what a hundred rows cost
+        time.sleep(0.5)  # each status request costs the API about as much as a hundred rows
         batch = client.batches.retrieve(batch.id)
     done = time.monotonic()
     assert batch.status == "in_progress", batch

@@ -1,9 +1,9 @@
-"""What one optimisation is worth: steps of one engine with it and without it, in turn.
+"""Effect of single optimisations: one engine steps with each of them and without it, in turn.
 
     python benchmarks/switches.py --out benchmarks/results/switches.json
 
-Alternating steps see the same load of the machine, so that the ratio of their medians holds on a busy one too.
-Processor time, one thread, bfloat16. The model is random: 6 layers, hidden 192, 6 heads over 2 kv heads, 2048 tokens.
+Alternating steps see the same load, so the ratio of their medians holds on a busy machine too. Times are processor time
+on one thread, in bfloat16. The model is random: 6 layers, hidden 192, 6 heads over 2 kv heads, 2048 tokens.
 """
 
 import os
@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ponder_worker.engine import Engine, Sampling
 from ponder_worker.models import linear as linear_module
-from ponder_worker.models.eager import Eager
+from ponder_worker.models.operations import TorchOperations
 from ponder_worker.models.transformer import Transformer
 
 VOCABULARY = 2048
@@ -36,7 +36,7 @@ NEW_TOKENS = 24
 @click.option("--prompt", "prompts", multiple=True, type=int, default=(64, 512), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here.")
 def main(prompts: tuple[int, ...], out: Path | None) -> None:
-    """Time what is done in C, its attention on AMX, and its matrix products: 16 prompts of 16 sequences."""
+    """Time the operations in C, attention on AMX, and the matrix products, on 16 prompts of 16 sequences."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         save(Path(name))
@@ -62,12 +62,12 @@ def main(prompts: tuple[int, ...], out: Path | None) -> None:
 
 
 def switch_c(engine: Engine) -> Callable[[bool], None]:
-    """Attention, norms, rotation, gates and the choice of tokens."""
+    """Switch attention, norms, rotation, gates and sampling between C and torch."""
     model, sampler = engine.model, engine._runner._sampler
     mine, choice = model._native, sampler._choice
 
     def switch(on: bool) -> None:
-        model._native, model._between = (mine, mine) if on else (None, Eager())
+        model._native, model._operations = (mine, mine) if on else (None, TorchOperations())
         sampler._choice = choice if on else None
 
     return switch
@@ -97,7 +97,7 @@ def save(folder: Path) -> None:
 
 
 def alternate(engine: Engine, length: int, switch: Callable[[bool], None]) -> tuple[float, float]:
-    """Milliseconds of a decode step, median, without and with."""
+    """Median milliseconds of a decode step, without the optimisation and with it."""
     chance = random.Random(length)
     sequences = []
     for seed in range(256):

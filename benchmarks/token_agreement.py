@@ -1,12 +1,12 @@
-"""How often a sequence samples other tokens in company than alone: the noise is the same, the arithmetic may not be.
+"""Share of tokens that a sequence samples differently beside others than alone. Only rounding can differ.
 
     python benchmarks/token_agreement.py --out benchmarks/results/token_agreement.json
 
-The demo's generator answers 64 of its problems, each with a seed of its own: one at a time, then all 64 at once, then
-all 64 with prompts that arrive while others decode; at temperature 1, where it is mostly sure, and at 2, where it is
-not. Matrix products of other shapes add in another order; a token differs where two were nearly as likely. What follows
-a difference is another text, so that the first difference of a sequence is what counts: differences a million tokens
-that were drawn on equal ground.
+The demo's generator answers 64 of its problems, each with its own seed: one at a time, then all 64 at once, then all 64
+with prompts that arrive while others decode. The temperature is 1, where the model is mostly certain, and 2, where it
+is not. Matrix products of other shapes add in another order, and a token differs where two were nearly equally likely.
+After a difference the texts are different, so only the first difference of a sequence counts. The figure is differences
+per million tokens that were sampled from equal texts.
 """
 
 import os
@@ -33,7 +33,7 @@ COMPANY = 64
 @click.option("--new", "new_tokens", default=96, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(rounds: int, new_tokens: int, out: Path | None) -> None:
-    """Compare tokens drawn alone with those drawn in company, in float32 and bfloat16."""
+    """Compare tokens sampled alone with those sampled beside other sequences, in float32 and bfloat16."""
     torch.set_num_threads(1)
     cases = [(name, temperature) for name in ("float32", "bfloat16") for temperature in (1.0, 2.0)]
     results = {
@@ -70,7 +70,7 @@ def compare(dtype: torch.dtype, temperature: float, rounds: int, new_tokens: int
 
 
 def run(engine: Engine, requests: list[tuple[list[int], Sampling]], *, every: int = 0) -> list[Sequence]:
-    """every: steps between two arrivals. No prefix of an earlier run is found: each has a salt of its own."""
+    """Run all problems, with `every` steps between two arrivals. Each run has its own salt and finds no old prefix."""
     sequences: list[Sequence] = []
     salt = random.randbytes(8)
     for prompt, sampling in requests:
@@ -85,7 +85,7 @@ def run(engine: Engine, requests: list[tuple[list[int], Sampling]], *, every: in
 def differences(alone: list[Sequence], others: list[Sequence]) -> dict[str, float]:
     differing, on_equal_ground, apart = 0, 0, 0.0
     for one, other in zip(alone, others, strict=True):
-        pairs = zip(one.generated, other.generated, strict=False)  # who differs may end at another place
+        pairs = zip(one.generated, other.generated, strict=False)  # a sequence that differs may end at another place
         first = next((place for place, (token, another) in enumerate(pairs) if token != another), None)
         differing += first is not None
         equal = len(one.generated) if first is None else first + 1

@@ -1,10 +1,10 @@
-"""How often our verdicts are right, set by set, on public data that the project does not hold; and how fast they are.
+"""Accuracy and speed of verdicts on public data sets, which are not part of the project.
 
     python benchmarks/verdicts.py --out benchmarks/results/verdicts.json
 
-An answer goes the way that a job's does: read out of a text, then examined. A wrong pass is an answer that passed and
-should not have; a wrong fail one that did not pass and should have, `unverified` among them. Each is printed; the JSON
-holds their numbers only, since the texts are not ours.
+An answer takes the same way as that of a job: it is read out of a text and then examined. A wrong pass is an answer
+that passed and should not have. A wrong fail is one that should have passed and did not, including `unverified`. Each
+of them is printed. The JSON holds only their numbers, because the texts are not ours.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ HOSTILE = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """text: what a model wrote; is_answer: it is already an answer, and nothing is read out of it."""
+    """One case. text: what a model wrote. is_answer: the text is an answer already, so nothing is read out of it."""
 
     verifier: str
     text: str
@@ -101,7 +101,7 @@ def references(path: Path, key: str) -> Iterator[Verdict]:
 
 
 def gsm8k(path: Path, *, worked: bool) -> Iterator[Verdict]:
-    """Against the plain number, or the data set's whole worked solution."""
+    """Cases of GSM8K, against the plain number or against the whole worked solution."""
     for row in rows(path):
         number = row["answer"].rpartition("####")[2].strip()
         for verifier in ("number", "math"):
@@ -127,7 +127,7 @@ def reports(path: Path) -> Iterator[Verdict]:
 
 
 def different(path: Path) -> Iterator[Verdict]:
-    """References of different problems, no two of which are one answer."""
+    """References of different problems, no two of which are equal."""
     answers = sorted({row["answer"] for row in rows(path)})
     pairs = list(itertools.combinations(answers, 2))
     for one, other in random.Random(0).sample(pairs, NUM_DIFFERENT):
@@ -135,7 +135,7 @@ def different(path: Path) -> Iterator[Verdict]:
 
 
 def verdicts_per_s(verifier: str, verdicts: Iterable[Verdict]) -> float:
-    """Of one process's own time, the answers being read out of their texts before."""
+    """Verdicts a second of processor time, with the answers already read out of their texts."""
     wanted = itertools.islice((verdict for verdict in verdicts if verdict.verifier == verifier), NUM_TIMED)
     cases = [Case({"name": verifier}, extract(verdict.text), verdict.reference) for verdict in wanted]
     return len(cases) / statistics.median(seconds_of(cases) for _ in range(ROUNDS))

@@ -1,4 +1,4 @@
-"""Times on a GPU by events, and what its memory and its matrix units do in the same run."""
+"""Timing on a GPU by events, and the rates of its memory and matrix units in the same run."""
 
 import statistics
 import sys
@@ -14,13 +14,13 @@ from circumstances import circumstances, publish
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
-DTYPE = torch.bfloat16 if ON_GPU else torch.float16  # the interpreter's bfloat16 is wrong
-L2_BYTES = 128 << 20  # more than any GPU's so far
+DTYPE = torch.bfloat16 if ON_GPU else torch.float16  # the interpreter computes bfloat16 wrongly
+L2_BYTES = 128 << 20  # more than any GPU has so far
 ROUNDS = 15
 
 
 def timed(run: Callable[[int], object], *, copies: int = 1) -> float:
-    """-> median seconds of run(i), i counting the copies of the inputs round and round"""
+    """Median seconds of run(i), where i cycles through the copies of the inputs."""
     run(0)
     if not ON_GPU:
         begin = time.perf_counter()
@@ -38,12 +38,12 @@ def timed(run: Callable[[int], object], *, copies: int = 1) -> float:
 
 
 def copies_of(num_bytes: int) -> int:
-    """So many copies of the inputs that none is found in the L2 cache when its turn comes again."""
+    """Number of copies of the inputs with which none is still in the L2 cache when its turn comes again."""
     return max(1, min(16, -(-2 * L2_BYTES // num_bytes))) if ON_GPU else 1
 
 
 def limits() -> dict[str, float]:
-    """What this GPU does: a copy's bytes a second (read and written), a matrix product's operations a second."""
+    """The rates of this GPU: bytes a second of a copy (read and written), operations a second of a matrix product."""
     size = (1 << 30) if ON_GPU else (1 << 16)
     source, target = (torch.empty(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
     copy_s = timed(lambda _: target.copy_(source))
@@ -55,7 +55,7 @@ def limits() -> dict[str, float]:
 def measured(
     what: str, parts: list[Callable[[dict[str, float]], list[dict[str, Any]]]], seconds: float, out: Path | None
 ) -> dict[str, Any]:
-    """The report of all parts, of which none begins after so many seconds; written to `out`, and its JSON to stdout."""
+    """Run the parts and report, to `out` and as JSON to standard output. No part begins after the given seconds."""
     torch.manual_seed(time.time_ns() & 0xFFFFFFFF)
     begin = time.monotonic()
     limit = limits()
@@ -70,7 +70,7 @@ def measured(
             continue
         try:
             report[part.__name__] = part(limit)
-        except Exception as error:  # the others are worth having
+        except Exception as error:  # the other parts are still worth having
             report[part.__name__] = [{"failed": repr(error)[:500]}]
         print(f"{part.__name__}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
         if ON_GPU:

@@ -1,12 +1,12 @@
-"""The engine on a GPU: parity with transformers, decode and prefill beside the limits of the run, best-of-64, beams.
+"""The engine on a GPU: parity with transformers, decode and prefill compared with the GPU's limits, best-of-64, beams.
 
     PYTHONPATH=gpu_worker:kernels python benchmarks/gpu/engine.py --out benchmarks/results/engine_gpu.json
 
-Needs torch, triton, numpy, safetensors, tokenizers and transformers, and no installed ponder. Weights are random and
-never on a disk. Without a GPU, or with `--quick`, it takes a small model on the CPU: that shows that the file runs. The
-limit of a decode is what the weights and all keys and values take to be read at a copy's bandwidth, or the products at
-the matrix rate, whichever is longer. It begins no new part after `--seconds`. The last line of standard output is one
-JSON object.
+It needs torch, triton, numpy, safetensors, tokenizers and transformers, and no installed ponder. Weights are random and
+never on a disk. Without a GPU, or with `--quick`, it takes a small model on the CPU, which shows that the file runs.
+The limit of a decode is the time to read the weights and all keys and values at the bandwidth of a copy, or the time of
+the products at the matrix rate, whichever is longer. No new part begins after `--seconds`. The last line of standard
+output is one JSON object.
 """
 
 import argparse
@@ -45,7 +45,7 @@ PATTERNS = (
 
 
 def parity(_: dict[str, float]) -> list[dict[str, Any]]:
-    """Log-probabilities of a prefill and greedy tokens of a decode, each beside transformers' own float32."""
+    """Log-probabilities of a prefill and greedy tokens of a decode, compared with those of transformers in float32."""
     out = []
     for dtype in (torch.float32, BFLOAT):
         torch.manual_seed(time.time_ns() & 0xFFFFFFFF)
@@ -94,25 +94,25 @@ def drain(engine: Engine) -> list[Any]:
 
 
 def waited(engine: Engine) -> float:
-    """Seconds of one step, its tokens on the host."""
+    """Seconds of one step, until its tokens are on the host."""
     begin = time.perf_counter()
     engine.step()
     return time.perf_counter() - begin
 
 
 def speed(limit: dict[str, float]) -> list[dict[str, Any]]:
-    """Prefill and decode of different prompts, by shape and number of sequences."""
+    """Speed of prefill and decode of different prompts, by shape and number of sequences."""
     out: list[dict[str, Any]] = []
     for name, fields in SHAPES.items():
         twin = Twin.of(fields, BFLOAT)
-        del twin.library  # its weights are held no longer than the engine's need them
+        del twin.library  # its weights are held no longer than the engine needs them
         for count, context in DECODES:
             room = count * (context + 2 * STEPS + 16)
             for graphs, float8 in VARIANTS:
                 row = {"shape": name, "sequences": count, "context": context, "float8_kv": float8}
                 try:
                     row |= run(twin.engine(room, graphs=graphs, float8=float8), twin, count, context, limit)
-                except RuntimeError as error:  # the others are worth having
+                except RuntimeError as error:  # the other parts are still worth having
                     row["failed"] = repr(error)[:300]
                 out.append(row)
                 if ON_GPU:
@@ -148,7 +148,7 @@ def run(engine: Engine, twin: Twin, count: int, context: int, limit: dict[str, f
 
 
 def patterns(_: dict[str, float]) -> list[dict[str, Any]]:
-    """Of the first shape, against transformers' continuous batching, in turn."""
+    """Times of the patterns on the first shape, in turn with the continuous batching of transformers."""
     name, fields = next(iter(SHAPES.items()))
     twin = Twin.of(fields, BFLOAT)
     out = []
@@ -156,7 +156,7 @@ def patterns(_: dict[str, float]) -> list[dict[str, Any]]:
         room = case.problems * case.siblings * (case.prompt + case.new * case.rounds)
         engine = twin.engine(room, graphs=ON_GPU)
         row: dict[str, Any] = {"shape": name, "case": case.name, "tokens": case.num_tokens}
-        for turn in range(2):  # the first of each warms up, unless it is long
+        for turn in range(2):  # the first of each is a warm-up, unless it is long
             begin = time.perf_counter()
             play(case, lambda prompts, new, engine=engine: generated(engine, prompts, new), fields["vocab_size"], turn)
             row["engine_s"] = time.perf_counter() - begin
@@ -170,7 +170,7 @@ def patterns(_: dict[str, float]) -> list[dict[str, Any]]:
                     fields["vocab_size"],
                     turn,
                 )
-            except Exception as error:  # the engine's own figure stands without it
+            except Exception as error:  # the engine's own figure is valid without it
                 row["transformers_failed"] = repr(error)[:300]
                 continue
             row["transformers_s"] = time.perf_counter() - begin

@@ -1,12 +1,13 @@
-"""The greatest difference of each kernel to a float64 computation, on fresh random inputs."""
+"""The largest difference of each kernel from a float64 computation, on fresh random inputs."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from clock import DEVICE, DTYPE, ON_GPU
+from family import rotary_table
 
-from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_kv, write_qkv
+from ponder_kernels import copy_pages, rms_norm, sample, swiglu, write_kv, write_qkv
 
 ROWS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM = (512, 4096, 32, 8, 128) if ON_GPU else (5, 64, 4, 2, 16)
 
@@ -16,9 +17,9 @@ def random(*shape: int) -> torch.Tensor:
 
 
 def errors(_: dict[str, float]) -> list[dict[str, Any]]:
-    """Relative to the greatest number expected. Attention's errors stand beside its times."""
+    """Errors relative to the largest expected number. Those of attention are reported beside its times."""
     found: list[dict[str, Any]] = []
-    for check in (norm, gated, turned, written, product, scored, sampled, copied):
+    for check in (norm, gated, written, sampled, copied):
         found.append({"kernel": check.__name__, **check()})
     return found
 
@@ -40,32 +41,24 @@ def gated() -> dict[str, float]:
     return greatest(swiglu.op_triton(x), gate / (1 + (-gate).exp()) * up)
 
 
-def _turned(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+def _rotated(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
     first, second = heads.double().chunk(2, -1)
     cos, sin = cosine.double()[:, None], sine.double()[:, None]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-def turned() -> dict[str, float]:
-    heads, positions = random(ROWS, HEADS, HEAD_DIM), torch.arange(ROWS, device=DEVICE)
-    cosine, sine = (part.to(DEVICE) for part in rope.table(ROWS, HEAD_DIM, 10000.0))
-    expected = _turned(heads, cosine, sine)
-    rope.op_triton(heads, cosine, sine, positions)
-    return greatest(heads, expected)
-
-
 def written() -> dict[str, float]:
-    """Keys turned and stored, in the model's dtype and as float8; values through `write_kv`."""
+    """Errors of keys and values as `write_qkv` stores them, in the model's dtype and as float8, and of `write_kv`."""
     out: dict[str, float] = {}
-    tables = [part.to(DEVICE) for part in rope.table(ROWS, HEAD_DIM, 10000.0)]
+    tables = rotary_table(ROWS, HEAD_DIM, 10000.0)
     for name, dtype in (("", DTYPE), ("_fp8", torch.float8_e4m3fn)):
         heads, positions = random(ROWS, HEADS + 2 * KV_HEADS, HEAD_DIM), torch.arange(ROWS, device=DEVICE)
         shape = (-(-ROWS // 16), 2, KV_HEADS, 16, HEAD_DIM)
         pages = torch.zeros(shape, device=DEVICE).to(dtype)
         scales = torch.ones(shape[:-1], device=DEVICE) if name else None
-        expected = _turned(heads[:, HEADS : HEADS + KV_HEADS], *tables)
+        expected = _rotated(heads[:, HEADS : HEADS + KV_HEADS], *tables)
         values = heads[:, HEADS + KV_HEADS :].double()
-        write_qkv.op_triton(heads, write_qkv.Turn(positions, *tables), pages, positions, scales)
+        write_qkv.op_triton(heads, write_qkv.Rotation(positions, *tables), pages, positions, scales)
         kv = pages.double() * (1.0 if scales is None else scales[..., None])
         stored = kv.permute(0, 3, 1, 2, 4).reshape(-1, 2, KV_HEADS, HEAD_DIM)[:ROWS]
         out |= {f"keys{name}": greatest(stored[:, 0], expected)["error"]}
@@ -77,24 +70,12 @@ def written() -> dict[str, float]:
     return out | {"write_kv": greatest(stored, plain.double())["error"]}
 
 
-def product() -> dict[str, float]:
-    x, weight = random(ROWS, HIDDEN), random(HIDDEN, HIDDEN)
-    return greatest(matmul.op_triton(x, weight), x.double() @ weight.double().T)
-
-
-def scored() -> dict[str, float]:
-    hidden, unembedding = random(ROWS, HIDDEN), random(100, HIDDEN) * HIDDEN**-0.5
-    rows, labels = torch.arange(0, ROWS, 3, device=DEVICE), torch.tensor([7, 2], device=DEVICE)
-    expected = (hidden[rows].double() @ unembedding[labels].double().T).softmax(-1)
-    return greatest(step_score.op_triton(hidden, unembedding, rows, labels), expected)
-
-
 def sampled() -> dict[str, float]:
-    """Log-probabilities against float64; tokens against the reference."""
+    """Log-probabilities compared with float64, and tokens with the reference."""
     vocabulary = 32000 if ON_GPU else 100
     logits = torch.randn(ROWS, vocabulary, device=DEVICE) * 3
     index, full = torch.arange(ROWS, device=DEVICE), torch.ones(ROWS, device=DEVICE)
-    choice = sample.Choice(full, (full * 50).int(), full * 0.95, full * 0, index, index, full * 0, full * 0)
+    choice = sample.SamplingTensors(full, (full * 50).int(), full * 0.95, full * 0, index, index, full * 0, full * 0)
     tokens, logprobs = sample.op_triton(logits, choice)
     same = (tokens == sample.op_reference(logits, choice)[0]).float().mean()
     expected = logits.double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
@@ -102,7 +83,7 @@ def sampled() -> dict[str, float]:
 
 
 def copied() -> dict[str, Any]:
-    """Within the device, to pinned host memory and back."""
+    """Pages copied to pinned host memory and back."""
     pages = random(2, 8, 2, KV_HEADS, 16, HEAD_DIM)
     expected, one, two = pages.clone(), torch.tensor([1, 5], device=DEVICE), torch.tensor([6, 0], device=DEVICE)
     host = torch.empty(pages.shape, dtype=DTYPE, pin_memory=ON_GPU)

@@ -1,4 +1,4 @@
-"""Sequences in families over pages of random keys and values: what attention is timed on."""
+"""Inputs of the GPU benchmarks: sequences in families over pages of random keys and values, and a rotary table."""
 
 from typing import Any
 
@@ -8,8 +8,15 @@ from clock import DEVICE, DTYPE, copies_of, timed
 from ponder_kernels.attention import paged_attention
 
 
+def rotary_table(num_positions: int, head_dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines on the device, each float32 `[num_positions, head_dim / 2]`."""
+    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle = torch.outer(torch.arange(num_positions, dtype=torch.float64), frequency)
+    return angle.cos().float().to(DEVICE), angle.sin().float().to(DEVICE)
+
+
 class Family:
-    """Sequences of which each `size` neighbours share their first `prefix` tokens; pages of all stand shuffled."""
+    """Sequences in shuffled pages. Each `size` neighbours share their first `prefix` tokens."""
 
     def __init__(
         self, count: int, size: int, prefix: int, own: int, queries: int = 1, *,
@@ -45,7 +52,7 @@ class Family:
         )
 
     def error(self, **options: Any) -> float:
-        """Greatest difference to float64 of the first and the last sequence."""
+        """Largest difference from float64, for the first and the last sequence."""
         found = paged_attention.op_triton(self.q, self.pages[0], self.layout(**options), self.scale).double()
         groups, worst = self.q.shape[1] // self.pages[0].shape[2], 0.0
         for row in (0, len(self.table) - 1):

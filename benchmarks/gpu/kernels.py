@@ -1,11 +1,11 @@
-"""The kernels on a GPU: errors against float64, times beside what the memory and the matrix units of the same run do.
+"""The kernels on a GPU: errors against float64, and times compared with the rates of memory and matrix units.
 
     PYTHONPATH=kernels python benchmarks/gpu/kernels.py --out benchmarks/results/kernels.json --plot docs/roofline.svg
 
-Needs torch, triton and numpy only, and no installed ponder. A time is the median of CUDA events; each round takes
+It needs only torch, triton and numpy, and no installed ponder. A time is the median of CUDA events. Each round takes
 another copy of its inputs, so that none is found in the L2 cache. Bandwidth counts the bytes that must move once.
-`--quick`, or no GPU, takes small sizes and Triton's interpreter: that shows that the file runs and that errors are
-small, and its times say nothing. It begins no new part after `--seconds`. The last line of standard output is one JSON
+`--quick`, or no GPU, takes small sizes and Triton's interpreter. That shows that the file runs and that errors are
+small; the times mean nothing. No new part begins after `--seconds`. The last line of standard output is one JSON
 object.
 """
 
@@ -24,10 +24,10 @@ if "--quick" in sys.argv or not torch.cuda.is_available():
 
 from clock import DEVICE, DTYPE, ON_GPU, copies_of, measured, timed
 from errors import errors
-from family import Family
+from family import Family, rotary_table
 from roofline import draw
 
-from ponder_kernels import copy_pages, matmul, rms_norm, rope, sample, step_score, swiglu, write_qkv
+from ponder_kernels import copy_pages, rms_norm, sample, swiglu, write_qkv
 from ponder_kernels.attention import paged_attention
 
 
@@ -41,12 +41,12 @@ def decode(limit: dict[str, float]) -> list[dict[str, Any]]:
     for num, context, head_dim, kv_heads in shapes:
         for page in (16, 32):
             family = Family(num, 1, 0, context, heads=4 * kv_heads, kv_heads=kv_heads, head_dim=head_dim, page=page)
-            seconds, fixed = family.time(), family.time(batch_invariant=True)
+            seconds = family.time()
             out.append({
                 "name": f"decode {num}x{context}, head {head_dim}", "bytes": family.kv_bytes,
                 "flops": 4 * num * context * family.q.shape[1] * head_dim,
                 "sequences": num, "context": context, "head_dim": head_dim, "page": page,
-                "kv_bytes": family.kv_bytes, "seconds": seconds, "batch_invariant_seconds": fixed,
+                "kv_bytes": family.kv_bytes, "seconds": seconds,
                 "of_copy": family.kv_bytes / seconds / limit["copy_bytes_s"], "error": family.error(),
             })  # fmt: skip
     return out
@@ -71,7 +71,7 @@ def prefill(limit: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def sharing(_: dict[str, float]) -> list[dict[str, Any]]:
-    """256 sequences in families; the private time is of the same pages and tables."""
+    """Times of 256 sequences in families. The private time is that of the same pages and tables without sharing."""
     sizes, prefixes, num, own = (2, 8, 64, 256), (128, 512, 2048, 16384), 256, 512
     if not ON_GPU:
         sizes, prefixes, num, own = (2,), (128,), 2, 20
@@ -93,7 +93,7 @@ def sharing(_: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def peer(_: dict[str, float]) -> list[dict[str, Any]]:
-    """torch.nn.attention.varlen over pages, if this torch has it: decode, page 256 at least, as it wants them."""
+    """Decode by torch.nn.attention.varlen over pages, if this torch has it. It needs pages of at least 256."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -122,16 +122,13 @@ def peer(_: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def others(limit: dict[str, float]) -> list[dict[str, Any]]:
-    """Row by row, sampling, and what batch invariance costs a matrix product."""
+    """The kernels that work row by row, and sampling."""
     rows, hidden, vocabulary = (2048, 4096, 128256) if ON_GPU else (4, 64, 100)
     out: list[dict[str, Any]] = []
 
     def bound(name: str, num_bytes: int, run: Callable[[int], object], copies: int) -> None:
         seconds = timed(run, copies=copies)
         out.append({"kernel": name, "seconds": seconds, "of_copy": num_bytes / seconds / limit["copy_bytes_s"]})
-
-    def counted(name: str, flops: int, num_bytes: int, run: Callable[[int], object]) -> None:
-        out.append({"kernel": name, "name": name, "flops": flops, "bytes": num_bytes, "seconds": timed(run)})
 
     copies = copies_of(rows * hidden * 2)
     x = [torch.randn(rows, hidden, device=DEVICE, dtype=DTYPE) for _ in range(copies)]
@@ -142,61 +139,39 @@ def others(limit: dict[str, float]) -> list[dict[str, Any]]:
     residuals = [torch.randn_like(part) for part in x]
     bound("rms_norm, residual", 4 * x[0].nbytes, lambda i: rms_norm.op_triton(x[i], weight, 1e-5, residuals[i]), copies)
     head_dim = 128 if ON_GPU else 16
-    tables = [part.to(DEVICE) for part in rope.table(rows, head_dim, 10000.0)]
+    tables = rotary_table(rows, head_dim, 10000.0)
     index = torch.arange(rows, device=DEVICE)
     heads = [part.view(rows, hidden // head_dim, head_dim) for part in x]
-    bound("rope", 2 * x[0].nbytes, lambda i: rope.op_triton(heads[i], *tables, index), copies)
     kv_heads = hidden // head_dim // 4
     pages = torch.zeros(-(-rows // 16), 2, kv_heads, 16, head_dim, device=DEVICE, dtype=DTYPE)
-    turn = write_qkv.Turn(index, *tables)
-    bound("write_qkv", 2 * x[0].nbytes, lambda i: write_qkv.op_triton(heads[i], turn, pages, index), copies)
+    rotation = write_qkv.Rotation(index, *tables)
+    bound("write_qkv", 2 * x[0].nbytes, lambda i: write_qkv.op_triton(heads[i], rotation, pages, index), copies)
     many = torch.randn(4, rows // 2, 2, kv_heads, 16, head_dim, device=DEVICE, dtype=DTYPE)
     half = torch.arange(rows // 4, device=DEVICE)
     moved = 2 * 4 * len(half) * many[0, 0].nbytes
     bound("copy_pages", moved, lambda _: copy_pages.op_triton(many, many, half, half + len(half)), 1)
-    unembedding = torch.randn(vocabulary, hidden, device=DEVICE, dtype=DTYPE)
-    labels = index[:2]
-    bound("step_score", x[0].nbytes, lambda i: step_score.op_triton(x[i], unembedding, index, labels), copies)
     num = 256 if ON_GPU else 2
     logits = torch.randn(num, vocabulary, device=DEVICE) * 3
     for name, k, p in (("plain", 0, 1.0), ("top_k 50", 50, 1.0), ("top_p 0.95", 0, 0.95), ("both", 50, 0.95)):
         full = torch.full((num,), 1.0, device=DEVICE)
         index = torch.arange(num, device=DEVICE)
-        choice = sample.Choice(full, (full * k).int(), full * p, full * 0, index, index, full * 0, full * 0)
+        choice = sample.SamplingTensors(full, (full * k).int(), full * p, full * 0, index, index, full * 0, full * 0)
         seconds = timed(lambda _, choice=choice: sample.op_triton(logits, choice))
         same = (sample.op_triton(logits, choice)[0] == sample.op_reference(logits, choice)[0]).float().mean()
         reference = timed(lambda _, choice=choice: sample.op_reference(logits, choice))
         out.append({"kernel": f"sample {name}", "seconds": seconds, "reference_seconds": reference,
                     "same_tokens": float(same)})  # fmt: skip
-    w = torch.randn(hidden, hidden, device=DEVICE, dtype=DTYPE)
-    for count in (1, 64, 256, 2048) if ON_GPU else (3,):
-        part = torch.randn(count, hidden, device=DEVICE, dtype=DTYPE)
-        fixed, library = timed(lambda _, a=part: matmul.op_triton(a, w)), timed(lambda _, a=part: a @ w.T)
-        alone = torch.equal(matmul.op_triton(part, w)[:1], matmul.op_triton(part[:1], w))
-        counted(
-            f"matmul of {count} rows",
-            2 * count * hidden**2,
-            w.nbytes + 2 * part.nbytes,
-            lambda _, a=part: matmul.op_triton(a, w),
-        )
-        out.append({"kernel": "matmul", "rows": count, "fixed_seconds": fixed, "library_seconds": library,
-                    "a_row_is_the_same_alone": alone})  # fmt: skip
     return out
 
 
 def invariance(_: dict[str, float]) -> list[dict[str, Any]]:
-    """Are the bits of grouped and ungrouped attention the same on this device? By mode."""
+    """Whether attention has the same bits on this device when pages are shared and when they are not."""
     family = Family(4, 8, 1024, 100) if ON_GPU else Family(1, 2, 64, 20, heads=2, kv_heads=1, head_dim=32)
-    out = []
-    for fixed in (True, False):
-        one, two = (
-            paged_attention.op_triton(
-                family.q, family.pages[0], family.layout(share=share, batch_invariant=fixed), family.scale
-            )
-            for share in (True, False)
-        )
-        out.append({"batch_invariant": fixed, "same_bits": torch.equal(one, two)})
-    return out
+    one, two = (
+        paged_attention.op_triton(family.q, family.pages[0], family.layout(share=share), family.scale)
+        for share in (True, False)
+    )
+    return [{"same_bits": torch.equal(one, two)}]
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ INTENSITIES = (0.1, 10000.0)
 
 
 def draw(path: Path, points: list[tuple[str, float, float]], bytes_s: float, flops: float, machine: str) -> None:
-    """points: name, operations a byte, operations a second; bytes_s, flops: the limits"""
+    """Draw points of (name, operations a byte, operations a second) below the limits `bytes_s` and `flops`."""
     low, high = flops / 1e5, flops * 2
 
     def place(intensity: float, rate: float) -> tuple[float, float]:

@@ -1,6 +1,6 @@
-"""One model of random weights twice: as transformers has it and as the engine has it; never on a disk."""
+"""One model of random weights twice: in transformers and in the engine. It is never on a disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from ponder_worker.engine import Engine
 from ponder_worker.engine.step.graph import captured
 from ponder_worker.models.checkpoint.config import ModelConfig
 from ponder_worker.models.checkpoint.weights import LayerWeights, Weights
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 from ponder_worker.models.transformer import Transformer
 
 Fields = dict[str, Any]
@@ -33,20 +33,20 @@ SEQUENCES = 256
 
 
 def replays(engine: Engine) -> bool:
-    """Are its decode steps captured, and did that not fail?"""
+    """Whether the decode steps of an engine are captured and replayed."""
     graphs = engine._runner._graphs
     return graphs is not None and graphs.is_usable
 
 
 class NoTokenizer:
-    """The prompts are ids."""
+    """A tokenizer that does nothing, since the prompts are ids."""
 
     eos_token_ids: frozenset[int] = frozenset()
 
 
 @dataclass
 class Twin:
-    """float8: the model with keys and values in float8, of the same weights."""
+    """Both models. float8: the engine's model with keys and values in float8, of the same weights."""
 
     library: PreTrainedModel
     model: Transformer
@@ -54,7 +54,7 @@ class Twin:
 
     @classmethod
     def of(cls, fields: Fields, dtype: torch.dtype, context: int = 32768) -> "Twin":
-        """All are Qwen2's in form; biases and windows aside that is Llama's too."""
+        """Both models of this shape, as Qwen2. Apart from biases and windows this is Llama's shape too."""
         config = Qwen2Config(max_position_embeddings=context, **fields)
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
@@ -68,7 +68,7 @@ class Twin:
         return cls(library, Transformer(own, weights), Transformer(own, weights, kv_dtype=FP8))
 
     def engine(self, num_tokens: int, *, graphs: bool = False, float8: bool = False) -> Engine:
-        """With room for so many tokens. graphs: decode steps are captured. float8: keys and values are."""
+        """An engine with this room. graphs: capture decode steps. float8: store keys and values in float8."""
         tokenizer: Any = NoTokenizer()
         pages = -(-num_tokens // 16) + SEQUENCES
         return Engine(
@@ -82,10 +82,11 @@ class Twin:
 
     @property
     def weight_bytes(self) -> int:
-        """That a decode step reads: not the embedding, of which it gathers a row a sequence, unless it is tied."""
+        """Bytes of the weights that a decode step reads. Of an embedding that is not tied it reads only a few rows."""
         weights = self.model.weights
-        apart = weights.embedding.nbytes if weights.embedding is not weights.unembedding else 0
-        return sum(tensor.nbytes for tensor in weights.tensors()) - apart
+        layers = [getattr(layer, each.name) for layer in weights.layers for each in fields(layer)]
+        read = (weights.unembedding, weights.norm, *layers)
+        return sum(tensor.nbytes for tensor in read if tensor is not None)
 
 
 def _weights(library: PreTrainedModel, num_layers: int) -> Weights:

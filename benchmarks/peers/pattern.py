@@ -1,6 +1,6 @@
-"""What is asked of every engine, in the same words: lists of prompts of one length, and how many tokens each gets.
+"""The requests that every engine gets: lists of prompts of one length, and how many tokens each of them generates.
 
-Imports nothing, because a peer runs in an environment of its own.
+The module imports nothing of the project, because a peer runs in an environment of its own.
 """
 
 import random
@@ -12,10 +12,10 @@ Generate = Callable[[list[list[int]], int], list[list[int]]]
 
 
 class Case(NamedTuple):
-    """problems prompts of `prompt` tokens, each for `siblings` sequences, which get `new` tokens each.
+    """A number of prompts (`problems`) of `prompt` tokens, each for `siblings` sequences that generate `new` tokens.
 
-    rounds: above 1, a beam search: `new` tokens in each; behind it a quarter of a problem's siblings stay, and each of
-    those is continued four times.
+    rounds: more than one round is a beam search with `new` tokens in each. After a round a quarter of the siblings of
+    a problem stay, and each of them is continued four times.
     """
 
     name: str
@@ -27,12 +27,12 @@ class Case(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """That are generated."""
+        """Number of tokens that are generated."""
         return self.problems * self.siblings * self.new * self.rounds
 
 
 def play(case: Case, generate: Generate, vocabulary: int, seed: int) -> None:
-    """Each seed has prompts of its own, so that no prefix of an earlier one is found."""
+    """Play the case on an engine. Each seed has its own prompts, so that no earlier prefix is found."""
     chance = random.Random(seed)
     prompts = [
         prompt
@@ -48,7 +48,7 @@ def play(case: Case, generate: Generate, vocabulary: int, seed: int) -> None:
 
 
 def _kept(chance: random.Random, case: Case) -> list[int]:
-    """Places of those that go on, each four times; which, is drawn."""
+    """The places of the sequences that go on, drawn at random, each of them four times."""
     kept: list[int] = []
     for first in range(0, case.problems * case.siblings, case.siblings):
         for place in sorted(chance.sample(range(first, first + case.siblings), case.siblings // 4)):

@@ -1,4 +1,4 @@
-"""A peer in a process of its own, which waits on a pipe while the others are timed."""
+"""A peer engine in a process of its own, which waits on a pipe while others are timed."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from pattern import Case
 
 HERE = Path(__file__).parent
 NAMES = ("ponder", "ponder int8", "vllm", "transformers generate", "transformers generate_batch")
-"""Of benchmarks/engine.py. `ponder` alone is bfloat16; it takes any other dtype as its second word, `auto` too."""
+"""The peers of benchmarks/engine.py. `ponder` is bfloat16 unless a second word names a dtype, such as `auto`."""
 
 
 class Peer:
-    """One engine with one model. It starts beside others that start; `wait` for it before it plays."""
+    """One engine with one model. Several of them may start at the same time; call `wait` before `play`."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Peer:
         vllm_python: str,
         logs: Path | None = None,
     ) -> None:
-        """folder: the model's; logs: where its output goes, beside the model unless another folder is named."""
+        """Start the engine on the model in `folder`. logs: the folder for its output, by default beside the model."""
         self.name = name
         self.versions: dict[str, str] = {}
         self._log = (logs or folder) / f"{name}.log"
@@ -49,7 +49,7 @@ class Peer:
         self._answers = os.fdopen(answers)
 
     def wait(self) -> None:
-        """Until its model is loaded; then it knows its `versions`. RuntimeError if it does not start."""
+        """Wait until the model is loaded and `versions` is known. Raises RuntimeError if it does not start."""
         first = self._answers.readline()
         if not first:
             last = self._log.read_text().strip().splitlines()[-1:]
@@ -57,7 +57,7 @@ class Peer:
         self.versions = json.loads(first)
 
     def play(self, case: Case, seed: int) -> dict[str, Any]:
-        """wall_s, cpu_s, peak_mb; or error."""
+        """Play a case. Returns wall_s, cpu_s and peak_mb, or error."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"case": case, "seed": seed}) + "\n")

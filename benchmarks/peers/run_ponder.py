@@ -1,4 +1,4 @@
-"""This engine, as a peer of the others: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS [DTYPE] DESCRIPTOR"""
+"""This engine as a peer: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS [DTYPE] DESCRIPTOR"""
 
 import os
 import sys

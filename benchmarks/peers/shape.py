@@ -1,4 +1,4 @@
-"""Random models of the two sizes that are measured, in Hugging Face's format."""
+"""Random models of the sizes that are measured, in Hugging Face's format."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
 class Shape(NamedTuple):
-    """fields: of its config; kv_bytes: what every engine gets for keys and values."""
+    """A random model. fields: fields of its config. kv_bytes: the memory that every engine gets for keys and values."""
 
     fields: dict[str, int]
     kv_bytes: int

@@ -1,7 +1,7 @@
 # ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
-"""Whole pages from one pool to another: forks within a pool, moves to pinned host memory and back.
+"""Copies of whole pages: forks within a pool, and moves to pinned host memory and back.
 
-Bound by memory within a GPU, by the bus to the host.
+The kernel is bound by memory within a GPU, and by the bus to the host.
 """
 
 import torch
@@ -19,9 +19,11 @@ BLOCK = 4096
 
 
 def op(source: torch.Tensor, target: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
-    """source, target: `[num_layers, num_pages, ...]` contiguous, of one dtype and page shape; the same tensor, or
-    one of them in pinned host memory. sources, targets: `[count]` int64 on the device that copies. No page is copied to
-    twice, or both from and to.
+    """Copy the pages `sources` of one pool to the pages `targets` of another, in all layers.
+
+    source, target: contiguous `[num_layers, num_pages, ...]` of one dtype and page shape. They may be the same tensor,
+    and one of them may be in pinned host memory. sources, targets: `[count]` int64 on the device that copies. No page
+    is a target twice, or both a source and a target.
     """
     run = op_triton if sources.is_cuda and triton is not None else op_reference
     run(source, target, sources, targets)

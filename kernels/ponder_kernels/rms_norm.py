@@ -1,7 +1,8 @@
 # ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
-"""Root-mean-square normalisation (https://arxiv.org/abs/1910.07467). Bound by memory: one read, one write a row.
+"""Root-mean-square normalisation (https://arxiv.org/abs/1910.07467).
 
-A row is one program's, its sum has one order: the same bits in whatever company.
+The kernel is bound by memory: one read and one write a row. One program computes a row and sums in a fixed order, so
+the bits of a row do not depend on the other rows.
 """
 
 import torch
@@ -17,9 +18,10 @@ __all__ = ["op", "op_reference", "op_triton"]
 
 
 def op(x: torch.Tensor, weight: torch.Tensor, epsilon: float, residual: torch.Tensor | None = None) -> torch.Tensor:
-    """x: `[num_tokens, hidden]`, weight: `[hidden]` of the same dtype -> `[num_tokens, hidden]`
+    """Normalise every row. Returns `[num_tokens, hidden]`.
 
-    residual: `[num_tokens, hidden]`; x is added to it in place, and the sum is what is normalised.
+    x: `[num_tokens, hidden]`. weight: `[hidden]` of the same dtype. residual: `[num_tokens, hidden]`; x is added to it
+    in place, and the sum is normalised.
     """
     run = op_triton if x.is_cuda and triton is not None else op_reference
     return run(x, weight, epsilon, residual)

@@ -1,5 +1,8 @@
 # ruff: noqa: N803 -- constexpr names and argument lists of kernels are Triton's way
-"""silu(gate) * up (https://arxiv.org/abs/2002.05202). Bound by memory: two reads, one write an element."""
+"""The gated activation silu(gate) * up (https://arxiv.org/abs/2002.05202).
+
+The kernel is bound by memory: two reads and one write an element.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +20,10 @@ BLOCK = 1024
 
 
 def op(gate_up: torch.Tensor) -> torch.Tensor:
-    """gate_up: `[num_tokens, 2 * intermediate]`, gates first -> `[num_tokens, intermediate]`, in float32 between"""
+    """Compute silu(gate) * up in float32. Returns `[num_tokens, intermediate]` in the dtype of gate_up.
+
+    gate_up: `[num_tokens, 2 * intermediate]`, gates first.
+    """
     return op_triton(gate_up) if gate_up.is_cuda and triton is not None else op_reference(gate_up)
 
 

@@ -1,7 +1,8 @@
 # ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
-"""Scatter of a step's keys and values into their pages. Bound by memory: one read, one write an element.
+"""Scatter of a step's keys and values into their pages.
 
-A page is `[2, num_kv_heads, page_size, head_dim]`: keys, then values; a head's part of a page is contiguous.
+A page is `[2, num_kv_heads, page_size, head_dim]`: keys, then values. A head's part of a page is contiguous. The kernel
+is bound by memory: one read and one write an element.
 """
 
 import torch
@@ -21,12 +22,13 @@ __all__ = ["op", "op_reference", "op_triton"]
 
 
 def op(kv: Tensor, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
-    """Writes kv into pages at slots, in place.
+    """Write kv into pages at slots, in place.
 
-    kv: `[num_tokens, 2, num_kv_heads, head_dim]`; pages: `[num_pages, 2, num_kv_heads, page_size, head_dim]`
-    contiguous, of the same dtype or float8_e4m3fn; slots: `[num_tokens]` int64, page * page_size + offset, or -1 for a
-    token that is not written; no two tokens of a step have the same slot. scales: `[num_pages, 2, num_kv_heads,
-    page_size]` float32, written where pages are float8. head_dim is even.
+    kv: `[num_tokens, 2, num_kv_heads, head_dim]`, with an even head_dim.
+    pages: contiguous `[num_pages, 2, num_kv_heads, page_size, head_dim]` of the same dtype or float8_e4m3fn.
+    slots: `[num_tokens]` int64, page * page_size + offset, or -1 for a token that is not written. No two tokens of a
+    step have the same slot.
+    scales: float32 `[num_pages, 2, num_kv_heads, page_size]`, written along with float8 pages.
     """
     run = op_triton if kv.is_cuda and triton is not None else op_reference
     run(kv, pages, slots, scales)
@@ -63,7 +65,7 @@ if triton is not None:
     def scatter(  # type: ignore[no-untyped-def]
         first, second, column, inside, part, num_parts, slot, pages, scales, page_size, half, FP8: tl.constexpr
     ):
-        """Two halves of a head into its page. part: keys of all heads, then values, as a page has them"""
+        """Write the two halves of a head into its page. part: the head's index in a page, keys before values."""
         row = (slot // page_size * num_parts + part) * page_size + slot % page_size
         out = pages + row * (2 * half) + column
         if FP8:
@@ -80,7 +82,7 @@ if triton is not None:
         kv, pages, slots, scales, token_stride, kind_stride, head_stride, page_size, num_kv_heads, half,
         FP8: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        """One program: keys or values of one head of one token."""
+        """Write the key or the value of one head of one token."""
         token = tl.program_id(0).to(tl.int64)
         part = tl.program_id(1)
         slot = tl.load(slots + token)

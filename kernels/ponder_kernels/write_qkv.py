@@ -1,7 +1,8 @@
 # ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
-"""Norm, rotation and scatter of a step's heads in one pass. Bound by memory: one read, one write an element.
+"""Norm, rotation and scatter of a step's heads in one pass.
 
-Queries are turned in place; keys and values go into their pages and are left as they were.
+Queries are rotated in place. Keys and values are written into their pages, and stay unchanged where they were. The
+kernel is bound by memory: one read and one write an element.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ponder_kernels import rope, write_kv
+from ponder_kernels import write_kv
 
 try:
     import triton
@@ -20,13 +21,15 @@ try:
 except ImportError:  # a machine without a GPU needs no Triton
     triton = None
 
-__all__ = ["Turn", "op", "op_reference", "op_triton"]
+__all__ = ["Rotation", "op", "op_reference", "op_triton"]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """positions: `[num_tokens]` int64; cosine, sine: `rope.table`'s; query_norm, key_norm: `[head_dim]`, both or none,
-    the weights of an RMS norm of each head before it is turned.
+class Rotation:
+    """Rotary positions of a step (https://arxiv.org/abs/2104.09864), and the norms that precede them.
+
+    positions: `[num_tokens]` int64. cosine, sine: `[num_positions, head_dim / 2]`, of any dtype. query_norm, key_norm:
+    `[head_dim]`, the weights of an RMS norm of each head; both or neither.
     """
 
     positions: Tensor
@@ -37,36 +40,44 @@ class Turn:
     epsilon: float = 1e-6
 
 
-def op(heads: Tensor, turn: Turn, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
-    """heads: `[num_tokens, num_heads + 2 * num_kv_heads, head_dim]`: queries, keys, values; others: `write_kv.op`'s"""
+def op(heads: Tensor, rotation: Rotation, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
+    """Normalise and rotate queries and keys, and write keys and values into pages, all in place.
+
+    heads: `[num_tokens, num_heads + 2 * num_kv_heads, head_dim]`: queries, then keys, then values. The arguments pages,
+    slots and scales are those of `write_kv.op`.
+    """
     run = op_triton if heads.is_cuda and triton is not None else op_reference
-    run(heads, turn, pages, slots, scales)
+    run(heads, rotation, pages, slots, scales)
 
 
-def op_reference(heads: Tensor, turn: Turn, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
+def op_reference(heads: Tensor, rotation: Rotation, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
     num_kv_heads = pages.shape[2]
     num_heads = heads.shape[1] - 2 * num_kv_heads
     q, k, v = torch.split(heads.float(), [num_heads, num_kv_heads, num_kv_heads], dim=1)
-    if turn.query_norm is not None and turn.key_norm is not None:
-        q = F.rms_norm(q, q.shape[-1:], turn.query_norm.float(), turn.epsilon)
-        k = F.rms_norm(k, k.shape[-1:], turn.key_norm.float(), turn.epsilon)
-    q, k = q.clone(), k.clone()
-    rope.op_reference(q, turn.cosine, turn.sine, turn.positions)
-    rope.op_reference(k, turn.cosine, turn.sine, turn.positions)
-    heads[:, :num_heads] = q
-    write_kv.op_reference(torch.stack([k, v], dim=1), pages, slots, scales)
+    if rotation.query_norm is not None and rotation.key_norm is not None:
+        q = F.rms_norm(q, q.shape[-1:], rotation.query_norm.float(), rotation.epsilon)
+        k = F.rms_norm(k, k.shape[-1:], rotation.key_norm.float(), rotation.epsilon)
+    heads[:, :num_heads] = _rotated(q, rotation)
+    write_kv.op_reference(torch.stack([_rotated(k, rotation), v], dim=1), pages, slots, scales)
 
 
-def op_triton(heads: Tensor, turn: Turn, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
+def _rotated(heads: Tensor, rotation: Rotation) -> Tensor:
+    """Rotate float32 heads `[num_tokens, num_heads, head_dim]`, with halves paired as Hugging Face pairs them."""
+    cos, sin = (part[rotation.positions].float()[:, None] for part in (rotation.cosine, rotation.sine))
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def op_triton(heads: Tensor, rotation: Rotation, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
     num_tokens, all_heads, head_dim = heads.shape
     num_kv_heads, page_size = pages.shape[2:4]
-    norms = [turn.cosine if norm is None else norm for norm in (turn.query_norm, turn.key_norm)]
+    norms = [rotation.cosine if norm is None else norm for norm in (rotation.query_norm, rotation.key_norm)]
     if num_tokens:
         kernel[num_tokens, all_heads](
-            heads, pages if scales is None else pages.view(torch.uint8), slots, turn.positions, turn.cosine, turn.sine,
-            *norms, slots if scales is None else scales, turn.epsilon, heads.stride(0), heads.stride(1),
-            all_heads - 2 * num_kv_heads, num_kv_heads, page_size, head_dim // 2,
-            NORM=turn.query_norm is not None, FP8=scales is not None, BLOCK=triton.next_power_of_2(head_dim // 2),
+            heads, pages if scales is None else pages.view(torch.uint8), slots, rotation.positions, rotation.cosine,
+            rotation.sine, *norms, slots if scales is None else scales, rotation.epsilon, heads.stride(0),
+            heads.stride(1), all_heads - 2 * num_kv_heads, num_kv_heads, page_size, head_dim // 2,
+            NORM=rotation.query_norm is not None, FP8=scales is not None, BLOCK=triton.next_power_of_2(head_dim // 2),
             num_warps=1,
         )  # fmt: skip
 
@@ -78,7 +89,7 @@ if triton is not None:
         heads, pages, slots, positions, cosine, sine, query_norm, key_norm, scales, epsilon, token_stride, head_stride,
         num_heads, num_kv_heads, page_size, half, NORM: tl.constexpr, FP8: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        """One program: one head of one token, as two halves."""
+        """Process one head of one token, as two halves."""
         token = tl.program_id(0).to(tl.int64)
         head = tl.program_id(1)
         column = tl.arange(0, BLOCK)
@@ -97,9 +108,9 @@ if triton is not None:
             place = tl.load(positions + token) * half + column
             cos = tl.load(cosine + place, mask=inside, other=0.0).to(tl.float32)
             sin = tl.load(sine + place, mask=inside, other=0.0).to(tl.float32)
-            turned = first * cos - second * sin
+            rotated = first * cos - second * sin
             second = second * cos + first * sin
-            first = turned
+            first = rotated
         if head < num_heads:
             tl.store(at, first.to(heads.dtype.element_ty), mask=inside)
             tl.store(at + half, second.to(heads.dtype.element_ty), mask=inside)

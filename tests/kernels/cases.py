@@ -1,4 +1,4 @@
-"""Shapes that hypothesis draws, and how near is near enough."""
+"""Inputs that hypothesis draws, and the tolerances of comparisons."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from hypothesis import strategies as st
 
-from ponder_kernels import rope, sample, write_qkv
+from ponder_kernels import sample, write_qkv
 from ponder_kernels.attention import paged_attention
 
 DTYPES = st.sampled_from([torch.float32, torch.float16])
@@ -18,7 +18,7 @@ HEAD_DIMS = st.sampled_from([16, 24, 64, 80, 96, 128, 256])
 
 @dataclass(frozen=True)
 class Case:
-    """unused: `[count]` pages that no table names, the padding's page 0 excepted"""
+    """One step of attention. unused: `[count]` pages that no table names, except page 0, which is padding."""
 
     q: torch.Tensor
     pages: torch.Tensor
@@ -38,7 +38,7 @@ class Case:
         )
 
     def kernel(self, **options: Any) -> torch.Tensor:
-        """The outputs are poisoned by conftest's `poison`: what a kernel does not write is not a number."""
+        """The kernel's result. Run it within `poisoned()`, so that an element that is not written is NaN."""
         num_heads = self.q.shape[1]
         where = paged_attention.layout(
             *self.lengths, pages=self.pages, num_heads=num_heads, window=self.window, for_kernel=True, **options
@@ -56,14 +56,14 @@ class Case:
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Within 2e-5 in float32 and 4e-3 in float16, absolute and relative."""
+    """Assert equality within 2e-5 in float32 and 4e-3 in float16, absolute and relative."""
     tolerance = 2e-5 if expected.dtype == torch.float32 else 4e-3
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """What torch.empty makes is full of NaN or of the lowest integer, so that an unwritten element is seen."""
+    """Make torch.empty return NaN or the lowest integer, so that an unwritten element is noticed."""
     makers = {name: getattr(torch, name) for name in ("empty", "empty_like")}
 
     def poison(name: str) -> Any:
@@ -86,7 +86,7 @@ def attention_cases(
     family: bool = False,
     most: int = 4,
 ) -> Case:
-    """Ragged sequences, of which some share the beginning of another one's pages, to its end or not."""
+    """Ragged sequences, some of which begin with pages of another one."""
     dtype = draw(DTYPES)
     num_kv_heads, num_groups = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 3, 7]))
     head_dim, page_size = draw(st.sampled_from(head_dims)), draw(st.sampled_from([16, 32]))
@@ -109,7 +109,7 @@ def attention_cases(
             shared = draw(st.integers(0, whole))
             table[row, :shared] = table[other, :shared]
     window = draw(st.sampled_from([0, 0, 1, 30, 64]))
-    if window:  # what no query sees any more has left the table
+    if window:  # pages that no query sees any more have left the table
         for row, (context, length_) in enumerate(zip(contexts, queries, strict=True)):
             table[row, : max(0, context - length_ - window + 1) // page_size] = -1
     shape = (num_pages, 2, num_kv_heads, page_size, head_dim)
@@ -131,7 +131,7 @@ class WriteCase:
     slots: torch.Tensor
 
     def run(self, op: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """-> pages and scales after it"""
+        """Pages and scales after the operation."""
         pages, scales = self.pages.clone(), None if self.scales is None else self.scales.clone()
         op(self.kv, pages, self.slots, scales)
         return pages, scales
@@ -146,14 +146,14 @@ def write_cases(draw: st.DrawFn) -> WriteCase:
     slots += [-1] * draw(st.integers(0, 3))
     generator = torch.Generator().manual_seed(len(slots))
     kv = torch.randn(len(slots), 2 * num_kv_heads + 1, head_dim, generator=generator).to(dtype)
-    rows = kv[:, 1:].view(len(slots), 2, num_kv_heads, head_dim)  # not contiguous, as beside the queries
+    rows = kv[:, 1:].view(len(slots), 2, num_kv_heads, head_dim)  # not contiguous, as if beside the queries
     return WriteCase(rows, *_target(draw, num_pages, num_kv_heads, page_size, head_dim, dtype), torch.tensor(slots))
 
 
 def _target(
     draw: st.DrawFn, num_pages: int, num_kv_heads: int, page_size: int, head_dim: int, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """-> pages, scales where they are float8"""
+    """Pages, and their scales if they are float8."""
     shape = (num_pages, 2, num_kv_heads, page_size, head_dim)
     pages = torch.full(shape, -7.0, dtype=dtype)
     if draw(st.booleans()):
@@ -169,7 +169,7 @@ def norm_cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @st.composite
-def sample_cases(draw: st.DrawFn) -> tuple[torch.Tensor, sample.Choice]:
+def sample_cases(draw: st.DrawFn) -> tuple[torch.Tensor, sample.SamplingTensors]:
     rows, vocabulary = draw(st.integers(1, 4)), draw(st.sampled_from([1, 5, 63, 300]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     logits = torch.randn(rows, vocabulary, generator=generator) * draw(st.sampled_from([0.5, 4.0]))
@@ -181,7 +181,7 @@ def sample_cases(draw: st.DrawFn) -> tuple[torch.Tensor, sample.Choice]:
 
     seeds = torch.tensor([draw(st.integers(-(2**63), 2**63 - 1)) for _ in range(rows)])
     counts = (torch.rand(rows, vocabulary, generator=generator) < 0.2).int() * 2
-    return logits, sample.Choice(
+    return logits, sample.SamplingTensors(
         temperature=each([0.0, 0.6, 1.0]),
         top_k=each([0, 1, 7, 1000], torch.int32),
         top_p=each([1.0, 0.9, 0.31, 1e-6]),
@@ -197,17 +197,24 @@ def sample_cases(draw: st.DrawFn) -> tuple[torch.Tensor, sample.Choice]:
 @dataclass(frozen=True)
 class QkvCase:
     heads: torch.Tensor
-    turn: write_qkv.Turn
+    rotation: write_qkv.Rotation
     pages: torch.Tensor
     scales: torch.Tensor | None
     slots: torch.Tensor
 
     def run(self, op: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """-> heads, pages and scales after it"""
+        """Heads, pages and scales after the operation."""
         heads, pages = self.heads.clone(), self.pages.clone()
         scales = None if self.scales is None else self.scales.clone()
-        op(heads, self.turn, pages, self.slots, scales)
+        op(heads, self.rotation, pages, self.slots, scales)
         return heads, pages, scales
+
+
+def rotary_table(num_positions: int, head_dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines, each float32 `[num_positions, head_dim / 2]`."""
+    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle = torch.outer(torch.arange(num_positions, dtype=torch.float64), frequency)
+    return angle.cos().float(), angle.sin().float()
 
 
 @st.composite
@@ -222,12 +229,12 @@ def qkv_cases(draw: st.DrawFn) -> QkvCase:
     if draw(st.booleans()):
         norms = [torch.rand(head_dim, generator=generator).to(dtype) for _ in range(2)]
     positions = torch.randint(0, 50, (len(slots),), generator=generator)
-    turn = write_qkv.Turn(positions, *rope.table(50, head_dim, 10000.0), *norms)
-    return QkvCase(heads, turn, *_target(draw, 2, num_kv_heads, page_size, head_dim, dtype), torch.tensor(slots))
+    rotation = write_qkv.Rotation(positions, *rotary_table(50, head_dim, 10000.0), *norms)
+    return QkvCase(heads, rotation, *_target(draw, 2, num_kv_heads, page_size, head_dim, dtype), torch.tensor(slots))
 
 
 def close_pages(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """The last bit of a float8 number may fall the other way."""
+    """Assert equality of pages, where the last bit of a few float8 numbers may differ."""
     if expected.dtype != torch.float8_e4m3fn:
         return close(found, expected)
     difference = (found.view(torch.uint8).int() - expected.view(torch.uint8).int()).abs()

@@ -1,8 +1,8 @@
-"""Kernels compile for the GPUs they are meant for, on a machine that has none, and none spills a register.
+"""Kernels compile for the GPUs they are meant for, on a machine that has none, and none of them spills a register.
 
-All of them on all GPUs take ten minutes: they are compiled by benchmarks/kernel_resources.py, which keeps what the
-assembler made of them. Here a part is compiled, every kernel with every dtype and head size for one GPU in turn, and
-held against the record; the record is held to be whole.
+Compiling all of them for all GPUs takes ten minutes; benchmarks/kernel_resources.py does it and records what the
+assembler made of them. Here every kernel is compiled with every dtype and head size for one GPU in turn and compared
+with the record. Another test checks that the record is complete.
 """
 
 import json
@@ -18,7 +18,7 @@ triton = pytest.importorskip("triton")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import kernel_resources as resources  # noqa: E402
 
-SHARED_BYTES = 163 << 10  # an A100's program has so much at most
+SHARED_BYTES = 163 << 10  # the most that a program may use on an A100
 RECORDED = json.loads(resources.RECORD.read_text())
 COVERING = [
     (name, resources.CAPABILITIES[number % len(resources.CAPABILITIES)])
@@ -28,13 +28,13 @@ COVERING = [
 
 @pytest.fixture(scope="module")
 def compiled() -> Iterator[dict[str, Future[dict[str, int]]]]:
-    """Two at a time; in processes, since starting the assembler from threads was seen to fail."""
+    """Compile two kernels at a time, in processes, because starting the assembler from threads was seen to fail."""
     with ProcessPoolExecutor(2, get_context("fork")) as pool:
         yield {name: pool.submit(resources.compile_build, name, capability) for name, capability in COVERING}
 
 
 @pytest.mark.parametrize(("name", "capability"), COVERING)
-def test_it_compiles_to_what_is_recorded(
+def test_a_kernel_compiles_to_what_is_recorded(
     name: str, capability: int, compiled: dict[str, Future[dict[str, int]]]
 ) -> None:
     found = compiled[name].result()

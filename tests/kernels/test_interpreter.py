@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.timeout(1200)  # half a minute of work; on a busy machine that may take long
 def test_kernels_equal_their_references_in_the_interpreter() -> None:
-    """Triton decides at its import whether kernels are interpreted, so that takes a process of its own."""
+    """This takes a process of its own, because Triton decides at its import whether kernels are interpreted."""
     command = [sys.executable, "-m", "pytest", "-q", "--confcutdir", str(HERE), "-p", "no:cacheprovider"]
     ran = subprocess.run(
         [*command, str(HERE / "interpreter_cases.py")],

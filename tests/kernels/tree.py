@@ -1,9 +1,9 @@
-"""Page tables of searches: sequences that fork from each other."""
+"""Page tables of a search, in which sequences fork from each other."""
 
 import numpy as np
 import numpy.typing as npt
 
-from ponder_kernels.attention.attention_plan import Plan, plan
+from ponder_kernels.attention.attention_plan import AttentionPlan, plan
 
 Integers = npt.NDArray[np.int64]
 PAGE = 16
@@ -17,7 +17,7 @@ class Tree:
         self._pages = 0
 
     def add(self, length: int, parent: int | None = None) -> int:
-        """A sequence of so many tokens more than its parent's."""
+        """Add a sequence that extends its parent by `length` tokens, and return its row."""
         pages, tokens = self.sequences[parent] if parent is not None else ([], 0)
         kept = pages[: tokens // PAGE]
         total = tokens + length
@@ -27,7 +27,7 @@ class Tree:
         return len(self.sequences) - 1
 
     def grow(self, row: int) -> None:
-        """By a token."""
+        """Extend a sequence by one token."""
         pages, tokens = self.sequences[row]
         if tokens % PAGE == 0:
             pages = [*pages, self._pages]
@@ -35,7 +35,7 @@ class Tree:
         self.sequences[row] = (pages, tokens + 1)
 
     def step(self, rows: list[int]) -> tuple[Integers, Integers]:
-        """-> contexts, page table"""
+        """Context lengths and page table of these rows."""
         chosen = [self.sequences[row] for row in rows]
         table = np.zeros((len(rows), max(len(pages) for pages, _ in chosen)), dtype=np.int32)
         for row, (pages, _) in enumerate(chosen):
@@ -43,5 +43,5 @@ class Tree:
         return np.array([tokens for _, tokens in chosen]), table
 
 
-def decode(contexts: Integers, table: Integers, **options: object) -> Plan:
+def decode(contexts: Integers, table: Integers, **options: object) -> AttentionPlan:
     return plan(np.ones_like(contexts), contexts, table, PAGE, **options)  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""The small models that ship with ponder: the problems they solve, and how they were trained."""
+"""The demo: small models that ship with ponder, the problems they solve, and how they were trained."""

@@ -1,4 +1,4 @@
-"""`ponder demo`: a real batch through a real queue, engine, search and database, and its bill."""
+"""The command `ponder demo`: a real batch through a real queue, engine, search and database, and its bill."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ from ponder.errors import SetupError
 from ponder.settings import Settings
 
 if TYPE_CHECKING:
-    from ponder_worker.demo.course import Course
+    from ponder_worker.demo.demo_run import DemoRun
 
-SECTIONS = {"Commands": {"train": Lazy("Train the demo models again, from a seed.", "ponder_worker.demo.train:train")}}
+SECTIONS = {
+    "Commands": {"train": Lazy("Train the demo models again, from a seed.", "ponder_worker.demo.training.train:train")}
+}
 
 
 @click.group(cls=LazyGroup, sections=SECTIONS, invoke_without_command=True)
-@click.option("--problems", type=click.IntRange(1, 2000), default=100, show_default=True, help="How many a level.")
+@click.option(
+    "--problems", type=click.IntRange(1, 2000), default=100, show_default=True, help="Number of problems a level."
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Where the API listens meanwhile.  [default: 8765]")
 @click.pass_context
 def demo(ctx: click.Context, problems: int, port: int | None) -> None:
     """Solve held-out problems of five levels with four strategies, and show what each one solved and cost.
 
     Starts everything on this machine (or uses what `ponder up` started) and stops what it started. Ctrl-C stops
-    cleanly; the next run goes on where this one stopped.
+    cleanly, and the next run goes on where this one stopped.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -47,39 +51,41 @@ def demo(ctx: click.Context, problems: int, port: int | None) -> None:
 def _show(problems: int, port: int | None) -> int:
     from ponder.cli.progress import follow
     from ponder.embedded.plan import MODEL_NAME
-    from ponder_worker.demo.course import STRATEGIES, WORK
-    from ponder_worker.demo.ending import tell_ending
+    from ponder_worker.demo.demo_run import RELATIVE_WORK, STRATEGIES
+    from ponder_worker.demo.summary import print_summary
 
     home = Home(Settings().home)
     with _stack(home, port) as client:
         fingerprint = _fingerprint(client, MODEL_NAME)
-        course = _course(client, home.path / "demo", problems, fingerprint)
-        _introduce(course.problems_per_level, len(STRATEGIES))
-        course.submit(client, MODEL_NAME, fingerprint)
-        settled = follow(client, {course.batches[name]: WORK[name] for name in STRATEGIES})
-        batches = {name: settled[course.batches[name]] for name in STRATEGIES}
-        code = tell_ending(client, course, batches)
-    course.finish()
+        run = _find_run(client, home.path / "demo", problems, fingerprint)
+        _introduce(run.problems_per_level, len(STRATEGIES))
+        run.submit(client, MODEL_NAME, fingerprint)
+        settled = follow(client, {run.batches[name]: RELATIVE_WORK[name] for name in STRATEGIES})
+        batches = {name: settled[run.batches[name]] for name in STRATEGIES}
+        code = print_summary(client, run, batches)
+    run.finish()
     return code
 
 
-def _course(client: Client, folder: Path, problems: int, fingerprint: str) -> Course:
+def _find_run(client: Client, folder: Path, problems: int, fingerprint: str) -> DemoRun:
     """The run that was stopped, if it can go on, or a new one."""
-    from ponder_worker.demo.course import Course
+    from ponder_worker.demo.demo_run import DemoRun
 
-    course = Course.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
-    if not course.is_begun:
-        return course
-    if course.can_go_on(client, fingerprint):
+    run = DemoRun.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
+    if not run.is_begun:
+        return run
+    if run.can_go_on(client, fingerprint):
         click.echo("going on with the run that was stopped", err=True)
-        return course
-    click.echo("the run that was stopped cannot go on (other models, or another database): beginning anew", err=True)
-    course.abandon(client)
-    return Course.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
+        return run
+    click.echo(
+        "the run that was stopped cannot go on (other models, or another database): starting a new one", err=True
+    )
+    run.abandon(client)
+    return DemoRun.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
 
 
 def _fingerprint(client: Client, name: str) -> str:
-    """Of the weights that are served under this name; raises SetupError where nobody serves them."""
+    """The fingerprint of the weights that are served under this name. Raises SetupError if no worker serves them."""
     for model in client.models():
         if model["id"] == name and model["ponder"]["live_workers"]:
             return str(model["ponder"]["fingerprint"])
@@ -100,7 +106,7 @@ def _introduce(problems_per_level: int, num_strategies: int) -> None:
 
 @contextmanager
 def _stack(home: Home, port: int | None) -> Iterator[Client]:
-    """A client of the stack that runs in this home, or of one that lives as long as the `with`."""
+    """A client of the stack that runs in this home, or of a stack that runs as long as this context."""
     from ponder.cli.commands.stack import phases, plan
     from ponder.embedded.launch import in_foreground, wait_until_ready
 
@@ -119,6 +125,6 @@ def _stack(home: Home, port: int | None) -> Iterator[Client]:
 
 def _client(home: Home) -> Client:
     key, url = home.key(), home.recorded_url()
-    assert key is not None, "a ready stack has left its key"
+    assert key is not None, "a ready stack has written its key"
     assert url is not None, "a ready stack has recorded its address"
     return Client.of(url, key, patience_s=60)

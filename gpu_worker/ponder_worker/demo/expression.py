@@ -1,4 +1,4 @@
-"""Arithmetic expressions whose worked solution takes one operation a line."""
+"""Arithmetic expressions, with a worked solution of one operation a line."""
 
 from dataclasses import dataclass
 from random import Random
@@ -32,7 +32,7 @@ class Expression:
         return _PRECEDENCE.get(self.operator, 3)
 
     def steps(self) -> tuple[str, ...]:
-        """One line an operation, operands before the operation that needs them, left before right."""
+        """The worked solution, one operation a line. Operands come before the operation that needs them."""
         if self.left is None or self.right is None:
             return ()
         return (*self.left.steps(), *self.right.steps(), step(self.left.value, self.operator, self.right.value))
@@ -53,7 +53,7 @@ def step(left: int, operator: str, right: int) -> str:
 def random_expression(rng: Random, num_operations: int, max_value: int) -> Expression:
     """An expression of `num_operations` whose every value lies in 0..`max_value`.
 
-    One factor of a product is always in 2..9. What would grow too large becomes a difference.
+    One factor of a product is always in 2..9. A sum or product that would grow too large becomes a difference.
     """
     if num_operations == 0:
         return Expression(rng.randint(1, MAX_LEAF))

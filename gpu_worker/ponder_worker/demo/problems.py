@@ -1,6 +1,6 @@
 """Templated problems of five levels, each with its worked solution, and the split between training and test.
 
-A problem belongs to the held-out side by a hash of its prompt alone, so none that is measured was ever trained on.
+A hash of its prompt alone decides whether a problem is held out, so no measured problem was ever trained on.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ HELD_OUT_SHARE = 20
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How hard a problem is: how many operations it takes, and how large any value in it may grow."""
+    """A degree of difficulty: how many operations a problem takes, and how large any value in it may grow."""
 
     number: int
     min_operations: int
@@ -54,7 +54,7 @@ def is_held_out(prompt: str) -> bool:
 
 
 def random_problem(rng: Random, level: int, kind: Kind) -> Problem:
-    """A problem of either split; `level` is 1..5."""
+    """A random problem of either split; `level` is 1..5."""
     spec = LEVELS[level - 1]
     num_operations = rng.randint(spec.min_operations, spec.max_operations)
     if kind == "expression":
@@ -66,17 +66,17 @@ def random_problem(rng: Random, level: int, kind: Kind) -> Problem:
 
 
 def training_problem(rng: Random, level: int, kind: Kind) -> Problem:
-    """A problem that is not held out."""
+    """A random problem that is not held out."""
     while is_held_out((problem := random_problem(rng, level, kind)).prompt):
         pass
     return problem
 
 
 def held_out_problems(per_level: int = 100, seed: int = 0, kinds: tuple[Kind, ...] | None = None) -> list[Problem]:
-    """`per_level` different held-out problems of each level, level 1 first, the kinds taking turns.
+    """Different held-out problems, `per_level` of each level, level 1 first, with the kinds taking turns.
 
-    A function of its arguments alone; a larger `per_level` begins each level with the same problems. Without `kinds`,
-    levels 4 and 5 hold two expressions for every comparison.
+    The result depends on the arguments only. A larger `per_level` begins each level with the same problems. Without
+    `kinds`, levels 4 and 5 hold two expressions for every comparison.
     """
     problems: list[Problem] = []
     for spec in LEVELS:
@@ -86,7 +86,7 @@ def held_out_problems(per_level: int = 100, seed: int = 0, kinds: tuple[Kind, ..
 
 
 def _measured_kinds(level: int) -> tuple[Kind, ...]:
-    """The shipped generator solves stories of every level, so on the hard ones more thinking has nothing to add."""
+    """The kinds to measure on a level. The hard ones have no stories, because the generator solves them at once."""
     return KINDS if level <= 3 else ("expression", "expression", "comparison")
 
 

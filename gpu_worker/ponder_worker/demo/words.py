@@ -14,11 +14,11 @@ _GAINS = ("buys {n} more.", "finds {n} more.", "is given {n} more.")
 _LOSSES = ("loses {n}.", "sells {n}.", "gives away {n}.")
 
 Words = tuple[str, tuple[str, ...], int]
-"""Prompt, worked lines, answer."""
+"""The prompt, the worked lines, and the answer of a problem."""
 
 
 def random_story(rng: Random, num_operations: int, max_value: int) -> Words:
-    """One person's count, changed `num_operations` times; every line starts from the last result."""
+    """The count of one person, which changes `num_operations` times. Every line starts from the last result."""
     name, item = rng.choice(NAMES), rng.choice(ITEMS)
     count = rng.randint(1, MAX_LEAF)
     sentences, steps = [f"{name} has {count} {item}."], []
@@ -32,15 +32,15 @@ def random_story(rng: Random, num_operations: int, max_value: int) -> Words:
 
 
 def random_comparison(rng: Random, num_operations: int, max_value: int) -> Words:
-    """`num_operations` people whose counts are told by somebody before them; the last one's is asked.
+    """The counts of several people, each relative to somebody named before; the question is about the last one.
 
-    A line names whose count it uses, then puts the number in: ``Wes: Uma * 7 = 5 * 7 = 35``.
+    A line names the person whose count it uses, and then inserts the number: ``Wes: Uma * 7 = 5 * 7 = 35``.
     """
     names, item = rng.sample(NAMES, num_operations + 1), rng.choice(ITEMS)
     counts = {names[0]: rng.randint(1, MAX_LEAF)}
     sentences, steps = [f"{names[0]} has {counts[names[0]]} {item}."], []
     for position, name in enumerate(names[1:], start=1):
-        # The person told last is the usual reference; the final answer must need the sentence before it.
+        # The person named last is the usual reference. The final answer must depend on the sentence before it.
         previous = position == num_operations or rng.random() < 0.6
         other = names[position - 1] if previous else rng.choice(names[:position])
         operator, number = _change(rng, counts[other], max_value)

@@ -31,7 +31,7 @@ def live(pipe: Connection, options: str) -> None:
     from ponder_worker.engine_process.loading import Placement, load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.engine_process.options import EngineOptions
-    from ponder_worker.models.errors import ModelError
+    from ponder_worker.models.model_error import ModelError
 
     def tell(placement: Placement) -> None:
         precisions = [{"dtype": each.dtype, "reason": each.reason} for each in placement.precisions]

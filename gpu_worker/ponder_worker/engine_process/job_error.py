@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ponder_worker.engine import EngineError
-from ponder_worker.models.errors import InvalidConversation
+from ponder_worker.models.model_error import InvalidConversation
 from ponder_worker.search.errors import InvalidRequest, SearchError
 
 EXPECTED = (SearchError, EngineError, InvalidConversation, ValidationError)

@@ -21,7 +21,7 @@ from ponder_worker.models import reward
 from ponder_worker.models.checkpoint.config import ModelConfig
 from ponder_worker.models.checkpoint.folder import fingerprint, read_json
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
-from ponder_worker.models.errors import MissingFile
+from ponder_worker.models.model_error import MissingFile
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Likelihood, Mark
 from ponder_worker.models.transformer import Transformer

@@ -1,1 +1,1 @@
-"""Model families, weights, tokenizer and reward kinds: what a model folder in Hugging Face's format holds."""
+"""Transformers, their weights, tokenizers and reward kinds, read from model folders in Hugging Face's format."""

@@ -1,7 +1,7 @@
-"""Matrix products of int8 weights and activations, on a CPU whose oneDNN torch can reach.
+"""Matrix products of int8 weights and activations, on a CPU where torch offers oneDNN's operators for them.
 
-A weight's rows and an activation's rows have a scale each. One scale for a whole activation would be quicker to apply,
-but a sequence's result would depend on what else is in its step.
+Every row of a weight and every row of an activation has a scale of its own. One scale for a whole activation would be
+faster, but then a sequence's result would depend on the other sequences of its step.
 """
 
 from collections.abc import Callable
@@ -10,33 +10,34 @@ from typing import Any
 
 import torch
 
-from ponder_worker.models.errors import UnsupportedPrecision
-from ponder_worker.models.native.quantise import Rows, rows
+from ponder_worker.models.model_error import UnsupportedPrecision
+from ponder_worker.models.native.products import RowQuantiser, row_quantiser
 
-_ROWS = 64  # that the layout is chosen for
+_ROWS = 64  # the number of rows for which oneDNN chooses the layout
 
 
 def check(device: torch.device) -> None:
-    """Raises UnsupportedPrecision where int8 cannot be had."""
+    """Raise UnsupportedPrecision if int8 is not available on this device."""
     if device.type != "cpu":
         raise UnsupportedPrecision(f"int8 is computed on a CPU only; the device is {device}: choose another dtype")
     if not can_multiply():
         raise UnsupportedPrecision(
-            f"int8 needs torch's oneDNN operators (onednn.qlinear_prepack, qlinear_pointwise), and torch "
-            f"{torch.__version__} has none here that compute the exact product: choose another dtype"
+            f"int8 needs torch's oneDNN operators (onednn.qlinear_prepack, qlinear_pointwise), but those of torch "
+            f"{torch.__version__} are missing or inexact on this machine: choose another dtype"
         )
 
 
 @cache
 def can_multiply() -> bool:
-    """The operators are private to torch, and some processors add in 16 bits, which overflow: are they there and exact?
+    """Whether torch's operators exist here and are exact.
 
-    A missing one, or one that refuses this processor, is an answer too.
+    They are private to torch, and on some processors they add in 16 bits, which overflow. A missing operator, or one
+    that refuses this processor, counts as no.
     """
-    chance = torch.Generator().manual_seed(0)
-    weight = torch.randint(-127, 128, (16, 64), dtype=torch.int8, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randint(-127, 128, (16, 64), dtype=torch.int8, generator=generator)
     weight[0], weight[1] = 127, -127
-    x = torch.cat([weight[:3], torch.randint(-127, 128, (4, 64), dtype=torch.int8, generator=chance)])
+    x = torch.cat([weight[:3], torch.randint(-127, 128, (4, 64), dtype=torch.int8, generator=generator)])
     try:
         found = _prepare(weight, torch.ones(16))(x)
     except (AttributeError, RuntimeError, TypeError):
@@ -45,31 +46,31 @@ def can_multiply() -> bool:
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """weight: `[out, in]`, bias: `[out]` -> what makes `[num_rows, out]` of `[num_rows, in]`; all bfloat16."""
-    between: Rows | _Torch = rows(*weight.shape) or _Torch()
-    quantised, scales = _Torch().quantise(weight)
+    """A product with this weight `[out, in]` and bias `[out]`: `[num_rows, in]` to `[num_rows, out]`, all bfloat16."""
+    quantiser: RowQuantiser | _TorchQuantiser = row_quantiser(*weight.shape) or _TorchQuantiser()
+    quantised, scales = _TorchQuantiser().quantise(weight)
     multiply = _prepare(quantised, scales)
     bias = None if bias is None else bias.contiguous()
 
     def compute(x: torch.Tensor) -> torch.Tensor:
-        small, of_rows = between.quantise(x.contiguous())
-        # For one row oneDNN takes milliseconds where it takes microseconds for two.
-        found = multiply(small.expand(2, -1).contiguous() if len(x) == 1 else small)
-        return between.rescale(found[: len(x)], of_rows, bias)
+        rows, row_scales = quantiser.quantise(x.contiguous())
+        # oneDNN takes milliseconds for one row, but microseconds for two.
+        found = multiply(rows.expand(2, -1).contiguous() if len(x) == 1 else rows)
+        return quantiser.rescale(found[: len(x)], row_scales, bias)
 
     return compute
 
 
 def _prepare(weight: torch.Tensor, scales: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """weight: int8 `[out, in]`, scales: float32 `[out]` -> what makes bfloat16 of int8 rows"""
+    """A product of int8 rows with an int8 weight `[out, in]` of float32 scales `[out]`. The result is bfloat16."""
     packed = torch.ops.onednn.qlinear_prepack(weight.contiguous(), [_ROWS, weight.shape[1]])
     zeros = torch.zeros(len(scales), dtype=torch.int32)
     pointwise: Any = torch.ops.onednn.qlinear_pointwise
     return lambda x: pointwise(x, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], "")
 
 
-class _Torch:
-    """As `native.quantise.Rows`."""
+class _TorchQuantiser:
+    """The operations of `native.products.RowQuantiser` in torch."""
 
     def quantise(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scales = x.float().abs().amax(1) / 127

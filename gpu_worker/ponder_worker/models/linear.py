@@ -1,4 +1,4 @@
-"""Matrix products with weights that are laid out once, where torch has that for the processor at hand."""
+"""Matrix products whose weights are laid out once for the processor, where there is a way to do that."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from ponder_worker.models import int8
-from ponder_worker.models.native.product import product
+from ponder_worker.models.native.products import product
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
-"""`[num_rows, in]` -> `[num_rows, out]`"""
+"""A product from `[num_rows, in]` to `[num_rows, out]`."""
 
-_ROWS = 64  # that the layout is chosen for
+_ROWS = 64  # the number of rows for which oneDNN chooses the layout
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """The product by torch, with the weight as it stands."""
+    """The product as torch computes it, with the weight as it is."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -29,9 +29,12 @@ class Plain:
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = False) -> Linear:
-    """weight: `[out, in]`, bias: `[out]`. On a CPU bfloat16 is laid out anew for the C of `native` where the processor
-    has AMX; elsewhere bfloat16 and float32 are for oneDNN. Torch's own float32 product is MKL's, which on an AMD EPYC
-    9005 reached less than half of oneDNN's speed. as_int8: of bfloat16, where `int8.check` allows it."""
+    """The fastest product with this weight `[out, in]` and bias `[out]` on its device.
+
+    On a CPU with AMX, bfloat16 weights are laid out for C. On other CPUs, bfloat16 and float32 weights are laid out for
+    oneDNN; torch's own float32 product uses MKL, which reached less than half of oneDNN's speed on an AMD EPYC 9005.
+    as_int8: multiply bfloat16 in int8, where `int8.check` allows it.
+    """
     if as_int8:
         return int8.linear(weight, bias)
     if weight.dtype not in (torch.bfloat16, torch.float32) or weight.device.type != "cpu":
@@ -46,14 +49,14 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = F
     return Plain(weight, bias)
 
 
-def rest(weight: torch.Tensor, multiply: Linear) -> torch.Tensor:
-    """What is to be kept of a weight beside its product: its shape only, where the product has a layout of its own."""
+def kept_weight(weight: torch.Tensor, multiply: Linear) -> torch.Tensor:
+    """The part of a weight to keep beside its product: only its shape, if the product has a layout of its own."""
     return weight if isinstance(multiply, Plain) else weight.to("meta")
 
 
 @cache
 def can_prepack(dtype: torch.dtype) -> bool:
-    """The operators are private to torch: are they there, and do they compute what the public one does?"""
+    """Whether torch's private operators exist here and compute what the public one does."""
     weight, rows = torch.eye(32, dtype=dtype), torch.arange(64, dtype=dtype).view(2, 32)
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)

@@ -1,30 +1,120 @@
-"""The operations between a layer's matrix products, which somebody computes for each kind of device."""
+"""The operations between the matrix products of a layer: what they are, in torch, and as fused kernels.
 
+`native` has them in C.
+"""
+
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 
-from ponder_worker.models.pages import Pages
-from ponder_worker.models.step import Step
+from ponder_kernels import rms_norm, swiglu, write_kv, write_qkv
+from ponder_worker.models.kv_pages import Pages
 
-Norms = tuple[torch.Tensor | None, torch.Tensor | None]
-"""Of query and key heads, `[head_dim]`, before rotation."""
+HeadNorms = tuple[torch.Tensor | None, torch.Tensor | None]
+"""The weights `[head_dim]` of the norms of query and key heads, which come before the rotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardContext:
+    """The inputs of a step that all layers share.
+
+    positions, slots: `[num_tokens]` int64. cosine, sine: float32 `[context_tokens, head_dim / 2]`. epsilon: the epsilon
+    of all norms.
+    """
+
+    positions: torch.Tensor
+    slots: torch.Tensor
+    cosine: torch.Tensor
+    sine: torch.Tensor
+    epsilon: float
 
 
 class Operations(Protocol):
-    """`eager` has torch's operators, `fused` single kernels, `native` C."""
+    """The operations between matrix products, for one kind of device."""
 
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
     ) -> torch.Tensor:
-        """delta is added to hidden in place; the sum's norm is returned. All `[num_rows, width]`"""
+        """Add delta to hidden in place, and return the RMS norm of the sum. All tensors are `[num_rows, width]`."""
 
-    def rotate_and_write(self, fused: torch.Tensor, pages: Pages, step: Step, norms: Norms) -> torch.Tensor:
-        """Queries are rotated; keys, rotated, and values go to their slots in the pages of one layer.
+    def rotate_and_write(
+        self, qkv: torch.Tensor, pages: Pages, context: ForwardContext, norms: HeadNorms
+    ) -> torch.Tensor:
+        """Rotate queries and keys, and write keys and values to their slots in the pages of one layer.
 
-        fused: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place -> queries,
-        `[num_rows, num_heads, head_dim]`, a view of fused
+        qkv: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place. Returns the queries,
+        `[num_rows, num_heads, head_dim]`, as a view of qkv.
         """
 
-    def gate(self, both: torch.Tensor) -> torch.Tensor:
-        """`[num_rows, 2 * width]` -> silu of the first half times the second, `[num_rows, width]`"""
+    def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
+        """Compute silu of the first half times the second: `[num_rows, 2 * width]` to `[num_rows, width]`."""
+
+
+class TorchOperations:
+    """Operations for any device and dtype, made of torch's operators."""
+
+    def add_and_normalise(
+        self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
+    ) -> torch.Tensor:
+        return _add_and_normalise(hidden, delta, weight, epsilon)
+
+    def rotate_and_write(
+        self, qkv: torch.Tensor, pages: Pages, context: ForwardContext, norms: HeadNorms
+    ) -> torch.Tensor:
+        num_kv_heads, head_dim = pages.numbers.shape[2], pages.numbers.shape[4]
+        heads = qkv.view(len(qkv), -1, head_dim)
+        num_heads = heads.shape[1] - 2 * num_kv_heads
+        parts = heads[:, :num_heads], heads[:, num_heads : num_heads + num_kv_heads]
+        for part, norm in zip(parts, norms, strict=True):
+            if norm is not None:
+                part.copy_(rms_norm.op(part.reshape(-1, head_dim), norm, context.epsilon).view(part.shape))
+        tables = [table[context.positions, None].to(qkv.dtype) for table in (context.cosine, context.sine)]
+        _rotate(heads[:, : num_heads + num_kv_heads], *tables)
+        kv = heads[:, num_heads:].view(len(qkv), 2, num_kv_heads, head_dim)
+        write_kv.op(kv, pages.numbers, context.slots, pages.scales)
+        return parts[0]
+
+    def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
+        gates, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gates).mul_(up)
+
+
+class FusedOperations:
+    """Operations for a GPU, each of them a single kernel."""
+
+    def add_and_normalise(
+        self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
+    ) -> torch.Tensor:
+        return _add_and_normalise(hidden, delta, weight, epsilon)
+
+    def rotate_and_write(
+        self, qkv: torch.Tensor, pages: Pages, context: ForwardContext, norms: HeadNorms
+    ) -> torch.Tensor:
+        num_kv_heads, head_dim = pages.numbers.shape[2], pages.numbers.shape[4]
+        heads = qkv.view(len(qkv), -1, head_dim)
+        rotation = write_qkv.Rotation(context.positions, context.cosine, context.sine, *norms, epsilon=context.epsilon)
+        write_qkv.op(heads, rotation, pages.numbers, context.slots, pages.scales)
+        return heads[:, : heads.shape[1] - 2 * num_kv_heads]
+
+    def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
+        return swiglu.op(gate_up)
+
+
+def _add_and_normalise(
+    hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
+) -> torch.Tensor:
+    return rms_norm.op(hidden, weight, epsilon) if delta is None else rms_norm.op(delta, weight, epsilon, hidden)
+
+
+def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:
+    """Apply rotary positions in place (https://arxiv.org/abs/2104.09864), with halves paired as in Hugging Face.
+
+    heads: `[num_tokens, num_heads, head_dim]`. cosine, sine: `[num_tokens, 1, head_dim / 2]`.
+    """
+    half = heads.shape[-1] // 2
+    first, second = heads[..., :half], heads[..., half:]
+    rotated = first * cosine - second * sine
+    second.mul_(cosine).add_(first * sine)
+    first.copy_(rotated)

@@ -1,4 +1,4 @@
-"""What a reward model says at a position: one probability, read from the hidden state that stands there."""
+"""The readout of a reward model: one probability, computed from the hidden state at a position."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ponder_worker.models.errors import UnsupportedModel
+from ponder_worker.models.model_error import UnsupportedModel
 from ponder_worker.models.transformer import Transformer
 
 Kind = Literal["classes", "value", "token"]
@@ -14,11 +14,12 @@ Kind = Literal["classes", "value", "token"]
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """How hidden states become probabilities that what came before is right.
+    """Turns hidden states into the probability that the text so far is right.
 
-    classes: softmax over the two classes of the model's head, the second is "right" (Qwen2.5-Math-PRM,
-    https://arxiv.org/abs/2501.07301); value: sigmoid of its one output (Skywork-o1-Open-PRM); token: softmax over the
-    logits of the ids `good` and `bad` (Math-Shepherd, https://arxiv.org/abs/2312.08935).
+    The kind `classes` is a softmax over the two classes of the model's head, of which the second means "right"
+    (Qwen2.5-Math-PRM, https://arxiv.org/abs/2501.07301). `value` is the sigmoid of a single output
+    (Skywork-o1-Open-PRM). `token` is a softmax over the logits of the ids `good` and `bad` (Math-Shepherd,
+    https://arxiv.org/abs/2312.08935).
     """
 
     kind: Kind
@@ -26,7 +27,7 @@ class Readout:
     bad: int = 0
 
     def check(self, model: Transformer, where: str) -> None:
-        """Raises UnsupportedModel when the model has no such head."""
+        """Raise UnsupportedModel if the model has no head of this kind. where: the folder, for the message."""
         wanted = {"classes": 2, "value": 1, "token": None}[self.kind]
         head = model.weights.head
         outputs = len(head[-1][0]) if head else None
@@ -38,7 +39,7 @@ class Readout:
             )
 
     def __call__(self, model: Transformer, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden: `[num_rows, hidden]` -> probabilities, float32 `[num_rows]`"""
+        """Probabilities, float32 `[num_rows]`, from hidden states `[num_rows, hidden]`."""
         if self.kind == "token":
             return model.logits_of(hidden, [self.good, self.bad]).softmax(-1)[:, 0]
         for index, (weight, bias) in enumerate(model.weights.head):

@@ -1,12 +1,12 @@
-"""Reward kinds: how a model folder's `reward.json` says that its model scores a step.
+"""Reward kinds: how a model scores a step, as its folder's `reward.json` says.
 
     {"kind": "likelihood", "aggregate": "sum"}                             log-probabilities of the step's tokens
     {"kind": "classes", "mark": "<extra_0>"}                               two-class head, read at the mark
     {"kind": "value", "mark": "\\n"}                                        one-output head, read at the mark
     {"kind": "token", "mark": " ки\\n", "good": "+", "bad": "-"}            two logits, read at the mark
 
-A mark's kinds read the prompt and then, for each step, `prefix` + step + `mark` + `suffix`; the probability is read at
-the last id of the mark. (Where a mark's last id is no part of it, as a line's end after it, that is the suffix.)
+A model that is read at a mark gets the prompt and then, for each step, `prefix` + step + `mark` + `suffix`. The
+probability is read at the last id of the mark. What follows that id, such as the end of a line, belongs to the suffix.
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from ponder_worker.models.checkpoint.folder import read_json
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
-from ponder_worker.models.errors import InvalidFile, UnsupportedModel
+from ponder_worker.models.model_error import InvalidFile, UnsupportedModel
 from ponder_worker.models.readout import Kind, Readout
 
 Aggregate = Literal["sum", "mean", "min"]
@@ -25,12 +25,12 @@ Aggregate = Literal["sum", "mean", "min"]
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """A step's score from the natural log-probabilities of its tokens, `[num_tokens]`."""
+    """The kind that scores a step by the natural log-probabilities of its tokens."""
 
     aggregate: Aggregate = "sum"
 
     def score(self, logprobs: Sequence[float]) -> float:
-        """0 for an empty step: nothing was claimed, so nothing was unlikely."""
+        """Aggregate the log-probabilities `[num_tokens]` of a step. An empty step scores 0, since it claims nothing."""
         if not logprobs:
             return 0.0
         if self.aggregate == "min":
@@ -41,7 +41,7 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A step's score is the logarithm of the probability read at the mark behind it, so that a path's is their sum."""
+    """The kinds that score a step by the log of the probability at the mark after it. A path scores their sum."""
 
     kind: Kind
     mark: str
@@ -51,14 +51,16 @@ class Mark:
     bad: str = ""
 
     def readout(self, tokenizer: Tokenizer) -> Readout:
-        """Raises UnsupportedModel where `good` or `bad` is not one token."""
+        """The readout of hidden states. Raises UnsupportedModel if `good` or `bad` is not a single token."""
         if self.kind != "token":
             return Readout(self.kind)
         return Readout("token", *(_one_token(tokenizer, text) for text in (self.good, self.bad)))
 
     def tokens(self, tokenizer: Tokenizer, steps: Sequence[str]) -> list[int]:
-        """The ids behind the prompt's, up to the mark of the last step. Each part is cut by itself, so that those of
-        earlier steps stay as they are and stand in pages."""
+        """The ids after the prompt, up to the mark of the last step.
+
+        Each part is tokenised by itself, so that the ids of earlier steps do not change and their pages can be reused.
+        """
         ids: list[int] = []
         for index, step in enumerate(steps):
             if index:
@@ -67,12 +69,15 @@ class Mark:
         return ids
 
     def score(self, probabilities: Sequence[float]) -> float:
-        """0 for an empty step; finite also where the probability was rounded to nothing."""
+        """The log of the last probability, finite even if that was rounded to 0. An empty step scores 0."""
         return math.log(max(probabilities[-1], 1e-30)) if probabilities else 0.0
 
 
 def read(folder: str | Path) -> Likelihood | Mark:
-    """The reward kind of a model folder. Raises MissingFile, InvalidFile, or UnsupportedModel for an unknown kind."""
+    """Read the reward kind of a model folder.
+
+    Raises MissingFile, InvalidFile, or UnsupportedModel for an unknown kind.
+    """
     folder = Path(folder)
     fields = read_json(folder, "reward.json")
     kind = fields.get("kind")
@@ -95,16 +100,16 @@ def _mark(fields: dict[str, Any], where: str) -> Mark:
     texts = {name: fields.get(name, "") for name in ("mark", "prefix", "suffix", "good", "bad")}
     for name, text in texts.items():
         if not isinstance(text, str) or (name in needed and not text):
-            raise InvalidFile(
-                f"{where}: {name} is {text!r}; it must be a text{' that is not empty' * (name in needed)}"
-            )
+            raise InvalidFile(f"{where}: {name} is {text!r}; it must be a {'non-empty ' * (name in needed)}string")
     return Mark(fields["kind"], **texts)
 
 
 def _one_token(tokenizer: Tokenizer, text: str) -> int:
     ids = tokenizer.encode(text)
     if len(ids) != 1:
-        raise UnsupportedModel(f"reward.json: {text!r} is {len(ids)} tokens; a text is supported that is one token")
+        raise UnsupportedModel(
+            f"reward.json: {text!r} is {len(ids)} tokens; only a text of a single token is supported"
+        )
     return ids[0]
 
 

@@ -1,4 +1,4 @@
-"""A decoder-only transformer over one flat step: tokens of many sequences, keys and values in pages."""
+"""A decoder-only transformer over one flat step: the tokens of many sequences, with keys and values in pages."""
 
 import math
 from collections.abc import Sequence as Series
@@ -9,22 +9,20 @@ import torch
 import torch.nn.functional as F
 
 from ponder_worker.models import attention, int8
+from ponder_worker.models.attention import AttentionLayout
 from ponder_worker.models.checkpoint import weights as weights_module
 from ponder_worker.models.checkpoint.config import ModelConfig, RopeScaling
 from ponder_worker.models.checkpoint.weights import LayerWeights, Weights
-from ponder_worker.models.eager import Eager
-from ponder_worker.models.fused import Fused
-from ponder_worker.models.linear import Linear, linear, rest
-from ponder_worker.models.native.layer import Native, native
-from ponder_worker.models.operations import Operations
-from ponder_worker.models.pages import Pages, vector_bytes
-from ponder_worker.models.step import Step
+from ponder_worker.models.kv_pages import Pages, vector_bytes
+from ponder_worker.models.linear import Linear, kept_weight, linear
+from ponder_worker.models.native.native_operations import NativeOperations, native_operations
+from ponder_worker.models.operations import ForwardContext, FusedOperations, Operations, TorchOperations
 
-_MOST_ROWS = 512  # of a step, that are fed forward together on a CPU
+_MOST_ROWS = 512  # of a step that go through the feed-forward layer together on a CPU
 
 
 class _Layer:
-    """One layer's norms, and its matrix products."""
+    """The norms and matrix products of one layer."""
 
     __slots__ = ("attention_norm", "down", "gate_up", "head_norms", "mlp_norm", "output", "query_key_value")
 
@@ -38,13 +36,16 @@ class _Layer:
 
 
 class Transformer:
-    """Llama-type: RMS norm, rotary positions, grouped queries, SwiGLU."""
+    """A model of the Llama type: RMS norm, rotary positions, grouped queries, SwiGLU."""
 
     def __init__(
         self, config: ModelConfig, weights: Weights, *, as_int8: bool = False, kv_dtype: torch.dtype | None = None
     ) -> None:
-        """as_int8: the layers' products are int8 by int8, the rest keeps the weights' dtype, which is bfloat16 then.
-        kv_dtype: of keys and values in pages, the weights' or float8_e4m3fn; None: the weights'."""
+        """Prepare the weights for the device they are on.
+
+        as_int8: compute the products of the layers in int8; the rest keeps the dtype of the weights, which must be
+        bfloat16. kv_dtype: the dtype of keys and values, float8_e4m3fn or, by default, that of the weights.
+        """
         self.config = config
         self._layers = [_Layer(layer, as_int8) for layer in weights.layers]
         self._unembed = linear(weights.unembedding, None)
@@ -52,8 +53,8 @@ class Transformer:
         self.kv_dtype = kv_dtype or self.dtype
         self.device = weights.embedding.device
         self._cosine, self._sine = _rotary_table(config, self.device)
-        self._native = _native(config, self.kv_dtype, self.device)  # C knows no float8
-        self._between: Operations = self._native or (Fused() if self.device.type == "cuda" else Eager())
+        self._native = _native(config, self.kv_dtype, self.device)  # None for float8, which C does not know
+        self._operations: Operations = self._native or _operations(self.device)
         self.weights = _without_packed(weights, self._layers, self._unembed)
         self._scale = config.head_dim**-0.5
 
@@ -61,7 +62,10 @@ class Transformer:
     def load(
         cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None = None
     ) -> "Transformer":
-        """Raises a ModelError. dtype int8: of the layers' weights and activations; the rest is bfloat16 then."""
+        """Load a model folder. With dtype int8 the layers compute in int8, and the rest is bfloat16.
+
+        Raises a ModelError.
+        """
         as_int8 = dtype == torch.int8
         if as_int8:
             int8.check(device)
@@ -72,31 +76,36 @@ class Transformer:
 
     @property
     def flops_per_token(self) -> int:
-        """Of the matrix products of one token, its logits included; attention over the context is counted as bytes."""
+        """Floating-point operations of the matrix products for one token, its logits included.
+
+        Attention over the context is not counted here, but as bytes read.
+        """
         layer = self.weights.layers[0]
         matrices = (layer.query_key_value, layer.output, layer.gate_up, layer.down)
         return 2 * (self.config.num_layers * sum(m.numel() for m in matrices) + self.weights.unembedding.numel())
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Keys and values of one token in all layers, scales included."""
+        """Bytes of the keys and values of one token in all layers, scales included."""
         config = self.config
         return 2 * config.num_layers * config.num_kv_heads * vector_bytes(config.head_dim, self.kv_dtype)
 
     def new_pages(self, num_pages: int, page_size: int) -> tuple[Pages, ...]:
-        """A layer each, zeroed: attention multiplies masked ones."""
+        """Pages for each layer. They are zeroed, because attention multiplies masked values by zero."""
         config = self.config
         shape = (config.num_layers * num_pages, 2, config.num_kv_heads, page_size, config.head_dim)
         return Pages.zeros(shape, self.kv_dtype, self.device).layers(config.num_layers, num_pages)
 
     def layouts(
         self, query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, pages: Series[Pages]
-    ) -> tuple[attention.Layout, ...]:
-        """Of a step, one a layer; layers that look back equally far share theirs. Arguments: `attention.layout`,
-        but `pages` as `new_pages` makes them."""
+    ) -> tuple[AttentionLayout, ...]:
+        """The layout of a step's attention for each layer. Layers of the same window share theirs.
+
+        The arguments are those of `attention.layout`, except for the pages, which are as `new_pages` makes them.
+        """
         longest = int(context_lengths.max())
         windows = [None if window is None or window >= longest else window for window in self.config.windows]
-        of = {
+        by_window = {
             window: attention.layout(
                 query_lengths,
                 context_lengths,
@@ -108,70 +117,80 @@ class Transformer:
             )
             for window in set(windows)
         }
-        return tuple(of[window] for window in windows)
+        return tuple(by_window[window] for window in windows)
 
     def forward(
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
         slots: torch.Tensor,
-        where: Series[attention.Layout],
+        layouts: Series[AttentionLayout],
         pages: Series[Pages],
     ) -> torch.Tensor:
-        """One step. Each layer writes its keys and values before it attends, so that sequences of one step may share.
+        """Compute one step. Returns the hidden states `[num_tokens, hidden]` after the last norm.
 
-        tokens, positions, slots: `[num_tokens]` int64; where: a layout a layer; pages: as `new_pages` makes them
-        -> hidden states `[num_tokens, hidden]` after the last norm
+        Each layer writes its keys and values before it attends, so that sequences of the same step may share pages.
+        tokens, positions, slots: `[num_tokens]` int64. layouts: one a layer. pages: as `new_pages` makes them.
         """
-        between, epsilon = self._between, self.config.norm_epsilon
-        step = Step(positions, slots, self._cosine, self._sine, epsilon)
+        operations, epsilon = self._operations, self.config.norm_epsilon
+        context = ForwardContext(positions, slots, self._cosine, self._sine, epsilon)
         hidden = F.embedding(tokens, self.weights.embedding)
         delta: torch.Tensor | None = None
-        for layer, layout, layer_pages in zip(self._layers, where, pages, strict=True):
-            fused = layer.query_key_value(between.add_and_normalise(hidden, delta, layer.attention_norm, epsilon))
-            q = between.rotate_and_write(fused, layer_pages, step, layer.head_norms)
+        for layer, layout, layer_pages in zip(self._layers, layouts, pages, strict=True):
+            qkv = layer.query_key_value(operations.add_and_normalise(hidden, delta, layer.attention_norm, epsilon))
+            q = operations.rotate_and_write(qkv, layer_pages, context, layer.head_norms)
             mixed = attention.attend(q, layer_pages, layout, self._scale, self._native)
             delta = layer.output(mixed.view(len(hidden), -1))
-            delta = self._feed_forward(layer, between.add_and_normalise(hidden, delta, layer.mlp_norm, epsilon))
-        return between.add_and_normalise(hidden, delta, self.weights.norm, epsilon)
+            delta = self._feed_forward(layer, operations.add_and_normalise(hidden, delta, layer.mlp_norm, epsilon))
+        return operations.add_and_normalise(hidden, delta, self.weights.norm, epsilon)
 
     def _feed_forward(self, layer: _Layer, x: torch.Tensor) -> torch.Tensor:
-        """On a CPU some rows at a time: what stands between the products, ten times their size, then stays in the
-        caches, and in memory that the allocator has at hand."""
+        """Apply the feed-forward layer, on a CPU to some rows at a time.
+
+        The values between the two products are ten times as large as the rows. In pieces they stay in the caches, and
+        in memory that the allocator has at hand.
+        """
         most = _MOST_ROWS if x.device.type == "cpu" else len(x)
         if len(x) <= most:
-            return layer.down(self._between.gate(layer.gate_up(x)))
+            return layer.down(self._operations.gate(layer.gate_up(x)))
         return torch.cat([self._feed_forward(layer, x[first : first + most]) for first in range(0, len(x), most)])
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """`[num_rows, hidden]` -> float32 `[num_rows, vocabulary]`"""
+        """Logits, float32 `[num_rows, vocabulary]`, of hidden states `[num_rows, hidden]`."""
         return self._unembed(hidden).float()
 
     def logits_of(self, hidden: torch.Tensor, tokens: list[int]) -> torch.Tensor:
-        """`[num_rows, hidden]` -> float32 `[num_rows, len(tokens)]`, of these tokens only."""
+        """Logits of these tokens only: float32 `[num_rows, len(tokens)]`, of hidden states `[num_rows, hidden]`."""
         matrix = self.weights.unembedding
-        if matrix.is_meta:  # one that is laid out anew has no rows to take
+        if matrix.is_meta:  # the matrix was laid out anew, so single rows cannot be taken from it
             return self.logits(hidden)[:, tokens]
         return F.linear(hidden, matrix[tokens]).float()
 
 
 def _without_packed(weights: Weights, layers: Series[_Layer], unembed: Linear) -> Weights:
-    """Matrices that `linear` laid out anew keep their shapes only: nothing is held twice but tied embeddings."""
+    """Weights in which the matrices that `linear` laid out anew keep only their shapes, so that none is held twice.
+
+    A tied embedding is the exception: it is needed as it is.
+    """
     names = ("query_key_value", "output", "gate_up", "down")
     kept = tuple(
-        replace(layer, **{name: rest(getattr(layer, name), getattr(products, name)) for name in names})
+        replace(layer, **{name: kept_weight(getattr(layer, name), getattr(products, name)) for name in names})
         for layer, products in zip(weights.layers, layers, strict=True)
     )
     unembedding = weights.unembedding
     if unembedding is not weights.embedding:
-        unembedding = rest(unembedding, unembed)
+        unembedding = kept_weight(unembedding, unembed)
     return replace(weights, layers=kept, unembedding=unembedding)
 
 
-def _native(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Native | None:
+def _operations(device: torch.device) -> Operations:
+    return FusedOperations() if device.type == "cuda" else TorchOperations()
+
+
+def _native(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> NativeOperations | None:
     if device.type != "cpu":
         return None
-    return native(dtype, config.head_dim, config.hidden_size, config.intermediate_size)
+    return native_operations(dtype, config.head_dim, config.hidden_size, config.intermediate_size)
 
 
 def _rotary_table(config: ModelConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,13 +198,13 @@ def _rotary_table(config: ModelConfig, device: torch.device) -> tuple[torch.Tens
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequency = 1.0 / config.rope_theta**exponent
     if config.rope_scaling is not None:
-        frequency = _stretch(frequency, config.rope_scaling)
+        frequency = _scaled(frequency, config.rope_scaling)
     angle = torch.outer(torch.arange(config.context_tokens, dtype=torch.float32), frequency)
     return angle.cos().to(device), angle.sin().to(device)
 
 
-def _stretch(frequency: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
-    """Low frequencies divided by the factor, high ones kept, those between blended."""
+def _scaled(frequency: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
+    """Divide low frequencies by the factor, keep high ones, and blend those in between."""
     turns = scaling.original_context_tokens * frequency / (2 * math.pi)
     span = scaling.high_frequency_factor - scaling.low_frequency_factor
     keep = ((turns - scaling.low_frequency_factor) / span).clamp(0.0, 1.0)

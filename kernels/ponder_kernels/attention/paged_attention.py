@@ -1,84 +1,83 @@
 # ruff: noqa: N803, PLR0917 -- constexpr names and argument lists of kernels are Triton's way
-"""Causal attention of a step's queries over keys and values that stand in pages; decode and chunked prefill alike.
+"""Causal attention of a step's queries over paged keys and values, for decode and chunked prefill alike.
 
-Decode is bound by memory (every key and value once a step, a shared one once a family), prefill of more than about a
-hundred queries a sequence by the matrix rate. Softmax is taken leaf by leaf (attention_plan.py) and its parts merged
-(attention_fold.py).
+Decode is bound by memory: every key and value is read once a step, and a shared one once for all sequences that share
+it. Prefill of more than about a hundred queries a sequence is bound by the matrix rate. The softmax is computed leaf by
+leaf (attention_plan.py), and its parts are merged (fold.py).
 """
 
 import torch
 from torch import Tensor
 
-from ponder_kernels.attention import attention_fold, attention_groups
-from ponder_kernels.attention.attention_groups import FP8, Group
-from ponder_kernels.attention.attention_layout import Layout, layout
-from ponder_kernels.attention.attention_tile import narrow_rows, options, wide_rows
-from ponder_kernels.attention.attention_work import Work
+from ponder_kernels.attention import fold, reference
+from ponder_kernels.attention.layout import Layout, layout
+from ponder_kernels.attention.reference import FP8
+from ponder_kernels.attention.tiles import launch_options, narrow_rows, wide_rows
 
 try:
     import triton
     import triton.language as tl
 
-    from ponder_kernels.attention.attention_fold import merge
+    from ponder_kernels.attention.fold import merge
     from ponder_kernels.float8 import from_fp8
 except ImportError:  # a machine without a GPU needs no Triton
     triton = None
 
-__all__ = ["Group", "Layout", "Work", "layout", "op", "op_reference", "op_triton"]
+__all__ = ["Layout", "layout", "op", "op_reference", "op_triton"]
 
 UNSEEN = 1 << 30
 LOG2_E = 1.4426950408889634
 
 
 def op(
-    q: Tensor, pages: Tensor, where: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
+    q: Tensor, pages: Tensor, layout: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
 ) -> Tensor:
-    """q: `[num_tokens, num_heads, head_dim]`, pages: `[num_pages, 2, num_kv_heads, page_size, head_dim]` contiguous,
-    of q's dtype or float8_e4m3fn; scale: what q @ k is multiplied by; soft_cap: c of c * tanh(score / c), 0 for none;
-    scales: `[num_pages, 2, num_kv_heads, page_size]` float32, what float8 numbers are multiplied by
-    -> `[num_tokens, num_heads, head_dim]`. Pages must hold finite numbers everywhere: what is masked is multiplied by
-    zero.
+    """Attend from every query to the keys that it may see. Returns `[num_tokens, num_heads, head_dim]`.
+
+    q: `[num_tokens, num_heads, head_dim]`. pages: contiguous `[num_pages, 2, num_kv_heads, page_size, head_dim]` in q's
+    dtype or float8_e4m3fn. They must be finite everywhere, because masked values are multiplied by zero.
+    scale: the factor of q @ k. soft_cap: the c of c * tanh(score / c), or 0 for no cap.
+    scales: float32 `[num_pages, 2, num_kv_heads, page_size]`, the factors of float8 numbers; None for other dtypes.
     """
     run = op_triton if q.is_cuda and triton is not None else op_reference
-    return run(q, pages, where, scale, soft_cap=soft_cap, scales=scales)
+    return run(q, pages, layout, scale, soft_cap=soft_cap, scales=scales)
 
 
 def op_reference(
-    q: Tensor, pages: Tensor, where: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
+    q: Tensor, pages: Tensor, layout: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
 ) -> Tensor:
-    assert where.reference is not None, "the layout was made for pages on a GPU"
-    return attention_groups.attend(q, pages, where.reference, scale, soft_cap=soft_cap, scales=scales)
+    assert layout.reference is not None, "this layout was made for pages on a GPU"
+    return reference.attend(q, pages, layout.reference, scale, soft_cap=soft_cap, scales=scales)
 
 
 def op_triton(
-    q: Tensor, pages: Tensor, where: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
+    q: Tensor, pages: Tensor, layout: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
 ) -> Tensor:
-    work = where.work
-    assert work is not None, "the layout was made for pages on the CPU"
+    plan = layout.plan
+    assert plan is not None, "this layout was made for pages on the CPU"
     num_heads, head_dim = q.shape[1:]
     num_kv_heads, page_size = pages.shape[2:4]
     num_groups = num_heads // num_kv_heads
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    partials = torch.empty((work.num_slots, num_heads, head_dim), dtype=torch.float32, device=q.device)
-    masses = torch.empty((work.num_slots, num_heads), dtype=torch.float32, device=q.device)
-    wide = wide_rows(num_groups, work.tile_queries)
-    narrow = wide if work.one_tile else narrow_rows(num_groups)
+    partials = torch.empty((plan.num_slots, num_heads, head_dim), dtype=torch.float32, device=q.device)
+    masses = torch.empty((plan.num_slots, num_heads), dtype=torch.float32, device=q.device)
     raw = pages.view(torch.uint8) if pages.dtype == FP8 else pages
     block_dim = triton.next_power_of_2(head_dim)
-    for items, block_rows in ((work.wide, wide), (work.narrow, narrow)):
+    tiles = (plan.wide, wide_rows(num_groups, plan.tile_queries)), (plan.narrow, narrow_rows(num_groups))
+    for items, block_rows in tiles:
         if len(items):
             kernel[len(items), num_kv_heads](
-                q, raw, out, partials, masses, masses if scales is None else scales, items, work.tokens, work.positions,
-                work.page_table, scale * (1.0 if soft_cap else LOG2_E), soft_cap, where.window or UNSEEN,
-                q.stride(0), q.stride(1), out.stride(0), out.stride(1), work.page_table.stride(0),
+                q, raw, out, partials, masses, masses if scales is None else scales, items, plan.tokens, plan.positions,
+                plan.page_table, scale * (1.0 if soft_cap else LOG2_E), soft_cap, layout.window or UNSEEN,
+                q.stride(0), q.stride(1), out.stride(0), out.stride(1), plan.page_table.stride(0),
                 NUM_KV_HEADS=num_kv_heads, NUM_GROUPS=num_groups, HEAD_DIM=head_dim, SOFT_CAP=soft_cap > 0,
                 FP8=scales is not None, PAGE_SIZE=page_size, BLOCK_DIM=block_dim, BLOCK_ROWS=block_rows,
-                LEAF=work.leaf_tokens, LEAVES=work.leaves_per_block,
-                **options(block_rows, block_dim, q.element_size(), fp8=scales is not None),
+                LEAF=plan.leaf_tokens, LEAVES=plan.leaves_per_block,
+                **launch_options(block_rows, block_dim, q.element_size(), fp8=scales is not None),
             )  # fmt: skip
-    if len(work.fold_queries):
-        attention_fold.kernel[len(work.fold_queries), num_kv_heads](
-            partials, masses, out, work.fold_queries, work.fold_starts, work.entries, work.tokens,
+    if len(plan.fold_queries):
+        fold.kernel[len(plan.fold_queries), num_kv_heads](
+            partials, masses, out, plan.fold_queries, plan.fold_starts, plan.entries, plan.tokens,
             out.stride(0), out.stride(1), num_heads, num_groups, head_dim,
             BLOCK_HEADS=triton.next_power_of_2(num_groups), BLOCK_DIM=block_dim, num_warps=1,
         )  # fmt: skip
@@ -93,11 +92,11 @@ if triton is not None:
         NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, SOFT_CAP: tl.constexpr, FP8: tl.constexpr,
         PAGE_SIZE: tl.constexpr, BLOCK_DIM: tl.constexpr, LEAF: tl.constexpr,
     ):  # fmt: skip
-        """-> result of one leaf `[BLOCK_ROWS, BLOCK_DIM]`, normalised, and its log2-sum-exp2 `[BLOCK_ROWS]`"""
+        """Normalised result of one leaf, `[BLOCK_ROWS, BLOCK_DIM]`, and its log2-sum-exp2, `[BLOCK_ROWS]`."""
         key = leaf * LEAF + tl.arange(0, LEAF)
         known = (key >= low) & (key < end)
         page = tl.load(table + key // PAGE_SIZE, mask=known, other=0).to(tl.int64)
-        place = (page * (2 * NUM_KV_HEADS) + kv_head) * PAGE_SIZE + key % PAGE_SIZE  # in vectors of HEAD_DIM
+        place = (page * (2 * NUM_KV_HEADS) + kv_head) * PAGE_SIZE + key % PAGE_SIZE  # counted in vectors of HEAD_DIM
         column = tl.arange(0, BLOCK_DIM)
         at = pages + (place * HEAD_DIM)[:, None] + column
         mask = known[:, None] if HEAD_DIM == BLOCK_DIM else known[:, None] & (column < HEAD_DIM)
@@ -136,10 +135,10 @@ if triton is not None:
         FP8: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_ROWS: tl.constexpr,
         LEAF: tl.constexpr, LEAVES: tl.constexpr,
     ):  # fmt: skip
-        """One program: one work item and kv head. A row is a (query, head) pair."""
+        """Compute one work item for one kv head. A row is a (query, head) pair."""
         item = items + tl.program_id(0) * 6
         num_queries = tl.load(item + 4)
-        if num_queries == 0:  # the rest of a static buffer
+        if num_queries == 0:  # padding of a static buffer
             return
         kv_head = tl.program_id(1)
         table = page_table + tl.load(item).to(tl.int64) * table_stride

@@ -1,4 +1,4 @@
-"""The demo as a stranger runs it, with real processes, on few problems."""
+"""The demo as a user runs it, with real processes, on few problems."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start(home: Path) -> Callable[..., subprocess.Popen[str]]:
             stderr=pipe,
             text=True,
             env=environment,
-            # A shell that runs the tests in the background has it ignored, which children inherit.
+            # A shell that runs the tests in the background ignores SIGINT, which children inherit.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
@@ -75,7 +75,7 @@ def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
     assert those_of(home) == []
 
     batches = json.loads(unfinished.read_text())["batches"]
-    second = start("--problems", "7")  # a number for the next run; this one has its problems
+    second = start("--problems", "7")  # a number for the next run, as this one has its problems already
     shown, said = second.communicate(timeout=280)
     assert second.returncode == 0, said
     assert "going on with the run that was stopped" in said

@@ -1,4 +1,4 @@
-"""The weights that ship: small, readable by others' code, and as good as the model card says."""
+"""The shipped weights: small, readable by other libraries, and as good as the model card says."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from ponder_worker import demo
-from ponder_worker.demo.evaluate import Pair, figures, likelihood_probe, solve
 from ponder_worker.demo.problems import held_out_problems
+from ponder_worker.demo.training.evaluate import Pair, figures, likelihood_probe, solve
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ponder_worker.models.int8 import can_multiply
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 
 INT8 = pytest.mark.skipif(not can_multiply(), reason="torch has no exact int8 operators here")
 PRECISIONS: list[Any] = [

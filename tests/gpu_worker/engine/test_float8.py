@@ -13,7 +13,7 @@ import torch
 from ponder_kernels import write_kv
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.models import transformer
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 
 PROMPT = list(range(40, 80))
 

@@ -15,7 +15,7 @@ from ponder_worker.engine.errors import InvalidSetting
 from ponder_worker.engine_process import loading
 from ponder_worker.engine_process.loading import Placement, load
 from ponder_worker.engine_process.options import EngineOptions
-from ponder_worker.models.errors import MissingFile
+from ponder_worker.models.model_error import MissingFile
 
 
 @pytest.mark.parametrize(("kv_split", "trades"), [(None, True), (0.75, False)])

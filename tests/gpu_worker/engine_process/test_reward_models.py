@@ -11,7 +11,7 @@ import pytest
 
 from ponder_worker.engine_process.loading import load
 from ponder_worker.engine_process.options import EngineOptions
-from ponder_worker.models.errors import UnsupportedModel
+from ponder_worker.models.model_error import UnsupportedModel
 
 from ..process import STRATEGIES, Process, job
 

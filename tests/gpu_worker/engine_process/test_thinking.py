@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from ponder_worker.engine_process import thinking
 from ponder_worker.models.checkpoint import tokenizer as tokenizer_module
-from ponder_worker.models.errors import InvalidFile
+from ponder_worker.models.model_error import InvalidFile
 
 from ..process import Process, job
 

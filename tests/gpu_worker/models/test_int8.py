@@ -11,18 +11,18 @@ from ponder_worker.engine import Engine, Sampling
 from ponder_worker.engine_process.loading import load
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.models import int8
-from ponder_worker.models.errors import UnsupportedPrecision
 from ponder_worker.models.linear import linear
+from ponder_worker.models.model_error import UnsupportedPrecision
 
 needed = pytest.mark.skipif(not int8.can_multiply(), reason="torch has no exact int8 operators here")
 SIZES = [(96, 64), (40, 24), (1200, 960)]
 
 
 @pytest.fixture(params=["C", "torch"])
-def between(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who makes the rows int8: without a compiler it is torch."""
+def quantiser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quantiser of the rows: without a compiler it is torch."""
     if request.param == "torch":
-        monkeypatch.setattr(int8, "rows", lambda *widths: None)
+        monkeypatch.setattr(int8, "row_quantiser", lambda *widths: None)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def without_operators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @needed
-@pytest.mark.usefixtures("between")
+@pytest.mark.usefixtures("quantiser")
 @pytest.mark.parametrize("rows", [0, 1, 7, 64, 300])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_a_product_in_int8_is_near_the_exact_one(rows: int, sizes: tuple[int, int]) -> None:
@@ -51,7 +51,7 @@ def test_a_product_in_int8_is_near_the_exact_one(rows: int, sizes: tuple[int, in
 
 
 @needed
-@pytest.mark.usefixtures("between")
+@pytest.mark.usefixtures("quantiser")
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_bits_of_a_row_do_not_depend_on_the_rows_beside_it(sizes: tuple[int, int]) -> None:
     weight, bias, x = numbers(130, sizes)
@@ -63,7 +63,7 @@ def test_the_bits_of_a_row_do_not_depend_on_the_rows_beside_it(sizes: tuple[int,
 
 
 @needed
-@pytest.mark.usefixtures("between")
+@pytest.mark.usefixtures("quantiser")
 def test_rows_of_zeros_are_the_bias_and_large_rows_stay_finite() -> None:
     weight, bias, x = numbers(4, (48, 32))
     x[0], x[1], x[2] = 0, 1e-38, 1e30
@@ -75,12 +75,12 @@ def test_rows_of_zeros_are_the_bias_and_large_rows_stay_finite() -> None:
 
 @needed
 def test_c_and_torch_make_the_same_numbers_of_a_row() -> None:
-    found = int8.rows(64)
+    found = int8.row_quantiser(64)
     if found is None:
         pytest.skip("there is no C compiler")
     x = torch.randn(50, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
     ours, scales = found.quantise(x)
-    theirs, same = int8._Torch().quantise(x)
+    theirs, same = int8._TorchQuantiser().quantise(x)
     torch.testing.assert_close(scales, same)
     assert (ours.int() - theirs.int()).abs().max() <= 1
     assert (ours != theirs).float().mean() < 0.01
@@ -106,7 +106,7 @@ def test_a_worker_that_is_asked_for_int8_generates(tiny_llama: Path) -> None:
     while engine.has_work:
         engine.step()
     assert len(sequence.generated) == 8
-    assert engine.model.dtype == torch.bfloat16  # of embeddings, keys and values
+    assert engine.model.dtype == torch.bfloat16  # the dtype of embeddings, keys and values
 
 
 @pytest.mark.usefixtures("without_operators")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder_worker.models.errors import MissingFile, UnsupportedModel
+from ponder_worker.models.model_error import MissingFile, UnsupportedModel
 from ponder_worker.models.reward import Likelihood, read
 
 

@@ -1,4 +1,4 @@
-"""What a model holds."""
+"""The weights that a model keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ponder_worker.models.transformer import Transformer
 
 
 def by_c(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear | None:
-    """As on a processor with AMX, for most sizes."""
+    """A product as on a processor with AMX, for most sizes."""
     packed = weight.clone()
     return None if len(weight) % 16 else lambda x: F.linear(x, packed, bias)
 
@@ -35,7 +35,7 @@ def without(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear | None:
         (without, False, 300, {"unembedding", "query_key_value", "output", "gate_up", "down"}),
     ],
 )
-def test_weights_are_dropped_where_a_layout_of_whatever_kind_holds_them(
+def test_weights_are_dropped_where_a_layout_of_any_kind_holds_them(
     llama_folder: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     product: Callable[..., Linear | None],

@@ -14,7 +14,7 @@ import torch
 from ponder_kernels import copy_pages
 from ponder_worker.engine.errors import InvalidSetting
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
-from ponder_worker.models.pages import Pages
+from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.transformer import Transformer
 
 Integers = npt.NDArray[np.int64]

@@ -24,9 +24,9 @@ def columns_of(
 
 def choice_of(
     whole: tuple[torch.Tensor, torch.Tensor], numbers: torch.Tensor, positions: torch.Tensor
-) -> sample.Choice:
+) -> sample.SamplingTensors:
     """whole, numbers: `columns_of`'s, on the device; positions: of the tokens to come. Nothing penalises."""
     seeds, top_k = whole
     temperature, top_p, min_p = numbers
     none = torch.zeros_like(temperature)
-    return sample.Choice(temperature, top_k.int(), top_p, min_p, seeds, positions, none, none)
+    return sample.SamplingTensors(temperature, top_k.int(), top_p, min_p, seeds, positions, none, none)

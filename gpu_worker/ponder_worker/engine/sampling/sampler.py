@@ -15,7 +15,7 @@ from ponder_worker.engine.sampling.noise import Noise, keys
 from ponder_worker.engine.sampling.penalty_state import PenaltyState
 from ponder_worker.engine.sampling.sampling_params import Sampling
 from ponder_worker.engine.upload import upload
-from ponder_worker.models.native.choice import choice
+from ponder_worker.models.native.native_sampler import native_sampler
 
 
 class LogitEdits(NamedTuple):
@@ -44,7 +44,7 @@ class Sampler:
     def __init__(self, vocabulary_size: int, device: torch.device) -> None:
         self.noise = Noise(vocabulary_size, device)
         self._device = device
-        self._choice = choice(device)
+        self._choice = native_sampler(device)
 
     def sample(
         self,

@@ -15,13 +15,13 @@ import torch
 
 from ponder_kernels import sample
 from ponder_kernels.attention import paged_attention
-from ponder_kernels.attention.attention_planner import Planner
-from ponder_kernels.attention.attention_tile import queries_of
-from ponder_kernels.attention.attention_work import Capacity, Work
+from ponder_kernels.attention.device_plan import Capacity, DevicePlan
+from ponder_kernels.attention.planner import Planner
+from ponder_kernels.attention.tiles import queries_per_tile
 from ponder_worker.engine.sampling.choice import choice_of, columns_of
 from ponder_worker.engine.sampling.sampling_params import Sampling
 from ponder_worker.models import attention
-from ponder_worker.models.pages import Pages
+from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.transformer import Transformer
 
 Found = tuple[torch.Tensor, torch.Tensor]
@@ -48,7 +48,7 @@ class Graphs:
 
     def __init__(self, model: Transformer, pages: Series[Pages], *, page_size: int, capture: Capture) -> None:
         config = model.config
-        self._tile = queries_of(config.num_heads // config.num_kv_heads, config.head_dim, model.dtype.itemsize)
+        self._tile = queries_per_tile(config.num_heads // config.num_kv_heads, config.head_dim, model.dtype.itemsize)
         self._model, self._pages, self._capture = model, pages, capture
         self.is_usable = True
         self._planners = {
@@ -72,8 +72,8 @@ class Graphs:
             for window, planned in plans.items():
                 wanted = Capacity.of(planned, table)
                 former = step.works[window].capacity if step is not None else wanted
-                works[window] = Work.of(
-                    planned, table, self._model.device, tile_queries=self._tile, one_tile=False,
+                works[window] = DevicePlan.of(
+                    planned, table, self._model.device, tile_queries=self._tile,
                     capacity=wanted.grown(former),
                 )  # fmt: skip
             step = self._steps[size] = _Step(size, works, self._model.device)
@@ -101,7 +101,7 @@ class Graphs:
 class _Step:
     """The memory of one size. wholes: tokens, positions, slots, seeds, top_k; numbers: temperature, top_p, min_p"""
 
-    def __init__(self, size: int, works: dict[int | None, Work], device: torch.device) -> None:
+    def __init__(self, size: int, works: dict[int | None, DevicePlan], device: torch.device) -> None:
         self.works = works
         self._size = size
         self._wholes = torch.zeros((5, size), dtype=torch.int64, device=device)
@@ -123,7 +123,7 @@ class _Step:
 
     def capture(self, model: Transformer, pages: Series[Pages], capture: Capture) -> None:
         whole = {
-            window: attention.Layout(None, (), None, None, paged_attention.Layout(window or 0, work))
+            window: attention.AttentionLayout(paged=paged_attention.Layout(window or 0, work))
             for window, work in self.works.items()
         }
         where = tuple(whole[window] for window in model.config.windows)

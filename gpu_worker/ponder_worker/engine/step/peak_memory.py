@@ -41,4 +41,4 @@ def largest_step(
     logits = model.logits(hidden[torch.arange(num_sequences, device=model.device) % step_tokens])
     zero = torch.zeros(num_sequences, device=model.device)
     whole = zero.long()
-    return sample.op(logits, sample.Choice(zero, whole, zero + 1, zero, whole, whole, zero, zero))
+    return sample.op(logits, sample.SamplingTensors(zero, whole, zero + 1, zero, whole, whole, zero, zero))

@@ -1,1 +1,1 @@
-"""Reads a model folder: configuration, weights, tokenizer and chat template."""
+"""Reading of a model folder: configuration, weights, tokenizer and chat template."""

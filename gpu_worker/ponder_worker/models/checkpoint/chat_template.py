@@ -1,7 +1,7 @@
-"""Chat templates: Jinja programs of strangers that turn a conversation into a prompt, as transformers runs them.
+"""Chat templates: untrusted Jinja programs that turn a conversation into a prompt.
 
-What they are given is what `apply_chat_template` of transformers gives them, because templates are written against it:
-the same globals, filters, tags and whitespace rules, in the same sandbox. What they do not get is time without end.
+Templates are written against `apply_chat_template` of transformers, so they get the same globals, filters, tags and
+whitespace rules here, in the same sandbox. In addition, their processor time is limited.
 """
 
 import datetime
@@ -22,18 +22,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from ponder_worker.models.checkpoint.folder import read_json
-from ponder_worker.models.errors import InvalidConversation, InvalidFile
+from ponder_worker.models.model_error import InvalidConversation, InvalidFile
 
 LIMIT_S = 5.0
-"""Of processor time, for one rendering: more than twice what public templates take for 131,072 messages."""
+"""Limit of processor time for one rendering: more than twice what public templates take for 131,072 messages."""
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class ChatTemplate:
-    """One compiled template with the special tokens it may write. May be rendered by several threads at a time."""
+    """A compiled template with the special tokens that it may write. Several threads may render it at the same time."""
 
     def __init__(self, source: str, tokens: Mapping[str, str], *, limit_s: float = LIMIT_S) -> None:
-        """Raises whatever Jinja and Python raise for a source that is no template."""
+        """Compile a template. Raises whatever Jinja and Python raise for a source that is not a template."""
         self._environment = _Environment()
         self._template = self._environment.from_string(source)
         self._tokens = tokens
@@ -41,7 +41,7 @@ class ChatTemplate:
 
     @classmethod
     def read(cls, folder: Path) -> "ChatTemplate | None":
-        """That of a model folder, or None. Raises InvalidFile."""
+        """Read the template of a model folder; None if it has none. Raises InvalidFile."""
         fields = read_json(folder, "tokenizer_config.json", required=False)
         path = folder / "chat_template.jinja"
         source = path.read_text(encoding="utf-8") if path.is_file() else fields.get("chat_template")
@@ -55,7 +55,10 @@ class ChatTemplate:
             raise InvalidFile(f"{folder}: the chat template does not parse: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt up to where the model's answer begins. Raises InvalidConversation with the template's reason."""
+        """Render the prompt, up to where the model's answer begins.
+
+        Raises InvalidConversation with the template's reason.
+        """
         given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
         clock = self._environment.clock
         clock.until_s = time.thread_time() + self._limit_s
@@ -68,7 +71,7 @@ class ChatTemplate:
             raise InvalidConversation(
                 f"the chat template takes more than {self._limit_s:g} s of processor time for {len(messages)} messages"
             ) from None
-        except Exception as error:  # a template is somebody's program: it may fail in any way
+        except Exception as error:  # a template is a program, which may fail in any way
             raise InvalidConversation(f"the chat template refuses the messages: {error}") from error
         finally:
             clock.until_s = math.inf
@@ -76,9 +79,9 @@ class ChatTemplate:
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
-    """The texts of `bos_token` and the like by those names, the model's own such as `image_token` included."""
+    """The texts of special tokens by name, such as `bos_token`, including those of the model such as `image_token`."""
     fields = read_json(folder, "tokenizer_config.json", required=False)
-    if "added_tokens_decoder" not in fields:  # of older folders
+    if "added_tokens_decoder" not in fields:  # older folders keep the map apart
         fields = fields | read_json(folder, "special_tokens_map.json", required=False)
     extra = fields.get("extra_special_tokens")
     own = {name: token for name, token in fields.items() if name in _TOKENS or name.endswith("_token")}
@@ -87,17 +90,17 @@ def special_tokens(folder: Path) -> dict[str, str]:
 
 
 def _text_of(token: Any) -> str | None:
-    """None for a field that is no token, such as the switch `add_bos_token`."""
+    """The text of a token field; None for a field that is not a token, such as the switch `add_bos_token`."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None
 
 
 class _OverTime(BaseException):
-    """No Exception, so that nothing of Jinja's takes it for a missing attribute."""
+    """The time is up. It is not an Exception, so that Jinja cannot take it for a missing attribute."""
 
 
 class _Clock(threading.local):
-    """Processor time of the thread that renders. It is looked at now and then: that costs more than most steps."""
+    """Limit on the processor time of the rendering thread. It reads the time rarely, because that is slow."""
 
     until_s = math.inf
     num_ticks = 0
@@ -120,7 +123,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             "namespace": _Namespace,
         }
 
-    # What a template does again and again is hardly ever anything but to look at parts of messages and to write.
+    # A template that runs for long spends nearly all its steps on reading parts of messages and on writing.
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         self.clock.tick()
@@ -132,21 +135,21 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what the model wrote, for training. Here it is only a scope of its own, as there."""
+    """The tag `{% generation %}`, which marks what the model wrote, for training. Here it is only a scope."""
 
-    tags = {"generation"}  # noqa: RUF012  # as the class has it
+    tags = {"generation"}  # noqa: RUF012  # as in the base class
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_as_it_is"), [], [], body).set_lineno(line)
+        return nodes.CallBlock(self.call_method("_unchanged"), [], [], body).set_lineno(line)
 
-    def _as_it_is(self, caller: Callable[[], str]) -> str:
+    def _unchanged(self, caller: Callable[[], str]) -> str:
         return caller()
 
 
 class _Dict:
-    """Of `dict`, what makes one. The class itself would lead to everything else."""
+    """The constructors of `dict`. The class itself would give access to every other class."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -156,9 +159,9 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """Holds no attribute that Python itself might look for."""
+    """A namespace that refuses names with an underscore in front, which Python itself might look up."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # `self` is a name that a template may give
+    def __init__(*args: Any, **kwargs: Any) -> None:  # a template may pass an argument named `self`
         self, *rest = args
         attributes = dict(*rest, **kwargs)
         for name in attributes:
@@ -172,7 +175,7 @@ class _Namespace(Namespace):
 
 def _check_name(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace holds no attribute {name!r}: its name begins with an underscore")
+        raise SecurityError(f"a namespace cannot hold the attribute {name!r}: its name begins with an underscore")
 
 
 def _tojson(
@@ -182,7 +185,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own escapes for HTML."""
+    """Serialise to JSON. Jinja's own filter would escape the result for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -1,11 +1,11 @@
-"""Reading the files of a model folder, with errors that name them."""
+"""Reading of the files of a model folder, with errors that name them."""
 
 import hashlib
 import json
 from pathlib import Path, PurePath
 from typing import Any
 
-from ponder_worker.models.errors import InvalidFile, MissingFile
+from ponder_worker.models.model_error import InvalidFile, MissingFile
 
 _INDEX = "model.safetensors.index.json"
 _IDENTITY = (
@@ -20,7 +20,7 @@ _IDENTITY = (
 
 
 def read_json(folder: Path, name: str, *, required: bool = True) -> dict[str, Any]:
-    """The object in `folder/name`; an empty one if the file is absent and not required."""
+    """Read the object in `folder/name`; an empty one if the file is absent and not required."""
     path = folder / name
     if not path.is_file():
         if required:
@@ -36,7 +36,7 @@ def read_json(folder: Path, name: str, *, required: bool = True) -> dict[str, An
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model in a fixed order: those of the index, or the single one."""
+    """The safetensors files of a model in a fixed order: those of the index, or the only one."""
     index = read_json(folder, _INDEX, required=False)
     files = [folder / name for name in _indexed(folder / _INDEX, index)] if index else [folder / "model.safetensors"]
     for file in files:
@@ -46,10 +46,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(path: Path, index: dict[str, Any]) -> list[str]:
-    """Raises InvalidFile for a name that leads out of the folder; a link may, as those in Hugging Face's cache do."""
+    """The files of an index. Raises InvalidFile for a name that leads out of the folder.
+
+    A link in the folder may lead out of it, as the links in Hugging Face's cache do.
+    """
     files = index.get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
-        raise InvalidFile(f"{path}: `weight_map` is expected to be an object of names of files")
+        raise InvalidFile(f"{path}: `weight_map` must be an object whose values are file names")
     names: list[str] = sorted(set(files.values()))
     for name in names:
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
@@ -58,9 +61,10 @@ def _indexed(path: Path, index: dict[str, Any]) -> list[str]:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """16 hex digits that change when config, tokenizer, template, reward kind or weights do.
+    """Fingerprint of a model: 16 hex digits that change with config, tokenizer, template, reward kind or weights.
 
-    SHA-256 over the names and contents of those files. It reads all weights once, about a second per gigabyte.
+    They are taken from a SHA-256 of the names and contents of those files. All weights are read once, which takes about
+    a second per gigabyte.
     """
     folder = Path(folder)
     read_json(folder, "config.json")

@@ -1,4 +1,4 @@
-"""Text to token ids and back: a `tokenizers` file, a chat template, and the ids that end an answer."""
+"""Conversion of text to token ids and back, chat templates included, and the ids that end an answer."""
 
 import codecs
 import json
@@ -10,17 +10,15 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from ponder_worker.models.checkpoint.chat_template import ChatTemplate, special_tokens
 from ponder_worker.models.checkpoint.folder import read_json
-from ponder_worker.models.errors import InvalidConversation, InvalidFile, MissingFile
+from ponder_worker.models.model_error import InvalidConversation, InvalidFile, MissingFile
 
 _ANSWER = "0f8b0a5c-answer"
-"""Stands for the model's answer where only what follows it is wanted."""
-
-
+"""A placeholder for the model's answer, where only what follows the answer is needed."""
 _REPLACEMENT = "\ufffd".encode()
 
 
 class Tokenizer:
-    """Immutable once loaded; `stream()` gives the state of one incremental decoding."""
+    """The tokenizer of a model folder. It is immutable; `stream()` returns the state of one incremental decoding."""
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
@@ -38,36 +36,36 @@ class Tokenizer:
         return self._template is not None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text as it stands, no special token added."""
-        # The library lets other threads run in its calls for batches only.
+        """Token ids of the text. No special token is added."""
+        # The library releases the interpreter lock in its calls for batches only.
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens; bytes that are no UTF-8 become U+FFFD."""
+        """Text of the ids, without special tokens. Bytes that are not UTF-8 become U+FFFD."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
     def bytes_of(self, token: int) -> bytes:
-        """Those that the id stands for, a part of a character or several; none for a special token or no token."""
+        """The bytes of a token, which may be part of a character. A special or unknown token has none."""
         return self._pieces[token] if token < len(self._pieces) else b""
 
     def stream(self) -> "TextStream":
-        """A decoder that takes ids one by one and holds incomplete UTF-8 back."""
+        """A decoder that takes ids one by one and holds back incomplete UTF-8."""
         return TextStream(self._pieces)
 
     def render(self, messages: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Ids of a conversation by the chat template, ready for the model to answer.
+        """Token ids of a conversation, rendered by the chat template and ready for the model to answer.
 
-        Raises InvalidConversation when there is no template, or when it refuses the messages.
+        Raises InvalidConversation if there is no template, or if it refuses the messages.
         """
         return self.encode(self._rendered(messages))
 
     def turn(self, messages: Iterable[Mapping[str, Any]], text: str) -> list[int]:
-        """Ids between the model's answer to these messages and its next one: its turn ends, the user says this.
+        """Token ids between the model's answer to these messages and its next answer, if the user says `text`.
 
-        Raises InvalidConversation, also when the template does not keep the answer as it is.
+        Raises InvalidConversation, also if the template does not keep the answer unchanged.
         """
         answer = {"role": "assistant", "content": _ANSWER}
         _, found, after = self._rendered([*messages, answer, {"role": "user", "content": text}]).rpartition(_ANSWER)
@@ -76,8 +74,9 @@ class Tokenizer:
         return self.encode(after)
 
     def forgotten_end_of_turn(self) -> str | None:
-        """The token with which the chat template ends the model's turns, where no answer ends with it: a model folder
-        with another `eos_token_id` lets answers run on past their end. None where that cannot be told.
+        """The token that ends the model's turns in the chat template but is missing from `eos_token_id`.
+
+        With such a model folder, answers run on past their end. None if nothing is missing, or if it cannot be told.
         """
         try:
             ids = self.turn(({"role": "user", "content": "?"},), "?")
@@ -90,18 +89,16 @@ class Tokenizer:
         return str(added[first].content)
 
     def ids_with(self, byte: int) -> frozenset[int]:
-        """Of which the byte is a part. Of U+FFFD's last one all: what is no UTF-8 becomes that character."""
+        """Ids of the tokens that contain the byte.
+
+        For the last byte of U+FFFD these are all ids, because any bytes that are not UTF-8 become that character.
+        """
         if byte not in self._ids_with:
             anything = byte == _REPLACEMENT[-1]
             self._ids_with[byte] = frozenset(
                 token for token, piece in enumerate(self._pieces) if anything or byte in piece
             )
         return self._ids_with[byte]
-
-    def ids_containing(self, text: str) -> frozenset[int]:
-        """Ids whose own text contains the given one, such as those that end a line."""
-        wanted = text.encode()
-        return frozenset(token for token, piece in enumerate(self._pieces) if wanted in piece)
 
     def _rendered(self, messages: Iterable[Mapping[str, Any]]) -> str:
         if self._template is None:
@@ -118,7 +115,7 @@ class Tokenizer:
 
 
 class TextStream:
-    """One incremental decoding: `push` returns the text that became certain with this id."""
+    """The state of one incremental decoding."""
 
     __slots__ = ("_decoder", "_pieces")
 
@@ -127,22 +124,22 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """Ids beyond the vocabulary (padding rows of an embedding) have no text."""
+        """Add an id, and return the text that is now certain. Ids beyond the vocabulary (padding) have no text."""
         return self._decoder.decode(self._pieces[token]) if token < len(self._pieces) else ""
 
 
 def _load(folder: Path) -> _Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise MissingFile(f"{folder}: no tokenizer.json; slow tokenizers are not read")
+        raise MissingFile(f"{folder}: no tokenizer.json; slow tokenizers are not supported")
     try:
         return _Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a bare Exception for whatever is wrong
+    except Exception as error:  # the library raises a bare Exception for any fault
         raise InvalidFile(f"{path}: not a tokenizer: {error}") from error
 
 
 def _eos_token_ids(folder: Path) -> frozenset[int]:
-    """Those of generation_config.json, else of config.json."""
+    """The end tokens of generation_config.json, or else of config.json."""
     for name in ("generation_config.json", "config.json"):
         ids = read_json(folder, name, required=False).get("eos_token_id")
         if ids is not None:
@@ -151,7 +148,7 @@ def _eos_token_ids(folder: Path) -> frozenset[int]:
 
 
 def _pieces(tokenizer: _Tokenizer) -> list[bytes]:
-    """The bytes that each id stands for; empty for special tokens."""
+    """The bytes of every token, which are empty for special tokens."""
     fields = json.loads(tokenizer.to_str())
     byte_level = '"ByteLevel"' in json.dumps(fields.get("decoder"))
     added = tokenizer.get_added_tokens_decoder()
@@ -173,7 +170,7 @@ def _pieces(tokenizer: _Tokenizer) -> list[bytes]:
 
 
 def _byte_of_symbol() -> dict[str, int]:
-    """GPT-2's printable stand-ins for the 256 bytes."""
+    """The byte that each of GPT-2's printable symbols stands for."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     symbols = {chr(byte): byte for byte in printable}
     hidden = [byte for byte in range(256) if byte not in printable]

@@ -1,7 +1,6 @@
-"""Weights from safetensors files, memory-mapped, with the projections that are read together fused."""
+"""Weights from memory-mapped safetensors files. Projections that are used together are fused."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ponder_worker.models.checkpoint.config import ModelConfig
-from ponder_worker.models.checkpoint.folder import fingerprint, weight_files
-from ponder_worker.models.errors import InvalidFile, MismatchedTensor, MissingTensor
-
-__all__ = ["LayerWeights", "Weights", "fingerprint", "load"]
-
+from ponder_worker.models.checkpoint.folder import weight_files
+from ponder_worker.models.model_error import InvalidFile, MismatchedTensor, MissingTensor
 
 _log = logging.getLogger(__name__)
 _EMBEDDING, _UNEMBEDDING = "model.embed_tokens.weight", "lm_head.weight"
 _HEADS = (("score.0", "score.2"), ("score",), ("v_head.summary",))
-_WRAPPER = "pretrained_model."  # before the names of a model that was saved inside another one, with a value head
+_WRAPPER = "pretrained_model."  # precedes the names in a model that was saved with a value head around it
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer. `[out, in]` as torch's linear wants it; biases are None where the config has none.
+    """The weights of one layer. Matrices are `[out, in]`, as in torch's linear; biases are None if the config has none.
 
-    query_key_value: `[(num_heads + 2 * num_kv_heads) * head_dim, hidden]`; gate_up: `[2 * intermediate, hidden]`;
-    query_norm, key_norm: `[head_dim]`, where the family has them
+    query_key_value: `[(num_heads + 2 * num_kv_heads) * head_dim, hidden]`. gate_up: `[2 * intermediate, hidden]`.
+    query_norm, key_norm: `[head_dim]`, or None if the architecture has none.
     """
 
     attention_norm: torch.Tensor
@@ -46,9 +42,10 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """embedding and unembedding: `[vocabulary, hidden]`, the same tensor when tied; norm: `[hidden]`
+    """All weights of a model.
 
-    head: the matrices and biases of a reward model's own head, in order, a ReLU between them; empty for a language
+    embedding, unembedding: `[vocabulary, hidden]`, the same tensor if they are tied. norm: `[hidden]`.
+    head: the matrices and biases of a reward model's own head, in order, with a ReLU between them; empty for a language
     model. A model with a head may have no unembedding of its own.
     """
 
@@ -58,56 +55,51 @@ class Weights:
     unembedding: torch.Tensor
     head: tuple[tuple[torch.Tensor, torch.Tensor | None], ...] = ()
 
-    def tensors(self) -> Iterable[torch.Tensor]:
-        """Every distinct tensor, once."""
-        seen = {id(tensor): tensor for tensor in (self.embedding, self.norm, self.unembedding)}
-        for layer in self.layers:
-            fields = (getattr(layer, name) for name in layer.__dataclass_fields__)
-            seen.update({id(tensor): tensor for tensor in fields if tensor is not None})
-        seen.update({id(tensor): tensor for pair in self.head for tensor in pair if tensor is not None})
-        return seen.values()
-
 
 class _Source:
-    """The named tensors of a folder, checked and cast as they are taken."""
+    """The named tensors of a folder, which are checked and cast when they are taken."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
         self.folder, self._dtype, self._device = folder, dtype, device
-        self._file_of: dict[str, tuple[Any, str]] = {}  # and the name that the tensor has there
-        open_file: Any = safe_open  # the library has no types
+        self._file_of: dict[str, tuple[Any, str]] = {}  # the file, and the name of the tensor in it
+        open_file: Any = safe_open  # the library is untyped
         for path in weight_files(folder):
             try:
-                # A handle maps its file; a tensor is read when it is taken, straight to the device.
+                # A handle maps its file. A tensor is read when it is taken, directly to the device.
                 file = open_file(path, framework="pt", device=str(device))
             except SafetensorError as error:
                 raise InvalidFile(f"{path}: not a safetensors file: {error}") from error
             self._file_of.update({name.removeprefix(_WRAPPER): (file, name) for name in file.keys()})  # noqa: SIM118
 
     def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
         return name in self._file_of
 
     def take_any(self, name: str) -> torch.Tensor:
-        """Of whatever shape it has."""
+        """Take a tensor of any shape."""
         file, stored = self._file_of[name]
         tensor: torch.Tensor = file.get_tensor(stored)
         return tensor.to(device=self._device, dtype=self._dtype)
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
+        """Take a tensor of this shape. Raises MissingTensor or MismatchedTensor."""
         if not self.has(name):
-            raise MissingTensor(f"{self.folder}: the weights hold no tensor {name!r}, which config.json asks for")
+            raise MissingTensor(f"{self.folder}: the weights lack the tensor {name!r}, which config.json asks for")
         file, stored = self._file_of[name]
         tensor: torch.Tensor = file.get_tensor(stored)
         if tuple(tensor.shape) != shape:
-            raise MismatchedTensor(f"{self.folder}: {name} is {list(tensor.shape)}, config.json asks for {list(shape)}")
+            raise MismatchedTensor(
+                f"{self.folder}: {name} is {list(tensor.shape)}, but config.json asks for {list(shape)}"
+            )
         return tensor.to(device=self._device, dtype=self._dtype)
 
     def fuse(self, parts: dict[str, int], *columns: int) -> torch.Tensor:
-        """The named tensors, `[rows, *columns]` each, one below the other."""
+        """Take the named tensors, each `[rows, *columns]`, and concatenate them along the rows."""
         return torch.cat([self.take(name, rows, *columns) for name, rows in parts.items()])
 
 
 def load(folder: str | Path, config: ModelConfig, *, dtype: torch.dtype, device: torch.device) -> Weights:
-    """All weights of a model. Raises MissingTensor or MismatchedTensor by name."""
+    """Load all weights of a model. Raises InvalidFile, or MissingTensor or MismatchedTensor with the tensor's name."""
     source = _Source(Path(folder), dtype, device)
     head = _head(source, config)
     embedding, unembedding = _embeddings(source, config, must_unembed=not head)
@@ -121,8 +113,10 @@ def load(folder: str | Path, config: ModelConfig, *, dtype: torch.dtype, device:
 
 
 def _embeddings(source: _Source, config: ModelConfig, *, must_unembed: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embedding and unembedding, the same tensor when tied. As transformers does, the checkpoint is believed where
-    config.json says that they are tied and the two are not equal; one that is missing is the other.
+    """Load embedding and unembedding, which are the same tensor if they are tied.
+
+    As in transformers, the checkpoint prevails if config.json ties the two but they differ. If one is missing, the
+    other takes its place.
     """
     shape = (config.vocabulary_size, config.hidden_size)
     has_unembedding = source.has(_UNEMBEDDING)
@@ -138,14 +132,18 @@ def _embeddings(source: _Source, config: ModelConfig, *, must_unembed: bool) -> 
             return embedding, embedding
         _log.warning(
             "%s: config.json ties %s to %s, but the weights hold both, with different values; both are used. "
-            "Say `tie_word_embeddings: false` there to silence this",
+            "Set `tie_word_embeddings: false` in config.json to silence this warning",
             *(source.folder, _UNEMBEDDING, _EMBEDDING),
         )
     return embedding, unembedding
 
 
 def _head(source: _Source, config: ModelConfig) -> tuple[tuple[torch.Tensor, torch.Tensor | None], ...]:
-    """Qwen2.5-Math-PRM has `score.0` and `score.2`, transformers' classifiers `score`, Skywork's `v_head.summary`."""
+    """Load the head of a reward model; empty if there is none.
+
+    Its names are `score.0` and `score.2` in Qwen2.5-Math-PRM, `score` in transformers' classifiers, and
+    `v_head.summary` in Skywork's models.
+    """
     stems = next((s for s in _HEADS if source.has(f"{s[-1]}.weight")), ())
     head = []
     width = config.hidden_size
@@ -153,7 +151,9 @@ def _head(source: _Source, config: ModelConfig) -> tuple[tuple[torch.Tensor, tor
         weight = source.take_any(f"{stem}.weight")
         rows = weight.shape[0]
         if weight.shape != (rows, width):
-            raise MismatchedTensor(f"{stem}.weight is {list(weight.shape)}; its input has {width} columns")
+            raise MismatchedTensor(
+                f"{source.folder}: {stem}.weight is {list(weight.shape)}, but its input has {width} columns"
+            )
         head.append((weight, source.take(f"{stem}.bias", rows) if source.has(f"{stem}.bias") else None))
         width = rows
     return tuple(head)
@@ -166,11 +166,11 @@ def _layer(source: _Source, config: ModelConfig, index: int) -> LayerWeights:
     attention = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
     mlp = {"gate_proj": inner, "up_proj": inner}
 
-    def named(room: str, parts: dict[str, int], kind: str) -> dict[str, int]:
-        return {f"{prefix}{room}.{name}.{kind}": rows for name, rows in parts.items()}
+    def named(module: str, parts: dict[str, int], kind: str) -> dict[str, int]:
+        return {f"{prefix}{module}.{name}.{kind}": rows for name, rows in parts.items()}
 
-    def bias(wanted: bool, room: str, parts: dict[str, int]) -> torch.Tensor | None:
-        return source.fuse(named(room, parts, "bias")) if wanted else None
+    def bias(wanted: bool, module: str, parts: dict[str, int]) -> torch.Tensor | None:
+        return source.fuse(named(module, parts, "bias")) if wanted else None
 
     def norm(name: str) -> torch.Tensor | None:
         return source.take(f"{prefix}self_attn.{name}.weight", config.head_dim) if config.query_norm else None

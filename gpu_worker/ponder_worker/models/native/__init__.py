@@ -1,1 +1,1 @@
-"""A step's small work in C, for the CPU; compiled where it runs, and left to torch where it cannot be."""
+"""The operations of a step in C, for the CPU. The code is compiled where it runs; without a compiler torch is used."""

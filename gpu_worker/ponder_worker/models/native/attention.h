@@ -1,59 +1,59 @@
-/* Attention over keys and values where they stand, in pages: what plans it, what reads the pages, and for whom. */
+/* Attention that reads keys and values directly from their pages. */
 #include "tiles.h"
 
-#define MOST_QUERIES 64 /* of decoding sequences, that are read for together */
+#define MOST_QUERIES 64 /* queries of decoding sequences that share one read */
 #define MOST_DIM 256
 #define UNSEEN -1e30f
 #define INSIDE __attribute__((visibility("hidden")))
 
-/* Rows [first, end) of the order have pages [page, last) in common. */
+/* A work item: rows [first, end) of the order have pages [page, last) in common. */
 typedef struct { int32_t depth, first, end, page, last; } item;
 
-/* pages: `[_, 2, num_kv_heads, page_size, dim]`; use_tiles: has_products() said that they may be used. */
+/* The pages of a layer, `[_, 2, num_kv_heads, page_size, dim]`. use_tiles: whether AMX may be used. */
 typedef struct {
     const element *pages;
     int64_t num_heads, num_kv_heads, page_size, dim;
     float scale;
     int use_tiles;
-} where;
+} kv_pages;
 
-/* Keys [first, last) of one kv head of a sequence that has these pages. first is the start of a page. */
+/* Keys [first, last) of one kv head, in the pages `ids` of a sequence. `first` is the start of a page. */
 typedef struct { const int64_t *ids; int64_t head, first, last; } span;
 
-/* What is known of one query: the largest score so far, and the sum of exponentials below it. */
+/* The state of one query's softmax: the largest score so far, and the sum of exponentials relative to it. */
 typedef struct { float peak, total; } mass;
 
-/* Queries of a span's head. Each sees the keys before its context's end, the first one of every span at least. mixed:
- * `[count, dim]`, values by their exponentials, not yet divided by the totals. */
+/* Queries of the head of a span. Each one sees the keys before the end of its context, which include the first key of
+ * every span. mixed: `[count, dim]`, the values weighted by exponentials, not yet divided by the totals. */
 typedef struct {
     int64_t count;
     const element **q;
     int32_t *contexts;
     mass *masses;
     float *mixed;
-} asking;
+} query_batch;
 
-/* Adds a span's keys and values to what is known. */
-INSIDE void read_vectors(const where *at, const span *keys, const asking *by);
-INSIDE void read_tiles(const where *at, const span *keys, const asking *by);
+/* Add the keys and values of a span to the states of the queries. */
+INSIDE void read_vectors(const kv_pages *kv, const span *keys, const query_batch *queries);
+INSIDE void read_tiles(const kv_pages *kv, const span *keys, const query_batch *queries);
 
-static inline void read_span(const where *at, const span *keys, const asking *by) {
+static inline void read_span(const kv_pages *kv, const span *keys, const query_batch *queries) {
 #if TILES
-    if (at->use_tiles && by->count >= 8) { /* fewer fill too little of a tile */
-        read_tiles(at, keys, by);
+    if (kv->use_tiles && queries->count >= 8) { /* fewer queries leave too much of a tile empty */
+        read_tiles(kv, keys, queries);
         return;
     }
 #endif
-    read_vectors(at, keys, by);
+    read_vectors(kv, keys, queries);
 }
 
-/* One query's result: its mixed values by its total. */
-static inline void give(const float *mixed, const mass *of, int64_t dim, element *out) {
-    float share = 1.0f / of->total;
+/* Write one query's result: its mixed values divided by its total. */
+static inline void write_result(const float *mixed, const mass *state, int64_t dim, element *out) {
+    float share = 1.0f / state->total;
     for (int64_t i = 0; i < dim; i += LANES) store(out + i, load_floats(mixed + i) * share);
 }
 
-/* The shortest and the longest context of some queries. */
+/* The shortest and the longest context of a set of queries. */
 typedef struct { int32_t least, most; } limits;
 
 static inline limits limits_of(const int32_t *contexts, int64_t num_queries) {
@@ -74,7 +74,7 @@ static inline limits limits_of(const int32_t *contexts, int64_t num_queries) {
 } while (0)
 #define STAGE(t, s) for (int i = 0; i < LANES; i++) if (!(i & s)) SWAP(t[i], t[i + s], s)
 
-/* [LANES, LANES] words, rows and columns exchanged. */
+/* Transpose `[LANES, LANES]` words. */
 static inline void transpose(ints t[LANES]) {
 #pragma GCC unroll 16
     STAGE(t, 1);

@@ -1,4 +1,4 @@
-/* Which decoding sequences read which pages together. */
+/* The plan of a decode: which sequences read which pages together. */
 #include "attention.h"
 #include <stdlib.h>
 
@@ -8,15 +8,15 @@ typedef struct {
     int32_t *order;
     item *items;
     int64_t count;
-} planning;
+} planner;
 
-static int64_t num_pages(const planning *p, int64_t place) {
+static int64_t num_pages(const planner *p, int64_t place) {
     return (p->contexts[p->order[place]] + p->page_size - 1) / p->page_size;
 }
 
-static int64_t page_of(const planning *p, int64_t place, int64_t page) { return p->table[p->order[place] * p->stride + page]; }
+static int64_t page_of(const planner *p, int64_t place, int64_t page) { return p->table[p->order[place] * p->stride + page]; }
 
-static void emit(planning *p, int64_t depth, int64_t first, int64_t end, int64_t page, int64_t last) {
+static void emit(planner *p, int64_t depth, int64_t first, int64_t end, int64_t page, int64_t last) {
     for (int64_t from = first; from < end && page < last; from += p->most_rows) {
         int64_t to = from + p->most_rows < end ? from + p->most_rows : end;
         p->items[p->count++] = (item){depth, from, to, page, last};
@@ -28,8 +28,8 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Orders rows by their page at this index; those that have none come first. */
-static void sort(planning *p, int64_t first, int64_t end, int64_t page) {
+/* Sort rows by their page at this index. Rows without such a page come first. */
+static void sort(planner *p, int64_t first, int64_t end, int64_t page) {
     int64_t *keys = malloc((end - first) * sizeof *keys);
     if (!keys && end > first) abort();
     for (int64_t i = first; i < end; i++) {
@@ -41,7 +41,7 @@ static void sort(planning *p, int64_t first, int64_t end, int64_t page) {
     free(keys);
 }
 
-static void divide(planning *p, int64_t depth, int64_t first, int64_t end, int64_t page) {
+static void divide(planner *p, int64_t depth, int64_t first, int64_t end, int64_t page) {
     int64_t last = num_pages(p, first);
     for (int64_t i = first + 1; i < end; i++) {
         int64_t common = page;
@@ -66,13 +66,13 @@ static int by_depth(const void *a, const void *b) {
     return x->depth != y->depth ? x->depth - y->depth : x->first - y->first;
 }
 
-/* contexts: [num_rows]; table: [num_rows, stride]; order: [num_rows], to be filled; items: room for
- * num_rows * (num_rows / (MOST_QUERIES / num_groups) + 3), as every row may stand in as many as there are rows -> the number
- * of items, those of one depth one behind the other. Of one depth, no two have a row in common. */
-int64_t plan(int64_t num_rows, const int64_t *contexts, const int64_t *table, int64_t stride, int64_t page_size,
+/* Plan a decode, and return the number of items. Items are sorted by depth; two of the same depth have no row in common.
+ * contexts: [num_rows]. table: [num_rows, stride]. order: [num_rows], filled here. items: filled here, with room for
+ * num_rows * (num_rows / (MOST_QUERIES / num_groups) + 3), because every row may be in as many items as there are rows. */
+int64_t plan_decode(int64_t num_rows, const int64_t *contexts, const int64_t *table, int64_t stride, int64_t page_size,
              int64_t num_groups, int32_t *order, item *items) {
     int64_t most = MOST_QUERIES / num_groups;
-    planning p = {contexts, table, stride, page_size, most ? most : 1, order, items, 0};
+    planner p = {contexts, table, stride, page_size, most ? most : 1, order, items, 0};
     for (int64_t i = 0; i < num_rows; i++) order[i] = (int32_t)i;
     sort(&p, 0, num_rows, 0);
     for (int64_t from = 0, to; from < num_rows; from = to) {

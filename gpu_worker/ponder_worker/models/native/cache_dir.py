@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept. Whoever may write there runs code as us."""
+"""The folder for compiled libraries. Anybody who may write to it can run code as the current user."""
 
 import atexit
 import logging
@@ -14,8 +14,10 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 @cache
 def cache_dir() -> Path:
-    """`~/.cache/ponder`, where only we and root may write there and replace what is above it; else a folder of our own
-    that goes when we exit."""
+    """The folder `~/.cache/ponder`, if only the current user and root may write to it and to the folders above it.
+
+    Otherwise it is a temporary folder, which is removed at exit.
+    """
     try:
         cached = Path.home() / ".cache"
         cached.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -30,14 +32,14 @@ def cache_dir() -> Path:
             reason = f"{folder} is read-only"
     except (OSError, RuntimeError) as error:
         reason = str(error)
-    logging.getLogger(__name__).warning("compiled steps are not kept for the next start: %s", reason)
+    logging.getLogger(__name__).warning("compiled libraries are not kept for the next start: %s", reason)
     own = Path(tempfile.mkdtemp(prefix="ponder-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own
 
 
 def is_ours(path: Path) -> bool:
-    """A file that only we can have written; no link to one."""
+    """Whether this is a file that only the current user can have written. A link is not."""
     try:
         state = path.lstat()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-/* What stands between the matrix products of a layer, each in one pass over its rows. */
+/* The operations between the matrix products of a layer, each of them one pass over its rows. */
 #include "vector.h"
 
-/* hidden += delta, where there is one; out = hidden / rms(hidden) * weight (https://arxiv.org/abs/1910.07467).
- * Rows of `size` numbers; hidden, delta and out are contiguous. */
+/* Compute hidden += delta, if there is one, and out = hidden / rms(hidden) * weight (https://arxiv.org/abs/1910.07467).
+ * hidden, delta, out: contiguous `[num_rows, size]`. */
 void add_and_normalise(element *hidden, const element *delta, const element *weight, element *out, int64_t num_rows,
                        int64_t size, float epsilon, int64_t num_threads) {
 #pragma omp parallel for num_threads((int)num_threads)
@@ -23,9 +23,9 @@ void add_and_normalise(element *hidden, const element *delta, const element *wei
     }
 }
 
-/* Rotates one head, halves paired as Hugging Face pairs them (https://arxiv.org/abs/2104.09864); before, where there is
- * a norm, normalises it. */
-static inline void turn(const element *x, element *out, int64_t dim, const element *norm, float epsilon,
+/* Normalise one head, if there is a norm, and rotate it, with halves paired as Hugging Face pairs them
+ * (https://arxiv.org/abs/2104.09864). */
+static inline void rotate_head(const element *x, element *out, int64_t dim, const element *norm, float epsilon,
                         const float *cosine, const float *sine) {
     float factor = 1;
     if (norm) {
@@ -45,35 +45,35 @@ static inline void turn(const element *x, element *out, int64_t dim, const eleme
     }
 }
 
-/* fused: `[num_rows, num_heads + 2 * num_kv_heads, dim]`, queries, keys, values. Queries are rotated in place; keys,
- * rotated, and values go to their slots in the pages, `[_, 2, num_kv_heads, page_size, dim]`; a slot of -1 is not written.
- * cosine, sine: `[_, dim / 2]`, of which positions name the rows. */
-void rotate_and_write(element *fused, element *pages, const int64_t *positions, const int64_t *slots, const float *cosine,
+/* Rotate queries in place, and write rotated keys and values to their slots in the pages. A slot of -1 is not written.
+ * qkv: `[num_rows, num_heads + 2 * num_kv_heads, dim]`: queries, keys, values. pages: `[_, 2, num_kv_heads, page_size,
+ * dim]`. cosine, sine: `[_, dim / 2]`, indexed by position. */
+void rotate_and_write(element *qkv, element *pages, const int64_t *positions, const int64_t *slots, const float *cosine,
                       const float *sine, const element *query_norm, const element *key_norm, float epsilon,
                       int64_t num_rows, int64_t num_heads, int64_t num_kv_heads, int64_t page_size, int64_t dim,
                       int64_t num_threads) {
 #pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++) {
-        element *x = fused + row * (num_heads + 2 * num_kv_heads) * dim;
+        element *x = qkv + row * (num_heads + 2 * num_kv_heads) * dim;
         const float *c = cosine + positions[row] * (dim / 2), *s = sine + positions[row] * (dim / 2);
         for (int64_t head = 0; head < num_heads; head++)
-            turn(x + head * dim, x + head * dim, dim, query_norm, epsilon, c, s);
+            rotate_head(x + head * dim, x + head * dim, dim, query_norm, epsilon, c, s);
         if (slots[row] < 0) continue;
         int64_t page = slots[row] / page_size, offset = slots[row] % page_size;
         for (int64_t head = 0; head < num_kv_heads; head++) {
             element *key = pages + ((page * 2 * num_kv_heads + head) * page_size + offset) * dim;
-            turn(x + (num_heads + head) * dim, key, dim, key_norm, epsilon, c, s);
+            rotate_head(x + (num_heads + head) * dim, key, dim, key_norm, epsilon, c, s);
             memcpy(key + num_kv_heads * page_size * dim, x + (num_heads + num_kv_heads + head) * dim, dim * sizeof *key);
         }
     }
 }
 
-/* both: `[num_rows, 2 * size]` -> out `[num_rows, size]`: silu of the first half times the second. */
-void gate(const element *both, element *out, int64_t num_rows, int64_t size, int64_t num_threads) {
+/* Compute silu of the first half times the second. gate_up: `[num_rows, 2 * size]`. out: `[num_rows, size]`. */
+void gate(const element *gate_up, element *out, int64_t num_rows, int64_t size, int64_t num_threads) {
 #pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++)
         for (int64_t i = 0; i < size; i += LANES) {
-            floats x = load(both + row * 2 * size + i), up = load(both + row * 2 * size + size + i);
+            floats x = load(gate_up + row * 2 * size + i), up = load(gate_up + row * 2 * size + size + i);
             ints low = x < -80.0f;
             store(out + row * size + i, x / (exp_of(-choose(low, splat(-80.0f), x)) + 1.0f) * up);
         }

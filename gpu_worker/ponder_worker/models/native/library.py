@@ -1,4 +1,4 @@
-"""The C beside this file as a library: compiled at first use, kept in the user's cache."""
+"""The C code beside this file as a library, which is compiled at first use and kept in the user's cache."""
 
 import ctypes
 import hashlib
@@ -17,14 +17,14 @@ from ponder_worker.models.native.compiler import CannotCompile, compile_to, comp
 _HERE = Path(__file__).parent
 _HEADERS = ("vector.h", "tiles.h", "attention.h")
 _SOURCES = (
-    *("attention_plan.c", "attention_vectors.c", "attention_tiles.c", "attention.c", "chunks.c"),
+    *("attention_plan.c", "attention_vectors.c", "attention_tiles.c", "attention_decode.c", "attention_prefill.c"),
     *("layer.c", "draw.c", "product.c", "quantise.c"),
 )
 _P, _N, _F = c_void_p, c_int64, c_float
 _ARGUMENTS = {
-    "plan": [_N, _P, _P, _N, _N, _N, _P, _P],
-    "attend": [_P, _N, _P, _P, _P, _N, _P, _P, *[_N] * 6, _F, _N, _N, _P, _P, _P, _N],
-    "attend_chunks": [_P, _N, *[_P] * 5, *[_N] * 6, _F, _N, _N, _P, _N],
+    "plan_decode": [_N, _P, _P, _N, _N, _N, _P, _P],
+    "attend_decode": [_P, _N, _P, _P, _P, _N, _P, _P, *[_N] * 6, _F, _N, _N, _P, _P, _P, _N],
+    "attend_prefill": [_P, _N, *[_P] * 5, *[_N] * 6, _F, _N, _N, _P, _N],
     "add_and_normalise": [_P, _P, _P, _P, _N, _N, _F, _N],
     "rotate_and_write": [*[_P] * 8, _F, *[_N] * 6],
     "gate": [_P, _P, _N, _N, _N],
@@ -36,12 +36,12 @@ _ARGUMENTS = {
     "quantise": [_P, _P, _P, _N, _N, _N],
     "rescale": [_P, _P, _P, _N, _N, _N],
 }
-_COUNTING = ("plan", "has_products")  # what gives a number back
+_RETURNING = ("plan_decode", "has_products")  # functions that return a number
 
 
 @cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """For tensors of this dtype; None where there is no C compiler that can make it."""
+    """The library for tensors of this dtype; None if there is no C compiler that can make it."""
     if dtype not in (torch.float32, torch.bfloat16):
         return None
     try:
@@ -53,17 +53,20 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     for name, arguments in _ARGUMENTS.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, c_int64 if name in _COUNTING else None
+        function.argtypes, function.restype = arguments, c_int64 if name in _RETURNING else None
     return loaded
 
 
 def num_threads(busy: bool) -> int:
-    """Of torch, which may have brought an OpenMP of its own and set that one only."""
+    """The number of threads to use. It is torch's, which may have set it only for an OpenMP of its own."""
     return torch.get_num_threads() if busy else 1
 
 
 def _kept(bfloat16: bool) -> ctypes.CDLL:
-    """Made unless it is there; what failed once is not tried again. CannotCompile, OSError."""
+    """Load the library from the cache, or compile it. What failed once is not tried again.
+
+    Raises CannotCompile or OSError.
+    """
     path, version = compiler()
     command = [path, *flags(), f"-DBFLOAT16={int(bfloat16)}"]
     place = cache_dir() / _digest(repr(command).encode() + version + _processor())
@@ -80,28 +83,32 @@ def _kept(bfloat16: bool) -> ctypes.CDLL:
 
 
 def _opened(target: Path, command: list[str]) -> ctypes.CDLL:
+    """Load the target, after compiling it if it is missing, broken or not ours."""
     if is_ours(target):
-        with suppress(OSError):  # cut short by a full disk, or of another system
+        with suppress(OSError):  # truncated by a full disk, or made on another system
             return ctypes.CDLL(str(target))
     compile_to(target, command)
     try:
         return ctypes.CDLL(str(target))
     except OSError as error:
-        raise CannotCompile(f"what {command[0]} made cannot be loaded: {error}") from error
+        raise CannotCompile(f"the library that {command[0]} made cannot be loaded: {error}") from error
 
 
-def _digest(told: bytes) -> str:
-    digest = hashlib.sha256(told)
+def _digest(circumstances: bytes) -> str:
+    digest = hashlib.sha256(circumstances)
     for name in (*_HEADERS, *_SOURCES):
         digest.update((_HERE / name).read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _processor() -> bytes:
-    """What the compiler would make another library for; where it is not told, the machine: homes are shared."""
+    """A description of the processor, for which the code is compiled; the machine's name if there is none.
+
+    Several machines may share a home.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:
         lines = []
-    told = [line for line in lines[:40] if line.startswith((b"flags", b"Features", b"model name"))]
-    return b"".join(told) or platform.node().encode()
+    found = [line for line in lines[:40] if line.startswith((b"flags", b"Features", b"model name"))]
+    return b"".join(found) or platform.node().encode()

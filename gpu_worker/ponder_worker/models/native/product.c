@@ -1,4 +1,4 @@
-/* bfloat16 matrix products on AMX: tiles of 16 x 16 sums, each over pairs of 32 numbers. */
+/* bfloat16 matrix products on AMX, in tiles of 16 x 16 sums over 32 numbers. */
 #include "tiles.h"
 #include <stdlib.h>
 
@@ -10,16 +10,16 @@
 
 #define DEPTH 32
 #define BLOCK 32
-#define CELL (BLOCK * DEPTH) /* numbers of a step, of rows and of weights alike: two tiles */
-#define LINES (CELL * 2 / 64) /* of the cache, that a step's weights fill */
-#define CACHED (1 << 20) /* bytes of rows that are to stay in a core's second cache */
-#define MANY 512 /* rows, from which on threads divide them and not the weights */
+#define CELL (BLOCK * DEPTH) /* numbers of one step, of rows and of weights alike: two tiles */
+#define LINES (CELL * 2 / 64) /* cache lines that the weights of a step fill */
+#define CACHED (1 << 20) /* bytes of rows that fit into a core's second-level cache */
+#define MANY 512 /* with at least this many rows, threads divide the rows and not the weights */
 
-/* 1 if this process may use the tiles: https://docs.kernel.org/arch/x86/xstate.html */
+/* Return 1 if this process may use AMX (https://docs.kernel.org/arch/x86/xstate.html). */
 int64_t has_products(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
 
-/* weight: `[out, in]`, in a multiple of 32 -> packed: `[ceil(out / 32), in / 32, 2, 16, 16, 2]`, padded with zeros, in large
- * pages of memory where the system has some. */
+/* Pack a weight `[out, in]`, with `in` a multiple of 32, into `[ceil(out / 32), in / 32, 2, 16, 16, 2]`, padded with zeros.
+ * The packed weight uses huge pages if the system has some. */
 void pack(const element *weight, element *packed, int64_t num_out, int64_t num_in) {
     uintptr_t start = ((uintptr_t)packed + 4095) & ~(uintptr_t)4095, end = (uintptr_t)(packed + (num_out + BLOCK - 1) / BLOCK * BLOCK * num_in);
     if (start < end) madvise((void *)start, end - start, MADV_HUGEPAGE);
@@ -40,7 +40,7 @@ typedef struct {
     int64_t steps, num_out;
 } product;
 
-/* Rows as tiles, one behind the other: `[ceil(count / 32), steps, 2, 16, 32]`; missing ones are zeros, up to a tile. */
+/* Pack rows into consecutive tiles, `[ceil(count / 32), steps, 2, 16, 32]`. The last tile is padded with zeros. */
 static void pack_rows(const product *p, int64_t first, int64_t count, element *rows) {
     for (int64_t row = 0; row < (count + 15) / 16 * 16; row++) {
         element *cell = rows + row / BLOCK * p->steps * CELL + row % BLOCK * DEPTH;
@@ -50,8 +50,8 @@ static void pack_rows(const product *p, int64_t first, int64_t count, element *r
     }
 }
 
-/* Sums of 32 outputs and of 16 rows, or of 32 if `both`. Meanwhile `lines` a step of what is wanted next are fetched into the
- * second cache: the processor does not look so far ahead. */
+/* Compute the sums of 32 outputs for 16 rows, or for 32 rows if `both`. Meanwhile prefetch what is needed next into the
+ * second-level cache, `lines` cache lines a step, because the processor does not look that far ahead. */
 static inline __attribute__((always_inline)) void sum_block(int both, const element *rows, const element *packed, int64_t steps,
                                                             const element *next, int64_t lines, float *sums) {
     _tile_zero(0);
@@ -77,7 +77,7 @@ static inline __attribute__((always_inline)) void sum_block(int both, const elem
     _tile_stored(3, sums + 16 * BLOCK + 16, BLOCK * sizeof *sums);
 }
 
-/* Outputs [first, end) of rows that are packed. */
+/* Compute the outputs [first, end) of packed rows. */
 static void multiply_rows(const product *p, const element *rows, int64_t row, int64_t count, int64_t first, int64_t end) {
     float sums[BLOCK * BLOCK] __attribute__((aligned(64)));
     int64_t num_blocks = (count + BLOCK - 1) / BLOCK, lines = (LINES + num_blocks - 1) / num_blocks;
@@ -101,7 +101,7 @@ static void multiply_rows(const product *p, const element *rows, int64_t row, in
     }
 }
 
-/* The share of one thread of so many, in whole blocks. */
+/* The share of one thread, in whole blocks. */
 static void divide(int64_t count, int64_t thread, int64_t num_threads, int64_t *first, int64_t *end) {
     int64_t blocks = (count + BLOCK - 1) / BLOCK;
     *first = blocks * thread / num_threads * BLOCK;
@@ -109,8 +109,8 @@ static void divide(int64_t count, int64_t thread, int64_t num_threads, int64_t *
     *end = *end < count ? *end : count;
 }
 
-/* x: `[num_rows, in]`; packed: as `pack` leaves it; out: `[num_rows, out]`, a multiple of 16 wide. A row's bits are the same
- * whatever stands beside it. */
+/* Multiply x `[num_rows, in]` by a weight as `pack` leaves it. out: `[num_rows, out]`, with `out` a multiple of 16. The bits
+ * of a row do not depend on the other rows. */
 void multiply(const element *x, int64_t num_rows, const element *packed, const element *bias,
               element *out, int64_t num_in, int64_t num_out, int64_t num_threads) {
     product p = {x, packed, bias, out, num_in / DEPTH, num_out};

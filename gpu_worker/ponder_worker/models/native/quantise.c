@@ -1,17 +1,17 @@
-/* What stands before and behind an int8 matrix product whose rows each have a scale of their own. */
+/* The conversions before and after an int8 matrix product in which every row has a scale of its own. */
 #include "vector.h"
 
 typedef int8_t bytes __attribute__((vector_size(LANES)));
 
 static inline bytes low_bytes(ints v) {
-#ifdef __AVX512F__ /* compilers do not find this one */
+#ifdef __AVX512F__ /* compilers do not generate this instruction by themselves */
     return (bytes)_mm512_cvtepi32_epi8((__m512i)v);
 #else
     return __builtin_convertvector(v, bytes);
 #endif
 }
 
-/* x: `[num_rows, size]` -> out of the same shape, -127 to 127, to the nearest; a row times its scale is x again. */
+/* Quantise x `[num_rows, size]` to the nearest integers from -127 to 127. A row of out times its scale approximates x. */
 void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, int64_t size, int64_t num_threads) {
 #pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++) {
@@ -21,7 +21,7 @@ void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, in
             most = larger(most, larger(v, -v));
         }
         float largest = largest_of(most);
-        /* of a row too small for a factor all become 0 */
+        /* a row too small for a factor becomes 0 */
         float factor = largest > 1e-30f ? 127.0f / largest : 0.0f;
         scales[row] = largest / 127.0f;
         for (int64_t i = 0; i < size; i += LANES) {
@@ -32,7 +32,7 @@ void quantise(const element *x, int8_t *out, float *scales, int64_t num_rows, in
     }
 }
 
-/* x = x * the row's scale + bias, where there is one. x: `[num_rows, size]` */
+/* Compute x = x * the row's scale + bias, if there is a bias. x: `[num_rows, size]`. */
 void rescale(element *x, const float *scales, const element *bias, int64_t num_rows, int64_t size, int64_t num_threads) {
 #pragma omp parallel for num_threads((int)num_threads)
     for (int64_t row = 0; row < num_rows; row++)

@@ -1,4 +1,4 @@
-/* AMX: tiles of 16 rows of 64 bytes, products of bfloat16 pairs summed in float32. */
+/* AMX: tiles of 16 rows of 64 bytes, and products of bfloat16 pairs summed in float32. */
 #include "vector.h"
 
 #if BFLOAT16 && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
@@ -6,7 +6,8 @@
 
 typedef struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } tiles;
 
-/* All tiles whole. What was set before is given back: others think that it stays as they left it. */
+/* Configure all tiles at full size, and return the former configuration. It must be restored, because other code relies
+ * on it. */
 static inline tiles begin_tiles(void) {
     tiles own = {.palette = 1}, before;
     for (int i = 0; i < 8; i++) {
@@ -23,6 +24,6 @@ static inline void end_tiles(tiles before) {
     else _tile_release();
 }
 
-/* Tiles are loaded behind the compiler's back: what was stored before has to be there. */
+/* A barrier for the compiler, which does not know that tiles are loaded from memory. */
 #define SETTLE() __asm__ volatile("" : : : "memory")
 #endif

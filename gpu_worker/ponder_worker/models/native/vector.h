@@ -1,5 +1,5 @@
-/* As many numbers at a time as the processor has room for: wider vectors compile for minutes and run from memory. They
- * are the compiler's own, so that this is C on any processor. */
+/* Vectors as wide as the registers of the processor. Wider ones would take minutes to compile and run from memory. They
+ * are the compiler's own vector types, so this is C for any processor. */
 #include <stdint.h>
 #include <string.h>
 #ifdef __AVX512F__
@@ -14,7 +14,7 @@
 #define EACH EACH4
 #endif
 
-/* m(lane, s) of every lane, with commas between. */
+/* m(lane, s) for every lane, separated by commas. */
 #define EACH4(m, s) m(0, s), m(1, s), m(2, s), m(3, s)
 #define EACH8(m, s) EACH4(m, s), m(4, s), m(5, s), m(6, s), m(7, s)
 #define ITSELF(lane, s) lane
@@ -25,7 +25,7 @@ typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
 
-/* element: of the model's tensors. */
+/* The element type of the model's tensors. */
 #if BFLOAT16
 typedef uint16_t element;
 #else
@@ -52,7 +52,7 @@ static inline floats load(const element *p) {
 #endif
 }
 
-/* To the nearest, ties to even. */
+/* Round to the nearest, ties to even. */
 static inline void store(element *p, floats v) {
 #if BFLOAT16 && defined(__AVX512BF16__)
     __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);
@@ -66,31 +66,10 @@ static inline void store(element *p, floats v) {
 #endif
 }
 
-static inline float load_one(const element *p) {
-#if BFLOAT16
-    uint32_t bits = (uint32_t)*p << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-#else
-    return *p;
-#endif
-}
-
-static inline void store_one(element *p, float x) {
-#if BFLOAT16
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    *p = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-#else
-    *p = x;
-#endif
-}
-
 static inline floats choose(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
 
 static inline floats larger(floats a, floats b) {
-#ifdef __AVX512F__ /* compilers do not find this one */
+#ifdef __AVX512F__ /* compilers do not generate this instruction by themselves */
     return (floats)_mm512_max_ps((__m512)a, (__m512)b);
 #else
     return choose(a > b, a, b);
@@ -118,7 +97,7 @@ static inline float largest_of(floats v) {
     return v[0];
 }
 
-/* e^x for x <= 88, to a unit in the last place or two; below -87 it is that of -87, 1.6e-38. Cephes' polynomial. */
+/* e^x for x <= 88 by Cephes' polynomial, to one or two units in the last place. Below -87 it is e^-87, 1.6e-38. */
 static inline floats exp_of(floats x) {
     x = larger(x, splat(-87.0f));
     floats n = x * 1.44269504f + 12582912.0f; /* rounds */
@@ -134,7 +113,7 @@ static inline floats exp_of(floats x) {
     return (floats)((ints)y + power);
 }
 
-/* Natural logarithm of a positive, normal x. Cephes' polynomial. */
+/* The natural logarithm of a positive, normal x, by Cephes' polynomial. */
 static inline floats log_of(floats x) {
     ints bits = (ints)x;
     ints power = (bits >> 23) - 126;

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ponder_worker.engine import Engine, InvalidRequest
-from ponder_worker.models.errors import InvalidFile, UnsupportedModel
 from ponder_worker.models.linear import Plain, linear
+from ponder_worker.models.model_error import InvalidFile, UnsupportedModel
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Mark, read
 
@@ -146,7 +146,7 @@ def test_a_reward_file_says_the_kind_and_what_is_wrong_with_it(tmp_path: Path) -
     file.write_text(json.dumps({"kind": "token", "mark": "ки", "good": "+", "bad": "-"}))
     assert read(tmp_path) == Mark("token", "ки", good="+", bad="-")
     file.write_text(json.dumps({"kind": "classes", "mark": ""}))
-    with pytest.raises(InvalidFile, match="mark is ''; it must be a text that is not empty"):
+    with pytest.raises(InvalidFile, match="mark is ''; it must be a non-empty string"):
         read(tmp_path)
 
 

@@ -12,7 +12,7 @@ import torch
 from ponder_kernels.attention import paged_attention
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine.step.graph import Found
-from ponder_worker.models.pages import FP8
+from ponder_worker.models.kv_pages import FP8
 
 
 class Recorder:
@@ -45,7 +45,7 @@ def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         *,
         scales: torch.Tensor | None,
     ) -> torch.Tensor:
-        run = paged_attention.op_reference if where.work is None else paged_attention.op_triton
+        run = paged_attention.op_reference if where.plan is None else paged_attention.op_triton
         return run(q, pages, where, scale, scales=scales)
 
     monkeypatch.setattr(paged_attention, "op", op)

@@ -1,4 +1,4 @@
-"""Chat templates in the shapes that public model families give them, written anew: what they use of Jinja is theirs."""
+"""Chat templates modelled on those of public model families, newly written, with the same features of Jinja."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts are, character by character, those of transformers; or both refuse the conversation."""
+"""Prompts equal those of transformers character by character, or both refuse the conversation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.models.checkpoint.chat_template import ChatTemplate
-from ponder_worker.models.errors import InvalidConversation, InvalidFile
+from ponder_worker.models.model_error import InvalidConversation, InvalidFile
 
 from .chat_templates import TEMPLATES
 
@@ -74,7 +74,7 @@ def test_the_prompts_of_public_families_are_those_of_transformers(peer: Any, fam
             expected = _theirs(peer, source, messages)
             assert _ours(source, messages) == expected
             num_refused += expected is None
-    assert num_refused <= 5 * len(_CONTENTS)  # of the nine; a template that is never rendered compares nothing
+    assert num_refused <= 5 * len(_CONTENTS)  # of the nine templates; one that is never rendered compares nothing
 
 
 _TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
@@ -86,7 +86,7 @@ _ROLES = st.sampled_from(["system", "user", "assistant"])
     family=st.sampled_from(sorted(TEMPLATES)),
     messages=st.lists(st.fixed_dictionaries({"role": _ROLES, "content": _TEXT}), min_size=1, max_size=6),
 )
-def test_whatever_is_said_the_prompt_is_that_of_transformers(
+def test_any_conversation_gives_the_prompt_of_transformers(
     peer: Any, family: str, messages: list[dict[str, str]]
 ) -> None:
     assert _ours(TEMPLATES[family], messages) == _theirs(peer, TEMPLATES[family], messages)
@@ -135,7 +135,7 @@ def test_whatever_is_said_the_prompt_is_that_of_transformers(
         "{{ messages | map(attribute='content') | list }}{{ messages | selectattr('role', '==', 'user') | list }}",
     ],
 )
-def test_what_a_template_can_use_is_what_it_can_use_in_transformers(peer: Any, source: str) -> None:
+def test_a_template_can_use_what_it_can_use_in_transformers(peer: Any, source: str) -> None:
     for roles in (["user"], ["system", "user", "assistant"]):
         messages = _conversation(roles)
         assert _ours(source, messages) == _theirs(peer, source, messages)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models
 
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
-from ponder_worker.models.errors import InvalidConversation, InvalidFile, MissingFile
+from ponder_worker.models.model_error import InvalidConversation, InvalidFile, MissingFile
 
 MESSAGES = [{"role": "user", "content": "2 + 2?"}]
 
@@ -91,12 +91,6 @@ def test_a_model_without_a_template_says_so(folder: Path) -> None:
         Tokenizer(folder).render(MESSAGES)
 
 
-def test_ids_containing_a_separator_are_all_whose_text_has_it(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.ids_containing("\n")
-    assert len(ids) == 2  # the newline's own and the one that goes on with an a
-    assert set(tokenizer.encode("x\nay\n")) & ids == ids
-
-
 def test_end_tokens_come_from_the_generation_config_else_from_the_others(folder: Path) -> None:
     assert Tokenizer(folder).eos_token_ids == {2}
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
@@ -116,13 +110,13 @@ _TURN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ end }}{% endfo
         ("</s>", [0, 2], None),
         ("</s>", [0], "</s>"),
         ("\n</s>\n", [0], "</s>"),
-        ("<pad></s>", [2], "<pad>"),  # the first that the model would write
+        ("<pad></s>", [2], "<pad>"),  # the first token that the model would write
         ("", [2], None),
-        (" and so on</s>", [0], None),  # an end in words: nothing can be told
-        ("<s>", [2], None),  # the next turn's beginning
+        (" and so on</s>", [0], None),  # an end in words cannot be recognised
+        ("<s>", [2], None),  # the beginning of the next turn
     ],
 )
-def test_a_turns_end_that_ends_no_answer_is_found(
+def test_an_end_of_turn_that_ends_no_answer_is_found(
     folder: Path, end: str, eos_token_ids: list[int], expected: str | None
 ) -> None:
     (folder / "chat_template.jinja").write_text(_TURN.replace("{{ end }}", end))
@@ -131,7 +125,7 @@ def test_a_turns_end_that_ends_no_answer_is_found(
 
 
 @pytest.mark.parametrize("source", ["{{ messages[0].content }}", "{{ raise_exception('one turn only') }}"])
-def test_of_a_template_that_writes_no_turns_no_end_can_be_told(folder: Path, source: str) -> None:
+def test_no_end_can_be_told_of_a_template_that_writes_no_turns(folder: Path, source: str) -> None:
     (folder / "chat_template.jinja").write_text(source)
     assert Tokenizer(folder).forgotten_end_of_turn() is None
     (folder / "chat_template.jinja").unlink()

@@ -1,8 +1,9 @@
-"""What a model folder may hold, and what is refused, by name."""
+"""The contents of model folders that are accepted, and those that are refused by name."""
 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ponder_worker.models.checkpoint.config import ModelConfig, RopeScaling
-from ponder_worker.models.checkpoint.weights import Weights, fingerprint
+from ponder_worker.models.checkpoint.folder import fingerprint
+from ponder_worker.models.checkpoint.weights import Weights
 from ponder_worker.models.checkpoint.weights import load as load_weights
-from ponder_worker.models.errors import (
+from ponder_worker.models.model_error import (
     InvalidFile,
     MismatchedTensor,
     MissingFile,
@@ -28,7 +30,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A copy to be spoilt."""
+    """A copy of a model folder, for tests that break it."""
     shutil.copytree(tiny_llama, tmp_path / "model")
     return tmp_path / "model"
 
@@ -42,8 +44,16 @@ def load(folder: Path) -> Transformer:
     return Transformer.load(folder, dtype=torch.float32, device=CPU)
 
 
+def tensors(weights: Weights) -> list[torch.Tensor]:
+    """All tensors of a model, those of its head last."""
+    layers = [getattr(layer, each.name) for layer in weights.layers for each in dataclass_fields(layer)]
+    heads = [tensor for pair in weights.head for tensor in pair]
+    found = (weights.embedding, weights.norm, weights.unembedding, *layers, *heads)
+    return [tensor for tensor in found if tensor is not None]
+
+
 def read_weights(folder: Path) -> Weights:
-    """As they are before a model lays them out."""
+    """Read weights as they are before a model lays them out."""
     return load_weights(folder, ModelConfig.read(folder), dtype=torch.float32, device=CPU)
 
 
@@ -68,7 +78,7 @@ def test_sharded_weights_are_those_of_one_file(llama_folder: Callable[..., Path]
     folders = llama_folder(), llama_folder(max_shard_size="40KB")
     assert len(list(folders[1].glob("*.safetensors"))) > 1
     single, sharded = map(read_weights, folders)
-    pairs = zip(single.tensors(), sharded.tensors(), strict=True)
+    pairs = zip(tensors(single), tensors(sharded), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
@@ -96,11 +106,11 @@ def test_flops_are_two_for_each_weight_of_a_matrix(tiny_llama: Path) -> None:
         (
             {"intermediate_size": 97},
             MismatchedTensor,
-            r"gate_proj.weight is \[96, 64\], config.json asks for \[97, 64\]",
+            r"gate_proj.weight is \[96, 64\], but config.json asks for \[97, 64\]",
         ),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(
+def test_an_unusable_model_is_refused_by_name(
     folder: Path, fields: dict[str, Any], error: type[ModelError], message: str
 ) -> None:
     change_config(folder, **fields)
@@ -148,7 +158,7 @@ def test_an_index_that_names_no_files_is_refused(folder: Path, files: object) ->
 def test_a_head_beside_the_embedding_is_used_or_not_as_transformers_does(
     folder: Path, held: str, is_tied: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever config.json says, the checkpoint is believed; a warning says where they contradict each other."""
+    """The checkpoint prevails over config.json, and a warning says where they contradict each other."""
     from transformers import LlamaForCausalLM
 
     weights = load_file(folder / "model.safetensors")
@@ -160,7 +170,7 @@ def test_a_head_beside_the_embedding_is_used_or_not_as_transformers_does(
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     change_config(folder, tie_word_embeddings=is_tied)
     if not is_tied and held in ("no head", "head alone"):
-        with pytest.raises(MissingTensor):  # where transformers makes the tensor up
+        with pytest.raises(MissingTensor):  # where transformers invents the tensor
             load(folder)
         return
     ours, peer = read_weights(folder), LlamaForCausalLM.from_pretrained(folder)
@@ -180,7 +190,7 @@ def test_names_inside_a_wrapper_with_a_value_head_are_those_of_the_model(folder:
     change_config(folder, architectures=["LlamaForPrmModel"])
     wrapped = read_weights(folder)
     assert len(wrapped.head) == 1
-    pairs = zip(plain.tensors(), wrapped.tensors(), strict=False)
+    pairs = zip(tensors(plain), tensors(wrapped), strict=False)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 

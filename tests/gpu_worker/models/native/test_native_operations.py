@@ -1,0 +1,158 @@
+"""The operations in C against torch's operators."""
+
+import pytest
+import torch
+
+from ponder_kernels.attention import paged_attention
+from ponder_worker.models import attention
+from ponder_worker.models.kv_pages import Pages
+from ponder_worker.models.native import library as module
+from ponder_worker.models.native.native_operations import NativeOperations, native_operations
+from ponder_worker.models.operations import ForwardContext, TorchOperations
+
+pytestmark = [pytest.mark.usefixtures("compiler"), pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])]
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
+
+
+def made(dtype: torch.dtype, head_dim: int = 32) -> NativeOperations:
+    found = native_operations(dtype, head_dim)
+    assert found is not None
+    return found
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    tolerance = TOLERANCE[found.dtype]
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def tree(chance: torch.Generator, page_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Contexts and page tables of twelve sequences that share pages at three levels, and two that share nothing."""
+    table = torch.arange(14 * 20).view(14, 20)[:, torch.randperm(20, generator=chance)]
+    for members, num_pages in ((range(9), 4), (range(5), 7), (range(2), 12), (range(9, 12), 6)):
+        table[list(members), :num_pages] = table[members[0], :num_pages].clone()
+    own = torch.randint(1, 8 * page_size, (14,), generator=chance)
+    return torch.tensor([12] * 2 + [7] * 3 + [4] * 4 + [6] * 3 + [0, 9]) * page_size + own, table
+
+
+@pytest.mark.parametrize("head_dim", [32, 64, 96])
+@pytest.mark.parametrize("page_size", [4, 16, 32])
+@pytest.mark.parametrize("num_groups", [1, 7, 80])
+def test_pages_shared_at_several_levels_give_what_each_alone_would_give(
+    dtype: torch.dtype, num_groups: int, page_size: int, head_dim: int
+) -> None:
+    chance = torch.Generator().manual_seed(page_size)
+    contexts, table = tree(chance, page_size)
+    pages = torch.randn(14 * 20, 2, 2, page_size, head_dim, generator=chance).to(dtype)
+    q = torch.randn(14, 2 * num_groups, head_dim, generator=chance).to(dtype)
+    alone = paged_attention.layout(torch.ones(14, dtype=torch.int64), contexts, table, pages=pages)
+    c = made(dtype, head_dim)
+    where = c.decode_layout(contexts, table, 2 * num_groups, pages)
+    near(c.attend_decode(q, pages, where, 0.2), paged_attention.op_reference(q, pages, alone, 0.2))
+
+
+def test_a_step_that_decodes_and_prefills_attends_as_two_would(dtype: torch.dtype) -> None:
+    chance = torch.Generator().manual_seed(0)
+    contexts, table = tree(chance, 16)
+    lengths = torch.ones(14, dtype=torch.int64)
+    lengths[4], lengths[13] = 9, 20
+    pages = torch.randn(14 * 20, 2, 2, 16, 32, generator=chance).to(dtype)
+    q = torch.randn(int(lengths.sum()), 6, 32, generator=chance).to(dtype)
+    alone = paged_attention.layout(lengths, contexts, table, pages=pages)
+    c = made(dtype)
+    where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=6, native=c)
+    assert where.decode is not None
+    near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
+
+
+@pytest.mark.parametrize("head_dim", [32, 64, 96])
+@pytest.mark.parametrize("page_size", [4, 16, 32])
+@pytest.mark.parametrize("num_groups", [1, 7, 80])
+def test_several_tokens_of_a_sequence_see_what_stands_before_each_of_them(
+    dtype: torch.dtype, num_groups: int, page_size: int, head_dim: int
+) -> None:
+    chance = torch.Generator().manual_seed(page_size)
+    lengths = torch.tensor([2, 40, 300, 17, 33])
+    contexts = torch.tensor([2, 40, 300, 250, 131])
+    table = torch.randperm(5 * 80, generator=chance).view(5, 80)
+    pages = torch.randn(5 * 80, 2, 2, page_size, head_dim, generator=chance).to(dtype)
+    q = torch.randn(int(lengths.sum()), 2 * num_groups + 4, head_dim, generator=chance).to(dtype)[:, : 2 * num_groups]
+    alone = paged_attention.layout(lengths, contexts, table, pages=pages)
+    c = made(dtype, head_dim)
+    where = attention.layout(lengths, contexts, table, pages=pages, window=None, num_heads=2 * num_groups, native=c)
+    assert where.prefill is not None
+    assert where.decode is None
+    near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
+
+
+def test_a_token_of_a_prompt_has_the_bits_it_has_in_another_chunk(dtype: torch.dtype) -> None:
+    chance = torch.Generator().manual_seed(0)
+    table = torch.randperm(40, generator=chance).view(1, 40)
+    pages = torch.randn(40, 2, 2, 16, 64, generator=chance).to(dtype)
+    q = torch.randn(600, 6, 64, generator=chance).to(dtype)
+    c = made(dtype, 64)
+
+    def attended(first: int, end: int) -> torch.Tensor:
+        where = attention.layout(
+            torch.tensor([end - first]), torch.tensor([end]), table, pages=pages, window=None, num_heads=6, native=c
+        )
+        return attention.attend(q[first:end], Pages(pages), where, 0.2, c)
+
+    whole = attended(0, 600)
+    for first, end in ((0, 130), (130, 300), (300, 600), (411, 440)):
+        assert torch.equal(attended(first, end), whole[first:end])
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_a_residual_is_added_and_normalised(dtype: torch.dtype, delta: bool) -> None:
+    chance = torch.Generator().manual_seed(0)
+    hidden, other, weight = (torch.randn(*shape, generator=chance).to(dtype) for shape in ((5, 48), (5, 48), (48,)))
+    expected_hidden = hidden.clone()
+    given = other if delta else None
+    expected = TorchOperations().add_and_normalise(expected_hidden, given, weight, 1e-5)
+    near(made(dtype).add_and_normalise(hidden, given, weight, 1e-5), expected)
+    assert torch.equal(hidden, expected_hidden)
+
+
+@pytest.mark.parametrize("norms", [True, False])
+def test_queries_and_keys_are_rotated_and_written(dtype: torch.dtype, norms: bool) -> None:
+    chance = torch.Generator().manual_seed(0)
+    qkv = torch.randn(6, (4 + 2 * 2) * 64, generator=chance).to(dtype)
+    angle = torch.outer(torch.arange(40.0), 1.0 / 100 ** (torch.arange(32) / 32))
+    slots = torch.tensor([0, 17, -1, 35, 16, 5])
+    context = ForwardContext(torch.tensor([0, 3, 39, 5, 6, 7]), slots, angle.cos(), angle.sin(), 1e-6)
+    weights = tuple(torch.randn(64, generator=chance).to(dtype) if norms else None for _ in range(2))
+    pages, expected_pages = torch.zeros(2, 3, 2, 2, 16, 64, dtype=dtype).unbind()
+    expected = TorchOperations().rotate_and_write(qkv.clone(), Pages(expected_pages), context, (weights[0], weights[1]))
+    near(made(dtype, 64).rotate_and_write(qkv, Pages(pages), context, (weights[0], weights[1])), expected)
+    near(pages, expected_pages)
+
+
+def test_a_gate_is_silu_times_the_other_half(dtype: torch.dtype) -> None:
+    gate_up = (torch.randn(7, 64, generator=torch.Generator().manual_seed(0)) * 4).to(dtype)
+    gate_up[0, :4] = torch.tensor([-100.0, -3e4, 90.0, 3e4])
+    near(made(dtype).gate(gate_up), TorchOperations().gate(gate_up))
+
+
+@pytest.mark.skipif("avx2" not in module._processor().decode().split(), reason="no AVX2")
+@pytest.mark.parametrize("march", ["x86-64", "x86-64-v3"])
+def test_vectors_of_older_processors_give_the_same(
+    dtype: torch.dtype, march: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [march.join(flag.split("native")) for flag in module.flags()]
+    monkeypatch.setattr(module, "flags", lambda: own)
+    chance = torch.Generator().manual_seed(0)
+    contexts, table = tree(chance, 16)
+    pages = torch.randn(14 * 20, 2, 2, 16, 64, generator=chance).to(dtype)
+    q = torch.randn(14, 14, 64, generator=chance).to(dtype)
+    alone = paged_attention.layout(torch.ones(14, dtype=torch.int64), contexts, table, pages=pages)
+    functions = module._kept(bfloat16=dtype == torch.bfloat16)
+    for name, arguments in module._ARGUMENTS.items():
+        getattr(functions, name).argtypes = arguments
+    c = NativeOperations(functions, dtype)
+    expected = paged_attention.op_reference(q, pages, alone, 0.2)
+    near(c.attend_decode(q, pages, c.decode_layout(contexts, table, 14, pages), 0.2), expected)
+    starts = torch.arange(14)
+    out = torch.empty_like(q)
+    where = c.prefill_layout(starts, torch.ones_like(starts), contexts, table, num_heads=14, pages=pages)
+    c.attend_prefill(q, pages, where, 0.2, out)
+    near(out, expected)

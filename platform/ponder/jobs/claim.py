@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from ponder.domain.state import IncarnationState, ShardState
+from ponder.domain.state import IncarnationState, Lane, ShardState
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import learned
 from ponder.jobs.wake import wake
@@ -38,13 +38,14 @@ class Claim:
     """`learned`: what settled jobs of the shard's batch have taught, see `learn`."""
 
     shard_id: int
+    lane: Lane
     jobs: tuple[ClaimedJob, ...]
     learned: Mapping[str, float]
 
 
 # A shard is of one batch: what all its jobs share is read once.
 _SHARD = text("""
-    SELECT state, holder, model, fingerprint, job_ids, runs_alone,
+    SELECT state, holder, model, fingerprint, lane, job_ids, runs_alone,
            (SELECT expires_at FROM batches WHERE batches.id = shards.batch_id) AS expires_at, batch_id
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
@@ -129,7 +130,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
         jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False)
-        return Claim(shard_id, jobs, _learned(connection, shard))
+        return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard))
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
@@ -145,7 +146,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         wake(connection)
         return None
     connection.execute(_HELD, {"id": shard_id, "holder": incarnation_id})
-    return Claim(shard_id, jobs, _learned(connection, shard))
+    return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard))
 
 
 def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:

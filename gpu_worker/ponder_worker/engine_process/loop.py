@@ -46,6 +46,7 @@ class _Phase(Enum):
     STOPPED = auto()
     """After a SIGTERM: reports are still sent, but nothing is computed."""
     DRAINED = auto()
+    """The last report is sent, and the process exits."""
 
 
 class Loop:
@@ -133,7 +134,8 @@ class Loop:
 
     def _stop(self) -> None:
         """Answers a SIGTERM to this process alone: the parent still gets its reports, and has a while to drain it."""
-        self._phase = _Phase.STOPPED
+        if self._phase is _Phase.STEPPING:
+            self._phase = _Phase.STOPPED
         asyncio.get_running_loop().call_later(_ORPHAN_S, os._exit, 1)
 
     def _obey(self, command: Command) -> None:

@@ -172,9 +172,10 @@ class JobError(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class JobResult(_Strict):
-    """What a job ended with, the chosen choice first. `tree` is the whole tree: no deltas are needed beside it.
+    """The end of a job.
 
-    `learned`: what the job adds to the sums of its batch.
+    choices: the chosen one first. tree: the whole tree, beside which no deltas are needed. learned: what the job adds
+    to the sums of its batch.
     """
 
     job_id: int
@@ -192,7 +193,7 @@ class JobResult(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Histogram(_Strict):
-    """counts: observations per bucket, with one more bucket at the end for those above every bound."""
+    """Observations per bucket, with one more bucket at the end for those above every bound, and their sum."""
 
     counts: tuple[int, ...]
     sum_s: float

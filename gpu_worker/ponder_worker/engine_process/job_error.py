@@ -1,4 +1,4 @@
-"""What is reported about a job that failed."""
+"""The errors that are reported about jobs."""
 
 from __future__ import annotations
 

@@ -213,6 +213,6 @@ class Loop:
 
     @property
     def _awaits_verdicts(self) -> bool:
-        """Whether nothing can be computed before a verdict arrives."""
+        """True if nothing can be computed before a verdict arrives."""
         is_busy = self._arrived or self._core.has_work
         return bool(self._jobs) and not is_busy and self._jobs.keys() <= self._questions.job_ids

@@ -23,9 +23,10 @@ It is pinned, and taken at the start. Below the lower bound none is taken.
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """shared_bytes: memory that the models trade; None if each has a fixed part.
+    """The sizes of all models' memory.
 
-    num_pages: per model, the pages of its fixed part, or 0. num_parked: per model, the pages in host memory.
+    shared_bytes: memory that the models trade; None if each has a fixed part. num_pages: per model, the pages of its
+    fixed part, or 0. num_parked: per model, the pages in host memory.
     """
 
     shared_bytes: int | None

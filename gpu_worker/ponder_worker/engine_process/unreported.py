@@ -1,4 +1,4 @@
-"""What has happened since the last report to the parent."""
+"""The part of the work that the parent has not been told of yet."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Unreported:
         return deltas
 
     def take_steps(self, num_steps: int) -> int:
-        """num_steps: since the start. Returns how many of them are new."""
+        """Returns how many of the steps since the start are new."""
         num_new, self._num_steps_reported = num_steps - self._num_steps_reported, num_steps
         return num_new
 

@@ -45,7 +45,7 @@ class CeleryConsumer:
     """
 
     def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], bool]) -> None:
-        """take: takes a shard, and returns whether its message is done with."""
+        """Calls `take` with a shard, and gives its message back if that returns False."""
         app.set_default()
 
         @app.task(name=TASK, bind=True, shared=False, Request=_Request)  # type: ignore[untyped-decorator]

@@ -30,7 +30,7 @@ class EngineReports:
     """Two states: no report is asked for, or one is. A late report answers the old request; none is sent beside it."""
 
     def __init__(self, engine: EngineHandle, capacity: WorkerCapacity, *, patience_s: float) -> None:
-        """patience_s: how long the engine may leave a request unanswered."""
+        """Gives the engine `patience_s` seconds to answer a request."""
         self._engine = engine
         self._capacity = capacity
         self._patience_s = patience_s

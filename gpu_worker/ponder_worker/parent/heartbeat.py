@@ -87,7 +87,7 @@ class Heartbeat:
 
     @property
     def holds_lease(self) -> bool:
-        """Whether the last tick that Postgres confirmed is recent enough."""
+        """True while the last tick that Postgres confirmed is recent enough."""
         return self._writer.holds_lease
 
     def become(self, state: IncarnationState) -> None:

@@ -1,4 +1,4 @@
-"""What a message leads to: wait for room, claim the shard in Postgres, hand its jobs to the engine process."""
+"""Acting on a message: wait for room, claim the shard in Postgres, hand its jobs to the engine process."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the incarnation is registered as."""
+    """The values under which an incarnation is registered."""
 
     id: str
     worker: str

@@ -1,4 +1,4 @@
-"""From a job's result to its settlement in Postgres: the verdict is found without holding up the tick."""
+"""Turning a job's result into its settlement in Postgres, without holding up the tick for the verdict."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class TickWriter:
     def __init__(
         self, database: Engine, incarnation_id: str, *, lease_s: float, on_saved: Callable[[TickReply, Unsaved], None]
     ) -> None:
-        """on_saved: called with each confirmed tick before the next one is made."""
+        """Calls `on_saved` with each confirmed tick before the next one is made."""
         self.gathered = Unsaved()
         self._database = database
         self._incarnation_id = incarnation_id
@@ -58,7 +58,7 @@ class TickWriter:
 
     @property
     def holds_lease(self) -> bool:
-        """Whether the last tick that Postgres confirmed is recent enough."""
+        """True while the last tick that Postgres confirmed is recent enough."""
         return time.monotonic() < self._lease_ends
 
     def write(self, state: IncarnationState, room_tokens: int) -> TickState:

@@ -1,4 +1,4 @@
-"""What the engine reported and Postgres has not confirmed yet."""
+"""The part of the engine's reports that Postgres has not confirmed yet."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _LOOK_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """alive_file: touched for as long as the lease is held, for probes from outside."""
+    """The timing of a worker, the size of its shards, and a file that it touches for as long as it holds its lease."""
 
     tick_s: float
     lease_s: float

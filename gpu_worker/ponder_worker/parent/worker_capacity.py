@@ -59,7 +59,7 @@ class WorkerCapacity:
             return not self._closed and self._is_empty
 
     def add(self, jobs: Iterable[ClaimedJob], estimated_tokens: int, *, alone: bool = False) -> None:
-        """alone: nothing else fits until these jobs are removed."""
+        """Holds these jobs; if `alone`, nothing else fits until they are removed."""
         with self._changed:
             self._alone = alone
             self._jobs.update((job.job_id, job) for job in jobs)

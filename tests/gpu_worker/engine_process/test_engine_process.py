@@ -111,6 +111,24 @@ def test_it_dies_with_a_parent_that_was_killed(tiny_llama: Path) -> None:
         time.sleep(0.05)
 
 
+def test_after_a_sigterm_it_computes_nothing_but_still_reports_and_drains(tiny_llama: Path) -> None:
+    process = Process(model=str(tiny_llama), num_threads=1)
+    process.admit(job(1, {"name": "direct"}, sampling={"max_tokens": 400}))
+    while process.report().num_steps == 0:
+        time.sleep(0.02)
+    assert process.process.pid is not None
+    os.kill(process.process.pid, signal.SIGTERM)
+    time.sleep(0.3)
+    process.report()
+    time.sleep(0.1)
+    report = process.report()
+    assert (report.num_steps, report.num_jobs, report.is_last) == (0, 1, False)
+    process.send(Drain())
+    assert process.receive_report().is_last
+    process.process.join(20)
+    assert process.process.exitcode == 0
+
+
 def test_a_message_that_it_does_not_understand_ends_it_at_once(tiny_llama: Path) -> None:
     process = Process(model=str(tiny_llama), num_threads=1)
     process.pipe.send_bytes(b'{"type": "dance"}')

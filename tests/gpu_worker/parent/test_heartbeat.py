@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from ponder.domain.state import IncarnationState, Verdict
@@ -33,6 +31,7 @@ from ponder_worker.protocol import Ask, Choice, Command, Drop, EngineMetrics, Jo
 from ponder_worker.verify import Judgement
 
 from ..shard import queue_shard_of_two
+from ..unreliable_database import UnreliableDatabase
 
 
 def submitting(judge: Callable[..., Verdict]) -> Submit:
@@ -70,24 +69,6 @@ class ScriptedEngine:
 
     def say(self, **fields: Any) -> None:
         self.reports.append(replace(REPORT, **fields))
-
-
-class UnreliableDatabase:
-    """An Engine of which the next transaction fails `before` or `after` its commit."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.fails: str | None = None
-
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        fails, self.fails = self.fails, None
-        with self._engine.begin() as connection:
-            yield connection
-            if fails == "before":
-                raise OperationalError("", None, Exception("the connection was lost"))
-        if fails == "after":
-            raise OperationalError("", None, Exception("the connection was lost"))
 
 
 class Worker:
@@ -170,7 +151,9 @@ def _lease(engine: Engine) -> datetime:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_tick_whose_commit_is_not_answered_is_saved_exactly_once(engine: Engine, worker: Worker, moment: str) -> None:
+def test_a_tick_whose_commit_is_not_answered_is_saved_exactly_once(
+    engine: Engine, worker: Worker, moment: Moment
+) -> None:
     worker.beat(**worker.delta(1, 2))
     worker.database.fails = moment
     worker.beat(**worker.delta(3))
@@ -190,7 +173,7 @@ def test_what_is_reported_during_an_outage_is_saved_after_it(engine: Engine, wor
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, worker: Worker, moment: str) -> None:
+def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, worker: Worker, moment: Moment) -> None:
     worker.database.fails = moment
     worker.beat(results=(worker.result(),))
     worker.beat()

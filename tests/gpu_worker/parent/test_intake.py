@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
 from waiting import until
 
 from ponder.domain.state import Lane
@@ -26,23 +23,7 @@ from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Admit, Command
 
 from ..shard import queue_shard_of_two
-
-
-class UnreliableDatabase:
-    """An Engine of which the next transaction commits without an answer."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.fails = False
-        self.connect = engine.connect
-
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
-        if self.fails:
-            self.fails = False
-            raise OperationalError("", None, Exception("the connection was lost"))
+from ..unreliable_database import UnreliableDatabase
 
 
 @dataclass
@@ -112,7 +93,7 @@ def test_the_jobs_of_an_interactive_shard_are_handed_over_as_such(engine: Engine
 
 
 def test_a_claim_whose_commit_is_not_answered_is_handed_over_exactly_once(engine: Engine, site: Site) -> None:
-    site.database.fails = True
+    site.database.fails = "after"
     assert site.intake.take(site.shard_id)
     assert len(site.handed_over) == 1
     with engine.connect() as connection:

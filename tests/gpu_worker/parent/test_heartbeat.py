@@ -31,7 +31,7 @@ from ponder_worker.protocol import Ask, Choice, Command, Drop, EngineMetrics, Jo
 from ponder_worker.verify import Judgement
 
 from ..shard import queue_shard_of_two
-from ..unreliable_database import UnreliableDatabase
+from ..unreliable_database import Moment, UnreliableDatabase
 
 
 def submitting(judge: Callable[..., Verdict]) -> Submit:

@@ -111,7 +111,7 @@ def worker(
         code = running.serve()
     except (SQLAlchemyError, OSError) as error:
         hint = "is it running, and has `ponder migrate` made its tables?"
-        raise Unreachable(f"Postgres does not do its part: {hint} ({brief(error)})") from error
+        raise Unreachable(f"the worker cannot use Postgres: {hint} ({brief(error)})") from error
     _exit(code)
 
 

@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import click
 from circumstances import circumstances, publish
 
+from ponder.domain.state import Lane
 from ponder_worker import demo
 from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.engine import Engine
@@ -41,6 +42,7 @@ from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading import Engines, load
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.engine_process.questions import Questions
+from ponder_worker.protocol import AdmittedJob, JobResult
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
 BASELINE = "eager"
@@ -147,11 +149,11 @@ def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, r
     runs: dict[str, list[Run]] = {mode: [] for mode in MODES}
     for number in range(rounds + 1):
         for mode in MODES if number % 2 else reversed(MODES):
-            documents = [
-                _document(f"{mode}{number}", at, problems, cell.n, width)
+            admitted = [
+                _admitted(f"{mode}{number}", at, problems, cell.n, width)
                 for at in range(cell.num_jobs if number else 4)
             ]
-            made = play(floors[mode], documents, cell.num_at_a_time)
+            made = play(floors[mode], admitted, cell.num_at_a_time)
             if number:
                 runs[mode].append(made)
     result = asdict(cell) | {"modes": {mode: summary(runs[mode], runs[BASELINE]) for mode in MODES}}
@@ -162,41 +164,41 @@ def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, r
     return result
 
 
-def _document(tenant: str, at: int, problems: list[Problem], n: int, width: int) -> dict[str, Any]:
-    """The document of a job. Every run is a tenant of its own, so that runs share no pages."""
+def _admitted(tenant: str, at: int, problems: list[Problem], n: int, width: int) -> AdmittedJob:
+    """An admitted job. Every run is a tenant of its own, so that runs share no pages."""
     request = {
         "messages": [{"role": "user", "content": problems[at % len(problems)].prompt}],
         "sampling": {"temperature": 1.0, "seed": at, "stop": []},
         "strategy": {"name": "beam_search", "n": n, "width": width},
     }
-    return {"job_id": at, "tenant_id": tenant, "request": request}
+    return AdmittedJob(at, tenant, tenant, Lane.BATCH, request)
 
 
-def play(core: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
+def play(core: EngineCore, admitted: list[AdmittedJob], num_at_a_time: int) -> Run:
     """Run the jobs as the engine process does, except that a job arrives when another one is done."""
     before, started, cpu = counters(core), time.perf_counter(), time.process_time()
-    finished, seconds = asyncio.run(live(core, documents, num_at_a_time))
+    results, seconds = asyncio.run(live(core, admitted, num_at_a_time))
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
     numbers = {name: value - before[name] for name, value in counters(core).items()}
-    answers = tuple(entry["choices"][0]["answer"] for entry in sorted(finished, key=lambda entry: entry["job_id"]))
+    answers = tuple(result.answer for result in sorted(results, key=lambda result: result.job_id))
     return Run(wall, cpu, statistics.mean(seconds), **numbers, answers=answers)
 
 
 async def live(
-    core: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int
-) -> tuple[list[dict[str, Any]], list[float]]:
-    """-> what the jobs finished with, and how long each took"""
-    waiting, open_jobs = deque(documents), dict[int, tuple[Job, float]]()
-    finished: list[dict[str, Any]] = []
+    core: EngineCore, admitted: list[AdmittedJob], num_at_a_time: int
+) -> tuple[list[JobResult], list[float]]:
+    """-> the results of the jobs, and how long each took"""
+    waiting, open_jobs = deque(admitted), dict[int, tuple[Job, float]]()
+    results: list[JobResult] = []
     seconds: list[float] = []
 
     def take(job: Job) -> None:
         seconds.append(time.perf_counter() - open_jobs.pop(job.id)[1])
-        finished.append(job.finished())
+        results.append(job.result())
 
     while waiting or open_jobs:
         while waiting and len(open_jobs) < num_at_a_time:
-            job = Job(waiting.popleft(), core, Questions(lambda message: None), Learned(), take)
+            job = Job(waiting.popleft(), core, Questions(lambda ask: None), Learned(), take)
             open_jobs[job.id] = job, time.perf_counter()
             job.start()
         await asyncio.sleep(0)
@@ -204,7 +206,7 @@ async def live(
             core.step()
             for job, _ in list(open_jobs.values()):
                 job.look()
-    return finished, seconds
+    return results, seconds
 
 
 def counters(core: EngineCore) -> dict[str, int]:

@@ -9,7 +9,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,7 +27,7 @@ from ponder.store.engine import connect
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Two folders, and what jobs call the model."""
+    """The folders of generator and reward model, and the name that jobs use for the generator."""
 
     model: str
     reward_model: str | None
@@ -35,7 +35,7 @@ class Models:
 
     @classmethod
     def named(cls, model: str, reward_model: str | None, name: str | None) -> Self:
-        """What the command line names. `demo` is the shipped pair, unless a folder here is called so."""
+        """Resolves what the command line names. `demo` is the shipped pair, unless there is a folder of that name."""
         weights = demo_weights()
         if model == MODEL_NAME and weights is not None and not Path(model).is_dir():
             return cls(str(weights / "generator"), reward_model or str(weights / "reward"), name or MODEL_NAME)
@@ -47,7 +47,7 @@ class Models:
     "--model", required=True, help="Folder of the generator, in Hugging Face's format; demo: the shipped models."
 )
 @click.option("--reward-model", help="Folder of the reward model; strategies that need scores need it.")
-@click.option("--name", help="What jobs call the model.  [default: the folder's name]")
+@click.option("--name", help="The name of the model in jobs.  [default: the folder's name]")
 @click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
 @click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
 @worker_options
@@ -60,13 +60,15 @@ def worker(
     market: str,
     options: WorkerOptions,
 ) -> None:
-    """Run a worker: takes jobs for one model until it is told to go.
+    """Run a worker: it takes jobs for one model until it is told to leave.
 
-    SIGTERM or Ctrl-C hand unfinished jobs back with every token and end it within 5 seconds, with exit code 0.
+    On SIGTERM or Ctrl-C it hands unfinished jobs back with every token and ends within 5 seconds, with exit code 0.
     Another exit code means that it ended by itself: start it again.
     """
+    from ponder_worker.engine_process.options import EngineOptions
     from ponder_worker.parent.preemption import Notices
-    from ponder_worker.parent.worker import Identity, Rhythm, Worker
+    from ponder_worker.parent.registration import Identity
+    from ponder_worker.parent.worker import Worker, WorkerSettings
     from ponder_worker.parent.worker_metrics import serve_metrics
     from ponder_worker.verify import Judge
 
@@ -83,39 +85,38 @@ def worker(
         machine=machine,
         market=market,
     )
-    one = Worker(
+    running = Worker(
         identity=identity,
-        rhythm=Rhythm(tick_s=settings.tick_s, lease_s=settings.lease_s, shard_tokens=settings.shard_tokens),
+        settings=WorkerSettings(settings.tick_s, settings.lease_s, settings.shard_tokens, settings.alive_file),
         database=connect(database_url(settings), timeout_s=max(1.0, settings.lease_s / 3)),
         redis_url=redis_url(settings),
-        engine_options={
-            "model": models.model,
-            "reward_model": models.reward_model,
-            "device": options.device,
-            "dtype": options.dtype,
-            "kv_dtype": options.kv_dtype,
-            "max_sequences": options.max_sequences,
-            "num_threads": options.threads,
-            "shard_tokens": settings.shard_tokens,
-            "log_level": settings.log_level,
-            "incarnation": incarnation,
-        },
-        hear=Judge(allows_code=options.allow_code or settings.allow_code).hear,
+        engine_options=EngineOptions(
+            model=models.model,
+            reward_model=models.reward_model,
+            device=options.device,
+            dtype=options.dtype,
+            kv_dtype=options.kv_dtype,
+            max_sequences=options.max_sequences,
+            num_threads=options.threads,
+            shard_tokens=settings.shard_tokens,
+            log_level=settings.log_level,
+            incarnation=incarnation,
+        ),
+        submit=Judge(allows_code=options.allow_code or settings.allow_code).submit,
         notices=notices,
-        alive_file=settings.alive_file,
     )
     if options.metrics_port is not None:
-        serve_metrics(options.metrics_port, lambda: one.metrics, lambda: one.latencies)
+        serve_metrics(options.metrics_port, lambda: running.metrics)
     try:
-        code = one.serve()
+        code = running.serve()
     except (SQLAlchemyError, OSError) as error:
         hint = "is it running, and has `ponder migrate` made its tables?"
-        raise Unreachable(f"Postgres does not do its part: {hint} ({brief(error)})") from error
-    _leave(code)
+        raise Unreachable(f"the worker cannot use Postgres: {hint} ({brief(error)})") from error
+    _exit(code)
 
 
-def _leave(code: int) -> None:
-    """Without the interpreter's farewell, which would wait for threads that wait for others."""
+def _exit(code: int) -> NoReturn:
+    """Skips the interpreter's cleanup, which would wait for threads that wait for others."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

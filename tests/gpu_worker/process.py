@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
@@ -11,7 +10,25 @@ from typing import Any
 
 import pytest
 
-from ponder_worker import engine_process
+from ponder.domain.state import Lane
+from ponder_worker.engine_process import child
+from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.protocol import (
+    Admit,
+    AdmittedJob,
+    Command,
+    Document,
+    Event,
+    Failed,
+    JobError,
+    JobResult,
+    Loading,
+    Ready,
+    Report,
+    ReportRequest,
+    decode_event,
+    encode,
+)
 
 STRATEGIES: list[dict[str, Any]] = [
     {"name": "direct"},
@@ -28,52 +45,66 @@ STRATEGIES: list[dict[str, Any]] = [
 SCORELESS = {"direct", "self_consistency", "budget_forcing"}
 
 
-class Line:
-    """The parent's side of the protocol."""
+class EnginePipe:
+    """The parent's end of the pipe."""
 
     pipe: Connection
 
-    def send(self, **message: Any) -> None:
-        self.pipe.send_bytes(json.dumps(message).encode())
+    def send(self, command: Command) -> None:
+        self.pipe.send_bytes(encode(command))
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self) -> Event:
         assert self.pipe.poll(60), "the process says nothing"
-        message: dict[str, Any] = json.loads(self.pipe.recv_bytes())
-        return message
+        return decode_event(self.pipe.recv_bytes())
 
-    def report(self) -> dict[str, Any]:
-        self.send(type="report")
-        return self.receive()
+    def report(self) -> Report:
+        self.send(ReportRequest())
+        return self.receive_report()
+
+    def receive_report(self) -> Report:
+        report = self.receive()
+        assert isinstance(report, Report)
+        return report
+
+    def admit(self, *jobs: AdmittedJob) -> None:
+        self.send(Admit(jobs))
 
 
-class Process(Line):
+class Process(EnginePipe):
     """An engine process as a worker starts it."""
 
     def __init__(self, **options: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=engine_process.main, args=(theirs, json.dumps(options)), daemon=True)
+        self.process = context.Process(target=child.main, args=(theirs, EngineOptions(**options)), daemon=True)
         self.process.start()
         theirs.close()
-        self.loading: dict[str, Any] = {}
+        self.loading: Loading | None = None
         self.first = self.receive()
-        if self.first["type"] == "loading":
+        if isinstance(self.first, Loading):
             self.loading, self.first = self.first, self.receive()
 
-    def admit(self, *jobs: dict[str, Any]) -> None:
-        self.send(type="admit", jobs=list(jobs))
+    @property
+    def ready(self) -> Ready:
+        assert isinstance(self.first, Ready)
+        return self.first
 
-    def finish(self, num_jobs: int) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
-        """-> finished by job, and all reports until then."""
-        finished: dict[int, dict[str, Any]] = {}
+    @property
+    def failed(self) -> Failed:
+        assert isinstance(self.first, Failed)
+        return self.first
+
+    def finish(self, num_jobs: int) -> tuple[dict[int, JobResult], list[Report]]:
+        """-> results by job, and all reports until then."""
+        results: dict[int, JobResult] = {}
         reports = []
         until = time.monotonic() + 120
-        while len(finished) < num_jobs:
+        while len(results) < num_jobs:
             assert time.monotonic() < until
             reports.append(self.report())
-            finished |= {entry["job_id"]: entry for entry in reports[-1]["finished"]}
+            results |= {result.job_id: result for result in reports[-1].results}
             time.sleep(0.05)
-        return finished, reports
+        return results, reports
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -84,7 +115,16 @@ class Process(Line):
             pytest.fail("the process outlived its pipe")
 
 
-def job(job_id: int, strategy: dict[str, Any], *, prompt: str = "Compute 1 + 1.", **changes: Any) -> dict[str, Any]:
+def job(
+    job_id: int,
+    strategy: Document,
+    *,
+    prompt: str = "Compute 1 + 1.",
+    batch_id: str = "batch_a",
+    lane: Lane = Lane.BATCH,
+    **changes: Any,
+) -> AdmittedJob:
+    """changes: of the request; `sampling` is changed field by field."""
     sampling = {
         "temperature": 1.0,
         "top_p": None,
@@ -104,4 +144,9 @@ def job(job_id: int, strategy: dict[str, Any], *, prompt: str = "Compute 1 + 1."
         "verifier": None,
         "reference": None,
     }
-    return {"job_id": job_id, "tenant_id": "tenant_a", "request": request | changes, "deltas": []}
+    return AdmittedJob(job_id, "tenant_a", batch_id, lane, request | changes)
+
+
+def error_of(result: JobResult) -> JobError:
+    assert result.error is not None
+    return result.error

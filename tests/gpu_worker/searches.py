@@ -3,49 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ponder.domain.state import Lane
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.questions import Questions
+from ponder_worker.protocol import AdmittedJob, Document, JobResult
 
 BEAM = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 5, "separator": "a"}
 
 
-def admitted(job_id: int, **changes: Any) -> dict[str, Any]:
+def admitted(job_id: int, *, deltas: Sequence[Document] = (), lane: Lane = Lane.BATCH, **changes: Any) -> AdmittedJob:
+    """changes: of the request."""
     request = {
         "messages": [{"role": "user", "content": "Compute 1 + 1."}],
         "sampling": {"temperature": 1.0, "max_tokens": 40, "seed": job_id, "stop": []},
         "strategy": BEAM,
         "budget": {},
     }
-    return {"job_id": job_id, "tenant_id": "a", "request": request | changes}
+    return AdmittedJob(job_id, "a", "b", lane, request | changes, tuple(deltas))
 
 
 def run(
-    floor: EngineCore, documents: list[dict[str, Any]], after_step: Callable[[list[Job]], None] = lambda jobs: None
-) -> list[dict[str, Any]]:
-    """-> what the jobs finished with, in order of their ids."""
+    core: EngineCore, admitted: Sequence[AdmittedJob], after_step: Callable[[list[Job]], None] = lambda jobs: None
+) -> list[JobResult]:
+    """-> the results of the jobs, in order of their ids."""
     done: list[Job] = []
 
     async def live() -> None:
-        jobs = [Job(document, floor, Questions(lambda message: None), Learned(), done.append) for document in documents]
+        jobs = [Job(one, core, Questions(lambda ask: None), Learned(), done.append) for one in admitted]
         for job in jobs:
             job.start()
         for _ in range(5000):
             await asyncio.sleep(0)
             if len(done) == len(jobs):
                 return
-            assert floor.has_work, "everybody waits for something that nobody does"
-            floor.step()
+            assert core.has_work, "everybody waits for something that nobody does"
+            core.step()
             after_step(jobs)
             for job in jobs:
                 job.look()
         raise AssertionError("endless")
 
     asyncio.run(live())
-    floor.engines.generator.step()  # what was cancelled gives its pages back
-    floor.check()
-    return [job.finished() for job in sorted(done, key=lambda job: job.id)]
+    core.engines.generator.step()  # what was cancelled gives its pages back
+    core.check()
+    return [job.result() for job in sorted(done, key=lambda job: job.id)]

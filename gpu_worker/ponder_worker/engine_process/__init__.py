@@ -1,20 +1,4 @@
-"""The child process: engine steps and search coroutines alternate, one message each way a tick.
+"""The engine process: engine steps and search coroutines alternate, and once a tick the parent gets a report.
 
-Nothing here is imported before `main` is called, so that the parent that names it holds no torch.
+The parent imports `child` and `options` from here, and neither of them imports torch.
 """
-
-from __future__ import annotations
-
-from multiprocessing.connection import Connection
-
-__all__ = ["main"]
-
-
-def main(pipe: Connection, options: str) -> None:
-    """The whole life of the child, until it was drained or its parent is gone. `options`: EngineOptions as JSON.
-
-    Call it in a process of its own, spawned by a thread that lives as long as the child should.
-    """
-    from ponder_worker.engine_process.child import live
-
-    live(pipe, options)

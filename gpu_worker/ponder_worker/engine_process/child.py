@@ -1,66 +1,68 @@
-"""The birth of the engine process."""
+"""The start and the end of the engine process."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
-import json
 import multiprocessing
 import os
 import signal
 import sys
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 import structlog
 
 from ponder import log
+from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.parent_death import die_with_parent
+from ponder_worker.protocol import Failed, Loading, encode
 
-_PR_SET_PDEATHSIG = 1
+_log = structlog.get_logger(__name__)
 
 
-def live(pipe: Connection, options: str) -> None:
-    _die_with_parent()
-    faulthandler.register(signal.SIGUSR1)  # the parent's, when we hang: `show_stacks`
+def main(pipe: Connection, options: EngineOptions) -> None:
+    """Runs the engine process until it is drained or its parent is gone.
+
+    Call it in a process of its own, spawned by a thread that lives as long as the child should.
+    """
+    parent = multiprocessing.parent_process()
+    die_with_parent(os.getppid() if parent is None or parent.pid is None else parent.pid)
+    faulthandler.register(signal.SIGUSR1)  # how the parent makes a process that hangs show its stacks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to answer
-    # Before torch is imported: threads that spin while they wait cost a busy machine milliseconds an operation.
+    # Before torch is imported: threads that spin while they wait cost a busy machine milliseconds per operation.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # One text at a time: a pool of threads for it would only wait.
+    # Texts are encoded one at a time, so a thread pool in the tokenizer would only wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    log.configure("engine", options.log_level, incarnation=options.incarnation)
+    _run(pipe, options)
+
+
+def _run(pipe: Connection, options: EngineOptions) -> None:
     from ponder_worker.engine.errors import EngineError
     from ponder_worker.engine_process.loading import Placement, load
     from ponder_worker.engine_process.loop import Loop
-    from ponder_worker.engine_process.options import EngineOptions
     from ponder_worker.models.model_error import ModelError
 
-    def tell(placement: Placement) -> None:
-        precisions = [{"dtype": each.dtype, "reason": each.reason} for each in placement.precisions]
-        message = {"type": "loading", "device": str(placement.device), "precisions": precisions}
-        pipe.send_bytes(json.dumps(message).encode())
+    def announce(placement: Placement) -> None:
+        pipe.send_bytes(encode(Loading(str(placement.device), placement.precisions)))
 
     try:
-        parsed = EngineOptions.parse(options)
-        log.configure("engine", parsed.log_level, incarnation=parsed.incarnation)
-        engines = load(parsed, tell)
+        engines = load(options, announce)
     except Exception as error:
-        is_told = isinstance(error, ModelError | EngineError)
-        message = str(error) if is_told else f"{type(error).__name__}: {error}"
-        pipe.send_bytes(json.dumps({"type": "failed", "message": message}).encode())
+        is_explained = isinstance(error, ModelError | EngineError)
+        pipe.send_bytes(encode(Failed(str(error) if is_explained else f"{type(error).__name__}: {error}")))
         return
-    code = 0
     try:
-        asyncio.run(Loop(pipe, engines, parsed).run())
+        asyncio.run(Loop(pipe, engines, options).run())
     except Exception as error:
-        structlog.get_logger(__name__).critical("engine_broke", exc_info=error)
-        code = 1
-    # Everything is said. The interpreter's farewell to torch and to half-done searches takes seconds on a busy machine.
+        _log.critical("engine_broke", exc_info=error)
+        _exit(1)
+    _exit(0)
+
+
+def _exit(code: int) -> NoReturn:
+    """Skips the interpreter's cleanup of torch and of unfinished searches, which takes seconds on a busy machine."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:
-        os._exit(1)

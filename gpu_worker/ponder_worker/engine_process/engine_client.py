@@ -6,9 +6,10 @@ from collections.abc import Callable
 from collections.abc import Sequence as Series
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
 
+from ponder_worker import protocol
 from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process.engine_core import EngineCore, Meter
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.reward import Mark
@@ -32,9 +33,10 @@ class EngineClient:
         messages: list[dict[str, str]],
         salt: bytes,
         meter: Meter,
+        priority: Priority,
         prompt_length: int,
         guard: Callable[[Callable[[], None]], None],
-        ask: Callable[[str | None, Callable[[dict[str, Any]], None]], None],
+        ask: Callable[[str | None, Callable[[protocol.Verdict], None]], None],
         no_verifier: str | None,
         may_guess: bool,
     ) -> None:
@@ -43,6 +45,7 @@ class EngineClient:
         self._messages = messages
         self._salt = salt
         self._meter = meter
+        self._priority = priority
         self._prompt_length = prompt_length
         self._guard = guard
         self._ask = ask
@@ -70,7 +73,7 @@ class EngineClient:
 
     def adopt(self, stream: Stream) -> None:
         assert isinstance(stream, Sequence)
-        self._floor.adopt(stream)
+        self._floor.adopt(stream, self._priority)
 
     def _generate(self, order: Order, done: Callable[[End], None], *, is_guess: bool) -> Sequence:
         # A separator of the user's own stop strings ends all.
@@ -84,6 +87,7 @@ class EngineClient:
             former=range(self._prompt_length, order.num_former),
             salt=self._salt,
             meter=self._meter,
+            priority=self._priority,
             done=lambda sequence: self._guard(lambda: done(_end(sequence))),
             is_guess=is_guess,
         )
@@ -115,7 +119,11 @@ class EngineClient:
             self._guard(lambda: done(kind.score([])))
             return
         self._meter.reward_tokens += len(tokens) - start
-        self._scoring.add(self._floor.score(tokens, start=start, salt=self._salt, meter=self._meter, done=finish))
+        self._scoring.add(
+            self._floor.score(
+                tokens, start=start, salt=self._salt, meter=self._meter, priority=self._priority, done=finish
+            )
+        )
 
     def _read(self, kind: Mark, step: Step, finish: Callable[[Sequence], None]) -> None:
         reward = self._floor.engines.reward
@@ -124,13 +132,15 @@ class EngineClient:
         tokens = self._reward_prompt(reward.tokenizer) + kind.tokens(reward.tokenizer, steps)
         # What stands in pages since the step before is not computed again: the new step and its mark are.
         self._meter.reward_tokens += len(kind.tokens(reward.tokenizer, [step.text]))
-        self._scoring.add(self._floor.read(tokens, salt=self._salt, meter=self._meter, done=finish))
+        self._scoring.add(
+            self._floor.read(tokens, salt=self._salt, meter=self._meter, priority=self._priority, done=finish)
+        )
 
     def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
         """The answer is what the verifier reads of the text."""
         if self._no_verifier is not None:
             raise NoVerifier(self._no_verifier)
-        self._ask(answer, lambda told: self._guard(lambda: done(_verdict(told))))
+        self._ask(answer, lambda told: self._guard(lambda: done(Verdict(told.passed, told.feedback))))
 
     def encode(self, text: str) -> list[int]:
         return self._floor.engines.generator.tokenizer.encode(text)
@@ -169,9 +179,3 @@ def _end(sequence: Sequence) -> End:
     if sequence.sampling is not None and sequence.stop_string == sequence.sampling.separator:
         return End("separator")
     return End("stop", sequence.stop_trailing_chars)
-
-
-def _verdict(told: dict[str, Any]) -> Verdict:
-    if "refused" in told:
-        return Verdict(None, told["refused"])
-    return Verdict(told["passed"], told["feedback"])

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from ponder.jobs.tick_report import Work
 from ponder_worker.engine import Engine, Output, Sampling, Sequence
+from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.prompts import Prompts
@@ -77,6 +78,7 @@ class EngineCore:
         former: range,
         salt: bytes,
         meter: Meter,
+        priority: Priority,
         done: Callable[[Sequence], None],
         is_guess: bool = False,
     ) -> Sequence:
@@ -86,30 +88,39 @@ class EngineCore:
             sampling=sampling,
             turn_start=turn_start,
             salt=salt,
-            priority="speculative" if is_guess else "batch",
+            priority="speculative" if is_guess else priority,
         )
         if is_guess:
             self.guesses.add(sequence, meter.job_id)
         return self._enter(sequence, _Entry(meter, done, len(tokens), former))
 
     def score(
-        self, tokens: list[int], *, start: int, salt: bytes, meter: Meter, done: Callable[[Sequence], None]
+        self,
+        tokens: list[int],
+        *,
+        start: int,
+        salt: bytes,
+        meter: Meter,
+        priority: Priority,
+        done: Callable[[Sequence], None],
     ) -> Sequence:
         assert self.engines.reward is not None
-        sequence = self.engines.reward.score(tokens, start=start, salt=salt)
+        sequence = self.engines.reward.score(tokens, start=start, salt=salt, priority=priority)
         return self._enter(sequence, _Entry(meter, done, len(tokens), range(0)))
 
-    def read(self, tokens: list[int], *, salt: bytes, meter: Meter, done: Callable[[Sequence], None]) -> Sequence:
+    def read(
+        self, tokens: list[int], *, salt: bytes, meter: Meter, priority: Priority, done: Callable[[Sequence], None]
+    ) -> Sequence:
         """What the reward model's head says at the last of these tokens."""
         reward, readout = self.engines.reward, self.engines.readout
         assert reward is not None
         assert readout is not None
-        sequence = reward.read(tokens, [len(tokens) - 1], readout, salt=salt)
+        sequence = reward.read(tokens, [len(tokens) - 1], readout, salt=salt, priority=priority)
         return self._enter(sequence, _Entry(meter, done, len(tokens), range(0)))
 
-    def adopt(self, sequence: Sequence) -> None:
-        """A guess is asked for."""
-        self.engines.generator.promote(sequence, "batch")
+    def adopt(self, sequence: Sequence, priority: Priority) -> None:
+        """Makes a guess, which is now asked for, a sequence like any other."""
+        self.engines.generator.promote(sequence, priority)
         self.guesses.hit(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
@@ -143,7 +154,7 @@ class EngineCore:
         if self.engines.reward is not None:
             self.engines.reward.check()
 
-    def take_work(self) -> list[dict[str, Any]]:
+    def take_work(self) -> tuple[Work, ...]:
         """What the time since the last call is divided by."""
         self.guesses.book_all()
         return self._book.take()

@@ -1,24 +1,27 @@
-"""A job in the engine process: from its request document to what it finished with."""
+"""A job in the engine process: from its request to its result."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import structlog
 
 from ponder.domain.budget import Budget
+from ponder.domain.state import Lane
 from ponder.domain.strategy import STRATEGY
+from ponder.jobs.tick_report import Usage
+from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process import job_request
 from ponder_worker.engine_process.engine_client import EngineClient
 from ponder_worker.engine_process.engine_core import EngineCore, Meter
-from ponder_worker.engine_process.job_error import EXPECTED, as_error
+from ponder_worker.engine_process.job_error import EXPECTED, job_error
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.questions import Questions
 from ponder_worker.engine_process.result import Made, as_choices, as_document
 from ponder_worker.models.reward import Mark
+from ponder_worker.protocol import AdmittedJob, Document, JobResult, Sums
 from ponder_worker.search import strategy
 from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.errors import NothingMade
@@ -29,23 +32,26 @@ from ponder_worker.search.tree.search_tree import SearchTree
 
 _log = structlog.get_logger(__name__)
 
+_PRIORITIES: dict[Lane, Priority] = {Lane.INTERACTIVE: "interactive", Lane.BATCH: "batch"}
+
 
 class Job:
     """One search coroutine and its tree. Whatever it raises becomes its own error; `on_done` is called once."""
 
     def __init__(
         self,
-        admitted: dict[str, Any],
+        admitted: AdmittedJob,
         floor: EngineCore,
         questions: Questions,
         learned: Learned,
         on_done: Callable[[Job], None],
     ) -> None:
-        """Raises whatever a document brings about that is none of ours; `unreadable` then is its entry."""
-        self.id = int(admitted["job_id"])
-        self._request: dict[str, Any] = admitted["request"]
-        self._tenant = str(admitted["tenant_id"])
-        self.batch_id = str(admitted.get("batch_id"))
+        """Raises whatever a malformed request or delta brings about; its result then is `unreadable`."""
+        self.id = admitted.job_id
+        self.batch_id = admitted.batch_id
+        self._request = admitted.request
+        self._tenant = admitted.tenant_id
+        self._priority = _PRIORITIES[admitted.lane]
         self._floor = floor
         self._questions = questions
         self._learned = learned
@@ -59,7 +65,7 @@ class Job:
         sampling = self._request["sampling"]
         self.tree = SearchTree.fold(
             seed.of_job(self.id, sampling.get("seed")),
-            admitted.get("deltas") or (),
+            admitted.deltas,
             keep_logprobs=bool(sampling.get("logprobs")),
         )
         self.search: Search | None = None
@@ -85,34 +91,38 @@ class Job:
             for growth in list(self.search.blocked):
                 growth.look()
 
-    def delta(self) -> dict[str, Any] | None:
+    def delta(self) -> Document | None:
         if self.search is not None:
             self.search.sync_all()
         self._count()
         return self.tree.delta()
 
-    def finished(self) -> dict[str, Any]:
-        """The entry of a report. Its tree holds everything, so that no more deltas are needed."""
+    def result(self) -> JobResult:
+        """Its tree holds everything, so that no more deltas are needed."""
         self._count()
         made = self._made
-        return {
-            "job_id": self.id,
-            "error": None if self._error is None else as_error(self._error),
-            "finish_reason": made.finish_reason if made else None,
-            "choices": as_choices(made, self._floor.engines.generator.tokenizer) if made else [],
-            "usage": {
-                "prompt_tokens": len(self.tree.root.ids),
-                "completion_tokens": self.tree.num_tokens,
-                "thinking_tokens": self.search.num_thinking_tokens if self.search is not None else 0,
-                "reward_tokens": self.tree.counts.get("reward_tokens", 0),
-                "cached_tokens": self.tree.counts.get("cached_tokens", 0),
-                "recomputed_tokens": self.tree.counts.get("recomputed_tokens", 0),
-            },
-            "tree": as_document(self.tree, self.search, made),
-            "learned": self._lessons(),
-        }
+        return JobResult(
+            job_id=self.id,
+            error=None if self._error is None else job_error(self._error),
+            finish_reason=made.finish_reason if made else None,
+            choices=as_choices(made, self._floor.engines.generator.tokenizer) if made else (),
+            usage=self._usage(),
+            tree=as_document(self.tree, self.search, made),
+            learned=self._lessons(),
+        )
 
-    def _lessons(self) -> dict[str, float]:
+    def _usage(self) -> Usage:
+        counts = self.tree.counts
+        return Usage(
+            prompt_tokens=len(self.tree.root.ids),
+            completion_tokens=self.tree.num_tokens,
+            thinking_tokens=self.search.num_thinking_tokens if self.search is not None else 0,
+            reward_tokens=counts.get("reward_tokens", 0),
+            cached_tokens=counts.get("cached_tokens", 0),
+            recomputed_tokens=counts.get("recomputed_tokens", 0),
+        )
+
+    def _lessons(self) -> Sums:
         """None of a search that failed or was told to end: it did not spend as it would have."""
         if self.search is None or self._made is None or self.tree.ended is not None:
             return {}
@@ -147,6 +157,7 @@ class Job:
             messages=messages,
             salt=self._tenant.encode(),
             meter=self._meter,
+            priority=self._priority,
             prompt_length=len(self.tree.root.ids),
             guard=self._guard,
             ask=partial(self._questions.ask, self.id),

@@ -1,41 +1,34 @@
-"""What a job that failed tells: a stable word for programs, and a message that holds nothing of the prompt."""
+"""The errors that are reported about jobs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from pydantic import ValidationError
 
 from ponder_worker.engine import EngineError
 from ponder_worker.models.model_error import InvalidConversation
+from ponder_worker.protocol import Document, JobError, JobResult
 from ponder_worker.search.errors import InvalidRequest, SearchError
 
 EXPECTED = (SearchError, EngineError, InvalidConversation, ValidationError)
-"""What a request may bring about; everything else is our own bug."""
+"""What a request may bring about; everything else is a bug of ours."""
 
 
-def unreadable(job_id: int, error: Exception) -> dict[str, Any]:
-    """The entry of a report for a job whose document could not even be read."""
-    names = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
-    return {
-        "job_id": job_id,
-        "error": {"code": InvalidRequest.code, "message": f"the request cannot be read: {type(error).__name__}"},
-        "finish_reason": None,
-        "choices": [],
-        "usage": {f"{name}_tokens": 0 for name in names},
-        "tree": {"nodes": [], "candidates": [], "chosen": None},
-    }
+def unreadable(job_id: int, error: Exception) -> JobResult:
+    """Returns the result of a job whose documents could not even be read."""
+    message = f"the request cannot be read: {type(error).__name__}"
+    tree: Document = {"nodes": [], "candidates": [], "chosen": None}
+    return JobResult(job_id, JobError(InvalidRequest.code, message), tree=tree)
 
 
-def as_error(error: BaseException) -> dict[str, str]:
+def job_error(error: BaseException) -> JobError:
     match error:
         case SearchError():
-            return {"code": error.code, "message": str(error)}
+            return JobError(error.code, str(error))
         case EngineError():
-            return {"code": InvalidRequest.code, "message": str(error)}
+            return JobError(InvalidRequest.code, str(error))
         case InvalidConversation():
-            return {"code": "invalid_conversation", "message": str(error)}
+            return JobError("invalid_conversation", str(error))
         case ValidationError():
             fields = ", ".join(".".join(map(str, detail["loc"])) or "it" for detail in error.errors())
-            return {"code": InvalidRequest.code, "message": f"the request cannot be read: {fields}"}
-    return {"code": "internal_error", "message": f"{type(error).__name__} in the engine process; see the worker's log"}
+            return JobError(InvalidRequest.code, f"the request cannot be read: {fields}")
+    return JobError("internal_error", f"{type(error).__name__} in the engine process; see the worker's log")

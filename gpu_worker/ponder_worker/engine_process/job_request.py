@@ -10,15 +10,16 @@ from ponder_worker.answers.extraction import extract
 from ponder_worker.answers.reading import letter, program, spoken, unfenced
 from ponder_worker.engine import Sampling
 from ponder_worker.engine_process.loading import Engines, SamplingDefaults
+from ponder_worker.protocol import Document
 from ponder_worker.search.errors import NoVerifier, PromptTooLong
 
 
-def messages(request: dict[str, Any]) -> list[dict[str, str]]:
+def messages(request: Document) -> list[dict[str, str]]:
     """Chat messages with their content as one text; parts of text are joined."""
     return [message | {"content": _text(message.get("content"))} for message in request["messages"]]
 
 
-def sampling(request: dict[str, Any], defaults: SamplingDefaults) -> Sampling:
+def sampling(request: Document, defaults: SamplingDefaults) -> Sampling:
     """max_tokens and seed are each node's own and filled in later."""
     given = request["sampling"]
     return Sampling(
@@ -42,7 +43,7 @@ def room(engines: Engines, prompt_tokens: int, *, scores: bool) -> int:
     return min(longest - prompt_tokens, engines.defaults.max_tokens or longest)
 
 
-def answer_of(request: dict[str, Any]) -> Callable[[str], str | None]:
+def answer_of(request: Document) -> Callable[[str], str | None]:
     """What the job's verifier reads, which is what candidates are compared by."""
     match (request.get("verifier") or {}).get("name"):
         case "json_schema":
@@ -56,14 +57,14 @@ def answer_of(request: dict[str, Any]) -> Callable[[str], str | None]:
     return extract
 
 
-def check_verifier(request: dict[str, Any]) -> None:
+def check_verifier(request: Document) -> None:
     """Raises NoVerifier where the search may not ask."""
     reason = no_verifier(request)
     if reason is not None:
         raise NoVerifier(reason)
 
 
-def no_verifier(request: dict[str, Any]) -> str | None:
+def no_verifier(request: Document) -> str | None:
     """Why the search may not ask the job's verifier; None where it may. Raises pydantic's ValidationError."""
     verifier = request.get("verifier")
     if verifier is not None and verifier.get("name") not in VERIFIER_NAMES:

@@ -1,4 +1,4 @@
-"""From folders to engines."""
+"""Loading models from their folders into engines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _QUANTISED = ("int8", "fp8")
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """Of generation_config.json; OpenAI's where it says nothing."""
+    """The defaults of generation_config.json, and OpenAI's where it says nothing."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -55,8 +55,11 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """same_tokens: generator and reward model read the same ids, no marks among them. longest, longest_scored: tokens
-    of one sequence. readout: of a reward model that is read at marks."""
+    """Generator and reward model, and what searches need to know about them.
+
+    readout: how a reward model is read at marks, if it is. same_tokens: generator and reward model read the same ids,
+    with no marks among them. longest, longest_scored: the most tokens of one sequence.
+    """
 
     generator: Engine
     reward: Engine | None
@@ -69,24 +72,24 @@ class Engines:
     defaults: SamplingDefaults
     fingerprint: str
     flops_per_byte: float
-    """The machine constant that makes memory traffic and arithmetic one weight."""
+    """The machine constant that turns bytes of memory traffic into operations, so that both make one weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the models are computed, and in what: the generator, then the reward model, if there is one."""
+    """The device of the models, and the precision of the generator and, if there is one, of the reward model."""
 
     device: torch.device
     precisions: tuple[Precision, ...]
 
 
 def load(options: EngineOptions, on_placed: Callable[[Placement], None] = lambda placement: None) -> Engines:
-    """Raises a ModelError that says what is wrong with which file. on_placed: called before any weights are read."""
+    """Raises a ModelError that says what is wrong with which file. on_placed is called before any weights are read."""
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
     device = _device(options.device)
     folders = [options.model] + ([options.reward_model] if options.reward_model else [])
-    kinds = [reward.read(folder) for folder in folders[1:]]  # before any weights: it fails at once
+    kinds = [reward.read(folder) for folder in folders[1:]]  # before any weights, so that it fails at once
     placement = Placement(device, tuple(_precision(folder, options.dtype, device) for folder in folders))
     on_placed(placement)
     tokenizers = [Tokenizer(folder) for folder in folders]
@@ -123,8 +126,11 @@ def load(options: EngineOptions, on_placed: Callable[[Placement], None] = lambda
 
 
 def _fingerprint(folders: list[str], options: EngineOptions) -> str:
-    """Of generator and reward model together: with other scores a resumed search would decide otherwise. So it would
-    where numbers are quantised; among floats, which round the same weights, work is handed on."""
+    """Fingerprints generator and reward model together: with other scores, a resumed search would decide otherwise.
+
+    The same goes for quantised numbers. Floats of any width share a fingerprint, because they round the same weights,
+    and work is handed on between them.
+    """
     quantised = [name for name in (options.dtype, options.kv_dtype) if name in _QUANTISED]
     prints = [fingerprint(folder) for folder in folders] + quantised
     return prints[0] if len(prints) == 1 else hashlib.sha256("+".join(prints).encode()).hexdigest()[:16]

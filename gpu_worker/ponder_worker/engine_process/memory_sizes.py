@@ -1,4 +1,4 @@
-"""How much memory keys and values get: of the device, and of the host for those of preempted sequences."""
+"""The memory for keys and values: on the device, and on the host for those of preempted sequences."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from ponder_worker.models.transformer import Transformer
 
 _CPU_KV_BYTES = 1 << 30
 _SPARE_BYTES = 2 << 30
-"""Of a GPU's memory, for what a step needs beside weights, keys and values, and what captured steps keep."""
+"""Kept free on a GPU for what a step needs beside weights, keys and values, and for what captured steps keep."""
 _PARKED_SHARE, _LEAST_PARKED_BYTES, _MOST_PARKED_BYTES = 4, 256 << 20, 4 << 30
-"""One part in so many of what the host has free, for pages of sequences that a GPU preempted; less than the least is
-none, and the most is a model's. It is pinned, and taken at the start."""
+"""The fraction of the host's free memory for pages of sequences that a GPU preempted, and bounds per model.
+
+It is pinned, and taken at the start. Below the lower bound none is taken.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """shared_bytes: that the models trade; None where each has its part for good. num_pages: of that part, 0 where
-    there is none; num_parked: pages in host memory. Both a model each."""
+    """The sizes of all models' memory.
+
+    shared_bytes: memory that the models trade; None if each has a fixed part. num_pages: per model, the pages of its
+    fixed part, or 0. num_parked: per model, the pages in host memory.
+    """
 
     shared_bytes: int | None
     num_pages: list[int]
@@ -30,9 +35,9 @@ class Sizes:
 
 
 def sizes(models: Series[Transformer], options: EngineOptions) -> Sizes:
-    """Two models trade one memory, unless each has its part for good. To be asked for when the weights are there.
+    """Lets two models trade one memory, unless options fix the parts. Call it once the weights are loaded.
 
-    Raises InvalidSetting where they leave no page for each.
+    Raises InvalidSetting if they leave no page for each model.
     """
     room = options.kv_bytes or kv_bytes(models, options)
     page_bytes = [model.kv_bytes_per_token * options.page_size for model in models]
@@ -49,7 +54,7 @@ def sizes(models: Series[Transformer], options: EngineOptions) -> Sizes:
 
 
 def kv_bytes(models: Series[Transformer], options: EngineOptions) -> int:
-    """Of the device, for keys and values of all models. Raises InvalidSetting as `sizes` does."""
+    """Returns the device's bytes for keys and values of all models. Raises InvalidSetting as `sizes` does."""
     if models[0].device.type == "cpu":
         return _CPU_KV_BYTES
     room = peak_memory.room_for_kv(
@@ -68,15 +73,15 @@ def kv_bytes(models: Series[Transformer], options: EngineOptions) -> int:
 
 
 def parked_bytes(models: Series[Transformer]) -> int:
-    """Of the host, a model."""
-    if models[0].device.type == "cpu":  # whose memory is the host's
+    """Returns the host's bytes for parked pages, per model."""
+    if models[0].device.type == "cpu":  # its memory is the host's already
         return 0
     room = min(_MOST_PARKED_BYTES, available_bytes() // _PARKED_SHARE // len(models))
     if room < _LEAST_PARKED_BYTES:
         return 0
-    return 1 << room.bit_length() - 1  # torch rounds what it pins up to a power of two, which could be twice the share
+    return 1 << room.bit_length() - 1  # torch rounds pinned memory up to a power of two, maybe twice the share
 
 
 def _most_pages(model: Transformer, options: EngineOptions) -> int:
-    """That all sequences could fill, twice: what is over would only be a cache of old prefixes."""
+    """Returns twice the pages that all sequences could fill: more would only be a cache of old prefixes."""
     return 2 * options.max_sequences * -(-model.config.context_tokens // options.page_size)

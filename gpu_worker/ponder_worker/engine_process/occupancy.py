@@ -1,15 +1,15 @@
-"""How busy the engines are, in the parent's words."""
+"""How busy the engines are: the room for more work, and the metrics."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from ponder_worker.engine import Engine
 from ponder_worker.engine.latency import BUCKETS_S
 from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.protocol import EngineMetrics, Histogram
 
 _SHARDS_AHEAD = 3
 
@@ -26,16 +26,17 @@ def room_tokens(generator: Engine, num_arrived: int, options: EngineOptions) -> 
     return max(0, most - taken) * _SHARDS_AHEAD * options.shard_tokens // most
 
 
-def metrics(engines: Engines, guesses: Guesses) -> dict[str, Any]:
+def metrics(engines: Engines, guesses: Guesses) -> EngineMetrics:
     """Counters since the process began, those of the reward model after `reward_`; latencies are the generator's."""
     generator, reward = engines.generator, engines.reward
-    numbers: dict[str, Any] = asdict(generator.counters) | {
+    numbers: dict[str, int | float] = asdict(generator.counters) | {
         "num_running": generator.num_running,
         "num_waiting": generator.num_waiting,
     }
     numbers |= generator.pages | asdict(guesses.tally)
     if reward is not None:
         numbers |= {f"reward_{name}": value for name, value in (asdict(reward.counters) | reward.pages).items()}
-    numbers["latencies"] = generator.latencies.as_numbers()
-    numbers["latency_buckets_s"] = BUCKETS_S
-    return numbers
+    latencies = {
+        name: Histogram(tuple(counts), sum_s) for name, (counts, sum_s) in generator.latencies.as_numbers().items()
+    }
+    return EngineMetrics(numbers, latencies, BUCKETS_S)

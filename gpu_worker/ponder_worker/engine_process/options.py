@@ -1,21 +1,22 @@
-"""What the parent tells the child at its birth."""
+"""The settings that the parent gives the engine process at its start."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """model, reward_model: folders. device, dtype: "auto" is a GPU if there is one, and the model's own type there.
+    """How to load and run the models.
 
-    dtype "int8": weights and activations of the layers' products, on a CPU that can; the rest is bfloat16 then.
+    model, reward_model: folders.
+    device, dtype: "auto" is a GPU if there is one, and there the checkpoint's own dtype. dtype "int8" computes the
+        products of the layers in int8 on a CPU that can, and the rest in bfloat16.
     kv_dtype: of keys and values in pages; "auto" is dtype, "fp8" takes half of bfloat16's memory and is less precise.
-    kv_bytes: memory for the keys and values of both models; unset is what the device has left, or a gigabyte on a CPU.
-    kv_split: the generator's part of it, for good; unset, generator and reward model trade it as their loads change.
-    shard_tokens: the estimated tokens of the largest shard, in which room is told.
-    log_level, incarnation: of the parent, for the log.
+    kv_bytes: memory for the keys and values of both models; None takes what the device has left, or 1 GiB on a CPU.
+    kv_split: the generator's fixed share of it; with None, generator and reward model trade it as their loads change.
+    shard_tokens: the estimated tokens of the largest shard, the unit in which room is reported.
+    log_level, incarnation: the parent's, for the log.
     """
 
     model: str
@@ -32,12 +33,3 @@ class EngineOptions:
     shard_tokens: int = 200_000
     log_level: str = "info"
     incarnation: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> EngineOptions:
-        """Unknown fields are an error: a typing error in an option should not be ignored."""
-        given = json.loads(text)
-        unknown = given.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown engine options: {', '.join(sorted(unknown))}")
-        return cls(**given)

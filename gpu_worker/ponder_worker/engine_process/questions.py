@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import Any
 
-Answered = Callable[[dict[str, Any]], None]
+from ponder_worker.protocol import Ask, Verdict
+
+Answered = Callable[[Verdict], None]
 
 
 class Questions:
     """Sent at once; `done` is called when the answer comes, unless its job was dropped by then."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, send: Callable[[Ask], None]) -> None:
         self.num_answered = 0
         self._send = send
         self._numbers = count()
@@ -22,13 +23,13 @@ class Questions:
         """Is this candidate's answer right?"""
         number = next(self._numbers)
         self._open[number] = (job_id, done)
-        self._send({"type": "verify", "job_id": job_id, "number": number, "answer": answer})
+        self._send(Ask(job_id, number, answer))
 
-    def answer(self, message: dict[str, Any]) -> None:
-        asked = self._open.pop(int(message["number"]), None)
+    def answer(self, verdict: Verdict) -> None:
+        asked = self._open.pop(verdict.number, None)
         if asked is not None:
             self.num_answered += 1
-            asked[1](message)
+            asked[1](verdict)
 
     @property
     def job_ids(self) -> set[int]:

@@ -1,16 +1,15 @@
-"""How a model thinks, by its folder: `thinking.json`, or the marks that its tokenizer knows.
+"""How a model thinks, according to its folder: `thinking.json`, or the marks that its tokenizer knows.
 
     {"open": "<think>", "close": "</think>", "closing": "…\\n</think>\\n\\n", "answer_tokens": 512}
 
-closing: what is put where a thought must end; the close is part of it. answer_tokens: kept for the answer behind it.
-Each is optional; open and close are one token each. A model without the file thinks if its tokenizer has the marks as
-tokens.
+`closing` is forced where a thought must end, and contains the close. `answer_tokens` are kept for the answer after it.
+Every field is optional. The open and close marks are one token each. A model without the file thinks if its tokenizer
+has the marks as tokens.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ponder_worker.models.checkpoint.folder import read_json
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
@@ -26,10 +25,10 @@ _CLOSING = (
 
 
 def read(folder: str | Path, tokenizer: Tokenizer) -> Thought | None:
-    """None for a model that does not think before it answers. Raises InvalidFile."""
+    """Returns None for a model that does not think before it answers. Raises InvalidFile."""
     where = f"{folder}/thinking.json"
     given = (Path(folder) / "thinking.json").is_file()
-    fields: dict[str, Any] = read_json(Path(folder), "thinking.json", required=False)
+    fields = read_json(Path(folder), "thinking.json", required=False)
     unknown = sorted(fields.keys() - set(_NAMES))
     if unknown:
         raise InvalidFile(f"{where}: {unknown[0]} is not known; known: {', '.join(_NAMES)}")
@@ -46,7 +45,7 @@ def read(folder: str | Path, tokenizer: Tokenizer) -> Thought | None:
             continue
         if not given:
             return None
-        # The same text may be written in other pieces: a stream would stop at it, and its ids would not be found.
+        # A text of several tokens may be cut otherwise: a stream would stop at it, and its ids would not be found.
         raise InvalidFile(f"{where}: {name} is {texts[name]!r}, {len(ids)} tokens of this model; it must be one")
     if close_ids[0] not in closing_ids:
         raise InvalidFile(f"{where}: closing does not hold {texts['close']!r}, which ends the thought")

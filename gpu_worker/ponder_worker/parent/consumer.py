@@ -1,4 +1,4 @@
-"""The bare Celery worker: a message comes, a shard is taken, or the message is given back."""
+"""The worker's side of the queue: it consumes messages, gives back what it cannot use, and watches Redis."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from kombu.transport.virtual import QoS
 
 from ponder.errors import Unreachable
 from ponder.failure import brief
-from ponder.queue.app import TASK, Message, publish
+from ponder.queue.app import TASK, Message, publish, trouble
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_S = 2.0
+_LOOK_TIMEOUT_S = 2
 
 
 class _Request(Request):  # type: ignore[misc]
-    """A message that Redis cannot be told about, because it went away meanwhile, counts as taken all the same.
+    """Counts a message as taken even if Redis cannot be told, because it went away meanwhile.
 
-    Celery logs and forgets it, but kombu goes on counting it as the one message that may wait here, asks Redis for no
-    other and so never finds out that the connection is broken: the worker would be deaf from then on.
+    Celery logs and forgets such a message. But kombu still counts it as the one message that may wait here, so it asks
+    Redis for no other and never finds out that the connection is broken: the worker would be deaf from then on.
     """
 
     def acknowledge(self) -> None:
@@ -37,13 +38,14 @@ class _Request(Request):  # type: ignore[misc]
 
 
 class CeleryConsumer:
-    """The bare Celery worker in a thread of its own. It outlives whatever Redis answers: full, loading, a replica.
+    """A bare Celery worker in a thread of its own. It outlives whatever Redis answers: full, loading, a replica.
 
-    `WorkController` and not `app.Worker`: the latter installs signal handlers, and a warm shutdown of its would wait
-    for a task that waits for room. Signals are `preemption`'s.
+    It is a `WorkController`, because `app.Worker` installs signal handlers, which are `preemption`'s here, and because
+    its warm shutdown would wait for a task that waits for room.
     """
 
     def __init__(self, app: Celery, queues: Sequence[str], name: str, take: Callable[[int], bool]) -> None:
+        """Calls `take` with a shard, and gives its message back if that returns False."""
         app.set_default()
 
         @app.task(name=TASK, bind=True, shared=False, Request=_Request)  # type: ignore[untyped-decorator]
@@ -65,21 +67,21 @@ class CeleryConsumer:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Asks it to give back what it has prefetched and to end; returns at once."""
+        """Asks the consumer to give back what it has prefetched and to end; returns at once."""
         self._stopping.set()
         state.should_stop = 0
 
     def wait(self, timeout_s: float) -> None:
-        """After `stop`, for as long at most: a message that was on its way here meanwhile is given back too."""
+        """Waits for the end after `stop`, so that a message that was on its way here is given back too."""
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        """Celery goes on by itself where a connection breaks, and gives up where Redis answers but refuses."""
+        """Starts Celery again where Redis answers but refuses; a broken connection it mends by itself."""
         while not self._stopping.is_set():
             controller = self._controller()
             try:
                 controller.blueprint.start(controller)
-            except SystemExit:  # Celery's way to say that it was asked to stop
+            except SystemExit:  # how Celery says that it was asked to stop
                 controller.stop()
             except Exception as error:
                 _log.warning("consumer_waits_for_redis", error=brief(error), retry_s=_RETRY_S)
@@ -102,8 +104,30 @@ class CeleryConsumer:
 
 
 def _give_back(app: Celery, message: Message) -> None:
-    """A message that gets lost here is published again by the sweep."""
+    """Publishes the message again; if that fails, the sweep does it later."""
     try:
         publish(app, [message])
     except Unreachable as error:
         _log.warning("message_not_given_back", shard=message.shard_id, error=brief(error))
+
+
+class RedisWatch:
+    """Logs when Redis stops and starts to take messages.
+
+    That is no reason to end: model and jobs are here, and messages come again once Redis is back.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis_url = redis_url
+        self._trouble: str | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self._trouble is None
+
+    def look(self) -> None:
+        before, self._trouble = self._trouble, trouble(self._redis_url, timeout_s=_LOOK_TIMEOUT_S)
+        if self._trouble is not None and before is None:
+            _log.warning("no_messages", redis=self._trouble)
+        elif self._trouble is None and before is not None:
+            _log.info("messages_again")

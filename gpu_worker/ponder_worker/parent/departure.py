@@ -1,4 +1,4 @@
-"""How an incarnation ends: within seconds and without losing a token, or at once and leaving the rest to the sweep."""
+"""How an incarnation ends: within seconds and without losing a token, or at once, leaving the rest to the sweep."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.heartbeat import Heartbeat
 from ponder_worker.parent.preemption import Notice, Reason
 from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.protocol import Drain
 
 _log = structlog.get_logger(__name__)
 
@@ -32,20 +33,19 @@ _RETRY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """What has to be stopped and saved. `is_loading`: the engine could not answer yet, and holds nothing."""
+    """Stops and saves what an incarnation holds. is_loading: the engine cannot answer yet, and holds nothing."""
 
     database: Engine
     incarnation_id: str
     shard_tokens: int
     engine: EngineHandle
-    holding: WorkerCapacity
+    capacity: WorkerCapacity
     heartbeat: Heartbeat
-    heartbeat_thread: threading.Thread
     is_loading: bool
 
     def depart(self, notice: Notice) -> int:
         """Returns the exit code of the process: 0 when everything was handed back."""
-        self.holding.close()
+        self.capacity.close()
         self.heartbeat.stop()
         if notice.reason is Reason.PREEMPTED:
             watchdog = threading.Timer(GONE_WITHIN_S, os._exit, (1,))
@@ -62,14 +62,13 @@ class Departure:
     def _hand_back(self, reason: str) -> bool:
         """Drains the engine, ticks a last time and releases the shards.
 
-        Returns whether Postgres confirmed; where it did not, the lease ends by itself and the sweep does the same.
+        Returns whether Postgres confirmed it. If not, the lease runs out and the sweep does the same.
         """
         noticed_at = time.monotonic()
         if self.is_loading:
             self.engine.kill()
-        self.engine.send({"type": "drain"})
-        self.heartbeat_thread.join(_SAVED_WITHIN_S)
-        if self.heartbeat_thread.is_alive():
+        self.engine.send(Drain())
+        if not self.heartbeat.wait_until_ended(_SAVED_WITHIN_S):
             return False
         try:
             is_saved = self.heartbeat.drain(until=noticed_at + _ENGINE_ANSWERS_WITHIN_S)
@@ -90,7 +89,7 @@ class Departure:
                 _log.info("released", num_jobs=num_jobs)
                 return True
             except LeaseLost:
-                # A release whose commit was not answered has ended this incarnation itself.
+                # A release whose commit was not answered has itself ended this incarnation.
                 return num_tries > 1
             except (SQLAlchemyError, OSError) as error:
                 _log.warning("release_waits_for_postgres", error=brief(error))
@@ -100,7 +99,7 @@ class Departure:
 
 
 def attempt(database: Engine, write: Callable[[Connection], object]) -> None:
-    """A last write that may fail: without it the lease ends by itself."""
+    """Makes a last write, which may fail: without it the lease runs out by itself."""
     try:
         with database.begin() as connection:
             write(connection)

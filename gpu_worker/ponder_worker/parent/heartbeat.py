@@ -8,221 +8,161 @@ from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.domain.state import IncarnationState
-from ponder.failure import brief
-from ponder.jobs.tick import TickReply, TickReport, tick
-from ponder_worker.parent.engine_handle import EngineHandle, Message
+from ponder.jobs.tick import TickReply
+from ponder_worker.parent.engine_handle import EngineHandle
+from ponder_worker.parent.engine_reports import EngineReports
 from ponder_worker.parent.ledger_check import LedgerCheck
 from ponder_worker.parent.settlement import Settling
+from ponder_worker.parent.tick_writer import TickState, TickWriter
 from ponder_worker.parent.unsaved import Unsaved
 from ponder_worker.parent.verifier_bridge import VerifierBridge
 from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.protocol import Drop, End, EngineMetrics, Learn, Report
 
 _log = structlog.get_logger(__name__)
 
-_SLICE_S = 0.1
 _VERDICT_S = 0.2
-"""A tick waits this long for verdicts; what takes longer settles with a later one."""
-
-
-class EngineStuck(Exception):
-    """The engine has answered nothing for as long as the lease lasts."""
+"""How long a tick waits for verdicts; a job whose verdict takes longer settles with a later tick."""
 
 
 class Heartbeat:
-    """Owns what is unsaved. Runs in one thread at a time: its own, and after `stop` the one that drains.
-
-    A tick whose commit was not answered may have been saved or not, so the same one is sent again, by its number
-    without effect if it was. Meanwhile the engine goes on, and what it reports is gathered for the tick after.
-    """
+    """Beats in one thread at a time: its own, and after `stop` the one that drains."""
 
     def __init__(
         self,
         database: Engine,
         incarnation_id: str,
         engine: EngineHandle,
-        holding: WorkerCapacity,
+        capacity: WorkerCapacity,
         settling: Settling,
         *,
-        counsel: VerifierBridge,
+        bridge: VerifierBridge,
         tick_s: float,
         lease_s: float,
     ) -> None:
-        self._database = database
-        self._incarnation_id = incarnation_id
         self._engine = engine
-        self._holding = holding
+        self._capacity = capacity
         self._settling = settling
-        self._counsel = counsel
+        self._bridge = bridge
         self._tick_s = tick_s
-        self._lease_s = lease_s
-        self._lease_ends = time.monotonic() + lease_s
+        self._reports = EngineReports(engine, capacity, patience_s=lease_s)
+        self._writer = TickWriter(database, incarnation_id, lease_s=lease_s, on_saved=self._follow)
+        self._ledger_check = LedgerCheck(database, incarnation_id)
         self._state = IncarnationState.LOADING
-        self._fresh = Unsaved()
-        self._unsure: tuple[TickReport, Unsaved] | None = None
-        self._number = 0
-        self._asked: int | None = None
-        self._asked_at = 0.0
         self._reported_at = time.monotonic()
         self._stopping = threading.Event()
-        self._ledger_check = LedgerCheck(database, incarnation_id)
-        self.metrics: Message = {}
+        self._thread: threading.Thread | None = None
+        self.metrics = EngineMetrics()
+
+    def start(self, on_end: Callable[[BaseException], None]) -> None:
+        """Beats in a thread of its own; `on_end` is told why it ended, unless it was asked to stop."""
+
+        def run() -> None:
+            try:
+                self.run()
+            except BaseException as error:
+                on_end(error)
+
+        self._thread = threading.Thread(target=run, name="heartbeat", daemon=True)
+        self._thread.start()
 
     def run(self) -> None:
-        """Until `stop`. Raises LeaseLost, EngineStuck, or whatever bug of ours ended it."""
+        """Beats until `stop`. Raises LeaseLost, EngineStuck, or whatever bug of ours ended it."""
         next_at = time.monotonic()
         while not self._stopping.wait(max(0.0, next_at - time.monotonic())):
             next_at = max(next_at + self._tick_s, time.monotonic())
             self.beat()
 
     def stop(self) -> None:
-        """`run` returns after the tick that it is in."""
+        """Lets the thread end after the tick that it is in."""
         self._stopping.set()
+
+    def wait_until_ended(self, timeout_s: float) -> bool:
+        """Returns whether the thread ends in time."""
+        assert self._thread is not None
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     @property
     def holds_lease(self) -> bool:
-        """Whether the last tick that Postgres confirmed is recent enough."""
-        return time.monotonic() < self._lease_ends
+        """True while the last tick that Postgres confirmed is recent enough."""
+        return self._writer.holds_lease
 
     def become(self, state: IncarnationState) -> None:
-        """What the next tick tells Postgres, and what its unused time is booked as."""
+        """Sets the state that the next tick tells Postgres, and that its unused time is booked under."""
         self._state = state
         self._reported_at = time.monotonic()
-        self._holding.admit(state is IncarnationState.READY)
+        self._capacity.admit(state is IncarnationState.READY)
 
     def beat(self) -> None:
         """One tick: report, verdicts, transaction. Without a report there is no tick, and the lease runs on."""
         if self._state is IncarnationState.LOADING:
-            # The child says nothing while it loads; that it lives is the progress.
-            self._fresh.progressed = self._engine.is_alive
-        elif not self._receive_report(self._tick_s):
-            # Not by the lease: a database that was slow to answer may have used that up.
-            if time.monotonic() > self._asked_at + self._lease_s:
-                raise EngineStuck(f"no report from the engine process for {self._lease_s:g} s")
-            return
+            # The engine process reports nothing while it loads; that it lives is the progress.
+            self._writer.gathered.progressed = self._engine.is_alive
+        else:
+            report = self._reports.receive(self._tick_s, self._stopping)
+            if report is None:
+                return
+            self._take(report)
         self._collect_verdicts(_VERDICT_S)
         if self.save():
-            self._ledger_check.look(is_idle=not self._holding.job_ids)
+            self._ledger_check.look(is_idle=not self._capacity.job_ids)
 
     def drain(self, until: float) -> bool:
-        """After `stop`: the engine's last report, the verdicts that come in time and the last tick.
+        """After `stop`: takes the engine's last report and the verdicts that come in time, and writes the last tick.
 
-        `until` (monotonic) is when the engine must have answered; what it has not told by then is computed again.
-        Returns whether all is saved; if not, `save` again.
+        `until` (monotonic) is when the engine must have answered; what it has not reported by then is computed again.
+        Returns whether all is saved; if not, call `save` again.
         """
         self._state = IncarnationState.DRAINING
-        while (left := until - time.monotonic()) > 0:
-            message = self._engine.receive(left)
-            if message is None or message["type"] == "closed":
-                break
-            if message["type"] == "report":
-                self._take_report(message)
-                if message["drained"]:
-                    break
+        for report in self._reports.drain(until):
+            self._take(report)
         self._collect_verdicts(max(0.0, until - time.monotonic()))
         return self.save()
 
-    def _receive_report(self, timeout_s: float) -> bool:
-        if self._asked is None:
-            self._asked, self._asked_at = self._holding.admitted_tokens, time.monotonic()
-            self._engine.send({"type": "report"})
-        give_up_at = time.monotonic() + timeout_s
-        while (left := give_up_at - time.monotonic()) > 0 and not self._stopping.is_set():
-            message = self._engine.receive(min(_SLICE_S, left))
-            if message is not None and message["type"] == "report":
-                self._take_report(message)
-                return True
-            if message is not None and message["type"] == "closed":
-                return False
+    def save(self) -> bool:
+        """Returns whether Postgres has confirmed everything. Raises LeaseLost."""
+        if self._writer.write(self._state, self._capacity.room_tokens) is TickState.CONFIRMED:
+            return True
+        if not self.holds_lease:
+            self._capacity.admit(False)
         return False
 
-    def _take_report(self, report: Message) -> None:
+    def _take(self, report: Report) -> None:
         now = time.monotonic()
-        self._fresh.add_report(report, now - self._reported_at)
+        self._writer.gathered.add_report(report, now - self._reported_at)
         self._reported_at = now
-        self.metrics = report["metrics"]
-        for finished in report["finished"]:
-            job = self._holding.get(int(finished["job_id"]))
+        self.metrics = report.metrics
+        for result in report.results:
+            job = self._capacity.get(result.job_id)
             if job is not None:
-                self._settling.add(job, finished)
-        if self._asked is not None:
-            self._holding.report(int(report["room_tokens"]), self._asked)
-            self._asked = None
+                self._settling.add(job, result)
 
     def _collect_verdicts(self, timeout_s: float) -> None:
         for settlement in self._settling.take(timeout_s):
-            if self._holding.get(settlement.job_id) is not None:
-                self._fresh.settle(settlement)
-
-    def save(self) -> bool:
-        """Sends what is unsaved, oldest first; returns whether Postgres has confirmed all of it. Raises LeaseLost."""
-        try:
-            if self._unsure is not None:
-                self._commit(*self._unsure)
-            self._number += 1
-            self._unsure = (self._report_of(self._fresh), self._fresh)
-            self._fresh = Unsaved()
-            self._commit(*self._unsure)
-        except (SQLAlchemyError, OSError) as error:
-            if time.monotonic() > self._lease_ends:
-                self._holding.admit(False)
-            _log.warning("tick_not_saved", error=brief(error))
-        return self._unsure is None
-
-    def _commit(self, report: TickReport, unsaved: Unsaved) -> None:
-        """Only an answered commit is certain; after any other end the same report is sent again."""
-        started_at = time.monotonic()
-        with self._database.begin() as connection:
-            reply = tick(connection, report)
-        self._unsure = None
-        self._lease_ends = started_at + (reply.lease_until - reply.now).total_seconds()
-        self._holding.admit(self._state is IncarnationState.READY)
-        self._follow(reply, unsaved)
-
-    def _report_of(self, unsaved: Unsaved) -> TickReport:
-        return TickReport(
-            incarnation_id=self._incarnation_id,
-            number=self._number,
-            lease_s=self._lease_s,
-            progressed=unsaved.progressed,
-            state=self._state,
-            room_tokens=self._holding.room_tokens,
-            work=unsaved.works,
-            idle_fraction=unsaved.idle_fraction,
-            deltas=unsaved.unsettled_deltas,
-            settled=list(unsaved.settled.values()),
-        )
+            if self._capacity.get(settlement.job_id) is not None:
+                self._writer.gathered.settle(settlement)
 
     def _follow(self, reply: TickReply, saved: Unsaved) -> None:
-        """Does what the reply asks for."""
-        self._holding.remove(saved.settled)
+        """Does what the reply to a saved tick asks for."""
+        self._capacity.admit(self._state is IncarnationState.READY)
+        self._capacity.remove(saved.settled)
         dropped = [job_id for job_id in reply.dropped if job_id not in saved.settled]
         if dropped:
-            self._engine.send({"type": "drop", "job_ids": dropped})
-            self._holding.remove(dropped)
-            self._fresh.forget(dropped)
-            for job_id in dropped:
-                self._settling.forget(job_id)
-        self._counsel.forget({*saved.settled, *dropped})
+            self._drop(dropped)
+        self._bridge.forget({*saved.settled, *dropped})
         if reply.ended:
-            self._engine.send({"type": "end", "jobs": {str(job_id): reason for job_id, reason in reply.ended.items()}})
+            self._engine.send(End(dict(reply.ended)))
         if reply.learned:
-            self._engine.send({"type": "learn", "learned": reply.learned})
+            self._engine.send(Learn({batch_id: dict(sums) for batch_id, sums in reply.learned.items()}))
         if saved.settled:
-            _log.info("jobs_settled", num_jobs=len(saved.settled), num_held=len(self._holding.job_ids))
+            _log.info("jobs_settled", num_jobs=len(saved.settled), num_held=len(self._capacity.job_ids))
 
-
-def run_in_thread(heartbeat: Heartbeat, on_end: Callable[[BaseException], None]) -> threading.Thread:
-    """The thread in which the heart beats; `on_end` is told why it stopped, unless it was asked to."""
-
-    def run() -> None:
-        try:
-            heartbeat.run()
-        except BaseException as error:
-            on_end(error)
-
-    thread = threading.Thread(target=run, name="heartbeat", daemon=True)
-    thread.start()
-    return thread
+    def _drop(self, job_ids: list[int]) -> None:
+        self._engine.send(Drop(tuple(job_ids)))
+        self._capacity.remove(job_ids)
+        self._writer.gathered.forget(job_ids)
+        for job_id in job_ids:
+            self._settling.forget(job_id)

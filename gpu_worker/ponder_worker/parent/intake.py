@@ -1,4 +1,4 @@
-"""What a message brings about: wait for room, claim the shard in Postgres, hand its jobs over."""
+"""Acting on a message: wait for room, claim the shard in Postgres, hand its jobs to the engine process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ponder.failure import brief
 from ponder.jobs.claim import Claim, Offer, claim, keep, look
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.protocol import Admit, AdmittedJob
 
 _log = structlog.get_logger(__name__)
 
@@ -25,7 +26,8 @@ _KEEP_S = 5.0
 class Intake:
     """Takes shards in. `on_end` is told, once or more, when this incarnation must end.
 
-    It is LeaseLost when Postgres refused us, or a bug of ours: what was claimed by then would never be handed over.
+    It gets LeaseLost when Postgres refused the incarnation, or a bug of ours: what was claimed by then would never
+    reach the engine process.
     """
 
     def __init__(
@@ -34,27 +36,30 @@ class Intake:
         database: Engine,
         incarnation_id: str,
         fingerprint: str,
-        holding: WorkerCapacity,
+        capacity: WorkerCapacity,
         engine: EngineHandle,
         on_end: Callable[[Exception], None],
     ) -> None:
         self._database = database
         self._incarnation_id = incarnation_id
         self._fingerprint = fingerprint
-        self._holding = holding
+        self._capacity = capacity
         self._engine = engine
         self._on_end = on_end
         self._taken: set[int] = set()
 
     def take(self, shard_id: int) -> bool:
-        """Whether the message has done its work: the shard is handed over, or not to be had. If not, give it back."""
-        while not self._holding.is_closed:
+        """Returns whether the message is done with: the shard is handed over, or cannot be had. If not, give it back.
+
+        May wait for room, or for Postgres.
+        """
+        while not self._capacity.is_closed:
             try:
                 return self._take(shard_id)
             except (SQLAlchemyError, OSError) as error:
-                # Whether it was claimed is open, and only we may find out.
+                # It is open whether the shard was claimed, and only this incarnation may find out.
                 _log.warning("intake_waits_for_postgres", shard=shard_id, error=brief(error))
-                self._holding.wait_until_closed(_RETRY_S)
+                self._capacity.wait_until_closed(_RETRY_S)
             except Exception as error:
                 self._on_end(error)
                 return False
@@ -66,8 +71,8 @@ class Intake:
             return True
         if offer.runs_alone:
             if not self._wait_to_be_alone(shard_id):
-                return not self._holding.is_closed
-        elif not self._holding.wait_for_room(offer.estimated_tokens, _PATIENCE_S):
+                return not self._capacity.is_closed
+        elif not self._capacity.wait_for_room(offer.estimated_tokens, _PATIENCE_S):
             return False
         with self._database.begin() as connection:
             claimed = claim(connection, shard_id, self._incarnation_id)
@@ -81,12 +86,12 @@ class Intake:
             return look(connection, shard_id, self._incarnation_id, fingerprint=self._fingerprint)
 
     def _wait_to_be_alone(self, shard_id: int) -> bool:
-        """Finishes what is held and takes nothing else, however long it takes: a suspect must have its turn, too.
+        """Finishes what is held and takes nothing else, however long that takes: a suspect shard must have its turn.
 
-        Whether it came; if not, the worker leaves, or the shard is not to be had any more.
+        Returns False if the worker is leaving, or the shard can no longer be had.
         """
-        while not self._holding.wait_until_empty(_KEEP_S):
-            if self._holding.is_closed:
+        while not self._capacity.wait_until_empty(_KEEP_S):
+            if self._capacity.is_closed:
                 return False
             with self._database.begin() as connection:
                 if not keep(connection, shard_id):
@@ -94,17 +99,19 @@ class Intake:
         return True
 
     def _hand_over(self, claimed: Claim, offer: Offer) -> None:
-        self._holding.add(claimed.jobs, offer.estimated_tokens, alone=offer.runs_alone)
-        jobs = [
-            {
-                "job_id": job.job_id,
-                "tenant_id": job.tenant_id,
-                "batch_id": job.batch_id,
-                "request": job.request,
-                "deltas": job.deltas,
-            }
-            for job in claimed.jobs
-        ]
-        learned = {job.batch_id: claimed.learned for job in claimed.jobs}
-        self._engine.send({"type": "admit", "jobs": jobs, "learned": learned})
-        _log.info("shard_taken", shard=claimed.shard_id, num_jobs=len(jobs), estimated_tokens=offer.estimated_tokens)
+        self._capacity.add(claimed.jobs, offer.estimated_tokens, alone=offer.runs_alone)
+        self._engine.send(_admit(claimed))
+        _log.info(
+            "shard_taken",
+            shard=claimed.shard_id,
+            num_jobs=len(claimed.jobs),
+            estimated_tokens=offer.estimated_tokens,
+        )
+
+
+def _admit(claimed: Claim) -> Admit:
+    jobs = tuple(
+        AdmittedJob(job.job_id, job.tenant_id, job.batch_id, claimed.lane, job.request, tuple(job.deltas))
+        for job in claimed.jobs
+    )
+    return Admit(jobs, {job.batch_id: dict(claimed.learned) for job in claimed.jobs})

@@ -1,4 +1,4 @@
-"""The ledger held against the bill while there is nothing else to do."""
+"""Checking the ledger against the bill while there is nothing else to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LedgerCheck:
-    """Of one incarnation. What does not balance is our bug: told in the log, and no reason to stop working."""
+    """Checks one incarnation. An imbalance is a bug of ours: it is logged, and is no reason to stop working."""
 
     def __init__(self, database: Engine, incarnation_id: str) -> None:
         self._database = database
@@ -21,7 +21,7 @@ class LedgerCheck:
         self._is_due = False
 
     def look(self, *, is_idle: bool) -> None:
-        """To be called after every tick; looks once each time that work has ended."""
+        """Call it after every tick; it checks once each time that work has ended."""
         if not is_idle:
             self._is_due = True
         elif self._is_due:
@@ -31,5 +31,5 @@ class LedgerCheck:
             except LedgerImbalance as error:
                 _log.error("ledger_does_not_balance", error=str(error))
             except (SQLAlchemyError, OSError):
-                return  # later, then
+                return  # it stays due
             self._is_due = False

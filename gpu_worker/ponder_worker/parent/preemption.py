@@ -1,4 +1,4 @@
-"""Being told to go: who may say so."""
+"""Notices that tell a worker to leave, and their sources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Notice:
 class Notices:
     """The first notice decides. `give` may be called from any thread and from a signal handler.
 
-    A source of notices is whatever calls `give`: signals here, a thread that asks a cloud's metadata service elsewhere.
+    Whatever calls `give` is a source of notices: the signals here, or a thread that asks a cloud's metadata service.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,10 @@ class Notices:
             return None
 
     def watch_signals(self) -> None:
-        """SIGTERM and SIGINT mean: hand everything back and go. A repeated signal changes nothing. Main thread only."""
+        """Makes SIGTERM and SIGINT hand everything back and leave. A repeated signal changes nothing.
+
+        Call it from the main thread.
+        """
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.give(Reason.PREEMPTED, signal.Signals(number).name)

@@ -1,83 +1,85 @@
-"""From what the engine finished to what Postgres settles: the verdicts, found without holding up the tick."""
+"""Turning a job's result into its settlement in Postgres, without holding up the tick for the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, wait
-from typing import Any
+from dataclasses import fields
 
 import structlog
 
 from ponder.domain.state import JobState, Verdict
 from ponder.jobs.claim import ClaimedJob
-from ponder.jobs.tick import Settlement, Usage
+from ponder.jobs.tick import Settlement
+from ponder_worker.protocol import Choice, Document, JobError, JobResult
 from ponder_worker.verify import Case, Judgement
 
 _log = structlog.get_logger(__name__)
 
-Hear = Callable[[Case, Hashable], Future[Judgement]]
-"""A case, and whose turn it takes. The judgement may take as long as its own limit says, and is never an exception."""
-
-
-def _case(job: ClaimedJob, finished: Mapping[str, Any]) -> Case:
-    """A job that failed is not judged."""
-    verifier = job.request.get("verifier") if finished["error"] is None else None
-    return Case(verifier, _answer(finished), job.request.get("reference"))
-
-
-def _answer(finished: Mapping[str, Any]) -> str | None:
-    choices = finished["choices"]
-    return choices[0].get("answer") if choices else None
+Submit = Callable[[Case, Hashable], Future[Judgement]]
+"""Submits a case in the turn of somebody. The judgement may take as long as its own limit, and never raises."""
 
 
 class Settling:
-    """Jobs between finished and judged. They stay held, so that a worker that stops now hands them on."""
+    """Finished jobs that are being judged. They stay held, so that a worker that stops now hands them on."""
 
-    def __init__(self, hear: Hear) -> None:
-        self._hear = hear
-        self._finished: dict[int, Mapping[str, Any]] = {}
-        self._futures: dict[int, Future[Judgement]] = {}
-        self._told: set[str | None] = set()
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._results: dict[int, JobResult] = {}
+        self._judgements: dict[int, Future[Judgement]] = {}
+        self._logged: set[str | None] = set()
 
-    def add(self, job: ClaimedJob, finished: Mapping[str, Any]) -> None:
-        if job.job_id not in self._futures:
-            self._finished[job.job_id] = finished
-            self._futures[job.job_id] = self._hear(_case(job, finished), job.tenant_id)
+    def add(self, job: ClaimedJob, result: JobResult) -> None:
+        if job.job_id not in self._judgements:
+            self._results[job.job_id] = result
+            self._judgements[job.job_id] = self._submit(_case(job, result), job.tenant_id)
 
     def take(self, timeout_s: float = 0.0) -> list[Settlement]:
-        """Those judged by now, each once; waits up to `timeout_s` for the rest."""
+        """Returns those judged by now, each once; waits up to `timeout_s` for the rest."""
         if timeout_s > 0:
-            wait(self._futures.values(), timeout=timeout_s)
-        done = [job_id for job_id, future in self._futures.items() if future.done()]
-        judged = [(job_id, self._finished.pop(job_id), self._futures.pop(job_id).result()) for job_id in done]
-        for job_id, finished, judgement in judged:
-            if finished["error"] is None and judgement.verdict is Verdict.UNVERIFIED:
-                self._tell_once(job_id, judgement.reason)
-        return [_settlement(*one) for one in judged]
+            wait(self._judgements.values(), timeout=timeout_s)
+        done = [job_id for job_id, future in self._judgements.items() if future.done()]
+        return [self._settle(self._results.pop(job_id), self._judgements.pop(job_id).result()) for job_id in done]
 
     def forget(self, job_id: int) -> None:
-        self._finished.pop(job_id, None)
-        if (future := self._futures.pop(job_id, None)) is not None:
+        self._results.pop(job_id, None)
+        if (future := self._judgements.pop(job_id, None)) is not None:
             future.cancel()
 
-    def _tell_once(self, job_id: int, reason: str | None) -> None:
-        """It may be the machine's fault, such as one that cannot run programs apart, and then it is the operator's."""
-        if reason not in self._told:
-            self._told.add(reason)
+    def _settle(self, result: JobResult, judgement: Judgement) -> Settlement:
+        if result.error is None and judgement.verdict is Verdict.UNVERIFIED:
+            self._log_once(result.job_id, judgement.reason)
+        return _settlement(result, judgement)
+
+    def _log_once(self, job_id: int, reason: str | None) -> None:
+        """Tells the operator, because it may be the machine's fault: it may be unable to isolate programs, say."""
+        if reason not in self._logged:
+            self._logged.add(reason)
             _log.info("not_verified", job=job_id, reason=reason)
 
 
-def _settlement(job_id: int, finished: Mapping[str, Any], judgement: Judgement) -> Settlement:
-    error, choices = finished["error"], finished["choices"]
+def _case(job: ClaimedJob, result: JobResult) -> Case:
+    """A job that failed is not judged."""
+    verifier = job.request.get("verifier") if result.error is None else None
+    return Case(verifier, result.answer, job.request.get("reference"))
+
+
+def _settlement(result: JobResult, judgement: Judgement) -> Settlement:
+    has_failed = result.error is not None
     return Settlement(
-        job_id=job_id,
-        state=JobState.COMPLETED if error is None else JobState.FAILED,
-        verdict=judgement.verdict if error is None else None,
-        answer=_answer(finished),
-        finish_reason=finished["finish_reason"],
-        choices=choices,
-        error=error,
-        usage=Usage(**finished["usage"]),
-        tree=finished["tree"],
-        learned=finished.get("learned") or {},
+        job_id=result.job_id,
+        state=JobState.FAILED if has_failed else JobState.COMPLETED,
+        verdict=None if has_failed else judgement.verdict,
+        answer=result.answer,
+        finish_reason=result.finish_reason,
+        choices=[_document(choice) for choice in result.choices],
+        error=None if result.error is None else _document(result.error),
+        usage=result.usage,
+        tree=result.tree,
+        learned=result.learned,
     )
+
+
+def _document(part: Choice | JobError) -> Document:
+    """Returns its fields without copying them, unlike `dataclasses.asdict`: log-probabilities are long."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}

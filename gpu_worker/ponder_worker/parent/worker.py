@@ -1,60 +1,49 @@
-"""One incarnation from its first sign to its end: the parent process, put together."""
+"""One incarnation from start to end: the parent process, put together."""
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.alive import show_alive
 from ponder.domain.state import IncarnationState, Lane
 from ponder.errors import LeaseLost, PonderError
-from ponder.failure import brief
-from ponder.jobs import incarnation
 from ponder.jobs.release import release
-from ponder.queue.app import celery_app, queue_name, trouble
-from ponder_worker.parent.consumer import CeleryConsumer
+from ponder.queue.app import celery_app, queue_name
+from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.parent.consumer import CeleryConsumer, RedisWatch
 from ponder_worker.parent.departure import Departure, attempt
-from ponder_worker.parent.engine_handle import EngineHandle, Message
-from ponder_worker.parent.heartbeat import EngineStuck, Heartbeat, run_in_thread
+from ponder_worker.parent.engine_handle import EngineHandle
+from ponder_worker.parent.engine_reports import EngineStuck
+from ponder_worker.parent.heartbeat import Heartbeat
 from ponder_worker.parent.intake import Intake
 from ponder_worker.parent.preemption import Notice, Notices, Reason
-from ponder_worker.parent.settlement import Hear, Settling
+from ponder_worker.parent.registration import Identity, Registration
+from ponder_worker.parent.settlement import Settling, Submit
 from ponder_worker.parent.verifier_bridge import VerifierBridge
 from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.protocol import EngineMetrics, Failed, Loading, Ready
 
 _log = structlog.get_logger(__name__)
 
 _CONSUMER_ENDS_WITHIN_S = 0.4
-"""A message that goes down with us, of what we just released perhaps, is missed for as long as the sweep waits."""
-_RETRY_S = 0.5
+"""A message that is lost with this process, perhaps of a shard just released, is missed until the sweep notices."""
 _LOOK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What the incarnation is registered as."""
+class WorkerSettings:
+    """The timing of a worker, the size of its shards, and a file that it touches for as long as it holds its lease."""
 
-    id: str
-    worker: str
-    model: str
-    machine: str
-    market: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
     tick_s: float
     lease_s: float
     shard_tokens: int
+    alive_file: Path | None = None
 
 
 class LoadingFailed(PonderError):
@@ -68,190 +57,142 @@ class Worker:
         self,
         *,
         identity: Identity,
-        rhythm: Rhythm,
+        settings: WorkerSettings,
         database: Engine,
         redis_url: str,
-        engine_options: Mapping[str, Any],
-        hear: Hear,
+        engine_options: EngineOptions,
+        submit: Submit,
         notices: Notices,
-        alive_file: Path | None = None,
     ) -> None:
         self._identity = identity
-        self._rhythm = rhythm
+        self._settings = settings
         self._database = database
         self._redis_url = redis_url
         self._engine_options = engine_options
         self._notices = notices
-        self._alive_file = alive_file
-        self._holding = WorkerCapacity()
-        self._settling = Settling(hear)
-        self._counsel = VerifierBridge(hear, self._holding)
-        self._redis_trouble: str | None = None
+        self._registration = Registration(database, identity, settings.lease_s)
+        self._capacity = WorkerCapacity()
+        self._settling = Settling(submit)
+        self._bridge = VerifierBridge(submit, self._capacity)
+        self._redis_watch = RedisWatch(redis_url)
         self._consumer: CeleryConsumer | None = None
         self._heartbeat: Heartbeat | None = None
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """What the engine last reported in numbers, what is held, and whether Redis takes and gives messages."""
-        reported = self._heartbeat.metrics if self._heartbeat is not None else {}
-        numbers = {name: float(value) for name, value in reported.items() if isinstance(value, int | float)}
-        numbers["redis_up"] = float(self._redis_trouble is None)
-        return numbers | {"held_jobs": len(self._holding.job_ids), "room_tokens": self._holding.room_tokens}
-
-    @property
-    def latencies(self) -> dict[str, Any]:
-        """What the engine last reported of how long requests took."""
-        reported = self._heartbeat.metrics if self._heartbeat is not None else {}
-        return {name: reported[name] for name in ("latencies", "latency_buckets_s") if name in reported}
+    def metrics(self) -> EngineMetrics:
+        """The engine's last metrics, and in numbers what is held and whether Redis takes and gives messages."""
+        reported = self._heartbeat.metrics if self._heartbeat is not None else EngineMetrics()
+        own = {
+            "redis_up": self._redis_watch.is_up,
+            "held_jobs": len(self._capacity.job_ids),
+            "room_tokens": self._capacity.room_tokens,
+        }
+        return replace(reported, numbers=reported.numbers | own)
 
     def serve(self) -> int:
-        """The whole life; returns the exit code of the process: 0 after a preemption that handed everything back.
+        """Runs until it is told to leave, or must. Returns the exit code: 0 after everything was handed back.
 
-        Raises UnknownMachine, LoadingFailed, and what the database says while registering.
+        Raises UnknownMachine, LoadingFailed, and whatever the database raises while registering.
         """
-        self._register()
+        self._registration.register()
         engine = EngineHandle(
             self._engine_options,
             lambda: self._notices.give(Reason.ENGINE_DIED, "the pipe to the engine process ended"),
-            self._counsel.answer,
+            self._bridge.answer,
         )
         _log.info("engine_started", engine_pid=engine.pid)
         self._heartbeat = heartbeat = Heartbeat(
             self._database,
             self._identity.id,
             engine,
-            self._holding,
+            self._capacity,
             self._settling,
-            counsel=self._counsel,
-            tick_s=self._rhythm.tick_s,
-            lease_s=self._rhythm.lease_s,
+            bridge=self._bridge,
+            tick_s=self._settings.tick_s,
+            lease_s=self._settings.lease_s,
         )
-        thread = run_in_thread(heartbeat, lambda error: self._end("heartbeat", error))
+        heartbeat.start(lambda error: self._end("heartbeat", error))
         try:
             notice = self._load(engine, heartbeat) or self._wait(heartbeat)
-            _log.info("leaving", reason=notice.reason, detail=notice.detail)
-            if notice.reason is Reason.ENGINE_STUCK:
-                engine.show_stacks()
-            if self._consumer is not None:
-                self._consumer.stop()  # before the intake gives back what this consumer would only fetch again
-            code = Departure(
-                database=self._database,
-                incarnation_id=self._identity.id,
-                shard_tokens=self._rhythm.shard_tokens,
-                engine=engine,
-                holding=self._holding,
-                heartbeat=heartbeat,
-                heartbeat_thread=thread,
-                is_loading=self._consumer is None,
-            ).depart(notice)
-            if self._consumer is not None:
-                self._consumer.wait(_CONSUMER_ENDS_WITHIN_S)
-            return code
+            return self._leave(notice, engine, heartbeat)
         finally:
             engine.kill()
 
-    def _register(self) -> None:
-        one = self._identity
-        with self._database.begin() as connection:
-            incarnation.register(
-                connection,
-                id=one.id,
-                worker=one.worker,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                model=one.model,
-                machine=one.machine,
-                market=one.market,
-                lease_s=self._rhythm.lease_s,
-            )
-        _log.info("registered", model=one.model, machine=one.machine, market=one.market)
+    def _leave(self, notice: Notice, engine: EngineHandle, heartbeat: Heartbeat) -> int:
+        _log.info("leaving", reason=notice.reason, detail=notice.detail)
+        if notice.reason is Reason.ENGINE_STUCK:
+            engine.show_stacks()
+        if self._consumer is not None:
+            self._consumer.stop()  # first, or it would fetch what the intake is about to give back
+        code = Departure(
+            database=self._database,
+            incarnation_id=self._identity.id,
+            shard_tokens=self._settings.shard_tokens,
+            engine=engine,
+            capacity=self._capacity,
+            heartbeat=heartbeat,
+            is_loading=self._consumer is None,
+        ).depart(notice)
+        if self._consumer is not None:
+            self._consumer.wait(_CONSUMER_ENDS_WITHIN_S)
+        return code
 
     def _load(self, engine: EngineHandle, heartbeat: Heartbeat) -> Notice | None:
-        """Returns None when jobs are taken in, or why it should come to an end before."""
+        """Returns None once jobs are taken in, or why to leave before that. Raises LoadingFailed."""
         while True:
             notice = self._notices.wait(0)
-            # After the notice, because a child that fails says why and then ends.
-            message = engine.receive(0 if notice else 0.1) or {"type": None}
-            if message["type"] == "failed":
+            # After looking for a notice, because a child that fails says why and then ends.
+            event = engine.receive(0 if notice else 0.1)
+            if isinstance(event, Failed):
                 attempt(self._database, self._release_unused)
-                raise LoadingFailed(message["message"])
+                raise LoadingFailed(event.message)
             if notice is not None:
                 return notice
-            if message["type"] == "loading":
-                _log_loading(message)
-            if message["type"] == "ready":
-                return self._begin(message, engine, heartbeat)
+            match event:
+                case Loading():
+                    _log_loading(event)
+                case Ready():
+                    return self._begin(event, engine, heartbeat)
 
     def _release_unused(self, connection: Connection) -> None:
-        release(connection, self._identity.id, reason="loading failed", shard_tokens=self._rhythm.shard_tokens)
+        release(connection, self._identity.id, reason="loading failed", shard_tokens=self._settings.shard_tokens)
 
-    def _begin(self, ready: Message, engine: EngineHandle, heartbeat: Heartbeat) -> Notice | None:
-        if (notice := self._tell_ready(ready)) is not None:
+    def _begin(self, ready: Ready, engine: EngineHandle, heartbeat: Heartbeat) -> Notice | None:
+        if (notice := self._registration.become_ready(ready, self._notices.wait)) is not None:
             return notice
-        self._holding.report(ready["room_tokens"], 0)
+        self._capacity.report(ready.room_tokens, 0)
         heartbeat.become(IncarnationState.READY)
         intake = Intake(
             database=self._database,
             incarnation_id=self._identity.id,
-            fingerprint=ready["fingerprint"],
-            holding=self._holding,
+            fingerprint=ready.fingerprint,
+            capacity=self._capacity,
             engine=engine,
             on_end=lambda error: self._end("intake", error),
         )
-        # Interactive first: the order of the queues is the order in which they are asked.
-        queues = [
-            queue_name(self._identity.model, ready["fingerprint"], lane) for lane in (Lane.INTERACTIVE, Lane.BATCH)
-        ]
+        # Queues are asked in this order: interactive first.
+        queues = [queue_name(self._identity.model, ready.fingerprint, lane) for lane in (Lane.INTERACTIVE, Lane.BATCH)]
         name = f"{self._identity.id}@{socket.gethostname()}"
         self._consumer = CeleryConsumer(celery_app(self._redis_url), queues, name, intake.take)
         self._consumer.start()
-        _log.info("ready", fingerprint=ready["fingerprint"], room_tokens=ready["room_tokens"])
+        _log.info("ready", fingerprint=ready.fingerprint, room_tokens=ready.room_tokens)
         return None
-
-    def _tell_ready(self, ready: Message) -> Notice | None:
-        """Tries until Postgres answers: what has been loaded is not loaded again because of an outage."""
-        while True:
-            try:
-                with self._database.begin() as connection:
-                    incarnation.ready(
-                        connection,
-                        self._identity.id,
-                        fingerprint=ready["fingerprint"],
-                        context_length=ready["context_length"],
-                        has_reward_model=ready["has_reward_model"],
-                        room_tokens=ready["room_tokens"],
-                    )
-                return None
-            except LeaseLost as error:
-                return Notice(Reason.LEASE_LOST, str(error))
-            except (SQLAlchemyError, OSError) as error:
-                _log.warning("ready_waits_for_postgres", error=brief(error))
-            if (notice := self._notices.wait(_RETRY_S)) is not None:
-                return notice
 
     def _wait(self, heartbeat: Heartbeat) -> Notice:
         look_at = time.monotonic()
         while True:
             if heartbeat.holds_lease:
-                show_alive(self._alive_file)
+                show_alive(self._settings.alive_file)
             if (notice := self._notices.wait(1.0)) is not None:
                 return notice
             if time.monotonic() >= look_at:
-                self._look_at_redis()
+                self._redis_watch.look()
                 look_at = time.monotonic() + _LOOK_EVERY_S
             if self._consumer is not None and not self._consumer.is_alive:
                 return Notice(Reason.BROKEN, "the Celery consumer has ended")
 
-    def _look_at_redis(self) -> None:
-        """No reason to end: model and jobs are here, and messages come again when it is mended."""
-        before, self._redis_trouble = self._redis_trouble, trouble(self._redis_url, timeout_s=2)
-        if self._redis_trouble is not None and before is None:
-            _log.warning("no_messages", redis=self._redis_trouble)
-        elif self._redis_trouble is None and before is not None:
-            _log.info("messages_again")
-
     def _end(self, part: str, error: BaseException) -> None:
-        """Told by a part of ours that cannot go on."""
+        """Called by a part that cannot go on."""
         if isinstance(error, LeaseLost):
             self._notices.give(Reason.LEASE_LOST, f"the {part} was refused")
         elif isinstance(error, EngineStuck):
@@ -261,11 +202,11 @@ class Worker:
             self._notices.give(Reason.BROKEN, type(error).__name__)
 
 
-def _log_loading(message: Message) -> None:
+def _log_loading(loading: Loading) -> None:
     """Logs the dtypes that the models are computed in, and why."""
     fields = {
         f"{model}{name}": value
-        for model, precision in zip(("", "reward_"), message["precisions"], strict=False)
-        for name, value in (("dtype", precision["dtype"]), ("dtype_reason", precision["reason"]))
+        for model, precision in zip(("", "reward_"), loading.precisions, strict=False)
+        for name, value in (("dtype", precision.dtype), ("dtype_reason", precision.reason))
     }
-    _log.info("loading", device=message["device"], **fields)
+    _log.info("loading", device=loading.device, **fields)

@@ -1,4 +1,4 @@
-"""What one incarnation holds, and how much more it can take."""
+"""The jobs that one incarnation holds, and the room for more."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ponder.jobs.claim import ClaimedJob
 
 
 class WorkerCapacity:
-    """Shared by the intake, which adds, and the heartbeat, which removes. Every method may be called from any thread.
+    """Shared by the intake, which adds jobs, and the heartbeat, which removes them, each from its own thread.
 
-    Room is what the engine said at its last report less what was handed over since that report was asked for.
+    Room is what the engine reported last, less what was handed over since that report was requested.
     """
 
     def __init__(self) -> None:
@@ -25,13 +25,13 @@ class WorkerCapacity:
         self._closed = False
 
     def admit(self, admitting: bool) -> None:
-        """Whether new work is wanted at the moment; while it is not, `wait_for_room` waits."""
+        """Sets whether new work is wanted at the moment; while it is not, `wait_for_room` waits."""
         with self._changed:
             self._admitting = admitting
             self._changed.notify_all()
 
     def close(self) -> None:
-        """No new work any more: `wait_for_room` says no at once."""
+        """Ends the taking of new work for good: `wait_for_room` returns False at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -42,24 +42,24 @@ class WorkerCapacity:
             return self._closed
 
     def wait_until_closed(self, timeout_s: float) -> bool:
-        """Sleeps, but not past the end."""
+        """Sleeps, but not past `close`. Returns whether it was closed."""
         with self._changed:
             return self._changed.wait_for(lambda: self._closed, timeout_s)
 
     def wait_for_room(self, tokens: int, timeout_s: float) -> bool:
-        """Whether so many estimated tokens fit in time, or nothing is held: the largest shard runs alone."""
+        """Returns whether so many estimated tokens fit in time. Any number fits if nothing is held."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._fits(tokens), timeout_s)
             return not self._closed and self._fits(tokens)
 
     def wait_until_empty(self, timeout_s: float) -> bool:
-        """Whether nothing is held in time, and new work is wanted."""
+        """Returns whether, in time, nothing is held and new work is wanted."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._is_empty, timeout_s)
             return not self._closed and self._is_empty
 
     def add(self, jobs: Iterable[ClaimedJob], estimated_tokens: int, *, alone: bool = False) -> None:
-        """alone: nothing else fits until they are removed."""
+        """Holds these jobs; if `alone`, nothing else fits until they are removed."""
         with self._changed:
             self._alone = alone
             self._jobs.update((job.job_id, job) for job in jobs)
@@ -82,12 +82,12 @@ class WorkerCapacity:
 
     @property
     def admitted_tokens(self) -> int:
-        """Of the whole life; taken when a report is asked for and given back with its answer."""
+        """The estimated tokens of every shard added so far; `report` wants its value as of the request."""
         with self._changed:
             return self._admitted_tokens
 
     def report(self, room_tokens: int, admitted_tokens: int) -> None:
-        """The engine's room, at a time when so many tokens had been handed over."""
+        """Takes the engine's room from a report, requested when `admitted_tokens` had this value."""
         with self._changed:
             self._room_tokens = room_tokens
             self._reported_tokens = admitted_tokens

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from ponder_worker.protocol import EngineMetrics
 
 _GAUGES = {
     "num_requests_running": "num_running",
@@ -35,22 +36,21 @@ _OURS = {
 
 
 class WorkerMetrics(Collector):
-    """Read when somebody asks; `read` gives what is true now, name by name."""
+    """Calls `read` for the current metrics whenever they are scraped."""
 
-    def __init__(
-        self, read: Callable[[], Mapping[str, float]], latencies: Callable[[], Mapping[str, Any]] = dict
-    ) -> None:
+    def __init__(self, read: Callable[[], EngineMetrics]) -> None:
         self._read = read
-        self._latencies = latencies
 
     def collect(self) -> Iterator[Metric]:
-        for name, value in self._read().items():
+        metrics = self._read()
+        for name, value in metrics.numbers.items():
             yield GaugeMetricFamily(f"ponder_worker_{name}", name.replace("_", " "), value=value)
-        yield from as_vllm(self._read(), self._latencies())
+        yield from as_vllm(metrics)
 
 
-def as_vllm(numbers: Mapping[str, float], latencies: Mapping[str, Any]) -> Iterator[Metric]:
-    """The generator's numbers under the names that vLLM's users know, after `ponder:`, and what only we have."""
+def as_vllm(metrics: EngineMetrics) -> Iterator[Metric]:
+    """Yields the generator's metrics under vLLM's names, with `ponder:` before them, and those that only ponder has."""
+    numbers = metrics.numbers
     for name, own in _GAUGES.items():
         if own in numbers:
             yield GaugeMetricFamily(f"ponder:{name}", f"As vllm:{name}.", value=numbers[own])
@@ -60,16 +60,14 @@ def as_vllm(numbers: Mapping[str, float], latencies: Mapping[str, Any]) -> Itera
     for name, (own, meaning) in _OURS.items():
         if own in numbers:
             yield CounterMetricFamily(f"ponder:{name}", meaning, value=numbers[own])
-    bounds = [*(str(float(bound)) for bound in latencies.get("latency_buckets_s", ())), "+Inf"]
-    for name, (counts, sum_s) in latencies.get("latencies", {}).items():
-        buckets = list(zip(bounds, accumulate(counts), strict=True))
-        yield HistogramMetricFamily(f"ponder:{name}", f"As vllm:{name}.", buckets=buckets, sum_value=sum_s)
+    bounds = [*(str(float(bound)) for bound in metrics.latency_buckets_s), "+Inf"]
+    for name, histogram in metrics.latencies.items():
+        buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+        yield HistogramMetricFamily(f"ponder:{name}", f"As vllm:{name}.", buckets=buckets, sum_value=histogram.sum_s)
 
 
-def serve_metrics(
-    port: int, read: Callable[[], Mapping[str, float]], latencies: Callable[[], Mapping[str, Any]]
-) -> None:
-    """On every interface, from a daemon thread. Raises OSError where the port is taken."""
+def serve_metrics(port: int, read: Callable[[], EngineMetrics]) -> None:
+    """Serves them on every interface from a daemon thread. Raises OSError if the port is taken."""
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(read, latencies))
+    registry.register(WorkerMetrics(read))
     start_http_server(port, registry=registry)

@@ -38,8 +38,8 @@ class Judge:
         for thread in self._threads:
             thread.start()
 
-    def hear(self, case: Case, whose: Hashable = None) -> Future[Judgement]:
-        """Verdicts that take no time wait for none that may; the others of each of `whose` get the same time."""
+    def submit(self, case: Case, whose: Hashable = None) -> Future[Judgement]:
+        """Judges a quick case without waiting for slow ones, which share the time equally among all of `whose`."""
         if is_pure(case):
             return self._quick.submit(_guarded, case)
         future: Future[Judgement] = Future()
@@ -50,7 +50,7 @@ class Judge:
         return future
 
     def examine(self, case: Case) -> Judgement:
-        return self.hear(case).result()
+        return self.submit(case).result()
 
     def close(self) -> None:
         """Ends the processes once they are free; no case comes after it."""

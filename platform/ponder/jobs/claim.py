@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from ponder.domain.state import IncarnationState, ShardState
+from ponder.domain.state import IncarnationState, Lane, ShardState
 from ponder.domain.storable import JsonObject
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import learned
@@ -33,12 +33,14 @@ class Claim:
     """A claimed shard. `learned` sums up what settled jobs of its batch have taught (see `learn`)."""
 
     shard_id: int
+    lane: Lane
     jobs: tuple[ClaimedJob, ...]
     learned: Mapping[str, float]
 
 
 _SHARD = text("""
-    SELECT state, holder, model, fingerprint, job_ids, runs_alone, batch_id FROM shards WHERE id = :id FOR NO KEY UPDATE
+    SELECT state, holder, model, fingerprint, lane, job_ids, runs_alone, batch_id
+    FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
 # What the incarnation already holds.
@@ -118,7 +120,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
         jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False)
-        return Claim(shard_id, jobs, _learned(connection, shard))
+        return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard))
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
@@ -134,7 +136,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         wake(connection)
         return None
     hold_shard(connection, shard_id, incarnation_id)
-    return Claim(shard_id, jobs, _learned(connection, shard))
+    return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard))
 
 
 def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ponder.domain.state import IncarnationState, JobState, Verdict
 
 EndReason = Literal["dollars", "deadline"]
+WorkKind = Literal["work", "recomputed", "speculated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Work:
 
     job_id: int
     weight: float
-    kind: Literal["work", "recomputed", "speculated"] = "work"
+    kind: WorkKind = "work"
 
     def __post_init__(self) -> None:
         assert 0 <= self.weight < math.inf, f"job {self.job_id} weighs {self.weight}"

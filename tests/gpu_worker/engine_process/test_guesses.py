@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from ponder.domain.state import Lane
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.guesses import Guesses
@@ -15,6 +16,7 @@ from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.step_time import StepTime
 from ponder_worker.engine_process.work_book import WorkBook
+from ponder_worker.protocol import JobResult
 
 from ..searches import admitted, run
 
@@ -30,9 +32,9 @@ def guessing(engines: Engines) -> EngineCore:
     return floor
 
 
-def answers(finished: list[dict[str, Any]]) -> list[Any]:
-    assert all(entry["error"] is None for entry in finished)
-    return [(entry["choices"], entry["usage"]["completion_tokens"]) for entry in finished]
+def answers(results: list[JobResult]) -> list[Any]:
+    assert all(result.error is None for result in results)
+    return [(result.choices, result.usage.completion_tokens) for result in results]
 
 
 def test_guesses_change_no_answer_and_each_is_hit_or_missed(engines: Engines) -> None:
@@ -44,16 +46,31 @@ def test_guesses_change_no_answer_and_each_is_hit_or_missed(engines: Engines) ->
     tally = floor.guesses.tally
     assert tally.speculation_hits > 0
     assert tally.speculated_tokens > 0
-    nodes = [node for entry in made for node in entry["tree"]["nodes"]]
+    nodes = [node for result in made for node in result.tree["nodes"]]
     assert sum(node["speculative"] for node in nodes) == tally.speculation_hits
-    assert sum(entry["tree"]["counts"].get("misguessed_tokens", 0) for entry in made) == tally.misguessed_tokens > 0
+    assert sum(result.tree["counts"].get("misguessed_tokens", 0) for result in made) == tally.misguessed_tokens > 0
     assert floor.guesses.num_live == 0
+
+
+def test_every_sequence_of_an_interactive_job_goes_first_but_its_guesses(engines: Engines) -> None:
+    core = guessing(engines)
+    num_by_priority: dict[str, int] = defaultdict(int)
+
+    def look(jobs: list[Job]) -> None:
+        for sequence in core._entries:
+            num_by_priority[sequence.priority] += 1
+            assert (sequence.priority == "speculative") == (sequence in core.guesses._stakes)
+
+    run(core, [admitted(number, lane=Lane.INTERACTIVE) for number in range(6)], after_step=look)
+    assert core.guesses.tally.speculation_hits > 0
+    assert num_by_priority.keys() == {"interactive", "speculative"}
+    assert num_by_priority["interactive"] > 0
 
 
 def weights(floor: EngineCore) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
-    for row in floor.take_work():
-        found[row["kind"]] += row["weight"]
+    for work in floor.take_work():
+        found[work.kind] += work.weight
     return found
 
 
@@ -66,7 +83,7 @@ def test_what_missed_is_booked_as_speculated_and_what_hit_as_work(engines: Engin
     tally = floor.guesses.tally
     assert with_guesses["speculated"] >= tally.misguessed_tokens * flops > 0
     assert "speculated" not in weights(without)
-    assert floor.take_work() == []
+    assert floor.take_work() == ()
 
 
 def test_the_time_of_a_guess_that_is_still_open_is_paid_when_it_is_due(engines: Engines) -> None:

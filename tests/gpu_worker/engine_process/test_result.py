@@ -24,7 +24,8 @@ def _content(tokenizer: Tokenizer, ids: list[int], text: str, *, stop_chars: int
     tree.extend(node, ids, [-0.5] * len(ids))
     tree.finish(node, "stop", text, stop_chars=stop_chars)
     (choice,) = as_choices(Made((Candidate(node, text, None, is_complete=True),), 1, None), tokenizer)
-    return [(entry["token"], entry["bytes"]) for entry in choice["logprobs"]["content"]]
+    assert choice.logprobs is not None
+    return [(entry["token"], entry["bytes"]) for entry in choice.logprobs["content"]]
 
 
 def test_bytes_of_a_character_that_is_cut_into_tokens_make_it_again(tokenizer: Tokenizer) -> None:

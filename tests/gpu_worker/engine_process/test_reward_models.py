@@ -21,7 +21,7 @@ def test_the_same_generator_without_its_reward_model_has_another_fingerprint(
 ) -> None:
     alone = Process(**{**engine_options, "reward_model": None})
     alone.close()
-    assert alone.first["fingerprint"] != shared_process.first["fingerprint"]
+    assert alone.ready.fingerprint != shared_process.ready.fingerprint
 
 
 def test_a_reward_model_with_another_tokenizer_reads_the_text(
@@ -35,8 +35,8 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(
     process = Process(model=str(tiny_llama), reward_model=str(folder), num_threads=1)
     process.admit(job(1, STRATEGIES[4]), job(2, STRATEGIES[2]))
     finished, _ = process.finish(2)
-    assert [entry["error"] for entry in finished.values()] == [None, None]
-    assert all(entry["choices"][0]["score"] < 0 for entry in finished.values())
+    assert [result.error for result in finished.values()] == [None, None]
+    assert all((result.choices[0].score or 0) < 0 for result in finished.values())
     process.close()
 
 
@@ -50,9 +50,9 @@ def test_a_reward_model_that_is_read_at_marks_scores_every_step(
     process = Process(model=str(tiny_llama), reward_model=str(folder), num_threads=1)
     process.admit(job(1, STRATEGIES[4]), job(2, STRATEGIES[2]))
     finished, _ = process.finish(2)
-    assert [entry["error"] for entry in finished.values()] == [None, None]
-    assert all(entry["choices"][0]["score"] < 0 for entry in finished.values())
-    assert all(entry["usage"]["reward_tokens"] > 0 for entry in finished.values())
+    assert [result.error for result in finished.values()] == [None, None]
+    assert all((result.choices[0].score or 0) < 0 for result in finished.values())
+    assert all(result.usage.reward_tokens > 0 for result in finished.values())
     process.close()
 
 

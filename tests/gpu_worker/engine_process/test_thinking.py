@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 from ponder_worker.engine_process import thinking
 from ponder_worker.models.checkpoint import tokenizer as tokenizer_module
 from ponder_worker.models.model_error import InvalidFile
+from ponder_worker.protocol import JobResult
 
 from ..process import Process, job
 
@@ -44,36 +45,36 @@ def process(thinker: Path) -> Iterator[Process]:
     process.close()
 
 
-def finished(process: Process, strategy: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def finished(process: Process, strategy: dict[str, Any], **changes: Any) -> JobResult:
     process.admit(job(1, strategy, **changes))
-    entry = process.finish(1)[0][1]
-    assert entry["error"] is None
-    return entry
+    result = process.finish(1)[0][1]
+    assert result.error is None
+    return result
 
 
 def test_a_thought_ends_at_its_limit_and_the_answer_follows(process: Process) -> None:
     sampling = {"max_tokens": 60, "seed": 1}
-    entry = finished(process, {"name": "direct"}, n=4, sampling=sampling, budget={"thinking_tokens": 10})
-    forced = [node for node in entry["tree"]["nodes"] if node.get("forced")]
+    result = finished(process, {"name": "direct"}, n=4, sampling=sampling, budget={"thinking_tokens": 10})
+    forced = [node for node in result.tree["nodes"] if node.get("forced")]
     assert len(forced) > 1
     assert all(node["forced"] == [[10, len(CLOSING) - len("</think>") + 1]] for node in forced)
-    for choice in entry["choices"]:
-        thought, mark, answer = choice["text"].partition("</think>")
-        assert mark or choice["finish_reason"] == "stop"
+    for choice in result.choices:
+        thought, mark, answer = choice.text.partition("</think>")
+        assert mark or choice.finish_reason == "stop"
         if thought.endswith("Enough: 5."):
-            assert choice["text"].count(CLOSING) == 1
+            assert choice.text.count(CLOSING) == 1
             assert answer.startswith("Answer: ")
-            assert choice["answer"] is None or choice["answer"] in answer, "what stands in the thought is no answer"
-    num_thinking = entry["usage"]["thinking_tokens"]
+            assert choice.answer is None or choice.answer in answer, "what stands in the thought is no answer"
+    num_thinking = result.usage.thinking_tokens
     assert len(forced) * (10 + len("Enough: 5.")) <= num_thinking <= 4 * (10 + len("Enough: 5."))
-    assert num_thinking < entry["usage"]["completion_tokens"]
+    assert num_thinking < result.usage.completion_tokens
 
 
 def test_near_the_wall_it_is_told_to_answer(process: Process) -> None:
     sampling = {"max_tokens": None, "seed": 3}
-    entry = finished(process, {"name": "direct"}, sampling=sampling, budget={"tokens": 80})
-    assert CLOSING in entry["choices"][0]["text"]
-    assert 80 - 8 <= entry["usage"]["completion_tokens"] <= 80
+    result = finished(process, {"name": "direct"}, sampling=sampling, budget={"tokens": 80})
+    assert CLOSING in result.choices[0].text
+    assert 80 - 8 <= result.usage.completion_tokens <= 80
 
 
 def test_budget_forcing_holds_a_thought_off_its_end(thinker: Path, tmp_path: Path) -> None:
@@ -81,16 +82,16 @@ def test_budget_forcing_holds_a_thought_off_its_end(thinker: Path, tmp_path: Pat
     folder = shutil.copytree(thinker, tmp_path / "model")
     (folder / "thinking.json").write_text(json.dumps({"close": "z", "closing": "Enough.z"}))
     process = Process(model=str(folder), num_threads=1, kv_bytes=1 << 22)
-    entry = finished(
+    result = finished(
         process,
         {"name": "budget_forcing", "num_waits": 2, "wait": "Wait"},
         n=8,
         sampling={"max_tokens": 300, "seed": 3},
     )
     process.close()
-    waits = [node["text"].count("Wait") for node in entry["tree"]["nodes"][1:]]
+    waits = [node["text"].count("Wait") for node in result.tree["nodes"][1:]]
     assert max(waits) > 0
-    for node in entry["tree"]["nodes"][1:]:
+    for node in result.tree["nodes"][1:]:
         thought, mark, _ = node["text"].partition("z")
         assert len(node["ids"]) <= 300
         held_off = thought.count("Wait")

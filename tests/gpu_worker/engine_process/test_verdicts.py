@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import subprocess
 import sys
@@ -12,12 +11,16 @@ from typing import Any
 
 import pytest
 
-from ..process import Line
+from ponder.domain.state import Lane
+from ponder_worker.protocol import AdmittedJob, Ask, Drop, JobResult, Loading, Ready, Verdict
+
+from ..process import EnginePipe, error_of
 
 ASKS = """
 import asyncio, sys
 from multiprocessing.connection import Connection
-from ponder_worker import engine_process
+from ponder_worker.engine_process import child
+from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.search import strategy
 
 async def run(search, spec, max_rounds):
@@ -31,75 +34,79 @@ async def run(search, spec, max_rounds):
     return made[::-1]
 
 strategy.run = run
-engine_process.main(Connection(int(sys.argv[1])), sys.argv[2])
+child.main(Connection(int(sys.argv[1])), EngineOptions(model=sys.argv[2], num_threads=1, kv_bytes=1 << 22))
 """
 SCHEMA = {"name": "json_schema", "schema": {}}
 
 
-class Child(Line):
+class Child(EnginePipe):
     """An engine process whose searches do what a script says."""
 
-    def __init__(self, script: Path, options: dict[str, Any]) -> None:
+    def __init__(self, script: Path, model: Path) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
-        command = [sys.executable, str(script), str(theirs.fileno()), json.dumps(options)]
+        command = [sys.executable, str(script), str(theirs.fileno()), str(model)]
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
-        assert [self.receive()["type"] for _ in range(2)] == ["loading", "ready"]
+        assert [type(self.receive()) for _ in range(2)] == [Loading, Ready]
 
-    def finish(self, job_id: int) -> dict[str, Any]:
+    def finish(self, job_id: int) -> JobResult:
         while True:
-            for entry in self.report()["finished"]:
-                if entry["job_id"] == job_id:
-                    return dict(entry)
+            for result in self.report().results:
+                if result.job_id == job_id:
+                    return result
 
-    def admit(self, job_id: int, **changes: Any) -> None:
+    def search(self, job_id: int, **changes: Any) -> None:
         sampling = dict.fromkeys(("top_p", "seed", "presence_penalty", "frequency_penalty", "stop"))
         request = {
             "messages": [{"role": "user", "content": "1 + 1?"}],
             "sampling": sampling | {"temperature": 1.0, "max_tokens": 3, "logprobs": False},
             "strategy": {"name": "direct"},
         }
-        job = {"job_id": job_id, "tenant_id": "t", "request": request | changes, "deltas": []}
-        self.send(type="admit", jobs=[job])
+        self.admit(AdmittedJob(job_id, "t", "b", Lane.BATCH, request | changes))
 
-    def answer(self, question: dict[str, Any], **verdict: Any) -> None:
-        self.send(type="verdict", job_id=question["job_id"], number=question["number"], **verdict)
+    def receive_ask(self) -> Ask:
+        ask = self.receive()
+        assert isinstance(ask, Ask)
+        return ask
+
+    def answer(self, ask: Ask, *, passed: bool | None, feedback: str = "") -> None:
+        self.send(Verdict(ask.job_id, ask.number, passed, feedback))
 
 
 @pytest.fixture(scope="module")
 def child(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     script = tmp_path_factory.mktemp("asks") / "asks.py"
     script.write_text(ASKS)
-    child = Child(script, {"model": str(tiny_llama), "num_threads": 1, "kv_bytes": 1 << 22})
+    child = Child(script, tiny_llama)
     yield child
     child.pipe.close()
     assert child.process.wait(10) == 0
 
 
 def test_a_question_is_asked_without_waiting_for_a_tick_and_its_answer_wakes_the_search(child: Child) -> None:
-    child.admit(1, verifier=SCHEMA)
-    first = child.receive()
-    assert (first["type"], first["job_id"], first["answer"]) == ("verify", 1, "answer 0")
+    child.search(1, verifier=SCHEMA)
+    first = child.receive_ask()
+    assert (first.job_id, first.answer) == (1, "answer 0")
     waiting = child.report()
-    assert (waiting["num_jobs"], waiting["finished"]) == (1, [])
+    assert (waiting.num_jobs, waiting.results) == (1, ())
     child.answer(first, passed=False, feedback="not that")
-    second = child.receive()
-    assert (second["type"], second["answer"]) == ("verify", "answer 1")
-    child.answer(second, passed=True, feedback="")
+    second = child.receive_ask()
+    assert second.answer == "answer 1"
+    child.answer(second, passed=True)
     finished = child.finish(1)
-    assert finished["error"] is None
-    assert len(finished["tree"]["nodes"]) == 1 + 2
+    assert finished.error is None
+    assert len(finished.tree["nodes"]) == 1 + 2
 
 
 def test_a_search_that_only_waits_for_verdicts_makes_progress_with_each(child: Child) -> None:
-    child.admit(2, verifier=SCHEMA)
-    asked = child.receive()
+    child.search(2, verifier=SCHEMA)
+    asked = child.receive_ask()
     child.report()
     waiting = child.report()
-    assert (waiting["steps"], waiting["waits"]) == (0, True)
-    child.answer(asked, passed=True, feedback="")
+    assert (waiting.num_steps, waiting.awaits_verdicts) == (0, True)
+    child.answer(asked, passed=True)
     answered = child.report()
-    assert (answered["steps"], answered["waits"]) == (1, False)
+    assert (answered.num_steps, answered.awaits_verdicts) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -111,39 +118,39 @@ def test_a_search_that_only_waits_for_verdicts_makes_progress_with_each(child: C
     ],
 )
 def test_a_verifier_that_may_not_be_asked_fails_the_job(child: Child, request_: dict[str, Any], reason: str) -> None:
-    child.admit(3, **request_)
-    error = child.finish(3)["error"]
-    assert error["code"] == "no_verifier"
-    assert reason in error["message"]
+    child.search(3, **request_)
+    error = error_of(child.finish(3))
+    assert error.code == "no_verifier"
+    assert reason in error.message
 
 
 @pytest.mark.parametrize("asking", [{"max_rounds": 2}, {"strategy": {"name": "refine"}}])
 def test_who_could_only_ask_in_vain_fails_before_it_has_made_anything(child: Child, asking: dict[str, Any]) -> None:
-    child.admit(7, **asking)
+    child.search(7, **asking)
     finished = child.finish(7)
-    assert finished["error"]["code"] == "no_verifier"
-    assert len(finished["tree"]["nodes"]) == 1
+    assert error_of(finished).code == "no_verifier"
+    assert len(finished.tree["nodes"]) == 1
 
 
 def test_with_oracle_the_reference_may_drive_the_search(child: Child) -> None:
-    child.admit(4, verifier={"name": "math"}, reference="2", oracle=True)
-    child.answer(child.receive(), passed=True, feedback="")
-    assert child.finish(4)["error"] is None
+    child.search(4, verifier={"name": "math"}, reference="2", oracle=True)
+    child.answer(child.receive_ask(), passed=True)
+    assert child.finish(4).error is None
 
 
 def test_where_nobody_can_judge_what_was_made_by_then_is_the_answer(child: Child) -> None:
-    child.admit(5, verifier={"name": "python_tests", "tests": "assert True"})
-    child.answer(child.receive(), passed=False, refused="this worker runs no code")
+    child.search(5, verifier={"name": "python_tests", "tests": "assert True"})
+    child.answer(child.receive_ask(), passed=None, feedback="this worker runs no code")
     finished = child.finish(5)
-    assert finished["error"] is None
-    assert len(finished["choices"]) == 1
-    assert "passed" not in finished["tree"]["nodes"][1]
+    assert finished.error is None
+    assert len(finished.choices) == 1
+    assert "passed" not in finished.tree["nodes"][1]
 
 
 def test_the_verdict_of_a_job_that_was_dropped_meanwhile_is_dropped_too(child: Child) -> None:
-    child.admit(6, verifier=SCHEMA)
-    asked = child.receive()
-    child.send(type="drop", job_ids=[6])
-    child.answer(asked, passed=True, feedback="")
+    child.search(6, verifier=SCHEMA)
+    asked = child.receive_ask()
+    child.send(Drop((6,)))
+    child.answer(asked, passed=True)
     report = child.report()
-    assert (report["num_jobs"], report["finished"]) == (0, [])
+    assert (report.num_jobs, report.results) == (0, ())

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 from celery.worker import state
+from structlog.testing import capture_logs
 
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.queue.app import Message, celery_app, publish
-from ponder_worker.parent.consumer import CeleryConsumer
+from ponder_worker.parent.consumer import CeleryConsumer, RedisWatch
 
 QUEUE = "ponder.test.batch"
 
@@ -122,3 +123,19 @@ def test_a_message_that_comes_while_it_stops_is_there_for_others(
             assert not consumer.is_alive
             assert stored.llen(QUEUE) == 1, shard_id
             stored.delete(QUEUE)
+
+
+def test_that_redis_is_away_and_back_is_logged_once_each(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, capture_logs() as logged:
+        watch = RedisWatch(server.url)
+        watch.look()
+        assert watch.is_up
+        server.stop()
+        for _ in range(2):
+            watch.look()
+            assert not watch.is_up
+        server.start()
+        for _ in range(2):
+            watch.look()
+            assert watch.is_up
+    assert [entry["event"] for entry in logged] == ["no_messages", "messages_again"]

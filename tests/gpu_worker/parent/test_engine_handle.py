@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -9,20 +8,33 @@ from typing import Any
 
 import pytest
 
+from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.parent import engine_handle
-from ponder_worker.parent.engine_handle import EngineHandle, Message, Send, parse
+from ponder_worker.parent.engine_handle import Closed, EngineHandle
+from ponder_worker.protocol import (
+    Ask,
+    Failed,
+    Loading,
+    Ready,
+    Report,
+    ReportRequest,
+    Verdict,
+    decode_command,
+    encode,
+)
 
 
 class Child(threading.Thread):
     """Asks one question in the place of the engine process, and reports the answer."""
 
-    def __init__(self, target: Any, args: tuple[Connection, str], name: str, daemon: bool) -> None:
+    def __init__(self, target: Any, args: tuple[Connection, EngineOptions], name: str, daemon: bool) -> None:
         super().__init__(target=self._live, args=args[:1], daemon=True)
 
     def _live(self, pipe: Connection) -> None:
-        pipe.send_bytes(b'{"type": "verify", "number": 3}')
-        answer = json.loads(pipe.recv_bytes())
-        pipe.send_bytes(json.dumps({"type": "report", "heard": answer}).encode())
+        pipe.send_bytes(encode(Ask(1, 3, "4")))
+        verdict = decode_command(pipe.recv_bytes())
+        pipe.send_bytes(encode(Failed(repr(verdict))))
+        pipe.send_bytes(b"nonsense")
 
 
 class Context:
@@ -43,34 +55,24 @@ class Unclosed:
     def close(self) -> None: ...
 
 
-def test_a_question_is_answered_from_the_readers_thread_and_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ask_is_answered_from_the_readers_thread_and_nonsense_ends_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(engine_handle.multiprocessing, "get_context", lambda kind: Context)
 
-    def answer(question: Message, send: Send) -> None:
-        send({"type": "verdict", "number": question["number"]})
-
-    handle = EngineHandle({}, lambda: None, answer)
-    assert handle.receive(10) == {"type": "report", "heard": {"type": "verdict", "number": 3}}
+    closed = threading.Event()
+    verdict = Verdict(1, 3, passed=True)
+    handle = EngineHandle(EngineOptions(model=""), closed.set, lambda ask, send: send(verdict))
+    assert handle.receive(10) == Failed(repr(verdict))
+    assert [handle.receive(10), handle.receive(10)] == [Closed(), Closed()]
+    assert closed.wait(10)
 
 
 def test_an_engine_process_that_hangs_says_where(tiny_llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    handle = EngineHandle({"model": str(tiny_llama), "num_threads": 1}, lambda: None, lambda question, send: None)
-    assert [(handle.receive(60) or {}).get("type") for _ in range(2)] == ["loading", "ready"]
+    handle = EngineHandle(EngineOptions(str(tiny_llama), num_threads=1), lambda: None, lambda ask, send: None)
+    assert [type(handle.receive(60)) for _ in range(2)] == [Loading, Ready]
     handle.show_stacks()
-    handle.send({"type": "report"})
-    assert "report" in (handle.receive(60) or {}).values(), "it goes on"
+    handle.send(ReportRequest())
+    assert isinstance(handle.receive(60), Report), "it goes on"
     handle.kill()
-    assert "loop.py" in capfd.readouterr().err
-
-
-def test_what_postgres_could_not_store_does_not_get_through() -> None:
-    assert parse(b'{"text": "a\\u0000b", "ids": [1], "logprob": -Infinity, "score": NaN}') == {
-        "text": "a\ufffdb",
-        "ids": [1],
-        "logprob": None,
-        "score": None,
-    }
-
-
-def test_a_surrogate_without_its_other_half_does_not_get_through() -> None:
-    assert parse(b'{"text": "a\\ud800b \\ud83d\\ude00"}') == {"text": "a\ufffdb \U0001f600"}
+    assert "child.py" in capfd.readouterr().err

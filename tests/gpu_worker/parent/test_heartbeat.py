@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from ponder.domain.state import IncarnationState, Verdict
@@ -20,75 +19,56 @@ from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
 from ponder.jobs.abandon import abandon
 from ponder.jobs.claim import Claim, claim
+from ponder.jobs.tick import Usage, Work
 from ponder.ledger.check import check
 from ponder_worker.parent.engine_handle import EngineHandle
-from ponder_worker.parent.heartbeat import EngineStuck, Heartbeat
-from ponder_worker.parent.settlement import Hear, Settling
+from ponder_worker.parent.engine_reports import EngineStuck
+from ponder_worker.parent.heartbeat import Heartbeat
+from ponder_worker.parent.settlement import Settling, Submit
 from ponder_worker.parent.verifier_bridge import VerifierBridge
 from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.protocol import Ask, Choice, Command, Drop, EngineMetrics, JobResult, Learn, Report
 from ponder_worker.verify import Judgement
 
 from ..shard import queue_shard_of_two
-
-USAGE = dict.fromkeys(
-    ("prompt_tokens", "completion_tokens", "thinking_tokens", "reward_tokens", "cached_tokens", "recomputed_tokens"), 1
-)
+from ..unreliable_database import Moment, UnreliableDatabase
 
 
-def hearing(judge: Callable[..., Verdict]) -> Hear:
+def submitting(judge: Callable[..., Verdict]) -> Submit:
     pool = ThreadPoolExecutor(1)
     return lambda case, whose: pool.submit(lambda: Judgement(judge(case)))
+
+
+REPORT = Report(
+    num_steps=1,
+    awaits_verdicts=False,
+    work=(),
+    idle_fraction=0.0,
+    deltas={},
+    results=(),
+    room_tokens=1000,
+    num_jobs=1,
+    is_last=False,
+    metrics=EngineMetrics(),
+)
 
 
 class ScriptedEngine:
     """Answers each request for a report with the next one of `reports`, and with nothing when there is none."""
 
     def __init__(self) -> None:
-        self.reports: list[dict[str, Any]] = []
-        self.sent: list[Mapping[str, Any]] = []
+        self.reports: list[Report] = []
+        self.sent: list[Command] = []
         self.is_alive = True
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        self.sent.append(message)
+    def send(self, command: Command) -> None:
+        self.sent.append(command)
 
-    def receive(self, timeout_s: float) -> dict[str, Any] | None:
+    def receive(self, timeout_s: float) -> Report | None:
         return self.reports.pop(0) if self.reports else None
 
     def say(self, **fields: Any) -> None:
-        self.reports.append(
-            {
-                "type": "report",
-                "steps": 1,
-                "waits": False,
-                "work": [],
-                "idle_fraction": 0.0,
-                "deltas": {},
-                "finished": [],
-                "room_tokens": 1000,
-                "num_jobs": 1,
-                "drained": False,
-                "metrics": {},
-            }
-            | fields
-        )
-
-
-class UnreliableDatabase:
-    """An Engine of which the next transaction fails `before` or `after` its commit."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.fails: str | None = None
-
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        fails, self.fails = self.fails, None
-        with self._engine.begin() as connection:
-            yield connection
-            if fails == "before":
-                raise OperationalError("", None, Exception("the connection was lost"))
-        if fails == "after":
-            raise OperationalError("", None, Exception("the connection was lost"))
+        self.reports.append(replace(REPORT, **fields))
 
 
 class Worker:
@@ -97,19 +77,19 @@ class Worker:
     def __init__(self, engine: Engine, judge: Callable[..., Verdict], lease_s: float = 30) -> None:
         self.database = UnreliableDatabase(engine)
         self.engine = ScriptedEngine()
-        self.holding = WorkerCapacity()
+        self.capacity = WorkerCapacity()
         self.claim = _claim(engine, lease_s)
-        self.holding.add(self.claim.jobs, 10)
+        self.capacity.add(self.claim.jobs, 10)
         self.asked: Future[Judgement] = Future()
         """What a search of ours asks; nobody answers it."""
-        self.counsel = VerifierBridge(lambda case, whose: self.asked, self.holding)
+        self.bridge = VerifierBridge(lambda case, whose: self.asked, self.capacity)
         self.heartbeat = Heartbeat(
             cast("Engine", self.database),
             "inc",
             cast("EngineHandle", self.engine),
-            self.holding,
-            Settling(hearing(judge)),
-            counsel=self.counsel,
+            self.capacity,
+            Settling(submitting(judge)),
+            bridge=self.bridge,
             tick_s=0.05,
             lease_s=lease_s,
         )
@@ -121,18 +101,12 @@ class Worker:
         self.heartbeat.beat()
 
     def delta(self, *ids: int) -> dict[str, Any]:
-        return {"deltas": {str(self.job_id): [{"nodes": [{"node": 1, "ids": list(ids)}]}]}}
+        return {"deltas": {self.job_id: {"nodes": [{"node": 1, "ids": list(ids)}]}}}
 
-    def finished(self) -> dict[str, Any]:
-        choice = {"text": "Answer: 4", "answer": "4", "finish_reason": "stop", "score": None, "logprobs": None}
-        return {
-            "job_id": self.job_id,
-            "error": None,
-            "finish_reason": "stop",
-            "choices": [choice],
-            "usage": USAGE,
-            "tree": {"nodes": []},
-        }
+    def result(self, **learned: float) -> JobResult:
+        choice = Choice("Answer: 4", "4", "stop", None)
+        usage = Usage(1, 1, 1, 1, 1, 1)
+        return JobResult(self.job_id, None, "stop", (choice,), usage, {"nodes": []}, learned)
 
 
 @pytest.fixture
@@ -177,7 +151,9 @@ def _lease(engine: Engine) -> datetime:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_tick_whose_commit_is_not_answered_is_saved_exactly_once(engine: Engine, worker: Worker, moment: str) -> None:
+def test_a_tick_whose_commit_is_not_answered_is_saved_exactly_once(
+    engine: Engine, worker: Worker, moment: Moment
+) -> None:
     worker.beat(**worker.delta(1, 2))
     worker.database.fails = moment
     worker.beat(**worker.delta(3))
@@ -197,12 +173,12 @@ def test_what_is_reported_during_an_outage_is_saved_after_it(engine: Engine, wor
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, worker: Worker, moment: str) -> None:
+def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, worker: Worker, moment: Moment) -> None:
     worker.database.fails = moment
-    worker.beat(finished=[worker.finished()])
+    worker.beat(results=(worker.result(),))
     worker.beat()
     assert _state(engine, worker.job_id) == "completed"
-    assert worker.job_id not in worker.holding.job_ids
+    assert worker.job_id not in worker.capacity.job_ids
     _check_ledger(engine)
 
 
@@ -228,7 +204,7 @@ def test_a_verifier_that_takes_long_holds_up_no_tick(engine: Engine) -> None:
         return Verdict.PASSED
 
     worker = Worker(engine, judge)
-    worker.beat(**worker.delta(1), finished=[worker.finished()])
+    worker.beat(**worker.delta(1), results=(worker.result(),))
     assert _ids(engine) == [1]
     assert _state(engine, worker.job_id) == "pending"
     may_answer.set()
@@ -239,21 +215,21 @@ def test_a_verifier_that_takes_long_holds_up_no_tick(engine: Engine) -> None:
 def test_a_job_that_was_cancelled_is_stopped_and_forgotten(engine: Engine, worker: Worker) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET state = 'cancelled' WHERE id = :id"), {"id": worker.job_id})
-    worker.counsel.answer({"job_id": worker.job_id, "number": 0, "answer": "4"}, worker.engine.send)
-    worker.beat(**worker.delta(1), work=[{"job_id": worker.job_id, "weight": 1.0, "kind": "work"}])
-    assert {"type": "drop", "job_ids": [worker.job_id]} in worker.engine.sent
-    assert worker.job_id not in worker.holding.job_ids
+    worker.bridge.answer(Ask(worker.job_id, 0, "4"), worker.engine.send)
+    worker.beat(**worker.delta(1), work=(Work(worker.job_id, 1.0),))
+    assert Drop((worker.job_id,)) in worker.engine.sent
+    assert worker.job_id not in worker.capacity.job_ids
     assert worker.asked.cancelled()
-    worker.beat(finished=[worker.finished()])
+    worker.beat(results=(worker.result(),))
     assert _state(engine, worker.job_id) == "cancelled"
     _check_ledger(engine)
 
 
 def test_the_lease_is_not_extended_while_the_engine_makes_no_progress(engine: Engine, worker: Worker) -> None:
     before = _lease(engine)
-    worker.beat(steps=0, num_jobs=2)
+    worker.beat(num_steps=0, num_jobs=2)
     assert _lease(engine) == before
-    worker.beat(steps=0, num_jobs=0)
+    worker.beat(num_steps=0, num_jobs=0)
     assert _lease(engine) > before
 
 
@@ -262,9 +238,9 @@ def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
     engine: Engine, worker: Worker, waits: bool
 ) -> None:
     before = _lease(engine)
-    worker.beat(steps=0, num_jobs=1, waits=waits)
+    worker.beat(num_steps=0, num_jobs=1, awaits_verdicts=waits)
     assert _lease(engine) == before, "the judge may be stuck"
-    worker.beat(steps=0, num_jobs=1, waits=waits, finished=[worker.finished()])
+    worker.beat(num_steps=0, num_jobs=1, awaits_verdicts=waits, results=(worker.result(),))
     assert _state(engine, worker.job_id) == "completed"
     assert (_lease(engine) > before) == waits, "and so may the engine, where it could go on"
 
@@ -274,7 +250,7 @@ def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Wor
     with engine.begin() as connection:
         abandon(connection, "inc", reason="engine_died")
     with pytest.raises(LeaseLost):
-        worker.beat(finished=[worker.finished()])
+        worker.beat(results=(worker.result(),))
     assert _state(engine, worker.job_id) == "pending"
 
 
@@ -303,14 +279,14 @@ def test_an_engine_in_a_long_step_is_not_stuck_because_the_database_was_slow(eng
 
 def test_the_last_tick_takes_what_the_engine_reports_when_it_stops(engine: Engine, worker: Worker) -> None:
     worker.engine.say(**worker.delta(1))
-    worker.engine.say(**worker.delta(2), drained=True)
+    worker.engine.say(**worker.delta(2), is_last=True)
     assert worker.heartbeat.drain(until=time.monotonic() + 1)
     assert _ids(engine) == [1, 2]
     _check_ledger(engine)
 
 
 def test_what_a_job_has_taught_is_told_to_the_engine_once_it_is_saved(engine: Engine, worker: Worker) -> None:
-    worker.beat(finished=[worker.finished() | {"learned": {"x": 0.5}}])
-    assert {"type": "learn", "learned": {"b": {"x": 0.5}}} in worker.engine.sent
+    worker.beat(results=(worker.result(x=0.5),))
+    assert Learn({"b": {"x": 0.5}}) in worker.engine.sent
     with engine.connect() as connection:
         assert connection.execute(text("SELECT sums FROM lessons")).scalar_one() == {"x": 0.5}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
 from waiting import until
 
+from ponder.domain.state import Lane
 from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
 from ponder.jobs.abandon import abandon
@@ -21,25 +19,10 @@ from ponder_worker.parent import intake
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.intake import Intake
 from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.protocol import Admit, Command
 
 from ..shard import queue_shard_of_two
-
-
-class UnreliableDatabase:
-    """An Engine of which the next transaction commits without an answer."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.fails = False
-        self.connect = engine.connect
-
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
-        if self.fails:
-            self.fails = False
-            raise OperationalError("", None, Exception("the connection was lost"))
+from ..unreliable_database import UnreliableDatabase
 
 
 @dataclass
@@ -48,14 +31,14 @@ class Site:
 
     database: UnreliableDatabase
     shard_id: int
-    holding: WorkerCapacity = field(default_factory=WorkerCapacity)
-    handed_over: list[Mapping[str, Any]] = field(default_factory=list)
+    capacity: WorkerCapacity = field(default_factory=WorkerCapacity)
+    handed_over: list[Admit] = field(default_factory=list)
     ends: list[Exception] = field(default_factory=list)
     is_broken: bool = False
 
     def __post_init__(self) -> None:
-        self.holding.admit(True)
-        self.holding.report(100, 0)
+        self.capacity.admit(True)
+        self.capacity.report(100, 0)
         self.intake = self.intake_of("inc")
 
     def intake_of(self, incarnation_id: str) -> Intake:
@@ -63,15 +46,16 @@ class Site:
             database=cast("Engine", self.database),
             incarnation_id=incarnation_id,
             fingerprint="f",
-            holding=self.holding,
+            capacity=self.capacity,
             engine=cast("EngineHandle", self),
             on_end=self.ends.append,
         )
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, command: Command) -> None:
         if self.is_broken:
             raise TypeError("not JSON")
-        self.handed_over.append(message)
+        assert isinstance(command, Admit)
+        self.handed_over.append(command)
 
 
 @pytest.fixture
@@ -94,15 +78,21 @@ def test_a_shard_is_claimed_and_handed_over_and_a_duplicate_message_does_nothing
         connection.execute(text("INSERT INTO learnings (batch_id, sums) VALUES ('b', '{\"x\": 2}')"))
     assert site.intake.take(site.shard_id)
     assert site.intake.take(site.shard_id)
-    (message,) = site.handed_over
-    assert [job["tenant_id"] for job in message["jobs"]] == ["t", "t"]
-    assert [job["batch_id"] for job in message["jobs"]] == ["b", "b"]
-    assert message["learned"] == {"b": {"x": 2}}
-    assert len(site.holding.job_ids) == 2
+    (admit,) = site.handed_over
+    assert [(job.tenant_id, job.batch_id, job.lane) for job in admit.jobs] == [("t", "b", Lane.BATCH)] * 2
+    assert admit.learned == {"b": {"x": 2}}
+    assert len(site.capacity.job_ids) == 2
+
+
+def test_the_jobs_of_an_interactive_shard_are_handed_over_as_such(engine: Engine, site: Site) -> None:
+    _sql(engine, "UPDATE shards SET lane = 'interactive'")
+    assert site.intake.take(site.shard_id)
+    (admit,) = site.handed_over
+    assert [job.lane for job in admit.jobs] == [Lane.INTERACTIVE] * 2
 
 
 def test_a_claim_whose_commit_is_not_answered_is_handed_over_exactly_once(engine: Engine, site: Site) -> None:
-    site.database.fails = True
+    site.database.fails = "after"
     assert site.intake.take(site.shard_id)
     assert len(site.handed_over) == 1
     with engine.connect() as connection:
@@ -119,7 +109,7 @@ def test_what_somebody_else_holds_is_not_to_be_had(engine: Engine, site: Site) -
 
 
 def test_a_message_goes_back_when_the_worker_leaves(site: Site) -> None:
-    site.holding.close()
+    site.capacity.close()
     assert not site.intake.take(site.shard_id)
     assert site.handed_over == []
 
@@ -148,19 +138,19 @@ def test_a_suspect_waits_until_nothing_else_is_held_and_keeps_its_message_meanwh
 ) -> None:
     monkeypatch.setattr(intake, "_KEEP_S", 0.05)
     _sql(engine, "UPDATE shards SET runs_alone = true, published_at = '2026-01-01'")
-    site.holding.add([_job(99)], 5)
+    site.capacity.add([_job(99)], 5)
     taken: list[bool] = []
     thread = threading.Thread(target=lambda: taken.append(site.intake.take(site.shard_id)), daemon=True)
     thread.start()
     until(lambda: _sql(engine, "SELECT published_at > now() - interval '1 minute' AS kept FROM shards")[0].kept, 10)
     assert (taken, site.handed_over) == ([], [])
-    site.holding.remove([99])
+    site.capacity.remove([99])
     thread.join(10)
     assert taken == [True]
     assert len(site.handed_over) == 1
-    assert not site.holding.wait_for_room(0, 0), "and takes nothing else"
-    site.holding.remove(site.holding.job_ids)
-    assert site.holding.wait_for_room(0, 0)
+    assert not site.capacity.wait_for_room(0, 0), "and takes nothing else"
+    site.capacity.remove(site.capacity.job_ids)
+    assert site.capacity.wait_for_room(0, 0)
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
@@ -169,12 +159,12 @@ def test_waiting_to_be_alone_ends_with_the_worker_and_with_the_shard(
 ) -> None:
     monkeypatch.setattr(intake, "_KEEP_S", 0.05)
     _sql(engine, "UPDATE shards SET runs_alone = true")
-    site.holding.add([_job(99)], 5)
+    site.capacity.add([_job(99)], 5)
     taken: list[bool] = []
     thread = threading.Thread(target=lambda: taken.append(site.intake.take(site.shard_id)), daemon=True)
     thread.start()
     if is_closed:
-        site.holding.close()
+        site.capacity.close()
     else:
         _sql(engine, "UPDATE shards SET state = 'finished'")
     thread.join(10)

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from concurrent.futures import Future
-from typing import Any
 
 from structlog.testing import capture_logs
 
 from ponder.domain.state import JobState, Verdict
 from ponder.jobs.claim import ClaimedJob
+from ponder.jobs.tick import Usage
 from ponder_worker.parent.settlement import Settling
+from ponder_worker.protocol import Choice, JobError, JobResult
 from ponder_worker.verify import Case, Judgement
 
-FINISHED: dict[str, Any] = {
-    "error": None,
-    "choices": [{"answer": "4"}],
-    "finish_reason": "stop",
-    "tree": {},
-    "usage": {f"{it}_tokens": 0 for it in ("prompt", "completion", "thinking", "reward", "cached", "recomputed")},
-}
+LOGPROBS = {"content": [{"token": "4", "logprob": -0.5}]}
+
+
+def _result(job_id: int, error: JobError | None = None) -> JobResult:
+    choice = Choice("Answer: 4", "4", "stop", None, LOGPROBS)
+    return JobResult(job_id, error, choices=() if error else (choice,), usage=Usage(1, 2), tree={"nodes": []})
 
 
 class Judges:
     """Verdicts come when the test gives them."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Case, Hashable, Future[Judgement]]] = []
+        self.submitted: list[tuple[Case, Hashable, Future[Judgement]]] = []
 
-    def hear(self, case: Case, whose: Hashable) -> Future[Judgement]:
+    def submit(self, case: Case, whose: Hashable) -> Future[Judgement]:
         future: Future[Judgement] = Future()
-        self.heard.append((case, whose, future))
+        self.submitted.append((case, whose, future))
         return future
 
     def pass_(self, number: int) -> None:
-        self.heard[number][2].set_result(Judgement(Verdict.PASSED))
+        self.submitted[number][2].set_result(Judgement(Verdict.PASSED))
 
 
 def _job(job_id: int) -> ClaimedJob:
@@ -44,11 +44,11 @@ def _job(job_id: int) -> ClaimedJob:
 
 def test_what_is_judged_is_settled_and_what_is_not_waits() -> None:
     judges = Judges()
-    settling = Settling(judges.hear)
+    settling = Settling(judges.submit)
     for job_id in range(3):
-        settling.add(_job(job_id), FINISHED)
-        settling.add(_job(job_id), FINISHED)
-    assert [whose for _, whose, _ in judges.heard] == ["tenant-0", "tenant-1", "tenant-2"]
+        settling.add(_job(job_id), _result(job_id))
+        settling.add(_job(job_id), _result(job_id))
+    assert [whose for _, whose, _ in judges.submitted] == ["tenant-0", "tenant-1", "tenant-2"]
     judges.pass_(1)
     assert [(one.job_id, one.verdict, one.answer) for one in settling.take()] == [(1, Verdict.PASSED, "4")]
     judges.pass_(0)
@@ -59,29 +59,40 @@ def test_what_is_judged_is_settled_and_what_is_not_waits() -> None:
 
 def test_the_judge_of_a_job_that_was_dropped_is_told_to_let_it_be() -> None:
     judges = Judges()
-    settling = Settling(judges.hear)
-    settling.add(_job(1), FINISHED)
+    settling = Settling(judges.submit)
+    settling.add(_job(1), _result(1))
     settling.forget(1)
-    assert judges.heard[0][2].cancelled()
+    assert judges.submitted[0][2].cancelled()
     assert settling.take() == []
 
 
 def test_a_job_that_failed_is_settled_without_a_verdict() -> None:
     judges = Judges()
-    settling = Settling(judges.hear)
-    settling.add(_job(1), FINISHED | {"error": {"code": "x", "message": "x"}, "choices": []})
-    assert judges.heard[0][0].verifier is None
-    judges.heard[0][2].set_result(Judgement(Verdict.UNVERIFIED))
+    settling = Settling(judges.submit)
+    settling.add(_job(1), _result(1, JobError("code", "message")))
+    assert judges.submitted[0][0].verifier is None
+    judges.submitted[0][2].set_result(Judgement(Verdict.UNVERIFIED))
     (one,) = settling.take()
     assert (one.state, one.verdict, one.answer) == (JobState.FAILED, None, None)
+    assert one.error == {"code": "code", "message": "message"}
+
+
+def test_a_choice_is_stored_with_every_field_and_its_own_logprobs() -> None:
+    judges = Judges()
+    settling = Settling(judges.submit)
+    settling.add(_job(1), _result(1))
+    judges.pass_(0)
+    (one,) = settling.take()
+    choice = {"text": "Answer: 4", "answer": "4", "finish_reason": "stop", "score": None, "logprobs": LOGPROBS}
+    assert (list(one.choices), one.usage, one.tree) == ([choice], Usage(1, 2), {"nodes": []})
 
 
 def test_why_nobody_could_judge_is_logged_once() -> None:
     judges = Judges()
-    settling = Settling(judges.hear)
+    settling = Settling(judges.submit)
     with capture_logs() as logged:
         for job_id in range(3):
-            settling.add(_job(job_id), FINISHED)
-            judges.heard[job_id][2].set_result(Judgement(Verdict.UNVERIFIED, "this machine cannot"))
+            settling.add(_job(job_id), _result(job_id))
+            judges.submitted[job_id][2].set_result(Judgement(Verdict.UNVERIFIED, "this machine cannot"))
         assert {one.verdict for one in settling.take()} == {Verdict.UNVERIFIED}
     assert [(entry["event"], entry["reason"]) for entry in logged] == [("not_verified", "this machine cannot")]

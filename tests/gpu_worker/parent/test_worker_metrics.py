@@ -6,22 +6,23 @@ import sys
 from prometheus_client import CollectorRegistry, generate_latest
 
 from ponder_worker.parent.worker_metrics import WorkerMetrics
+from ponder_worker.protocol import EngineMetrics, Histogram
 
 
 def test_metrics_are_read_when_somebody_asks() -> None:
-    numbers = {"held_jobs": 1.0}
+    numbers: dict[str, int | float] = {"held_jobs": 1}
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(lambda: numbers))
-    numbers["held_jobs"] = 7.0
+    registry.register(WorkerMetrics(lambda: EngineMetrics(numbers)))
+    numbers["held_jobs"] = 7
     assert "ponder_worker_held_jobs 7.0" in generate_latest(registry).decode()
 
 
 def test_numbers_have_the_names_that_vllms_users_know() -> None:
-    numbers = {"num_running": 3.0, "generated_tokens": 9.0, "prefix_hits": 5.0, "kv_cache_usage_perc": 0.25}
-    numbers |= {"num_steps": 4.0, "computed_tokens": 12.0, "misguessed_tokens": 2.0}
-    latencies = {"latency_buckets_s": (0.5, 1.0), "latencies": {"time_to_first_token_seconds": ([1, 2, 4], 9.5)}}
+    numbers = {"num_running": 3, "generated_tokens": 9, "prefix_hits": 5, "kv_cache_usage_perc": 0.25}
+    numbers |= {"num_steps": 4, "computed_tokens": 12, "misguessed_tokens": 2}
+    latencies = {"time_to_first_token_seconds": Histogram((1, 2, 4), 9.5)}
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(lambda: numbers, lambda: latencies))
+    registry.register(WorkerMetrics(lambda: EngineMetrics(numbers, latencies, (0.5, 1.0))))
     lines = generate_latest(registry).decode().splitlines()
     for line in (
         "ponder:num_requests_running 3.0",

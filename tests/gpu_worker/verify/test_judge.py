@@ -33,7 +33,7 @@ def judge() -> Iterator[Judge]:
 
 def test_one_that_hangs_fails_alone_and_the_pool_heals(judge: Judge) -> None:
     cases = [Case(_MATH, "1/2", "0.5"), _HANGS, Case(_MATH, "2", "3"), Case({"name": "exact"}, "1", "1")]
-    found = [future.result() for future in [judge.hear(case) for case in cases]]
+    found = [future.result() for future in [judge.submit(case) for case in cases]]
     assert [judgement.verdict.value for judgement in found] == ["passed", "failed", "failed", "passed"]
     assert "more than 3 s" in (found[1].reason or "")
     assert judge.examine(Case(_MATH, "1/2", "0.5")).verdict is Verdict.PASSED
@@ -100,8 +100,8 @@ def test_many_cases_of_one_tenant_that_hang_hold_up_anothers_for_one_limit() -> 
     judge = Judge(num_processes=1, limit_s=1.0)
     ended: list[str] = []
     for number in range(5):
-        judge.hear(_HANGS, "a").add_done_callback(lambda _, name=f"a{number}": ended.append(name))
-    judge.hear(Case(_MATH, "1", "1"), "b").add_done_callback(lambda _: ended.append("b"))
+        judge.submit(_HANGS, "a").add_done_callback(lambda _, name=f"a{number}": ended.append(name))
+    judge.submit(Case(_MATH, "1", "1"), "b").add_done_callback(lambda _: ended.append("b"))
     judge.close()
     assert ended == ["a0", "b", "a1", "a2", "a3", "a4"]
 
@@ -111,18 +111,18 @@ def test_cases_of_one_tenant_that_hang_hold_up_many_of_anothers_for_one_limit() 
     judge = Judge(num_processes=1, limit_s=1.0)
     ended: list[str] = []
     for _ in range(3):
-        judge.hear(_HANGS, "a").add_done_callback(lambda _: ended.append("a"))
+        judge.submit(_HANGS, "a").add_done_callback(lambda _: ended.append("a"))
     for number in range(8):
-        judge.hear(Case(_SCHEMA, str(number)), "b").add_done_callback(lambda _: ended.append("b"))
+        judge.submit(Case(_SCHEMA, str(number)), "b").add_done_callback(lambda _: ended.append("b"))
     judge.close()
     assert "".join(ended) == "a" + 8 * "b" + "aa"
 
 
 def test_one_tenants_cases_that_hang_never_hold_all_processes() -> None:
     with closing(Judge(num_processes=3, limit_s=8.0)) as judge:
-        assert judge.hear(Case(_SCHEMA, "1"), "b").result().verdict is Verdict.PASSED  # once it has started
-        hanging = [judge.hear(_HANGS, "a") for _ in range(4)]
-        found = [judge.hear(Case(_SCHEMA, str(number)), "b") for number in range(8)]
+        assert judge.submit(Case(_SCHEMA, "1"), "b").result().verdict is Verdict.PASSED  # once it has started
+        hanging = [judge.submit(_HANGS, "a") for _ in range(4)]
+        found = [judge.submit(Case(_SCHEMA, str(number)), "b") for number in range(8)]
         assert all(future.result().verdict is Verdict.PASSED for future in found)
         assert not any(future.done() for future in hanging)
         assert [future.cancel() for future in hanging].count(False) <= 2  # those that are being examined

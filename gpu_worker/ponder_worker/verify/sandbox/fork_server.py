@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import os
@@ -19,8 +18,9 @@ from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
+from ponder_worker.parent_death import die_with_parent
+
 _PROGRAM = "from ponder_worker.verify.sandbox.fork_server import main; main(*__import__('sys').argv[1:])"
-_PR_SET_PDEATHSIG = 1
 
 
 class ForkServer:
@@ -153,8 +153,7 @@ def _fork(line: Connection, pipe: Connection, live: Callable[[Connection], None]
 
 def _become(server: int, pipe: Connection, live: Callable[[Connection], None]) -> NoReturn:
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == server:  # else it died before we could be tied to it
-            live(pipe)
+        die_with_parent(server)
+        live(pipe)
     finally:
         os._exit(0)

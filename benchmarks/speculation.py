@@ -2,7 +2,7 @@
 
     python benchmarks/speculation.py --out benchmarks/results/speculation.json
 
-The demo models, on the loop that the engine process runs: jobs, floor and engines, without a database. Modes:
+The demo models, on the loop that the engine process runs: jobs, core and engines, without a database. Modes:
 
     lockstep            generator and reward model take turns: nobody's scores are out while anybody's tokens are made
     eager               while scores are out, steps are filled with other jobs' work (what a worker does)
@@ -35,12 +35,12 @@ from ponder_worker import demo
 from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.engine import Engine
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading import Engines, load
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.engine_process.questions import Questions
+from ponder_worker.engine_process.speculative_work import SpeculativeWork
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
 BASELINE = "eager"
@@ -53,22 +53,22 @@ class LockStep(EngineCore):
         return not self._is_generating
 
 
-class Never(Guesses):
-    def have_room(self, generator: Engine) -> bool:
+class Never(SpeculativeWork):
+    def pays(self, generator: Engine) -> bool:
         return False
 
 
-class Always(Guesses):
-    def have_room(self, generator: Engine) -> bool:
+class Always(SpeculativeWork):
+    def pays(self, generator: Engine) -> bool:
         return generator.num_running + generator.num_waiting < generator.max_sequences
 
 
-MODES: dict[str, tuple[type[EngineCore], type[Guesses]]] = {
+MODES: dict[str, tuple[type[EngineCore], type[SpeculativeWork]]] = {
     "lockstep": (LockStep, Never),
     "lockstep+guesses": (LockStep, Always),
     "eager": (EngineCore, Never),
     "eager+guesses": (EngineCore, Always),
-    "eager+guesses_auto": (EngineCore, Guesses),
+    "eager+guesses_auto": (EngineCore, SpeculativeWork),
 }
 
 
@@ -139,11 +139,11 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
 
 def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, rounds: int) -> dict[str, Any]:
-    """Each mode has one floor for all rounds, so that what it has learnt stays; round 0, of four jobs, warms up."""
-    floors: dict[str, EngineCore] = {}
+    """Each mode has one core for all rounds, so that what it has learnt stays; round 0, of four jobs, warms up."""
+    cores: dict[str, EngineCore] = {}
     for mode, (kind, guesses) in MODES.items():
-        floors[mode] = kind(engines, lambda: None)
-        floors[mode].guesses = guesses(floors[mode]._book)
+        cores[mode] = kind(engines, lambda: None)
+        cores[mode].speculation = guesses(cores[mode]._book)
     runs: dict[str, list[Run]] = {mode: [] for mode in MODES}
     for number in range(rounds + 1):
         for mode in MODES if number % 2 else reversed(MODES):
@@ -151,11 +151,11 @@ def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, r
                 _document(f"{mode}{number}", at, problems, cell.n, width)
                 for at in range(cell.num_jobs if number else 4)
             ]
-            made = play(floors[mode], documents, cell.num_at_a_time)
+            made = play(cores[mode], documents, cell.num_at_a_time)
             if number:
                 runs[mode].append(made)
     result = asdict(cell) | {"modes": {mode: summary(runs[mode], runs[BASELINE]) for mode in MODES}}
-    fit = floors["eager+guesses_auto"].guesses.step_time.fit()
+    fit = cores["eager+guesses_auto"].speculation.step_time.fit()
     if fit is not None:
         result["step_ms"] = {"fixed": round(fit.fixed_s * 1e3, 3), "row": round(fit.row_s * 1e3, 3)}
     click.echo(json.dumps(result), err=True)
@@ -172,18 +172,18 @@ def _document(tenant: str, at: int, problems: list[Problem], n: int, width: int)
     return {"job_id": at, "tenant_id": tenant, "request": request}
 
 
-def play(floor: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
+def play(core: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int) -> Run:
     """As the engine process does, but that a job comes when another one is done."""
-    before, started, cpu = counters(floor), time.perf_counter(), time.process_time()
-    finished, seconds = asyncio.run(live(floor, documents, num_at_a_time))
+    before, started, cpu = counters(core), time.perf_counter(), time.process_time()
+    finished, seconds = asyncio.run(live(core, documents, num_at_a_time))
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-    numbers = {name: value - before[name] for name, value in counters(floor).items()}
+    numbers = {name: value - before[name] for name, value in counters(core).items()}
     answers = tuple(entry["choices"][0]["answer"] for entry in sorted(finished, key=lambda entry: entry["job_id"]))
     return Run(wall, cpu, statistics.mean(seconds), **numbers, answers=answers)
 
 
 async def live(
-    floor: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int
+    core: EngineCore, documents: list[dict[str, Any]], num_at_a_time: int
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """-> what the jobs finished with, and how long each took"""
     waiting, open_jobs = deque(documents), dict[int, tuple[Job, float]]()
@@ -196,29 +196,29 @@ async def live(
 
     while waiting or open_jobs:
         while waiting and len(open_jobs) < num_at_a_time:
-            job = Job(waiting.popleft(), floor, Questions(lambda message: None), Learned(), take)
+            job = Job(waiting.popleft(), core, Questions(lambda message: None), Learned(), take)
             open_jobs[job.id] = job, time.perf_counter()
             job.start()
         await asyncio.sleep(0)
-        if floor.has_work:
-            floor.step()
+        if core.has_work:
+            core.step()
             for job, _ in list(open_jobs.values()):
                 job.look()
     return finished, seconds
 
 
-def counters(floor: EngineCore) -> dict[str, int]:
-    generator, reward, tally = floor.engines.generator.counters, floor.engines.reward, floor.guesses.tally
+def counters(core: EngineCore) -> dict[str, int]:
+    generator, reward, stats = core.engines.generator.counters, core.engines.reward, core.speculation.stats
     assert reward is not None
     return {
         "steps": generator.num_steps,
         "step_tokens": generator.computed_tokens,
         "reward_steps": reward.counters.num_steps,
         "generated_tokens": generator.generated_tokens,
-        "hits": tally.speculation_hits,
-        "misses": tally.speculation_misses,
-        "speculated_tokens": tally.speculated_tokens,
-        "misguessed_tokens": tally.misguessed_tokens,
+        "hits": stats.speculation_hits,
+        "misses": stats.speculation_misses,
+        "speculated_tokens": stats.speculated_tokens,
+        "misguessed_tokens": stats.misguessed_tokens,
     }
 
 

@@ -25,27 +25,27 @@ def admitted(job_id: int, **changes: Any) -> dict[str, Any]:
 
 
 def run(
-    floor: EngineCore, documents: list[dict[str, Any]], after_step: Callable[[list[Job]], None] = lambda jobs: None
+    core: EngineCore, documents: list[dict[str, Any]], after_step: Callable[[list[Job]], None] = lambda jobs: None
 ) -> list[dict[str, Any]]:
     """-> what the jobs finished with, in order of their ids."""
     done: list[Job] = []
 
     async def live() -> None:
-        jobs = [Job(document, floor, Questions(lambda message: None), Learned(), done.append) for document in documents]
+        jobs = [Job(document, core, Questions(lambda message: None), Learned(), done.append) for document in documents]
         for job in jobs:
             job.start()
         for _ in range(5000):
             await asyncio.sleep(0)
             if len(done) == len(jobs):
                 return
-            assert floor.has_work, "everybody waits for something that nobody does"
-            floor.step()
+            assert core.has_work, "everybody waits for something that nobody does"
+            core.step()
             after_step(jobs)
             for job in jobs:
                 job.look()
         raise AssertionError("endless")
 
     asyncio.run(live())
-    floor.engines.generator.step()  # what was cancelled gives its pages back
-    floor.check()
+    core.engines.generator.step()  # what was cancelled gives its pages back
+    core.check()
     return [job.finished() for job in sorted(done, key=lambda job: job.id)]

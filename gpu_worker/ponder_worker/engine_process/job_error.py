@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ponder_worker.engine import EngineError
 from ponder_worker.models.errors import InvalidConversation
-from ponder_worker.search.errors import InvalidRequest, SearchError
+from ponder_worker.search.search_error import InvalidRequest, SearchError
 
 EXPECTED = (SearchError, EngineError, InvalidConversation, ValidationError)
 """What a request may bring about; everything else is our own bug."""

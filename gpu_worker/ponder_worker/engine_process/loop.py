@@ -192,7 +192,7 @@ class Loop:
             "room_tokens": room_tokens(self._engines.generator, len(self._arrived), self._options),
             "num_jobs": len(self._jobs) + len(self._arrived),
             "drained": drained,
-            "metrics": metrics(self._engines, self._floor.guesses),
+            "metrics": metrics(self._floor),
         }
         self._finished, self._last_deltas, self._idle_s = [], {}, 0.0
         self._reported_at, self._steps_reported = now, steps

@@ -1,14 +1,28 @@
-"""Who caused how much work: what the bill is divided by."""
+"""How much work each job has caused: what the bill for the engines' time is divided by."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["work", "recomputed", "speculated"]
 
 
+@dataclass(slots=True)
+class Meter:
+    """Counts tokens for one job's usage.
+
+    cached_tokens: tokens of its prompt that were found in pages when it was first computed; None before that.
+    """
+
+    job_id: int
+    recomputed_tokens: int = 0
+    cached_tokens: int | None = None
+    reward_tokens: int = 0
+
+
 class WorkBook:
-    """Weights by job and kind since they were last taken; arithmetic and memory traffic in one unit, operations."""
+    """Sums weights by job and kind. A weight is in operations; memory traffic is converted into them."""
 
     def __init__(self) -> None:
         self._weights: dict[tuple[int, Kind], float] = {}
@@ -18,6 +32,7 @@ class WorkBook:
         self._weights[key] = self._weights.get(key, 0.0) + weight
 
     def take(self) -> list[dict[str, Any]]:
+        """Returns the sums since the last call."""
         rows = [{"job_id": job_id, "kind": kind, "weight": weight} for (job_id, kind), weight in self._weights.items()]
         self._weights = {}
         return rows

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.selection.agreement import CONFIDENCE, Agreement, probability_of_majority
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 

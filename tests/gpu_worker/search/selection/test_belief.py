@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.selection.belief import belief
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 NODE = Node(0, None, 0, 0, 0, 0)

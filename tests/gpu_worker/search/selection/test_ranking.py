@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.selection.ranking import Select, rank
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 _ORACLE = Path(__file__).parents[5] / "shared/data/oracles/qwen_eval_rm_maj_math_cot_100.jsonl"

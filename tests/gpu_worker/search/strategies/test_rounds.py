@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from ponder_worker.answers.equality import canonical
-from ponder_worker.search.errors import NoVerifier
-from ponder_worker.search.expansion.search_limits import Limits
-from ponder_worker.search.port import Verdict
+from ponder_worker.search.engine_port import VerifierReply
+from ponder_worker.search.expansion.search_limits import SearchLimits
+from ponder_worker.search.search_error import NoVerifier
 
 from ..conftest import Attempt, attempt, run
 from ..test_resume import killed_everywhere
 
-UNLIMITED = Limits(None, None, 60)
+UNLIMITED = SearchLimits(None, None, 60)
 VOTE = {"name": "self_consistency", "n": 3, "early_stopping": None}
 SPECS: list[dict[str, Any]] = [
     {"name": "direct"},
@@ -30,7 +30,7 @@ SPECS: list[dict[str, Any]] = [
 
 def judged(
     spec: dict[str, Any],
-    limits: Limits,
+    limits: SearchLimits,
     passes: Callable[[str | None], bool | None],
     *,
     max_rounds: int = 3,
@@ -38,9 +38,9 @@ def judged(
 ) -> Attempt:
     one = attempt(limits, rng=random.Random(0), job_seed=job_seed, max_rounds=max_rounds)
 
-    def verify(text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+    def verify(text: str, answer: str | None, done: Callable[[VerifierReply], None]) -> None:
         one.engine.num_verified += 1
-        one.engine.verifying.append((text, lambda _: done(Verdict(passes(answer)))))
+        one.engine.verifying.append((text, lambda _: done(VerifierReply(passes(answer)))))
 
     one.engine.verify = verify  # type: ignore[method-assign]
     run(one, spec)
@@ -91,7 +91,7 @@ def test_without_more_rounds_nobody_is_asked() -> None:
 def test_all_rounds_together_stay_inside_the_budget() -> None:
     for tokens in range(1, 80, 3):
         for spec in SPECS:
-            tree = judged(spec, Limits(tokens, None, 60), lambda answer: False, max_rounds=5).search.tree
+            tree = judged(spec, SearchLimits(tokens, None, 60), lambda answer: False, max_rounds=5).search.tree
             assert tree.num_tokens <= tokens
 
 
@@ -112,7 +112,9 @@ def test_where_nobody_can_judge_its_choice_the_first_round_is_the_last() -> None
 
 
 @pytest.mark.parametrize("when", ["after_step", "after_turn"])
-@pytest.mark.parametrize("limits", [UNLIMITED, Limits(60, None, 40)], ids=["unlimited", "tight"])
+@pytest.mark.parametrize("limits", [UNLIMITED, SearchLimits(60, None, 40)], ids=["unlimited", "tight"])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec["name"])
-def test_killed_at_any_await_of_any_round_it_ends_the_same(spec: dict[str, Any], limits: Limits, when: str) -> None:
+def test_killed_at_any_await_of_any_round_it_ends_the_same(
+    spec: dict[str, Any], limits: SearchLimits, when: str
+) -> None:
     killed_everywhere(spec, limits, when, max_rounds=3)

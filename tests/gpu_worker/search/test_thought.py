@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder_worker.search.expansion.thought import Thought, find, rfind
+from ponder_worker.search.thought import Thought, find, rfind
 
 OPEN, CLOSE = 90, 91
 THOUGHT = Thought((OPEN,), (CLOSE,), "</think>", (95, CLOSE), answer_tokens=10)

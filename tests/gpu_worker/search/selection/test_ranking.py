@@ -41,6 +41,16 @@ def test_weighted_sums_the_probabilities_of_an_answer() -> None:
     assert chosen("weighted", *options, candidate("3", -1000.0)).answer == "2"
 
 
+def test_weighted_compares_texts_so_unlikely_that_their_probabilities_are_zero_in_floating_point() -> None:
+    options = candidate("1", -900.0), candidate("2", -900.5), candidate("2", -900.5)
+    assert chosen("weighted", *options).answer == "2"
+
+
+def test_weighted_without_any_score_is_the_majority() -> None:
+    assert chosen("weighted", *map(candidate, "122")).answer == "2"
+    assert chosen("weighted", candidate("1", -math.inf), candidate("2", -math.inf), candidate("2")).answer == "2"
+
+
 def test_a_text_without_an_answer_never_wins_a_vote() -> None:
     assert chosen("majority", candidate(None), candidate(None), candidate("3")).answer == "3"
 

@@ -12,6 +12,7 @@ from ponder_worker.answers.equality import canonical
 from ponder_worker.search.engine_port import VerifierReply
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search_error import NoVerifier
+from ponder_worker.search.selection.ranking import rank
 
 from ..conftest import Attempt, attempt, run
 from ..test_resume import killed_everywhere
@@ -73,6 +74,7 @@ def test_a_choice_that_passes_is_the_answer_and_ends_it() -> None:
 
 
 def test_an_answer_that_is_known_to_be_wrong_comes_after_those_that_nobody_has_asked_about() -> None:
+    num_demoted = 0
     for job_seed in range(40):
         one = judged(VOTE, UNLIMITED, lambda answer: False, max_rounds=2, job_seed=job_seed)
         assert one.ranked is not None
@@ -80,6 +82,9 @@ def test_an_answer_that_is_known_to_be_wrong_comes_after_those_that_nobody_has_a
         wrong = {canonical(c.answer) for c in whole if c.node.passed is False and c.answer is not None}
         places = [candidate.answer is not None and canonical(candidate.answer) in wrong for candidate in whole]
         assert places == sorted(places)
+        by_votes = rank(whole, by="majority")[0].answer if whole else None
+        num_demoted += len(set(places)) == 2 and by_votes is not None and canonical(by_votes) in wrong
+    assert num_demoted > 3, "the votes alone would have put no wrong answer first, so nothing was shown"
 
 
 def test_without_more_rounds_nobody_is_asked() -> None:
@@ -89,10 +94,14 @@ def test_without_more_rounds_nobody_is_asked() -> None:
 
 
 def test_all_rounds_together_stay_inside_the_budget() -> None:
-    for tokens in range(1, 80, 3):
-        for spec in SPECS:
-            tree = judged(spec, SearchLimits(tokens, None, 60), lambda answer: False, max_rounds=5).search.tree
-            assert tree.num_tokens <= tokens
+    for spec in SPECS:
+        num_later = 0
+        for tokens in (*range(1, 80, 3), 120, 180, 260):
+            one = judged(spec, SearchLimits(tokens, None, 60), lambda answer: False, max_rounds=5)
+            assert one.search.tree.num_tokens <= tokens
+            alone = judged(spec, SearchLimits(tokens, None, 60), lambda answer: False, max_rounds=1)
+            num_later += one.search.tree.num_tokens > alone.search.tree.num_tokens
+        assert num_later, "no budget had room for a second round"
 
 
 def test_a_verifier_that_may_not_be_asked_fails_the_job() -> None:

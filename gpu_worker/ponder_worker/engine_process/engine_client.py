@@ -21,7 +21,11 @@ from ponder_worker.search.thought import Thought
 
 
 class EngineClient:
-    """Implements the search's EnginePort for one job."""
+    """Implements the search's EnginePort for one job.
+
+    guard: runs a callback so that what it raises fails this job alone. no_verifier: why the verifier may not be asked.
+    may_waste: whether work may be begun that can turn out not to be needed.
+    """
 
     def __init__(
         self,
@@ -37,10 +41,6 @@ class EngineClient:
         no_verifier: str | None,
         may_waste: bool,
     ) -> None:
-        """guard: runs a callback so that what it raises fails this job alone. no_verifier: why it may not ask one.
-
-        may_waste: whether work may be done that may turn out not to be needed.
-        """
         self._core = core
         self._sampling = sampling
         self._messages = messages

@@ -21,7 +21,7 @@ one more row in it little."""
 
 @dataclass(slots=True)
 class _Owner:
-    """Who ordered a sequence.
+    """The owner of a sequence, and how much of it is computed.
 
     num_known: tokens that came with the request. former: the range of those that a former attempt had computed.
     num_computed: tokens computed so far.
@@ -35,10 +35,12 @@ class _Owner:
 
 
 class EngineCore:
-    """Steps the engines, books the work of each step, and reports to their owners which sequences have ended."""
+    """Steps the engines, books the work of each step, and reports to their owners which sequences have ended.
+
+    on_order: called whenever there is new work.
+    """
 
     def __init__(self, engines: Engines, on_order: Callable[[], None]) -> None:
-        """on_order: called whenever there is new work."""
         self.engines = engines
         self.num_steps = 0
         self._book = WorkBook()

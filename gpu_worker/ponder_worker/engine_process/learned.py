@@ -1,4 +1,4 @@
-"""What settled jobs have taught about the batches of the jobs in this process."""
+"""Lessons of settled jobs about the batches of the jobs in this process."""
 
 from __future__ import annotations
 

@@ -17,10 +17,9 @@ _MESSAGE_CHARACTERS = 100
 
 
 class Prompts:
-    """Renders long conversations one by one in a thread, and short ones at once."""
+    """Renders long conversations one by one in a thread, and short ones at once. longest: the context, in tokens."""
 
     def __init__(self, tokenizer: Tokenizer, longest: int) -> None:
-        """longest: the model's context, in tokens."""
         self.num_made = 0
         self._tokenizer = tokenizer
         self._longest = longest

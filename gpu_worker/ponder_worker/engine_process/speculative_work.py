@@ -57,7 +57,7 @@ class StepTime:
 
 @dataclass(slots=True)
 class UnbookedWork:
-    """num_known: tokens that came with the request. weight: of the work that is not booked yet."""
+    """Work whose kind is not known yet. num_known: tokens that came with the request. weight: of what is not booked."""
 
     job_id: int
     num_known: int

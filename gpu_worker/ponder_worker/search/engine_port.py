@@ -1,4 +1,4 @@
-"""What a search needs from an engine. The tests implement it with an engine that computes nothing."""
+"""The engine as a search needs it. The tests implement it with an engine that computes nothing."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class VerifierReply:
-    """passed: None if the verifier could not judge. feedback: what was wrong, or why it could not; may be empty."""
+    """A verifier's answer.
+
+    passed: None if it could not judge. feedback: what was wrong, or why it could not judge; may be empty.
+    """
 
     passed: bool | None
     feedback: str = ""

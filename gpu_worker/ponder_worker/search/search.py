@@ -29,6 +29,9 @@ class Search:
 
     On the tree of a former attempt it hands over the children that are there, goes on with half-grown ones, and
     requests a score or a verdict only where the tree has none. A strategy grows the tree through `expander`.
+
+    aggregate: how a path's score is made of its steps' scores where the strategy does not say.
+    learned: returns sums by name over the batch's settled jobs. They change with time: use them in `decide` only.
     """
 
     def __init__(
@@ -42,10 +45,6 @@ class Search:
         aggregate: Aggregate = "product",
         learned: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        """aggregate: how a path's score is made of its steps' scores where the strategy does not say.
-
-        learned: returns sums by name over the batch's settled jobs. They change with time: use them in `decide` only.
-        """
         self.tree = tree
         self.root = tree.root
         self.engine = engine

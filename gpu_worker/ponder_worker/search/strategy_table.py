@@ -27,7 +27,7 @@ from ponder_worker.search.tree.candidate import Candidate
 
 @dataclass(frozen=True, slots=True)
 class _Strategy:
-    """select: how candidates are ranked. Under "best", candidates without a score keep their order."""
+    """A line of the table. select: how candidates are ranked. Under "best", those without a score keep their order."""
 
     play: Callable[[Search, Any], Awaitable[list[Candidate]]]
     select: Callable[[Any], Select] = lambda spec: "best"

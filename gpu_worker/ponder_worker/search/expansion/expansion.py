@@ -15,6 +15,7 @@ class Expansion:
     """Async iterator over finished children, by (length in tokens, ordinal).
 
     A child is yielded once no sibling can come before it: all siblings that still grow are already as long.
+    blocked: a set that the expansion enters while it has a finished child that only a growing sibling holds back.
     """
 
     def __init__(
@@ -24,7 +25,6 @@ class Expansion:
         blocked: set[Expansion],
         on_cancel: Callable[[Expansion], None],
     ) -> None:
-        """blocked: where it enters itself while it has a finished child that only a growing sibling holds back."""
         self.parent = parent
         self.waiting: dict[int, Reservation | None] = {}
         """Children by ordinal that wait for the token budget."""

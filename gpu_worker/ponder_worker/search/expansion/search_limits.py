@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SearchLimits:
-    """tokens: for the whole job. tokens_per_sample: for one path. room_tokens: what the context leaves for a path.
+    """Limits in tokens; None where there is none.
 
+    tokens: for the whole job. tokens_per_sample: for one path. room_tokens: what the context leaves for a path.
     thinking_tokens: for one sample's thought, which is closed when it reaches them.
     """
 

@@ -39,12 +39,14 @@ class _Growing:
 
 
 class Streams:
-    """Owns the streams. How a node continues follows from its ids, so an interruption makes no difference to it."""
+    """Owns the streams. How a node continues follows from its ids, so an interruption makes no difference to it.
+
+    on_end: called once for each node that was started, when the tree has all its ids, but not if the node is cut off.
+    """
 
     def __init__(
         self, tree: SearchTree, engine: EnginePort, open_stream: Open, on_end: Callable[[Node, StreamEnd], None]
     ) -> None:
-        """on_end: called once for each node that was started, when the tree has all its ids; not if it is cut off."""
         self._tree = tree
         self._engine = engine
         self._open = open_stream

@@ -100,7 +100,7 @@ class SearchTree:
         self.extend(node, ids, [0.0] * len(ids))
 
     def finish(self, node: Node, stop: str, spelled: str, *, stop_chars: int = 0) -> None:
-        """spelled: the node's text, of which the last `stop_chars` characters are not part of the answer."""
+        """Ends the node. spelled: its text, of which the last `stop_chars` characters are not part of the answer."""
         node.text, node.stop_chars = _without_end(spelled, stop_chars), stop_chars
         self._end(node, NodeState.FINISHED, stop)
         if stop_chars:

@@ -6,6 +6,7 @@ import random
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +58,27 @@ def test_a_cap_that_no_person_set_shrinks_to_what_is_left_but_not_below_the_long
     assert granted == [100, 60]
     budget.settle(60, 30)
     assert granted == [100, 60, 0, 0]
+
+
+def test_what_is_left_is_granted_if_the_longest_sample_would_just_fit() -> None:
+    budget = TokenBudget(100)
+    granted: list[int] = []
+    for _ in range(3):
+        budget.reserve(1000, is_whole=False, answer=granted.append)
+    budget.settle(100, 50)
+    assert granted == [100, 50]
+    budget.settle(50, 10)
+    assert granted == [100, 50, 0], "40 are left, and a sample had 50"
+
+
+@pytest.mark.parametrize(("used", "reserved"), [(60, 41), (101, 0), (0, 101), (10, -1)])
+def test_the_check_notices_a_limit_that_was_passed_or_could_be(used: int, reserved: int) -> None:
+    budget = TokenBudget(100)
+    budget.used, budget.reserved = 60, 40
+    budget.check()
+    budget.used, budget.reserved = used, reserved
+    with pytest.raises(AssertionError):
+        budget.check()
 
 
 def test_nobody_overtakes_the_first_in_line() -> None:

@@ -34,7 +34,7 @@ class NodeExpander:
         self.blocked: set[Expansion] = set()
         """Expansions with a finished child that a growing sibling holds back. Each needs a `wake` after a step."""
         self._speculation = Speculation(tree, engine, aggregate)
-        self.streams = Streams(tree, engine, self._speculation.open, self._finish)
+        self.streams = Streams(tree, engine, self._speculation.take, self._finish)
         self._tree = tree
         self._engine = engine
         self._limits = limits

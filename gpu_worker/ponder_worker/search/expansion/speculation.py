@@ -66,18 +66,15 @@ class Speculation:
             if guess.leaf is leaf:
                 self._cancel(seed)
 
-    def open(
+    def take(
         self, node: Node, request: StreamRequest, done: Callable[[StreamEnd], None]
-    ) -> tuple[Stream, StreamEnd | None]:
-        """Returns the guess that made this very request, or else a new stream.
-
-        A guess may have ended already. Its end is returned, and `done` is not called.
-        """
+    ) -> tuple[Stream, StreamEnd | None] | None:
+        """Hands the guess that made this very request to a node, and with it its end, of which `done` is not called."""
         if request.seed not in self._guesses:
-            return self._engine.generate(request, done), None
+            return None
         if self._guesses[request.seed][0].request != request:
             self._cancel(request.seed)
-            return self._engine.generate(request, done), None
+            return None
         guess, stream = self._guesses.pop(request.seed)
         guess.done = done
         self._engine.adopt(stream)

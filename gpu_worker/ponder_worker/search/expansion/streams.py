@@ -11,8 +11,11 @@ from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.node import Node, child_seed
 from ponder_worker.search.tree.search_tree import SearchTree
 
-Open = Callable[[Node, StreamRequest, Callable[[StreamEnd], None]], tuple[Stream, StreamEnd | None]]
-"""Opens a node's stream. If the stream has already ended, its end is returned and the callback is not called."""
+TakeBegun = Callable[[Node, StreamRequest, Callable[[StreamEnd], None]], tuple[Stream, StreamEnd | None] | None]
+"""Returns a stream for the node that was begun before with this very request; None if there is none.
+
+If the stream has already ended, its end is returned too and the callback is not called.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,11 @@ class Streams:
     """
 
     def __init__(
-        self, tree: SearchTree, engine: EnginePort, open_stream: Open, on_end: Callable[[Node, StreamEnd], None]
+        self, tree: SearchTree, engine: EnginePort, take_begun: TakeBegun, on_end: Callable[[Node, StreamEnd], None]
     ) -> None:
         self._tree = tree
         self._engine = engine
-        self._open = open_stream
+        self._take_begun = take_begun
         self._on_end = on_end
         self._growing: dict[int, _Growing] = {}
         self._num_former_ids = [len(node.ids) for node in tree.nodes]
@@ -66,7 +69,8 @@ class Streams:
             separator = options.thought.close
         ids, turn_start = self._tree.ids_to(node), _turn_start(node)
         request = StreamRequest(ids, node.start, turn_start, max_tokens, node.seed, separator, self._num_former(node))
-        stream, end = self._open(node, request, partial(self._end, node))
+        done = partial(self._end, node)
+        stream, end = self._take_begun(node, request, done) or (self._engine.generate(request, done), None)
         self._growing[node.index] = _Growing(options, max_tokens, may_wait, stream)
         if end is not None:
             self._end(node, end)

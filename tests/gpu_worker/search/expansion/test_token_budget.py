@@ -71,6 +71,15 @@ def test_what_is_left_is_granted_if_the_longest_sample_would_just_fit() -> None:
     assert granted == [100, 50, 0], "40 are left, and a sample had 50"
 
 
+def test_after_samples_of_one_token_a_last_token_is_granted() -> None:
+    budget = TokenBudget(2)
+    granted: list[int] = []
+    for _ in range(2):
+        budget.reserve(1000, is_whole=False, answer=granted.append)
+    budget.settle(2, 1)
+    assert granted == [2, 1]
+
+
 @pytest.mark.parametrize(("used", "reserved"), [(60, 41), (101, 0), (0, 101), (10, -1)])
 def test_the_check_notices_a_limit_that_was_passed_or_could_be(used: int, reserved: int) -> None:
     budget = TokenBudget(100)

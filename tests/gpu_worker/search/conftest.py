@@ -63,9 +63,9 @@ class StubStream:
 
 
 class StubEngine:
-    """`step` advances some of its streams by a token and answers some scores; `rng` says which, so it is the clock.
+    """A stub. Its `step` advances some streams by a token and answers some scores; `rng` chooses, as the clock would.
 
-    speculates: how often it has room for a guess.
+    speculates: the probability that it has room for a guess.
     """
 
     def __init__(self, rng: random.Random, thought: Thought | None = None, speculates: float = 0.0) -> None:
@@ -73,7 +73,7 @@ class StubEngine:
         self.thought = thought
         self.speculates = speculates
         self.guesses: set[int] = set()
-        """ids of the streams that nobody has asked for yet."""
+        """The ids of the streams that are still speculative."""
         self.streams: list[StubStream] = []
         self.scores: list[tuple[ScoreRequest, Callable[[float], None]]] = []
         self.can_score = True
@@ -216,10 +216,10 @@ def run(
     after_step: Callable[[int], bool] = lambda num_steps: True,
     after_turn: Callable[[int], bool] = lambda num_steps: True,
 ) -> list[Candidate] | None:
-    """Until the strategy is done, or until one of the two, called with the number of the step, returns False: killed.
+    """Runs the strategy until it is done, or is killed because one of the two callbacks returns False.
 
-    after_step: before the strategy knows what the step has brought; after_turn: when it waits again. It does nothing
-    in between, so that with both it can be killed at every await.
+    Both get the number of the step. after_step is called before the strategy knows what the step has brought,
+    after_turn when it waits again. It does nothing in between, so that with both it can be killed at every await.
     """
 
     async def live() -> list[Candidate] | None:

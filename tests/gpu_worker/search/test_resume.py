@@ -69,7 +69,7 @@ def killed_everywhere(spec: dict[str, Any], limits: SearchLimits, when: str, **c
 def killed_again_and_again(
     spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]]
 ) -> tuple[Attempt, Attempt]:
-    """lives: (killed after this step, saved every so many steps) -> the last attempt, and one never killed."""
+    """Returns the last attempt and one that was never killed. Lives: (killed after this step, steps between saves)."""
     whole = attempt(limits, rng=random.Random(1), job_seed=job_seed)
     run(whole, spec)
     deltas: list[dict[str, Any]] = []

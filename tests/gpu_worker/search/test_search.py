@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def play(one: Attempt, *counts: int) -> list[list[tuple[int, int]]]:
-    """(length, ordinal) of the children of the root as they are handed out, one list a `generate`."""
+    """Returns (length, ordinal) of the root's children in the order of delivery, one list for each `generate`."""
 
     async def collect() -> list[list[tuple[int, int]]]:
         expansions = [one.search.expander.generate(one.search.root, n, one.search.options) for n in counts]

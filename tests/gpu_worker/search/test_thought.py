@@ -1,4 +1,4 @@
-"""How a model thinks, read from its ids."""
+"""Thoughts, measured in a sample's ids."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ BEAM = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6}
 
 
 def counts(one: Attempt) -> tuple[int, int, int]:
-    """-> hits, misses, wasted tokens."""
+    """Returns hits, misses and wasted tokens."""
     told = one.search.tree.counts
     return told.get("speculation_hits", 0), told.get("speculation_misses", 0), told.get("misguessed_tokens", 0)
 
@@ -63,7 +63,7 @@ def test_the_tree_is_the_same_with_guesses_and_without(
 def test_killed_in_the_middle_of_guesses_it_ends_the_same(
     spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]]
 ) -> None:
-    """lives: (killed after this step, saved every so many steps)"""
+    """Each life is (killed after this step, saved every so many steps)."""
     whole = attempt(limits, rng=random.Random(1), job_seed=job_seed)
     run(whole, spec)
     deltas: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""When more samples would not change the answer."""
+"""Agreement among samples."""
 
 from __future__ import annotations
 

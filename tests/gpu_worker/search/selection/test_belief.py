@@ -1,4 +1,4 @@
-"""How likely an answer is right, as far as nobody tells."""
+"""The belief in an answer, without a reference."""
 
 from __future__ import annotations
 

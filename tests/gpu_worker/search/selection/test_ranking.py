@@ -1,4 +1,4 @@
-"""Which candidate is the answer."""
+"""The choice among candidates."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ScriptedEngine:
     script: Script
     thought: Thought | None = None
     asked: list[str] = field(default_factory=list)
-    """The texts that were gone on from, one by one."""
+    """The texts that were continued, one by one."""
     _lines: list[_Line] = field(default_factory=list)
     _scores: list[tuple[float, Callable[[float], None]]] = field(default_factory=list)
 
@@ -95,7 +95,7 @@ class ScriptedEngine:
 
 
 def play(script: Script, spec: dict[str, Any], *, source: Any = None) -> tuple[list[tuple[str, float]], list[str]]:
-    """-> (text, probability) of the candidates as they are ranked, and the texts that were gone on from, in order.
+    """Returns (text, probability) of the ranked candidates, and the texts that were continued, in order.
 
     source: where its draws come from instead of its seeds.
     """

@@ -14,7 +14,7 @@ from .restatement import Path, step
 
 
 def restated(n: int, width: int, max_rounds: int, room: int, job_seed: int) -> tuple[list[Path], list[set[Path]]]:
-    """-> finished paths, best first, and who survived each round."""
+    """Returns the finished paths, best first, and the survivors of each round."""
     active, done, survivors = [Path((), job_seed)], list[Path](), list[set[Path]]()
     children: dict[tuple[int, ...], int] = {}
     for number in range(max_rounds):

@@ -15,7 +15,7 @@ from .restatement import Path, step
 
 
 def restated(n: int, width: int, max_rounds: int, room: int, job_seed: int) -> tuple[list[Path], set[Path]]:
-    """-> candidates, best first, and the best of each round of each subtree that went on."""
+    """Returns candidates, best first, and the best of each round of each subtree that went on."""
     width = min(width, n)
     subtrees = [Path((), job_seed) for _ in range(n // width)]
     candidates, survivors = list[Path](), set[Path]()

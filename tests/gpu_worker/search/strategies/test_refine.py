@@ -20,7 +20,7 @@ SPEC = {"name": "refine", "n": 4}
 def tried(
     job_seed: int, limits: SearchLimits, verdict: Callable[[str], VerifierReply] = verdict_of
 ) -> tuple[Attempt, list[str]]:
-    """-> the attempt, and what the user was made to say."""
+    """Returns the attempt, and what the user was made to say."""
     one = attempt(limits, rng=random.Random(0), job_seed=job_seed)
     said: list[str] = []
     turn = one.engine.user_turn

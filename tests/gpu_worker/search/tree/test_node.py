@@ -33,6 +33,13 @@ def test_the_seeds_of_a_thousand_addresses_differ() -> None:
     assert len(seeds) == 1 + 32 + 32 * 32
 
 
+def test_the_seed_of_an_address_is_the_same_in_every_version() -> None:
+    """A job may be handed on to a worker of a newer version, whose samples must go on alike."""
+    assert root_seed(7, None) == 4205074862696321626
+    assert child_seed(5, 0) == 12773366489153039575
+    assert child_seed(child_seed(5, 3), 1) == 9321395323660539877
+
+
 def test_a_path_begins_below_the_root_and_an_address_is_its_ordinals() -> None:
     tree = SearchTree(1, [1, 2])
     first = tree.add(tree.root, 3, 10)

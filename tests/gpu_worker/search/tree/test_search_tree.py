@@ -38,7 +38,7 @@ def act(tree: SearchTree, name: str, which: int, num: int) -> None:
     node = growing[which % len(growing)] if growing else None
     ended = [node for node in tree.nodes[1:] if node.state is not NodeState.GROWING]
     if name == "add":
-        parent = tree.nodes[which % len(tree.nodes)]
+        parent = [tree.root, *ended][which % (1 + len(ended))]
         ordinal = sum(child.parent is parent for child in tree.nodes)
         tree.add(parent, ordinal, 50 + num)
     elif name == "extend" and node is not None:
@@ -64,7 +64,7 @@ def act(tree: SearchTree, name: str, which: int, num: int) -> None:
         tree.end("deadline")
 
 
-ACTIONS = ["add", "extend", "extend", "force", "finish", "cancel", "speculative", "judge", "facts", "end"]
+ACTIONS = ["add", "extend", "extend", "force", "force", "finish", "cancel", "speculative", "judge", "facts", "end"]
 
 
 @given(
@@ -97,6 +97,20 @@ def test_a_delta_holds_no_id_that_an_earlier_one_held() -> None:
     assert tree.delta() == {"nodes": [{"node": 1, "ids": [67], "logprob": -3.0}]}
     tree.set_score(node, -2.0)
     assert tree.delta() == {"nodes": [{"node": 1, "score": -2.0}]}
+
+
+def test_a_delta_says_how_many_saved_ids_are_kept_where_others_were_dropped() -> None:
+    tree = SearchTree(3, PROMPT)
+    node = tree.add(tree.root, 0, 50)
+    tree.extend(node, [65, 66, 67], [-1.0, -1.0, -1.0])
+    deltas = [tree.delta()]
+    tree.force(node, [90], drop=2)
+    deltas.append(tree.delta())
+    assert deltas[1] == {"nodes": [{"node": 1, "forced": ((1, 1),), "keep": 1, "ids": [90], "logprob": -3.0}]}
+    tree.force(node, [91])
+    deltas.append(tree.delta())
+    assert deltas[2] == {"nodes": [{"node": 1, "forced": ((1, 1), (2, 1)), "ids": [91], "logprob": -3.0}]}
+    assert SearchTree.fold(3, [delta for delta in deltas if delta]).nodes[1].ids == [65, 90, 91]
 
 
 def test_what_cannot_be_judged_is_not_recorded_because_another_worker_may_judge_it() -> None:

@@ -70,3 +70,8 @@ def test_a_lead_is_decided_exactly_if_the_rest_cannot_catch_up_with_it(answers: 
     counts = Counter(answers)
     others = [counts[letter] for letter in "abc" if letter != agreement.top]
     assert agreement.is_decided(num_left) == (counts[agreement.top or ""] > max(others) + num_left)
+
+
+@pytest.mark.parametrize(("num", "more"), [(0, 5), (1, 4), (4, 1), (5, 5), (7, 3)])
+def test_the_next_wave_completes_a_window(num: int, more: int) -> None:
+    assert Agreement(votes("a" * num)).num_to_settle("window") == more

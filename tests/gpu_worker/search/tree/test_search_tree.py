@@ -113,6 +113,17 @@ def test_a_delta_says_how_many_saved_ids_are_kept_where_others_were_dropped() ->
     assert SearchTree.fold(3, [delta for delta in deltas if delta]).nodes[1].ids == [65, 90, 91]
 
 
+def test_ids_that_were_dropped_just_before_the_node_ended_are_told_too() -> None:
+    tree = SearchTree(3, PROMPT)
+    node = tree.add(tree.root, 0, 50)
+    tree.extend(node, [65, 66, 67], [-1.0, -1.0, -1.0])
+    deltas = [tree.delta()]
+    tree.force(node, [90], drop=2)
+    tree.finish(node, "stop", "")
+    deltas.append(tree.delta())
+    assert SearchTree.fold(3, [delta for delta in deltas if delta]).nodes[1].ids == [65, 90]
+
+
 def test_what_cannot_be_judged_is_not_recorded_because_another_worker_may_judge_it() -> None:
     tree = SearchTree(3, PROMPT)
     node = tree.add(tree.root, 0, 50)
@@ -175,5 +186,5 @@ def test_a_stop_string_is_cut_off_the_text_and_may_begin_in_the_nodes_before(
 def test_the_document_leaves_the_prompt_out() -> None:
     tree, _ = grown(b"one")
     (root, node) = tree.document(lambda node: decode(node.ids))["nodes"]
-    assert (root["ids"], root["text"]) == ([], "")
+    assert (root["ids"], root["text"], root["ordinal"]) == ([], "", 0)
     assert (node["ids"], node["text"]) == ([*b"one"], "one")

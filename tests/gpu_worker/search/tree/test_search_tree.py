@@ -188,3 +188,18 @@ def test_the_document_leaves_the_prompt_out() -> None:
     (root, node) = tree.document(lambda node: decode(node.ids))["nodes"]
     assert (root["ids"], root["text"], root["ordinal"]) == ([], "", 0)
     assert (node["ids"], node["text"]) == ([*b"one"], "one")
+
+
+def test_a_node_starts_behind_all_ids_of_its_path() -> None:
+    tree, nodes = grown(b"one ", b"two ", b"three")
+    assert [node.start for node in nodes] == [2, 6, 10]
+    assert tree.ids_to(nodes[1])[nodes[1].start :] == nodes[1].ids
+
+
+def test_counts_add_up_and_a_count_of_nothing_is_no_change() -> None:
+    tree = SearchTree(3)
+    for num in (5, 0, 2):
+        tree.count("recomputed_tokens", num)
+    assert tree.delta() == {"nodes": [], "counts": {"recomputed_tokens": 7}}
+    tree.count("recomputed_tokens", 0)
+    assert tree.delta() is None

@@ -36,12 +36,12 @@ from ponder_worker import demo
 from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.engine import Engine
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading import Engines, load
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.engine_process.questions import Questions
+from ponder_worker.engine_process.speculative_work import SpeculativeWork
 from ponder_worker.protocol import AdmittedJob, JobResult
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
@@ -55,22 +55,22 @@ class LockStep(EngineCore):
         return not self._is_generating
 
 
-class Never(Guesses):
-    def have_room(self, generator: Engine) -> bool:
+class Never(SpeculativeWork):
+    def pays(self, generator: Engine) -> bool:
         return False
 
 
-class Always(Guesses):
-    def have_room(self, generator: Engine) -> bool:
+class Always(SpeculativeWork):
+    def pays(self, generator: Engine) -> bool:
         return generator.num_running + generator.num_waiting < generator.max_sequences
 
 
-MODES: dict[str, tuple[type[EngineCore], type[Guesses]]] = {
+MODES: dict[str, tuple[type[EngineCore], type[SpeculativeWork]]] = {
     "lockstep": (LockStep, Never),
     "lockstep+guesses": (LockStep, Always),
     "eager": (EngineCore, Never),
     "eager+guesses": (EngineCore, Always),
-    "eager+guesses_auto": (EngineCore, Guesses),
+    "eager+guesses_auto": (EngineCore, SpeculativeWork),
 }
 
 
@@ -142,10 +142,10 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
 def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, rounds: int) -> dict[str, Any]:
     """Measure all modes. Each one keeps its engines for all rounds, with what they learnt. Round 0 is a warm-up."""
-    floors: dict[str, EngineCore] = {}
+    cores: dict[str, EngineCore] = {}
     for mode, (kind, guesses) in MODES.items():
-        floors[mode] = kind(engines, lambda: None)
-        floors[mode].guesses = guesses(floors[mode]._book)
+        cores[mode] = kind(engines, lambda: None)
+        cores[mode].speculation = guesses(cores[mode]._book)
     runs: dict[str, list[Run]] = {mode: [] for mode in MODES}
     for number in range(rounds + 1):
         for mode in MODES if number % 2 else reversed(MODES):
@@ -153,11 +153,11 @@ def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, r
                 _admitted(f"{mode}{number}", at, problems, cell.n, width)
                 for at in range(cell.num_jobs if number else 4)
             ]
-            made = play(floors[mode], admitted, cell.num_at_a_time)
+            made = play(cores[mode], admitted, cell.num_at_a_time)
             if number:
                 runs[mode].append(made)
     result = asdict(cell) | {"modes": {mode: summary(runs[mode], runs[BASELINE]) for mode in MODES}}
-    fit = floors["eager+guesses_auto"].guesses.step_time.fit()
+    fit = cores["eager+guesses_auto"].speculation.step_time.fit()
     if fit is not None:
         result["step_ms"] = {"fixed": round(fit.fixed_s * 1e3, 3), "row": round(fit.row_s * 1e3, 3)}
     click.echo(json.dumps(result), err=True)
@@ -210,17 +210,17 @@ async def live(
 
 
 def counters(core: EngineCore) -> dict[str, int]:
-    generator, reward, tally = core.engines.generator.counters, core.engines.reward, core.guesses.tally
+    generator, reward, stats = core.engines.generator.counters, core.engines.reward, core.speculation.stats
     assert reward is not None
     return {
         "steps": generator.num_steps,
         "step_tokens": generator.computed_tokens,
         "reward_steps": reward.counters.num_steps,
         "generated_tokens": generator.generated_tokens,
-        "hits": tally.speculation_hits,
-        "misses": tally.speculation_misses,
-        "speculated_tokens": tally.speculated_tokens,
-        "misguessed_tokens": tally.misguessed_tokens,
+        "hits": stats.speculation_hits,
+        "misses": stats.speculation_misses,
+        "speculated_tokens": stats.speculated_tokens,
+        "misguessed_tokens": stats.misguessed_tokens,
     }
 
 

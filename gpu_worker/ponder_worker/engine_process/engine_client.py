@@ -1,4 +1,4 @@
-"""One job's line to the engines: what the search asks for, in the engine's words."""
+"""One job's access to the engines: what its search requests, in the engines' terms."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from collections.abc import Sequence as Series
 from dataclasses import replace
 from itertools import takewhile
 
-from ponder_worker import protocol
 from ponder_worker.engine import Sampling, Sequence
 from ponder_worker.engine.sequence import Priority
-from ponder_worker.engine_process.engine_core import EngineCore, Meter
+from ponder_worker.engine_process.engine_core import EngineCore
+from ponder_worker.engine_process.questions import Questions
+from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.reward import Mark
-from ponder_worker.search.errors import NoRewardModel, NoVerifier
-from ponder_worker.search.expansion.thought import Thought
-from ponder_worker.search.port import End, Order, Step, Stream, Verdict
+from ponder_worker.search.engine_port import ScoreRequest, Stream, StreamEnd, StreamRequest, VerifierReply
+from ponder_worker.search.search_error import NoRewardModel, NoVerifier
+from ponder_worker.search.thought import Thought
 
 
 class EngineClient:
-    """An Engine as the search knows it. `guard` runs a callback so that what it raises fails this job alone.
+    """Implements the search's EnginePort for one job.
 
-    ask: of the parent, whether an answer is right. no_verifier: why that may not be asked. may_guess: whether steps may
-    be begun that are perhaps not wanted.
+    guard: runs a callback so that what it raises fails this job alone. no_verifier: why the verifier may not be asked.
+    may_waste: whether work may be begun that can turn out not to be needed.
     """
 
     def __init__(
         self,
-        floor: EngineCore,
+        core: EngineCore,
         sampling: Sampling,
         *,
         messages: list[dict[str, str]],
@@ -36,11 +37,11 @@ class EngineClient:
         priority: Priority,
         prompt_length: int,
         guard: Callable[[Callable[[], None]], None],
-        ask: Callable[[str | None, Callable[[protocol.Verdict], None]], None],
+        questions: Questions,
         no_verifier: str | None,
-        may_guess: bool,
+        may_waste: bool,
     ) -> None:
-        self._floor = floor
+        self._core = core
         self._sampling = sampling
         self._messages = messages
         self._salt = salt
@@ -48,63 +49,60 @@ class EngineClient:
         self._priority = priority
         self._prompt_length = prompt_length
         self._guard = guard
-        self._ask = ask
+        self._questions = questions
         self._no_verifier = no_verifier
-        self._may_guess = may_guess
-        self._prompt_of_reward: list[int] | None = None
+        self._may_waste = may_waste
+        self._reward_prompt_ids: list[int] | None = None
         self._scoring: set[Sequence] = set()
 
     @property
     def thought(self) -> Thought | None:
-        return self._floor.engines.thought
+        return self._core.engines.thought
 
     @property
     def can_score(self) -> bool:
-        return self._floor.engines.reward_kind is not None
+        return self._core.engines.reward_kind is not None
 
-    def generate(self, order: Order, done: Callable[[End], None]) -> Stream:
-        return self._generate(order, done, is_guess=False)
+    def generate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> Sequence:
+        return self._start(request, done, self._priority)
 
-    def speculate(self, order: Order, done: Callable[[End], None]) -> Stream | None:
-        floor = self._floor
-        if not self._may_guess or not floor.guesses.have_room(floor.engines.generator):
+    def speculate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> Sequence | None:
+        core = self._core
+        if not self._may_waste or not core.speculation.pays(core.engines.generator):
             return None
-        return self._generate(order, done, is_guess=True)
+        sequence = self._start(request, done, "speculative")
+        core.speculation.add(sequence, self._meter.job_id)
+        return sequence
 
     def adopt(self, stream: Stream) -> None:
         assert isinstance(stream, Sequence)
-        self._floor.adopt(stream, self._priority)
+        self._core.adopt(stream, self._priority)
 
-    def _generate(self, order: Order, done: Callable[[End], None], *, is_guess: bool) -> Sequence:
-        # A separator of the user's own stop strings ends all.
-        separator = None if order.separator in self._sampling.stop_strings else order.separator
-        sampling = replace(self._sampling, max_tokens=order.max_tokens, seed=order.seed, separator=separator)
-        return self._floor.generate(
-            order.tokens,
-            sampling,
-            start=order.start,
-            turn_start=order.turn_start,
-            former=range(self._prompt_length, order.num_former),
+    def _start(self, request: StreamRequest, done: Callable[[StreamEnd], None], priority: Priority) -> Sequence:
+        # If the separator is also one of the user's stop strings, it ends everything.
+        separator = None if request.separator in self._sampling.stop_strings else request.separator
+        sequence = self._core.engines.generator.generate(
+            request.tokens,
+            prompt_length=request.start,
+            sampling=replace(self._sampling, max_tokens=request.max_tokens, seed=request.seed, separator=separator),
+            turn_start=request.turn_start,
             salt=self._salt,
-            meter=self._meter,
-            priority=self._priority,
-            done=lambda sequence: self._guard(lambda: done(_end(sequence))),
-            is_guess=is_guess,
+            priority=priority,
+        )
+        return self._core.track(
+            sequence,
+            self._meter,
+            lambda sequence: self._guard(lambda: done(_end(sequence))),
+            former=range(self._prompt_length, request.num_former),
         )
 
     def cancel(self, stream: Stream) -> None:
         assert isinstance(stream, Sequence)
-        self._floor.cancel(stream)
+        self._core.cancel(stream)
 
-    def cancel_scores(self) -> None:
-        for sequence in self._scoring:
-            self._floor.cancel(sequence)
-        self._scoring.clear()
-
-    def score(self, step: Step, done: Callable[[float], None]) -> None:
-        engines = self._floor.engines
-        kind = engines.reward_kind
-        if kind is None:
+    def score(self, request: ScoreRequest, done: Callable[[float], None]) -> None:
+        kind, reward = self._core.engines.reward_kind, self._core.engines.reward
+        if kind is None or reward is None:
             raise NoRewardModel("the strategy scores its steps, and this worker was started without a reward model")
 
         def finish(sequence: Sequence) -> None:
@@ -112,70 +110,76 @@ class EngineClient:
             self._guard(lambda: done(kind.score(sequence.readings if sequence.marks else sequence.logprobs)))
 
         if isinstance(kind, Mark):
-            self._read(kind, step, finish)
-            return
-        tokens, start = self._place(step)
-        if start >= len(tokens):
-            self._guard(lambda: done(kind.score([])))
-            return
-        self._meter.reward_tokens += len(tokens) - start
-        self._scoring.add(
-            self._floor.score(
-                tokens, start=start, salt=self._salt, meter=self._meter, priority=self._priority, done=finish
-            )
-        )
+            sequence = self._read(kind, request)
+        else:
+            tokens, start = self._reward_tokens(request)
+            if start >= len(tokens):
+                self._guard(lambda: done(kind.score([])))
+                return
+            self._meter.reward_tokens += len(tokens) - start
+            sequence = reward.score(tokens, start=start, salt=self._salt, priority=self._priority)
+        self._scoring.add(self._core.track(sequence, self._meter, finish))
 
-    def _read(self, kind: Mark, step: Step, finish: Callable[[Sequence], None]) -> None:
-        reward = self._floor.engines.reward
-        assert reward is not None
-        steps = [text for text in (*step.steps_before, step.text) if text]
-        tokens = self._reward_prompt(reward.tokenizer) + kind.tokens(reward.tokenizer, steps)
-        # What stands in pages since the step before is not computed again: the new step and its mark are.
-        self._meter.reward_tokens += len(kind.tokens(reward.tokenizer, [step.text]))
-        self._scoring.add(
-            self._floor.read(tokens, salt=self._salt, meter=self._meter, priority=self._priority, done=finish)
-        )
+    def cancel_scores(self) -> None:
+        for sequence in self._scoring:
+            self._core.cancel(sequence)
+        self._scoring.clear()
 
-    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
-        """The answer is what the verifier reads of the text."""
+    def verify(self, text: str, answer: str | None, done: Callable[[VerifierReply], None]) -> None:
+        """The answer is what the verifier reads of the text, so only the answer is sent."""
         if self._no_verifier is not None:
             raise NoVerifier(self._no_verifier)
-        self._ask(answer, lambda told: self._guard(lambda: done(Verdict(told.passed, told.feedback))))
+        self._questions.ask(
+            self._meter.job_id,
+            answer,
+            lambda told: self._guard(lambda: done(VerifierReply(told.passed, told.feedback))),
+        )
 
     def encode(self, text: str) -> list[int]:
-        return self._floor.engines.generator.tokenizer.encode(text)
+        return self._core.engines.generator.tokenizer.encode(text)
 
-    def turn(self, text: str) -> list[int]:
-        return self._floor.engines.generator.tokenizer.turn(self._messages, text)
+    def user_turn(self, text: str) -> list[int]:
+        return self._core.engines.generator.tokenizer.turn(self._messages, text)
 
     def decode(self, ids: Series[int]) -> str:
-        return self._floor.engines.generator.tokenizer.decode(ids)
+        return self._core.engines.generator.tokenizer.decode(ids)
 
-    def _place(self, step: Step) -> tuple[list[int], int]:
-        """The ids that the reward model reads, and where the step begins in them."""
-        engines = self._floor.engines
+    def _read(self, kind: Mark, request: ScoreRequest) -> Sequence:
+        """Orders what the reward model's head says at the mark behind the last step."""
+        reward, readout = self._core.engines.reward, self._core.engines.readout
+        assert reward is not None
+        assert readout is not None
+        steps = [text for text in (*request.steps_before, request.text) if text]
+        tokens = self._reward_prompt(reward.tokenizer) + kind.tokens(reward.tokenizer, steps)
+        # Only the new step and its mark are computed: what comes before them is still in pages.
+        self._meter.reward_tokens += len(kind.tokens(reward.tokenizer, [request.text]))
+        return reward.read(tokens, [len(tokens) - 1], readout, salt=self._salt, priority=self._priority)
+
+    def _reward_tokens(self, request: ScoreRequest) -> tuple[list[int], int]:
+        """Returns the ids that the reward model reads, and where the step begins in them."""
+        engines = self._core.engines
         if engines.same_tokens:
-            return step.ids_before + step.ids, len(step.ids_before)
+            return request.ids_before + request.ids, len(request.ids_before)
         assert engines.reward is not None
         tokenizer = engines.reward.tokenizer
         prompt = self._reward_prompt(tokenizer)
-        before = tokenizer.encode(step.text_before) if step.text_before else []
-        both = tokenizer.encode(step.text_before + step.text)
-        # Where the step changes how the text before it is cut into tokens, it begins with the first changed one.
+        before = tokenizer.encode(request.text_before) if request.text_before else []
+        both = tokenizer.encode(request.text_before + request.text)
+        # The step may change how the text before it is tokenized. It then begins with the first token that differs.
         same = sum(takewhile(bool, (a == b for a, b in zip(before, both, strict=False))))
         return prompt + both, len(prompt) + same
 
     def _reward_prompt(self, tokenizer: Tokenizer) -> list[int]:
-        if self._prompt_of_reward is None:
-            self._prompt_of_reward = tokenizer.render(self._messages)
-        return self._prompt_of_reward
+        if self._reward_prompt_ids is None:
+            self._reward_prompt_ids = tokenizer.render(self._messages)
+        return self._reward_prompt_ids
 
 
-def _end(sequence: Sequence) -> End:
+def _end(sequence: Sequence) -> StreamEnd:
     if sequence.finish_reason != "stop":
-        return End("length")
+        return StreamEnd("length")
     if sequence.stop_string is None:
-        return End("stop")
+        return StreamEnd("stop")
     if sequence.sampling is not None and sequence.stop_string == sequence.sampling.separator:
-        return End("separator")
-    return End("stop", sequence.stop_trailing_chars)
+        return StreamEnd("separator")
+    return StreamEnd("stop", sequence.stop_trailing_chars)

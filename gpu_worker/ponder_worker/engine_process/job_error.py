@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from ponder_worker.engine import EngineError
 from ponder_worker.models.model_error import InvalidConversation
 from ponder_worker.protocol import Document, JobError, JobResult
-from ponder_worker.search.errors import InvalidRequest, SearchError
+from ponder_worker.search.search_error import InvalidRequest, SearchError
 
 EXPECTED = (SearchError, EngineError, InvalidConversation, ValidationError)
 """What a request may bring about; everything else is a bug of ours."""

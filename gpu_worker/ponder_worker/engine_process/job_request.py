@@ -1,4 +1,4 @@
-"""What the request document of a job means to the engines."""
+"""Translates a job's request document into the engines' terms."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ponder_worker.answers.reading import letter, program, spoken, unfenced
 from ponder_worker.engine import Sampling
 from ponder_worker.engine_process.loading import Engines, SamplingDefaults
 from ponder_worker.protocol import Document
-from ponder_worker.search.errors import NoVerifier, PromptTooLong
+from ponder_worker.search.search_error import NoVerifier, PromptTooLong
 
 
 def messages(request: Document) -> list[dict[str, str]]:
-    """Chat messages with their content as one text; parts of text are joined."""
+    """Returns the chat messages, each with its content as one text: parts of text are joined."""
     return [message | {"content": _text(message.get("content"))} for message in request["messages"]]
 
 
 def sampling(request: Document, defaults: SamplingDefaults) -> Sampling:
-    """max_tokens and seed are each node's own and filled in later."""
+    """Returns the sampling parameters. max_tokens and seed are filled in later, because every node has its own."""
     given = request["sampling"]
     return Sampling(
         max_tokens=1,
@@ -34,7 +34,7 @@ def sampling(request: Document, defaults: SamplingDefaults) -> Sampling:
 
 
 def room(engines: Engines, prompt_tokens: int, *, scores: bool) -> int:
-    """Tokens that fit beside the prompt, in the reward model's context too. Raises PromptTooLong."""
+    """Returns how many tokens fit after the prompt, in the reward model's context too. Raises PromptTooLong."""
     longest = engines.longest
     if scores and engines.same_tokens:
         longest = min(longest, engines.longest_scored)
@@ -44,7 +44,7 @@ def room(engines: Engines, prompt_tokens: int, *, scores: bool) -> int:
 
 
 def answer_of(request: Document) -> Callable[[str], str | None]:
-    """What the job's verifier reads, which is what candidates are compared by."""
+    """Returns what reads an answer out of a text. Candidates are compared by what the job's verifier would read."""
     match (request.get("verifier") or {}).get("name"):
         case "json_schema":
             return unfenced
@@ -58,14 +58,14 @@ def answer_of(request: Document) -> Callable[[str], str | None]:
 
 
 def check_verifier(request: Document) -> None:
-    """Raises NoVerifier where the search may not ask."""
+    """Raises NoVerifier if the search may not ask the job's verifier."""
     reason = no_verifier(request)
     if reason is not None:
         raise NoVerifier(reason)
 
 
 def no_verifier(request: Document) -> str | None:
-    """Why the search may not ask the job's verifier; None where it may. Raises pydantic's ValidationError."""
+    """Returns why the search may not ask the job's verifier; None if it may. Raises pydantic's ValidationError."""
     verifier = request.get("verifier")
     if verifier is not None and verifier.get("name") not in VERIFIER_NAMES:
         return f"this worker knows no verifier {verifier.get('name')!r}"

@@ -1,4 +1,4 @@
-"""What settled jobs have taught about the batches of which jobs are here."""
+"""Lessons of settled jobs about the batches of the jobs in this process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ponder_worker.protocol import Sums
 
 
 class Learned:
-    """Sums by batch, as Postgres last told them: with a claim, or after a tick that settled some of its jobs."""
+    """Keeps the sums of each batch as the parent last read them from Postgres: with a claim or after a tick."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Sums] = {}
 
     def take(self, told: Mapping[str, Sums], batch_ids: Iterable[str]) -> None:
-        """batch_ids: of the jobs that are here; of other batches nobody asks any more."""
+        """Takes newer sums, and forgets batches that are not in `batch_ids`, which names those of the jobs here."""
         here = set(batch_ids)
         known = {**self._sums, **told}
         self._sums = {batch_id: sums for batch_id, sums in known.items() if batch_id in here}

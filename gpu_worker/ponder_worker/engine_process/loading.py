@@ -25,7 +25,7 @@ from ponder_worker.models.model_error import MissingFile
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Likelihood, Mark
 from ponder_worker.models.transformer import Transformer
-from ponder_worker.search.expansion.thought import Thought
+from ponder_worker.search.thought import Thought
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}

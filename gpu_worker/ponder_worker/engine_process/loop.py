@@ -204,7 +204,7 @@ class Loop:
             room_tokens=self._room_tokens,
             num_jobs=len(self._jobs) + len(self._arrived),
             is_last=is_last,
-            metrics=metrics(self._engines, self._core.guesses),
+            metrics=metrics(self._core),
         )
 
     @property

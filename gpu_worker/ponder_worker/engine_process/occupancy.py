@@ -1,4 +1,4 @@
-"""How busy the engines are: the room for more work, and the metrics."""
+"""How busy the engines are: room for more shards, and metrics."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import asdict
 
 from ponder_worker.engine import Engine
 from ponder_worker.engine.latency import BUCKETS_S
-from ponder_worker.engine_process.guesses import Guesses
-from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.protocol import EngineMetrics, Histogram
 
@@ -15,9 +14,9 @@ _SHARDS_AHEAD = 3
 
 
 def room_tokens(generator: Engine, num_arrived: int, options: EngineOptions) -> int:
-    """In estimated tokens of shards: three of the largest when idle, room for one when all sequences are taken.
+    """Returns the room for shards, in estimated tokens: three of the largest if idle, one if all sequences are taken.
 
-    What keeps a step full is sequences; a job's tokens come to pass one after the other.
+    Sequences keep a step full, rather than tokens: a job's tokens come one after the other.
     """
     if generator.num_waiting and not generator.free_tokens:
         return 0
@@ -26,14 +25,17 @@ def room_tokens(generator: Engine, num_arrived: int, options: EngineOptions) -> 
     return max(0, most - taken) * _SHARDS_AHEAD * options.shard_tokens // most
 
 
-def metrics(engines: Engines, guesses: Guesses) -> EngineMetrics:
-    """Counters since the process began, those of the reward model after `reward_`; latencies are the generator's."""
-    generator, reward = engines.generator, engines.reward
+def metrics(core: EngineCore) -> EngineMetrics:
+    """Returns counters since the process began and gauges. The reward model's have the prefix `reward_`.
+
+    Latencies are the generator's.
+    """
+    generator, reward = core.engines.generator, core.engines.reward
     numbers: dict[str, int | float] = asdict(generator.counters) | {
         "num_running": generator.num_running,
         "num_waiting": generator.num_waiting,
     }
-    numbers |= generator.pages | asdict(guesses.tally)
+    numbers |= generator.pages | core.metrics()
     if reward is not None:
         numbers |= {f"reward_{name}": value for name, value in (asdict(reward.counters) | reward.pages).items()}
     latencies = {

@@ -1,4 +1,4 @@
-"""From a conversation to the ids of its prompt, without holding up the steps of the engine."""
+"""Renders conversations into prompts without holding up the engine's steps."""
 
 from __future__ import annotations
 
@@ -8,33 +8,32 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ponder.domain.context import cannot_fit
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
-from ponder_worker.search.errors import PromptTooLong
+from ponder_worker.search.search_error import PromptTooLong
 
-_QUICK = 20_000
-"""Characters, of which a message of its own costs as much as `_MESSAGE` of them: milliseconds. To hand less over to
-another thread takes longer than to do it."""
-_MESSAGE = 100
+_QUICK_CHARACTERS = 20_000
+"""A shorter conversation is rendered in milliseconds, which is less than it takes to hand it to another thread."""
+_MESSAGE_CHARACTERS = 100
+"""What the overhead of one message counts as, in characters."""
 
 
 class Prompts:
-    """One thread for the long conversations, one after the other; the short ones take nobody's time."""
+    """Renders long conversations one by one in a thread, and short ones at once. longest: the context, in tokens."""
 
     def __init__(self, tokenizer: Tokenizer, longest: int) -> None:
-        """longest: tokens of the model's context."""
         self.num_made = 0
         self._tokenizer = tokenizer
         self._longest = longest
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
 
     async def make(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Raises PromptTooLong for what cannot fit, before it is rendered, and InvalidConversation."""
+        """Returns the prompt's ids. Raises InvalidConversation, and PromptTooLong before it renders what cannot fit."""
         num, characters = len(messages), sum(len(message["content"]) for message in messages)
         if cannot_fit(num, characters, self._longest):
             raise PromptTooLong(
                 f"{num} messages of {characters} characters cannot fit into the {self._longest} tokens of the context"
             )
         try:
-            if characters + num * _MESSAGE <= _QUICK:
+            if characters + num * _MESSAGE_CHARACTERS <= _QUICK_CHARACTERS:
                 return self._tokenizer.render(messages)
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._tokenizer.render, messages)
         finally:

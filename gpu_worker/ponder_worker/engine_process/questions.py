@@ -1,4 +1,4 @@
-"""What searches ask the parent while they run: verifiers live there."""
+"""The questions that searches ask their verifiers, which are in the parent process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Answered = Callable[[Verdict], None]
 
 
 class Questions:
-    """Sent at once; `done` is called when the answer comes, unless its job was dropped by then."""
+    """Sends each question at once, and calls `done` when the answer comes, unless the job was dropped by then."""
 
     def __init__(self, send: Callable[[Ask], None]) -> None:
         self.num_answered = 0
@@ -20,7 +20,7 @@ class Questions:
         self._open: dict[int, tuple[int, Answered]] = {}
 
     def ask(self, job_id: int, answer: str | None, done: Answered) -> None:
-        """Is this candidate's answer right?"""
+        """Asks whether this candidate's answer is right."""
         number = next(self._numbers)
         self._open[number] = (job_id, done)
         self._send(Ask(job_id, number, answer))
@@ -33,7 +33,7 @@ class Questions:
 
     @property
     def job_ids(self) -> set[int]:
-        """Who waits for an answer."""
+        """The jobs that wait for an answer."""
         return {job_id for job_id, _ in self._open.values()}
 
     def drop(self, job_id: int) -> None:

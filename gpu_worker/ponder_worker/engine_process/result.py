@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.protocol import Choice, Document
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 from ponder_worker.search.tree.search_tree import SearchTree
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ponder_worker.models.checkpoint.folder import read_json
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import InvalidFile
-from ponder_worker.search.expansion.thought import Thought
+from ponder_worker.search.thought import Thought
 
 _NAMES = ("open", "close", "closing", "answer_tokens")
 _CLOSING = (

@@ -1,1 +1,1 @@
-"""Growing a tree of thoughts: strategies, the tree, the budget's wall, selection. Ids and scores, never tensors."""
+"""Test-time search over token ids and scores: strategies, the tree they grow, its expansion and its ranking."""

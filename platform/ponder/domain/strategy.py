@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -209,7 +209,4 @@ AnyStrategy = (
 )  # fmt: skip
 Strategy = Annotated[AnyStrategy, Field(discriminator="name")]
 STRATEGY: TypeAdapter[AnyStrategy] = TypeAdapter(Strategy)
-STRATEGY_NAMES = (
-    "direct", "self_consistency", "best_of_n", "beam_search", "dvts", "rebase", "mcts", "particle_filter", "refine",
-    "budget_forcing", "adaptive",
-)  # fmt: skip
+STRATEGY_NAMES: tuple[str, ...] = tuple(spec.model_fields["name"].default for spec in get_args(AnyStrategy))

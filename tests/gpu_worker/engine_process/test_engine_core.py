@@ -1,4 +1,4 @@
-"""What counts as progress."""
+"""Progress, as the lease understands it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ponder_worker.engine_process.loading import Engines
 
 
 def test_a_step_in_which_nothing_was_computed_is_no_progress() -> None:
-    """Else an engine that cannot admit what waits would keep its lease for ever."""
+    """An engine that cannot admit what waits must not keep its lease for ever."""
     outputs: list[Any] = []
     generator = SimpleNamespace(has_work=True, step=lambda: outputs, flops_per_token=1)
-    floor = EngineCore(
+    core = EngineCore(
         cast("Engines", SimpleNamespace(generator=generator, reward=None, flops_per_byte=1.0)), lambda: None
     )
-    floor.step()
-    assert floor.num_steps == 0
+    core.step()
+    assert core.num_steps == 0
     outputs.append(SimpleNamespace(sequence=None, computed_tokens=1))
-    floor.step()
-    assert floor.num_steps == 1
+    core.step()
+    assert core.num_steps == 1

@@ -1,4 +1,4 @@
-"""What the engine process knows of the batches of its jobs."""
+"""Lessons about the batches of the jobs in the engine process."""
 
 from __future__ import annotations
 

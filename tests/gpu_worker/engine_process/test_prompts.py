@@ -12,7 +12,7 @@ import pytest
 from ponder_worker.engine_process.prompts import Prompts
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import InvalidConversation
-from ponder_worker.search.errors import PromptTooLong
+from ponder_worker.search.search_error import PromptTooLong
 
 _LONGEST = 4_000
 _SHORT = [{"role": "user", "content": "a"}]

@@ -8,7 +8,7 @@ import pytest
 
 from ponder_worker.engine_process.result import Made, as_choices
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
-from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.search_tree import SearchTree
 
 

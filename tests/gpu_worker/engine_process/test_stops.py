@@ -57,10 +57,10 @@ def test_it_is_also_found_by_who_goes_on_from_what_another_began(engines: Engine
         def save(jobs: list[Job], deltas: list[Any] = deltas) -> None:
             deltas.append(jobs[0].delta())
 
-        floor = EngineCore(engines, lambda: None)
-        run(floor, [asked(seed, stop)], after_step=save)
+        core = EngineCore(engines, lambda: None)
+        run(core, [asked(seed, stop)], after_step=save)
         for num in range(len(deltas)):
-            (result,) = run(floor, [asked(seed, stop, deltas=list(filter(None, deltas[:num])))])
+            (result,) = run(core, [asked(seed, stop, deltas=list(filter(None, deltas[:num])))])
             assert result.choices[0].text == answers[seed].partition(stop)[0]
 
 

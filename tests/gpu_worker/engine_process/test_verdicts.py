@@ -21,19 +21,19 @@ import asyncio, sys
 from multiprocessing.connection import Connection
 from ponder_worker.engine_process import child
 from ponder_worker.engine_process.options import EngineOptions
-from ponder_worker.search import strategy
+from ponder_worker.search import strategy_table
 
 async def run(search, spec, max_rounds):
     made = []
     for number in range(3):
         made += [candidate async for candidate in search.complete(search.root)]
         verdict = asyncio.get_running_loop().create_future()
-        search._engine.verify(made[-1].text, f"answer {number}", verdict.set_result)
+        search.engine.verify(made[-1].text, f"answer {number}", verdict.set_result)
         if (await verdict).passed is not False:
             break
     return made[::-1]
 
-strategy.run = run
+strategy_table.run = run
 child.main(Connection(int(sys.argv[1])), EngineOptions(model=sys.argv[2], num_threads=1, kv_bytes=1 << 22))
 """
 SCHEMA = {"name": "json_schema", "schema": {}}

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from ponder.domain.strategy import STRATEGY
-from ponder_worker.search import strategy
-from ponder_worker.search.candidate import Candidate
-from ponder_worker.search.expansion.search_limits import Limits
-from ponder_worker.search.expansion.thought import Thought
-from ponder_worker.search.port import End, Order, Step, Verdict
+from ponder_worker.search import strategy_table
+from ponder_worker.search.engine_port import ScoreRequest, StreamEnd, StreamRequest, VerifierReply
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
-from ponder_worker.search.tree import seed
+from ponder_worker.search.thought import Thought
+from ponder_worker.search.tree.candidate import Candidate
+from ponder_worker.search.tree.node import child_seed
 from ponder_worker.search.tree.search_tree import SearchTree
 
 END = 0
@@ -29,43 +29,43 @@ THOUGHT = Thought((OPEN,), (CLOSE,), "</think>", (CLOSING, CLOSE), answer_tokens
 
 def token_at(stream_seed: int, position: int) -> int:
     """Ends are rare, line breaks not."""
-    drawn = seed.of_child(stream_seed, position) % 40
+    drawn = child_seed(stream_seed, position) % 40
     return END if drawn < 3 else 4 if drawn < 10 else 1 + drawn % 3 if drawn < 30 else 5
 
 
 def thinking_token_at(stream_seed: int, position: int) -> int:
     """A thought opens at once, and closes seldom."""
-    drawn = seed.of_child(stream_seed, position) % 40
+    drawn = child_seed(stream_seed, position) % 40
     return OPEN if position == len(PROMPT) else CLOSE if 30 <= drawn < 33 else token_at(stream_seed, position)
 
 
 @dataclass(eq=False)
 class StubStream:
-    order: Order
-    done: Callable[[End], None]
+    request: StreamRequest
+    done: Callable[[StreamEnd], None]
     tokens: list[int]
     draw: Callable[[int, int], int]
     logprobs: list[float] = field(default_factory=list)
 
-    def advance(self) -> End | None:
-        token = self.draw(self.order.seed, len(self.tokens))
+    def advance(self) -> StreamEnd | None:
+        token = self.draw(self.request.seed, len(self.tokens))
         if self.draw is thinking_token_at and self.tokens[-1] == TURN:
             token = OPEN
         self.tokens.append(token)
-        self.logprobs.append(-1.0 / (1 + token_at(self.order.seed, len(self.tokens) + 1000)))
-        made = len(self.tokens) - self.order.start
-        assert made <= self.order.max_tokens, "the engine was asked for a token beyond the cap"
+        self.logprobs.append(-1.0 / (1 + token_at(self.request.seed, len(self.tokens) + 1000)))
+        made = len(self.tokens) - self.request.start
+        assert made <= self.request.max_tokens, "the engine was asked for a token beyond the cap"
         if token == END:
-            return End("stop")
-        if PIECES[token] == self.order.separator:
-            return End("separator")
-        return End("length") if made == self.order.max_tokens else None
+            return StreamEnd("stop")
+        if PIECES[token] == self.request.separator:
+            return StreamEnd("separator")
+        return StreamEnd("length") if made == self.request.max_tokens else None
 
 
 class StubEngine:
-    """`step` advances some of its streams by a token and answers some scores; `rng` says which, so it is the clock.
+    """A stub. Its `step` advances some streams by a token and answers some scores; `rng` chooses, as the clock would.
 
-    speculates: how often it has room for a guess.
+    speculates: the probability that it has room for a guess.
     """
 
     def __init__(self, rng: random.Random, thought: Thought | None = None, speculates: float = 0.0) -> None:
@@ -73,27 +73,27 @@ class StubEngine:
         self.thought = thought
         self.speculates = speculates
         self.guesses: set[int] = set()
-        """ids of the streams that nobody has asked for yet."""
+        """The ids of the streams that are still speculative."""
         self.streams: list[StubStream] = []
-        self.scores: list[tuple[Step, Callable[[float], None]]] = []
+        self.scores: list[tuple[ScoreRequest, Callable[[float], None]]] = []
         self.can_score = True
         self.num_generated = 0
         self.num_scores = 0
         self.num_streams = 0
         self.num_verified = 0
-        self.verifying: list[tuple[str, Callable[[Verdict], None]]] = []
+        self.verifying: list[tuple[str, Callable[[VerifierReply], None]]] = []
 
-    def generate(self, order: Order, done: Callable[[End], None]) -> StubStream:
+    def generate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> StubStream:
         draw = token_at if self.thought is None else thinking_token_at
-        stream = StubStream(order, done, list(order.tokens), draw)
+        stream = StubStream(request, done, list(request.tokens), draw)
         self.streams.append(stream)
         self.num_streams += 1
         return stream
 
-    def speculate(self, order: Order, done: Callable[[End], None]) -> StubStream | None:
+    def speculate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> StubStream | None:
         if self.rng.random() >= self.speculates:
             return None
-        stream = self.generate(order, done)
+        stream = self.generate(request, done)
         self.guesses.add(id(stream))
         return stream
 
@@ -105,7 +105,7 @@ class StubEngine:
         if stream in self.streams:  # a guess may have ended
             self.streams.remove(stream)
 
-    def score(self, step: Step, done: Callable[[float], None]) -> None:
+    def score(self, step: ScoreRequest, done: Callable[[float], None]) -> None:
         assert step.ids
         self.num_scores += 1
         self.scores.append((step, done))
@@ -113,14 +113,14 @@ class StubEngine:
     def cancel_scores(self) -> None:
         self.scores.clear()
 
-    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+    def verify(self, text: str, answer: str | None, done: Callable[[VerifierReply], None]) -> None:
         self.num_verified += 1
         self.verifying.append((text, done))
 
     def encode(self, text: str) -> list[int]:
         return [PIECES.index(text)]
 
-    def turn(self, text: str) -> list[int]:
+    def user_turn(self, text: str) -> list[int]:
         return [END, TURN]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -157,17 +157,17 @@ def num_sampled(tree: SearchTree) -> int:
     return tree.num_tokens - sum(num - (node.ids[first] == WAIT) for node, first, num in forced)
 
 
-def score_of(step: Step) -> float:
+def score_of(step: ScoreRequest) -> float:
     """A number that depends on all ids of the path; sums of them have no rounding."""
     value = 0
     for token in step.ids_before + step.ids:
-        value = seed.of_child(value, token)
+        value = child_seed(value, token)
     return -float(value % 1024) / 64
 
 
-def verdict_of(text: str) -> Verdict:
+def verdict_of(text: str) -> VerifierReply:
     passed = sum(map(ord, text)) % 3 == 0
-    return Verdict(passed, "" if passed else "No.")
+    return VerifierReply(passed, "" if passed else "No.")
 
 
 @dataclass
@@ -181,7 +181,7 @@ class Attempt:
     ranked: list[Candidate] | None = None
 
     def save(self) -> None:
-        self.search.sync_all()
+        self.search.expander.streams.sync_all()
         delta = self.search.tree.delta()
         if delta is not None:
             self.deltas.append(delta)
@@ -191,7 +191,7 @@ JOB_SEED = 5
 
 
 def attempt(
-    limits: Limits,
+    limits: SearchLimits,
     *,
     rng: random.Random,
     deltas: list[dict[str, Any]] | None = None,
@@ -216,14 +216,14 @@ def run(
     after_step: Callable[[int], bool] = lambda num_steps: True,
     after_turn: Callable[[int], bool] = lambda num_steps: True,
 ) -> list[Candidate] | None:
-    """Until the strategy is done, or until one of the two, called with the number of the step, returns False: killed.
+    """Runs the strategy until it is done, or is killed because one of the two callbacks returns False.
 
-    after_step: before the strategy knows what the step has brought; after_turn: when it waits again. It does nothing
-    in between, so that with both it can be killed at every await.
+    Both get the number of the step. after_step is called before the strategy knows what the step has brought,
+    after_turn when it waits again. It does nothing in between, so that with both it can be killed at every await.
     """
 
     async def live() -> list[Candidate] | None:
-        task = asyncio.ensure_future(strategy.run(one.search, STRATEGY.validate_python(spec), one.max_rounds))
+        task = asyncio.ensure_future(strategy_table.run(one.search, STRATEGY.validate_python(spec), one.max_rounds))
         num_steps = 0
         while not task.done():
             await asyncio.sleep(0)
@@ -234,11 +234,11 @@ def run(
                 return None
             one.engine.step()
             num_steps += 1
-            if one.search.wall.tokens is not None:
-                used = sum(one.search._offspring.streams.length(node) for node in one.search.tree.nodes[1:])
-                assert used <= one.search.wall.tokens
-            for growth in list(one.search.blocked):
-                growth.look()
+            if one.search.expander.budget.tokens is not None:
+                used = sum(one.search.expander.streams.length(node) for node in one.search.tree.nodes[1:])
+                assert used <= one.search.expander.budget.tokens
+            for expansion in list(one.search.expander.blocked):
+                expansion.wake()
             assert num_steps < 20_000, "the strategy waits for something that nobody does"
             if not after_step(num_steps):
                 task.cancel()

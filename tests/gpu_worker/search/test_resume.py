@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.tree.node import NodeState
 from ponder_worker.search.tree.search_tree import SearchTree
 
 from .conftest import JOB_SEED, SPECS, Attempt, attempt, num_sampled, run
 
-LIMITS = [Limits(None, None, 40), Limits(60, None, 40), Limits(70, 20, 40)]
+LIMITS = [SearchLimits(None, None, 40), SearchLimits(60, None, 40), SearchLimits(70, 20, 40)]
 
 
 def made(one: Attempt) -> dict[tuple[int, ...], Any]:
@@ -39,12 +39,12 @@ def outcome(one: Attempt) -> Any:
 @pytest.mark.parametrize("when", ["after_step", "after_turn"])
 @pytest.mark.parametrize("limits", LIMITS, ids=["unlimited", "tight", "whole"])
 def test_killed_at_any_await_it_ends_with_the_same_answer_and_the_same_tokens(
-    spec: dict[str, Any], limits: Limits, when: str
+    spec: dict[str, Any], limits: SearchLimits, when: str
 ) -> None:
     killed_everywhere(spec, limits, when)
 
 
-def killed_everywhere(spec: dict[str, Any], limits: Limits, when: str, **changes: Any) -> None:
+def killed_everywhere(spec: dict[str, Any], limits: SearchLimits, when: str, **changes: Any) -> None:
     whole = attempt(limits, rng=random.Random(0), **changes)
     num_steps = [0]
 
@@ -67,9 +67,9 @@ def killed_everywhere(spec: dict[str, Any], limits: Limits, when: str, **changes
 
 
 def killed_again_and_again(
-    spec: dict[str, Any], limits: Limits, job_seed: int, lives: list[tuple[int, int]]
+    spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]]
 ) -> tuple[Attempt, Attempt]:
-    """lives: (killed after this step, saved every so many steps) -> the last attempt, and one never killed."""
+    """Returns the last attempt and one that was never killed. Lives: (killed after this step, steps between saves)."""
     whole = attempt(limits, rng=random.Random(1), job_seed=job_seed)
     run(whole, spec)
     deltas: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def killed_again_and_again(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 7)), min_size=1, max_size=4),
 )
 def test_killed_many_times_with_ticks_lost_it_ends_the_same(
-    spec: dict[str, Any], limits: Limits, job_seed: int, lives: list[tuple[int, int]]
+    spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]]
 ) -> None:
     one, whole = killed_again_and_again(spec, limits, job_seed, lives)
     assert outcome(one) == outcome(whole)
@@ -112,9 +112,9 @@ def test_who_was_refused_does_not_wait_for_half_grown_steps_of_later_rounds(
     job_seed: int, lives: list[tuple[int, int]]
 ) -> None:
     beam = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6}
-    one, whole = killed_again_and_again(beam, Limits(70, 20, 40), job_seed, lives)
+    one, whole = killed_again_and_again(beam, SearchLimits(70, 20, 40), job_seed, lives)
     assert outcome(one) == outcome(whole)
-    assert one.search.wall.refused
+    assert one.search.expander.budget.has_refused
 
 
 def test_no_node_is_scored_twice_over_all_attempts(spec: dict[str, Any]) -> None:

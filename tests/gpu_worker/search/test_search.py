@@ -5,37 +5,38 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 
-from ponder_worker.search.expansion.search_limits import Limits
-from ponder_worker.search.port import Verdict
+from ponder_worker.search.engine_port import VerifierReply
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.tree.node import Node, NodeState
 
 from .conftest import Attempt, attempt, run
 
-UNLIMITED = Limits(None, None, 60)
+UNLIMITED = SearchLimits(None, None, 60)
 
 T = TypeVar("T")
 
 
 def play(one: Attempt, *counts: int) -> list[list[tuple[int, int]]]:
-    """(length, ordinal) of the children of the root as they are handed out, one list a `generate`."""
+    """Returns (length, ordinal) of the root's children in the order of delivery, one list for each `generate`."""
 
     async def collect() -> list[list[tuple[int, int]]]:
-        growths = [one.search.generate(one.search.root, n) for n in counts]
+        expansions = [one.search.expander.generate(one.search.root, n, one.search.options) for n in counts]
 
         async def drive() -> None:
             while one.engine.has_work:
                 one.engine.step()
-                for growth in list(one.search.blocked):
-                    growth.look()
+                for expansion in list(one.search.expander.blocked):
+                    expansion.wake()
                 await asyncio.sleep(0)
 
         driver = asyncio.ensure_future(drive())
-        found = [[(len(node.ids), node.ordinal) for node in await growth.all()] for growth in growths]
+        found = [[(len(node.ids), node.ordinal) for node in await expansion.all()] for expansion in expansions]
         await driver
         return found
 
@@ -59,12 +60,12 @@ def test_a_short_sample_is_handed_out_while_longer_ones_still_grow() -> None:
     one = attempt(UNLIMITED, rng=random.Random(0))
 
     async def first_of_all() -> tuple[int, int]:
-        growth = one.search.generate(one.search.root, 12)
-        waiting = asyncio.ensure_future(growth.__anext__())
+        expansion = one.search.expander.generate(one.search.root, 12, one.search.options)
+        waiting = asyncio.ensure_future(expansion.__anext__())
         while not waiting.done():
             one.engine.step()
-            for blocked in list(one.search.blocked):
-                blocked.look()
+            for blocked in list(one.search.expander.blocked):
+                blocked.wake()
             await asyncio.sleep(0)
         return len(waiting.result().ids), len(one.engine.streams)
 
@@ -74,7 +75,7 @@ def test_a_short_sample_is_handed_out_while_longer_ones_still_grow() -> None:
 
 
 def test_a_sample_that_was_cut_off_is_no_complete_candidate() -> None:
-    one = attempt(Limits(None, None, 1), rng=random.Random(0))
+    one = attempt(SearchLimits(None, None, 1), rng=random.Random(0))
     ranked = run(one, {"name": "self_consistency", "n": 6})
     assert ranked is not None
     by_stop = {candidate.node.stop: candidate.is_complete for candidate in ranked}
@@ -96,7 +97,7 @@ def test_ending_leaves_half_grown_samples_as_candidates_that_are_not_complete() 
     assert cut
     assert {candidate.node.stop for candidate in cut} == {"dollars"}
     assert not one.engine.streams
-    assert one.search.wall.reserved == 0
+    assert one.search.expander.budget.reserved == 0
 
 
 @pytest.mark.parametrize("number", [1, 2, 4, 7, 12])
@@ -177,8 +178,8 @@ def drive(one: Attempt, play: Callable[[], Coroutine[Any, Any, T]]) -> T:
             if task.done():
                 break
             one.engine.step()
-            for growth in list(one.search.blocked):
-                growth.look()
+            for expansion in list(one.search.expander.blocked):
+                expansion.wake()
         return await task
 
     return asyncio.run(live())
@@ -187,7 +188,7 @@ def drive(one: Attempt, play: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def test_a_verdict_is_asked_once_and_stands_in_the_tree() -> None:
     first = attempt(UNLIMITED, rng=random.Random(0))
 
-    async def verify(search: Search) -> list[Verdict]:
+    async def verify(search: Search) -> list[VerifierReply]:
         candidates = [candidate async for candidate in search.complete(search.root, 2)]
         return [await search.verify(candidate) for candidate in [*candidates, *candidates]]
 
@@ -203,7 +204,7 @@ def test_a_verdict_is_asked_once_and_stands_in_the_tree() -> None:
 def test_a_search_that_was_told_to_end_waits_for_no_verdict_and_asks_for_none() -> None:
     one = attempt(UNLIMITED, rng=random.Random(0))
 
-    async def verify() -> list[Verdict]:
+    async def verify() -> list[VerifierReply]:
         candidates = [candidate async for candidate in one.search.complete(one.search.root, 2)]
         one.engine.verifying = Unanswered()  # type: ignore[assignment]
         waiting = asyncio.ensure_future(one.search.verify(candidates[0]))
@@ -211,7 +212,7 @@ def test_a_search_that_was_told_to_end_waits_for_no_verdict_and_asks_for_none() 
         one.search.end("deadline")
         return [await waiting, await one.search.verify(candidates[1])]
 
-    assert drive(one, verify) == [Verdict(False), Verdict(False)]
+    assert drive(one, verify) == [VerifierReply(False), VerifierReply(False)]
     assert one.engine.num_verified == 1
     assert [node.passed for node in one.search.tree.nodes[1:]] == [None, None], "nobody has said so"
 
@@ -224,27 +225,28 @@ class Unanswered(list[Any]):
 
 
 def test_what_the_user_says_is_forced_counts_to_the_budget_and_begins_a_new_turn() -> None:
-    one = attempt(Limits(50, None, 60), rng=random.Random(3))
+    one = attempt(SearchLimits(50, None, 60), rng=random.Random(3))
 
     async def answer_back() -> tuple[Node, Node]:
-        (leaf,) = await one.search.generate(one.search.root, separator="\n").all()
+        by_line = replace(one.search.options, separator="\n")
+        (leaf,) = await one.search.expander.generate(one.search.root, 1, by_line).all()
         said = await one.search.say(leaf, "No.")
         assert said is not None
-        (again,) = await one.search.generate(said, separator="\n").all()
+        (again,) = await one.search.expander.generate(said, 1, by_line).all()
         return said, again
 
     said, again = drive(one, answer_back)
     assert said.stop == "forced"
     assert said.forced == ((0, len(said.ids)),)
     assert one.search.candidate(again).text == one.search.text(again)
-    assert one.search.wall.used == one.search.tree.num_tokens
+    assert one.search.expander.budget.used == one.search.tree.num_tokens
 
 
 def test_the_user_says_nothing_that_the_budget_has_no_room_for() -> None:
-    one = attempt(Limits(None, 3, 60), rng=random.Random(3))
+    one = attempt(SearchLimits(None, 3, 60), rng=random.Random(3))
 
     async def answer_back() -> Node | None:
-        (leaf,) = await one.search.generate(one.search.root).all()
+        (leaf,) = await one.search.expander.generate(one.search.root, 1, one.search.options).all()
         return await one.search.say(leaf, "No.")
 
     assert drive(one, answer_back) is None

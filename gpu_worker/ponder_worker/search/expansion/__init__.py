@@ -1,1 +1,1 @@
-"""Grows the children of a node: streams of tokens, scores, the token budget and speculation."""
+"""Expands nodes: token budget, streams of tokens, finished children in a fixed order, and their scores."""

@@ -1,19 +1,21 @@
-"""The children of one `generate` call, in an order that no clock decides."""
+"""The children that one `generate` call makes, in an order that does not depend on time."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from ponder_worker.search.expansion.token_budget import Request
+from ponder_worker.search.expansion.token_budget import Reservation
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 
 class Expansion:
-    """Async iterator over finished children by (length in tokens, ordinal).
+    """Async iterator over finished children, by (length in tokens, ordinal).
 
-    A child is handed out when no sibling can come before it any more: siblings that still grow are already as long.
+    A child is yielded once no sibling can come before it: all siblings that still grow are already as long.
+    blocked: a set that the expansion enters while it has a finished child that only a growing sibling holds back.
     """
 
     def __init__(
@@ -23,10 +25,9 @@ class Expansion:
         blocked: set[Expansion],
         on_cancel: Callable[[Expansion], None],
     ) -> None:
-        """blocked: where it enters itself while only the length of a growing sibling holds a ready child back."""
         self.parent = parent
-        self.asked: dict[int, Request | None] = {}
-        """Ordinals that wait for the budget."""
+        self.waiting: dict[int, Reservation | None] = {}
+        """Children by ordinal that wait for the token budget."""
         self.growing: dict[int, Node] = {}
         self.ready: list[tuple[int, int, Node]] = []
         self._length = length
@@ -40,7 +41,7 @@ class Expansion:
     async def __anext__(self) -> Node:
         while not self._can_go_on():
             self._wakeup = asyncio.get_running_loop().create_future()
-            self.look()
+            self.wake()
             await self._wakeup
         if not self.ready:
             raise StopAsyncIteration
@@ -50,40 +51,35 @@ class Expansion:
         return [node async for node in self]
 
     def cancel(self) -> None:
-        """The rest is not wanted: who grows is cut off in mid-token, who waits never begins, who is ready is pruned.
+        """Gives up the rest: growing children are cut off, waiting ones never begin, and finished ones are pruned.
 
-        How far those have come that are cut off is the clock's, and what they used is spent: the one thing by which
-        time may decide what the budget grants later. It stands in the tree before it is acted on.
+        How far the growing ones have come depends on time, and their tokens are spent. This is the only way in which
+        time can influence what the budget grants later, so it is recorded in the tree before it is acted on.
         """
         self._on_cancel(self)
-        self.asked.clear()
+        self.waiting.clear()
         self.growing.clear()
         self.ready.clear()
-        self.look()
+        self.wake()
 
-    def ask(self, ordinal: int) -> None:
-        self.asked[ordinal] = None
-
-    def wait(self, ordinal: int, request: Request) -> None:
-        """Asked, it was not answered at once."""
-        if ordinal in self.asked:
-            self.asked[ordinal] = request
+    def wait(self, ordinal: int, reservation: Reservation | None = None) -> None:
+        self.waiting[ordinal] = reservation
 
     def refuse(self, ordinal: int) -> None:
-        self.asked.pop(ordinal, None)
-        self.look()
+        self.waiting.pop(ordinal, None)
+        self.wake()
 
     def grow(self, node: Node) -> None:
-        self.asked.pop(node.ordinal, None)
+        self.waiting.pop(node.ordinal, None)
         self.growing[node.ordinal] = node
 
     def finish(self, node: Node) -> None:
         self.growing.pop(node.ordinal, None)
         heapq.heappush(self.ready, (len(node.ids), node.ordinal, node))
-        self.look()
+        self.wake()
 
-    def look(self) -> None:
-        """Wakes the strategy if it can go on. To be called again after each step while it is among the blocked."""
+    def wake(self) -> None:
+        """Wakes the strategy if it can go on. Must be called after each step while the expansion is blocked."""
         if self._wakeup is None or self._wakeup.done():
             self._blocked.discard(self)
         elif self._can_go_on():
@@ -94,9 +90,27 @@ class Expansion:
 
     def _can_go_on(self) -> bool:
         if not self.ready:
-            return not (self.asked or self.growing)
-        if self.asked:
+            return not (self.waiting or self.growing)
+        if self.waiting:
             return False
         length, ordinal, _ = self.ready[0]
-        # A sibling that has k tokens and goes on will have k + 1 at least.
+        # A sibling of k tokens that still grows will have at least k + 1.
         return all((length, ordinal) < (self._length(node) + 1, node.ordinal) for node in self.growing.values())
+
+
+class Samples:
+    """Async iterator over an expansion's children as candidates."""
+
+    def __init__(self, expansion: Expansion, candidate_of: Callable[[Node], Awaitable[Candidate]]) -> None:
+        self._expansion = expansion
+        self._candidate_of = candidate_of
+
+    def __aiter__(self) -> Samples:
+        return self
+
+    async def __anext__(self) -> Candidate:
+        return await self._candidate_of(await self._expansion.__anext__())
+
+    def cancel(self) -> None:
+        """Cuts off the samples that are not finished yet."""
+        self._expansion.cancel()

@@ -1,189 +1,196 @@
-"""The children of a tree's nodes: asked for, granted by the wall, grown, and handed over."""
+"""Expands the nodes of a tree: requests children, reserves their tokens, grows them, and hands them over."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
+from ponder.domain.strategy import Aggregate
+from ponder_worker.search.engine_port import EnginePort, StreamEnd
 from ponder_worker.search.expansion.expansion import Expansion
 from ponder_worker.search.expansion.scores import Scores
-from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.expansion.speculation import Speculation
 from ponder_worker.search.expansion.streams import GenerationOptions, Streams
 from ponder_worker.search.expansion.token_budget import TokenBudget
-from ponder_worker.search.port import End, Engine
 from ponder_worker.search.tree.node import Node, NodeState
 from ponder_worker.search.tree.search_tree import SearchTree
-from ponder_worker.search.tree.text import text_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Growing:
+    expansion: Expansion
+    options: GenerationOptions
+    wants_score: bool
 
 
 class NodeExpander:
-    """Of one tree. Those that a former attempt made are handed over again, half-grown ones grow on."""
+    """Makes the children of one tree's nodes. Children of a former attempt are handed over again or go on growing."""
 
     def __init__(
-        self, tree: SearchTree, engine: Engine, limits: Limits, scores: Scores, speculation: Speculation
+        self, tree: SearchTree, engine: EnginePort, limits: SearchLimits, scores: Scores, aggregate: Aggregate
     ) -> None:
-        self.wall = TokenBudget(limits.tokens)
+        self.budget = TokenBudget(limits.tokens)
         self.blocked: set[Expansion] = set()
-        self.streams = Streams(tree, engine, speculation)
+        """Expansions with a finished child that a growing sibling holds back. Each needs a `wake` after a step."""
+        self._speculation = Speculation(tree, engine, aggregate)
+        self.streams = Streams(tree, engine, self._speculation.take, self._finish)
         self._tree = tree
         self._engine = engine
         self._limits = limits
         self._scores = scores
-        self._speculation = speculation
-        self._growths: dict[int, Expansion] = {}  # of each growing node
-        self._cursors: dict[int, int] = {}
+        self._growing: dict[int, _Growing] = {}
+        self._num_requested: dict[int, int] = {}
         self._restore()
 
-    def generate(self, node: Node, n: int, manner: GenerationOptions, *, score: bool) -> Expansion:
-        """n more; see `Search.generate`."""
-        growth = Expansion(node, self.streams.length, self.blocked, self._cancel)
-        for ordinal in self._next(node, n):
+    def generate(self, node: Node, n: int, options: GenerationOptions, *, score: bool = False) -> Expansion:
+        """Requests n more children: `async for child in …`, by (length in tokens, ordinal). Two calls for 4 make 8.
+
+        There are fewer if the budget has no room. They queue for it from this call on, not from when they are awaited.
+        score: requests their scores as soon as they have ended.
+        """
+        expansion = Expansion(node, self.streams.length, self.blocked, self._cancel)
+        for ordinal in self._next_ordinals(node, n):
             child = self._tree.child(node, ordinal)
             if child is None:
-                self._ask(growth, ordinal, manner, score)
+                self._reserve(expansion, ordinal, options, score)
             elif child.state is NodeState.GROWING:
-                self._start(growth, child, manner, score)
+                self._start(child, _Growing(expansion, options, score))
             elif child.stop != "settled":
-                self._hand_out(growth, child, score)
+                self._hand_over(expansion, child, score)
         self._speculation.leave(node)
-        return growth
+        return expansion
 
-    async def force(self, node: Node, ids_of: Callable[[], list[int]]) -> Node | None:
-        """One more child, of ids that nobody samples; None when the budget has no room for it."""
-        (ordinal,) = self._next(node, 1)
+    async def force(self, node: Node, ids: list[int]) -> Node | None:
+        """Adds one more child, of ids that are not sampled; None if the budget has no room for it."""
+        (ordinal,) = self._next_ordinals(node, 1)
         child = self._tree.child(node, ordinal)
         if child is not None or (node.index, ordinal) in self._tree.refused:
             return child
-        ids = ids_of()
         if len(ids) >= self._cap(node):
             return None
         granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.wall.ask(len(ids), whole=True, answer=granted.set_result)
+        self.budget.reserve(len(ids), is_whole=True, answer=granted.set_result)
         if not await granted:
             self._refuse(node, ordinal)
             return None
         child = self._tree.add(node, ordinal, len(ids))
         self._tree.force(child, ids)
-        self._tree.finish(child, "forced", self._text(child))
-        self.wall.settle(len(ids), len(ids))
+        self._tree.finish(child, "forced", self._spell(child))
+        self.budget.settle(len(ids), len(ids))
         return child
 
-    def num_asked(self, node: Node) -> int:
-        return self._cursors.get(node.index, 0)
+    def num_requested(self, node: Node) -> int:
+        """Returns how many children of a node were requested so far: the ordinal of the next one."""
+        return self._num_requested.get(node.index, 0)
 
     def prune(self, node: Node) -> None:
         self._speculation.leave(node)
         self._tree.prune(node)
 
-    def text(self, node: Node) -> str:
-        if node.text is None:
-            node.text = self._text(node)
-        return node.text
-
     def end(self, reason: str) -> None:
-        """Nobody starts any more, who grows is cut off as it is."""
+        """Starts nothing any more, and cuts off what grows."""
         if self._tree.ended is None:
             self._tree.end(reason)
-        self.wall.close()
+        self.budget.close()
         self._speculation.close()
         for node in list(self._tree.growing):
-            growth = self._growths.get(node.index)
+            growing = self._growing.get(node.index)
             self._cut_off(node, reason)
-            if growth is not None:
-                growth.finish(node)
+            if growing is not None:
+                growing.expansion.finish(node)
 
     def close(self) -> None:
+        """Stops everything that runs and records nothing."""
         self._speculation.close()
         self.streams.close()
 
     def _restore(self) -> None:
         for node in self._tree.nodes[1:]:
             if node.state is NodeState.GROWING:
-                self.wall.restore(node.cap)
+                self.budget.restore(node.cap)
             else:
-                self.wall.count(len(node.ids))
-        self.wall.refused = "budget" in self._tree.refused.values()
+                self.budget.count(len(node.ids))
+        self.budget.has_refused = "budget" in self._tree.refused.values()
         if self._tree.ended is not None:
             self.end(self._tree.ended)
 
-    def _next(self, node: Node, n: int) -> range:
-        """The ordinals of n more."""
-        first = self.num_asked(node)
-        self._cursors[node.index] = first + n
+    def _next_ordinals(self, node: Node, n: int) -> range:
+        first = self.num_requested(node)
+        self._num_requested[node.index] = first + n
         return range(first, first + n)
 
     def _cap(self, parent: Node) -> int:
-        """The most tokens a child of this node may have."""
+        """Returns the most tokens that a child of this node may have."""
         return self._limits.left(parent.start + len(parent.ids) - len(self._tree.root.ids))
 
-    def _ask(self, growth: Expansion, ordinal: int, manner: GenerationOptions, score: bool) -> None:
-        parent = growth.parent
+    def _reserve(self, expansion: Expansion, ordinal: int, options: GenerationOptions, score: bool) -> None:
+        parent = expansion.parent
         cap = self._cap(parent)
         if not cap or (parent.index, ordinal) in self._tree.refused:
             return
 
         def answer(granted: int) -> None:
             if granted:
-                self._start(growth, self._tree.add(parent, ordinal, granted), manner, score)
+                self._start(self._tree.add(parent, ordinal, granted), _Growing(expansion, options, score))
             else:
                 self._refuse(parent, ordinal)
-                growth.refuse(ordinal)
+                expansion.refuse(ordinal)
 
-        growth.ask(ordinal)
-        growth.wait(ordinal, self.wall.ask(cap, whole=self._limits.is_whole, answer=answer))
+        expansion.wait(ordinal)
+        reservation = self.budget.reserve(cap, is_whole=self._limits.is_whole, answer=answer)
+        if ordinal in expansion.waiting:
+            expansion.wait(ordinal, reservation)
 
     def _refuse(self, parent: Node, ordinal: int) -> None:
-        """Asked again by the next attempt, it would wait for half-grown nodes that only start after it."""
+        # Without a record, the next attempt would make it wait for half-grown nodes that only start after it.
         if self._tree.ended is None:
             self._tree.refuse(parent, ordinal, "budget")
 
-    def _start(self, growth: Expansion, node: Node, manner: GenerationOptions, score: bool) -> None:
-        growth.grow(node)
-        self._growths[node.index] = growth
-        self.streams.start(node, manner, partial(self._finish, growth, manner, score))
+    def _start(self, node: Node, growing: _Growing) -> None:
+        growing.expansion.grow(node)
+        self._growing[node.index] = growing
+        self.streams.start(node, growing.options)
 
-    def _finish(self, growth: Expansion, manner: GenerationOptions, score: bool, node: Node, end: End) -> None:
-        del self._growths[node.index]
+    def _finish(self, node: Node, end: StreamEnd) -> None:
+        growing = self._growing.pop(node.index)
         assert node.parent is not None
         reason = end.reason
         if reason == "length" and node.cap < self._cap(node.parent):
             reason = "budget"
-        node.stop_chars = end.stop_chars
-        self._tree.finish(node, reason, self._text(node), stop_chars=end.stop_chars)
-        self.wall.settle(node.cap, len(node.ids))
-        self._hand_out(growth, node, score)
-        if reason == "separator" and score:
-            self._speculate(node, manner)
+        self._tree.finish(node, reason, self._spell(node), stop_chars=end.stop_chars)
+        self.budget.settle(node.cap, len(node.ids))
+        self._hand_over(growing.expansion, node, growing.wants_score)
+        if reason == "separator" and growing.wants_score:
+            self._speculate(node, growing.options)
 
-    def _speculate(self, leaf: Node, manner: GenerationOptions) -> None:
+    def _speculate(self, leaf: Node, options: GenerationOptions) -> None:
         assert leaf.parent is not None
-        cap = self._cap(leaf) if self.wall.tokens is None else min(self._cap(leaf), self.wall.tokens)
+        cap = self._cap(leaf) if self.budget.tokens is None else min(self._cap(leaf), self.budget.tokens)
         if cap:
-            order_of = partial(self.streams.order_below, leaf, manner, cap)
-            self._speculation.consider(leaf, self.num_asked(leaf.parent), order_of)
+            request = self.streams.request_below(leaf, options, cap)
+            self._speculation.consider(leaf, request, self.num_requested(leaf.parent))
 
-    def _hand_out(self, growth: Expansion, node: Node, score: bool) -> None:
-        if score and node.score is None and self.text(node):
-            self._scores.ask(node)
-        growth.finish(node)
+    def _hand_over(self, expansion: Expansion, node: Node, score: bool) -> None:
+        if score and node.score is None and self._tree.text_of(node, self._engine.decode):
+            self._scores.request(node)
+        expansion.finish(node)
 
-    def _cancel(self, growth: Expansion) -> None:
-        for ordinal, request in growth.asked.items():
-            if request is not None:
-                self.wall.withdraw(request)
-            self._tree.refuse(growth.parent, ordinal, "settled")
-        for node in growth.growing.values():
+    def _cancel(self, expansion: Expansion) -> None:
+        for ordinal, reservation in expansion.waiting.items():
+            if reservation is not None:
+                self.budget.withdraw(reservation)
+            self._tree.refuse(expansion.parent, ordinal, "settled")
+        for node in expansion.growing.values():
             self._cut_off(node, "settled")
-        for _, _, node in growth.ready:
+        for _, _, node in expansion.ready:
             self.prune(node)
 
     def _cut_off(self, node: Node, reason: str) -> None:
         self.streams.cut_off(node)
-        self._growths.pop(node.index, None)
-        self._tree.cancel(node, reason, self._text(node))
-        self.wall.settle(node.cap, len(node.ids))
+        self._growing.pop(node.index, None)
+        self._tree.cancel(node, reason, self._spell(node))
+        self.budget.settle(node.cap, len(node.ids))
 
-    def _text(self, node: Node) -> str:
-        return text_of(node, self._tree, self._engine)
+    def _spell(self, node: Node) -> str:
+        return self._tree.spell(node, self._engine.decode)

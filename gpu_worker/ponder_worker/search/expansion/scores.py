@@ -1,66 +1,67 @@
-"""The reward model's scores of a tree's nodes, each asked for once."""
+"""The reward model's scores for a tree's nodes. Each is requested once."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from ponder.domain.strategy import Aggregate
-from ponder_worker.search.port import Engine, Step
+from ponder_worker.search.engine_port import EnginePort, ScoreRequest
 from ponder_worker.search.tree.node import Node
 from ponder_worker.search.tree.search_tree import SearchTree
 
 
 class Scores:
-    """A score that is out is waited for, one that is in the tree is taken from there, also from a former attempt.
+    """Takes a score from the tree if a former attempt left it there, and waits for it if it is pending.
 
-    A search that was told to end asks for no more: reading eight long samples may cost many times what is left.
+    A search that was told to end requests no more: reading eight long samples may cost many times what is left.
     """
 
-    def __init__(self, tree: SearchTree, engine: Engine, text_of: Callable[[Node], str]) -> None:
+    def __init__(self, tree: SearchTree, engine: EnginePort) -> None:
         self._tree = tree
         self._engine = engine
-        self._text_of = text_of
-        self._out: dict[int, asyncio.Future[None]] = {}
+        self._pending: dict[int, asyncio.Future[None]] = {}
 
     async def of(self, node: Node) -> float | None:
-        """None when the search was told to end before it was known. Raises NoRewardModel."""
+        """Returns None if the search was told to end before the score was known. Raises NoRewardModel."""
         if node.score is None:
-            await self.ask(node)
+            await self.request(node)
         return node.score
 
-    def ask(self, node: Node) -> asyncio.Future[None]:
-        """For the new step only, after all that comes before it."""
-        future = self._out.get(node.index)
+    def request(self, node: Node) -> asyncio.Future[None]:
+        """Requests the score of this step, given all steps before it."""
+        future = self._pending.get(node.index)
         if future is None:
             future = asyncio.get_running_loop().create_future()
             if self._tree.ended is not None:
                 future.set_result(None)
                 return future
-            self._out[node.index] = future
-            ids = self._tree.ids_to(node)
-            before = tuple(map(self._text_of, node.path()[:-1]))
-            cut = len(ids) - len(node.ids)
-            step = Step(ids[:cut], ids[cut:], "".join(before), self._text_of(node), before)
-            self._engine.score(step, partial(self._take, node))
+            self._pending[node.index] = future
+            self._engine.score(self._request_for(node), partial(self._take, node))
         return future
 
     def end(self) -> None:
-        """Who waits for a score goes on without it."""
+        """Cancels what is pending. Whoever waits for a score goes on without it."""
         self._engine.cancel_scores()
-        for future in self._out.values():
+        for future in self._pending.values():
             future.set_result(None)
-        self._out.clear()
+        self._pending.clear()
+
+    def _request_for(self, node: Node) -> ScoreRequest:
+        ids, decode = self._tree.ids_to(node), self._engine.decode
+        first = len(ids) - len(node.ids)
+        before = tuple(self._tree.text_of(step, decode) for step in node.path()[:-1])
+        return ScoreRequest(ids[:first], ids[first:], "".join(before), self._tree.text_of(node, decode), before)
 
     def _take(self, node: Node, score: float) -> None:
         self._tree.set_score(node, score)
-        self._out.pop(node.index).set_result(None)
+        self._pending.pop(node.index).set_result(None)
 
 
 def aggregate(scores: Sequence[float], by: Aggregate) -> float:
-    """A path's score from its steps', all logarithms of probabilities; the mean is that of the probabilities."""
+    """Combines the scores of a path's steps, all logarithms of probabilities. The mean is of the probabilities."""
     match by:
         case "last":
             return scores[-1]

@@ -1,4 +1,4 @@
-"""What a job's sequences may take."""
+"""How many tokens a job and each of its paths may take."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """tokens: of the job in all; tokens_per_sample: of one path; room_tokens: what the context leaves to a path.
+class SearchLimits:
+    """Limits in tokens; None where there is none.
 
-    thinking_tokens: of one sample's thought, which is closed then.
+    tokens: for the whole job. tokens_per_sample: for one path. room_tokens: what the context leaves for a path.
+    thinking_tokens: for one sample's thought, which is closed when it reaches them.
     """
 
     tokens: int | None
@@ -19,12 +20,12 @@ class Limits:
 
     @property
     def is_whole(self) -> bool:
-        """Whether a sample's limit was set by a person, rather than by the model's context."""
+        """Whether a sample's limit was set by the user, rather than by the model's context."""
         return self.tokens_per_sample is not None and self.tokens_per_sample <= self.room_tokens
 
-    def left(self, made: int) -> int:
-        """Tokens that a path of so many may still grow by."""
+    def left(self, num_tokens: int) -> int:
+        """Returns how many tokens a path of `num_tokens` may still grow by."""
         limit = self.room_tokens
         if self.tokens_per_sample is not None:
             limit = min(limit, self.tokens_per_sample)
-        return max(0, limit - made)
+        return max(0, limit - num_tokens)

@@ -1,4 +1,4 @@
-"""The hard wall around a job's generated tokens: who may not be able to stay inside does not start."""
+"""The hard limit on a job's generated tokens: a sample that might exceed it does not start."""
 
 from __future__ import annotations
 
@@ -8,98 +8,99 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class Reservation:
+    """A sample's request for tokens. is_whole, answer: see `TokenBudget.reserve`."""
+
     cap: int
-    whole: bool
+    is_whole: bool
     answer: Callable[[int], None]
 
 
 class TokenBudget:
-    """Grants reservations in the order in which they were asked for; used + reserved never exceeds `tokens`.
+    """Grants reservations in the order of their requests; used + reserved never exceeds `tokens`.
 
-    A sample reserves its cap, its answer's tail in it, before its first token and returns what it did not use. Who is
-    granted does not depend on time: the first in line waits while somebody ahead of it may still return tokens, and is
-    refused only when nobody can.
+    A sample reserves its cap before its first token and returns what it did not use. Grants do not depend on time: the
+    first in the queue waits while a running sample may still return tokens, and is refused only when none can.
     """
 
     def __init__(self, tokens: int | None) -> None:
         self.tokens = tokens
         self.used = 0
         self.reserved = 0
-        self.refused = False
-        """Whether anybody was ever refused: then the budget ended the search."""
+        self.has_refused = False
+        """Whether a reservation was ever refused for lack of tokens: then the budget ended the search."""
         self._longest = 1
-        self._line: deque[Request] = deque()
-        self._closed = False
+        self._queue: deque[Reservation] = deque()
+        self._is_closed = False
 
-    def ask(self, cap: int, *, whole: bool, answer: Callable[[int], None]) -> Request:
-        """`answer` gets the tokens granted, now or later; 0 is a refusal.
+    def reserve(self, cap: int, *, is_whole: bool, answer: Callable[[int], None]) -> Reservation:
+        """Calls `answer` with the number of tokens granted, now or later; 0 is a refusal.
 
-        whole: all of `cap` or nothing. Otherwise, when nobody runs any more, what is left is granted, if the longest
-        sample so far would fit: a sample's length was not limited by a person, only by the model's context.
+        is_whole: grants all of `cap` or nothing. Otherwise, once no sample is running, what is left is granted if the
+        longest sample so far would fit into it: the cap then is only the model's context, not the user's wish.
         """
         assert cap > 0
-        request = Request(cap, whole, answer)
-        self._line.append(request)
+        reservation = Reservation(cap, is_whole, answer)
+        self._queue.append(reservation)
         self._serve()
-        return request
+        return reservation
 
-    def withdraw(self, request: Request) -> None:
-        """It leaves the line, if it still stands there, and is not answered."""
-        if request in self._line:
-            self._line.remove(request)
+    def withdraw(self, reservation: Reservation) -> None:
+        """Takes the reservation out of the queue, if it is still there. It is not answered."""
+        if reservation in self._queue:
+            self._queue.remove(reservation)
             self._serve()
 
     def restore(self, cap: int) -> None:
-        """A half-grown sample of a former attempt holds its reservation again."""
+        """Reserves again what a half-grown sample of a former attempt had reserved."""
         self.reserved += cap
 
     def settle(self, cap: int, used: int) -> None:
-        """A sample that was granted `cap` has ended with `used` tokens."""
+        """Replaces a grant of `cap` by the tokens that its sample used."""
         assert used <= cap
         self.reserved -= cap
         self.count(used)
         self._serve()
 
     def count(self, used: int) -> None:
-        """Tokens of a sample that ended in a former attempt, or just now."""
+        """Counts the tokens of a sample that ended, just now or in a former attempt."""
         self.used += used
         self._longest = max(self._longest, used)
         self.check()
 
     def close(self) -> None:
-        """Nobody starts any more."""
-        self._closed = True
+        """Refuses everything from now on."""
+        self._is_closed = True
         self._serve()
 
     def check(self) -> None:
-        """AssertionError if the wall was passed, or could be."""
+        """Raises AssertionError if the limit was exceeded, or could be."""
         assert self.reserved >= 0
         assert self.tokens is None or self.used + self.reserved <= self.tokens
 
     def _serve(self) -> None:
-        while self._line:
-            granted = self._grant(self._line[0])
+        while self._queue:
+            granted = self._grant(self._queue[0])
             if granted is None:
                 return
-            request = self._line.popleft()
+            reservation = self._queue.popleft()
             if granted:
                 self.reserved += granted
                 self.check()
             else:
-                self.refused = self.refused or not self._closed
-            request.answer(granted)
+                self.has_refused = self.has_refused or not self._is_closed
+            reservation.answer(granted)
 
-    def _grant(self, request: Request) -> int | None:
-        """Tokens for it; 0: never; None: not yet."""
-        if self._closed:
+    def _grant(self, reservation: Reservation) -> int | None:
+        """Returns the tokens for a reservation; 0 if there never will be enough, None if that is not yet known."""
+        if self._is_closed:
             return 0
         if self.tokens is None:
-            return request.cap
-        cap = min(request.cap, self.tokens)
+            return reservation.cap
+        cap = min(reservation.cap, self.tokens)
         free = self.tokens - self.used - self.reserved
         if cap <= free:
             return cap
         if self.reserved:
             return None
-        return free if not request.whole and free >= self._longest else 0
+        return free if not reservation.is_whole and free >= self._longest else 0

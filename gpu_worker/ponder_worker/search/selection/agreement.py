@@ -1,4 +1,4 @@
-"""When more samples would not change the answer, and how many it takes to know."""
+"""Agreement among samples: when more of them would not change the answer."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from math import comb
 
 from ponder.domain.strategy import EarlyStopping
 from ponder_worker.answers.equality import canonical
-from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.tree.candidate import Candidate
 
 CONFIDENCE = 0.95
 WINDOW = 5
 
 
 def probability_of_majority(first: int, second: int) -> float:
-    """That the answer seen `first` times is more frequent than the one seen `second` times, whatever is still to come.
+    """Returns the probability that the answer seen `first` times stays ahead of the one seen `second` times.
 
-    The integral of x^first (1 - x)^second over (1/2, 1], over that of (0, 1] (Aggarwal et al. 2023, arXiv:2305.11860);
-    for whole numbers 1 - P(Binomial(first + second + 1, 1/2) <= second).
+    It is the integral of x^first (1 - x)^second over (1/2, 1], divided by that over (0, 1] (Aggarwal et al. 2023,
+    arXiv:2305.11860). For whole numbers that is 1 - P(Binomial(first + second + 1, 1/2) <= second).
     """
     num = first + second + 1
     return 1.0 - sum(comb(num, k) for k in range(second + 1)) / (1 << num)
 
 
 class Agreement:
-    """Of candidates in the order in which they were made. One that was cut off votes for nothing."""
+    """Counts the votes of candidates, given in the order of their creation. One that was cut off has no vote."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self._votes = [_vote(candidate) for candidate in candidates]
@@ -36,11 +36,11 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Of the most frequent answer; 0 without any."""
+        """The share of the most frequent answer; 0 if there is none."""
         return self.first / len(self._votes) if self._votes else 0.0
 
     def is_settled(self, rule: EarlyStopping, chosen: Candidate) -> bool:
-        """Whether more samples would not change that `chosen` is the answer."""
+        """Tells whether `chosen` would still be the answer after more samples."""
         if self.top is None or _vote(chosen) != self.top:
             return False
         if rule == "beta":
@@ -49,11 +49,11 @@ class Agreement:
         return len(self._votes) % WINDOW == 0 and set(window) == {self.top}
 
     def is_decided(self, num_left: int) -> bool:
-        """Whether so many more votes could not bring another answer to the top."""
+        """Tells whether `num_left` more votes could not bring another answer to the top."""
         return self.first > self.second + num_left
 
     def num_to_settle(self, rule: EarlyStopping) -> int:
-        """The fewest more samples that could settle it, all of them agreeing with the most frequent answer."""
+        """Returns the fewest further samples that could settle it, if all agreed with the most frequent answer."""
         if rule == "window":
             return WINDOW - len(self._votes) % WINDOW
         more = 1

@@ -1,8 +1,8 @@
-"""Where a batch's next tokens solve most: gain per token by difficulty and arm, learnt while the batch runs.
+"""Where a batch's next tokens solve most: a bandit over difficulty and arm that learns while the batch runs.
 
-Gains are counted in solved tasks, as the search itself believes. A rate of gain has a gamma distribution around what
-was seen, and an arm is chosen by a draw from it (Thompson 1933, https://doi.org/10.1093/biomet/25.3-4.285), so a better
-arm is chosen more and more often and none is given up for good.
+Gains are counted in solved tasks, as the search itself believes. The gain per token has a gamma distribution around
+what was observed, and arms are chosen by Thompson sampling (Thompson 1933, https://doi.org/10.1093/biomet/25.3-4.285).
+So a better arm is chosen more and more often, and none is given up for good.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from dataclasses import dataclass
 from random import Random
 
 BORDERS = (0.05, 0.3)
-"""Between one bucket of difficulty and the next: how likely the answer so far is right."""
+"""The borders between buckets of difficulty, in the probability that the answer so far is right."""
 SURE = 0.8
-"""From here on nothing is spent any more."""
+"""The probability from which on nothing more is spent."""
 _EXPLORED = 0.03
-"""The share of decisions that are made without looking at what was learnt."""
+"""The share of decisions that are made at random, whatever was learnt."""
 _PRIOR_JOBS = 4.0
-"""How many jobs' worth of experience the first guess counts."""
+"""How many jobs the prior counts for."""
 _PRIOR_GAIN = 0.25
-"""The first guess: that an arm solves this share of what is unsolved."""
+"""The prior gain of an arm, as a share of what is unsolved."""
 
 Sums = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to spend more, and about how many tokens it takes."""
+    """One way to spend more. tokens: an estimate of what it takes."""
 
     name: str
     tokens: float
 
 
 def difficulty(num_paths: int, belief: float) -> str:
-    """The bucket of a job that is believed solved with this probability after so many paths."""
+    """Returns the bucket of a job that is believed solved with this probability after `num_paths` paths."""
     return f"{num_paths}.{bisect(BORDERS, belief)}"
 
 
 def lesson(bucket: str, arm: str, gain: float, tokens: int) -> dict[str, float]:
-    """What one job has to add to the sums after it tried an arm. gain: solved tasks, at least 0."""
+    """Returns what one job adds to the sums after it tried an arm. gain: solved tasks, at least 0."""
     key = f"{bucket}.{arm}"
     return {f"{key}.gain": gain, f"{key}.tokens": tokens}
 
 
 def balance(belief: float, tokens: int) -> dict[str, float]:
-    """What one job has to add to the sums when it has ended."""
+    """Returns what one job adds to the sums when it has ended."""
     return {"solved": belief, "spent": tokens}
 
 
 def choose(sums: Sums, bucket: str, arms: Sequence[Arm], *, belief: float, worth: float, random: Random) -> str | None:
-    """The arm to spend on next; None: no arm is likely to solve enough for its tokens.
+    """Returns the arm to spend on next; None if no arm is likely to solve enough for its tokens.
 
     worth: what one more solved task may cost, in multiples of what one has cost on average.
     """
@@ -64,9 +64,9 @@ def choose(sums: Sums, bucket: str, arms: Sequence[Arm], *, belief: float, worth
 
 
 def _draw(sums: Sums, key: str, arm: Arm, belief: float, random: Random) -> float:
-    """Solved tasks a token, as they might be by what is known of this arm."""
-    guessed = _PRIOR_JOBS * _PRIOR_GAIN * (1.0 - belief)
-    gain = guessed + sums.get(f"{key}.gain", 0.0)
-    # A probe that a deadline cut before its first token says that more of its kind take none.
+    """Draws the arm's solved tasks per token from their posterior."""
+    prior = _PRIOR_JOBS * _PRIOR_GAIN * (1.0 - belief)
+    gain = prior + sums.get(f"{key}.gain", 0.0)
+    # A probe that a deadline cut off before its first token would say that more samples take no tokens.
     tokens = _PRIOR_JOBS * max(1.0, arm.tokens) + sums.get(f"{key}.tokens", 0.0)
     return random.gammavariate(gain, 1.0 / tokens)

@@ -1,4 +1,4 @@
-"""How likely an answer is right, by scores and agreement alone: nobody looked at a reference."""
+"""How likely an answer is to be right, judged by scores and agreement alone, without a reference."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 
 from ponder_worker.answers.equality import canonical
-from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.tree.candidate import Candidate
 
 
 def belief(candidates: Sequence[Candidate], answer: str | None) -> float:
-    """The probability that this answer is right; 0 for none.
+    """Returns the probability that this answer is right; 0 if there is none.
 
-    A score is the logarithm of the probability that its text is right, so the answer is wrong only if each different
-    text that gives it is. A second copy of a text is no second witness. Without any score: Laplace's rule of succession
-    over the votes.
+    A score is the logarithm of the probability that its text is right, so the answer is wrong only if every different
+    text that gives it is wrong. A second copy of a text adds nothing. Without any scores, Laplace's rule of succession
+    is applied to the votes.
     """
     if answer is None:
         return 0.0
@@ -28,5 +28,5 @@ def belief(candidates: Sequence[Candidate], answer: str | None) -> float:
 
 
 def _probability(score: float | None) -> float:
-    """Of whatever a reward model says: what is no number is no evidence."""
+    """Returns a probability for whatever a reward model says. NaN counts as no evidence."""
     return 0.0 if score is None or math.isnan(score) else math.exp(min(0.0, score))

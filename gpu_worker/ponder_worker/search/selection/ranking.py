@@ -1,4 +1,4 @@
-"""Which candidate is the answer. The first one wins a tie, as in huggingface/search-and-learn."""
+"""Ranks candidates. The first one wins a tie, as in huggingface/search-and-learn."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ponder_worker.answers.equality import canonical
-from ponder_worker.search.candidate import Candidate
+from ponder_worker.search.tree.candidate import Candidate
 
 Select = Literal["best", "weighted", "majority"]
 
 
 def rank(candidates: Sequence[Candidate], by: Select) -> list[Candidate]:
-    """The selected candidate first, then the next best. Whole texts come before those that were cut off.
+    """Sorts candidates from the best on. Complete texts come before those that were cut off.
 
-    best: highest score. majority: most frequent canonical answer. weighted: highest sum of an answer's probabilities,
-    whose logarithms the scores are: a sum of logarithms would punish agreement.
+    best: by score. majority: by how frequent the canonical answer is. weighted: by the sum of an answer's
+    probabilities, of which the scores are the logarithms; a sum of logarithms would punish agreement.
     """
     whole = [candidate for candidate in candidates if candidate.is_complete]
     cut = [candidate for candidate in candidates if not candidate.is_complete]
@@ -25,8 +25,8 @@ def rank(candidates: Sequence[Candidate], by: Select) -> list[Candidate]:
 
 
 def by_score(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Highest first; without a score last."""
-    return sorted(candidates, key=_score, reverse=True)  # stable, also in reverse
+    """Sorts candidates from the highest score on; those without a score come last."""
+    return sorted(candidates, key=_score, reverse=True)  # `reverse` keeps the order of ties
 
 
 def _majority(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -41,7 +41,7 @@ def _weighted(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _by_answer(candidates: Sequence[Candidate], weight: Callable[[Candidate], float]) -> list[Candidate]:
-    """By the sum of weights of their answer; candidates without an answer come last."""
+    """Sorts candidates by the sum of weights of their answer; those without an answer come last."""
     sums: dict[str, float] = {}
     for candidate in candidates:
         if candidate.answer is not None:

@@ -1,7 +1,8 @@
-"""Reward-guided search over steps: Snell et al. 2024, https://arxiv.org/abs/2408.03314.
+"""Beam search over steps, guided by a reward model: Snell et al. 2024, https://arxiv.org/abs/2408.03314.
 
-The order of decisions is that of huggingface/search-and-learn (`beam_search.py`), so that results compare; not its
-faults: a path that was cut off is not complete, an empty step is not scored, and n < width still prunes.
+Decisions are made in the order of huggingface/search-and-learn (`beam_search.py`), so that results compare. Three
+faults of it are not repeated: a path that was cut off is not complete, an empty step is not scored, and n < width still
+prunes.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from collections.abc import Iterable
 from itertools import cycle, islice
 
 from ponder.domain.strategy import BeamSearch
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow, scored
+from ponder_worker.search.tree.candidate import Candidate
 
 
 async def beam_search(search: Search, spec: BeamSearch) -> list[Candidate]:
-    """Each round every path grows by one step; finished ones are set aside, the best n / width of the rest survive.
+    """Grows every path by one step a round, sets finished paths aside, and keeps the best n / width of the others.
 
-    Without room in the budget the beam narrows; when it gives no step to anybody, the paths stand as they are, cut off.
+    The beam narrows when the budget has no room for every step. If there is room for none, the paths are cut off.
     """
     done: list[Candidate] = []
     paths = [search.root]
@@ -34,14 +35,14 @@ async def beam_search(search: Search, spec: BeamSearch) -> list[Candidate]:
         paths = [step.node for step in going if step in best]
         for step in going:
             if step not in best:
-                search.prune(step.node)
+                search.expander.prune(step.node)
         if not paths:
             break
     return rank(done, by="best")
 
 
 def _without_duplicates(paths: Iterable[Candidate]) -> list[Candidate]:
-    """Paths of the same text are one path, the first."""
+    """Keeps the first path of each text."""
     unique: dict[str, Candidate] = {}
     for path in paths:
         unique.setdefault(path.text, path)

@@ -1,11 +1,11 @@
-"""n samples, the reward model's choice: Cobbe et al. 2021, https://arxiv.org/abs/2110.14168."""
+"""Best of n samples by the reward model: Cobbe et al. 2021, https://arxiv.org/abs/2110.14168."""
 
 from __future__ import annotations
 
 from ponder.domain.strategy import BestOfN
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
-from ponder_worker.search.strategies.sampling import sample
+from ponder_worker.search.strategies.samples import sample
+from ponder_worker.search.tree.candidate import Candidate
 
 
 async def best_of_n(search: Search, spec: BestOfN) -> list[Candidate]:

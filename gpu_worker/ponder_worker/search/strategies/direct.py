@@ -1,12 +1,12 @@
-"""One sample, or as many as choices are wanted: what every other strategy is compared with."""
+"""One sample, or one for each choice: the baseline of all other strategies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from ponder.domain.strategy import Direct
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
+from ponder_worker.search.tree.candidate import Candidate
 
 
 async def direct(search: Search, spec: Direct) -> list[Candidate]:
@@ -14,5 +14,5 @@ async def direct(search: Search, spec: Direct) -> list[Candidate]:
 
 
 def in_order(samples: Iterable[Candidate]) -> list[Candidate]:
-    """As they were asked for, whole ones first."""
+    """Sorts samples in the order of their requests, complete ones first."""
     return sorted(samples, key=lambda candidate: (not candidate.is_complete, candidate.node.ordinal))

@@ -1,24 +1,24 @@
 """Diverse verifier tree search: Beeching et al. 2024,
 https://huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute.
 
-The order of decisions is that of huggingface/search-and-learn (`diverse_verifier_tree_search.py`), so that results
-compare; as in our beam search a path that was cut off is not complete, and an empty step is not scored.
+Decisions are made in the order of huggingface/search-and-learn (`diverse_verifier_tree_search.py`), so that results
+compare. As in our beam search, a path that was cut off is not complete, and an empty step is not scored.
 """
 
 from __future__ import annotations
 
 from ponder.domain.strategy import Dvts
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow, scored
+from ponder_worker.search.tree.candidate import Candidate
 
 
 async def dvts(search: Search, spec: Dvts) -> list[Candidate]:
-    """n / width subtrees, rounded down, never compared before the end: each keeps the best of its `width` next steps.
+    """Grows n / width subtrees, rounded down, and compares them only at the end. Each keeps the best of `width` steps.
 
-    A subtree is done when its best step is a finished one; all that its last round finished are candidates. With
-    n < width there is one subtree of n continuations. A subtree that the budget gives no step ends as it is, cut off.
+    A subtree is done when its best step is a finished one; all paths that its last round finished are candidates. If
+    n < width, there is one subtree of n continuations. A subtree is cut off when the budget has no room for its step.
     """
     width = min(spec.width, spec.n)
     paths = [search.root] * (spec.n // width)
@@ -36,7 +36,7 @@ async def dvts(search: Search, spec: Dvts) -> list[Candidate]:
                 done += kept or ([await scored(search, path, spec)] if path is not search.root else [])
             for step in steps:
                 if step not in kept:
-                    search.prune(step.node)
+                    search.expander.prune(step.node)
         paths = survivors
         if not paths:
             break

@@ -1,5 +1,5 @@
-"""Monte Carlo tree search over steps, the reward model's score in the place of rollouts: Zhang et al. 2024,
-https://arxiv.org/abs/2406.03816. Chosen by PUCT: Silver et al. 2017, https://arxiv.org/abs/1712.01815.
+"""Monte Carlo tree search over steps, with the reward model's score instead of rollouts: Zhang et al. 2024,
+https://arxiv.org/abs/2406.03816. Leaves are chosen by PUCT: Silver et al. 2017, https://arxiv.org/abs/1712.01815.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ponder.domain.strategy import Mcts
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow
+from ponder_worker.search.tree.candidate import Candidate
 
 
 @dataclass(slots=True, eq=False)
 class Branch:
-    """A path in the search, with what is known from the paths below it, itself included.
-
-    num_open: leaves below that can still grow.
-    """
+    """A path with statistics over itself and all paths below it. num_open: leaves below it that can still grow."""
 
     path: Candidate
     parent: Branch | None
@@ -30,16 +27,16 @@ class Branch:
     children: list[Branch] = field(default_factory=list)
 
     def up(self) -> Iterator[Branch]:
-        """From here to the root."""
+        """Yields the branches from this one to the root."""
         branch: Branch | None = self
         while branch is not None:
             yield branch
             branch = branch.parent
 
     def chosen(self, exploration: float) -> Branch:
-        """The open child with the highest Q + exploration P sqrt(N) / (1 + N of the child), the first on ties.
+        """Returns the open child with the highest Q + exploration P sqrt(N) / (1 + N of the child), the first on ties.
 
-        P is the same for all of them: they are drawn from the model, so what it finds likely is there more often.
+        P is the same for all children: they are sampled from the model, so likely steps are already there more often.
         """
         prior = exploration * math.sqrt(self.num_visits) / len(self.children)
 
@@ -49,7 +46,7 @@ class Branch:
         return max((child for child in self.children if child.num_open), key=bound)
 
     def extend(self, steps: list[Candidate]) -> None:
-        """Each step is visited once, and its value, the probability of being right, counts for all above it."""
+        """Adds steps as children, each visited once. Its value is its probability of being right, and counts above."""
         for step in steps:
             child = Branch(step, self, num_open=int(goes_on(step)))
             self.children.append(child)
@@ -62,10 +59,10 @@ class Branch:
 
 
 async def mcts(search: Search, spec: Mcts) -> list[Candidate]:
-    """n times the chosen leaf grows by `width` steps, `max_rounds` deep at most; all that ended are candidates.
+    """Grows the chosen leaf by `width` steps, n times, to a depth of `max_rounds`. All paths that ended are candidates.
 
-    A leaf that has ended, or that the budget gives no step, is not chosen again; with no leaf left the search is over.
-    While nothing is whole at the end, the open path with the highest score is grown to its end.
+    A leaf is not chosen again once it has ended or the budget has no room for its steps. Without such leaves the search
+    is over. If no path is complete then, the open path with the highest score is grown to its end.
     """
     root = Branch(search.candidate(search.root), None, num_open=1)
     leaves: list[Branch] = []
@@ -86,5 +83,5 @@ async def mcts(search: Search, spec: Mcts) -> list[Candidate]:
         (steps,) = await grow(search, spec, [(best.node, 1)], is_last=True)
         ends += steps or [best]
     for path in going:
-        search.prune(path.node)
+        search.expander.prune(path.node)
     return rank(ends, by="best")

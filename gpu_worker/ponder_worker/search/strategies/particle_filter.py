@@ -7,20 +7,20 @@ import random
 from collections.abc import Sequence
 
 from ponder.domain.strategy import ParticleFilter
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.ranking import rank
 from ponder_worker.search.strategies.paths import goes_on, grow
+from ponder_worker.search.tree.candidate import Candidate
 
 
 async def particle_filter(search: Search, spec: ParticleFilter) -> list[Candidate]:
-    """Every particle takes a step, then n particles are drawn from them, by multinomial resampling as in the paper.
+    """Moves every particle by one step, then draws n of them, by multinomial resampling as in the paper.
 
-    One that has ended keeps its weight and is drawn like the others. When all have ended they are ranked and not drawn
-    once more, which could lose the best. One that the budget gives no step stands where it is, cut off; one that it
-    never let begin is gone.
+    A particle that has ended keeps its weight and is drawn like the others. When all have ended they are ranked rather
+    than drawn once more, which could lose the best. A particle without a next step in the budget is cut off, or is gone
+    if it never began.
     """
-    first_draw = search.num_asked(search.root) * spec.max_rounds
+    first_draw = search.expander.num_requested(search.root) * spec.max_rounds
     particles = [search.candidate(search.root)] * spec.n
     for left in reversed(range(spec.max_rounds)):
         moved = await _moved(search, spec, particles, is_last=not left)
@@ -30,7 +30,7 @@ async def particle_filter(search: Search, spec: ParticleFilter) -> list[Candidat
         particles = resampled(moved, spec.temperature, search.random(first_draw + left))
         for particle in moved:
             if particle not in particles:
-                search.prune(particle.node)
+                search.expander.prune(particle.node)
     return rank(list(dict.fromkeys(particles)), by="best")
 
 
@@ -47,9 +47,9 @@ async def _moved(
 
 
 def resampled(particles: Sequence[Candidate], temperature: float, source: random.Random) -> list[Candidate]:
-    """As many, each drawn in proportion to its score, a probability, to the power of 1 / temperature.
+    """Draws as many particles, each in proportion to its probability of being right to the power of 1 / temperature.
 
-    A particle that claims nothing weighs nothing; where no particle does, all stay.
+    A particle without a score has no weight. If none has a score, all stay.
     """
     scores = [-math.inf if particle.score is None else particle.score for particle in particles]
     highest = max(scores)

@@ -1,25 +1,26 @@
-"""Paths that grow by rounds of steps: what the searches over steps have in common."""
+"""Paths that grow in rounds of steps: what the searches over steps share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ponder.domain.strategy import StepSearch
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 
 async def grow(
     search: Search, spec: StepSearch, shares: Sequence[tuple[Node, int]], *, is_last: bool
 ) -> list[list[Candidate]]:
-    """So many continuations of each path by one step, scored; a list a path, by ordinal.
+    """Continues each (path, number) by so many single steps. Returns them scored, one list for each path, by ordinal.
 
-    Fewer come when the budget has no room. In the last round the separator does not stop them.
+    There are fewer if the budget has no room. In the last round the separator does not end a step.
     """
-    separator = None if is_last else spec.separator
-    growths = [search.generate(path, num, separator=separator, score=True) for path, num in shares]
-    grown = [sorted(await growth.all(), key=lambda step: step.ordinal) for growth in growths]
+    options = replace(search.options, separator=None if is_last else spec.separator)
+    expansions = [search.expander.generate(path, num, options, score=True) for path, num in shares]
+    grown = [sorted(await expansion.all(), key=lambda step: step.ordinal) for expansion in expansions]
     return [[await scored(search, step, spec) for step in steps] for steps in grown]
 
 
@@ -28,5 +29,5 @@ async def scored(search: Search, path: Node, spec: StepSearch) -> Candidate:
 
 
 def goes_on(path: Candidate) -> bool:
-    """Neither the model nor a limit has ended it."""
+    """Whether neither the model nor a limit has ended the path."""
     return path.node.stop == "separator"

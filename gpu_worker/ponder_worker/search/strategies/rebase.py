@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 
 from ponder.domain.strategy import Rebase
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow, scored
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 
 async def rebase(search: Search, spec: Rebase) -> list[Candidate]:
-    """Each round the rest of the n expansions is shared among the paths; one that has ended takes one of them away.
+    """Shares n expansions among the paths in each round, less one for each path that has ended.
 
-    It ends when no path goes on or every expansion has ended. When the budget gives no step to anybody, the paths
-    stand as they are, cut off; what it refused to some is shared again in the next round.
+    The search is over when no path goes on or all expansions are used up. Expansions that the budget refused are shared
+    again in the next round; if it has room for no step at all, the paths are cut off.
     """
     done: list[Candidate] = []
     shares = [(search.root, spec.n)]
@@ -31,16 +31,16 @@ async def rebase(search: Search, spec: Rebase) -> list[Candidate]:
         wanted = [path for path, _ in shares]
         for step in going:
             if step.node not in wanted:
-                search.prune(step.node)
+                search.expander.prune(step.node)
         if not shares:
             break
     return rank(done, by="best")
 
 
 def shared(paths: Sequence[Candidate], num: int, temperature: float) -> list[tuple[Node, int]]:
-    """num expansions in proportion to exp(probability of being right / temperature); the paths that get any.
+    """Shares `num` expansions in proportion to exp(probability of being right / temperature). Omits paths without any.
 
-    Rounded as in the authors' code: from the best path on, each gets its share of what is left, rounded up.
+    Shares are rounded as in the authors' code: from the best path on, each gets its share of the rest, rounded up.
     """
     ranked = by_score(paths)
     weights = [math.exp((_probability(path) - _probability(ranked[0])) / temperature) for path in ranked]
@@ -54,5 +54,5 @@ def shared(paths: Sequence[Candidate], num: int, temperature: float) -> list[tup
 
 
 def _probability(path: Candidate) -> float:
-    """0 for a path that claims nothing."""
+    """Returns 0 for a path without a score."""
     return 0.0 if path.score is None else math.exp(path.score)

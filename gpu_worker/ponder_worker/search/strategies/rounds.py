@@ -1,22 +1,22 @@
-"""Another round of the same strategy where the verifier says no."""
+"""Further rounds of a strategy whose choice failed its verifier."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
 from ponder_worker.answers.equality import canonical
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.ranking import Select, rank
+from ponder_worker.search.tree.candidate import Candidate
 
 
 async def repeat(
     search: Search, play: Callable[[], Awaitable[list[Candidate]]], max_rounds: int, *, by: Select
 ) -> list[Candidate]:
-    """Rounds under one root until what a round has chosen passes, nobody can judge it, or the budget has no room.
+    """Plays rounds under one root until a round's choice passes or cannot be judged, or the budget has no room.
 
-    The candidates of all rounds are ranked together. What passed comes first, and of the rest an answer that is known
-    to be wrong last; the choice of the last round is nobody's reason for another one and is not asked about.
+    The candidates of all rounds are ranked together: those that passed first, those whose answer is known to be wrong
+    last. The choice of the last round is not verified, because no further round depends on it.
     """
     ranked = made = await play()
     for _ in range(1, max_rounds):

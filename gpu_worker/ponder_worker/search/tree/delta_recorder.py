@@ -1,4 +1,4 @@
-"""What a tree has to tell since it was last saved."""
+"""Records what has changed in a tree since it was last saved."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from ponder_worker.search.tree.node import Node
 
 
 class DeltaRecorder:
-    """Collects one delta: of each node only what changed and only the new ids, of the tree what it wrote down."""
+    """Collects one delta: only the changed fields and new ids of each node, and only the new facts of the tree."""
 
     def __init__(self, *, keep_logprobs: bool) -> None:
         self._keep_logprobs = keep_logprobs
-        self._saved: dict[int, int] = {}  # ids of each node that a delta has told
+        self._num_saved: dict[int, int] = {}  # ids of each node that deltas already hold
         self._changed: dict[int, set[str]] = {}
-        self._dropped: set[int] = set()
+        self._truncated: set[int] = set()
         self._facts: dict[str, Any] = {}
 
-    def change(self, node: Node, *names: str) -> None:
-        self._changed.setdefault(node.index, set()).update(names)
+    def change(self, node: Node, *fields: str) -> None:
+        self._changed.setdefault(node.index, set()).update(fields)
 
-    def drop(self, node: Node) -> None:
-        """Ids at its end are gone; some may have been told already."""
-        told = self._saved.get(node.index, 0)
-        if len(node.ids) < told:
-            self._saved[node.index] = len(node.ids)
-            self._dropped.add(node.index)
+    def truncate(self, node: Node) -> None:
+        """Records that ids at the node's end are gone, of which deltas may hold some."""
+        num_saved = self._num_saved.get(node.index, 0)
+        if len(node.ids) < num_saved:
+            self._num_saved[node.index] = len(node.ids)
+            self._truncated.add(node.index)
 
-    def tell(self, name: str, fact: Any) -> None:
-        """The newest is what counts."""
+    def replace(self, name: str, fact: Any) -> None:
+        """Records a fact of the tree that replaces the one of this name."""
         self._facts[name] = fact
 
-    def list(self, name: str, fact: Any) -> None:
-        """All of them count."""
+    def append(self, name: str, fact: Any) -> None:
+        """Records one more fact of this name."""
         self._facts.setdefault(name, []).append(fact)
 
     def take(self, nodes: Sequence[Node], growing: Iterable[int]) -> dict[str, Any] | None:
-        """The delta; None if nothing is new."""
-        # The root's ids are news once.
-        first = {0} if self._saved.get(0, 0) < len(nodes[0].ids) else set()
-        indices = sorted(first | self._changed.keys() | self._dropped | set(growing))
+        """Returns the delta and begins the next one; None if nothing has changed."""
+        # The root's ids are never changed, but the first delta must hold them.
+        first = {0} if self._num_saved.get(0, 0) < len(nodes[0].ids) else set()
+        indices = sorted(first | self._changed.keys() | self._truncated | set(growing))
         rows = [row for index in indices if (row := self._row(nodes[index])) is not None]
         if not rows and not self._facts:
             return None
         delta: dict[str, Any] = {"nodes": rows} | self._facts
-        self._facts, self._changed, self._dropped = {}, {}, set()
+        self._facts, self._changed, self._truncated = {}, {}, set()
         return delta
 
-    def forget(self, nodes: Sequence[Node]) -> None:
-        """All of this has been saved."""
-        self._saved = {node.index: len(node.ids) for node in nodes}
-        self._facts, self._changed, self._dropped = {}, {}, set()
+    def mark_saved(self, nodes: Sequence[Node]) -> None:
+        """Takes everything in these nodes as saved."""
+        self._num_saved = {node.index: len(node.ids) for node in nodes}
+        self._facts, self._changed, self._truncated = {}, {}, set()
 
     def _row(self, node: Node) -> dict[str, Any] | None:
         row: dict[str, Any] = {"node": node.index}
         for name in sorted(self._changed.get(node.index, ())):
             row[name] = getattr(node, name) if name != "parent" else node.parent.index if node.parent else -1
-        told = self._saved.get(node.index, 0)
-        if node.index in self._dropped:
-            row["keep"] = told
-        if told < len(node.ids):
-            row["ids"] = node.ids[told:]
+        num_saved = self._num_saved.get(node.index, 0)
+        if node.index in self._truncated:
+            row["keep"] = num_saved
+        if num_saved < len(node.ids):
+            row["ids"] = node.ids[num_saved:]
             if node.parent is not None:
                 row["logprob"] = node.logprob
             if self._keep_logprobs:
-                row["logprobs"] = node.logprobs[told:]
-            self._saved[node.index] = len(node.ids)
+                row["logprobs"] = node.logprobs[num_saved:]
+            self._num_saved[node.index] = len(node.ids)
         return row if len(row) > 1 else None

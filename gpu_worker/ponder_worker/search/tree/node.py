@@ -1,9 +1,12 @@
-"""One node of a search tree: a reasoning step, or one whole sample."""
+"""One node of a search tree, and the seed of its sampling noise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+_MASK = (1 << 64) - 1
 
 
 class NodeState(StrEnum):
@@ -15,14 +18,14 @@ class NodeState(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """What one `generate` made: a step or a whole sample. Only its tree changes it.
+    """One reasoning step or one whole sample: what one `generate` call made. Only its tree changes it.
 
-    start: tokens before it on its path, prompt included. cap: the most tokens it may ever have.
-    stop: "stop" (the model ended it), "separator", "length" (its limit), "budget" (the job's), "forced" (nobody sampled
-    it), or why it was cut off.
-    logprob: of the ids sampled for it so far, of the model's own distribution; logprobs: one by one, if the tree keeps
-    them, 0 where an id was forced.
-    text: set when it ends, without a stop string; score: of this step alone.
+    start: tokens before it on its path, prompt included. cap: the most tokens it may have.
+    stop: "stop" (the model ended it), "separator", "length" (its own limit), "budget" (the job's limit), "forced" (its
+    ids were put there rather than sampled), or the reason for which it was cut off.
+    logprob: sum over its sampled ids, under the model's own distribution. logprobs: one for each id, if the tree keeps
+    them; 0 where an id was forced.
+    text: set when it ends, without a stop string. score: the reward model's score of this step alone.
     """
 
     index: int
@@ -41,19 +44,20 @@ class Node:
     stop_chars: int = 0
     """Characters at the end of its path's text, from a stop string on, that are not part of the answer."""
     forced: tuple[tuple[int, int], ...] = ()
-    """(first, number) of each run of its ids that was put there instead of being sampled."""
+    """(first, number) for each run of ids that was forced instead of sampled."""
     is_speculative: bool = False
-    """Begun before it was known that it would be wanted."""
+    """Whether it was begun before it was known to be wanted."""
     passed: bool | None = None
-    """What the verifier said about the candidate that ends here, if the search asked, and what it said was wrong."""
+    """What the verifier said about the candidate that ends here; None if it was not asked."""
     feedback: str | None = None
+    """What the verifier said was wrong."""
 
     @property
     def address(self) -> tuple[int, ...]:
         return tuple(node.ordinal for node in self.path())
 
     def path(self) -> list[Node]:
-        """From the root's child down to this node; empty for the root."""
+        """Returns the nodes from the root's child down to this one; none for the root."""
         nodes: list[Node] = []
         node = self
         while node.parent is not None:
@@ -61,3 +65,42 @@ class Node:
             node = node.parent
         nodes.reverse()
         return nodes
+
+    def as_document(self, text: str) -> dict[str, Any]:
+        """Returns the node as it is stored. The root's ids are the request's and are not stored again."""
+        is_root = self.parent is None
+        entry = {
+            "parent": -1 if self.parent is None else self.parent.index,
+            "ordinal": self.ordinal,
+            "text": text,
+            "ids": [] if is_root else self.ids,
+            "tokens": 0 if is_root else len(self.ids),
+            "state": self.state.value,
+            "stop": self.stop,
+            "logprob": None if is_root else self.logprob,
+            "score": self.score,
+            "speculative": self.is_speculative,
+        }
+        if self.forced:
+            entry["forced"] = self.forced
+        if self.passed is not None:
+            entry |= {"passed": self.passed, "feedback": self.feedback}
+        return entry
+
+
+def root_seed(job_id: int, seed: int | None) -> int:
+    """Returns the 64-bit seed of a job's root: made from the seed that the request names, or else from the job's id."""
+    return _mix(seed & _MASK) if seed is not None else _mix(_mix(job_id & _MASK) ^ 0x5851F42D4C957F2D)
+
+
+def child_seed(parent_seed: int, ordinal: int) -> int:
+    """Returns the seed of the child (parent, ordinal). It depends on the job's seed and the child's address alone."""
+    return _mix(parent_seed ^ _mix(ordinal + 1))
+
+
+def _mix(x: int) -> int:
+    """Computes splitmix64: https://prng.di.unimi.it/splitmix64.c"""
+    x = (x + 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)

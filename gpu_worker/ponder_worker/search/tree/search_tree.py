@@ -1,33 +1,34 @@
-"""The search tree: the result, the picture and the checkpoint of one job."""
+"""The search tree of one job: its result, its picture and its checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from ponder_worker.search.tree import seed
 from ponder_worker.search.tree.delta_recorder import DeltaRecorder
-from ponder_worker.search.tree.node import Node, NodeState
+from ponder_worker.search.tree.node import Node, NodeState, child_seed
+
+Decode = Callable[[Sequence[int]], str]
 
 
 class SearchTree:
-    """Children are addressed (parent, ordinal). Folding all deltas in order gives the tree again."""
+    """Nodes with parent, state and score, addressed by (parent, ordinal). Folding all its deltas rebuilds the tree."""
 
     def __init__(self, root_seed: int, prompt: Sequence[int] = (), *, keep_logprobs: bool = False) -> None:
         root = Node(0, None, 0, root_seed, 0, 0, list(prompt), NodeState.FINISHED)
         self.nodes: list[Node] = [root]
         self.ended: str | None = None
-        """Why the search was told to come to its end before its time; written down before it is acted on."""
+        """Why the search was told to end early. It is recorded before it is acted on."""
         self.counts: dict[str, int] = {}
-        """What the next attempt goes on counting from, such as `recomputed_tokens`."""
+        """Counters that the next attempt continues, such as `recomputed_tokens`."""
         self.decisions: dict[str, Any] = {}
-        """What was decided by more than this tree, such as other jobs' results; written down before it is acted on."""
+        """Decisions that rest on more than this tree, such as other jobs' results; recorded before they take effect."""
         self.refused: dict[tuple[int, int], str] = {}
-        """Why a child (parent's index, ordinal) was not begun: "budget" or "settled". What is refused stays refused."""
+        """Why a child (parent's index, ordinal) was never begun: "budget" or "settled". A refusal is final."""
         self._keep_logprobs = keep_logprobs
         self._children: dict[tuple[int, int], Node] = {}
         self._growing: dict[int, Node] = {}
-        self._news = DeltaRecorder(keep_logprobs=keep_logprobs)
+        self._recorder = DeltaRecorder(keep_logprobs=keep_logprobs)
 
     @property
     def root(self) -> Node:
@@ -39,50 +40,71 @@ class SearchTree:
 
     @property
     def num_tokens(self) -> int:
-        """Ids that sampling or forcing added to the tree."""
+        """How many ids were sampled or forced, in all nodes together."""
         return sum(len(node.ids) for node in self.nodes[1:])
 
     def child(self, parent: Node, ordinal: int) -> Node | None:
         return self._children.get((parent.index, ordinal))
 
     def ids_to(self, node: Node) -> list[int]:
-        """Prompt and generated ids up to the end of this node."""
+        """Returns the prompt's and all generated ids up to the end of this node."""
         ids = list(self.root.ids)
         for step in node.path():
             ids += step.ids
         return ids
 
+    def text_of(self, node: Node, decode: Decode) -> str:
+        """Returns this node's part of its path's text, without a stop string."""
+        if node.text is None:
+            node.text = _without_end(self.spell(node, decode), node.stop_chars)
+        return node.text
+
+    def spell(self, node: Node, decode: Decode) -> str:
+        """Returns this node's part of its path's text, a stop string included.
+
+        A character whose bytes begin in one node and end in the next belongs to the next.
+        """
+        ids = self.ids_to(node)[len(self.root.ids) :]
+        text = decode(ids)
+        before = decode(ids[: len(ids) - len(node.ids)]).rstrip("�") if len(ids) > len(node.ids) else ""
+        return text[len(before) :] if text.startswith(before) else decode(node.ids)
+
+    def num_stop_chars_before(self, leaf: Node, decode: Decode) -> int:
+        """Returns how many characters of the leaf's stop string are in the text of the nodes before it."""
+        return max(0, leaf.stop_chars - len(self.spell(leaf, decode))) if leaf.stop_chars else 0
+
     def add(self, parent: Node, ordinal: int, cap: int) -> Node:
         start = parent.start + len(parent.ids)
-        node = Node(len(self.nodes), parent, ordinal, seed.of_child(parent.seed, ordinal), start, cap)
+        node = Node(len(self.nodes), parent, ordinal, child_seed(parent.seed, ordinal), start, cap)
         self.nodes.append(node)
         self._children[parent.index, ordinal] = node
         self._growing[node.index] = node
-        self._news.change(node, "parent", "ordinal", "cap")
+        self._recorder.change(node, "parent", "ordinal", "cap")
         return node
 
     def extend(self, node: Node, ids: Sequence[int], logprobs: Sequence[float]) -> None:
         node.ids += ids
-        for logprob in logprobs:  # one by one, so that an interrupted sum is the same sum
+        for logprob in logprobs:  # one at a time: the sum must not depend on where it was interrupted
             node.logprob += logprob
         if self._keep_logprobs:
             node.logprobs += logprobs
 
     def force(self, node: Node, ids: Sequence[int], *, drop: int = 0) -> None:
-        """Puts ids at its end that nobody sampled, instead of the last `drop` ones."""
+        """Drops the node's last `drop` ids and appends ids that were not sampled."""
         keep = len(node.ids) - drop
         del node.ids[keep:]
         del node.logprobs[keep:]
-        self._news.drop(node)
+        self._recorder.truncate(node)
         node.forced += ((keep, len(ids)),)
-        self._news.change(node, "forced")
+        self._recorder.change(node, "forced")
         self.extend(node, ids, [0.0] * len(ids))
 
-    def finish(self, node: Node, stop: str, text: str, *, stop_chars: int = 0) -> None:
-        node.text, node.stop_chars = text, stop_chars
+    def finish(self, node: Node, stop: str, spelled: str, *, stop_chars: int = 0) -> None:
+        """Ends the node. spelled: its text, of which the last `stop_chars` characters are not part of the answer."""
+        node.text, node.stop_chars = _without_end(spelled, stop_chars), stop_chars
         self._end(node, NodeState.FINISHED, stop)
         if stop_chars:
-            self._news.change(node, "stop_chars")
+            self._recorder.change(node, "stop_chars")
 
     def cancel(self, node: Node, stop: str, text: str) -> None:
         node.text = text
@@ -90,69 +112,69 @@ class SearchTree:
 
     def mark_speculative(self, node: Node) -> None:
         node.is_speculative = True
-        self._news.change(node, "is_speculative")
+        self._recorder.change(node, "is_speculative")
 
     def prune(self, node: Node) -> None:
-        """A finished node that the strategy leaves."""
+        """Marks a finished node that the strategy does not pursue."""
         if node.state is NodeState.FINISHED:
             node.state = NodeState.PRUNED
-            self._news.change(node, "state")
+            self._recorder.change(node, "state")
 
     def set_score(self, node: Node, score: float) -> None:
         node.score = score
-        self._news.change(node, "score")
+        self._recorder.change(node, "score")
 
     def set_verdict(self, node: Node, passed: bool | None, feedback: str) -> None:
-        """Where nobody could judge nothing is written down: another worker may."""
+        """Records what a verifier said. If it could not judge nothing is recorded, because another worker's may."""
         if passed is None:
             return
         node.passed, node.feedback = passed, feedback
-        self._news.change(node, "passed", "feedback")
+        self._recorder.change(node, "passed", "feedback")
 
     def refuse(self, parent: Node, ordinal: int, why: str) -> None:
         self.refused[parent.index, ordinal] = why
-        self._news.list("refused", [parent.index, ordinal, why])
+        self._recorder.append("refused", [parent.index, ordinal, why])
 
     def decide(self, name: str, value: Any) -> None:
         self.decisions[name] = value
-        self._news.tell("decisions", dict(self.decisions))
+        self._recorder.replace("decisions", dict(self.decisions))
 
     def end(self, reason: str) -> None:
         self.ended = reason
-        self._news.tell("ended", reason)
+        self._recorder.replace("ended", reason)
 
     def count(self, name: str, num: int) -> None:
         if num:
             self.counts[name] = self.counts.get(name, 0) + num
-            self._news.tell("counts", dict(self.counts))
+            self._recorder.replace("counts", dict(self.counts))
 
     def delta(self) -> dict[str, Any] | None:
-        """What is new since the last one; None if nothing is. Only what changed, and only the new ids."""
-        return self._news.take(self.nodes, self._growing)
+        """Returns what has changed since the last delta: changed fields and new ids only; None if nothing has."""
+        return self._recorder.take(self.nodes, self._growing)
 
     @classmethod
     def fold(cls, root_seed: int, deltas: Iterable[dict[str, Any]], *, keep_logprobs: bool = False) -> SearchTree:
         tree = cls(root_seed, keep_logprobs=keep_logprobs)
         for delta in deltas:
             for row in delta.get("nodes", ()):
-                tree._take(row)
+                tree._apply(row)
             tree.ended = delta.get("ended", tree.ended)
             tree.counts.update(delta.get("counts", {}))
             tree.decisions.update(delta.get("decisions", {}))
             tree.refused.update({(parent, ordinal): why for parent, ordinal, why in delta.get("refused", ())})
-        tree._news.forget(tree.nodes)
+        tree._recorder.mark_saved(tree.nodes)
         return tree
 
     def document(self, decode: Callable[[Node], str]) -> dict[str, Any]:
-        """The nodes as they are kept for good. The prompt's ids and text are the request's and not kept again."""
-        return {"nodes": [_entry(node, "" if node.parent is None else decode(node)) for node in self.nodes]}
+        """Returns the nodes as they are stored for good. The prompt's text is the request's and is not stored again."""
+        return {"nodes": [node.as_document("" if node.parent is None else decode(node)) for node in self.nodes]}
 
     def _end(self, node: Node, state: NodeState, stop: str) -> None:
         node.state, node.stop = state, stop
         self._growing.pop(node.index, None)
-        self._news.change(node, "state", "stop")
+        self._recorder.change(node, "state", "stop")
 
-    def _take(self, row: dict[str, Any]) -> None:
+    def _apply(self, row: dict[str, Any]) -> None:
         index = row["node"]
         if index == len(self.nodes):
             self.add(self.nodes[row["parent"]], row["ordinal"], row["cap"])
@@ -170,22 +192,5 @@ class SearchTree:
             self._growing.pop(index, None)
 
 
-def _entry(node: Node, text: str) -> dict[str, Any]:
-    is_root = node.parent is None
-    entry = {
-        "parent": -1 if node.parent is None else node.parent.index,
-        "ordinal": node.ordinal,
-        "text": text,
-        "ids": [] if is_root else node.ids,
-        "tokens": 0 if is_root else len(node.ids),
-        "state": node.state.value,
-        "stop": node.stop,
-        "logprob": None if is_root else node.logprob,
-        "score": node.score,
-        "speculative": node.is_speculative,
-    }
-    if node.forced:
-        entry["forced"] = node.forced
-    if node.passed is not None:
-        entry |= {"passed": node.passed, "feedback": node.feedback}
-    return entry
+def _without_end(text: str, num_chars: int) -> str:
+    return text[: max(0, len(text) - num_chars)]

@@ -1,4 +1,4 @@
-"""Guesses change when something is made, and nothing else."""
+"""Speculation changes when something is generated, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.domain.strategy import STRATEGY, StepSearch
-from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.search_limits import SearchLimits
 
 from ..conftest import SPECS, THOUGHT, Attempt, attempt, run
 from ..test_resume import LIMITS, made, outcome
@@ -20,7 +20,7 @@ BEAM = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6}
 
 
 def counts(one: Attempt) -> tuple[int, int, int]:
-    """-> hits, misses, wasted tokens."""
+    """Returns hits, misses and wasted tokens."""
     told = one.search.tree.counts
     return told.get("speculation_hits", 0), told.get("speculation_misses", 0), told.get("misguessed_tokens", 0)
 
@@ -38,14 +38,14 @@ def counts(one: Attempt) -> tuple[int, int, int]:
 def test_the_tree_is_the_same_with_guesses_and_without(
     spec: dict[str, Any], tokens: int | None, per_sample: int | None, room: int, job_seed: int, clock: int, often: float
 ) -> None:
-    limits = Limits(tokens, per_sample, room)
+    limits = SearchLimits(tokens, per_sample, room)
     with_guesses = attempt(limits, rng=random.Random(clock), job_seed=job_seed, speculates=often)
     without = attempt(limits, rng=random.Random(clock + 1), job_seed=job_seed)
     run(with_guesses, spec)
     run(without, spec)
     assert outcome(with_guesses) == outcome(without)
     assert made(with_guesses) == made(without)
-    with_guesses.search.close()
+    with_guesses.search.expander.close()
     tree, engine = with_guesses.search.tree, with_guesses.engine
     assert not engine.guesses, "a guess outlives its search"
     if not any(node.forced for node in tree.nodes):
@@ -61,9 +61,9 @@ def test_the_tree_is_the_same_with_guesses_and_without(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 7)), min_size=1, max_size=4),
 )
 def test_killed_in_the_middle_of_guesses_it_ends_the_same(
-    spec: dict[str, Any], limits: Limits, job_seed: int, lives: list[tuple[int, int]]
+    spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]]
 ) -> None:
-    """lives: (killed after this step, saved every so many steps)"""
+    """Each life is (killed after this step, saved every so many steps)."""
     whole = attempt(limits, rng=random.Random(1), job_seed=job_seed)
     run(whole, spec)
     deltas: list[dict[str, Any]] = []
@@ -119,7 +119,7 @@ def test_a_search_that_was_told_to_end_guesses_no_more() -> None:
 
 
 def test_a_step_that_begins_in_a_thought_is_not_guessed() -> None:
-    limits, hits = Limits(None, None, 60, thinking_tokens=12), 0
+    limits, hits = SearchLimits(None, None, 60, thinking_tokens=12), 0
     for job_seed in range(30):
         one = attempt(limits, rng=random.Random(0), job_seed=job_seed, thought=THOUGHT, speculates=1.0)
         other = attempt(limits, rng=random.Random(1), job_seed=job_seed, thought=THOUGHT)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.search.expansion.search_limits import Limits
-from ponder_worker.search.expansion.thought import Thought
+from ponder_worker.search.expansion.search_limits import SearchLimits
+from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.node import Node
 
 from ..conftest import CLOSE, CLOSING, OPEN, PIECES, PROMPT, THOUGHT, WAIT, Attempt, attempt, run
@@ -24,10 +24,12 @@ SPECS: list[dict[str, Any]] = [
     {"name": "refine", "n": 3},
     FORCING,
 ]
-LIMITS = [Limits(None, None, 40, 6), Limits(60, None, 40), Limits(70, 25, 40, 9)]
+LIMITS = [SearchLimits(None, None, 40, 6), SearchLimits(60, None, 40), SearchLimits(70, 25, 40, 9)]
 
 
-def thinking(limits: Limits, spec: dict[str, Any], job_seed: int = 0, thought: Thought | None = THOUGHT) -> Attempt:
+def thinking(
+    limits: SearchLimits, spec: dict[str, Any], job_seed: int = 0, thought: Thought | None = THOUGHT
+) -> Attempt:
     one = attempt(limits, rng=random.Random(job_seed), job_seed=job_seed, thought=thought)
     run(one, spec)
     return one
@@ -40,7 +42,7 @@ def forced(node: Node) -> list[tuple[int, list[int]]]:
 def test_a_thought_is_closed_at_its_limit_and_an_answer_follows() -> None:
     num_closed = 0
     for job_seed in range(50):
-        one = thinking(Limits(None, None, 60, 7), {"name": "self_consistency", "n": 3}, job_seed)
+        one = thinking(SearchLimits(None, None, 60, 7), {"name": "self_consistency", "n": 3}, job_seed)
         for node in one.search.tree.nodes[1:]:
             num_tokens, is_open = THOUGHT.measure(PROMPT, node.ids)
             assert num_tokens <= 7 + 1, "seven, and the closing sentence's own token"
@@ -55,7 +57,7 @@ def test_a_thought_is_closed_at_its_limit_and_an_answer_follows() -> None:
 def test_a_thought_that_was_cut_off_is_no_answer() -> None:
     num_open = num_closed = 0
     for job_seed in range(60):
-        search = thinking(Limits(None, None, 12), {"name": "self_consistency", "n": 3}, job_seed).search
+        search = thinking(SearchLimits(None, None, 12), {"name": "self_consistency", "n": 3}, job_seed).search
         for node in search.tree.nodes[1:]:
             if THOUGHT.measure(PROMPT, node.ids)[1]:
                 assert search.candidate(node).answer is None
@@ -71,7 +73,7 @@ def test_near_the_wall_a_thinking_sample_is_told_to_answer() -> None:
     """Of 30 tokens an answer keeps 5, and the closing takes 2."""
     num_closed = 0
     for job_seed in range(150):
-        (node,) = thinking(Limits(30, None, 1000), {"name": "direct"}, job_seed).search.tree.nodes[1:]
+        (node,) = thinking(SearchLimits(30, None, 1000), {"name": "direct"}, job_seed).search.tree.nodes[1:]
         if node.forced:
             assert forced(node) == [(23, [CLOSING, CLOSE])]
             num_closed += 1
@@ -81,7 +83,7 @@ def test_near_the_wall_a_thinking_sample_is_told_to_answer() -> None:
 def test_a_wait_takes_the_place_of_the_end_of_a_thought() -> None:
     waits = set()
     for job_seed in range(50):
-        one = thinking(Limits(None, None, 200), FORCING, job_seed)
+        one = thinking(SearchLimits(None, None, 200), FORCING, job_seed)
         (node,) = one.search.tree.nodes[1:]
         held_off = [first for first, ids in forced(node) if ids == [WAIT]]
         if CLOSE in node.ids:
@@ -93,14 +95,14 @@ def test_a_wait_takes_the_place_of_the_end_of_a_thought() -> None:
 
 def test_a_wait_without_room_is_left_out_and_the_thought_ends_there() -> None:
     for job_seed in range(200):
-        (node,) = thinking(Limits(None, None, 60, 3), FORCING, job_seed).search.tree.nodes[1:]
+        (node,) = thinking(SearchLimits(None, None, 60, 3), FORCING, job_seed).search.tree.nodes[1:]
         assert THOUGHT.measure(PROMPT, node.ids)[0] <= 3 + 1
 
 
 def test_a_model_that_does_not_think_is_held_off_its_end_and_made_to_answer_at_the_limit() -> None:
     kinds = set()
     for job_seed in range(50):
-        (node,) = thinking(Limits(None, None, 60, 20), FORCING, job_seed, None).search.tree.nodes[1:]
+        (node,) = thinking(SearchLimits(None, None, 60, 20), FORCING, job_seed, None).search.tree.nodes[1:]
         runs = [ids for _, ids in forced(node)]
         kinds.add(tuple(PIECES[ids[0]] for ids in runs))
         if [CLOSING] in runs:
@@ -113,7 +115,7 @@ def test_a_model_that_does_not_think_is_held_off_its_end_and_made_to_answer_at_t
 
 def test_a_user_s_turn_opens_a_thought_of_its_own() -> None:
     for job_seed in range(100):
-        one = thinking(Limits(None, None, 300, 7), {"name": "refine", "n": 3}, job_seed)
+        one = thinking(SearchLimits(None, None, 300, 7), {"name": "refine", "n": 3}, job_seed)
         closed = [node for node in one.search.tree.nodes if [CLOSING, CLOSE] in [ids for _, ids in forced(node)]]
         if any(node.start > len(PROMPT) for node in closed):
             return
@@ -124,7 +126,7 @@ def test_a_user_s_turn_opens_a_thought_of_its_own() -> None:
 @pytest.mark.parametrize("limits", LIMITS, ids=["thinking", "tight", "whole"])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec["name"])
 def test_killed_at_any_await_also_in_a_forced_thought_it_ends_the_same(
-    spec: dict[str, Any], limits: Limits, when: str
+    spec: dict[str, Any], limits: SearchLimits, when: str
 ) -> None:
     killed_everywhere(spec, limits, when, thought=THOUGHT)
 
@@ -140,7 +142,7 @@ def test_killed_at_any_await_also_in_a_forced_thought_it_ends_the_same(
 def test_thinking_included_no_strategy_passes_the_wall(
     spec: dict[str, Any], tokens: int, per_sample: int | None, room: int, thinking_tokens: int | None, job_seed: int
 ) -> None:
-    tree = thinking(Limits(tokens, per_sample, room, thinking_tokens), spec, job_seed).search.tree
+    tree = thinking(SearchLimits(tokens, per_sample, room, thinking_tokens), spec, job_seed).search.tree
     assert tree.num_tokens <= tokens
     for leaf in tree.nodes[1:]:
         assert sum(len(node.ids) for node in leaf.path()) <= min(room, per_sample or room)

@@ -1,13 +1,15 @@
-"""When more samples would not change the answer."""
+"""Agreement among samples."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.selection.agreement import CONFIDENCE, Agreement, probability_of_majority
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 
@@ -44,8 +46,9 @@ def test_a_window_of_five_that_agree_settles_it(answers: str, is_settled: bool) 
     assert Agreement(candidates).is_settled("window", candidates[0]) is is_settled
 
 
-def test_what_is_not_the_most_frequent_answer_is_never_settled() -> None:
-    candidates = votes("aaaaaab")
+@pytest.mark.parametrize("answers", ["aaaaaab", "bbbbbba"])
+def test_what_is_not_the_most_frequent_answer_is_never_settled(answers: str) -> None:
+    candidates = votes(answers)
     assert not Agreement(candidates).is_settled("beta", candidates[-1])
 
 
@@ -61,6 +64,14 @@ def test_the_next_wave_is_the_fewest_that_could_settle_it(answers: str) -> None:
     assert more == 1 or probability_of_majority(agreement.first + more - 1, agreement.second) < CONFIDENCE
 
 
-def test_a_lead_that_the_rest_cannot_catch_up_with_is_decided() -> None:
-    assert Agreement(votes("aaab")).is_decided(1)
-    assert not Agreement(votes("aaab")).is_decided(2)
+@given(st.text("abc", min_size=1, max_size=12), st.integers(0, 6))
+def test_a_lead_is_decided_exactly_if_the_rest_cannot_catch_up_with_it(answers: str, num_left: int) -> None:
+    agreement = Agreement(votes(answers))
+    counts = Counter(answers)
+    others = [counts[letter] for letter in "abc" if letter != agreement.top]
+    assert agreement.is_decided(num_left) == (counts[agreement.top or ""] > max(others) + num_left)
+
+
+@pytest.mark.parametrize(("num", "more"), [(0, 5), (1, 4), (4, 1), (5, 5), (7, 3)])
+def test_the_next_wave_completes_a_window(num: int, more: int) -> None:
+    assert Agreement(votes("a" * num)).num_to_settle("window") == more

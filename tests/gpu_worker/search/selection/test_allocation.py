@@ -1,4 +1,4 @@
-"""Where a batch's next tokens go."""
+"""The allocation of a batch's next tokens."""
 
 from __future__ import annotations
 

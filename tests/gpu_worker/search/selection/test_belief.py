@@ -1,4 +1,4 @@
-"""How likely an answer is right, as far as nobody tells."""
+"""The belief in an answer, without a reference."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.selection.belief import belief
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 NODE = Node(0, None, 0, 0, 0, 0)
@@ -46,3 +46,8 @@ def test_what_was_cut_off_says_nothing_believable() -> None:
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 3.0])
 def test_whatever_a_reward_model_says_it_is_a_probability(score: float) -> None:
     assert 0.0 <= belief([Candidate(NODE, "a", "1", True, score)], "1") <= 1.0
+
+
+def test_a_score_that_is_no_number_is_no_evidence() -> None:
+    unknown = Candidate(NODE, "b", "1", True, math.nan)
+    assert belief([_candidate("a", "1", 0.5), unknown], "1") == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""Which candidate is the answer."""
+"""The choice among candidates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.selection.ranking import Select, rank
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 _ORACLE = Path(__file__).parents[5] / "shared/data/oracles/qwen_eval_rm_maj_math_cot_100.jsonl"
@@ -39,6 +39,16 @@ def test_majority_takes_the_first_answer_of_a_tie() -> None:
 def test_weighted_sums_the_probabilities_of_an_answer() -> None:
     options = candidate("1", math.log(0.9)), candidate("2", math.log(0.5)), candidate("2", math.log(0.5))
     assert chosen("weighted", *options, candidate("3", -1000.0)).answer == "2"
+
+
+def test_weighted_compares_texts_so_unlikely_that_their_probabilities_are_zero_in_floating_point() -> None:
+    options = candidate("1", -900.0), candidate("2", -900.5), candidate("2", -900.5)
+    assert chosen("weighted", *options).answer == "2"
+
+
+def test_weighted_without_any_score_is_the_majority() -> None:
+    assert chosen("weighted", *map(candidate, "122")).answer == "2"
+    assert chosen("weighted", candidate("1", -math.inf), candidate("2", -math.inf), candidate("2")).answer == "2"
 
 
 def test_a_text_without_an_answer_never_wins_a_vote() -> None:

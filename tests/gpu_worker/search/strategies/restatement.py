@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ponder_worker.search.port import Step
-from ponder_worker.search.tree import seed
+from ponder_worker.search.engine_port import ScoreRequest
+from ponder_worker.search.tree.node import child_seed
 
 from ..conftest import END, PIECES, PROMPT, score_of, token_at
 
@@ -24,7 +24,7 @@ class Path:
 
 
 def step(path: Path, ordinal: int, room: int, *, keep_on: bool) -> Path:
-    own, ids, stop = seed.of_child(path.seed, ordinal), list[int](), "length"
+    own, ids, stop = child_seed(path.seed, ordinal), list[int](), "length"
     while len(path.ids) + len(ids) < room:
         ids.append(token_at(own, len(PROMPT) + len(path.ids) + len(ids)))
         if ids[-1] == END:
@@ -35,5 +35,5 @@ def step(path: Path, ordinal: int, room: int, *, keep_on: bool) -> Path:
             break
     before = [*PROMPT, *path.ids]
     text = "".join(PIECES[token] for token in ids)
-    score = path.score + (score_of(Step(before, ids, "", text)) if text else 0.0)
+    score = path.score + (score_of(ScoreRequest(before, ids, "", text)) if text else 0.0)
     return replace(path, address=(*path.address, ordinal), seed=own, ids=(*path.ids, *ids), score=score, stop=stop)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ponder_worker.search.expansion.search_limits import Limits
-from ponder_worker.search.expansion.thought import Thought
-from ponder_worker.search.port import End, Order, Step, Verdict
+from ponder_worker.search.engine_port import ScoreRequest, StreamEnd, StreamRequest, VerifierReply
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
+from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.search_tree import SearchTree
 
 from ..conftest import Attempt, run
@@ -29,8 +29,8 @@ A step that ends with a line break goes on; behind any other one the model ends.
 class _Line:
     tokens: list[int]
     num_prompt: int
-    done: Callable[[End], None]
-    end: End
+    done: Callable[[StreamEnd], None]
+    end: StreamEnd
 
     @property
     def logprobs(self) -> Sequence[float]:
@@ -42,28 +42,28 @@ class ScriptedEngine:
     script: Script
     thought: Thought | None = None
     asked: list[str] = field(default_factory=list)
-    """The texts that were gone on from, one by one."""
+    """The texts that were continued, one by one."""
     _lines: list[_Line] = field(default_factory=list)
     _scores: list[tuple[float, Callable[[float], None]]] = field(default_factory=list)
 
-    def generate(self, order: Order, done: Callable[[End], None]) -> _Line:
-        before = self.decode(order.tokens)
+    def generate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> _Line:
+        before = self.decode(request.tokens)
         text, _ = self.script[before][self.asked.count(before)]
         self.asked.append(before)
-        goes_on = text.endswith("\n") and order.separator == "\n"
+        goes_on = text.endswith("\n") and request.separator == "\n"
         ids = [*map(ord, text)] if goes_on else [*map(ord, text), _END]
-        line = _Line(order.tokens + ids, len(order.tokens), done, End("separator" if goes_on else "stop"))
-        assert len(ids) <= order.max_tokens
+        line = _Line(request.tokens + ids, len(request.tokens), done, StreamEnd("separator" if goes_on else "stop"))
+        assert len(ids) <= request.max_tokens
         self._lines.append(line)
         return line
 
-    def speculate(self, order: Order, done: Callable[[End], None]) -> None:
+    def speculate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> None:
         """There is no room for a guess."""
 
     def adopt(self, stream: Any) -> None:
         raise AssertionError("nothing was guessed")
 
-    def score(self, step: Step, done: Callable[[float], None]) -> None:
+    def score(self, step: ScoreRequest, done: Callable[[float], None]) -> None:
         chances = dict(self.script[step.text_before])
         self._scores.append((math.log(chances[step.text]), done))
 
@@ -73,13 +73,13 @@ class ScriptedEngine:
     def cancel(self, stream: Any) -> None:
         raise AssertionError("nothing is cancelled here")
 
-    def verify(self, text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+    def verify(self, text: str, answer: str | None, done: Callable[[VerifierReply], None]) -> None:
         raise AssertionError("nothing is verified here")
 
     def encode(self, text: str) -> list[int]:
         return [*map(ord, text)]
 
-    def turn(self, text: str) -> list[int]:
+    def user_turn(self, text: str) -> list[int]:
         raise AssertionError("nobody speaks here")
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -95,12 +95,12 @@ class ScriptedEngine:
 
 
 def play(script: Script, spec: dict[str, Any], *, source: Any = None) -> tuple[list[tuple[str, float]], list[str]]:
-    """-> (text, probability) of the candidates as they are ranked, and the texts that were gone on from, in order.
+    """Returns (text, probability) of the ranked candidates, and the texts that were continued, in order.
 
     source: where its draws come from instead of its seeds.
     """
     engine = ScriptedEngine(script)
-    search = Search(SearchTree(0, _PROMPT), engine, Limits(None, None, 1000), aggregate="last")
+    search = Search(SearchTree(0, _PROMPT), engine, SearchLimits(None, None, 1000), aggregate="last")
     if source is not None:
         search.random = source  # type: ignore[method-assign]
     ranked = run(Attempt(search, engine, []), spec)  # type: ignore[arg-type]

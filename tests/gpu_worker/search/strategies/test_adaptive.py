@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.allocation import balance, difficulty, lesson
 from ponder_worker.search.tree.search_tree import SearchTree
 
 from ..conftest import PROMPT, Attempt, StubEngine, run
 
-UNLIMITED = Limits(None, None, 40)
+UNLIMITED = SearchLimits(None, None, 40)
 SPEC = {"name": "adaptive", "n": 16}
 
 
@@ -127,4 +127,4 @@ def test_it_never_makes_more_than_n_paths() -> None:
     for job_seed in range(20):
         one = _attempt({}, job_seed=job_seed)
         run(one, SPEC | {"n": 11, "worth": 1e6})
-        assert one.search.num_asked(one.search.root) <= 11
+        assert one.search.expander.num_requested(one.search.root) <= 11

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.tree.node import NodeState
 
 from ..conftest import attempt, run
@@ -14,7 +14,7 @@ from .restatement import Path, step
 
 
 def restated(n: int, width: int, max_rounds: int, room: int, job_seed: int) -> tuple[list[Path], list[set[Path]]]:
-    """-> finished paths, best first, and who survived each round."""
+    """Returns the finished paths, best first, and the survivors of each round."""
     active, done, survivors = [Path((), job_seed)], list[Path](), list[set[Path]]()
     children: dict[tuple[int, ...], int] = {}
     for number in range(max_rounds):
@@ -45,7 +45,7 @@ def test_survivors_ranking_and_answer_are_those_of_the_reference(case: int) -> N
     rng = random.Random(case)
     n, width, rounds, room = rng.randint(1, 8), rng.randint(1, 5), rng.randint(1, 8), rng.randint(3, 60)
     expected, survivors = restated(n, width, rounds, room, job_seed=case)
-    one = attempt(Limits(None, None, room), rng=random.Random(case + 1), job_seed=case)
+    one = attempt(SearchLimits(None, None, room), rng=random.Random(case + 1), job_seed=case)
     ranked = run(one, {"name": "beam_search", "n": n, "width": width, "max_rounds": rounds})
     assert ranked is not None
     assert [(c.node.address, c.score, c.text) for c in ranked] == [

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.tree.node import NodeState
 
 from ..conftest import attempt, run
@@ -15,7 +15,7 @@ from .restatement import Path, step
 
 
 def restated(n: int, width: int, max_rounds: int, room: int, job_seed: int) -> tuple[list[Path], set[Path]]:
-    """-> candidates, best first, and the best of each round of each subtree that went on."""
+    """Returns candidates, best first, and the best of each round of each subtree that went on."""
     width = min(width, n)
     subtrees = [Path((), job_seed) for _ in range(n // width)]
     candidates, survivors = list[Path](), set[Path]()
@@ -46,7 +46,7 @@ def test_survivors_ranking_and_answer_are_those_of_the_reference(case: int) -> N
     rng = random.Random(case)
     n, width, rounds, room = rng.randint(1, 12), rng.randint(1, 5), rng.randint(1, 8), rng.randint(3, 60)
     expected, survivors = restated(n, width, rounds, room, job_seed=case)
-    one = attempt(Limits(None, None, room), rng=random.Random(case + 1), job_seed=case)
+    one = attempt(SearchLimits(None, None, room), rng=random.Random(case + 1), job_seed=case)
     ranked = run(one, {"name": "dvts", "n": n, "width": width, "max_rounds": rounds})
     assert ranked is not None
     assert [(c.node.address, c.score, c.text) for c in ranked] == [

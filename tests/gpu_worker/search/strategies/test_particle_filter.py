@@ -6,8 +6,8 @@ import math
 import random
 from collections.abc import Iterator
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.strategies.particle_filter import resampled
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 from .script import play

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.strategies.rebase import shared
+from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node
 
 from .script import play

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from ponder_worker.answers.equality import canonical
-from ponder_worker.search.errors import NoVerifier
-from ponder_worker.search.expansion.search_limits import Limits
-from ponder_worker.search.port import Verdict
+from ponder_worker.search.engine_port import VerifierReply
+from ponder_worker.search.expansion.search_limits import SearchLimits
+from ponder_worker.search.search_error import NoVerifier
+from ponder_worker.search.selection.ranking import rank
 
 from ..conftest import Attempt, attempt, run
 from ..test_resume import killed_everywhere
 
-UNLIMITED = Limits(None, None, 60)
+UNLIMITED = SearchLimits(None, None, 60)
 VOTE = {"name": "self_consistency", "n": 3, "early_stopping": None}
 SPECS: list[dict[str, Any]] = [
     {"name": "direct"},
@@ -30,7 +31,7 @@ SPECS: list[dict[str, Any]] = [
 
 def judged(
     spec: dict[str, Any],
-    limits: Limits,
+    limits: SearchLimits,
     passes: Callable[[str | None], bool | None],
     *,
     max_rounds: int = 3,
@@ -38,9 +39,9 @@ def judged(
 ) -> Attempt:
     one = attempt(limits, rng=random.Random(0), job_seed=job_seed, max_rounds=max_rounds)
 
-    def verify(text: str, answer: str | None, done: Callable[[Verdict], None]) -> None:
+    def verify(text: str, answer: str | None, done: Callable[[VerifierReply], None]) -> None:
         one.engine.num_verified += 1
-        one.engine.verifying.append((text, lambda _: done(Verdict(passes(answer)))))
+        one.engine.verifying.append((text, lambda _: done(VerifierReply(passes(answer)))))
 
     one.engine.verify = verify  # type: ignore[method-assign]
     run(one, spec)
@@ -73,6 +74,7 @@ def test_a_choice_that_passes_is_the_answer_and_ends_it() -> None:
 
 
 def test_an_answer_that_is_known_to_be_wrong_comes_after_those_that_nobody_has_asked_about() -> None:
+    num_demoted = 0
     for job_seed in range(40):
         one = judged(VOTE, UNLIMITED, lambda answer: False, max_rounds=2, job_seed=job_seed)
         assert one.ranked is not None
@@ -80,6 +82,9 @@ def test_an_answer_that_is_known_to_be_wrong_comes_after_those_that_nobody_has_a
         wrong = {canonical(c.answer) for c in whole if c.node.passed is False and c.answer is not None}
         places = [candidate.answer is not None and canonical(candidate.answer) in wrong for candidate in whole]
         assert places == sorted(places)
+        by_votes = rank(whole, by="majority")[0].answer if whole else None
+        num_demoted += len(set(places)) == 2 and by_votes is not None and canonical(by_votes) in wrong
+    assert num_demoted > 3, "the votes alone would have put no wrong answer first, so nothing was shown"
 
 
 def test_without_more_rounds_nobody_is_asked() -> None:
@@ -89,10 +94,14 @@ def test_without_more_rounds_nobody_is_asked() -> None:
 
 
 def test_all_rounds_together_stay_inside_the_budget() -> None:
-    for tokens in range(1, 80, 3):
-        for spec in SPECS:
-            tree = judged(spec, Limits(tokens, None, 60), lambda answer: False, max_rounds=5).search.tree
-            assert tree.num_tokens <= tokens
+    for spec in SPECS:
+        num_later = 0
+        for tokens in (*range(1, 80, 3), 120, 180, 260):
+            one = judged(spec, SearchLimits(tokens, None, 60), lambda answer: False, max_rounds=5)
+            assert one.search.tree.num_tokens <= tokens
+            alone = judged(spec, SearchLimits(tokens, None, 60), lambda answer: False, max_rounds=1)
+            num_later += one.search.tree.num_tokens > alone.search.tree.num_tokens
+        assert num_later, "no budget had room for a second round"
 
 
 def test_a_verifier_that_may_not_be_asked_fails_the_job() -> None:
@@ -112,7 +121,9 @@ def test_where_nobody_can_judge_its_choice_the_first_round_is_the_last() -> None
 
 
 @pytest.mark.parametrize("when", ["after_step", "after_turn"])
-@pytest.mark.parametrize("limits", [UNLIMITED, Limits(60, None, 40)], ids=["unlimited", "tight"])
+@pytest.mark.parametrize("limits", [UNLIMITED, SearchLimits(60, None, 40)], ids=["unlimited", "tight"])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec["name"])
-def test_killed_at_any_await_of_any_round_it_ends_the_same(spec: dict[str, Any], limits: Limits, when: str) -> None:
+def test_killed_at_any_await_of_any_round_it_ends_the_same(
+    spec: dict[str, Any], limits: SearchLimits, when: str
+) -> None:
     killed_everywhere(spec, limits, when, max_rounds=3)

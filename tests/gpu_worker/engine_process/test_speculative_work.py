@@ -11,25 +11,24 @@ import pytest
 from ponder.domain.state import Lane
 from ponder_worker.engine import Engine, Sampling, Sequence
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.loading import Engines
-from ponder_worker.engine_process.step_time import StepTime
+from ponder_worker.engine_process.speculative_work import SpeculativeWork, StepTime
 from ponder_worker.engine_process.work_book import WorkBook
 from ponder_worker.protocol import JobResult
 
 from ..searches import admitted, run
 
 
-class Always(Guesses):
-    def have_room(self, generator: Engine) -> bool:
+class Always(SpeculativeWork):
+    def pays(self, generator: Engine) -> bool:
         return True
 
 
 def guessing(engines: Engines) -> EngineCore:
-    floor = EngineCore(engines, lambda: None)
-    floor.guesses = Always(floor._book)
-    return floor
+    core = EngineCore(engines, lambda: None)
+    core.speculation = Always(core._book)
+    return core
 
 
 def answers(results: list[JobResult]) -> list[Any]:
@@ -38,18 +37,18 @@ def answers(results: list[JobResult]) -> list[Any]:
 
 
 def test_guesses_change_no_answer_and_each_is_hit_or_missed(engines: Engines) -> None:
-    floor = guessing(engines)
-    made = run(floor, [admitted(number) for number in range(6)])
+    core = guessing(engines)
+    made = run(core, [admitted(number) for number in range(6)])
     without = EngineCore(engines, lambda: None)
-    without.guesses.have_room = lambda generator: False  # type: ignore[method-assign]
+    without.speculation.pays = lambda generator: False  # type: ignore[method-assign]
     assert answers(made) == answers(run(without, [admitted(number) for number in range(6)]))
-    tally = floor.guesses.tally
-    assert tally.speculation_hits > 0
-    assert tally.speculated_tokens > 0
+    stats = core.speculation.stats
+    assert stats.speculation_hits > 0
+    assert stats.speculated_tokens > 0
     nodes = [node for result in made for node in result.tree["nodes"]]
-    assert sum(node["speculative"] for node in nodes) == tally.speculation_hits
-    assert sum(result.tree["counts"].get("misguessed_tokens", 0) for result in made) == tally.misguessed_tokens > 0
-    assert floor.guesses.num_live == 0
+    assert sum(node["speculative"] for node in nodes) == stats.speculation_hits
+    assert sum(result.tree["counts"].get("misguessed_tokens", 0) for result in made) == stats.misguessed_tokens > 0
+    assert core.speculation.num_live == 0
 
 
 def test_every_sequence_of_an_interactive_job_goes_first_but_its_guesses(engines: Engines) -> None:
@@ -57,73 +56,73 @@ def test_every_sequence_of_an_interactive_job_goes_first_but_its_guesses(engines
     num_by_priority: dict[str, int] = defaultdict(int)
 
     def look(jobs: list[Job]) -> None:
-        for sequence in core._entries:
+        for sequence in core._owners:
             num_by_priority[sequence.priority] += 1
-            assert (sequence.priority == "speculative") == (sequence in core.guesses._stakes)
+            assert (sequence.priority == "speculative") == (sequence in core.speculation._unbooked)
 
     run(core, [admitted(number, lane=Lane.INTERACTIVE) for number in range(6)], after_step=look)
-    assert core.guesses.tally.speculation_hits > 0
+    assert core.speculation.stats.speculation_hits > 0
     assert num_by_priority.keys() == {"interactive", "speculative"}
     assert num_by_priority["interactive"] > 0
 
 
-def weights(floor: EngineCore) -> dict[str, float]:
+def weights(core: EngineCore) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
-    for work in floor.take_work():
+    for work in core.take_work():
         found[work.kind] += work.weight
     return found
 
 
 def test_what_missed_is_booked_as_speculated_and_what_hit_as_work(engines: Engines) -> None:
-    floor, without = guessing(engines), EngineCore(engines, lambda: None)
-    for one in (floor, without):
+    core, without = guessing(engines), EngineCore(engines, lambda: None)
+    for one in (core, without):
         run(one, [admitted(number) for number in range(6)])
-    with_guesses = weights(floor)
+    with_guesses = weights(core)
     flops = engines.generator.flops_per_token
-    tally = floor.guesses.tally
-    assert with_guesses["speculated"] >= tally.misguessed_tokens * flops > 0
+    stats = core.speculation.stats
+    assert with_guesses["speculated"] >= stats.misguessed_tokens * flops > 0
     assert "speculated" not in weights(without)
-    assert floor.take_work() == ()
+    assert core.take_work() == ()
 
 
 def test_the_time_of_a_guess_that_is_still_open_is_paid_when_it_is_due(engines: Engines) -> None:
-    floor, taken = guessing(engines), list[dict[str, float]]()
-    run(floor, [admitted(number) for number in range(6)], after_step=lambda jobs: taken.append(weights(floor)))
-    taken.append(weights(floor))
+    core, taken = guessing(engines), list[dict[str, float]]()
+    run(core, [admitted(number) for number in range(6)], after_step=lambda jobs: taken.append(weights(core)))
+    taken.append(weights(core))
     booked = sum(found["speculated"] for found in taken)
-    assert booked >= floor.guesses.tally.speculated_tokens * engines.generator.flops_per_token
+    assert booked >= core.speculation.stats.speculated_tokens * engines.generator.flops_per_token
     assert all(weight >= 0 for found in taken for weight in found.values())
 
 
 @pytest.mark.parametrize("budget", [{"dollars": 1.0}, {"deadline_s": 60.0}])
 def test_under_a_limit_of_dollars_or_time_nobody_guesses(engines: Engines, budget: dict[str, float]) -> None:
-    floor = guessing(engines)
-    run(floor, [admitted(1, budget=budget)])
-    assert (floor.guesses.tally.speculation_hits, floor.guesses.tally.speculation_misses) == (0, 0)
+    core = guessing(engines)
+    run(core, [admitted(1, budget=budget)])
+    assert (core.speculation.stats.speculation_hits, core.speculation.stats.speculation_misses) == (0, 0)
 
 
 def test_no_step_is_computed_for_guesses_alone(engines: Engines) -> None:
-    floor = guessing(engines)
+    core = guessing(engines)
     generator = engines.generator
 
     def look(jobs: list[Job]) -> None:
         priorities = {sequence.priority for sequence in generator._scheduler.running}
         before = generator.counters.num_steps
         if priorities == {"speculative"} and not generator._scheduler.waiting:
-            if floor.has_work:
-                floor.step()
+            if core.has_work:
+                core.step()
             assert generator.counters.num_steps == before
 
-    run(floor, [admitted(number) for number in range(6)], after_step=look)
+    run(core, [admitted(number) for number in range(6)], after_step=look)
 
 
-def room(guesses: Guesses, num_running: int, *, free_tokens: int = 1000) -> bool:
+def room(guesses: SpeculativeWork, num_running: int, *, free_tokens: int = 1000) -> bool:
     generator = SimpleNamespace(num_running=num_running, num_waiting=0, max_sequences=64, free_tokens=free_tokens)
-    return guesses.have_room(cast("Engine", generator))
+    return guesses.pays(cast("Engine", generator))
 
 
-def measured(fixed_s: float, row_s: float) -> Guesses:
-    guesses = Guesses(WorkBook())
+def measured(fixed_s: float, row_s: float) -> SpeculativeWork:
+    guesses = SpeculativeWork(WorkBook())
     for number in range(200):
         rows = 1 + number % 16
         guesses.step_time.observe(rows, fixed_s + rows * row_s)
@@ -142,7 +141,7 @@ def test_nobody_guesses_in_a_full_engine_or_before_steps_were_measured() -> None
     assert room(free, 63)
     assert not room(free, 64)
     assert not room(free, 4, free_tokens=0)
-    assert not room(Guesses(WorkBook()), 1)
+    assert not room(SpeculativeWork(WorkBook()), 1)
 
 
 def test_who_misses_stops_and_tries_again_after_a_while() -> None:

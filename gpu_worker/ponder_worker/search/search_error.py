@@ -1,11 +1,11 @@
-"""Why a job fails, and nothing but that job. The messages hold nothing of the prompt.
+"""The reasons for which a search fails its own job and no other. The messages hold nothing of the prompt.
 
 SearchError
 ├── PromptTooLong      the prompt leaves no room in the model's context
-├── InvalidRequest     the request cannot be run by this model; the message says why
-├── NoRewardModel      the strategy scores, and this worker has no reward model
-├── NoVerifier         the strategy asks a verifier, and there is none that it may ask
-└── NothingMade        the search was ended before it had an answer
+├── InvalidRequest     this model cannot run the request; the message says why
+├── NoRewardModel      the strategy needs scores, and this worker has no reward model
+├── NoVerifier         the strategy needs a verifier, and it may not ask one
+└── NothingMade        the search was ended before it had produced a candidate
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ponder_worker.search.expansion.search_limits import Limits
+from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.tree.node import NodeState
 
 from ..conftest import Attempt, attempt, run
 
-SHORT = Limits(None, None, 12)
+SHORT = SearchLimits(None, None, 12)
 
 
 def settle(job_seed: int, **spec: Any) -> Attempt:
@@ -41,8 +41,8 @@ def test_what_is_settled_is_cut_off_in_mid_token_and_keeps_its_tokens(job_seed: 
     run(one, {"name": "self_consistency", "n": 6})
     cut = [node for node in one.search.tree.nodes if node.stop == "settled"]
     assert all(node.state is NodeState.CANCELLED for node in cut)
-    assert one.search.wall.reserved == 0
-    assert one.search.wall.used == one.search.tree.num_tokens == one.engine.num_generated
+    assert one.search.expander.budget.reserved == 0
+    assert one.search.expander.budget.used == one.search.tree.num_tokens == one.engine.num_generated
     assert not one.engine.streams
 
 

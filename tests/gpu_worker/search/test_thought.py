@@ -1,10 +1,10 @@
-"""How a model thinks, read from its ids."""
+"""Thoughts, measured in a sample's ids."""
 
 from __future__ import annotations
 
 import pytest
 
-from ponder_worker.search.expansion.thought import Thought, find, rfind
+from ponder_worker.search.thought import Thought, find, rfind
 
 OPEN, CLOSE = 90, 91
 THOUGHT = Thought((OPEN,), (CLOSE,), "</think>", (95, CLOSE), answer_tokens=10)

@@ -1,19 +1,19 @@
-"""Whole samples, as many as it takes: what the strategies that vote or choose among samples have in common."""
+"""Whole samples in waves: what the strategies that vote or choose among samples share."""
 
 from __future__ import annotations
 
 from ponder.domain.strategy import EarlyStopping
-from ponder_worker.search.candidate import Candidate
 from ponder_worker.search.search import Search
 from ponder_worker.search.selection.agreement import Agreement
 from ponder_worker.search.selection.ranking import Select, rank
+from ponder_worker.search.tree.candidate import Candidate
 
 
 async def sample(search: Search, n: int, *, select: Select, early_stopping: EarlyStopping | None) -> list[Candidate]:
-    """Up to n samples below the root, ranked; what is settled is not sampled further.
+    """Returns up to n samples below the root, ranked. It stops as soon as more samples would not change the choice.
 
-    They are begun in waves, each the fewest that could settle it, because samples that run side by side end side by
-    side: stopping at the fourth of sixteen would save little.
+    Each wave has the fewest samples that could settle it: samples that run side by side also end side by side, so that
+    stopping at the fourth of sixteen would save little.
     """
     candidates: list[Candidate] = []
     while len(candidates) < n:

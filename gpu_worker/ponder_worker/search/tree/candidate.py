@@ -9,7 +9,10 @@ from ponder_worker.search.tree.node import Node
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """is_complete: the model ended it itself. A text that was cut off is no answer while there is a whole one."""
+    """One possible answer.
+
+    is_complete: whether the model ended the text itself. A text that was cut off only wins if none is complete.
+    """
 
     node: Node
     text: str

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from circumstances import circumstances, publish
 
-from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
 from ponder_worker.engine.scheduling.scheduler import Scheduler
@@ -51,7 +51,7 @@ def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:
         )
         for _ in range(2)
     )
-    chains = [Sequence(tokens(chance, first), first, Sampling(2 * TOKENS)) for _ in range(CHAINS)]
+    chains = [Sequence(tokens(chance, first), first, SamplingParams(2 * TOKENS)) for _ in range(CHAINS)]
     for chain in chains:
         donor.add(chain)
     run(donor)

@@ -18,7 +18,7 @@ from typing import Any
 import click
 from circumstances import circumstances, publish
 
-from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
 from ponder_worker.engine.scheduling.scheduler import Scheduler
@@ -108,7 +108,7 @@ class Job:
         for index in range(self.load.width):
             length = max(4, int(self.chance.triangular(0.2, 1.0, 0.5) * self.load.step_tokens))
             seed = (self.number * 64 + self.rounds) * 64 + index
-            made.append((0, Sequence(list(self.best), len(self.best), Sampling(length, seed=seed))))
+            made.append((0, Sequence(list(self.best), len(self.best), SamplingParams(length, seed=seed))))
         self.open = len(made)
         return made
 

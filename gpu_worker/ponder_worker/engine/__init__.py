@@ -3,7 +3,7 @@
 from ponder_worker.engine.engine import Counters, Engine, Output
 from ponder_worker.engine.errors import EngineError, InvalidRequest, InvalidSampling, InvalidSetting, OversizedRequest
 from ponder_worker.engine.kv.kv_storage import Memory
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sequence import Sequence
 
 __all__ = [
@@ -16,6 +16,6 @@ __all__ = [
     "Memory",
     "Output",
     "OversizedRequest",
-    "Sampling",
+    "SamplingParams",
     "Sequence",
 ]

@@ -14,7 +14,7 @@ from ponder_worker.engine.kv.kv_offload import Costs, KVOffload
 from ponder_worker.engine.kv.kv_storage import Memory, Storage
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.latency import Latencies
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.scheduling.scheduler import Scheduler
 from ponder_worker.engine.scheduling.step_plan import Counters, Output, Plan
 from ponder_worker.engine.sequence import Priority, Sequence
@@ -113,7 +113,7 @@ class Engine:
         tokens: Series[int],
         *,
         prompt_length: int,
-        sampling: Sampling,
+        sampling: SamplingParams,
         turn_start: int | None = None,
         salt: bytes = b"",
         priority: Priority = "batch",

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from ponder_worker.engine.engine_limits import Limits
 from ponder_worker.engine.errors import InvalidRequest
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sampling.stop_strings import StopStrings
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
@@ -15,7 +15,7 @@ from ponder_worker.models.readout import Readout
 def generation(
     tokens: Series[int],
     prompt_length: int,
-    sampling: Sampling,
+    sampling: SamplingParams,
     tokenizer: Tokenizer,
     limits: Limits,
     *,
@@ -42,7 +42,7 @@ def generation(
     return sequence
 
 
-def _stops(sampling: Sampling, before: Series[int], tokenizer: Tokenizer) -> StopStrings | None:
+def _stops(sampling: SamplingParams, before: Series[int], tokenizer: Tokenizer) -> StopStrings | None:
     """before: ids of the text that goes on. What a stop string could begin in is at their end."""
     if not sampling.stop_strings and sampling.separator is None:
         return None

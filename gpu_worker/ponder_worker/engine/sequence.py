@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ponder_worker.engine.kv.page_table import PageTable
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sampling.stop_strings import StopStrings
 from ponder_worker.models.readout import Readout
 
@@ -63,7 +63,7 @@ class Sequence:
         self,
         tokens: list[int],
         prompt_length: int,
-        sampling: Sampling | None,
+        sampling: SamplingParams | None,
         *,
         salt: bytes = b"",
         stop_token_ids: frozenset[int] = frozenset(),

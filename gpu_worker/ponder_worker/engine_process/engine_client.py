@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine_process.engine_core import EngineCore, Meter
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.reward import Mark
@@ -27,7 +27,7 @@ class EngineClient:
     def __init__(
         self,
         floor: EngineCore,
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         messages: list[dict[str, str]],
         salt: bytes,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ponder_worker.engine import Engine, Output, Sampling, Sequence
+from ponder_worker.engine import Engine, Output, SamplingParams, Sequence
 from ponder_worker.engine_process.guesses import Guesses
 from ponder_worker.engine_process.loading import Engines
 from ponder_worker.engine_process.prompts import Prompts
@@ -70,7 +70,7 @@ class EngineCore:
     def generate(
         self,
         tokens: list[int],
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         start: int,
         turn_start: int,

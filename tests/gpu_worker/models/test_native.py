@@ -6,7 +6,7 @@ import torch
 
 from ponder_kernels.attention import paged_attention
 from ponder_worker.engine.sampling.sampler import Sampler, SamplingMetadata
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.models import attention
 from ponder_worker.models.eager import Eager
 from ponder_worker.models.native import library as module
@@ -141,7 +141,9 @@ def test_a_gate_is_silu_times_the_other_half(dtype: torch.dtype) -> None:
 
 def test_tokens_and_their_logprobs_are_those_of_torch(dtype: torch.dtype) -> None:
     logits = (torch.randn(500, 203, generator=torch.Generator().manual_seed(0)) * 3).to(dtype).float()
-    samplings = [Sampling(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)]
+    samplings = [
+        SamplingParams(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)
+    ]
     crew, positions = SamplingMetadata(samplings), np.arange(500)
     sampler, plain = Sampler(203, CPU), Sampler(203, CPU)
     plain._choice = None

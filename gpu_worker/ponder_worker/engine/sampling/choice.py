@@ -7,13 +7,13 @@ import numpy.typing as npt
 import torch
 
 from ponder_kernels import sample
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 
 __all__ = ["choice_of", "columns_of"]
 
 
 def columns_of(
-    samplings: Series[Sampling],
+    samplings: Series[SamplingParams],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """-> `[2, num_rows]` seeds, of which the bits count, and top_k; `[3, num_rows]` temperature, top_p, min_p"""
     seeds = np.array([sampling.seed % 2**64 for sampling in samplings], dtype=np.uint64).view(np.int64)

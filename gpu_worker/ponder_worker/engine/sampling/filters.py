@@ -4,10 +4,10 @@ from collections.abc import Sequence as Series
 
 import torch
 
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 
 
-def filtered(scores: torch.Tensor, samplings: Series[Sampling]) -> torch.Tensor:
+def filtered(scores: torch.Tensor, samplings: Series[SamplingParams]) -> torch.Tensor:
     """-inf where a row's top_k, top_p or min_p leaves a token out; ties at the threshold stay in.
 
     Only as many candidates are sorted as the rows need, not the vocabulary.

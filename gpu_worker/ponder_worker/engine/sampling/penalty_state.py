@@ -5,7 +5,7 @@ from collections.abc import Sequence as Series
 
 import torch
 
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.engine.upload import upload
 
@@ -13,7 +13,9 @@ from ponder_worker.engine.upload import upload
 class PenaltyState:
     """Of one sequence."""
 
-    def __init__(self, sampling: Sampling, prompt: Series[int], vocabulary_size: int, device: torch.device) -> None:
+    def __init__(
+        self, sampling: SamplingParams, prompt: Series[int], vocabulary_size: int, device: torch.device
+    ) -> None:
         self._sampling = sampling
         self._counts: Counter[int] = Counter()
         self._lowered = torch.zeros(vocabulary_size, device=device)

@@ -13,7 +13,7 @@ from ponder_worker.engine.sampling.choice import choice_of, columns_of
 from ponder_worker.engine.sampling.filters import filtered
 from ponder_worker.engine.sampling.noise import Noise, keys
 from ponder_worker.engine.sampling.penalty_state import PenaltyState
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.upload import upload
 from ponder_worker.models.native.choice import choice
 
@@ -30,7 +30,7 @@ class LogitEdits(NamedTuple):
 class SamplingMetadata:
     """What stays as it is from step to step while the same rows are sampled. looking: rows that need a LogitEdits."""
 
-    def __init__(self, samplings: Series[Sampling]) -> None:
+    def __init__(self, samplings: Series[SamplingParams]) -> None:
         self.samplings = samplings
         self.temperature = np.array([sampling.temperature for sampling in samplings], dtype=np.float32)
         self.seeds = np.array([sampling.seed for sampling in samplings], dtype=np.uint64)

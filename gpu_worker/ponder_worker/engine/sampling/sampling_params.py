@@ -8,7 +8,7 @@ _INFINITE = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParams:
     """One sequence's sampling parameters; raises InvalidSampling for a value out of range.
 
     temperature 0 is greedy. Filters apply in the order of transformers: temperature, top_k, top_p, min_p; 0, 1 and 0
@@ -72,7 +72,7 @@ def _are_biases(biases: tuple[tuple[int, float], ...]) -> bool:
     return all(token >= 0 and -_INFINITE < bias < _INFINITE for token, bias in biases)
 
 
-def _refuse(given: Sampling) -> None:
+def _refuse(given: SamplingParams) -> None:
     """Raises InvalidSampling for the first field that is out of its range."""
     for name, right, wanted in (
         ("max_tokens", given.max_tokens >= 1, "at least 1"),

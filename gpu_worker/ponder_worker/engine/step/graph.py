@@ -19,7 +19,7 @@ from ponder_kernels.attention.attention_planner import Planner
 from ponder_kernels.attention.attention_tile import queries_of
 from ponder_kernels.attention.attention_work import Capacity, Work
 from ponder_worker.engine.sampling.choice import choice_of, columns_of
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.models import attention
 from ponder_worker.models.pages import Pages
 from ponder_worker.models.transformer import Transformer
@@ -40,7 +40,7 @@ class Decode:
     positions: Integers
     slots: Integers
     table: npt.NDArray[np.int32]
-    samplings: Series[Sampling]
+    samplings: Series[SamplingParams]
 
 
 class Graphs:

@@ -10,7 +10,7 @@ from tape import PAGE, Line, Slot, Tape
 from ponder_worker.engine.kv.kv_offload import Costs, KVOffload
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.scheduling.scheduler import Scheduler
 from ponder_worker.engine.sequence import Sequence
 
@@ -74,7 +74,7 @@ class TradeMachine(RuleBasedStateMachine):
             sequence = Sequence(prompt + [1] * (length - len(prompt)), len(prompt), None)
         else:
             stops = frozenset({1} if chance.random() < 0.2 else ())
-            sequence = Sequence(prompt, len(prompt), Sampling(length - len(prompt)), stop_token_ids=stops)
+            sequence = Sequence(prompt, len(prompt), SamplingParams(length - len(prompt)), stop_token_ids=stops)
         scheduler.add(sequence)
         self.requests.append(sequence)
 
@@ -106,7 +106,7 @@ TestTrade.settings = settings(max_examples=150, stateful_step_count=25, deadline
 
 def fill(scheduler: Scheduler, count: int, length: int, *, first: int = 0) -> list[Sequence]:
     """Requests that have nothing in common, three tokens of prompt each."""
-    sequences = [Sequence([100 + first + index] * 3, 3, Sampling(length - 3)) for index in range(count)]
+    sequences = [Sequence([100 + first + index] * 3, 3, SamplingParams(length - 3)) for index in range(count)]
     for sequence in sequences:
         scheduler.add(sequence)
     return sequences

@@ -8,7 +8,7 @@ import pytest
 import torch
 from precision import PRECISIONS
 
-from ponder_worker.engine import Engine, InvalidSetting, Memory, Sampling, Sequence
+from ponder_worker.engine import Engine, InvalidSetting, Memory, SamplingParams, Sequence
 from ponder_worker.engine.kv.kv_storage import slab_bytes
 
 
@@ -38,7 +38,7 @@ def work(engines: list[Engine], seed: int) -> list[Sequence]:
         if number % 2:
             sequences.append(engines[1].score(tokens, start=1))
         else:
-            sampling = Sampling(chance.randint(1, 60), seed=number, stop_at_end=False)
+            sampling = SamplingParams(chance.randint(1, 60), seed=number, stop_at_end=False)
             sequences.append(engines[0].generate(tokens, prompt_length=len(tokens), sampling=sampling))
     return sequences
 
@@ -73,7 +73,7 @@ def test_one_model_can_have_most_of_the_memory_while_the_other_rests(alone: list
     generator, reward = sharing(alone, 490)
     whole = generator.free_tokens
     assert generator.longest > whole // 2
-    generator.generate([5] * 40, prompt_length=40, sampling=Sampling(generator.longest - 40, stop_at_end=False))
+    generator.generate([5] * 40, prompt_length=40, sampling=SamplingParams(generator.longest - 40, stop_at_end=False))
     finish([generator, reward])
     assert reward.free_tokens > 0
 

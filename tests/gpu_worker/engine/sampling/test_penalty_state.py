@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ponder_worker.engine.sampling.penalty_state import PenaltyStates
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sequence import Sequence
 
 VOCABULARY = 50
@@ -34,7 +34,7 @@ def test_every_step_finds_the_logits_of_all_tokens_so_far(
     penalties: dict[str, float], preempted_at: int | None
 ) -> None:
     chance, tallies = torch.Generator().manual_seed(1), PenaltyStates(VOCABULARY, CPU)
-    sequence = Sequence([3, 3, 8, 1, 2], 3, Sampling(40, **penalties))  # type: ignore[arg-type]
+    sequence = Sequence([3, 3, 8, 1, 2], 3, SamplingParams(40, **penalties))  # type: ignore[arg-type]
     for step in range(30):
         if step != preempted_at:
             sequence.table.pages = array("i", [0])
@@ -50,7 +50,7 @@ def test_every_step_finds_the_logits_of_all_tokens_so_far(
 
 def test_of_those_that_ended_nothing_is_kept() -> None:
     tallies = PenaltyStates(VOCABULARY, CPU)
-    sequences = [Sequence([1, 2], 1, Sampling(9, presence_penalty=0.5)) for _ in range(2)]
+    sequences = [Sequence([1, 2], 1, SamplingParams(9, presence_penalty=0.5)) for _ in range(2)]
     sequences[0].table.pages = array("i", [0])
     kept, dropped = (tallies.of(sequence) for sequence in sequences)
     tallies.settle()

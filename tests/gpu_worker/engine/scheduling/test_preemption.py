@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from precision import PRECISIONS
 
-from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine import Engine, SamplingParams, Sequence
 from ponder_worker.engine.kv.kv_offload import Costs
 
 
@@ -16,7 +16,7 @@ def crowd(engine: Engine) -> list[Sequence]:
     sequences = []
     for seed in range(24):
         prompt = [chance.randrange(3, 300) for _ in range(chance.randint(1, 90))]
-        sampling = Sampling(chance.randint(1, 60), seed=seed, stop_at_end=False)
+        sampling = SamplingParams(chance.randint(1, 60), seed=seed, stop_at_end=False)
         sequences.append(engine.generate(prompt, prompt_length=len(prompt), sampling=sampling))
     return sequences
 
@@ -76,7 +76,8 @@ def test_pages_that_a_sibling_still_holds_are_not_moved(tiny_llama: Path) -> Non
     )
     prompt = list(range(3, 3 + 64))
     siblings = [
-        engine.generate(prompt, prompt_length=64, sampling=Sampling(100, seed=s, stop_at_end=False)) for s in (1, 2)
+        engine.generate(prompt, prompt_length=64, sampling=SamplingParams(100, seed=s, stop_at_end=False))
+        for s in (1, 2)
     ]
     finish(engine)
     assert [len(sequence.tokens) for sequence in siblings] == [164] * 2

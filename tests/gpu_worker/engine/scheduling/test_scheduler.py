@@ -10,7 +10,7 @@ from tape import PAGE, Line, Tape
 
 from ponder_worker.engine.kv.kv_offload import Costs, KVOffload
 from ponder_worker.engine.kv.page_pool import PagePool
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.scheduling.scheduler import Scheduler
 from ponder_worker.engine.sequence import Priority, Sequence
 
@@ -26,7 +26,7 @@ def request(chance: random.Random, num_pages: int) -> Sequence:
         return Sequence(tokens, chance.randint(1, length - 1), None, salt=salt)
     priority = chance.choice(get_args(Priority))
     stops = frozenset({1} if chance.random() < 0.3 else ())
-    sampling = Sampling(length - len(prompt), presence_penalty=chance.choice([0.0, 0.0, 1.0]))
+    sampling = SamplingParams(length - len(prompt), presence_penalty=chance.choice([0.0, 0.0, 1.0]))
     return Sequence(prompt, len(prompt), sampling, salt=salt, priority=priority, stop_token_ids=stops)
 
 
@@ -85,7 +85,7 @@ def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
 def test_the_youngest_is_preempted_and_the_oldest_never() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=3)
     tape = Tape()
-    sequences = [Sequence([index] * 3, 3, Sampling(20)) for index in (1, 2, 3)]
+    sequences = [Sequence([index] * 3, 3, SamplingParams(20)) for index in (1, 2, 3)]
     for sequence in sequences:
         scheduler.add(sequence)
     finished: list[Sequence] = []
@@ -104,7 +104,7 @@ def test_siblings_of_a_chunked_prompt_compute_it_once(budget: int) -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=budget, max_sequences=4)
     tape = Tape()
     for _ in range(4):
-        scheduler.add(Sequence([1, 2, 3] * 13, 39, Sampling(1)))
+        scheduler.add(Sequence([1, 2, 3] * 13, 39, SamplingParams(1)))
     while scheduler.running or scheduler.waiting:
         plan = scheduler.plan()
         scheduler.commit(plan, tape.run(plan))
@@ -114,7 +114,7 @@ def test_siblings_of_a_chunked_prompt_compute_it_once(budget: int) -> None:
 def test_a_page_that_others_filled_is_read_and_not_written_again() -> None:
     scheduler = Scheduler(PagePool(8, PAGE), max_step_tokens=32, max_sequences=2)
     for _ in range(2):
-        scheduler.add(Sequence([1, 2] * PAGE, 2 * PAGE, Sampling(1)))
+        scheduler.add(Sequence([1, 2] * PAGE, 2 * PAGE, SamplingParams(1)))
     first, second = scheduler.plan().chunks
     assert (first.start, first.end, first.write_from) == (0, 8, 0)
     assert (second.start, second.end, second.write_from) == (7, 8, 8)
@@ -123,7 +123,7 @@ def test_a_page_that_others_filled_is_read_and_not_written_again() -> None:
 def test_the_interactive_are_served_before_the_batch_and_speculation_last() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=8, max_sequences=1)
     priorities: list[Priority] = ["speculative", "batch", "interactive", "batch"]
-    sequences = [Sequence([index] * 5, 5, Sampling(3), priority=p) for index, p in enumerate(priorities)]
+    sequences = [Sequence([index] * 5, 5, SamplingParams(3), priority=p) for index, p in enumerate(priorities)]
     for sequence in sequences:
         scheduler.add(sequence)
     assert [sequences.index(sequence) for sequence in Line(scheduler, Tape()).finish()] == [2, 1, 3, 0]
@@ -132,12 +132,12 @@ def test_the_interactive_are_served_before_the_batch_and_speculation_last() -> N
 def test_the_interactive_take_the_place_of_the_batch_and_it_goes_on_afterwards() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=2)
     tape = Tape()
-    slow = [Sequence([index] * 5, 5, Sampling(9)) for index in (1, 2)]
+    slow = [Sequence([index] * 5, 5, SamplingParams(9)) for index in (1, 2)]
     for sequence in slow:
         scheduler.add(sequence)
     plan = scheduler.plan()
     scheduler.commit(plan, tape.run(plan))
-    urgent = Sequence([3] * 5, 5, Sampling(2), priority="interactive")
+    urgent = Sequence([3] * 5, 5, SamplingParams(2), priority="interactive")
     scheduler.add(urgent)
     plan = scheduler.plan()
     assert [chunk.sequence for chunk in plan.chunks] == [slow[0], urgent]
@@ -151,12 +151,12 @@ def test_the_interactive_take_the_place_of_the_batch_and_it_goes_on_afterwards()
 
 def test_a_forks_last_page_is_copied_and_its_full_ones_are_shared() -> None:
     scheduler = Scheduler(PagePool(32, PAGE), max_step_tokens=32, max_sequences=4)
-    parent = Sequence([1, 2] * 5, 10, Sampling(5))
+    parent = Sequence([1, 2] * 5, 10, SamplingParams(5))
     scheduler.add(parent)
     Line(scheduler, Tape()).finish()  # computes fourteen of its fifteen tokens: three pages and two tokens
     computed = scheduler.counters.computed_tokens
     for token in (7, 8):
-        scheduler.add(Sequence([*parent.tokens[:14], token], 15, Sampling(1)))
+        scheduler.add(Sequence([*parent.tokens[:14], token], 15, SamplingParams(1)))
     plan = scheduler.plan()
     assert [chunk.start for chunk in plan.chunks] == [14, 14]
     assert len(plan.copies) == scheduler.counters.num_copied_pages == 2
@@ -173,17 +173,17 @@ def test_forks_of_a_step_are_copied_in_any_order_however_few_pages_there_are(
     prompts = [[chance.randrange(3) for _ in range(chance.randint(1, 12))] for _ in range(5)]
     for _ in range(40):
         prompt = chance.choice(prompts) + ([chance.randrange(3)] if chance.random() < 0.5 else [])
-        line.scheduler.add(Sequence(prompt, len(prompt), Sampling(chance.randint(1, 6))))
+        line.scheduler.add(Sequence(prompt, len(prompt), SamplingParams(chance.randint(1, 6))))
     assert len(line.finish()) == 40
 
 
 def test_who_is_handed_the_page_that_it_would_copy_finds_it_filled() -> None:
     scheduler = Scheduler(PagePool(3, PAGE), max_step_tokens=32, max_sequences=1)
-    parent = Sequence([1, 2] * 4, 8, Sampling(4))
+    parent = Sequence([1, 2] * 4, 8, SamplingParams(4))
     line = Line(scheduler, Tape())
     scheduler.add(parent)
     line.finish()  # two pages and three tokens
-    scheduler.add(Sequence(parent.tokens[:11], 11, Sampling(1)))
+    scheduler.add(Sequence(parent.tokens[:11], 11, SamplingParams(1)))
     plan = scheduler.plan()
     assert [chunk.start for chunk in plan.chunks] == [10]
     assert plan.copies == []
@@ -193,11 +193,11 @@ def test_who_is_handed_the_page_that_it_would_copy_finds_it_filled() -> None:
 def test_who_is_let_in_is_expected_to_become_as_long_as_those_before() -> None:
     scheduler = Scheduler(PagePool(12, PAGE), max_step_tokens=64, max_sequences=12)
     for index in range(3):
-        scheduler.add(Sequence([index] * 3, 3, Sampling(20)))
+        scheduler.add(Sequence([index] * 3, 3, SamplingParams(20)))
     line = Line(scheduler, Tape())
     line.finish()
     for index in range(10, 22):
-        scheduler.add(Sequence([index] * 3, 3, Sampling(20)))
+        scheduler.add(Sequence([index] * 3, 3, SamplingParams(20)))
     line.step()
     assert len(scheduler.running) == 2  # six pages each
     before = scheduler.counters.num_preemptions
@@ -207,12 +207,12 @@ def test_who_is_let_in_is_expected_to_become_as_long_as_those_before() -> None:
 
 def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_what_it_has() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=2)
-    guesses = [Sequence([index] * 5, 5, Sampling(4), priority="speculative") for index in (1, 2, 3)]
+    guesses = [Sequence([index] * 5, 5, SamplingParams(4), priority="speculative") for index in (1, 2, 3)]
     for sequence in guesses:
         scheduler.add(sequence)
     tape, plan = Tape(), scheduler.plan()
     scheduler.commit(plan, tape.run(plan))
-    younger = Sequence([4] * 5, 5, Sampling(4))
+    younger = Sequence([4] * 5, 5, SamplingParams(4))
     scheduler.add(younger)
     for wanted in guesses[1:]:  # one runs, one waits
         scheduler.promote(wanted, "batch")
@@ -225,22 +225,22 @@ def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_
 
 def test_who_is_preempted_waits_behind_an_older_guess_that_turned_out_to_be_wanted() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=1)
-    guess = Sequence([1] * 5, 5, Sampling(4), priority="speculative")
-    younger = Sequence([2] * 5, 5, Sampling(4))
+    guess = Sequence([1] * 5, 5, SamplingParams(4), priority="speculative")
+    younger = Sequence([2] * 5, 5, SamplingParams(4))
     for sequence in (guess, younger):
         scheduler.add(sequence)
     tape, plan = Tape(), scheduler.plan()
     scheduler.commit(plan, tape.run(plan))
     scheduler.promote(guess, "batch")
-    urgent = Sequence([3] * 5, 5, Sampling(1), priority="interactive")
+    urgent = Sequence([3] * 5, 5, SamplingParams(1), priority="interactive")
     scheduler.add(urgent)
     assert Line(scheduler, tape).finish() == [urgent, guess, younger]
 
 
 def test_out_of_pages_a_guess_gives_way_however_old_it_is() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=3)
-    guess = Sequence([1] * 3, 3, Sampling(16), priority="speculative")
-    wanted = [Sequence([index] * 3, 3, Sampling(9)) for index in (2, 3)]
+    guess = Sequence([1] * 3, 3, SamplingParams(16), priority="speculative")
+    wanted = [Sequence([index] * 3, 3, SamplingParams(9)) for index in (2, 3)]
     for sequence in (guess, *wanted):
         scheduler.add(sequence)
     assert Line(scheduler, Tape()).finish()[-1] is guess

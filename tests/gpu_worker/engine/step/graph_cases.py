@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ponder_kernels.attention import paged_attention
-from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine import Engine, SamplingParams, Sequence
 from ponder_worker.engine.step.graph import Found
 from ponder_worker.models.pages import FP8
 
@@ -55,11 +55,11 @@ def crowd(engine: Engine) -> list[Sequence]:
     """Siblings, a loner, greedy and warm, of different lengths; one is penalised, so that some steps go without."""
     prompt = [3 + token % 250 for token in range(70)]
     samplings = [
-        Sampling(9, seed=1, stop_at_end=False),
-        Sampling(14, seed=2, top_k=9, stop_at_end=False),
-        Sampling(5, temperature=0.0, stop_at_end=False),
-        Sampling(3, seed=4, presence_penalty=0.5, stop_at_end=False),
-        Sampling(12, seed=5, temperature=0.7, top_p=0.9, stop_at_end=False),
+        SamplingParams(9, seed=1, stop_at_end=False),
+        SamplingParams(14, seed=2, top_k=9, stop_at_end=False),
+        SamplingParams(5, temperature=0.0, stop_at_end=False),
+        SamplingParams(3, seed=4, presence_penalty=0.5, stop_at_end=False),
+        SamplingParams(12, seed=5, temperature=0.7, top_p=0.9, stop_at_end=False),
     ]
     sequences = [engine.generate(prompt, prompt_length=70, sampling=sampling) for sampling in samplings[:4]]
     return [*sequences, engine.generate(prompt[5:40], prompt_length=35, sampling=samplings[4])]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tape import PAGE, Line, Tape
 
 from ponder_worker.engine.kv.page_pool import PagePool
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.scheduling.scheduler import Scheduler
 from ponder_worker.engine.scheduling.step_plan import Chunks, Plan, Result
 from ponder_worker.engine.sequence import Sequence
@@ -61,7 +61,7 @@ def request(chance: random.Random) -> Sequence:
     prompt = [chance.randint(0, 1)] * chance.randint(1, 3 * PAGE)
     if chance.random() < 0.3:
         return Sequence([*prompt, *[1] * chance.randint(1, 2 * PAGE)], len(prompt), None)
-    return Sequence(prompt, len(prompt), Sampling(chance.randint(1, 4 * PAGE)))
+    return Sequence(prompt, len(prompt), SamplingParams(chance.randint(1, 4 * PAGE)))
 
 
 @settings(max_examples=200, deadline=None)
@@ -87,14 +87,14 @@ def test_every_step_is_what_its_chunks_say_whatever_the_step_before_was(
 def test_siblings_that_only_decode_go_on_from_step_to_step() -> None:
     scheduler, watch = Scheduler(PagePool(64, PAGE), max_step_tokens=32, max_sequences=4), Watch()
     for _ in range(4):
-        scheduler.add(Sequence([1] * 9, 9, Sampling(20)))
+        scheduler.add(Sequence([1] * 9, 9, SamplingParams(20)))
     Line(scheduler, watch).finish()
     assert watch.num_going_on == 19
 
 
 def test_a_page_that_was_given_another_number_is_looked_up_again() -> None:
     pool = PagePool(8, PAGE)
-    sequence = Sequence([1] * 5, 5, Sampling(4))
+    sequence = Sequence([1] * 5, 5, SamplingParams(4))
     assert pool.grow(sequence.table, 8)
     shapes = InputBatch(PAGE, places)
     for start, second in ((5, sequence.table.pages[1]), (6, 7)):

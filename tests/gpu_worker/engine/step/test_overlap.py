@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine import Engine, SamplingParams, Sequence
 from ponder_worker.engine.kv.kv_offload import Costs
 
 
@@ -37,7 +37,7 @@ def crowd(engine: Engine, chance: random.Random) -> list[Sequence]:
         if chance.random() < 0.2 and len(prompt) > 1:
             sequences.append(engine.score(prompt, start=chance.randrange(1, len(prompt))))
             continue
-        sampling = Sampling(
+        sampling = SamplingParams(
             chance.randint(1, 50),
             seed=seed,
             stop_at_end=False,
@@ -95,7 +95,7 @@ def test_the_tokens_are_those_of_an_engine_that_waits_for_each_step(
 def test_a_stop_that_is_not_known_yet_costs_one_token_and_the_last_one_none(llm: Engine) -> None:
     engine = beside(llm, overlap=True)
     for stops in (frozenset(range(300)), frozenset[int]()):
-        sampling = Sampling(2, seed=1, stop_at_end=False, stop_token_ids=stops)
+        sampling = SamplingParams(2, seed=1, stop_at_end=False, stop_token_ids=stops)
         sequence = engine.generate([5] * 9, prompt_length=9, sampling=sampling)
         while engine.has_work:
             engine.step()

@@ -22,7 +22,7 @@ from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
 from ponder_worker.engine.scheduling.scheduler import Scheduler
-from ponder_worker.engine.scheduling.step_plan import Plan, Result
+from ponder_worker.engine.step_plan import StepPlan, StepResult
 
 PAGE, PAGES, SLABS = 16, 1536, 32
 MAX_TOKENS, MAX_SEQUENCES = 2048, 256
@@ -58,7 +58,7 @@ class House:
         budget = SlabAllocator(SLABS) if split is None else None
         for share in (split or 1.0, 1 - (split or 0.0)):
             pool = PagePool(int(PAGES * share), PAGE, slab_pages=PAGES // SLABS if budget else 0)
-            self.both.append(Scheduler(pool, max_step_tokens=MAX_TOKENS, max_sequences=MAX_SEQUENCES, budget=budget))
+            self.both.append(Scheduler(pool, max_step_tokens=MAX_TOKENS, max_sequences=MAX_SEQUENCES, slabs=budget))
         self.num_steps = 0
 
     def step(self) -> Iterator[Sequence]:
@@ -74,7 +74,7 @@ class House:
         return any(scheduler.running or scheduler.waiting for scheduler in self.both)
 
 
-def make_up(plan: Plan) -> Result:
+def make_up(plan: StepPlan) -> StepResult:
     tokens, values = [], []
     for chunk in plan.chunks:
         sequence = chunk.sequence
@@ -85,7 +85,7 @@ def make_up(plan: Plan) -> Result:
             token = random.Random(sequence.sampling.seed * 4096 + chunk.end).randrange(32_000)
             tokens.append(token if chunk.samples else None)
             values.append([-1.0] if chunk.samples else [])
-    return Result(tokens, values, [0.0] * len(tokens))
+    return StepResult(tokens, values, [0.0] * len(tokens))
 
 
 class Job:

@@ -27,7 +27,7 @@ def live(pipe: Connection, options: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # One text at a time: a pool of threads for it would only wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from ponder_worker.engine.errors import EngineError
+    from ponder_worker.engine.engine_error import EngineError
     from ponder_worker.engine_process.loading import Placement, load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.engine_process.options import EngineOptions

@@ -1,4 +1,4 @@
-"""What those who use an engine may rely on."""
+"""What callers of an engine may rely on."""
 
 import random
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from precision import PRECISIONS
 
 from ponder_worker.engine import Engine, InvalidRequest, Output, OversizedRequest, SamplingParams, Sequence
-from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.engine.engine_error import InvalidSetting
 
 PROMPT = list(range(40, 80))
 
@@ -147,7 +147,7 @@ def test_latencies_are_counted_from_arrival_by_the_clock_that_was_given(llm: Eng
     }
 
 
-def test_a_long_prefill_does_not_stall_those_who_decode(llm: Engine) -> None:
+def test_a_long_prefill_does_not_stall_decoding(llm: Engine) -> None:
     decoding = llm.generate(PROMPT, prompt_length=40, sampling=sampled(100))
     llm.step()
     llm.generate([5] * 500, prompt_length=500, sampling=sampled(1))
@@ -189,9 +189,9 @@ def test_a_biased_token_is_always_drawn_and_a_bias_outside_the_vocabulary_is_ref
 def test_the_models_end_token_stops_unless_asked_not_to(llm: Engine) -> None:
     llm.tokenizer.eos_token_ids = frozenset(range(300))
     ends = llm.generate(PROMPT, prompt_length=40, sampling=SamplingParams(5))
-    goes_on = llm.generate(PROMPT, prompt_length=40, sampling=SamplingParams(5, stop_at_end=False))
+    unstopped = llm.generate(PROMPT, prompt_length=40, sampling=SamplingParams(5, stop_at_end=False))
     finish(llm)
-    assert (len(ends.tokens), len(goes_on.tokens)) == (41, 45)
+    assert (len(ends.tokens), len(unstopped.tokens)) == (41, 45)
 
 
 def test_a_stop_string_is_found_across_token_borders_and_after_a_resumption(llm: Engine) -> None:

@@ -30,7 +30,7 @@ def finish(*engines: Engine) -> None:
         for engine in engines:
             engine.step()
             engine.check()
-    raise AssertionError("somebody starves")
+    raise AssertionError("a sequence starves")
 
 
 def scores(folder: Path, kv_dtype: torch.dtype | None) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ponder.processor import automatic_precision
 from ponder_worker.engine import SamplingParams
-from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine_process import loading
 from ponder_worker.engine_process.loading import Placement, load
 from ponder_worker.engine_process.options import EngineOptions

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ponder_kernels.attention import paged_attention
-from ponder_worker.engine.sampling.sampler import Sampler, SamplingMetadata
+from ponder_worker.engine.sampling.sampler import Sampler
+from ponder_worker.engine.sampling.sampling_metadata import SamplingMetadata
 from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.models import attention
 from ponder_worker.models.eager import Eager

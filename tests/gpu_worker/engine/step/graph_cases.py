@@ -11,7 +11,7 @@ import torch
 
 from ponder_kernels.attention import paged_attention
 from ponder_worker.engine import Engine, SamplingParams, Sequence
-from ponder_worker.engine.step.graph import Found
+from ponder_worker.engine.step.graph import Sampled
 from ponder_worker.models.pages import FP8
 
 
@@ -21,7 +21,7 @@ class Recorder:
     def __init__(self) -> None:
         self.num_captured = self.num_replayed = 0
 
-    def __call__(self, compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+    def __call__(self, compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:
         self.num_captured += 1
         found = tuple(part.clone() for part in compute())
 
@@ -88,7 +88,7 @@ def test_where_a_step_cannot_be_captured_all_go_on_without(tiny_llama: Path, cap
     plain = Engine.load(tiny_llama, num_pages=64)
     asked = []
 
-    def fail(compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+    def fail(compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:
         asked.append(compute)
         raise RuntimeError("the stream is capturing")
 

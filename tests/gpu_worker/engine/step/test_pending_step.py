@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.engine import Engine, SamplingParams, Sequence
-from ponder_worker.engine.kv.kv_offload import Costs
+from ponder_worker.engine.kv.kv_offload import OffloadCosts
 
 
 @pytest.fixture(scope="module")
@@ -16,15 +16,15 @@ def llm(tiny_llama: Path) -> Engine:
     return Engine.load(tiny_llama, num_pages=512)
 
 
-def beside(llm: Engine, *, overlap: bool, num_pages: int = 256, num_parked: int = 0) -> Engine:
+def beside(llm: Engine, *, overlap: bool, num_pages: int = 256, num_offloaded: int = 0) -> Engine:
     return Engine(
         llm.model,
         llm.tokenizer,
         num_pages=num_pages,
         max_step_tokens=64,
         max_sequences=16,
-        num_parked_pages=num_parked,
-        costs=Costs(token_s=1.0, page_s=0.0),
+        num_offload_pages=num_offloaded,
+        offload_costs=OffloadCosts(token_s=1.0, page_s=0.0),
         overlap=overlap,
     )
 
@@ -74,14 +74,14 @@ def run(engine: Engine, seed: int, cancelled: dict[int, int]) -> list[Sequence]:
 @given(
     seed=st.integers(0, 1 << 30),
     num_pages=st.sampled_from([8, 12, 256]),
-    num_parked=st.sampled_from([0, 64]),
+    num_offloaded=st.sampled_from([0, 64]),
     cancelled=st.dictionaries(st.integers(0, 9), st.integers(0, 20), max_size=2),
 )
 def test_the_tokens_are_those_of_an_engine_that_waits_for_each_step(
-    llm: Engine, seed: int, num_pages: int, num_parked: int, cancelled: dict[int, int]
+    llm: Engine, seed: int, num_pages: int, num_offloaded: int, cancelled: dict[int, int]
 ) -> None:
     expected = run(beside(llm, overlap=False), seed, {})
-    engine = beside(llm, overlap=True, num_pages=num_pages, num_parked=num_parked)
+    engine = beside(llm, overlap=True, num_pages=num_pages, num_offloaded=num_offloaded)
     for index, (sequence, wanted) in enumerate(zip(run(engine, seed, cancelled), expected, strict=True)):
         if sequence.finish_reason == "cancelled":
             assert index in cancelled

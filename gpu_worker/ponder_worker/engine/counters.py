@@ -1,4 +1,4 @@
-"""What an engine has counted since it was made."""
+"""The counts of an engine since it was made."""
 
 from dataclasses import dataclass
 

@@ -11,7 +11,10 @@ _PAGE_SIZES = (16, 32)
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """max_pages: the most pages that one sequence can have."""
+    """The limits of a request.
+
+    max_pages: the most pages that one sequence can have.
+    """
 
     vocabulary_size: int
     context_tokens: int

@@ -43,7 +43,7 @@ def generation(
 
 
 def _stop_strings(sampling: SamplingParams, before: Series[int], tokenizer: Tokenizer) -> StopStrings | None:
-    """before: ids of the text that is continued; only its end matters, where a stop string may begin."""
+    """Makes the watcher of stop strings. Of the ids before, only those are read in which a string may begin."""
     if not sampling.stop_strings and sampling.separator is None:
         return None
     first = len(before)

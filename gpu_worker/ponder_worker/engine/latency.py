@@ -9,7 +9,10 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 
 
 class Histogram:
-    """counts: observations up to each bound of BUCKETS_S that are above the bound before it, then those above all."""
+    """Observations by bucket.
+
+    counts: for each bound of BUCKETS_S those up to it and above the bound before, then those above all bounds.
+    """
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BUCKETS_S) + 1)

@@ -82,7 +82,7 @@ class Sequence:
         marks: tuple[int, ...] = (),
         readout: Readout | None = None,
     ) -> None:
-        """sampling: None where tokens are scored, or read at `marks`, and none is generated.
+        """Makes a sequence that generates or, where `sampling` is None, one whose tokens are scored.
 
         marks: positions at which `readout` reads; without marks the scores are log-probabilities from prompt_length on.
         """

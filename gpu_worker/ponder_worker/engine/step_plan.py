@@ -1,4 +1,4 @@
-"""What passes between the three verbs of a step: plan, run, commit."""
+"""The messages between the three verbs of a step: plan, run, commit."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What the runner computed; every list has one entry for each chunk.
+    """The results of the runner. Every list has one entry for each chunk.
 
     tokens: the sampled token, None if the chunk samples none.
     logprobs: of the sampled token, or of the tokens that the chunk scored, or what was read at its marks.
@@ -102,7 +102,7 @@ class StepResult:
 
 
 class Output(NamedTuple):
-    """What one step did for one sequence. Every sequence that was computed has one, with or without new tokens.
+    """The work of one step for one sequence. Every sequence that was computed has one, with or without new tokens.
 
     tokens: ids sampled in this step. logprobs: of these, or of the tokens that this step scored.
     finish_reason: None while the sequence goes on. Its `stop_token_id` or `stop_string` says what stopped it.

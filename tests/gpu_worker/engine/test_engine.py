@@ -1,4 +1,4 @@
-"""What callers of an engine may rely on."""
+"""The promises of an engine to its callers."""
 
 import random
 from pathlib import Path

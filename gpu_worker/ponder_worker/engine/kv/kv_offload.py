@@ -12,7 +12,7 @@ _BUS_BYTES_PER_S = 20e9  # PCIe 4, pinned memory
 
 @dataclass(frozen=True, slots=True)
 class OffloadCosts:
-    """What a token costs to compute again, and a page to copy to the host or back, in seconds."""
+    """The seconds that it takes to compute a token again, and to copy a page to the host or back."""
 
     token_s: float
     page_s: float
@@ -27,7 +27,7 @@ class KVOffload:
     """Pages of host memory, 0 to num_pages."""
 
     def __init__(self, num_pages: int, costs: OffloadCosts, copy: Callable[[PagePairs], None]) -> None:
-        """copy: copies pages of the pool to pages of the host, after the steps in flight."""
+        """Starts with all pages free. copy: copies pages of the pool to the host, after the steps in flight."""
         self.num_pages = num_pages
         self._costs = costs
         self._copy = copy

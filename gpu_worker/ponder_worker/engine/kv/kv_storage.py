@@ -35,7 +35,7 @@ class KVStorage:
         memory: Memory | None = None,
         num_offload_pages: int = 0,
     ) -> None:
-        """num_pages: the size of a memory of its own. num_offload_pages: pages in host memory."""
+        """Allocates num_pages, or uses a shared memory; in either case num_offload_pages are allocated on the host."""
         page = model.new_pages(1, page_size)
         self._num_layers = len(page)
         place_bytes = page[0].numbers.nbytes

@@ -28,7 +28,7 @@ class PagePool:
     def __init__(
         self, num_pages: int, page_size: int, *, slab_pages: int = 0, copy: Callable[[PagePairs], None] = lambda _: None
     ) -> None:
-        """copy: copies the contents of held pages at once, in any order; called when a slab is given up."""
+        """Makes a pool. copy: copies pages at once and in any order; it is called when a slab is given up."""
         self.num_pages = num_pages
         self.page_size = page_size
         self.slab_pages = slab_pages or num_pages

@@ -11,7 +11,7 @@ from ponder_worker.engine.page_table import PageKey, PageTable
 
 @dataclass(frozen=True, slots=True)
 class PrefixMatch:
-    """What the pages of the pool already hold of a sequence's tokens.
+    """The part of a sequence's tokens that pages of the pool already hold.
 
     pages: full pages, from the first on.
     partial_page, num_partial: a page whose first num_partial tokens come next; (-1, 0) where there is none.

@@ -39,7 +39,10 @@ class SlabAllocator:
     """
 
     def __init__(self, num_slabs: int = 0, clear: Callable[[int], None] = lambda slab: None) -> None:
-        """num_slabs: 0 where each model has a memory of its own. clear(slab): erases the former owner's numbers."""
+        """Starts with all slabs unowned; num_slabs is 0 where each model has a memory of its own.
+
+        clear(slab): erases what the former owner wrote.
+        """
         self.num_slabs = num_slabs
         self.arrivals = count()  # numbers the sequences of all models, so that their ages can be compared
         self._clear = clear

@@ -13,7 +13,7 @@ from ponder_worker.engine.sampling.sampling_params import SamplingParams
 
 
 class LogitEdits(NamedTuple):
-    """What changes the logits of a row before it is sampled, besides its `logit_bias`.
+    """Changes to the logits of a row before it is sampled, besides its `logit_bias`.
 
     penalties: None where nothing is penalised. banned: ids that must not be sampled yet.
     """

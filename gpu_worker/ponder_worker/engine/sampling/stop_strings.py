@@ -16,7 +16,7 @@ class StopStrings:
     def __init__(
         self, strings: Series[str], tokenizer: Tokenizer, *, separator: str | None = None, before: Series[int] = ()
     ) -> None:
-        """before: ids that were generated before this text.
+        """Starts to watch a text that follows the ids `before`, which were generated earlier.
 
         A stop string may begin in their text, and must end in this one. The separator must also begin in this text, and
         counts only where no stop string is found.

@@ -29,7 +29,7 @@ class Scheduler:
         slabs: SlabAllocator | None = None,
         offload: KVOffload | None = None,
     ) -> None:
-        """slabs: where the pool gets its slabs from; None if it owns all its pages."""
+        """Makes a scheduler of one pool. slabs: gives the pool its slabs; None if the pool owns all its pages."""
         self.pool = pool
         self.counters = Counters()
         self._max_step_tokens = max_step_tokens

@@ -17,7 +17,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """What the model needs to know about a step besides its tokens.
+    """The inputs of the model in one step, besides the tokens.
 
     lengths, ends: `[num_chunks]`, as in the plan. row_ends: `[num_chunks]`, the end of each chunk's rows in the step.
     positions, slots: `[num_tokens]`; a row whose slot is -1 writes no keys and values.
@@ -40,7 +40,7 @@ class InputBatch:
     """Builds the inputs of one step after another. A step that continues the one before costs only what is new."""
 
     def __init__(self, page_size: int, places_of: Callable[[Integers], Integers]) -> None:
-        """places_of: returns where pages are in memory, by their numbers."""
+        """Starts with no former step. places_of: returns where pages are in memory, by their numbers."""
         self._page_size = page_size
         self._places_of = places_of
         # These belong to the step before.

@@ -11,7 +11,7 @@ class PendingStep:
     """The results of a step on their way to the host. Only `result` waits for the device."""
 
     def __init__(self, kv_bytes_read: list[float]) -> None:
-        """kv_bytes_read: one entry for each chunk."""
+        """Starts without results. kv_bytes_read: one entry for each chunk."""
         self._kv_bytes_read = kv_bytes_read
         self._tokens: tuple[Series[int], torch.Tensor] | None = None
         self._values: list[tuple[Series[int], torch.Tensor]] = []

@@ -25,7 +25,7 @@ class Runner:
     def __init__(
         self, model: Transformer, storage: KVStorage, *, page_size: int, graphs: DecodeGraphs | None = None
     ) -> None:
-        """graphs: replay steps in which every row only decodes."""
+        """Makes a runner. graphs: replay steps in which every row only decodes; None: nothing is replayed."""
         self.model = model
         self._storage = storage
         self._graphs = graphs

@@ -1,4 +1,4 @@
-"""Which waiting sequences join a step, and which running ones make way for them."""
+"""The choice of waiting sequences for a step, and of the running ones that make way for them."""
 
 import pytest
 from tape import PAGE, Tape, TapeEngine

@@ -35,7 +35,7 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was laid out for the kernels goes to them."""
+    """Sends a layout that was made for the kernels to the kernels."""
 
     def op(
         q: torch.Tensor,
@@ -66,7 +66,7 @@ def crowd(engine: Engine) -> list[Sequence]:
 
 
 def answers(engine: Engine) -> list[list[int]]:
-    """Of the crowd."""
+    """Returns the tokens that the engine generates for the crowd."""
     sequences = crowd(engine)
     while engine.has_work:
         engine.step()

@@ -51,7 +51,7 @@ def crowd(engine: Engine, chance: random.Random) -> list[Sequence]:
 
 
 def run(engine: Engine, seed: int, cancelled: dict[int, int]) -> list[Sequence]:
-    """cancelled: sequence -> the step after which it is."""
+    """Runs a crowd to its end. cancelled: the step after which a sequence is cancelled, by its index."""
     sequences = crowd(engine, random.Random(seed))
     told: dict[Sequence, list[int]] = {sequence: [] for sequence in sequences}
     for step in range(2000):

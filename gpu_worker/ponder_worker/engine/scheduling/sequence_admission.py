@@ -44,10 +44,10 @@ class Admission:
     def _admit(self, plan: StepPlan, sequence: Sequence, reserved: int) -> bool:
         """Starts the first waiting sequence if its pages can be had and `reserved` pages stay free for others."""
         queues, kv = self._queues, self._kv
-        urgency = sequence.lowest_urgency_of_priority
         if queues.running:  # a sequence that is admitted should not be preempted at once
             reserved += max(0, queues.expected_pages_of(sequence) - 1)
-        else:  # one that waits alone takes slabs of other models only from sequences that are younger
+            urgency = sequence.lowest_urgency_of_priority
+        else:  # a sequence that waits alone takes slabs even from younger ones of its own priority
             urgency = sequence.urgency
         match = kv.match(sequence)
         if not self._can_get(kv.pages_needed(sequence, match) + reserved, urgency):

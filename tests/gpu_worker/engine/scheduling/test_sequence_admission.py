@@ -50,14 +50,29 @@ def test_a_sequence_that_completes_a_page_stays_in_the_step(prompt_length: int) 
     assert sequences_of(scheduler.plan()) == [slow]
 
 
-def test_a_sequence_that_prefills_stays_in_the_step() -> None:
+@pytest.mark.parametrize("num_left", [2, 3])
+def test_a_sequence_that_prefills_stays_in_the_step(num_left: int) -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=4, max_sequences=1)
-    slow, urgent = request(1, 7), request(2, 2, 1, "interactive")
+    slow, urgent = request(1, 4 + num_left), request(2, 2, 1, "interactive")
     started(scheduler, slow)
     scheduler.add(urgent)
     plan = scheduler.plan()
     assert sequences_of(plan) == [slow]
-    assert plan.chunks.ends[0] - plan.chunks.starts[0] == 3
+    assert plan.chunks.ends[0] - plan.chunks.starts[0] == num_left
+
+
+def test_a_fork_finds_only_what_was_computed_of_a_sequence_that_was_taken_out_of_the_step() -> None:
+    scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=1)
+    slow, urgent = request(1, PAGE + 1), request(2, 5, 1, "interactive")
+    tape = started(scheduler, slow)
+    scheduler.add(urgent)
+    plan = scheduler.plan()
+    scheduler.commit(plan, tape.run(plan))
+    fork = Sequence([*slow.tokens, 3], len(slow.tokens) + 1, SamplingParams(1), priority="interactive")
+    scheduler.add(fork)
+    plan = scheduler.plan()
+    assert [(chunk.sequence, chunk.start) for chunk in plan.chunks] == [(fork, PAGE + 1)]
+    scheduler.commit(plan, tape.run(plan))
 
 
 def test_a_sequence_makes_way_for_none_of_its_own_priority() -> None:

@@ -150,3 +150,15 @@ def test_a_sequence_preempted_while_a_step_computes_it_waits_until_that_step_has
             scheduler.commit(*in_flight.pop(0))  # type: ignore[arg-type]
     assert scheduler.counters.num_preemptions > 0
     assert [len(sequence.generated) for sequence in (old, young)] == [14, 14]
+
+
+@pytest.mark.parametrize(("num_pages", "num_running"), [(10, 1), (11, 2)])
+def test_a_sequence_is_admitted_only_if_its_own_expected_length_fits_too(num_pages: int, num_running: int) -> None:
+    scheduler = Scheduler(PagePool(num_pages, PAGE), max_step_tokens=16, max_sequences=4)
+    scheduler.add(request(1, 3, 20))
+    tape = Tape()
+    TapeEngine(scheduler, tape).finish()  # from now on six pages are expected of a prompt of three tokens
+    for token in (2, 3):
+        scheduler.add(request(token, 3, 20))
+    scheduler.plan()
+    assert len(scheduler.running) == num_running

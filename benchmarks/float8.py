@@ -15,7 +15,7 @@ from circumstances import circumstances, publish
 from ponder_worker import demo
 from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.demo.training.evaluate import read_answer
-from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine import Engine, SamplingParams, Sequence
 from ponder_worker.models.kv_pages import FP8
 
 GENERATOR = Path(demo.__file__).parent / "weights" / "generator"
@@ -51,7 +51,7 @@ def answer(engine: Engine, problems: list[Problem]) -> list[Sequence]:
     sequences = []
     for problem in problems:
         prompt = engine.tokenizer.render([{"role": "user", "content": problem.prompt}])
-        sampling = Sampling(256, temperature=0.0)
+        sampling = SamplingParams(256, temperature=0.0)
         sequences.append(engine.generate(prompt, prompt_length=len(prompt), sampling=sampling))
     drain(engine)
     return sequences

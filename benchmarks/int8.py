@@ -27,7 +27,7 @@ from circumstances import circumstances, publish
 from ponder_worker import demo
 from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.demo.training.evaluate import read_answer
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 from ponder_worker.engine.sequence import Sequence
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
@@ -75,7 +75,7 @@ def one_sample(engine: Engine, problems: list[Problem], samples: int) -> float:
     for place, problem in enumerate(problems):
         prompt = rendered(engine, problem)
         for seed in range(place * samples, (place + 1) * samples):
-            sequence = engine.generate(prompt, prompt_length=len(prompt), sampling=Sampling(320, seed=seed))
+            sequence = engine.generate(prompt, prompt_length=len(prompt), sampling=SamplingParams(320, seed=seed))
             asked.append((problem, sequence))
     finish(engine)
     return statistics.fmean(
@@ -125,7 +125,7 @@ def times(shape: Shape, steps: int) -> dict[str, Any]:
 def added(engine: Engine, vocabulary: int, steps: int, turn: int) -> list[Sequence]:
     chance = random.Random(turn)
     prompts = [[chance.randrange(vocabulary) for _ in range(PROMPT)] for _ in range(NUM_SEQUENCES)]
-    samplings = [Sampling(steps, seed=seed, stop_at_end=False) for seed in range(NUM_SEQUENCES)]
+    samplings = [SamplingParams(steps, seed=seed, stop_at_end=False) for seed in range(NUM_SEQUENCES)]
     return [
         engine.generate(prompt, prompt_length=PROMPT, sampling=sampling)
         for prompt, sampling in zip(prompts, samplings, strict=True)

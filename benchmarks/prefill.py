@@ -23,7 +23,7 @@ import click
 import torch
 from circumstances import circumstances, publish
 
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 from ponder_worker.models import linear, transformer
 from ponder_worker.models.transformer import Transformer
 
@@ -114,7 +114,7 @@ def add(engine: Engine, vocabulary: int, prompts: tuple[int, int], seed: int) ->
     chance = random.Random(f"{seed} {num_prompts}")
     for _ in range(num_prompts):
         tokens = [chance.randrange(vocabulary) for _ in range(length)]
-        engine.generate(tokens, prompt_length=length, sampling=Sampling(1, stop_at_end=False))
+        engine.generate(tokens, prompt_length=length, sampling=SamplingParams(1, stop_at_end=False))
 
 
 if __name__ == "__main__":

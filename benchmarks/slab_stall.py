@@ -17,11 +17,11 @@ from typing import Any
 import click
 from circumstances import circumstances, publish
 
-from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
 from ponder_worker.engine.scheduling.scheduler import Scheduler
-from ponder_worker.engine.scheduling.step_plan import Plan, Result
+from ponder_worker.engine.step_plan import StepPlan, StepResult
 
 PAGE, PAGES = 16, 215_040
 CHAINS, TOKENS, NEWCOMERS = 190, 18_000, 14
@@ -47,11 +47,11 @@ def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:
             PagePool(num_slabs * slab_pages, PAGE, slab_pages=slab_pages),
             max_step_tokens=1 << 22,
             max_sequences=256,
-            budget=budget,
+            slabs=budget,
         )
         for _ in range(2)
     )
-    chains = [Sequence(tokens(chance, first), first, Sampling(2 * TOKENS)) for _ in range(CHAINS)]
+    chains = [Sequence(tokens(chance, first), first, SamplingParams(2 * TOKENS)) for _ in range(CHAINS)]
     for chain in chains:
         donor.add(chain)
     run(donor)
@@ -80,10 +80,10 @@ def tokens(chance: random.Random, count: int) -> list[int]:
 
 
 def run(scheduler: Scheduler) -> None:
-    plan: Plan = scheduler.plan()
+    plan: StepPlan = scheduler.plan()
     sampled = [0 if chunk.samples else None for chunk in plan.chunks]
     values = [[-1.0] if chunk.samples else [] for chunk in plan.chunks]
-    scheduler.commit(plan, Result(sampled, values, [0.0] * len(sampled)))
+    scheduler.commit(plan, StepResult(sampled, values, [0.0] * len(sampled)))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from typing import Any
 import click
 from circumstances import circumstances, publish
 
-from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
 from ponder_worker.engine.scheduling.scheduler import Scheduler
-from ponder_worker.engine.scheduling.step_plan import Plan, Result
+from ponder_worker.engine.step_plan import StepPlan, StepResult
 
 PAGE, PAGES, SLABS = 16, 1536, 32
 MAX_TOKENS, MAX_SEQUENCES = 2048, 256
@@ -62,7 +62,7 @@ class Machine:
         budget = SlabAllocator(SLABS) if split is None else None
         for share in (split or 1.0, 1 - (split or 0.0)):
             pool = PagePool(int(PAGES * share), PAGE, slab_pages=PAGES // SLABS if budget else 0)
-            self.both.append(Scheduler(pool, max_step_tokens=MAX_TOKENS, max_sequences=MAX_SEQUENCES, budget=budget))
+            self.both.append(Scheduler(pool, max_step_tokens=MAX_TOKENS, max_sequences=MAX_SEQUENCES, slabs=budget))
         self.num_steps = 0
 
     def step(self) -> Iterator[Sequence]:
@@ -78,7 +78,7 @@ class Machine:
         return any(scheduler.running or scheduler.waiting for scheduler in self.both)
 
 
-def make_up(plan: Plan) -> Result:
+def make_up(plan: StepPlan) -> StepResult:
     tokens, values = [], []
     for chunk in plan.chunks:
         sequence = chunk.sequence
@@ -89,7 +89,7 @@ def make_up(plan: Plan) -> Result:
             token = random.Random(sequence.sampling.seed * 4096 + chunk.end).randrange(32_000)
             tokens.append(token if chunk.samples else None)
             values.append([-1.0] if chunk.samples else [])
-    return Result(tokens, values, [0.0] * len(tokens))
+    return StepResult(tokens, values, [0.0] * len(tokens))
 
 
 class Job:
@@ -112,7 +112,7 @@ class Job:
         for index in range(self.load.width):
             length = max(4, int(self.chance.triangular(0.2, 1.0, 0.5) * self.load.step_tokens))
             seed = (self.number * 64 + self.rounds) * 64 + index
-            made.append((0, Sequence(list(self.best), len(self.best), Sampling(length, seed=seed))))
+            made.append((0, Sequence(list(self.best), len(self.best), SamplingParams(length, seed=seed))))
         self.open = len(made)
         return made
 

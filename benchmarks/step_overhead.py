@@ -27,7 +27,7 @@ from tokenizers import models
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import ponder_worker.demo
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 
 DEMO = Path(ponder_worker.demo.__file__).parent / "weights" / "generator"
 SEQUENCES, PROMPT = 256, 64
@@ -142,7 +142,7 @@ def measure(
     def begin(number: int) -> None:
         longest = chance.randrange(64, 192) if come_and_go else steps + 16
         separator = "\n\n\n" if come_and_go else None
-        sampling = Sampling(longest, temperature=0.8, seed=number, stop_at_end=False, separator=separator)
+        sampling = SamplingParams(longest, temperature=0.8, seed=number, stop_at_end=False, separator=separator)
         engine.generate(prompts[number // 16 % len(prompts)], prompt_length=PROMPT, sampling=sampling)
 
     for number in range(SEQUENCES):

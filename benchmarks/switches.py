@@ -23,7 +23,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import models
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 from ponder_worker.models import linear as linear_module
 from ponder_worker.models.operations import TorchOperations
 from ponder_worker.models.transformer import Transformer
@@ -103,7 +103,7 @@ def alternate(engine: Engine, length: int, switch: Callable[[bool], None]) -> tu
     for seed in range(256):
         if seed % 16 == 0:
             prompt = [chance.randrange(VOCABULARY) for _ in range(length)]
-        sampling = Sampling(NEW_TOKENS, seed=seed, stop_at_end=False)
+        sampling = SamplingParams(NEW_TOKENS, seed=seed, stop_at_end=False)
         sequences.append(engine.generate(prompt, prompt_length=length, sampling=sampling))
     while engine.num_waiting or any(len(sequence.tokens) == length for sequence in sequences):
         engine.step()

@@ -22,7 +22,7 @@ from circumstances import circumstances, publish
 
 import ponder_worker.demo
 from ponder_worker.demo.problems import held_out_problems
-from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine import Engine, SamplingParams, Sequence
 
 DEMO = Path(ponder_worker.demo.__file__).parent / "weights" / "generator"
 COMPANY = 64
@@ -58,7 +58,7 @@ def compare(dtype: torch.dtype, temperature: float, rounds: int, new_tokens: int
     alone, together, arriving = [], [], []
     for number in range(rounds):
         prompts = everything[number * COMPANY : (number + 1) * COMPANY]
-        samplings = [Sampling(new_tokens, seed=seed, temperature=temperature) for seed in range(COMPANY)]
+        samplings = [SamplingParams(new_tokens, seed=seed, temperature=temperature) for seed in range(COMPANY)]
         requests = list(zip(prompts, samplings, strict=True))
         for request in requests:
             alone += run(engine, [request])
@@ -69,7 +69,7 @@ def compare(dtype: torch.dtype, temperature: float, rounds: int, new_tokens: int
     return result
 
 
-def run(engine: Engine, requests: list[tuple[list[int], Sampling]], *, every: int = 0) -> list[Sequence]:
+def run(engine: Engine, requests: list[tuple[list[int], SamplingParams]], *, every: int = 0) -> list[Sequence]:
     """Run all problems, with `every` steps between two arrivals. Each run has its own salt and finds no old prefix."""
     sequences: list[Sequence] = []
     salt = random.randbytes(8)

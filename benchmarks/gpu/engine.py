@@ -28,7 +28,7 @@ from pattern import Case, play
 from transformers import GenerationConfig
 from twin import LLAMA_1B, QWEN_7B, SMALL, Fields, Twin, replays
 
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 
 LONG_S = 45.0
 BFLOAT = torch.bfloat16
@@ -61,7 +61,7 @@ def parity(_: dict[str, float]) -> list[dict[str, Any]]:
             )[0, 200:].tolist()  # fmt: skip
             rows = twin.library.float()(prompt).logits[0, :-1].log_softmax(-1).cpu()
         expected = rows.gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
-        sampling = Sampling(100, temperature=0.0, stop_at_end=False)
+        sampling = SamplingParams(100, temperature=0.0, stop_at_end=False)
         sequence = engine.generate(tokens, prompt_length=200, sampling=sampling)
         drain(engine)
         same = sum(one == other for one, other in zip(sequence.generated, greedy, strict=True))
@@ -126,7 +126,7 @@ def run(engine: Engine, twin: Twin, count: int, context: int, limit: dict[str, f
     chance = random.Random(time.time_ns())
     for seed in range(count):
         prompt = [chance.randrange(model.config.vocabulary_size) for _ in range(context)]
-        sampling = Sampling(2 * STEPS, temperature=1.0, seed=seed, stop_at_end=False)
+        sampling = SamplingParams(2 * STEPS, temperature=1.0, seed=seed, stop_at_end=False)
         last = engine.generate(prompt, prompt_length=context, sampling=sampling)
     begin = time.perf_counter()
     while not last.generated:
@@ -187,7 +187,7 @@ def generated(engine: Engine, prompts: list[list[int]], new_tokens: int) -> list
         engine.generate(
             prompt,
             prompt_length=len(prompt),
-            sampling=Sampling(new_tokens, temperature=1.0, seed=seed, stop_at_end=False),
+            sampling=SamplingParams(new_tokens, temperature=1.0, seed=seed, stop_at_end=False),
         )
         for seed, prompt in enumerate(prompts)
     ]

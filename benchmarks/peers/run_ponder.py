@@ -9,7 +9,7 @@ import torch
 from serve import serve
 
 from ponder.processor import automatic_precision, bfloat16_instructions
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 from ponder_worker.models.checkpoint.config import ModelConfig
 
 
@@ -30,7 +30,7 @@ def main() -> None:
             engine.generate(
                 prompt,
                 prompt_length=len(prompt),
-                sampling=Sampling(new_tokens, seed=next(seeds), stop_at_end=False),
+                sampling=SamplingParams(new_tokens, seed=next(seeds), stop_at_end=False),
             )
             for prompt in prompts
         ]

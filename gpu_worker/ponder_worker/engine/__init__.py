@@ -1,10 +1,18 @@
 """A paged, continuously batching inference engine over token ids. It knows no job, no queue and no database."""
 
-from ponder_worker.engine.engine import Counters, Engine, Output
-from ponder_worker.engine.errors import EngineError, InvalidRequest, InvalidSampling, InvalidSetting, OversizedRequest
-from ponder_worker.engine.kv.kv_storage import Memory
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.counters import Counters
+from ponder_worker.engine.engine import Engine
+from ponder_worker.engine.engine_error import (
+    EngineError,
+    InvalidRequest,
+    InvalidSampling,
+    InvalidSetting,
+    OversizedRequest,
+)
+from ponder_worker.engine.kv.kv_memory import Memory
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.step_plan import Output
 
 __all__ = [
     "Counters",
@@ -16,6 +24,6 @@ __all__ = [
     "Memory",
     "Output",
     "OversizedRequest",
-    "Sampling",
+    "SamplingParams",
     "Sequence",
 ]

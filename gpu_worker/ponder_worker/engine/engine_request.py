@@ -1,11 +1,11 @@
-"""Sequences made of what was asked for, after it was looked at. All raise InvalidRequest, OversizedRequest."""
+"""Checks what was asked for, and makes a sequence of it. All functions raise InvalidRequest or OversizedRequest."""
 
 from collections.abc import Sequence as Series
 from itertools import pairwise
 
-from ponder_worker.engine.engine_limits import Limits
-from ponder_worker.engine.errors import InvalidRequest
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.engine_error import InvalidRequest
+from ponder_worker.engine.engine_limits import EngineLimits
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sampling.stop_strings import StopStrings
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
@@ -15,15 +15,15 @@ from ponder_worker.models.readout import Readout
 def generation(
     tokens: Series[int],
     prompt_length: int,
-    sampling: Sampling,
+    sampling: SamplingParams,
     tokenizer: Tokenizer,
-    limits: Limits,
+    limits: EngineLimits,
     *,
     turn_start: int | None = None,
 ) -> Sequence:
-    """Tokens after prompt_length were generated before; if they were all, it is finished.
+    """Makes a sequence that generates. Tokens after prompt_length were generated before; they may already complete it.
 
-    turn_start: where in the prompt the text begins that this one goes on with; unset, it goes on with none.
+    turn_start: where the text that the sequence continues begins in the prompt; None if it continues none.
     """
     if not 1 <= prompt_length <= len(tokens):
         raise InvalidRequest(f"prompt_length is {prompt_length}; it must be 1 to the number of tokens, {len(tokens)}")
@@ -33,21 +33,21 @@ def generation(
     limits.check(tokens, prompt_length + sampling.max_tokens)
     limits.check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
     stop_ids = tokenizer.eos_token_ids if sampling.stop_at_end else frozenset[int]()
-    if sampling.stop_token_ids:  # else one set is all sequences'
+    if sampling.stop_token_ids:  # otherwise all sequences share one set
         stop_ids |= sampling.stop_token_ids
-    stops = _stops(sampling, tokens[turn_start:prompt_length], tokenizer)
+    stops = _stop_strings(sampling, tokens[turn_start:prompt_length], tokenizer)
     sequence = Sequence(list(tokens), prompt_length, sampling, stop_token_ids=stop_ids, stop_strings=stops)
-    for number, token in enumerate(sequence.tokens[prompt_length:], 1):
-        sequence.inspect(token, number)
+    for num_generated, token in enumerate(sequence.tokens[prompt_length:], 1):
+        sequence.check_stop(token, num_generated)
     return sequence
 
 
-def _stops(sampling: Sampling, before: Series[int], tokenizer: Tokenizer) -> StopStrings | None:
-    """before: ids of the text that goes on. What a stop string could begin in is at their end."""
+def _stop_strings(sampling: SamplingParams, before: Series[int], tokenizer: Tokenizer) -> StopStrings | None:
+    """Makes the watcher of stop strings. Of the ids before, only those are read in which a string may begin."""
     if not sampling.stop_strings and sampling.separator is None:
         return None
     first = len(before)
-    # A character has four bytes at most; the first one may be cut.
+    # A character has at most four bytes, and the first one may be cut.
     num_bytes = 4 * max(map(len, sampling.stop_strings), default=1) - 1
     while first and num_bytes > 0:
         first -= 1
@@ -55,16 +55,16 @@ def _stops(sampling: Sampling, before: Series[int], tokenizer: Tokenizer) -> Sto
     return StopStrings(sampling.stop_strings, tokenizer, separator=sampling.separator, before=before[first:])
 
 
-def scoring(tokens: Series[int], start: int, limits: Limits) -> Sequence:
-    """Of tokens[start:]."""
+def scoring(tokens: Series[int], start: int, limits: EngineLimits) -> Sequence:
+    """Makes a sequence whose tokens[start:] are scored."""
     if not 1 <= start < len(tokens):
         raise InvalidRequest(f"start is {start}; it must be 1 to the last token's index, {len(tokens) - 1}")
     limits.check(tokens, len(tokens))
     return Sequence(list(tokens), start, None)
 
 
-def reading(tokens: Series[int], marks: Series[int], readout: Readout, limits: Limits) -> Sequence:
-    """At the marks, positions in rising order."""
+def reading(tokens: Series[int], marks: Series[int], readout: Readout, limits: EngineLimits) -> Sequence:
+    """Makes a sequence that is read at the marks, which are positions in rising order."""
     rising = all(low < high for low, high in pairwise((-1, *marks, len(tokens))))
     if not marks or not rising:
         raise InvalidRequest(f"marks are {list(marks)}; they must be rising positions of {len(tokens)} tokens")

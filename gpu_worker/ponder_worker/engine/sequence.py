@@ -1,20 +1,30 @@
 """The engine's view of one token stream: ids, page table, sampling state."""
 
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Literal, get_args
 
-from ponder_worker.engine.kv.page_table import PageTable
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.page_table import PageTable
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sampling.stop_strings import StopStrings
 from ponder_worker.models.readout import Readout
 
 FinishReason = Literal["stop", "length", "scored", "cancelled"]
 Priority = Literal["interactive", "batch", "speculative"]
+PRIORITY_RANKS = {name: rank for rank, name in enumerate(get_args(Priority))}
+
+Urgency = tuple[int, float]
+"""The rank of the priority, then the order of arrival. The smaller is served first and preempted last."""
+MOST_URGENT: Urgency = (-1, 0)
+"""More urgent than any sequence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
-    """Pages of a preempted sequence in host memory: those of its table from `first` on; num_tokens stand there."""
+class OffloadedPages:
+    """The pages of a preempted sequence in host memory.
+
+    They are those of its table from index `first` on. Together with the pages before them they hold `num_tokens`.
+    """
 
     first: int
     pages: list[int]
@@ -22,27 +32,27 @@ class Parked:
 
 
 class Sequence:
-    """One request. Everything is read-only for those outside the engine.
+    """One request. All attributes are read-only outside the engine.
 
     tokens: prompt and generated ids; of a scored sequence, all ids from the start.
-    logprobs: one natural log-probability a token from `prompt_length` on that this engine sampled or scored, of the
-    model's distribution before temperature, filters and penalties. (Of a resumed sequence: of the new tokens only.)
-    readings: of a sequence that is read, one probability a mark, in the marks' order.
+    logprobs: one natural log-probability for each token from `prompt_length` on that this engine sampled or scored, of
+    the model's distribution before temperature, filters and penalties. A resumed sequence has those of its new tokens.
+    readings: one probability for each mark, in the order of the marks, where a reward model reads the sequence.
     """
 
     __slots__ = (
+        "arrival",
         "arrived_s",
         "cancelled",
         "finish_reason",
         "logprobs",
         "marks",
-        "most_tokens",
+        "max_length",
+        "most_computed",
         "num_computed",
-        "num_computed_once",
-        "num_pending",
-        "num_underway",
-        "number",
-        "parked",
+        "num_steps_in_flight",
+        "num_tokens_in_flight",
+        "offloaded",
         "priority",
         "prompt_length",
         "readings",
@@ -63,7 +73,7 @@ class Sequence:
         self,
         tokens: list[int],
         prompt_length: int,
-        sampling: Sampling | None,
+        sampling: SamplingParams | None,
         *,
         salt: bytes = b"",
         stop_token_ids: frozenset[int] = frozenset(),
@@ -72,24 +82,28 @@ class Sequence:
         marks: tuple[int, ...] = (),
         readout: Readout | None = None,
     ) -> None:
+        """Makes a sequence that generates or, where `sampling` is None, one whose tokens are scored.
+
+        marks: positions at which `readout` reads; without marks the scores are log-probabilities from prompt_length on.
+        """
         self.tokens = tokens
         self.prompt_length = prompt_length
-        self.most_tokens = len(tokens) if sampling is None else prompt_length + sampling.max_tokens
-        self.sampling = sampling  # None: tokens are scored, from prompt_length on or read at marks; none is generated
+        self.max_length = len(tokens) if sampling is None else prompt_length + sampling.max_tokens
+        self.sampling = sampling
         self.priority = priority
         self.arrived_s = 0.0
-        self.started_s: float | None = None  # when it was first let into a step
-        self.token_s: float | None = None  # when its last token came
-        self.number = 0  # in the order of arrival; the scheduler's
-        self.marks = marks  # positions at which `readout` reads; without, the log-probabilities are the scores
+        self.started_s: float | None = None  # when it was first part of a step
+        self.token_s: float | None = None  # when its last token was committed
+        self.arrival = 0  # its number in the order of arrival, given by the scheduler
+        self.marks = marks
         self.readout = readout
         self.readings: list[float] = []
         self.table = PageTable(salt)
-        self.num_computed = 0  # tokens whose keys and values stand in pages, once the steps under way have ended
-        self.num_underway = 0  # steps that compute it now
-        self.num_pending = 0  # tokens that they sample
-        self.num_computed_once = 0  # the most that ever stood there: what is computed below it is recomputed
-        self.parked: Parked | None = None
+        self.num_computed = 0  # tokens whose keys and values are in pages once the steps in flight have ended
+        self.num_steps_in_flight = 0
+        self.num_tokens_in_flight = 0  # tokens that the steps in flight sample
+        self.most_computed = 0  # the highest num_computed so far: computing below it is recomputation
+        self.offloaded: OffloadedPages | None = None
         self.logprobs: list[float] = []
         self.stop_token_ids = stop_token_ids
         self.stop_strings = stop_strings
@@ -97,22 +111,34 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.stop_token_id: int | None = None
         self.stop_string: str | None = None
-        self.stop_trailing_chars = 0  # from the beginning of the stop string to the end of the generated text
+        self.stop_trailing_chars = 0  # from the start of the stop string to the end of the generated text
 
     @property
     def generated(self) -> list[int]:
         return self.tokens[self.prompt_length :]
 
     @property
-    def num_wanted(self) -> int:
-        """Tokens that can be computed. A scored sequence's last one has no successor that anyone asks for."""
+    def urgency(self) -> Urgency:
+        return PRIORITY_RANKS[self.priority], self.arrival
+
+    @property
+    def lowest_urgency_of_priority(self) -> Urgency:
+        """Less urgent than every sequence of this priority, and more urgent than those of lower ones."""
+        return PRIORITY_RANKS[self.priority], inf
+
+    @property
+    def num_computable(self) -> int:
+        """The tokens that may be computed by now.
+
+        The last token of a scored sequence is not among them: it has no successor to score.
+        """
         if self.sampling is not None:
-            return len(self.tokens) + (self.num_pending and self._goes_on_unseen)
+            return len(self.tokens) + (self.num_tokens_in_flight and self._may_run_ahead)
         return self.marks[-1] + 1 if self.marks else len(self.tokens) - 1
 
     @property
     def first_needed(self) -> int:
-        """The first position whose output is needed, prefix in pages or not."""
+        """The first position whose output is needed, even if its keys and values are already in pages."""
         if self.marks:
             return self.marks[len(self.readings)]
         if self.sampling is None:
@@ -120,31 +146,31 @@ class Sequence:
         return len(self.tokens) - 1
 
     @property
-    def _goes_on_unseen(self) -> bool:
-        """Is the token after the one that is being sampled wanted, and does its choice not look back?"""
+    def _may_run_ahead(self) -> bool:
+        """Whether the token after the one being sampled is wanted and can be chosen without knowing that one."""
         sampling = self.sampling
         assert sampling is not None
-        return len(self.tokens) + 1 < self.most_tokens and not sampling.penalises
+        return len(self.tokens) + 1 < self.max_length and not sampling.penalises
 
     def append(self, token: int, logprob: float) -> None:
-        """Takes a sampled token; sets `finish_reason` if it was the last one."""
+        """Adds a sampled token, and sets `finish_reason` if it is the last."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        if len(self.tokens) >= self.most_tokens or token in self.stop_token_ids or self.stop_strings is not None:
-            self.inspect(token, len(self.tokens) - self.prompt_length)
+        if len(self.tokens) >= self.max_length or token in self.stop_token_ids or self.stop_strings is not None:
+            self.check_stop(token, len(self.tokens) - self.prompt_length)
 
     def take_scores(self, values: list[float]) -> None:
-        """Of a chunk: log-probabilities or readings."""
+        """Adds the log-probabilities, or the readings, of one chunk."""
         (self.readings if self.marks else self.logprobs).extend(values)
 
-    def inspect(self, token: int, num_generated: int) -> None:
-        """Does the sequence end with this generated token, the so-manieth?"""
+    def check_stop(self, token: int, num_generated: int) -> None:
+        """Sets `finish_reason` if the sequence ends with this token, the `num_generated`-th generated one."""
         assert self.sampling is not None
-        early = num_generated < self.sampling.min_tokens
-        if token in self.stop_token_ids and not early:
+        too_early = num_generated < self.sampling.min_tokens
+        if token in self.stop_token_ids and not too_early:
             self.finish_reason, self.stop_token_id = "stop", token
             return
-        if self.stop_strings is not None and (found := self.stop_strings.push(token)) is not None and not early:
+        if self.stop_strings is not None and (found := self.stop_strings.push(token)) is not None and not too_early:
             self.finish_reason, (self.stop_string, self.stop_trailing_chars) = "stop", found
-        elif self.prompt_length + num_generated >= self.most_tokens:
+        elif self.prompt_length + num_generated >= self.max_length:
             self.finish_reason = "length"

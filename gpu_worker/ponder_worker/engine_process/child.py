@@ -39,7 +39,7 @@ def main(pipe: Connection, options: EngineOptions) -> None:
 
 
 def _run(pipe: Connection, options: EngineOptions) -> None:
-    from ponder_worker.engine.errors import EngineError
+    from ponder_worker.engine.engine_error import EngineError
     from ponder_worker.engine_process.loading import Placement, load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.models.model_error import ModelError

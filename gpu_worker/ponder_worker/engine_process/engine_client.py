@@ -7,7 +7,7 @@ from collections.abc import Sequence as Series
 from dataclasses import replace
 from itertools import takewhile
 
-from ponder_worker.engine import Sampling, Sequence
+from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.questions import Questions
@@ -29,7 +29,7 @@ class EngineClient:
     def __init__(
         self,
         core: EngineCore,
-        sampling: Sampling,
+        sampling: SamplingParams,
         *,
         messages: list[dict[str, str]],
         salt: bytes,

@@ -8,7 +8,7 @@ from typing import Any
 from ponder.domain.verifier import VERIFIER, VERIFIER_NAMES, why_not_asked
 from ponder_worker.answers.extraction import extract
 from ponder_worker.answers.reading import letter, program, spoken, unfenced
-from ponder_worker.engine import Sampling
+from ponder_worker.engine import SamplingParams
 from ponder_worker.engine_process.loading import Engines, SamplingDefaults
 from ponder_worker.protocol import Document
 from ponder_worker.search.search_error import NoVerifier, PromptTooLong
@@ -19,10 +19,10 @@ def messages(request: Document) -> list[dict[str, str]]:
     return [message | {"content": _text(message.get("content"))} for message in request["messages"]]
 
 
-def sampling(request: Document, defaults: SamplingDefaults) -> Sampling:
+def sampling(request: Document, defaults: SamplingDefaults) -> SamplingParams:
     """Returns the sampling parameters. max_tokens and seed are filled in later, because every node has its own."""
     given = request["sampling"]
-    return Sampling(
+    return SamplingParams(
         max_tokens=1,
         temperature=_or(given.get("temperature"), defaults.temperature),
         top_p=_or(given.get("top_p"), defaults.top_p),

@@ -12,7 +12,7 @@ import torch
 
 from ponder.processor import Precision, automatic_precision, bfloat16_instructions
 from ponder_worker.engine import Engine, Memory
-from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine.step.graph import captured
 from ponder_worker.engine_process import thinking
 from ponder_worker.engine_process.memory_sizes import sizes
@@ -177,7 +177,7 @@ def _engines(tokenizers: list[Tokenizer], models: list[Transformer], options: En
             max_step_tokens=options.max_step_tokens,
             max_sequences=options.max_sequences,
             memory=memory,
-            num_parked_pages=parked,
+            num_offload_pages=parked,
             capture=captured if model.device.type == "cuda" else None,
         )
         for tokenizer, model, pages, parked in zip(tokenizers, models, found.num_pages, found.num_parked, strict=True)

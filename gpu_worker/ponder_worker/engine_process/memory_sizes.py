@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 
-from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine.step import peak_memory
 from ponder_worker.engine_process.host_memory import available_bytes
 from ponder_worker.engine_process.options import EngineOptions

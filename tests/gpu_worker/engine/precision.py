@@ -1,4 +1,4 @@
-"""In what an engine may compute: what its users rely on holds in all of it."""
+"""The precisions an engine may compute in. What its users rely on holds in all of them."""
 
 from typing import Any
 
@@ -14,4 +14,4 @@ PRECISIONS: list[Any] = [
     pytest.param({"kv_dtype": FP8}, id="fp8"),
     pytest.param({"dtype": torch.int8}, id="int8", marks=INT8),
 ]
-"""Of `Engine.load`."""
+"""Keyword arguments of `Engine.load`."""

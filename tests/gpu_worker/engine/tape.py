@@ -1,12 +1,10 @@
-"""A runner that computes nothing: it keeps, for each slot of each page, the tokens that its keys and values would
-depend on, and looks whether every chunk finds its whole context.
-"""
+"""A runner that computes nothing, for tests of the scheduler and of the page tables."""
 
 from collections import deque
 
 from ponder_worker.engine.scheduling.scheduler import Scheduler
-from ponder_worker.engine.scheduling.step_plan import Output, Plan, Result
 from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.step_plan import Output, StepPlan, StepResult
 
 PAGE = 4
 Content = tuple[bytes, tuple[int, ...]]
@@ -14,47 +12,52 @@ Slot = tuple[int, int, int]
 
 
 class Tape:
-    """slabs: what stands in a memory, slab by slab: (whose, page, offset) -> the salt and all tokens up to the one
-    written there. Several tapes may share one.
+    """Records for each slot of each page the tokens that its keys and values would depend on.
+
+    It asserts that every chunk finds its whole context. The token that it samples is the parity of all tokens before.
     """
 
     def __init__(self, slabs: dict[int, dict[Slot, Content]] | None = None, slab_pages: int = 1 << 30) -> None:
-        self.slabs = {} if slabs is None else slabs
-        self.parked: dict[tuple[int, int], Content] = {}
-        self._slab_pages = slab_pages
-        self._sampled: dict[Sequence, int] = {}  # by the step that ran last
+        """slabs: the contents of a memory, which several tapes may share.
 
-    def run(self, plan: Plan) -> Result:
-        self.copy(plan.copies)
-        for source, target in plan.returns:
+        They are kept by slab, then by (tape, page, offset): the salt, and all tokens up to the one written there.
+        """
+        self.slabs = {} if slabs is None else slabs
+        self.on_host: dict[tuple[int, int], Content] = {}
+        self._slab_pages = slab_pages
+        self._sampled: dict[Sequence, int] = {}  # by the latest step
+
+    def run(self, plan: StepPlan) -> StepResult:
+        self.copy(plan.transfers.copies)
+        for source, target in plan.transfers.returns:
             for offset in range(PAGE):
-                if (source, offset) in self.parked:
-                    self._write(target, offset, self.parked[source, offset])
-        views = [self._view(chunk.sequence, chunk.end) for chunk in plan.chunks]
+                if (source, offset) in self.on_host:
+                    self._write(target, offset, self.on_host[source, offset])
+        known = [self._known_tokens(chunk.sequence, chunk.end) for chunk in plan.chunks]
         written = set()
-        for chunk, view in zip(plan.chunks, views, strict=True):
+        for chunk, tokens in zip(plan.chunks, known, strict=True):
             table = chunk.sequence.table
             for position in range(max(chunk.start, chunk.write_from), chunk.end):
                 slot = (table.pages[position // PAGE], position % PAGE)
                 assert slot not in written, "two tokens of a step write one slot"
                 written.add(slot)
-                self._write(*slot, (table.salt, view[: position + 1]))
-        tokens: list[int | None] = []
+                self._write(*slot, (table.salt, tokens[: position + 1]))
+        sampled: list[int | None] = []
         logprobs: list[list[float]] = []
-        for chunk, view in zip(plan.chunks, views, strict=True):
+        for chunk, tokens in zip(plan.chunks, known, strict=True):
             sequence = chunk.sequence
             for position in range(chunk.end):
                 found = self._read(sequence.table.pages[position // PAGE], position % PAGE)
-                assert found == (sequence.table.salt, view[: position + 1])
-            tokens.append(sum(view) % 2 if chunk.samples else None)
-            scored = int(chunk.samples)
+                assert found == (sequence.table.salt, tokens[: position + 1])
+            sampled.append(sum(tokens) % 2 if chunk.samples else None)
+            num_values = int(chunk.samples)
             if sequence.sampling is None:
-                scored = max(0, chunk.end - max(chunk.start, sequence.first_needed))
-            logprobs.append([-1.0] * scored)
+                num_values = max(0, chunk.end - max(chunk.start, sequence.first_needed))
+            logprobs.append([-1.0] * num_values)
         self._sampled = {
-            chunk.sequence: token for chunk, token in zip(plan.chunks, tokens, strict=True) if token is not None
+            chunk.sequence: token for chunk, token in zip(plan.chunks, sampled, strict=True) if token is not None
         }
-        return Result(tokens, logprobs, [0.0] * len(plan.chunks))
+        return StepResult(sampled, logprobs, [0.0] * len(plan.chunks))
 
     def copy(self, pairs: list[tuple[int, int]]) -> None:
         targets = [target for _, target in pairs]
@@ -65,15 +68,15 @@ class Tape:
                 if (content := self._find(source, offset)) is not None:
                     self._write(target, offset, content)
 
-    def park(self, pairs: list[tuple[int, int]]) -> None:
+    def offload(self, pairs: list[tuple[int, int]]) -> None:
         for source, target in pairs:
             for offset in range(PAGE):
-                self.parked.pop((target, offset), None)
+                self.on_host.pop((target, offset), None)
                 if (content := self._find(source, offset)) is not None:
-                    self.parked[target, offset] = content
+                    self.on_host[target, offset] = content
 
-    def _view(self, sequence: Sequence, end: int) -> tuple[int, ...]:
-        """The sequence's tokens and the one that the step before sampled, if it does not know it yet."""
+    def _known_tokens(self, sequence: Sequence, end: int) -> tuple[int, ...]:
+        """Returns the first `end` tokens; the last may be one that the step before sampled and nobody committed yet."""
         known = tuple(sequence.tokens[:end])
         return known if len(known) == end else (*known, self._sampled[sequence])
 
@@ -89,37 +92,37 @@ class Tape:
         slab[id(self), page, offset] = content
 
 
-class Line:
-    """A scheduler and its tape; steps are committed as many steps late as `ahead` says."""
+class TapeEngine:
+    """A scheduler that plans for a tape. Steps are committed `num_steps_ahead` steps late."""
 
-    def __init__(self, scheduler: Scheduler, tape: Tape, ahead: int = 0) -> None:
+    def __init__(self, scheduler: Scheduler, tape: Tape, num_steps_ahead: int = 0) -> None:
         self.scheduler = scheduler
         self.tape = tape
-        self._ahead = ahead
-        self._flights: deque[tuple[Plan, Result]] = deque()
+        self._num_steps_ahead = num_steps_ahead
+        self._in_flight: deque[tuple[StepPlan, StepResult]] = deque()
 
     @property
     def has_work(self) -> bool:
-        return bool(self.scheduler.running or self.scheduler.waiting or self._flights)
+        return bool(self.scheduler.running or self.scheduler.waiting or self._in_flight)
 
     def step(self) -> list[Output]:
         plan = self.scheduler.plan()
         self.scheduler.check()
         if not plan.is_empty:
-            self._flights.append((plan, self.tape.run(plan)))
-            if len(self._flights) <= self._ahead:
+            self._in_flight.append((plan, self.tape.run(plan)))
+            if len(self._in_flight) <= self._num_steps_ahead:
                 return []
-        if not self._flights:
+        if not self._in_flight:
             return []
-        outputs = self.scheduler.commit(*self._flights.popleft())
+        outputs = self.scheduler.commit(*self._in_flight.popleft())
         self.scheduler.check()
         return outputs
 
     def finish(self) -> list[Sequence]:
-        """-> sequences in the order in which they ended."""
+        """Returns sequences in the order in which they ended."""
         ended = []
         for _ in range(5000):
             if not self.has_work:
                 return ended
             ended += [output.sequence for output in self.step() if output.finish_reason]
-        raise AssertionError("it does not end")
+        raise AssertionError("a sequence never ends")

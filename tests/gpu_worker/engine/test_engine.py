@@ -1,4 +1,4 @@
-"""What those who use an engine may rely on."""
+"""The promises of an engine to its callers."""
 
 import random
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 import torch
 from precision import PRECISIONS
 
-from ponder_worker.engine import Engine, InvalidRequest, Output, OversizedRequest, Sampling, Sequence
-from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.engine import Engine, InvalidRequest, Output, OversizedRequest, SamplingParams, Sequence
+from ponder_worker.engine.engine_error import InvalidSetting
 
 PROMPT = list(range(40, 80))
 
@@ -27,8 +27,8 @@ def finish(engine: Engine) -> list[Output]:
     return outputs
 
 
-def sampled(num_tokens: int, seed: int = 0, **fields: object) -> Sampling:
-    return Sampling(num_tokens, seed=seed, stop_at_end=False, **fields)  # type: ignore[arg-type]
+def sampled(num_tokens: int, seed: int = 0, **fields: object) -> SamplingParams:
+    return SamplingParams(num_tokens, seed=seed, stop_at_end=False, **fields)  # type: ignore[arg-type]
 
 
 def crowd(engine: Engine, size: int) -> list[Sequence]:
@@ -147,7 +147,7 @@ def test_latencies_are_counted_from_arrival_by_the_clock_that_was_given(llm: Eng
     }
 
 
-def test_a_long_prefill_does_not_stall_those_who_decode(llm: Engine) -> None:
+def test_a_long_prefill_does_not_stall_decoding(llm: Engine) -> None:
     decoding = llm.generate(PROMPT, prompt_length=40, sampling=sampled(100))
     llm.step()
     llm.generate([5] * 500, prompt_length=500, sampling=sampled(1))
@@ -188,10 +188,10 @@ def test_a_biased_token_is_always_drawn_and_a_bias_outside_the_vocabulary_is_ref
 
 def test_the_models_end_token_stops_unless_asked_not_to(llm: Engine) -> None:
     llm.tokenizer.eos_token_ids = frozenset(range(300))
-    ends = llm.generate(PROMPT, prompt_length=40, sampling=Sampling(5))
-    goes_on = llm.generate(PROMPT, prompt_length=40, sampling=Sampling(5, stop_at_end=False))
+    ends = llm.generate(PROMPT, prompt_length=40, sampling=SamplingParams(5))
+    unstopped = llm.generate(PROMPT, prompt_length=40, sampling=SamplingParams(5, stop_at_end=False))
     finish(llm)
-    assert (len(ends.tokens), len(goes_on.tokens)) == (41, 45)
+    assert (len(ends.tokens), len(unstopped.tokens)) == (41, 45)
 
 
 def test_a_stop_string_is_found_across_token_borders_and_after_a_resumption(llm: Engine) -> None:
@@ -221,9 +221,9 @@ def test_a_stop_string_in_the_prompt_is_no_reason_to_stop(llm: Engine) -> None:
 def test_a_request_that_can_never_fit_is_refused_when_it_is_made(tiny_llama: Path) -> None:
     engine = Engine.load(tiny_llama, num_pages=4, max_sequences=4)
     with pytest.raises(OversizedRequest, match="may grow to 65 tokens, 5 pages of 16; the pool has 4 pages"):
-        engine.generate(PROMPT, prompt_length=40, sampling=Sampling(25))
+        engine.generate(PROMPT, prompt_length=40, sampling=SamplingParams(25))
     with pytest.raises(OversizedRequest, match="may grow to 540 tokens; the model's context is 512"):
-        engine.generate(PROMPT, prompt_length=40, sampling=Sampling(500))
+        engine.generate(PROMPT, prompt_length=40, sampling=SamplingParams(500))
     with pytest.raises(OversizedRequest):
         engine.score([5] * 65, start=1)
     assert not engine.has_work
@@ -231,11 +231,11 @@ def test_a_request_that_can_never_fit_is_refused_when_it_is_made(tiny_llama: Pat
 
 def test_requests_that_make_no_sense_are_refused_by_name(llm: Engine) -> None:
     with pytest.raises(InvalidRequest, match=r"tokens\[1\] is 300; the vocabulary is 0 to 299"):
-        llm.generate([5, 300], prompt_length=1, sampling=Sampling(5))
+        llm.generate([5, 300], prompt_length=1, sampling=SamplingParams(5))
     with pytest.raises(InvalidRequest, match="prompt_length is 0"):
-        llm.generate([], prompt_length=0, sampling=Sampling(5))
+        llm.generate([], prompt_length=0, sampling=SamplingParams(5))
     with pytest.raises(InvalidRequest, match="turn_start is 3; it must be 0 to prompt_length, 2"):
-        llm.generate([5, 6, 7], prompt_length=2, turn_start=3, sampling=Sampling(5))
+        llm.generate([5, 6, 7], prompt_length=2, turn_start=3, sampling=SamplingParams(5))
     with pytest.raises(InvalidRequest, match="start is 2"):
         llm.score([5, 6], start=2)
 
@@ -255,7 +255,7 @@ def test_sizes_that_make_no_engine_are_refused(llm: Engine) -> None:
 def test_a_fork_copies_its_last_page_and_goes_on_as_if_alone(tiny_llama: Path, precision: dict[str, Any]) -> None:
     llm = Engine.load(tiny_llama, num_pages=256, **precision)
     prompt = list(range(3, 3 + 104))
-    samplings = [Sampling(30, seed=seed, stop_at_end=False) for seed in (1, 2)]
+    samplings = [SamplingParams(30, seed=seed, stop_at_end=False) for seed in (1, 2)]
     first = llm.generate(prompt, prompt_length=104, sampling=samplings[0])
     for _ in range(4):
         llm.step()

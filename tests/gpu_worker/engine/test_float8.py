@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ponder_kernels import write_kv
-from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine import Engine, SamplingParams, Sequence
 from ponder_worker.models import transformer
 from ponder_worker.models.kv_pages import FP8
 
@@ -30,7 +30,7 @@ def finish(*engines: Engine) -> None:
         for engine in engines:
             engine.step()
             engine.check()
-    raise AssertionError("somebody starves")
+    raise AssertionError("a sequence starves")
 
 
 def scores(folder: Path, kv_dtype: torch.dtype | None) -> torch.Tensor:
@@ -47,7 +47,7 @@ def crowd(engine: Engine, size: int = 24) -> list[Sequence]:
     sequences = []
     for seed in range(size):
         prompt = [chance.randrange(3, 300) for _ in range(chance.randint(1, 90))]
-        sampling = Sampling(chance.randint(1, 60), seed=seed, stop_at_end=False)
+        sampling = SamplingParams(chance.randint(1, 60), seed=seed, stop_at_end=False)
         sequences.append(engine.generate(prompt, prompt_length=len(prompt), sampling=sampling))
     return sequences
 
@@ -84,12 +84,12 @@ def test_greedy_tokens_are_nearly_as_likely_in_full_precision_as_those_it_would_
     llm: Engine, tiny_llama: Path
 ) -> None:
     """Seen: one of twenty differs."""
-    sequence = llm.generate(PROMPT, prompt_length=40, sampling=Sampling(200, temperature=0.0, stop_at_end=False))
+    sequence = llm.generate(PROMPT, prompt_length=40, sampling=SamplingParams(200, temperature=0.0, stop_at_end=False))
     finish(llm)
     plain = Engine.load(tiny_llama, num_pages=64)
     others = 0
     for end in range(40, 240, 10):
-        best = plain.generate(sequence.tokens[:end], prompt_length=end, sampling=Sampling(1, temperature=0.0))
+        best = plain.generate(sequence.tokens[:end], prompt_length=end, sampling=SamplingParams(1, temperature=0.0))
         chosen = plain.score(sequence.tokens[: end + 1], start=end)
         finish(plain)
         others += best.tokens != chosen.tokens
@@ -98,7 +98,7 @@ def test_greedy_tokens_are_nearly_as_likely_in_full_precision_as_those_it_would_
 
 
 def test_a_sequence_has_the_same_tokens_alone_and_in_company(llm: Engine) -> None:
-    sampling = Sampling(80, seed=7, stop_at_end=False)
+    sampling = SamplingParams(80, seed=7, stop_at_end=False)
     alone = llm.generate(PROMPT, prompt_length=40, sampling=sampling)
     finish(llm)
     crowd(llm, 10)
@@ -110,7 +110,7 @@ def test_a_sequence_has_the_same_tokens_alone_and_in_company(llm: Engine) -> Non
 
 
 def test_siblings_share_their_prompt_and_have_the_tokens_that_each_has_alone(llm: Engine, tiny_llama: Path) -> None:
-    samplings = [Sampling(40, seed=seed, stop_at_end=False) for seed in range(6)]
+    samplings = [SamplingParams(40, seed=seed, stop_at_end=False) for seed in range(6)]
     prompt = list(range(3, 3 + 100))
     siblings = [llm.generate(prompt, prompt_length=100, sampling=sampling) for sampling in samplings]
     finish(llm)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 from ponder_worker.models import transformer
 from ponder_worker.models.transformer import Transformer
 
@@ -70,8 +70,8 @@ def finish(engine: Engine) -> None:
         engine.check()
 
 
-def greedy(num_tokens: int) -> Sampling:
-    return Sampling(num_tokens, temperature=0.0, stop_at_end=False)
+def greedy(num_tokens: int) -> SamplingParams:
+    return SamplingParams(num_tokens, temperature=0.0, stop_at_end=False)
 
 
 @pytest.mark.parametrize("fields", FAMILIES)
@@ -120,7 +120,7 @@ def test_two_hundred_greedy_tokens_equal_those_of_transformers(
 
 def test_logprobs_are_those_of_the_unmodified_distribution(tiny_llama: Path) -> None:
     engine = Engine.load(tiny_llama, num_pages=32)
-    sampling = Sampling(60, temperature=1.7, top_k=40, presence_penalty=0.5, stop_at_end=False, seed=5)
+    sampling = SamplingParams(60, temperature=1.7, top_k=40, presence_penalty=0.5, stop_at_end=False, seed=5)
     sequence = engine.generate(range(20, 40), prompt_length=20, sampling=sampling)
     finish(engine)
     expected = peer_logits(tiny_llama, sequence.tokens).log_softmax(-1)
@@ -188,7 +188,7 @@ def test_float16_generates_the_greedy_tokens_of_transformers_in_float16(tiny_lla
 
 def test_penalties_count_generated_tokens_and_not_the_prompts(tiny_llama: Path) -> None:
     engine = Engine.load(tiny_llama, num_pages=32)
-    sampling = Sampling(60, temperature=0.0, presence_penalty=0.9, frequency_penalty=0.7, stop_at_end=False)
+    sampling = SamplingParams(60, temperature=0.0, presence_penalty=0.9, frequency_penalty=0.7, stop_at_end=False)
     sequence = engine.generate(range(20, 40), prompt_length=20, sampling=sampling)
     finish(engine)
     expected = peer_logits(tiny_llama, sequence.tokens)

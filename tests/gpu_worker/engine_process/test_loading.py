@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ponder.processor import automatic_precision
-from ponder_worker.engine import Sampling
-from ponder_worker.engine.errors import InvalidSetting
+from ponder_worker.engine import SamplingParams
+from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine_process import loading
 from ponder_worker.engine_process.loading import Placement, load
 from ponder_worker.engine_process.options import EngineOptions
@@ -29,7 +29,7 @@ def test_models_trade_their_memory_unless_a_split_is_given(
     assert reward is not None
     before = reward.free_tokens
     for seed in range(12):
-        generator.generate([5 + seed] * 40, prompt_length=40, sampling=Sampling(40, seed=seed, stop_at_end=False))
+        generator.generate([5 + seed] * 40, prompt_length=40, sampling=SamplingParams(40, seed=seed, stop_at_end=False))
     generator.step()
     assert (reward.free_tokens < before) == trades
 

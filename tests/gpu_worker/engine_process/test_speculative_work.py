@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from ponder.domain.state import Lane
-from ponder_worker.engine import Engine, Sampling, Sequence
+from ponder_worker.engine import Engine, SamplingParams, Sequence
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.loading import Engines
@@ -146,7 +146,7 @@ def test_nobody_guesses_in_a_full_engine_or_before_steps_were_measured() -> None
 
 def test_who_misses_stops_and_tries_again_after_a_while() -> None:
     guesses = measured(fixed_s=0.010, row_s=0.001)
-    sequence = Sequence([0], 1, Sampling(1))
+    sequence = Sequence([0], 1, SamplingParams(1))
     guesses.add(sequence, 1)
     sequence.tokens += [0] * 2000
     guesses.miss(sequence)

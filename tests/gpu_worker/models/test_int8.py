@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 from ponder_worker.engine_process.loading import load
 from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.models import int8
@@ -102,7 +102,7 @@ def test_a_model_in_int8_says_nearly_what_it_says_in_bfloat16(tiny_llama: Path) 
 @needed
 def test_a_worker_that_is_asked_for_int8_generates(tiny_llama: Path) -> None:
     engine = load(EngineOptions(model=str(tiny_llama), dtype="int8", device="cpu", kv_bytes=1 << 20)).generator
-    sequence = engine.generate([5, 6, 7], prompt_length=3, sampling=Sampling(8, seed=1, stop_at_end=False))
+    sequence = engine.generate([5, 6, 7], prompt_length=3, sampling=SamplingParams(8, seed=1, stop_at_end=False))
     while engine.has_work:
         engine.step()
     assert len(sequence.generated) == 8

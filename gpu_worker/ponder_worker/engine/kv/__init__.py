@@ -1,1 +1,1 @@
-"""Pages of keys and values: who holds which, where they lie, and which prefixes they already contain."""
+"""Owns the memory for keys and values: pages, the prefixes found in them, and the slabs that several models share."""

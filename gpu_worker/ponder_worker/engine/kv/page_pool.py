@@ -2,37 +2,44 @@
 
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Series
 from itertools import islice, takewhile
 
 import numpy as np
 
-from ponder_worker.engine.kv.page_table import PageTable
-from ponder_worker.engine.kv.prefix_cache import Prefixes
+from ponder_worker.engine.kv.prefix_cache import PrefixCache
+from ponder_worker.engine.page_table import PageTable
 
-_REMEMBERED = 4
-"""Evicted pages whose keys are remembered, for each page of the pool."""
+PagePairs = list[tuple[int, int]]
+"""Pages to be copied, (from, to)."""
+_REMEMBERED_PER_PAGE = 4
+"""How many keys of evicted pages are remembered for each page of the pool."""
 
 
 class PagePool:
-    """Who holds which page. A page nobody holds stays findable until it is needed, the longest unused one first.
+    """Hands out the pages of one model. A released page stays findable until it is reused, longest unused first.
 
-    The pool knows page numbers only, 0 to `num_pages`; keys and values stand in a `Storage`. With `slab_pages` the pool
-    owns none of them at first, and then those of the slabs it was given: slab i is the pages from i * slab_pages on.
-    num_referenced: pages as tables name them; less num_held, that is what sharing saves.
+    The pool knows page numbers only, 0 to `num_pages`; `KVStorage` holds the keys and values. With `slab_pages` the
+    pool starts empty and has the pages of the slabs that it is given: slab i is the pages from i * slab_pages on.
+    num_referenced: pages as tables name them. Less num_held, it is the number of pages that sharing saves.
     """
 
-    def __init__(self, num_pages: int, page_size: int, *, slab_pages: int = 0) -> None:
+    def __init__(
+        self, num_pages: int, page_size: int, *, slab_pages: int = 0, copy: Callable[[PagePairs], None] = lambda _: None
+    ) -> None:
+        """Makes a pool. copy: copies pages at once and in any order; it is called when a slab is given up."""
         self.num_pages = num_pages
         self.page_size = page_size
         self.slab_pages = slab_pages or num_pages
         self.slabs: set[int] = set()
-        self.prefixes = Prefixes(page_size, remembered=_REMEMBERED * num_pages)
-        self._holders = array("i", bytes(4 * num_pages))
-        self._held_of = [0] * -(-num_pages // self.slab_pages)  # of each slab
-        self._blank: dict[int, None] = {}  # free, and nothing is found there: taken first, the last of them first
-        self._kept: OrderedDict[int, None] = OrderedDict()  # free: taken then, the first of them first
+        self.prefixes = PrefixCache(page_size, num_remembered=_REMEMBERED_PER_PAGE * num_pages)
+        self._copy = copy
+        self._tables: dict[PageTable, None] = {}  # those that hold pages
+        self._num_holders = array("i", bytes(4 * num_pages))
+        self._num_held_of_slab = [0] * -(-num_pages // self.slab_pages)
+        self._blank: dict[int, None] = {}  # free and not findable: taken first, the latest first
+        self._kept: OrderedDict[int, None] = OrderedDict()  # free but findable: taken next, the oldest first
         self.num_referenced = 0
         if not slab_pages:
             self.add_slab(0)
@@ -48,115 +55,132 @@ class PagePool:
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def num_free_of(self, pages: Iterable[int]) -> int:
-        """How many of these pages nobody holds."""
-        return sum(not self._holders[page] for page in pages)
+    def count_free(self, pages: Iterable[int]) -> int:
+        """Returns how many of these pages are free."""
+        return sum(not self._num_holders[page] for page in pages)
 
-    def num_shared(self, pages: Series[int]) -> int:
-        """How many of these, from the first on, somebody else holds too."""
-        return sum(1 for _ in takewhile(lambda page: self._holders[page] > 1, pages))
+    def count_shared(self, pages: Series[int]) -> int:
+        """Returns how many of these pages, from the first on without a gap, have more than one holder."""
+        return sum(1 for _ in takewhile(lambda page: self._num_holders[page] > 1, pages))
 
     def num_free_after(self, tables: Iterable[PageTable], enough: int) -> int:
-        """How many pages nobody would hold, were these tables released; none is looked at after `enough`."""
-        num_free, left = self.num_free, np.array(self._holders)
+        """Returns how many pages would be free if these tables were released; stops looking at `enough`."""
+        num_free, num_holders = self.num_free, np.array(self._num_holders)
         for table in tables:
             if num_free >= enough:
                 break
             pages = np.frombuffer(table.pages, dtype=np.int32)
-            left[pages] -= 1
-            num_free += int(np.count_nonzero(left[pages] == 0))
+            num_holders[pages] -= 1
+            num_free += int(np.count_nonzero(num_holders[pages] == 0))
         return num_free
 
     def evicts(self, num_pages: int) -> bool:
-        """Would so many more pages cost something that can still be found?"""
+        """Returns whether taking so many pages would evict one that can still be found."""
         return any(page in self.prefixes for page in islice(self._kept, max(0, num_pages - len(self._blank))))
 
     def share(self, table: PageTable, pages: Iterable[int]) -> None:
-        """The empty table holds these pages, as `Prefixes.find` gave them."""
+        """Makes the empty table hold these pages, which the prefix cache found."""
         assert not table.pages
         for page in pages:
-            if not self._holders[page]:
+            if not self._num_holders[page]:
                 del self._kept[page]
-                self._held_of[page // self.slab_pages] += 1
-            self._holders[page] += 1
+                self._num_held_of_slab[page // self.slab_pages] += 1
+            self._num_holders[page] += 1
             table.pages.append(page)
+        if table.pages:
+            self._tables[table] = None
         self.num_referenced += len(table.pages)
         table.num_registered = len(table.pages)
 
     def grow(self, table: PageTable, num_tokens: int) -> bool:
-        """The table gets pages for so many tokens in all; False, and nothing changed, if there are too few."""
-        missing = self.pages_for(num_tokens) - len(table.pages)
-        if missing > self.num_free:
+        """Gives the table pages for so many tokens in all. Returns False, and changes nothing, if too few are free."""
+        num_missing = self.pages_for(num_tokens) - len(table.pages)
+        if num_missing > self.num_free:
             return False
-        for page in self._take_free(missing):
-            self._holders[page] = 1
-            self._held_of[page // self.slab_pages] += 1
+        if num_missing <= 0:
+            return True
+        for page in self._take_free(num_missing):
+            self._num_holders[page] = 1
+            self._num_held_of_slab[page // self.slab_pages] += 1
             table.pages.append(page)
-        self.num_referenced += max(0, missing)
+        self._tables[table] = None
+        self.num_referenced += num_missing
         return True
 
     def release(self, table: PageTable) -> None:
-        """The table holds nothing any more. The tail becomes free first: a prefix is of use to more."""
+        """Empties the table. Its last pages become free first, since more sequences can use an early one."""
         self.num_referenced -= len(table.pages)
         for page in reversed(table.pages):
-            self._holders[page] -= 1
-            if not self._holders[page]:
-                self._held_of[page // self.slab_pages] -= 1
+            self._num_holders[page] -= 1
+            if not self._num_holders[page]:
+                self._num_held_of_slab[page // self.slab_pages] -= 1
                 free = self._kept if page in self.prefixes else self._blank
                 free[page] = None
         table.pages = array("i")
         table.num_registered = 0
+        self._tables.pop(table, None)
 
     def add_slab(self, slab: int) -> None:
-        """Its pages are free, and are the first to be taken: they hold nothing."""
+        """Adds the pages of a slab. They hold nothing, so they are taken first."""
         self.slabs.add(slab)
         self._blank.update(dict.fromkeys(reversed(self._pages_of(slab))))
 
-    def vacate(self) -> tuple[int, dict[int, int]]:
-        """Gives up the slab of which the fewest pages are held, and moves these: -> the slab, and moves from -> to.
+    def give_up_slab(self) -> int:
+        """Gives up the slab with the fewest held pages, and moves those to other slabs. Returns the slab.
 
-        To be called when as many pages are free as a slab has. The contents are the caller's to copy, all at once, and
-        the tables his to rename, before anything else happens to either.
+        At least as many pages must be free as a slab has.
         """
         assert self.num_free >= self.slab_pages
-        slab = min(self.slabs, key=self._held_of.__getitem__)
-        held = [page for page in self._pages_of(slab) if self._holders[page]]
-        given_up = [page for page in self._pages_of(slab) if not self._holders[page]]
-        for page in given_up:
+        slab = min(self.slabs, key=self._num_held_of_slab.__getitem__)
+        held = [page for page in self._pages_of(slab) if self._num_holders[page]]
+        free = [page for page in self._pages_of(slab) if not self._num_holders[page]]
+        for page in free:
             del (self._blank if page in self._blank else self._kept)[page]
-        self.prefixes.forget(given_up)
-        moves = dict(zip(held, self._take_free(len(held)), strict=True))
-        for page, target in moves.items():
-            self._holders[target], self._holders[page] = self._holders[page], 0
-            self._held_of[target // self.slab_pages] += 1
-        self.prefixes.move(moves)
-        self._held_of[slab] = 0
+        self.prefixes.forget(free)
+        self._move(dict(zip(held, self._take_free(len(held)), strict=True)))
+        self._num_held_of_slab[slab] = 0
         self.slabs.remove(slab)
-        return slab, moves
+        return slab
+
+    def _move(self, moves: dict[int, int]) -> None:
+        """Moves held pages, from -> to, with their contents, holders and keys."""
+        if not moves:
+            return
+        self._copy(list(moves.items()))
+        new_numbers = np.arange(self.num_pages, dtype=np.int32)
+        for page, target in moves.items():
+            self._num_holders[target], self._num_holders[page] = self._num_holders[page], 0
+            self._num_held_of_slab[target // self.slab_pages] += 1
+            new_numbers[page] = target
+        self.prefixes.renumber(moves)
+        for table in self._tables:
+            table.renumber(new_numbers)
 
     def check(self, tables: Iterable[PageTable]) -> None:
-        """AssertionError unless free + held = total and every page has as many holders as tables name it."""
-        counted = [0] * self.num_pages
+        """Raises AssertionError unless free + held = total and every page has as many holders as tables name it."""
+        num_named = [0] * self.num_pages
         for table in tables:
             assert len(set(table.pages)) == len(table.pages), "a table names a page twice"
+            assert not table.pages or table in self._tables, "a table with pages is unknown to the pool"
             for page in table.pages:
-                counted[page] += 1
-        assert counted == self._holders.tolist(), "holders are not those that the tables name"
+                num_named[page] += 1
+        assert num_named == self._num_holders.tolist(), "holders are not those that the tables name"
         owned = {page for slab in self.slabs for page in self._pages_of(slab)}
-        held = {page for page, count in enumerate(counted) if count}
+        held = {page for page, count in enumerate(num_named) if count}
         of_slabs = Counter(page // self.slab_pages for page in held)
-        assert self._held_of == [of_slabs[slab] for slab in range(len(self._held_of))], "a slab's held are miscounted"
+        expected = [of_slabs[slab] for slab in range(len(self._num_held_of_slab))]
+        assert self._num_held_of_slab == expected, "a slab's held pages are miscounted"
         free = self._blank.keys() | self._kept.keys()
         assert len(free) == self.num_free, "a page is free twice"
         assert not any(page in self.prefixes for page in self._blank), "a blank page is findable"
         assert not held & free, "a free page is held"
         assert held | free == owned, "free + held is not what the pool owns"
-        assert sum(counted) == self.num_referenced, "references are miscounted"
+        assert sum(num_named) == self.num_referenced, "references are miscounted"
         assert all(page in owned for page in range(self.num_pages) if page in self.prefixes), "a lost page is findable"
         self.prefixes.check()
 
     def _take_free(self, num_pages: int) -> list[int]:
-        """There are so many; what could be found in them is forgotten."""
+        """Takes free pages, of which there are enough, and forgets what could be found in them."""
         blank = [self._blank.popitem()[0] for _ in range(min(num_pages, len(self._blank)))]
         kept = [self._kept.popitem(last=False)[0] for _ in range(num_pages - len(blank))]
         self.prefixes.forget(kept)

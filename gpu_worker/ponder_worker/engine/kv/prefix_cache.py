@@ -1,59 +1,69 @@
-"""Which pages hold which tokens, so that a prefix is computed once."""
+"""Finds the pages that already hold a prefix, so that it is computed once."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Series
+from dataclasses import dataclass
 from itertools import takewhile
 
-from ponder_worker.engine.kv.page_table import PageKey, PageTable
+from ponder_worker.engine.page_table import PageKey, PageTable
 
 
-class Prefixes:
-    """Finds full pages by the chain of keys that leads to them, and last pages, not full, by what comes before.
+@dataclass(frozen=True, slots=True)
+class PrefixMatch:
+    """The part of a sequence's tokens that pages of the pool already hold.
 
-    num_evicted: findable pages that were taken for something else; num_thrashed: those of them that had to be computed
-    again, as far as is remembered, which is `remembered` pages.
+    pages: full pages, from the first on.
+    partial_page, num_partial: a page whose first num_partial tokens come next; (-1, 0) where there is none.
     """
 
-    def __init__(self, page_size: int, *, remembered: int) -> None:
+    pages: list[int]
+    partial_page: int
+    num_partial: int
+
+
+class PrefixCache:
+    """Finds full pages by their chain of keys, and one partly filled page by the key of what comes before it.
+
+    num_evicted: findable pages that were taken for something else. num_thrashed: pages that were evicted and computed
+    again, as far back as the cache remembers, which is `num_remembered` pages.
+    """
+
+    def __init__(self, page_size: int, *, num_remembered: int) -> None:
         self._page_size = page_size
-        self._remembered = remembered
+        self._num_remembered = num_remembered
         self._page_of: dict[PageKey, int] = {}
         self._of_page: dict[int, tuple[PageKey, bytes]] = {}  # key and tokens
-        self._partial_of: dict[PageKey, int] = {}  # what comes before a page that is not full -> the page
+        self._partial_of: dict[PageKey, int] = {}  # key of what comes before the page -> the page
         self._partial: dict[int, tuple[PageKey, list[int]]] = {}
         self._evicted: OrderedDict[PageKey, None] = OrderedDict()
         self.num_evicted = self.num_thrashed = 0
 
     def __contains__(self, page: int) -> bool:
-        """Could somebody find it?"""
+        """Whether a sequence could find the page."""
         return page in self._of_page or page in self._partial
 
-    def find(self, table: PageTable) -> list[int]:
-        """The pages that hold the front of the table's keyed tokens. Nothing is held yet."""
-        found: list[int] = []
+    def match(self, table: PageTable, tokens: Series[int]) -> PrefixMatch:
+        """Looks `tokens` up, whose full pages the table has keyed. Does not hold the pages it finds."""
+        pages: list[int] = []
         for key, content in zip(table.keys, table.contents, strict=True):
             page = self._page_of.get(key)
-            # Equal keys of different tokens are next to impossible, and would be a wrong answer.
+            # Equal keys of different tokens are all but impossible, and would give a wrong answer.
             if page is None or self._of_page[page][1] != content:
                 break
-            found.append(page)
-        return found
+            pages.append(page)
+        return PrefixMatch(pages, *self._match_partial(table, tokens, len(pages)))
 
-    def find_partial(self, table: PageTable, tokens: Series[int], num_found: int) -> tuple[int, int]:
-        """After `num_found` full pages: a page whose first tokens are the table's next ones, and how many.
-
-        Nobody need hold it: whoever is given it writes there after the copies of the step, unless he is copied to it.
-        """
-        page = self._partial_of.get(table.parent_key(num_found))
+    def _match_partial(self, table: PageTable, tokens: Series[int], num_full: int) -> tuple[int, int]:
+        page = self._partial_of.get(table.parent_key(num_full))
         if page is None:
             return -1, 0
-        first = num_found * self._page_size
+        first = num_full * self._page_size
         pairs = zip(self._partial[page][1], tokens[first : first + self._page_size], strict=False)
         return page, sum(takewhile(bool, (one == other for one, other in pairs)))
 
     def register(self, table: PageTable, num_tokens: int) -> None:
-        """Others find the table's pages that `num_tokens` fill. To be called when they are sure to be computed."""
+        """Makes the pages that `num_tokens` fill findable. Call it only for tokens that are sure to be computed."""
         for index in range(table.num_registered, num_tokens // self._page_size):
             page, key = table.pages[index], table.keys[index]
             if key in self._evicted:
@@ -65,7 +75,7 @@ class Prefixes:
             table.num_registered = index + 1
 
     def register_partial(self, table: PageTable, tokens: Series[int], num_computed: int) -> None:
-        """Others may copy the table's last page, of which the front is computed; the latest of a parent is kept."""
+        """Lets others copy the page that num_computed tokens fill in part; replaces an older one after the same key."""
         index, used = divmod(num_computed, self._page_size)
         if not used or index > len(table.keys):
             return
@@ -78,7 +88,7 @@ class Prefixes:
         self._partial[page] = parent, list(tokens[num_computed - used : num_computed])
 
     def forget(self, pages: Iterable[int]) -> None:
-        """The pages are taken for something else."""
+        """Drops pages that are taken for something else."""
         for page in pages:
             entry = self._of_page.pop(page, None)
             if entry is not None:
@@ -87,11 +97,11 @@ class Prefixes:
                 self.num_evicted += 1
             if page in self._partial:
                 self._forget_partial(page)
-        while len(self._evicted) > self._remembered:
+        while len(self._evicted) > self._num_remembered:
             self._evicted.popitem(last=False)
 
-    def move(self, moves: Mapping[int, int]) -> None:
-        """What the pages hold stands in others now, from -> to, which were forgotten."""
+    def renumber(self, moves: Mapping[int, int]) -> None:
+        """Follows contents that moved from one page to another, which had been forgotten."""
         for page, target in moves.items():
             if (entry := self._of_page.pop(page, None)) is not None:
                 self._of_page[target] = entry
@@ -101,7 +111,7 @@ class Prefixes:
                 self._partial_of[partial[0]] = target
 
     def check(self) -> None:
-        """AssertionError unless what leads to a page and what the page says are the same."""
+        """Raises AssertionError unless every key and its page name each other."""
         keys = {page: entry[0] for page, entry in self._of_page.items()}
         assert {page: key for key, page in self._page_of.items()} == keys, "a key leads to a wrong page"
         partials = {page: entry[0] for page, entry in self._partial.items()}

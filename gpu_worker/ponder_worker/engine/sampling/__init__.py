@@ -1,1 +1,1 @@
-"""Chooses the next token of each row, and finds the end of a sequence."""
+"""Chooses the next token of each row, and finds the end of a sequence's text."""

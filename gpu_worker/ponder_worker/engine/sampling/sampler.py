@@ -1,45 +1,27 @@
-"""How the next token is chosen."""
+"""Chooses the next token of each row."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Series
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ponder_kernels import sample
-from ponder_worker.engine.sampling.choice import choice_of, columns_of
-from ponder_worker.engine.sampling.filters import filtered
+from ponder_worker.engine.device_upload import upload
 from ponder_worker.engine.sampling.noise import Noise, keys
-from ponder_worker.engine.sampling.penalty_state import PenaltyState
-from ponder_worker.engine.sampling.sampling_params import Sampling
-from ponder_worker.engine.upload import upload
+from ponder_worker.engine.sampling.sampling_metadata import (
+    LogitEdits,
+    SamplingMetadata,
+    kernel_choice,
+    kernel_columns,
+)
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.models.native.native_sampler import native_sampler
 
 
-class LogitEdits(NamedTuple):
-    """What changes a row's logits beside its sampling's bias: the tokens so far, where they are penalised, and `banned`
-    ids that must not come yet.
-    """
-
-    tally: PenaltyState | None = None
-    banned: Series[int] = ()
-
-
-class SamplingMetadata:
-    """What stays as it is from step to step while the same rows are sampled. looking: rows that need a LogitEdits."""
-
-    def __init__(self, samplings: Series[Sampling]) -> None:
-        self.samplings = samplings
-        self.temperature = np.array([sampling.temperature for sampling in samplings], dtype=np.float32)
-        self.seeds = np.array([sampling.seed for sampling in samplings], dtype=np.uint64)
-        self.filtered = [row for row, sampling in enumerate(samplings) if sampling.filters]
-        self.looking = [row for row, sampling in enumerate(samplings) if sampling.changes or sampling.min_tokens]
-
-
 class Sampler:
-    """Chooses tokens for the rows of a step."""
+    """Samples the rows of a step, with a kernel on a GPU, and in C or with torch on a CPU."""
 
     def __init__(self, vocabulary_size: int, device: torch.device) -> None:
         self.noise = Noise(vocabulary_size, device)
@@ -49,61 +31,105 @@ class Sampler:
     def sample(
         self,
         logits: torch.Tensor,
-        crew: SamplingMetadata,
+        metadata: SamplingMetadata,
         positions: npt.NDArray[np.int64],
-        draws: Mapping[int, LogitEdits],
+        edits: Mapping[int, LogitEdits],
     ) -> torch.Tensor:
-        """logits: float32 `[num_rows, vocabulary]`, unchanged; positions: of the tokens to come, `[num_rows]`; draws:
-        of the rows of `crew.looking` -> token ids `[num_rows]` int64"""
-        if draws:
-            logits = self._penalised(logits, crew, draws)
-        if not crew.temperature.any():
+        """Returns token ids, int64 `[num_rows]`.
+
+        logits: float32 `[num_rows, vocabulary]`, left unchanged. positions: of the tokens to sample, `[num_rows]`.
+        edits: for each row of `metadata.edited`.
+        """
+        if edits:
+            logits = self._edited(logits, metadata, edits)
+        if not metadata.temperature.any():
             return logits.argmax(dim=-1)
         if self._device.type == "cuda":
-            return self.by_kernel(logits, crew, positions)
-        temperature = crew.temperature
-        if crew.filtered:
-            logits, temperature = self._filtered(logits, crew)
-        heat = torch.from_numpy(temperature).to(self._device)
+            return self.by_kernel(logits, metadata, positions)
+        temperatures = metadata.temperature
+        if metadata.filtered:
+            logits, temperatures = self._filtered(logits, metadata)
+        temperature = torch.from_numpy(temperatures).to(self._device)
         if self._choice is not None:
-            return self._choice.draw(logits, heat, keys(crew.seeds, positions))
-        warm = (heat > 0)[:, None]
-        scores = logits / torch.where(warm, heat[:, None], 1.0)
-        return scores.add_(self.noise(crew.seeds, positions).mul_(warm)).argmax(dim=-1)
+            return self._choice.draw(logits, temperature, keys(metadata.seeds, positions))
+        drawn = (temperature > 0)[:, None]
+        scores = logits / torch.where(drawn, temperature[:, None], 1.0)
+        return scores.add_(self.noise(metadata.seeds, positions).mul_(drawn)).argmax(dim=-1)
 
-    def by_kernel(self, logits: torch.Tensor, crew: SamplingMetadata, positions: npt.NDArray[np.int64]) -> torch.Tensor:
-        """The same choice in one pass, in which nothing waits for the device."""
-        wholes, numbers = (upload(part, self._device) for part in columns_of(crew.samplings))
+    def by_kernel(
+        self, logits: torch.Tensor, metadata: SamplingMetadata, positions: npt.NDArray[np.int64]
+    ) -> torch.Tensor:
+        """Makes the same choice in one pass, without waiting for the device."""
+        integers, floats = (upload(columns, self._device) for columns in kernel_columns(metadata.samplings))
         where = upload(positions, self._device)
-        return sample.op(logits, choice_of((wholes[0], wholes[1]), numbers, where))[0]
+        return sample.op(logits, kernel_choice((integers[0], integers[1]), floats, where))[0]
 
     def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Of one token a row, before temperature and filters: `[num_rows, vocabulary]`, `[num_rows]` -> `[num_rows]`"""
+        """Returns the log-probability of one token for each row, `[num_rows]`, before temperature and filters."""
         if self._choice is not None:
             return self._choice.logprobs(logits, tokens)
         return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
-    def _filtered(self, logits: torch.Tensor, crew: SamplingMetadata) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
-        """Rows, none of them greedy, divided by their temperature and filtered; and what is left to divide by."""
-        rows, left = crew.filtered, crew.temperature.copy()
-        left[rows] = 1
-        heat = torch.from_numpy(crew.temperature[rows]).to(self._device)[:, None]
-        if len(rows) == len(left):
-            return filtered(logits / heat, crew.samplings), left
-        scores = logits.clone()
-        scores[rows] = filtered(logits[rows] / heat, [crew.samplings[row] for row in rows])
-        return scores, left
+    def _filtered(
+        self, logits: torch.Tensor, metadata: SamplingMetadata
+    ) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
+        """Divides the filtered rows by their temperature, and filters them.
 
-    def _penalised(self, logits: torch.Tensor, crew: SamplingMetadata, draws: Mapping[int, LogitEdits]) -> torch.Tensor:
-        """logit + bias; then what the tokens so far take from it. Banned ids become -inf."""
+        Returns all rows, and the temperatures by which they are still to be divided.
+        """
+        rows, remaining = metadata.filtered, metadata.temperature.copy()
+        remaining[rows] = 1
+        temperature = torch.from_numpy(metadata.temperature[rows]).to(self._device)[:, None]
+        if len(rows) == len(remaining):
+            return filtered(logits / temperature, metadata.samplings), remaining
+        scores = logits.clone()
+        scores[rows] = filtered(logits[rows] / temperature, [metadata.samplings[row] for row in rows])
+        return scores, remaining
+
+    def _edited(
+        self, logits: torch.Tensor, metadata: SamplingMetadata, edits: Mapping[int, LogitEdits]
+    ) -> torch.Tensor:
+        """Adds the bias, then applies the penalties. Banned ids become -inf."""
         logits = logits.clone()
-        for row, draw in draws.items():
-            sampling, line = crew.samplings[row], logits[row]
+        for index, edit in edits.items():
+            sampling, row = metadata.samplings[index], logits[index]
             if sampling.logit_bias:
                 tokens, biases = zip(*sampling.logit_bias, strict=True)
-                line[upload(tokens, self._device)] += upload(biases, self._device, torch.float32)
-            if draw.tally is not None:
-                draw.tally.penalise(line)
-            if draw.banned:
-                line.index_fill_(0, upload(draw.banned, self._device), -torch.inf)
+                row[upload(tokens, self._device)] += upload(biases, self._device, torch.float32)
+            if edit.penalties is not None:
+                edit.penalties.apply(row)
+            if edit.banned:
+                row.index_fill_(0, upload(edit.banned, self._device), -torch.inf)
         return logits
+
+
+def filtered(scores: torch.Tensor, samplings: Series[SamplingParams]) -> torch.Tensor:
+    """Sets scores to -inf where a row's top_k, top_p or min_p leaves a token out; ties at the threshold stay in.
+
+    Only as many candidates are sorted as the rows need, rather than the whole vocabulary.
+    """
+    vocabulary = scores.shape[1]
+    device = scores.device
+    top_k = torch.tensor([[s.top_k or vocabulary] for s in samplings], device=device).clamp_(max=vocabulary)
+    top_p = torch.tensor([[s.top_p] for s in samplings], device=device)
+    min_p = torch.tensor([[s.min_p] for s in samplings], device=device)
+    num_candidates = min(vocabulary, max([64, *(s.top_k for s in samplings)]))
+    while True:
+        best = scores.topk(num_candidates, dim=-1).values
+        inside = torch.arange(num_candidates, device=device) < top_k
+        # top_p is a share of what top_k left: of the whole vocabulary where top_k left everything.
+        total = torch.where(
+            top_k < vocabulary,
+            best.masked_fill(~inside, float("-inf")).logsumexp(-1, keepdim=True),
+            scores.logsumexp(-1, keepdim=True),
+        )
+        before = (best - total).exp().cumsum(-1) - (best - total).exp()
+        inside &= before < top_p
+        complete = ~inside[:, -1:] | (top_k <= num_candidates) | (top_p >= 1)
+        if num_candidates == vocabulary or bool(complete.all()):
+            break
+        num_candidates = min(vocabulary, 8 * num_candidates)
+    threshold = best.masked_fill(~inside, float("inf")).amin(-1, keepdim=True)
+    threshold.masked_fill_((top_p >= 1) & (top_k >= vocabulary), float("-inf"))
+    threshold = torch.maximum(threshold, best[:, :1] + min_p.log())
+    return scores.masked_fill(scores < threshold, float("-inf"))

@@ -1,23 +1,27 @@
-"""What a request may ask of the choice of its tokens."""
+"""The sampling parameters of a request."""
 
 from dataclasses import dataclass, field
 
-from ponder_worker.engine.errors import InvalidSampling
+from ponder_worker.engine.engine_error import InvalidSampling
 
 _INFINITE = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """One sequence's sampling parameters; raises InvalidSampling for a value out of range.
+class SamplingParams:
+    """The sampling parameters of one sequence. Raises InvalidSampling for a value out of range.
 
-    temperature 0 is greedy. Filters apply in the order of transformers: temperature, top_k, top_p, min_p; 0, 1 and 0
-    switch them off. Before them, in this order: logit_bias, pairs of a token id and what is added to its logit;
-    repetition_penalty (https://arxiv.org/abs/1909.05858), which looks at prompt and generated tokens and is off at 1;
-    presence and frequency penalty (OpenAI's), which look at generated tokens only, as stop strings do. max_tokens and
-    min_tokens count from the prompt's end; before min_tokens nothing stops, and stop tokens are not sampled. A stop
-    token is kept as the sequence's last; the model's end tokens are stop tokens unless `stop_at_end` is False.
-    separator: a stop string that ends a step of a longer text; it begins in the step that it ends. seed: 64 bits.
+    temperature: 0 is greedy. Filters apply in the order of transformers: temperature, top_k, top_p, min_p; the values
+    0, 1 and 0 switch the last three off.
+    Logits are changed before that, in this order. logit_bias: pairs of a token id and what is added to its logit.
+    repetition_penalty: counts prompt and generated tokens, 1 is off (https://arxiv.org/abs/1909.05858).
+    presence_penalty, frequency_penalty: OpenAI's, count generated tokens only.
+    max_tokens, min_tokens: count from the end of the prompt. Before min_tokens nothing stops the sequence, and stop
+    tokens are not sampled.
+    stop_token_ids: a stop token is kept as the sequence's last one. stop_at_end: the model's end tokens stop it too.
+    stop_strings: are looked for in generated text only.
+    separator: a stop string that ends a step of a longer text; it must begin in the step that it ends.
+    seed: 64 bits.
     """
 
     max_tokens: int
@@ -35,16 +39,16 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     min_tokens: int = 0
     separator: str | None = None
-    # Asked for at every step: what follows from the rest is worked out once.
+    # Derived once, because every step asks for them.
     filters: bool = field(init=False, repr=False, compare=False)
-    """Are some tokens left out of the choice?"""
+    """Whether some tokens are excluded from the choice."""
     penalises: bool = field(init=False, repr=False, compare=False)
-    """Does the choice look at what was generated?"""
-    changes: bool = field(init=False, repr=False, compare=False)
-    """Are logits changed before anything else?"""
+    """Whether the choice depends on the tokens before it."""
+    edits_logits: bool = field(init=False, repr=False, compare=False)
+    """Whether logits are changed before the choice."""
 
     def __post_init__(self) -> None:
-        # One expression first: a search makes thousands of these, and nearly all of them are right.
+        # One expression comes first: a search makes thousands of these, and nearly all are valid.
         if not (
             self.max_tokens >= 1
             and 0.0 <= self.temperature < _INFINITE
@@ -58,23 +62,23 @@ class Sampling:
             and 0 <= self.seed < 1 << 64
             and 0.0 < self.repetition_penalty < _INFINITE
             and 0 <= self.min_tokens <= self.max_tokens
-            and (not self.logit_bias or _are_biases(self.logit_bias))
+            and (not self.logit_bias or _are_valid_biases(self.logit_bias))
         ):
             _refuse(self)
         filters = self.temperature > 0 and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
         penalises = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0.0, 0.0, 1.0)
         object.__setattr__(self, "filters", filters)
         object.__setattr__(self, "penalises", penalises)
-        object.__setattr__(self, "changes", penalises or bool(self.logit_bias))
+        object.__setattr__(self, "edits_logits", penalises or bool(self.logit_bias))
 
 
-def _are_biases(biases: tuple[tuple[int, float], ...]) -> bool:
+def _are_valid_biases(biases: tuple[tuple[int, float], ...]) -> bool:
     return all(token >= 0 and -_INFINITE < bias < _INFINITE for token, bias in biases)
 
 
-def _refuse(given: Sampling) -> None:
-    """Raises InvalidSampling for the first field that is out of its range."""
-    for name, right, wanted in (
+def _refuse(given: SamplingParams) -> None:
+    """Raises InvalidSampling for the first field that is out of range."""
+    for name, valid, wanted in (
         ("max_tokens", given.max_tokens >= 1, "at least 1"),
         ("temperature", 0.0 <= given.temperature < _INFINITE, "0 or more"),
         ("top_k", given.top_k >= 0, "0 (off) or more"),
@@ -87,7 +91,7 @@ def _refuse(given: Sampling) -> None:
         ("seed", 0 <= given.seed < 1 << 64, "an unsigned 64-bit integer"),
         ("repetition_penalty", 0.0 < given.repetition_penalty < _INFINITE, "above 0"),
         ("min_tokens", 0 <= given.min_tokens <= given.max_tokens, f"0 to max_tokens, {given.max_tokens}"),
-        ("logit_bias", _are_biases(given.logit_bias), "pairs of a token id and a finite number"),
+        ("logit_bias", _are_valid_biases(given.logit_bias), "pairs of a token id and a finite number"),
     ):
-        if not right:
+        if not valid:
             raise InvalidSampling(f"{name} is {getattr(given, name)!r}; it must be {wanted}")

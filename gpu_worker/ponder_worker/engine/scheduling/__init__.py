@@ -1,1 +1,1 @@
-"""Decides what the next step computes. It works on integers and queues, never on tensors."""
+"""Decides what the next step computes. It works with integers and queues, never with tensors."""

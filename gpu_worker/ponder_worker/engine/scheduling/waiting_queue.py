@@ -1,57 +1,45 @@
-"""Who waits: a line for each priority."""
+"""The queue of sequences that wait for pages."""
 
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterator
-from math import inf
-from typing import get_args
 
-from ponder_worker.engine.sequence import Priority, Sequence
-
-Urgency = tuple[int, float]
-_RANKS = {name: rank for rank, name in enumerate(get_args(Priority))}
+from ponder_worker.engine.sequence import PRIORITY_RANKS, Sequence
 
 
-def urgency(sequence: Sequence) -> Urgency:
-    """Smaller is served first: by priority, then by age."""
-    return _RANKS[sequence.priority], sequence.number
-
-
-def lower(sequence: Sequence) -> Urgency:
-    """Below it are the sequences of lower priority."""
-    return _RANKS[sequence.priority], inf
-
-
-class Queue:
-    """Most urgent first."""
+class WaitingQueue:
+    """Orders sequences by urgency: one queue for each priority, each in the order of arrival."""
 
     def __init__(self) -> None:
-        self._lines: tuple[deque[Sequence], ...] = tuple(deque() for _ in _RANKS)
+        self._queues: tuple[deque[Sequence], ...] = tuple(deque() for _ in PRIORITY_RANKS)
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines))
+        return sum(map(len, self._queues))
 
     def __iter__(self) -> Iterator[Sequence]:
-        for line in self._lines:
-            yield from line
+        for queue in self._queues:
+            yield from queue
 
     @property
     def first(self) -> Sequence:
-        return next(line[0] for line in self._lines if line)
+        return next(queue[0] for queue in self._queues if queue)
 
     def append(self, sequence: Sequence) -> None:
-        self._lines[_RANKS[sequence.priority]].append(sequence)
+        """Adds a sequence that has arrived after all others."""
+        self._queues[PRIORITY_RANKS[sequence.priority]].append(sequence)
 
     def insert(self, sequence: Sequence) -> None:
-        """By age among those of its priority."""
-        line = self._lines[_RANKS[sequence.priority]]
-        line.insert(bisect(line, sequence.number, key=lambda other: other.number), sequence)
+        """Adds a sequence in its place by arrival among those of its priority."""
+        queue = self._queues[PRIORITY_RANKS[sequence.priority]]
+        queue.insert(bisect(queue, sequence.arrival, key=lambda other: other.arrival), sequence)
 
     def pop(self) -> Sequence:
-        return next(line for line in self._lines if line).popleft()
+        """Removes and returns the first sequence."""
+        return next(queue for queue in self._queues if queue).popleft()
 
     def remove(self, sequence: Sequence) -> None:
-        self._lines[_RANKS[sequence.priority]].remove(sequence)
+        self._queues[PRIORITY_RANKS[sequence.priority]].remove(sequence)
 
     def keep(self, wanted: Callable[[Sequence], bool]) -> None:
-        self._lines = tuple(deque(filter(wanted, line)) for line in self._lines)
+        """Removes all sequences that are not wanted."""
+        self._queues = tuple(deque(filter(wanted, queue)) for queue in self._queues)

@@ -1,11 +1,11 @@
-"""Decode steps captured once for each padded size and replayed: a step costs the host one launch, not one a kernel.
+"""Captures decode steps once for each padded size and replays them, so that a step costs the host a single launch.
 
-What a captured step reads stands in memory of its own, which is filled anew before each replay: ids, positions, slots,
-attention's plan and how each row is sampled. Keys and values are written, and tokens chosen, inside.
+A captured step reads from memory of its own, which is filled before each replay: ids, positions, slots, the work of
+attention, and how each row is sampled. It writes keys and values and samples tokens by itself.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 
@@ -15,36 +15,41 @@ import torch
 
 from ponder_kernels import sample
 from ponder_kernels.attention import paged_attention
+from ponder_kernels.attention.attention_plan import AttentionPlan
 from ponder_kernels.attention.device_plan import Capacity, DevicePlan
 from ponder_kernels.attention.planner import Planner
 from ponder_kernels.attention.tiles import queries_per_tile
-from ponder_worker.engine.sampling.choice import choice_of, columns_of
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_metadata import kernel_choice, kernel_columns
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.models import attention
 from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.transformer import Transformer
 
-Found = tuple[torch.Tensor, torch.Tensor]
-Capture = Callable[[Callable[[], Found]], tuple[Callable[[], object], Found]]
-"""A computation -> what does it again, and where its results stand from then on"""
+Sampled = tuple[torch.Tensor, torch.Tensor]
+"""Tokens and their log-probabilities, `[num_rows]` each."""
+Capture = Callable[[Callable[[], Sampled]], tuple[Callable[[], object], Sampled]]
+"""Takes a computation. Returns a function that repeats it, and the tensors that hold its results from then on."""
 Integers = npt.NDArray[np.int64]
+Window = int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Rows that each compute one token and draw the next. tokens: `[num_rows]` int64 on the device; positions, slots:
-    `[num_rows]` of these tokens; table: `[num_rows, max_pages]`.
+    """Rows that each compute one token and sample the next.
+
+    tokens: int64 `[num_rows]`, on the device. positions, slots: `[num_rows]`, of these tokens.
+    table: `[num_rows, max_pages]`, places of pages.
     """
 
     tokens: torch.Tensor
     positions: Integers
     slots: Integers
     table: npt.NDArray[np.int32]
-    samplings: Series[Sampling]
+    samplings: Series[SamplingParams]
 
 
-class Graphs:
-    """Of one model and its pages. is_usable: until a capture fails; from then on steps are computed as they come."""
+class DecodeGraphs:
+    """The captured steps of one model. is_usable: False once a capture has failed; steps then run uncaptured."""
 
     def __init__(self, model: Transformer, pages: Series[Pages], *, page_size: int, capture: Capture) -> None:
         config = model.config
@@ -54,90 +59,100 @@ class Graphs:
         self._planners = {
             window: Planner(page_size, window=window or 0, tile_queries=self._tile) for window in set(config.windows)
         }
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, _CapturedStep] = {}
 
-    def run(self, decode: Decode) -> Found:
-        """-> the tokens drawn and their log-probabilities, `[num_rows]` each"""
-        count = len(decode.positions)
-        size = 1 << (count - 1).bit_length()
-        # a row of padding reads one key that is there, and writes none
-        contexts = np.pad(decode.positions + 1, (0, size - count), constant_values=1)
-        table = np.pad(decode.table, ((0, size - count), (0, 0)))
+    def run(self, decode: Decode) -> Sampled:
+        """Computes a step."""
+        num_rows = len(decode.positions)
+        size = 1 << (num_rows - 1).bit_length()
+        # A row of padding reads one key that exists, and writes none.
+        contexts = np.pad(decode.positions + 1, (0, size - num_rows), constant_values=1)
+        table = np.pad(decode.table, ((0, size - num_rows), (0, 0)))
         ones = np.ones_like(contexts)
         plans = {window: planner.plan(ones, contexts, table) for window, planner in self._planners.items()}
         step = self._steps.get(size)
-        new = step is None or not all(step.works[w].capacity.holds(Capacity.of(p, table)) for w, p in plans.items())
-        if step is None or new:
-            works = {}
-            for window, planned in plans.items():
-                wanted = Capacity.of(planned, table)
-                former = step.works[window].capacity if step is not None else wanted
-                works[window] = DevicePlan.of(
-                    planned, table, self._model.device, tile_queries=self._tile,
-                    capacity=wanted.grown(former),
-                )  # fmt: skip
-            step = self._steps[size] = _Step(size, works, self._model.device)
-        for window, planned in plans.items():
-            step.works[window].fill(planned, table)
+        is_new = step is None or not all(step.works[w].capacity.holds(Capacity.of(p, table)) for w, p in plans.items())
+        if step is None or is_new:
+            step = self._steps[size] = self._new_step(size, plans, table, step)
+        for window, plan in plans.items():
+            step.works[window].fill(plan, table)
         step.fill(decode)
-        if new:
-            step.capture(self._model, self._pages, self._captured)
+        if is_new:
+            step.capture(self._model, self._pages, self._capture_or_compute)
         step.replay()
-        tokens, logprobs = step.found
-        return tokens[:count].clone(), logprobs[:count].clone()  # the next replay writes over them
+        tokens, logprobs = step.sampled
+        return tokens[:num_rows].clone(), logprobs[:num_rows].clone()  # the next replay overwrites them
 
-    def _captured(self, compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+    def _new_step(
+        self,
+        size: int,
+        plans: Mapping[Window, AttentionPlan],
+        table: npt.NDArray[np.int32],
+        former: "_CapturedStep | None",
+    ) -> "_CapturedStep":
+        """Makes a step with room for these plans. former: the step of this size that has become too small."""
+        works = {}
+        for window, plan in plans.items():
+            needed = Capacity.of(plan, table)
+            capacity = needed.grown(needed if former is None else former.works[window].capacity)
+            works[window] = DevicePlan.of(plan, table, self._model.device, tile_queries=self._tile, capacity=capacity)
+        return _CapturedStep(size, works, self._model.device)
+
+    def _capture_or_compute(self, compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:
         try:
             return self._capture(compute)
-        except Exception as error:  # whatever a driver, a compiler or an allocator may raise
+        except Exception as error:  # a driver, a compiler or an allocator may raise anything
             self.is_usable = False
-            self._steps.clear()  # and with them the memory that they have for themselves
+            self._steps.clear()  # frees the memory that captured steps keep
             logging.getLogger(__name__).warning(
                 "decode steps are not captured, and cost the host more: %s: %s", type(error).__name__, error
             )
             return (lambda: None), compute()
 
 
-class _Step:
-    """The memory of one size. wholes: tokens, positions, slots, seeds, top_k; numbers: temperature, top_p, min_p"""
+class _CapturedStep:
+    """A step of one size, and the memory that it reads.
 
-    def __init__(self, size: int, works: dict[int | None, DevicePlan], device: torch.device) -> None:
+    integers: tokens, positions, slots, seeds, top_k. floats: temperature, top_p, min_p.
+    """
+
+    def __init__(self, size: int, works: dict[Window, DevicePlan], device: torch.device) -> None:
         self.works = works
         self._size = size
-        self._wholes = torch.zeros((5, size), dtype=torch.int64, device=device)
-        self._numbers = torch.zeros((3, size), device=device)
+        self._integers = torch.zeros((5, size), dtype=torch.int64, device=device)
+        self._floats = torch.zeros((3, size), device=device)
         self.replay: Callable[[], object]
-        self.found: Found
+        self.sampled: Sampled
 
     def fill(self, decode: Decode) -> None:
-        count = len(decode.positions)
-        wholes = np.zeros((5, self._size), dtype=np.int64)
-        wholes[2] = -1
-        wholes[1, :count], wholes[2, :count] = decode.positions, decode.slots
-        numbers = np.zeros((3, self._size), dtype=np.float32)
-        numbers[1] = 1
-        wholes[3:, :count], numbers[:, :count] = columns_of(decode.samplings)
-        self._wholes.copy_(torch.from_numpy(wholes), non_blocking=True)
-        self._wholes[0, :count] = decode.tokens
-        self._numbers.copy_(torch.from_numpy(numbers), non_blocking=True)
+        num_rows = len(decode.positions)
+        integers = np.zeros((5, self._size), dtype=np.int64)
+        integers[2] = -1
+        integers[1, :num_rows], integers[2, :num_rows] = decode.positions, decode.slots
+        floats = np.zeros((3, self._size), dtype=np.float32)
+        floats[1] = 1
+        integers[3:, :num_rows], floats[:, :num_rows] = kernel_columns(decode.samplings)
+        self._integers.copy_(torch.from_numpy(integers), non_blocking=True)
+        self._integers[0, :num_rows] = decode.tokens
+        self._floats.copy_(torch.from_numpy(floats), non_blocking=True)
 
     def capture(self, model: Transformer, pages: Series[Pages], capture: Capture) -> None:
-        whole = {
+        by_window = {
             window: attention.AttentionLayout(paged=paged_attention.Layout(window or 0, work))
             for window, work in self.works.items()
         }
-        where = tuple(whole[window] for window in model.config.windows)
+        layouts = tuple(by_window[window] for window in model.config.windows)
 
-        def compute() -> Found:
-            tokens, positions, slots, seeds, top_k = self._wholes
-            hidden = model.forward(tokens, positions, slots, where, pages)
-            return sample.op(model.logits(hidden), choice_of((seeds, top_k), self._numbers, positions + 1))
+        def compute() -> Sampled:
+            tokens, positions, slots, seeds, top_k = self._integers
+            hidden = model.forward(tokens, positions, slots, layouts, pages)
+            return sample.op(model.logits(hidden), kernel_choice((seeds, top_k), self._floats, positions + 1))
 
-        self.replay, self.found = capture(compute)
+        self.replay, self.sampled = capture(compute)
 
 
-def captured(compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
-    """As a CUDA graph. It is computed before, so that kernels are compiled and libraries have their memory."""
+def captured(compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:
+    """Captures a CUDA graph. It computes twice before, so that kernels are compiled and libraries have their memory."""
     current = torch.cuda.current_stream()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(current)
@@ -148,7 +163,7 @@ def captured(compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
-            found = compute()
+            sampled = compute()
     finally:
-        torch.cuda.set_stream(current)  # which torch leaves where a capture breaks off
-    return graph.replay, found
+        torch.cuda.set_stream(current)  # torch does not restore it where a capture breaks off
+    return graph.replay, sampled

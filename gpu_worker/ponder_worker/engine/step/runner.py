@@ -1,127 +1,113 @@
-"""The tensors of a step: builds the inputs, calls the model, samples."""
+"""Runs a step's tensors: builds the inputs, calls the model, samples."""
 
-from collections.abc import Sequence as Series
 from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
 
-from ponder_worker.engine.kv.kv_storage import Storage
-from ponder_worker.engine.sampling.penalty_state import PenaltyStates
-from ponder_worker.engine.sampling.sampler import LogitEdits, Sampler, SamplingMetadata
-from ponder_worker.engine.scheduling.step_plan import Chunks, Plan
+from ponder_worker.engine.device_upload import upload
+from ponder_worker.engine.kv.kv_storage import KVStorage
+from ponder_worker.engine.sampling.sampler import Sampler
 from ponder_worker.engine.sequence import Sequence
-from ponder_worker.engine.step.graph import Decode, Graphs
-from ponder_worker.engine.step.input_batch import InputBatch, Integers, Shape
+from ponder_worker.engine.step.graph import Decode, DecodeGraphs
+from ponder_worker.engine.step.input_batch import InputBatch, StepInputs
 from ponder_worker.engine.step.pending_step import PendingStep
-from ponder_worker.engine.step.prompt_logprobs import Rows, read, score
-from ponder_worker.engine.upload import upload
+from ponder_worker.engine.step.prompt_logprobs import HiddenStates, read, score
+from ponder_worker.engine.step.sampled_rows import SampledRows
+from ponder_worker.engine.step_plan import Chunks, StepPlan
 from ponder_worker.models.transformer import Transformer
 
 
 class Runner:
-    """Steps of one model, one after the other. A step may be launched before the one before it has landed."""
+    """Runs the steps of one model in order. A step may be launched before the one before it has ended."""
 
-    def __init__(self, model: Transformer, storage: Storage, *, page_size: int, graphs: Graphs | None = None) -> None:
-        """graphs: for steps in which every row only decodes."""
+    def __init__(
+        self, model: Transformer, storage: KVStorage, *, page_size: int, graphs: DecodeGraphs | None = None
+    ) -> None:
+        """Makes a runner. graphs: replay steps in which every row only decodes; None: nothing is replayed."""
         self.model = model
         self._storage = storage
         self._graphs = graphs
-        self._shapes = InputBatch(page_size, storage.places)
+        self._batch = InputBatch(page_size, storage.places_of)
         self._sampler = Sampler(model.config.vocabulary_size, model.device)
-        self._sampled = torch.empty(0, dtype=torch.int64, device=model.device)  # by the step launched last
-        self._tallies = PenaltyStates(model.config.vocabulary_size, model.device)
-        self._drawn: Series[Sequence] = []  # whose tokens they are
-        self._crew = SamplingMetadata([])
+        self._rows = SampledRows(model.config.vocabulary_size, model.device)
+        self._sampled = torch.empty(0, dtype=torch.int64, device=model.device)  # the rows' tokens in the latest step
 
     @torch.inference_mode()
-    def launch(self, plan: Plan) -> PendingStep:
-        """On a GPU this returns before the step is computed."""
-        if plan.copies:
-            self._storage.copy(plan.copies)
-        if plan.returns:
-            self._storage.fetch(plan.returns)
+    def launch(self, plan: StepPlan) -> PendingStep:
+        """Starts a step. On a GPU this returns before the step is computed."""
+        if plan.transfers.copies:
+            self._storage.copy(plan.transfers.copies)
+        if plan.transfers.returns:
+            self._storage.restore(plan.transfers.returns)
         chunks = plan.chunks
         if not chunks:
             return PendingStep([])
-        shape = self._shapes.of(chunks)
-        flight = PendingStep((shape.tokens_read * self.model.kv_bytes_per_token).tolist())
-        tokens = self._tokens(chunks, shape)
-        self._take(list(compress(chunks.sequences, chunks.samples)))
-        # Every row decodes, and the next token is drawn from its logits as they are.
-        only_decodes = len(self._drawn) == len(tokens) and not self._crew.looking
+        inputs = self._batch.update(chunks)
+        pending = PendingStep((inputs.tokens_read * self.model.kv_bytes_per_token).tolist())
+        tokens = self._tokens(chunks, inputs)
+        self._rows.update(list(compress(chunks.sequences, chunks.samples)))
+        only_decodes = len(self._rows.sequences) == len(tokens) and not self._rows.metadata.edited
         if only_decodes and self._graphs is not None and self._graphs.is_usable:
-            self._replay(self._graphs, tokens, shape, flight)
-            return flight
-        hidden = self._forward(tokens, shape)
-        if self._drawn:
-            self._sample(np.flatnonzero(chunks.samples), hidden, shape, flight)
-        if len(self._drawn) < len(chunks):
-            step = Rows(chunks, hidden, shape.row_ends)
-            score(self.model, self._sampler, step, flight)
-            read(self.model, step, flight)
-        flight.depart()
-        return flight
+            self._replay(self._graphs, tokens, inputs, pending)
+        else:
+            self._compute(chunks, tokens, inputs, pending)
+        pending.close()
+        return pending
 
-    def _forward(self, tokens: torch.Tensor, shape: Shape) -> torch.Tensor:
-        """-> hidden states of the step, `[num_tokens, hidden]`"""
-        lengths, ends, table = map(torch.from_numpy, (shape.lengths, shape.ends, shape.table))
-        where = self.model.layouts(lengths, ends, table, self._storage.pages)
-        positions, slots = self._tensor(shape.positions), self._tensor(shape.slots)
-        return self.model.forward(tokens, positions, slots, where, self._storage.pages)
+    def _replay(self, graphs: DecodeGraphs, tokens: torch.Tensor, inputs: StepInputs, pending: PendingStep) -> None:
+        """Computes and samples a whole step with one launch."""
+        table = inputs.table.astype(np.int32)
+        decode = Decode(tokens, inputs.positions, inputs.slots, table, self._rows.metadata.samplings)
+        self._sampled, logprobs = graphs.run(decode)
+        pending.add_tokens(range(len(inputs.ends)), self._sampled, logprobs)
 
-    def _replay(self, graphs: Graphs, tokens: torch.Tensor, shape: Shape, flight: PendingStep) -> None:
-        """The whole step, by one launch."""
-        decode = Decode(tokens, shape.positions, shape.slots, shape.table.astype(np.int32), self._crew.samplings)
-        self._sampled, found = graphs.run(decode)
-        flight.add_tokens(range(len(shape.ends)), self._sampled, found)
-        flight.depart()
+    def _compute(self, chunks: Chunks, tokens: torch.Tensor, inputs: StepInputs, pending: PendingStep) -> None:
+        """Computes a step, samples its rows, and scores the chunks that are not sampled."""
+        hidden = self._forward(tokens, inputs)
+        if self._rows.sequences:
+            self._sample(chunks, hidden, inputs, pending)
+        if len(self._rows.sequences) < len(chunks):
+            states = HiddenStates(chunks, hidden, inputs.row_ends)
+            score(self.model, self._sampler, states, pending)
+            read(self.model, states, pending)
 
-    def _tokens(self, chunks: Chunks, shape: Shape) -> torch.Tensor:
-        """`[num_tokens]`; those that the step before samples never leave the device."""
-        if shape.goes_on and chunks.sequences == self._drawn:
+    def _forward(self, tokens: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
+        """Returns the hidden states of the step, `[num_tokens, hidden]`."""
+        lengths, ends, table = map(torch.from_numpy, (inputs.lengths, inputs.ends, inputs.table))
+        layouts = self.model.layouts(lengths, ends, table, self._storage.pages)
+        positions, slots = self._tensor(inputs.positions), self._tensor(inputs.slots)
+        return self.model.forward(tokens, positions, slots, layouts, self._storage.pages)
+
+    def _tokens(self, chunks: Chunks, inputs: StepInputs) -> torch.Tensor:
+        """Returns the step's tokens, `[num_tokens]`. Those that the step before samples never leave the device."""
+        if inputs.continues and chunks.sequences == self._rows.sequences:
             return self._sampled
         tokens: list[int] = []
-        unseen: list[tuple[int, Sequence]] = []
+        unknown: list[tuple[int, Sequence]] = []
         for sequence, start, end, _, _ in chunks:
             tokens += sequence.tokens[start:end]
             if end > len(sequence.tokens):
-                unseen.append((len(tokens), sequence))
+                unknown.append((len(tokens), sequence))
                 tokens.append(0)
         known = self._tensor(tokens)
-        if unseen:
-            row_of = {sequence: row for row, sequence in enumerate(self._drawn)}
-            rows, sources = zip(*((place, row_of[sequence]) for place, sequence in unseen), strict=True)
-            known[self._tensor(rows)] = self._sampled[self._tensor(sources)]
+        if unknown:
+            row_of = {sequence: row for row, sequence in enumerate(self._rows.sequences)}
+            targets, sources = zip(*((index, row_of[sequence]) for index, sequence in unknown), strict=True)
+            known[self._tensor(targets)] = self._sampled[self._tensor(sources)]
         return known
 
-    def _sample(self, indices: Integers, hidden: torch.Tensor, shape: Shape, flight: PendingStep) -> None:
-        """For the chunks at `indices`."""
-        positions = shape.ends[indices]
-        draws = {row: self._draw(self._drawn[row], int(positions[row])) for row in self._crew.looking}
+    def _sample(self, chunks: Chunks, hidden: torch.Tensor, inputs: StepInputs, pending: PendingStep) -> None:
+        """Samples a token for each chunk that ends with one."""
+        indices = np.flatnonzero(chunks.samples)
+        positions = inputs.ends[indices]
+        edits = self._rows.edits(positions)
         if len(indices) < len(hidden):
-            hidden = hidden[self._tensor(shape.row_ends[indices] - 1)]
+            hidden = hidden[self._tensor(inputs.row_ends[indices] - 1)]
         logits = self.model.logits(hidden)
-        self._sampled = self._sampler.sample(logits, self._crew, positions, draws)
-        flight.add_tokens(indices.tolist(), self._sampled, self._sampler.logprobs(logits, self._sampled))
-
-    def _take(self, drawn: Series[Sequence]) -> None:
-        """These are the rows that the step samples."""
-        if drawn != self._drawn:
-            self._drawn = drawn
-            self._tallies.settle()
-            self._crew = SamplingMetadata([sequence.sampling for sequence in drawn if sequence.sampling is not None])
-
-    def _draw(self, sequence: Sequence, position: int) -> LogitEdits:
-        """For the token that is to come there."""
-        sampling = sequence.sampling
-        assert sampling is not None
-        too_early = position - sequence.prompt_length < sampling.min_tokens
-        return LogitEdits(
-            self._tallies.of(sequence) if sampling.penalises else None,
-            tuple(sequence.stop_token_ids) if too_early else (),
-        )
+        self._sampled = self._sampler.sample(logits, self._rows.metadata, positions, edits)
+        pending.add_tokens(indices.tolist(), self._sampled, self._sampler.logprobs(logits, self._sampled))
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return upload(values, self.model.device, torch.int64)

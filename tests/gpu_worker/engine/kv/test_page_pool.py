@@ -1,106 +1,104 @@
-"""Random lives of sequences over one pool; after every step the pool checks itself and its promises are compared."""
+"""Random lives of sequences over one pool, which checks itself after every step."""
 
-import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ponder_worker.engine.kv.page_pool import PagePool
-from ponder_worker.engine.kv.page_table import PageTable
+from ponder_worker.engine.page_table import PageTable
 
 PAGE = 4
 
 
-class Life:
+class Stream:
     def __init__(self, tokens: list[int], salt: bytes) -> None:
         self.tokens = tokens
         self.table = PageTable(salt)
 
 
 class PagesMachine(RuleBasedStateMachine):
-    """`written` is what a runner's tensor would hold: page -> the salt and all tokens up to its end."""
+    """`written` is what a tensor would hold: for each page the salt, and all tokens up to its end."""
 
     @initialize(num_pages=st.integers(1, 12))
     def start(self, num_pages: int) -> None:
         self.pool = PagePool(num_pages, PAGE)
-        self.lives: list[Life] = []
+        self.streams: list[Stream] = []
         self.written: dict[int, tuple[bytes, tuple[int, ...]]] = {}
 
     @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=20), salt=st.sampled_from([b"", b"salt"]))
     def arrive(self, tokens: list[int], salt: bytes) -> None:
         self._begin(tokens, salt)
 
-    @precondition(lambda self: self.lives)
+    @precondition(lambda self: self.streams)
     @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:
-        parent = data.draw(st.sampled_from(self.lives))
+        parent = data.draw(st.sampled_from(self.streams))
         self._begin(parent.tokens[: data.draw(st.integers(1, len(parent.tokens)))], parent.table.salt)
 
-    @precondition(lambda self: self.lives)
+    @precondition(lambda self: self.streams)
     @rule(data=st.data(), tokens=st.lists(st.integers(0, 1), min_size=1, max_size=9))
     def extend(self, data: st.DataObject, tokens: list[int]) -> None:
-        life = data.draw(st.sampled_from(self.lives))
-        pages = list(life.table.pages)
+        stream = data.draw(st.sampled_from(self.streams))
+        pages = list(stream.table.pages)
         free = self.pool.num_free
-        grown = life.tokens + tokens
-        if self.pool.grow(life.table, len(grown)):
-            life.tokens = grown
-            self._write(life)
+        grown = stream.tokens + tokens
+        if self.pool.grow(stream.table, len(grown)):
+            stream.tokens = grown
+            self._write(stream)
         else:
-            assert (list(life.table.pages), self.pool.num_free) == (pages, free)
+            assert (list(stream.table.pages), self.pool.num_free) == (pages, free)
             assert self.pool.pages_for(len(grown)) - len(pages) > free
 
-    @precondition(lambda self: self.lives)
+    @precondition(lambda self: self.streams)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        life = data.draw(st.sampled_from(self.lives))
-        self.pool.release(life.table)
-        self.lives.remove(life)
+        stream = data.draw(st.sampled_from(self.streams))
+        self.pool.release(stream.table)
+        self.streams.remove(stream)
 
-    @precondition(lambda self: self.lives)
+    @precondition(lambda self: self.streams)
     @rule(data=st.data())
     def preempt_and_resume(self, data: st.DataObject) -> None:
-        life = data.draw(st.sampled_from(self.lives))
-        self.pool.release(life.table)
-        self.lives.remove(life)
-        self._begin(life.tokens, life.table.salt)
+        stream = data.draw(st.sampled_from(self.streams))
+        self.pool.release(stream.table)
+        self.streams.remove(stream)
+        self._begin(stream.tokens, stream.table.salt)
 
-    @precondition(lambda self: self.lives)
+    @precondition(lambda self: self.streams)
     @rule(data=st.data())
     def leave_a_part_for_others(self, data: st.DataObject) -> None:
-        life = data.draw(st.sampled_from(self.lives))
-        computed = data.draw(st.integers(0, len(life.tokens)))
-        self.pool.prefixes.register_partial(life.table, life.tokens, computed)
+        stream = data.draw(st.sampled_from(self.streams))
+        computed = data.draw(st.integers(0, len(stream.tokens)))
+        self.pool.prefixes.register_partial(stream.table, stream.tokens, computed)
 
     @invariant()
     def free_and_held_pages_are_all_pages(self) -> None:
         if hasattr(self, "pool"):
-            self.pool.check(life.table for life in self.lives)
+            self.pool.check(stream.table for stream in self.streams)
 
     def _begin(self, tokens: list[int], salt: bytes) -> None:
-        life = Life(tokens, salt)
-        life.table.key_tokens(tokens, PAGE)
-        found = self.pool.prefixes.find(life.table)
-        for index, page in enumerate(found):
+        stream = Stream(tokens, salt)
+        stream.table.key_tokens(tokens, PAGE)
+        match = self.pool.prefixes.match(stream.table, tokens)
+        for index, page in enumerate(match.pages):
             assert self.written[page] == (salt, tuple(tokens[: (index + 1) * PAGE]))
-        page, used = self.pool.prefixes.find_partial(life.table, tokens, len(found))
-        if used:  # the page was written by somebody who had the same tokens so far
-            known = len(found) * PAGE + used
-            assert self.written[page][0] == salt
-            assert self.written[page][1][:known] == tuple(tokens[:known])
-        self.pool.share(life.table, found)
-        if self.pool.grow(life.table, len(tokens)):
-            self.lives.append(life)
-            self._write(life)
+        if match.num_partial:  # the page was written by a sequence that had the same tokens so far
+            num_known = len(match.pages) * PAGE + match.num_partial
+            assert self.written[match.partial_page][0] == salt
+            assert self.written[match.partial_page][1][:num_known] == tuple(tokens[:num_known])
+        self.pool.share(stream.table, match.pages)
+        if self.pool.grow(stream.table, len(tokens)):
+            self.streams.append(stream)
+            self._write(stream)
         else:
-            self.pool.release(life.table)
+            self.pool.release(stream.table)
 
-    def _write(self, life: Life) -> None:
-        first = life.table.num_registered
-        for index in range(first, len(life.table.pages)):
-            self.written[life.table.pages[index]] = (life.table.salt, tuple(life.tokens[: (index + 1) * PAGE]))
-        life.table.key_tokens(life.tokens, PAGE)
-        self.pool.prefixes.register(life.table, len(life.tokens))
+    def _write(self, stream: Stream) -> None:
+        first = stream.table.num_registered
+        for index in range(first, len(stream.table.pages)):
+            self.written[stream.table.pages[index]] = (stream.table.salt, tuple(stream.tokens[: (index + 1) * PAGE]))
+        stream.table.key_tokens(stream.tokens, PAGE)
+        self.pool.prefixes.register(stream.table, len(stream.tokens))
 
 
 TestPages = PagesMachine.TestCase
@@ -115,9 +113,9 @@ def test_a_released_prefix_is_found_again_until_its_pages_are_needed_longest_unu
         assert pool.grow(table, 8)
         pool.prefixes.register(table, 8)
         pool.release(table)
-    assert (len(pool.prefixes.find(older)), len(pool.prefixes.find(newer))) == (2, 2)
+    assert (len(pool.prefixes.match(older, [1] * 8).pages), len(pool.prefixes.match(newer, [2] * 8).pages)) == (2, 2)
     assert pool.grow(PageTable(), 4)
-    assert (len(pool.prefixes.find(older)), len(pool.prefixes.find(newer))) == (1, 2)
+    assert (len(pool.prefixes.match(older, [1] * 8).pages), len(pool.prefixes.match(newer, [2] * 8).pages)) == (1, 2)
 
 
 def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> None:
@@ -129,7 +127,7 @@ def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> Non
     impostor = PageTable()
     impostor.key_tokens([2] * 4, PAGE)
     impostor.keys = table.keys
-    assert pool.prefixes.find(impostor) == []
+    assert pool.prefixes.match(impostor, [2] * 4).pages == []
 
 
 def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> None:
@@ -137,7 +135,7 @@ def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> Non
     first, second = PageTable(), PageTable()
     for table, token in ((first, 1), (second, 2), (first, 1)):
         table.key_tokens([token] * 8, PAGE)
-        pool.share(table, pool.prefixes.find(table))
+        pool.share(table, pool.prefixes.match(table, [token] * 8).pages)
         assert pool.grow(table, 8)
         pool.prefixes.register(table, 8)
         pool.release(table)
@@ -150,31 +148,30 @@ def test_pages_of_a_family_are_referenced_more_often_than_they_are_held() -> Non
     tables = [PageTable() for _ in range(3)]
     for table in tables:
         table.key_tokens([1] * 8, PAGE)
-        pool.share(table, pool.prefixes.find(table))
+        pool.share(table, pool.prefixes.match(table, [1] * 8).pages)
         assert pool.grow(table, 9)
         pool.prefixes.register(table, 8)
     assert (pool.num_held, pool.num_referenced) == (5, 9)
 
 
 def test_the_emptiest_slab_is_given_up_and_its_held_pages_are_found_where_they_went() -> None:
-    pool = PagePool(6, PAGE, slab_pages=2)
+    copied: list[tuple[int, int]] = []
+    pool = PagePool(6, PAGE, slab_pages=2, copy=copied.extend)
     for slab in (2, 1, 0):
         pool.add_slab(slab)
-    tables = [PageTable() for _ in range(6)]
-    for token, table in enumerate(tables):
+    tables = {token: PageTable() for token in range(6)}
+    for token, table in tables.items():
         table.key_tokens([token] * PAGE, PAGE)
         assert pool.grow(table, PAGE)
         pool.prefixes.register(table, PAGE)
     for table in (tables.pop(5), tables.pop(2)):
         pool.release(table)
-    slab, moves = pool.vacate()
-    assert (slab, moves) == (1, {3: 5})
-    names = np.arange(6, dtype=np.int32)
-    names[3] = 5
-    for table in tables:
-        table.rename(names)
-        assert pool.prefixes.find(table) == list(table.pages)
-    pool.check(tables)
+    assert pool.give_up_slab() == 1
+    assert copied == [(3, 5)]
+    assert [list(table.pages) for table in tables.values()] == [[0], [1], [5], [4]]
+    for token, table in tables.items():
+        assert pool.prefixes.match(table, [token] * PAGE).pages == list(table.pages)
+    pool.check(tables.values())
     assert (pool.num_held, pool.num_free) == (4, 0)
     assert pool.slabs == {0, 2}
 

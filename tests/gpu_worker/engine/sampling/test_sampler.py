@@ -7,22 +7,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder_worker.engine import InvalidSampling, Sampling
+from ponder_worker.engine import InvalidSampling, SamplingParams
 from ponder_worker.engine.sampling.penalty_state import PenaltyState
-from ponder_worker.engine.sampling.sampler import LogitEdits, Sampler, SamplingMetadata
+from ponder_worker.engine.sampling.sampler import Sampler, filtered
+from ponder_worker.engine.sampling.sampling_metadata import LogitEdits, SamplingMetadata
 
 CPU = torch.device("cpu")
 
 
 def frequencies(logits: list[float], sampling: dict[str, float], num_draws: int = 20_000) -> list[float]:
     sampler = Sampler(len(logits), CPU)
-    crew = SamplingMetadata([Sampling(1, seed=11, **sampling)] * num_draws)  # type: ignore[arg-type]
+    metadata = SamplingMetadata([SamplingParams(1, seed=11, **sampling)] * num_draws)  # type: ignore[arg-type]
     rows = torch.tensor([logits]).expand(num_draws, -1).clone()
-    tokens = sampler.sample(rows, crew, np.arange(num_draws), {})
+    tokens = sampler.sample(rows, metadata, np.arange(num_draws), {})
     return [share / num_draws for share in torch.bincount(tokens, minlength=len(logits)).tolist()]
 
 
-def tally(sampling: Sampling, vocabulary_size: int, generated: list[int], prompt: Series[int] = ()) -> PenaltyState:
+def penalties(
+    sampling: SamplingParams, vocabulary_size: int, generated: list[int], prompt: Series[int] = ()
+) -> PenaltyState:
     found = PenaltyState(sampling, prompt, vocabulary_size, CPU)
     found.count(generated)
     return found
@@ -58,8 +61,8 @@ def test_noise_depends_on_seed_position_and_token_and_on_nothing_else(keys: list
 
 def test_temperature_zero_takes_the_best_token_beside_others_that_are_drawn() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
-    crew = SamplingMetadata([Sampling(1, temperature=temperature) for temperature in (0.0, 1.0, 0.0)])
-    tokens = Sampler(40, CPU).sample(logits, crew, np.full(3, 4), {})
+    metadata = SamplingMetadata([SamplingParams(1, temperature=temperature) for temperature in (0.0, 1.0, 0.0)])
+    tokens = Sampler(40, CPU).sample(logits, metadata, np.full(3, 4), {})
     assert tokens[[0, 2]].tolist() == logits[[0, 2]].argmax(-1).tolist()
 
 
@@ -88,10 +91,8 @@ def test_filters_leave_the_most_probable_tokens_and_their_proportions(sampling: 
 def test_top_p_over_a_flat_vocabulary_keeps_the_smallest_set_that_holds_the_mass(
     seed: int, top_p: float, top_k: int
 ) -> None:
-    from ponder_worker.engine.sampling.filters import filtered
-
     logits = torch.randn(1, 700, generator=torch.Generator().manual_seed(seed))
-    kept = filtered(logits, [Sampling(1, top_p=top_p, top_k=top_k)]).isfinite().sum()
+    kept = filtered(logits, [SamplingParams(1, top_p=top_p, top_k=top_k)]).isfinite().sum()
     ordered = logits.sort(descending=True).values[:, : top_k or 700].double().softmax(-1)
     mass = ordered.cumsum(-1)
     assert abs(int((mass - ordered < top_p).sum()) - int(kept)) <= 1  # float32 against float64 at the border
@@ -101,14 +102,12 @@ def test_penalties_lower_what_was_generated_by_count_and_by_presence() -> None:
     logits = torch.zeros(2, 5)
     sampler = Sampler(5, CPU)
     generated = [0, 0, 0, 1, 2, 3]
-    penalised = Sampling(1, temperature=0.0, presence_penalty=0.5, frequency_penalty=1.0)
-    crew, draws = (
-        SamplingMetadata([penalised, Sampling(1, temperature=0.0)]),
-        {0: LogitEdits(tally(penalised, 5, generated))},
-    )
-    assert crew.looking == [0]
-    assert sampler._penalised(logits, crew, draws).tolist() == [[-3.5, -1.5, -1.5, -1.5, 0.0], [0.0] * 5]
-    assert sampler.sample(logits, crew, np.full(2, 6), draws).tolist() == [4, 0]
+    penalised = SamplingParams(1, temperature=0.0, presence_penalty=0.5, frequency_penalty=1.0)
+    metadata = SamplingMetadata([penalised, SamplingParams(1, temperature=0.0)])
+    edits = {0: LogitEdits(penalties(penalised, 5, generated))}
+    assert metadata.edited == [0]
+    assert sampler._edited(logits, metadata, edits).tolist() == [[-3.5, -1.5, -1.5, -1.5, 0.0], [0.0] * 5]
+    assert sampler.sample(logits, metadata, np.full(2, 6), edits).tolist() == [4, 0]
     assert not logits.any()
 
 
@@ -118,9 +117,9 @@ def test_repetition_bias_and_the_ban_of_early_stops_are_those_of_transformers() 
 
     logits = torch.randn(1, 30, generator=torch.Generator().manual_seed(3))
     prompt, generated, biases = [4, 4, 9], [1, 2, 2], ((7, 1.5), (9, -0.5))
-    sampling = Sampling(9, temperature=0.0, repetition_penalty=1.4, logit_bias=biases, min_tokens=4)
-    counted = tally(sampling, 30, generated, prompt)
-    ours = Sampler(30, CPU)._penalised(logits, SamplingMetadata([sampling]), {0: LogitEdits(counted, (0, 5))})
+    sampling = SamplingParams(9, temperature=0.0, repetition_penalty=1.4, logit_bias=biases, min_tokens=4)
+    counted = penalties(sampling, 30, generated, prompt)
+    ours = Sampler(30, CPU)._edited(logits, SamplingMetadata([sampling]), {0: LogitEdits(counted, (0, 5))})
     processors = LogitsProcessorList(
         [
             Bias({(token,): bias for token, bias in biases}),
@@ -153,4 +152,4 @@ def test_repetition_bias_and_the_ban_of_early_stops_are_those_of_transformers() 
 )
 def test_a_parameter_out_of_range_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(InvalidSampling, match=f"^{field} is "):
-        Sampling(**{"max_tokens": 1, field: value})  # type: ignore[arg-type]
+        SamplingParams(**{"max_tokens": 1, field: value})  # type: ignore[arg-type]

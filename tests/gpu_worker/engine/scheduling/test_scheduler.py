@@ -1,4 +1,4 @@
-"""Random lives of requests over a runner that computes nothing, and what the scheduler promises."""
+"""The promises of the scheduler, over a runner that computes nothing."""
 
 import random
 from typing import get_args
@@ -6,15 +6,15 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tape import PAGE, Line, Tape
+from tape import PAGE, Tape, TapeEngine
 
-from ponder_worker.engine.kv.kv_offload import Costs, KVOffload
+from ponder_worker.engine.kv.kv_offload import KVOffload, OffloadCosts
 from ponder_worker.engine.kv.page_pool import PagePool
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.scheduling.scheduler import Scheduler
 from ponder_worker.engine.sequence import Priority, Sequence
 
-FREE_MOVES = Costs(token_s=1.0, page_s=0.0)
+FREE_MOVES = OffloadCosts(token_s=1.0, page_s=0.0)
 
 
 def request(chance: random.Random, num_pages: int) -> Sequence:
@@ -26,12 +26,12 @@ def request(chance: random.Random, num_pages: int) -> Sequence:
         return Sequence(tokens, chance.randint(1, length - 1), None, salt=salt)
     priority = chance.choice(get_args(Priority))
     stops = frozenset({1} if chance.random() < 0.3 else ())
-    sampling = Sampling(length - len(prompt), presence_penalty=chance.choice([0.0, 0.0, 1.0]))
+    sampling = SamplingParams(length - len(prompt), presence_penalty=chance.choice([0.0, 0.0, 1.0]))
     return Sequence(prompt, len(prompt), sampling, salt=salt, priority=priority, stop_token_ids=stops)
 
 
 def expected_tokens(sequence: Sequence) -> list[int]:
-    """Of a generated sequence, by the rule of the tape."""
+    """Returns the tokens of a generated sequence by the rule of the tape."""
     assert sequence.sampling is not None
     tokens = list(sequence.tokens[: sequence.prompt_length])
     for _ in range(sequence.sampling.max_tokens):
@@ -47,18 +47,21 @@ def expected_tokens(sequence: Sequence) -> list[int]:
     num_pages=st.integers(1, 12),
     max_sequences=st.integers(1, 6),
     spare=st.integers(0, 12),
-    num_parked=st.sampled_from([0, 3, 100]),
-    ahead=st.integers(0, 1),
+    num_offloaded=st.sampled_from([0, 3, 100]),
+    num_steps_ahead=st.integers(0, 1),
 )
 def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
-    chance: random.Random, num_pages: int, max_sequences: int, spare: int, num_parked: int, ahead: int
+    chance: random.Random, num_pages: int, max_sequences: int, spare: int, num_offloaded: int, num_steps_ahead: int
 ) -> None:
     budget, tape = max_sequences + spare, Tape()
-    parking = KVOffload(num_parked, FREE_MOVES, tape.park) if num_parked else None
+    offload = KVOffload(num_offloaded, FREE_MOVES, tape.offload) if num_offloaded else None
     scheduler = Scheduler(
-        PagePool(num_pages, PAGE), max_step_tokens=budget, max_sequences=max_sequences, parking=parking
+        PagePool(num_pages, PAGE), max_step_tokens=budget, max_sequences=max_sequences, offload=offload
     )
-    line, requests = Line(scheduler, tape, ahead), [request(chance, num_pages) for _ in range(chance.randint(1, 12))]
+    engine, requests = (
+        TapeEngine(scheduler, tape, num_steps_ahead),
+        [request(chance, num_pages) for _ in range(chance.randint(1, 12))],
+    )
     arriving = list(requests)
     cancelled: list[Sequence] = []
     for _ in range(3000):
@@ -67,15 +70,15 @@ def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
         if scheduler.running and chance.random() < 0.03:
             cancelled.append(chance.choice(scheduler.running))
             scheduler.cancel(cancelled[-1])
-        outputs = line.step()
+        outputs = engine.step()
         assert sum(output.computed_tokens for output in outputs) <= budget
         assert len({id(output.sequence) for output in outputs}) == len(outputs)
-        if not (arriving or line.has_work):
+        if not (arriving or engine.has_work):
             break
-    assert all(sequence.finish_reason is not None for sequence in requests), "somebody starved"
+    assert all(sequence.finish_reason is not None for sequence in requests), "a sequence starved"
     assert scheduler.pool.num_free == num_pages
     for sequence in requests:
-        assert (sequence.num_underway, sequence.num_pending) == (0, 0) or sequence in cancelled
+        assert (sequence.num_steps_in_flight, sequence.num_tokens_in_flight) == (0, 0) or sequence in cancelled
         if sequence.finish_reason == "scored":
             assert len(sequence.logprobs) == len(sequence.tokens) - sequence.prompt_length
         elif sequence not in cancelled:
@@ -85,7 +88,7 @@ def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
 def test_the_youngest_is_preempted_and_the_oldest_never() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=3)
     tape = Tape()
-    sequences = [Sequence([index] * 3, 3, Sampling(20)) for index in (1, 2, 3)]
+    sequences = [Sequence([index] * 3, 3, SamplingParams(20)) for index in (1, 2, 3)]
     for sequence in sequences:
         scheduler.add(sequence)
     finished: list[Sequence] = []
@@ -95,7 +98,7 @@ def test_the_youngest_is_preempted_and_the_oldest_never() -> None:
         finished += [sequence for sequence in sequences if sequence.finish_reason and sequence not in finished]
     assert finished == sequences
     assert scheduler.counters.num_preemptions > 0
-    assert sequences[0].num_computed_once == 22
+    assert sequences[0].most_computed == 22
     assert scheduler.counters.recomputed_tokens == scheduler.counters.computed_tokens - 3 * 22
 
 
@@ -104,7 +107,7 @@ def test_siblings_of_a_chunked_prompt_compute_it_once(budget: int) -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=budget, max_sequences=4)
     tape = Tape()
     for _ in range(4):
-        scheduler.add(Sequence([1, 2, 3] * 13, 39, Sampling(1)))
+        scheduler.add(Sequence([1, 2, 3] * 13, 39, SamplingParams(1)))
     while scheduler.running or scheduler.waiting:
         plan = scheduler.plan()
         scheduler.commit(plan, tape.run(plan))
@@ -114,7 +117,7 @@ def test_siblings_of_a_chunked_prompt_compute_it_once(budget: int) -> None:
 def test_a_page_that_others_filled_is_read_and_not_written_again() -> None:
     scheduler = Scheduler(PagePool(8, PAGE), max_step_tokens=32, max_sequences=2)
     for _ in range(2):
-        scheduler.add(Sequence([1, 2] * PAGE, 2 * PAGE, Sampling(1)))
+        scheduler.add(Sequence([1, 2] * PAGE, 2 * PAGE, SamplingParams(1)))
     first, second = scheduler.plan().chunks
     assert (first.start, first.end, first.write_from) == (0, 8, 0)
     assert (second.start, second.end, second.write_from) == (7, 8, 8)
@@ -123,21 +126,21 @@ def test_a_page_that_others_filled_is_read_and_not_written_again() -> None:
 def test_the_interactive_are_served_before_the_batch_and_speculation_last() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=8, max_sequences=1)
     priorities: list[Priority] = ["speculative", "batch", "interactive", "batch"]
-    sequences = [Sequence([index] * 5, 5, Sampling(3), priority=p) for index, p in enumerate(priorities)]
+    sequences = [Sequence([index] * 5, 5, SamplingParams(3), priority=p) for index, p in enumerate(priorities)]
     for sequence in sequences:
         scheduler.add(sequence)
-    assert [sequences.index(sequence) for sequence in Line(scheduler, Tape()).finish()] == [2, 1, 3, 0]
+    assert [sequences.index(sequence) for sequence in TapeEngine(scheduler, Tape()).finish()] == [2, 1, 3, 0]
 
 
 def test_the_interactive_take_the_place_of_the_batch_and_it_goes_on_afterwards() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=2)
     tape = Tape()
-    slow = [Sequence([index] * 5, 5, Sampling(9)) for index in (1, 2)]
+    slow = [Sequence([index] * 5, 5, SamplingParams(9)) for index in (1, 2)]
     for sequence in slow:
         scheduler.add(sequence)
     plan = scheduler.plan()
     scheduler.commit(plan, tape.run(plan))
-    urgent = Sequence([3] * 5, 5, Sampling(2), priority="interactive")
+    urgent = Sequence([3] * 5, 5, SamplingParams(2), priority="interactive")
     scheduler.add(urgent)
     plan = scheduler.plan()
     assert [chunk.sequence for chunk in plan.chunks] == [slow[0], urgent]
@@ -151,98 +154,120 @@ def test_the_interactive_take_the_place_of_the_batch_and_it_goes_on_afterwards()
 
 def test_a_forks_last_page_is_copied_and_its_full_ones_are_shared() -> None:
     scheduler = Scheduler(PagePool(32, PAGE), max_step_tokens=32, max_sequences=4)
-    parent = Sequence([1, 2] * 5, 10, Sampling(5))
+    parent = Sequence([1, 2] * 5, 10, SamplingParams(5))
     scheduler.add(parent)
-    Line(scheduler, Tape()).finish()  # computes fourteen of its fifteen tokens: three pages and two tokens
+    TapeEngine(scheduler, Tape()).finish()  # computes fourteen of its fifteen tokens: three pages and two tokens
     computed = scheduler.counters.computed_tokens
     for token in (7, 8):
-        scheduler.add(Sequence([*parent.tokens[:14], token], 15, Sampling(1)))
+        scheduler.add(Sequence([*parent.tokens[:14], token], 15, SamplingParams(1)))
     plan = scheduler.plan()
     assert [chunk.start for chunk in plan.chunks] == [14, 14]
-    assert len(plan.copies) == scheduler.counters.num_copied_pages == 2
+    assert len(plan.transfers.copies) == scheduler.counters.num_copied_pages == 2
     assert scheduler.pool.num_referenced - scheduler.pool.num_held == 3
     assert scheduler.counters.computed_tokens == computed
 
 
 @settings(max_examples=300, deadline=None)
-@given(chance=st.randoms(use_true_random=False), num_pages=st.sampled_from([8, 12, 20]), ahead=st.integers(0, 1))
+@given(
+    chance=st.randoms(use_true_random=False), num_pages=st.sampled_from([8, 12, 20]), num_steps_ahead=st.integers(0, 1)
+)
 def test_forks_of_a_step_are_copied_in_any_order_however_few_pages_there_are(
-    chance: random.Random, num_pages: int, ahead: int
+    chance: random.Random, num_pages: int, num_steps_ahead: int
 ) -> None:
-    line = Line(Scheduler(PagePool(num_pages, PAGE), max_step_tokens=64, max_sequences=8), Tape(), ahead)
+    engine = TapeEngine(
+        Scheduler(PagePool(num_pages, PAGE), max_step_tokens=64, max_sequences=8), Tape(), num_steps_ahead
+    )
     prompts = [[chance.randrange(3) for _ in range(chance.randint(1, 12))] for _ in range(5)]
     for _ in range(40):
         prompt = chance.choice(prompts) + ([chance.randrange(3)] if chance.random() < 0.5 else [])
-        line.scheduler.add(Sequence(prompt, len(prompt), Sampling(chance.randint(1, 6))))
-    assert len(line.finish()) == 40
+        engine.scheduler.add(Sequence(prompt, len(prompt), SamplingParams(chance.randint(1, 6))))
+    assert len(engine.finish()) == 40
 
 
-def test_who_is_handed_the_page_that_it_would_copy_finds_it_filled() -> None:
+def test_a_sequence_that_is_given_the_page_it_would_copy_finds_it_filled() -> None:
     scheduler = Scheduler(PagePool(3, PAGE), max_step_tokens=32, max_sequences=1)
-    parent = Sequence([1, 2] * 4, 8, Sampling(4))
-    line = Line(scheduler, Tape())
+    parent = Sequence([1, 2] * 4, 8, SamplingParams(4))
+    engine = TapeEngine(scheduler, Tape())
     scheduler.add(parent)
-    line.finish()  # two pages and three tokens
-    scheduler.add(Sequence(parent.tokens[:11], 11, Sampling(1)))
+    engine.finish()  # two pages and three tokens
+    scheduler.add(Sequence(parent.tokens[:11], 11, SamplingParams(1)))
     plan = scheduler.plan()
     assert [chunk.start for chunk in plan.chunks] == [10]
-    assert plan.copies == []
+    assert plan.transfers.copies == []
     assert scheduler.counters.num_copied_pages == 0
 
 
-def test_who_is_let_in_is_expected_to_become_as_long_as_those_before() -> None:
+def test_an_admitted_sequence_is_expected_to_become_as_long_as_those_before_it() -> None:
     scheduler = Scheduler(PagePool(12, PAGE), max_step_tokens=64, max_sequences=12)
     for index in range(3):
-        scheduler.add(Sequence([index] * 3, 3, Sampling(20)))
-    line = Line(scheduler, Tape())
-    line.finish()
+        scheduler.add(Sequence([index] * 3, 3, SamplingParams(20)))
+    engine = TapeEngine(scheduler, Tape())
+    engine.finish()
     for index in range(10, 22):
-        scheduler.add(Sequence([index] * 3, 3, Sampling(20)))
-    line.step()
+        scheduler.add(Sequence([index] * 3, 3, SamplingParams(20)))
+    engine.step()
     assert len(scheduler.running) == 2  # six pages each
     before = scheduler.counters.num_preemptions
-    line.finish()
+    engine.finish()
     assert scheduler.counters.num_preemptions == before
 
 
 def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_what_it_has() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=2)
-    guesses = [Sequence([index] * 5, 5, Sampling(4), priority="speculative") for index in (1, 2, 3)]
+    guesses = [Sequence([index] * 5, 5, SamplingParams(4), priority="speculative") for index in (1, 2, 3)]
     for sequence in guesses:
         scheduler.add(sequence)
     tape, plan = Tape(), scheduler.plan()
     scheduler.commit(plan, tape.run(plan))
-    younger = Sequence([4] * 5, 5, Sampling(4))
+    younger = Sequence([4] * 5, 5, SamplingParams(4))
     scheduler.add(younger)
     for wanted in guesses[1:]:  # one runs, one waits
         scheduler.promote(wanted, "batch")
     plan = scheduler.plan()
     assert [chunk.sequence for chunk in plan.chunks] == [guesses[1], guesses[2]]
     scheduler.commit(plan, tape.run(plan))
-    Line(scheduler, tape).finish()
+    TapeEngine(scheduler, tape).finish()
     assert [len(sequence.generated) for sequence in (*guesses, younger)] == [4, 4, 4, 4]
 
 
-def test_who_is_preempted_waits_behind_an_older_guess_that_turned_out_to_be_wanted() -> None:
+def test_a_preempted_sequence_waits_behind_an_older_guess_that_turned_out_to_be_wanted() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=1)
-    guess = Sequence([1] * 5, 5, Sampling(4), priority="speculative")
-    younger = Sequence([2] * 5, 5, Sampling(4))
+    guess = Sequence([1] * 5, 5, SamplingParams(4), priority="speculative")
+    younger = Sequence([2] * 5, 5, SamplingParams(4))
     for sequence in (guess, younger):
         scheduler.add(sequence)
     tape, plan = Tape(), scheduler.plan()
     scheduler.commit(plan, tape.run(plan))
     scheduler.promote(guess, "batch")
-    urgent = Sequence([3] * 5, 5, Sampling(1), priority="interactive")
+    urgent = Sequence([3] * 5, 5, SamplingParams(1), priority="interactive")
     scheduler.add(urgent)
-    assert Line(scheduler, tape).finish() == [urgent, guess, younger]
+    assert TapeEngine(scheduler, tape).finish() == [urgent, guess, younger]
 
 
 def test_out_of_pages_a_guess_gives_way_however_old_it_is() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=3)
-    guess = Sequence([1] * 3, 3, Sampling(16), priority="speculative")
-    wanted = [Sequence([index] * 3, 3, Sampling(9)) for index in (2, 3)]
+    guess = Sequence([1] * 3, 3, SamplingParams(16), priority="speculative")
+    wanted = [Sequence([index] * 3, 3, SamplingParams(9)) for index in (2, 3)]
     for sequence in (guess, *wanted):
         scheduler.add(sequence)
-    assert Line(scheduler, Tape()).finish()[-1] is guess
+    assert TapeEngine(scheduler, Tape()).finish()[-1] is guess
     assert scheduler.counters.num_preemptions > 0
     assert scheduler.counters.computed_tokens - scheduler.counters.recomputed_tokens == 18 + 11 + 11
+
+
+def test_a_long_prefill_leaves_a_token_for_each_sequence_behind_it_and_takes_all_others() -> None:
+    scheduler, tape = Scheduler(PagePool(64, PAGE), max_step_tokens=8, max_sequences=8), Tape()
+    decoding = [Sequence([index] * 2, 2, SamplingParams(20)) for index in (1, 2)]
+    for sequence in decoding:
+        scheduler.add(sequence)
+    ahead = Sequence([3], 1, SamplingParams(20), priority="interactive")
+    long = Sequence([4] * 30, 30, SamplingParams(20), priority="interactive")
+    for sequence in (ahead, long):
+        plan = scheduler.plan()
+        scheduler.commit(plan, tape.run(plan))
+        scheduler.add(sequence)
+    plan = scheduler.plan()  # the long one is admitted to the room that is left
+    scheduler.commit(plan, tape.run(plan))
+    plan = scheduler.plan()
+    assert plan.chunks.sequences == [ahead, long, *decoding]
+    assert [end - start for start, end in zip(plan.chunks.starts, plan.chunks.ends, strict=True)] == [1, 5, 1, 1]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ponder_kernels.attention import paged_attention
-from ponder_worker.engine import Engine, Sampling, Sequence
-from ponder_worker.engine.step.graph import Found
+from ponder_worker.engine import Engine, SamplingParams, Sequence
+from ponder_worker.engine.step.graph import Sampled
 from ponder_worker.models.kv_pages import FP8
 
 
@@ -21,7 +21,7 @@ class Recorder:
     def __init__(self) -> None:
         self.num_captured = self.num_replayed = 0
 
-    def __call__(self, compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+    def __call__(self, compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:
         self.num_captured += 1
         found = tuple(part.clone() for part in compute())
 
@@ -35,7 +35,7 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was laid out for the kernels goes to them."""
+    """Sends a layout that was made for the kernels to the kernels."""
 
     def op(
         q: torch.Tensor,
@@ -55,18 +55,18 @@ def crowd(engine: Engine) -> list[Sequence]:
     """Siblings, a loner, greedy and warm, of different lengths; one is penalised, so that some steps go without."""
     prompt = [3 + token % 250 for token in range(70)]
     samplings = [
-        Sampling(9, seed=1, stop_at_end=False),
-        Sampling(14, seed=2, top_k=9, stop_at_end=False),
-        Sampling(5, temperature=0.0, stop_at_end=False),
-        Sampling(3, seed=4, presence_penalty=0.5, stop_at_end=False),
-        Sampling(12, seed=5, temperature=0.7, top_p=0.9, stop_at_end=False),
+        SamplingParams(9, seed=1, stop_at_end=False),
+        SamplingParams(14, seed=2, top_k=9, stop_at_end=False),
+        SamplingParams(5, temperature=0.0, stop_at_end=False),
+        SamplingParams(3, seed=4, presence_penalty=0.5, stop_at_end=False),
+        SamplingParams(12, seed=5, temperature=0.7, top_p=0.9, stop_at_end=False),
     ]
     sequences = [engine.generate(prompt, prompt_length=70, sampling=sampling) for sampling in samplings[:4]]
     return [*sequences, engine.generate(prompt[5:40], prompt_length=35, sampling=samplings[4])]
 
 
 def answers(engine: Engine) -> list[list[int]]:
-    """Of the crowd."""
+    """Returns the tokens that the engine generates for the crowd."""
     sequences = crowd(engine)
     while engine.has_work:
         engine.step()
@@ -88,7 +88,7 @@ def test_where_a_step_cannot_be_captured_all_go_on_without(tiny_llama: Path, cap
     plain = Engine.load(tiny_llama, num_pages=64)
     asked = []
 
-    def fail(compute: Callable[[], Found]) -> tuple[Callable[[], object], Found]:
+    def fail(compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:
         asked.append(compute)
         raise RuntimeError("the stream is capturing")
 

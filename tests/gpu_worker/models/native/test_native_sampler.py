@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ponder_worker.engine.sampling.sampler import Sampler, SamplingMetadata
-from ponder_worker.engine.sampling.sampling_params import Sampling
+from ponder_worker.engine.sampling.sampler import Sampler
+from ponder_worker.engine.sampling.sampling_metadata import SamplingMetadata
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 
 CPU = torch.device("cpu")
 
@@ -14,7 +15,9 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tokens_and_their_logprobs_are_those_of_torch(dtype: torch.dtype) -> None:
     logits = (torch.randn(500, 203, generator=torch.Generator().manual_seed(0)) * 3).to(dtype).float()
-    samplings = [Sampling(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)]
+    samplings = [
+        SamplingParams(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)
+    ]
     metadata, positions = SamplingMetadata(samplings), np.arange(500)
     sampler, plain = Sampler(203, CPU), Sampler(203, CPU)
     plain._choice = None

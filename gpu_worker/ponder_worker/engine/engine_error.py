@@ -1,15 +1,15 @@
-"""What the engine refuses.
+"""The errors of the engine.
 
 EngineError
-├── InvalidSetting       an engine cannot be made with these sizes
-├── InvalidSampling      a sampling parameter is out of its range
-└── InvalidRequest       tokens or positions that make no request
+├── InvalidSetting       sizes with which no engine can be made
+├── InvalidSampling      a sampling parameter out of range
+└── InvalidRequest       tokens or positions that make no valid request
     └── OversizedRequest   a request that could never fit, however long it waited
 """
 
 
 class EngineError(Exception):
-    """The message names the parameter, what it was, and what would be right."""
+    """The message names the parameter, its value, and what would be valid."""
 
 
 class InvalidSetting(EngineError):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ponder_worker.engine import Engine, Sampling, Sequence
-from ponder_worker.engine.kv.kv_offload import Costs
+from ponder_worker.engine import Engine, SamplingParams, Sequence
+from ponder_worker.engine.kv.kv_offload import OffloadCosts
 
 
 @pytest.fixture(scope="module")
@@ -16,15 +16,15 @@ def llm(tiny_llama: Path) -> Engine:
     return Engine.load(tiny_llama, num_pages=512)
 
 
-def beside(llm: Engine, *, overlap: bool, num_pages: int = 256, num_parked: int = 0) -> Engine:
+def beside(llm: Engine, *, overlap: bool, num_pages: int = 256, num_offloaded: int = 0) -> Engine:
     return Engine(
         llm.model,
         llm.tokenizer,
         num_pages=num_pages,
         max_step_tokens=64,
         max_sequences=16,
-        num_parked_pages=num_parked,
-        costs=Costs(token_s=1.0, page_s=0.0),
+        num_offload_pages=num_offloaded,
+        offload_costs=OffloadCosts(token_s=1.0, page_s=0.0),
         overlap=overlap,
     )
 
@@ -37,7 +37,7 @@ def crowd(engine: Engine, chance: random.Random) -> list[Sequence]:
         if chance.random() < 0.2 and len(prompt) > 1:
             sequences.append(engine.score(prompt, start=chance.randrange(1, len(prompt))))
             continue
-        sampling = Sampling(
+        sampling = SamplingParams(
             chance.randint(1, 50),
             seed=seed,
             stop_at_end=False,
@@ -51,7 +51,7 @@ def crowd(engine: Engine, chance: random.Random) -> list[Sequence]:
 
 
 def run(engine: Engine, seed: int, cancelled: dict[int, int]) -> list[Sequence]:
-    """cancelled: sequence -> the step after which it is."""
+    """Runs a crowd to its end. cancelled: the step after which a sequence is cancelled, by its index."""
     sequences = crowd(engine, random.Random(seed))
     told: dict[Sequence, list[int]] = {sequence: [] for sequence in sequences}
     for step in range(2000):
@@ -74,14 +74,14 @@ def run(engine: Engine, seed: int, cancelled: dict[int, int]) -> list[Sequence]:
 @given(
     seed=st.integers(0, 1 << 30),
     num_pages=st.sampled_from([8, 12, 256]),
-    num_parked=st.sampled_from([0, 64]),
+    num_offloaded=st.sampled_from([0, 64]),
     cancelled=st.dictionaries(st.integers(0, 9), st.integers(0, 20), max_size=2),
 )
 def test_the_tokens_are_those_of_an_engine_that_waits_for_each_step(
-    llm: Engine, seed: int, num_pages: int, num_parked: int, cancelled: dict[int, int]
+    llm: Engine, seed: int, num_pages: int, num_offloaded: int, cancelled: dict[int, int]
 ) -> None:
     expected = run(beside(llm, overlap=False), seed, {})
-    engine = beside(llm, overlap=True, num_pages=num_pages, num_parked=num_parked)
+    engine = beside(llm, overlap=True, num_pages=num_pages, num_offloaded=num_offloaded)
     for index, (sequence, wanted) in enumerate(zip(run(engine, seed, cancelled), expected, strict=True)):
         if sequence.finish_reason == "cancelled":
             assert index in cancelled
@@ -95,7 +95,7 @@ def test_the_tokens_are_those_of_an_engine_that_waits_for_each_step(
 def test_a_stop_that_is_not_known_yet_costs_one_token_and_the_last_one_none(llm: Engine) -> None:
     engine = beside(llm, overlap=True)
     for stops in (frozenset(range(300)), frozenset[int]()):
-        sampling = Sampling(2, seed=1, stop_at_end=False, stop_token_ids=stops)
+        sampling = SamplingParams(2, seed=1, stop_at_end=False, stop_token_ids=stops)
         sequence = engine.generate([5] * 9, prompt_length=9, sampling=sampling)
         while engine.has_work:
             engine.step()

@@ -1,4 +1,4 @@
-"""The pages of one sequence, and the chain of keys by which it finds pages that already hold its prefix."""
+"""The pages of one sequence, and the keys by which other sequences find its prefix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ PageKey = bytes
 
 
 class PageTable:
-    """The pages of one sequence in order.
+    """The pages of one sequence, in order.
 
-    keys: one for each full page of its known tokens, page or no page; they outlive preemption.
-    num_registered: pages at the front that others can find.
+    keys: one for each full page of known tokens, whether or not the page is held; they outlive preemption.
+    contents: the tokens of those pages, as bytes.
+    num_registered: pages at the front that other sequences can find.
+    salt: sequences of different salts share no pages.
     """
 
     __slots__ = ("contents", "keys", "num_registered", "pages", "salt")
@@ -29,7 +31,7 @@ class PageTable:
         self.num_registered = 0
 
     def parent_key(self, index: int) -> PageKey:
-        """Of everything before the page of this index."""
+        """Returns the key of everything before the page at this index."""
         return self.keys[index - 1] if index else blake2b(self.salt, digest_size=16).digest()
 
     def key_tokens(self, tokens: Series[int], page_size: int) -> None:
@@ -39,13 +41,13 @@ class PageTable:
             return
         contents, width = array("q", tokens[first:end]).tobytes(), page_size * 8
         key = self.parent_key(len(self.keys))
-        for place in range(0, len(contents), width):
-            content = contents[place : place + width]
+        for offset in range(0, len(contents), width):
+            content = contents[offset : offset + width]
             key = blake2b(key + content, digest_size=16).digest()
             self.keys.append(key)
             self.contents.append(content)
 
-    def rename(self, names: npt.NDArray[np.int32]) -> None:
-        """names: of all pages, by their former numbers, `[num_pages]`"""
-        pages = names[np.frombuffer(self.pages, dtype=np.int32)]
+    def renumber(self, new_numbers: npt.NDArray[np.int32]) -> None:
+        """Replaces page numbers. new_numbers: `[num_pages]`, the new number of every page of the pool."""
+        pages = new_numbers[np.frombuffer(self.pages, dtype=np.int32)]
         self.pages = array("i", pages.tobytes())

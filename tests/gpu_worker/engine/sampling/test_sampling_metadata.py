@@ -4,12 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_kernels import sample
-from ponder_worker.engine import Sampling
-from ponder_worker.engine.sampling.sampler import Sampler, SamplingMetadata
+from ponder_worker.engine import SamplingParams
+from ponder_worker.engine.sampling.sampler import Sampler
+from ponder_worker.engine.sampling.sampling_metadata import SamplingMetadata
 
 CPU = torch.device("cpu")
 SAMPLINGS = st.builds(
-    Sampling,
+    SamplingParams,
     max_tokens=st.just(1),
     seed=st.integers(0, 2**64 - 1),
     temperature=st.sampled_from([0.0, 0.7, 1.0, 1.3]),
@@ -21,11 +22,14 @@ SAMPLINGS = st.builds(
 
 @settings(deadline=None)
 @given(st.lists(SAMPLINGS, min_size=1, max_size=8), st.integers(0, 1000))
-def test_the_kernel_chooses_the_tokens_that_the_sampler_chooses(samplings: list[Sampling], first: int) -> None:
-    sampler, crew = Sampler(300, CPU), SamplingMetadata(samplings)
+def test_the_kernel_chooses_the_tokens_that_the_sampler_chooses(samplings: list[SamplingParams], first: int) -> None:
+    sampler, metadata = Sampler(300, CPU), SamplingMetadata(samplings)
     positions = np.arange(first, first + len(samplings))
     logits = torch.randn(len(samplings), 300, generator=torch.Generator().manual_seed(first)) * 3
-    assert sampler.by_kernel(logits, crew, positions).tolist() == sampler.sample(logits, crew, positions, {}).tolist()
+    assert (
+        sampler.by_kernel(logits, metadata, positions).tolist()
+        == sampler.sample(logits, metadata, positions, {}).tolist()
+    )
 
 
 def test_the_noise_of_the_kernel_is_that_of_the_sampler() -> None:

@@ -1,4 +1,4 @@
-"""With too few pages for all: what was computed is parked in host memory, or computed again."""
+"""With too few pages for all sequences, pages wait in host memory or are computed again."""
 
 import random
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from precision import PRECISIONS
 
-from ponder_worker.engine import Engine, Sampling, Sequence
-from ponder_worker.engine.kv.kv_offload import Costs
+from ponder_worker.engine import Engine, SamplingParams, Sequence
+from ponder_worker.engine.kv.kv_offload import OffloadCosts
 
 
 def crowd(engine: Engine) -> list[Sequence]:
@@ -16,7 +16,7 @@ def crowd(engine: Engine) -> list[Sequence]:
     sequences = []
     for seed in range(24):
         prompt = [chance.randrange(3, 300) for _ in range(chance.randint(1, 90))]
-        sampling = Sampling(chance.randint(1, 60), seed=seed, stop_at_end=False)
+        sampling = SamplingParams(chance.randint(1, 60), seed=seed, stop_at_end=False)
         sequences.append(engine.generate(prompt, prompt_length=len(prompt), sampling=sampling))
     return sequences
 
@@ -27,14 +27,14 @@ def finish(engine: Engine) -> None:
             return
         engine.step()
         engine.check()
-    raise AssertionError("somebody starves")
+    raise AssertionError("a sequence starves")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("overlap", [False, True])
-@pytest.mark.parametrize(("token_s", "num_parked"), [(1.0, 400), (1.0, 5), (0.0, 400)])
+@pytest.mark.parametrize(("token_s", "num_offloaded"), [(1.0, 400), (1.0, 5), (0.0, 400)])
 def test_with_four_times_more_demand_than_pages_all_finish_with_the_tokens_of_an_empty_engine(
-    tiny_llama: Path, token_s: float, num_parked: int, overlap: bool, precision: dict[str, Any]
+    tiny_llama: Path, token_s: float, num_offloaded: int, overlap: bool, precision: dict[str, Any]
 ) -> None:
     plenty = Engine.load(tiny_llama, num_pages=1024, **precision)
     expected = crowd(plenty)
@@ -46,8 +46,8 @@ def test_with_four_times_more_demand_than_pages_all_finish_with_the_tokens_of_an
         num_pages=demand // 4,
         max_step_tokens=64,
         max_sequences=24,
-        num_parked_pages=num_parked,
-        costs=Costs(token_s=token_s, page_s=0.1),
+        num_offload_pages=num_offloaded,
+        offload_costs=OffloadCosts(token_s=token_s, page_s=0.1),
         overlap=overlap,
     )
     sequences = crowd(scarce)
@@ -56,11 +56,11 @@ def test_with_four_times_more_demand_than_pages_all_finish_with_the_tokens_of_an
     counters = scarce.counters
     assert counters.num_preemptions > 0
     assert (counters.returned_tokens > 0) == (token_s > 0)  # what is free to compute again is not worth a move
-    assert (counters.recomputed_tokens > 0) == (token_s == 0 or num_parked == 5)
+    assert (counters.recomputed_tokens > 0) == (token_s == 0 or num_offloaded == 5)
 
 
 def test_a_large_models_pages_are_moved_rather_than_computed_again() -> None:
-    costs = Costs.declared(flops_per_token=2 * 7_000_000_000, page_bytes=16 * 57_344)
+    costs = OffloadCosts.estimated(flops_per_token=2 * 7_000_000_000, page_bytes=16 * 57_344)
     assert 2 * costs.page_s < 16 * costs.token_s
 
 
@@ -71,12 +71,13 @@ def test_pages_that_a_sibling_still_holds_are_not_moved(tiny_llama: Path) -> Non
         engine.tokenizer,
         num_pages=14,
         max_sequences=2,
-        num_parked_pages=64,
-        costs=Costs(token_s=1.0, page_s=0.0),
+        num_offload_pages=64,
+        offload_costs=OffloadCosts(token_s=1.0, page_s=0.0),
     )
     prompt = list(range(3, 3 + 64))
     siblings = [
-        engine.generate(prompt, prompt_length=64, sampling=Sampling(100, seed=s, stop_at_end=False)) for s in (1, 2)
+        engine.generate(prompt, prompt_length=64, sampling=SamplingParams(100, seed=s, stop_at_end=False))
+        for s in (1, 2)
     ]
     finish(engine)
     assert [len(sequence.tokens) for sequence in siblings] == [164] * 2

@@ -1,4 +1,4 @@
-"""Numbers on their way to the device."""
+"""Copies numbers from the host to the device."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ import torch
 
 
 def upload(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Waits for nothing that the device has to do: `torch.tensor(values, device=device)` would, for all of it."""
+    """Copies without waiting for the device; `torch.tensor(values, device=device)` would wait for all pending work."""
     return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)

@@ -6,13 +6,13 @@ It needs torch and the demo's models only, no `ponder up`. The samples compute t
 from pathlib import Path
 
 from ponder_worker import demo
-from ponder_worker.engine import Engine, Sampling
+from ponder_worker.engine import Engine, SamplingParams
 
 weights = Path(demo.__file__).parent / "weights"
 generator = Engine.load(str(weights / "generator"), num_pages=256)
 prompt = generator.tokenizer.render([{"role": "user", "content": "Compute 84 - (3 * (50 - 32) - 6)."}])
 samples = [
-    generator.generate(prompt, prompt_length=len(prompt), sampling=Sampling(max_tokens=100, seed=seed))
+    generator.generate(prompt, prompt_length=len(prompt), sampling=SamplingParams(max_tokens=100, seed=seed))
     for seed in range(16)
 ]
 while generator.has_work:

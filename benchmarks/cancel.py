@@ -23,7 +23,7 @@ from ponder.api.outcome import error_lines
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.jobs.cancel import cancel
 from ponder.jobs.dispatching.finish import finish, follow
-from ponder.store.engine import connect
+from ponder.store.database import connect
 from ponder.store.migrate import migrate
 
 REQUEST = json.dumps(

@@ -27,7 +27,7 @@ from circumstances import circumstances, publish
 
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
-from ponder.store.engine import connect
+from ponder.store.database import connect
 from ponder.store.first_key import ensure_operator_key
 from ponder.store.migrate import migrate
 

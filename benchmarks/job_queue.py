@@ -32,7 +32,7 @@ from ponder.jobs.incarnation import ready, register
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
 from ponder.ledger.check import check
-from ponder.store.engine import connect
+from ponder.store.database import connect
 from ponder.store.migrate import migrate
 
 _SHARD_TOKENS = 256 * 100

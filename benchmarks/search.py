@@ -34,7 +34,7 @@ from ponder.embedded.home import Home
 from ponder.embedded.launch import in_foreground
 from ponder.embedded.plan import MODEL_NAME
 from ponder.embedded.postgres import EmbeddedPostgres
-from ponder.store.engine import connect
+from ponder.store.database import connect
 from ponder_worker.demo.problems import Problem, held_out_problems
 
 MAX_TOKENS = 320

@@ -38,8 +38,8 @@ from ponder_worker.engine import Engine
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
-from ponder_worker.engine_process.loading import Engines, load
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.engines import Engines, load
 from ponder_worker.engine_process.questions import Questions
 from ponder_worker.engine_process.speculative_work import SpeculativeWork
 from ponder_worker.protocol import AdmittedJob, JobResult

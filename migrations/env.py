@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 from ponder.store.tables import metadata
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
-from ponder.store.engine import connect
+from ponder.store.database import connect
 from ponder.store.migrate import migrate
 
 # No deadlines, because they depend on the machine, and the same examples every time.

@@ -22,7 +22,7 @@ from ponder.embedded.worker import WorkerOptions
 from ponder.errors import Unreachable
 from ponder.failure import brief
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def worker(
     On SIGTERM or Ctrl-C it hands unfinished jobs back with every token and ends within 5 seconds, with exit code 0.
     Another exit code means that it ended by itself: start it again.
     """
-    from ponder_worker.engine_process.options import EngineOptions
+    from ponder_worker.engine_process.loading.engine_options import EngineOptions
     from ponder_worker.parent.preemption import Notices
     from ponder_worker.parent.registration import Identity
     from ponder_worker.parent.worker import Worker, WorkerSettings

@@ -195,7 +195,7 @@ from sqlalchemy import text
 
 from ponder.ledger.check import check
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 with connect(Settings().database_url.get_secret_value()).begin() as connection:
     ended = connection.execute(text("SELECT id FROM incarnations WHERE state = 'ended'")).scalars().all()

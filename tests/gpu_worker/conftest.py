@@ -9,8 +9,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from ponder_worker.engine_process.loading import Engines, load
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.engines import Engines, load
 
 from .process import Process
 

@@ -12,7 +12,7 @@ import pytest
 
 from ponder.domain.state import Lane
 from ponder_worker.engine_process import child
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.protocol import (
     Admit,
     AdmittedJob,

@@ -16,7 +16,7 @@ from package_index import ISOLATED, skip_without_index
 from sqlalchemy import Engine, text
 from waiting import until
 
-from ponder.embedded.child import spawn, stop
+from ponder.embedded.child_process import spawn, stop
 from ponder.embedded.redis import EmbeddedRedis
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ from ponder.jobs.release import release
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
 from ponder.ledger.check import check
-from ponder.queue.app import Message, queue_name
+from ponder.queue.celery_app import Message, queue_name
 from ponder.settings import Settings
 from ponder.store.first_key import ensure_operator_key
 

@@ -18,12 +18,12 @@ from waiting import until
 
 from ponder.domain.batch.request import ENDPOINT
 from ponder.domain.batch.submission import Submission
-from ponder.embedded.child import spawn
+from ponder.embedded.child_process import spawn
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.submit import submit
 from ponder.ledger.check import check
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 LEASE_S = 6.0
 TICK_S = 0.3

@@ -16,8 +16,8 @@ from ponder.cli.console import out
 from ponder.client import Client
 from ponder.domain.money import dollars
 from ponder.wire import Json
+from ponder_worker.demo.comparison_table import cells, strategy_table
 from ponder_worker.demo.demo_run import STRATEGIES, DemoRun
-from ponder_worker.demo.strategy_table import cells, strategy_table
 
 _MOST_CANDIDATES = 8
 _MOST_NODES = 30

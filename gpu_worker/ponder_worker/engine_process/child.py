@@ -14,7 +14,7 @@ from typing import NoReturn
 import structlog
 
 from ponder import log
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.parent_death import die_with_parent
 from ponder_worker.protocol import Failed, Loading, encode
 
@@ -40,7 +40,7 @@ def main(pipe: Connection, options: EngineOptions) -> None:
 
 def _run(pipe: Connection, options: EngineOptions) -> None:
     from ponder_worker.engine.engine_error import EngineError
-    from ponder_worker.engine_process.loading import Placement, load
+    from ponder_worker.engine_process.loading.engines import Placement, load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.models.model_error import ModelError
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from ponder.jobs.tick_report import Work
 from ponder_worker.engine import Engine, Output, Sequence
 from ponder_worker.engine.sequence import Priority
-from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.loading.engines import Engines
 from ponder_worker.engine_process.prompts import Prompts
 from ponder_worker.engine_process.speculative_work import SpeculativeWork
 from ponder_worker.engine_process.work_book import Meter, WorkBook

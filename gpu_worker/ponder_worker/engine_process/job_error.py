@@ -10,7 +10,7 @@ from ponder_worker.protocol import Document, JobError, JobResult
 from ponder_worker.search.search_error import InvalidRequest, SearchError
 
 EXPECTED = (SearchError, EngineError, InvalidConversation, ValidationError)
-"""What a request may bring about; everything else is a bug of ours."""
+"""Errors that a request may bring about; everything else is a bug of ours."""
 
 
 def unreadable(job_id: int, error: Exception) -> JobResult:

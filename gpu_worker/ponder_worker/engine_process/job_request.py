@@ -9,7 +9,7 @@ from ponder.domain.verifier import VERIFIER, VERIFIER_NAMES, why_not_asked
 from ponder_worker.answers.extraction import extract
 from ponder_worker.answers.reading import letter, program, spoken, unfenced
 from ponder_worker.engine import SamplingParams
-from ponder_worker.engine_process.loading import Engines, SamplingDefaults
+from ponder_worker.engine_process.loading.engines import Engines, SamplingDefaults
 from ponder_worker.protocol import Document
 from ponder_worker.search.search_error import NoVerifier, PromptTooLong
 

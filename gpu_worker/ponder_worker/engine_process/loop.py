@@ -16,9 +16,9 @@ from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.job_error import unreadable
 from ponder_worker.engine_process.learned import Learned
-from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.engines import Engines
 from ponder_worker.engine_process.occupancy import metrics, room_tokens
-from ponder_worker.engine_process.options import EngineOptions
 from ponder_worker.engine_process.parent_pipe import ParentPipe
 from ponder_worker.engine_process.questions import Questions
 from ponder_worker.engine_process.unreported import Unreported

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from ponder_worker.engine import Engine
 from ponder_worker.engine.latency import BUCKETS_S
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.protocol import EngineMetrics, Histogram
 
 _SHARDS_AHEAD = 3

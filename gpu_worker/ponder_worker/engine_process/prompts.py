@@ -13,7 +13,7 @@ from ponder_worker.search.search_error import PromptTooLong
 _QUICK_CHARACTERS = 20_000
 """A shorter conversation is rendered in milliseconds, which is less than it takes to hand it to another thread."""
 _MESSAGE_CHARACTERS = 100
-"""What the overhead of one message counts as, in characters."""
+"""The overhead of one message, in characters."""
 
 
 class Prompts:

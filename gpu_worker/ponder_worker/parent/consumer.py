@@ -13,7 +13,7 @@ from kombu.transport.virtual import QoS
 
 from ponder.errors import Unreachable
 from ponder.failure import brief
-from ponder.queue.app import TASK, Message, publish, trouble
+from ponder.queue.celery_app import TASK, Message, publish, trouble
 
 _log = structlog.get_logger(__name__)
 

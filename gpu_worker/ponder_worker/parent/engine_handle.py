@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 import structlog
 
 from ponder_worker.engine_process import child
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.protocol import Ask, Command, Event, InvalidMessage, decode_event, encode
 
 _log = structlog.get_logger(__name__)

@@ -14,8 +14,8 @@ from ponder.alive import show_alive
 from ponder.domain.state import IncarnationState, Lane
 from ponder.errors import LeaseLost, PonderError
 from ponder.jobs.release import release
-from ponder.queue.app import celery_app, queue_name
-from ponder_worker.engine_process.options import EngineOptions
+from ponder.queue.celery_app import celery_app, queue_name
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.parent.consumer import CeleryConsumer, RedisWatch
 from ponder_worker.parent.departure import Departure, attempt
 from ponder_worker.parent.engine_handle import EngineHandle

@@ -55,7 +55,7 @@ class Search:
         self.scores = Scores(tree, engine)
         self.expander = NodeExpander(tree, engine, limits, self.scores, aggregate)
         self.lessons: dict[str, float] = {}
-        """What this job adds to the sums of `learned` when it settles."""
+        """The numbers that this job adds to the sums of `learned` when it settles."""
         self._answer_of = answer_of
         self._aggregate = aggregate
         self._pending_verdict: asyncio.Future[None] | None = None

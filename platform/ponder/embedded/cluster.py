@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ponder.embedded.child import spawn
+from ponder.embedded.child_process import spawn
 from ponder.errors import SetupError
 
 OWNER = "postgres"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ponder.embedded.child import spawn, stop
+from ponder.embedded.child_process import spawn, stop
 from ponder.embedded.home import Home
 from ponder.embedded.plan import Plan
 from ponder.errors import SetupError

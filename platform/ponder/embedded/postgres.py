@@ -13,11 +13,11 @@ from typing import Self
 import pg8000.exceptions
 from sqlalchemy import text
 
-from ponder.embedded.child import stop
+from ponder.embedded.child_process import stop
 from ponder.embedded.cluster import OWNER, Programs, admit_only_us, ensure_cluster
 from ponder.embedded.socket_folder import make_socket_folder, socket_folder
 from ponder.errors import SetupError
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 _DATABASE = "ponder"
 

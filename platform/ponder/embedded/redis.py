@@ -13,7 +13,7 @@ from typing import Self
 
 import redis
 
-from ponder.embedded.child import spawn, stop
+from ponder.embedded.child_process import spawn, stop
 from ponder.embedded.socket_folder import make_socket_folder, socket_folder
 from ponder.errors import SetupError
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponder.embedded.child import spawn, stop
+from ponder.embedded.child_process import spawn, stop
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0

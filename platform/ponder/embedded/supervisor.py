@@ -18,7 +18,7 @@ from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.embedded.service import Service
 from ponder.errors import SetupError
-from ponder.store.engine import connect
+from ponder.store.database import connect
 from ponder.store.first_key import ensure_operator_key, new_key
 from ponder.store.migrate import migrate
 

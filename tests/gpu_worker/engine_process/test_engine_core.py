@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.loading.engines import Engines
 
 
 def test_a_step_in_which_nothing_was_computed_is_no_progress() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from ponder_worker.engine import Engine, Sequence
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.loading import Engines, load
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.engines import Engines, load
 from ponder_worker.models.model_error import UnsupportedModel
 
 from ..process import STRATEGIES, Process

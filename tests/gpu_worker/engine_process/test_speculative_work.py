@@ -12,7 +12,7 @@ from ponder.domain.state import Lane
 from ponder_worker.engine import Engine, SamplingParams, Sequence
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
-from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.loading.engines import Engines
 from ponder_worker.engine_process.speculative_work import SpeculativeWork, StepTime
 from ponder_worker.engine_process.work_book import WorkBook
 from ponder_worker.protocol import JobResult

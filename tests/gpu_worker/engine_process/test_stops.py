@@ -10,7 +10,7 @@ import pytest
 
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
-from ponder_worker.engine_process.loading import Engines
+from ponder_worker.engine_process.loading.engines import Engines
 from ponder_worker.protocol import AdmittedJob, Document
 
 from ..searches import admitted, run

@@ -20,7 +20,7 @@ ASKS = """
 import asyncio, sys
 from multiprocessing.connection import Connection
 from ponder_worker.engine_process import child
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.search import strategy_table
 
 async def run(search, spec, max_rounds):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ponder_worker.engine import Engine, SamplingParams
-from ponder_worker.engine_process.loading import load
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.engines import load
 from ponder_worker.models import int8
 from ponder_worker.models.linear import linear
 from ponder_worker.models.model_error import UnsupportedPrecision

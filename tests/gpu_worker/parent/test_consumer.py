@@ -14,7 +14,7 @@ from celery.worker import state
 from structlog.testing import capture_logs
 
 from ponder.embedded.redis import EmbeddedRedis
-from ponder.queue.app import Message, celery_app, publish
+from ponder.queue.celery_app import Message, celery_app, publish
 from ponder_worker.parent.consumer import CeleryConsumer, RedisWatch
 
 QUEUE = "ponder.test.batch"

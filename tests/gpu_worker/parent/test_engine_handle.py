@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.parent import engine_handle
 from ponder_worker.parent.engine_handle import Closed, EngineHandle
 from ponder_worker.protocol import (

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from ponder.api.app import create_app
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 
 def _get(engine: Engine, path: str) -> httpx2.Response:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.embedded.socket_folder import socket_folder
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 
 def test_a_half_made_cluster_is_made_again_and_a_whole_one_is_kept(home: Path) -> None:

@@ -11,7 +11,7 @@ from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.candidate import Candidate
 
 _ANSWER_TOKENS = 128
-"""What a sample keeps for the text after `answer`, if the model has no marks around its thought."""
+"""The tokens that a sample keeps for the text after `answer`, if the model has no marks around its thought."""
 
 
 async def budget_forcing(search: Search, spec: BudgetForcing) -> list[Candidate]:

@@ -48,9 +48,9 @@ class Node:
     is_speculative: bool = False
     """Whether it was begun before it was known to be wanted."""
     passed: bool | None = None
-    """What the verifier said about the candidate that ends here; None if it was not asked."""
+    """The verdict on the candidate that ends here; None if it was not asked."""
     feedback: str | None = None
-    """What the verifier said was wrong."""
+    """The verifier's words for what was wrong."""
 
     @property
     def address(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from ponder.api.services import Ponder, Services
 from ponder.domain.storable import JsonObject
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
-from ponder.queue.app import trouble
+from ponder.queue.celery_app import trouble
 from ponder.store.migrate import newest
 
 router = APIRouter(tags=["health"])

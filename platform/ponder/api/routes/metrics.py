@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.jobs.dispatching.dispatcher_status import dispatcher_status
-from ponder.queue.app import trouble
+from ponder.queue.celery_app import trouble
 
 router = APIRouter(tags=["health"])
 

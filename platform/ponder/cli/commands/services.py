@@ -17,7 +17,7 @@ from ponder.embedded.address import database_url, redis_url
 from ponder.errors import Unreachable
 from ponder.failure import brief
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 
 @click.command()

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from ponder.domain.state import Lane
 from ponder.jobs.dispatching.cut import Source, sources, take
-from ponder.queue.app import Message, queue_name
+from ponder.queue.celery_app import Message, queue_name
 
 _LOCK = 0x706F6E64
 """Advisory lock: two dispatchers at a time would cut the same jobs twice."""

@@ -24,9 +24,9 @@ from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.learn import fold
 from ponder.jobs.validation.validations import Unvalidated, Validations
 from ponder.jobs.wake import CHANNEL
-from ponder.queue.app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
+from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 _LEADER = 0x7765696768  # "weigh"
 _POLL_S = 0.2

@@ -16,7 +16,7 @@ from ponder.jobs.incarnation import end
 from ponder.jobs.recut import recut
 from ponder.jobs.wake import wake
 from ponder.ledger.book import book
-from ponder.queue.app import Message, queue_name
+from ponder.queue.celery_app import Message, queue_name
 
 _log = structlog.get_logger(__name__)
 

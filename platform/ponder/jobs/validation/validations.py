@@ -19,7 +19,7 @@ from ponder.jobs.validation.limited_process import LimitedProcess, ProcessEnded
 from ponder.jobs.validation.line_clock import LineClock
 from ponder.jobs.validation.validate import validate
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 _NICENESS = 5
 """Validation can wait; what serves and schedules cannot."""

@@ -14,7 +14,7 @@ from ponder.api.app import create_app
 from ponder.api.limit import MAX_BODY_BYTES
 from ponder.jobs.dispatching.dispatcher_status import record
 from ponder.settings import Settings
-from ponder.store.engine import connect
+from ponder.store.database import connect
 
 
 def test_it_is_ready_when_postgres_and_redis_are(base_url: str) -> None:

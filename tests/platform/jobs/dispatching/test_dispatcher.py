@@ -14,7 +14,7 @@ from waiting import until
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.dispatching import dispatcher
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status, record
-from ponder.queue.app import queue_lengths, queue_name, redis_client
+from ponder.queue.celery_app import queue_lengths, queue_name, redis_client
 from ponder.settings import Settings
 
 _WIDE_SET = "[\x01-\U0010fffe]"

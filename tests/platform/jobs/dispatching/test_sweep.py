@@ -10,8 +10,8 @@ from waiting import until
 
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.incarnation import hold
-from ponder.queue.app import queue_name
-from ponder.store.engine import connect
+from ponder.queue.celery_app import queue_name
+from ponder.store.database import connect
 
 
 def _sweep(world: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from ponder.store.engine import _notice_silence, connect
+from ponder.store.database import _notice_silence, connect
 
 
 def test_an_autocommit_connection_from_the_pool_is_in_no_transaction(engine: Engine) -> None:

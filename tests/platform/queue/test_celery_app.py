@@ -14,7 +14,7 @@ import redis
 
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.errors import InvalidInput, Unreachable
-from ponder.queue.app import Message, celery_app, publish, queue_lengths, queue_name, redis_client, trouble
+from ponder.queue.celery_app import Message, celery_app, publish, queue_lengths, queue_name, redis_client, trouble
 
 
 def test_a_message_holds_a_shard_id_and_nothing_else(redis_server: EmbeddedRedis) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ponder.domain.interval import wilson
-from ponder_worker.demo.strategy_table import ALL, cells, strategy_table
+from ponder_worker.demo.comparison_table import ALL, cells, strategy_table
 
 
 def row(strategy: str, level: str, passed: int, nanodollars: int) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import torch
 
 from ponder_worker.engine import InvalidSetting
 from ponder_worker.engine.step import peak_memory
-from ponder_worker.engine_process import memory_sizes
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading import memory_sizes
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
 
 ON_GPU: Any = SimpleNamespace(device=torch.device("cuda"), kv_bytes_per_token=1000)
 

@@ -12,9 +12,9 @@ import torch
 from ponder.processor import automatic_precision
 from ponder_worker.engine import SamplingParams
 from ponder_worker.engine.engine_error import InvalidSetting
-from ponder_worker.engine_process import loading
-from ponder_worker.engine_process.loading import Placement, load
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading import engines as loading
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.engines import Placement, load
 from ponder_worker.models.model_error import MissingFile
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from ponder_worker.engine_process import thinking
+from ponder_worker.engine_process.loading import thinking
 from ponder_worker.models.checkpoint import tokenizer as tokenizer_module
 from ponder_worker.models.model_error import InvalidFile
 from ponder_worker.protocol import JobResult

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine.step import peak_memory
-from ponder_worker.engine_process.host_memory import available_bytes
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.host_memory import available_bytes
 from ponder_worker.models.transformer import Transformer
 
 _CPU_KV_BYTES = 1 << 30

@@ -14,9 +14,9 @@ from ponder.processor import Precision, automatic_precision, bfloat16_instructio
 from ponder_worker.engine import Engine, Memory
 from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine.step.graph import captured
-from ponder_worker.engine_process import thinking
-from ponder_worker.engine_process.memory_sizes import sizes
-from ponder_worker.engine_process.options import EngineOptions
+from ponder_worker.engine_process.loading import thinking
+from ponder_worker.engine_process.loading.engine_options import EngineOptions
+from ponder_worker.engine_process.loading.memory_sizes import sizes
 from ponder_worker.models import reward
 from ponder_worker.models.checkpoint.config import ModelConfig
 from ponder_worker.models.checkpoint.folder import fingerprint, read_json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder_worker.engine_process.host_memory import available_bytes
+from ponder_worker.engine_process.loading.host_memory import available_bytes
 
 MEMINFO = "MemTotal:       16000 kB\nMemFree:          100 kB\nMemAvailable:    8000 kB\n"
 

@@ -1,0 +1,1 @@
+"""Loads the models, and sizes the memory that their keys and values get."""

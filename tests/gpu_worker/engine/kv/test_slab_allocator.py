@@ -159,3 +159,11 @@ def test_above_its_guarantee_a_model_gives_way_to_older_sequences_of_the_other()
     assert generator.counters.num_preemptions == 0
     assert reward.counters.num_preemptions > 0
     models.finish()
+
+
+def test_a_model_can_get_all_slabs_but_those_that_the_other_is_guaranteed() -> None:
+    models = TwoModels(8)
+    assert [scheduler.max_pages for scheduler in models.schedulers] == [6 * slab_pages for slab_pages in SLAB_PAGES]
+    fill(models.schedulers[0], 1, 6 * 2 * PAGE)
+    fill(models.schedulers[1], 1, 6 * 3 * PAGE, first=50)
+    models.finish()

@@ -271,3 +271,26 @@ def test_a_long_prefill_leaves_a_token_for_each_sequence_behind_it_and_takes_all
     plan = scheduler.plan()
     assert plan.chunks.sequences == [ahead, long, *decoding]
     assert [end - start for start, end in zip(plan.chunks.starts, plan.chunks.ends, strict=True)] == [1, 5, 1, 1]
+
+
+def test_a_sequence_with_nothing_to_compute_does_not_hold_up_those_behind_it() -> None:
+    scheduler, tape = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=2), Tape()
+    penalised = Sequence(
+        [1] * 3, 3, SamplingParams(5, presence_penalty=1.0)
+    )  # its next token depends on the one sampled
+    free = Sequence([2] * 3, 3, SamplingParams(5))
+    for sequence in (penalised, free):
+        scheduler.add(sequence)
+    first = scheduler.plan()
+    result = tape.run(first)
+    assert scheduler.plan().chunks.sequences == [free]
+    scheduler.commit(first, result)
+
+
+def test_a_sequence_that_arrives_complete_costs_nothing() -> None:
+    scheduler = Scheduler(PagePool(4, PAGE), max_step_tokens=32, max_sequences=3)
+    complete = Sequence([1, 2], 1, SamplingParams(1))
+    complete.check_stop(2, 1)
+    scheduler.add(complete)
+    plan = scheduler.plan()
+    assert scheduler.commit(plan, Tape().run(plan)) == [(complete, [], [], "length", 0, 0, 0.0)]

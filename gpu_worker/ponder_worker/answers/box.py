@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from ponder_worker.answers.numeral import read_numeral
-from ponder_worker.answers.set_text import SET_TEXT
 from ponder_worker.answers.unit import read_unit
+from ponder_worker.answers.wrapping import SET_TEXT
 
 _NAMES = (r"\boxed", r"\fbox", r"\framebox", "\x08oxed")
 _TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,8}\{?|\x08oxed\{|\\.|[{}]", re.DOTALL)

@@ -6,8 +6,8 @@ import re
 
 from ponder_worker.answers.numeral import Numeral, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
-from ponder_worker.answers.set_text import without_text
-from ponder_worker.answers.writing import identity, plain
+from ponder_worker.answers.wrapping import unset, without_text
+from ponder_worker.answers.writing import BLANKS, ENDS, STARTS, plain
 
 _LONG = 1_000
 """Characters. What is longer, or has several lines, is a program or a document: only its blanks are made alike."""
@@ -27,6 +27,17 @@ _COMMANDS = re.compile(
 _NO_NAME = re.compile(
     r"[0-9+*^!%<>=-]|\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|infty|times|cdot|pm|mp|cup|cap)(?![a-z])"
 )
+_AROUND_WORDS = ".,:;!?\"'()"
+_INSIDE_WORDS = re.compile(r"['-]")
+_SYMBOLIC = frozenset((
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp",
+    "sqrt", "pi", "theta", "alpha", "beta", "gamma", "delta", "lambda", "omega", "sigma", "tau", "phi", "mu",
+))  # fmt: skip
+"""Words that are mathematics."""
+_NEEDLESS = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
+_AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) (?=[0-9])")
+_ONE_TOKEN = re.compile(r"([_^])\{([A-Za-z0-9])\}(?![A-Za-z0-9])")
+_ACCENTED = re.compile(r"(\\(?:bar|vec|hat|tilde|dot|ddot|overline))\{([A-Za-z])\}(?![A-Za-z0-9])")
 
 
 def canonical(answer: str) -> str:
@@ -81,6 +92,33 @@ def interval_of(relation: Relation) -> Parts | None:
     opening, closing = "(" if signs[0] == "<" else "[", ")" if signs[1] == "<" else "]"
     is_open = (opening, closing) == ("(", ")")
     return Parts("tuple" if is_open else "interval", (sides[0], sides[2]), opening, closing)
+
+
+def identity(text: str) -> str:
+    r"""Equal for texts of which nobody would say that they differ: outer `\text`, blanks and case of words apart."""
+    text = unset(plain(text))
+    text = _NEEDLESS.sub("", BLANKS.sub(" ", text).rstrip(ENDS).lstrip(STARTS))
+    text = _ONE_TOKEN.sub(r"\1\2", _ACCENTED.sub(r"\1 \2", text)) if "{" in text else text
+    text = _AFTER_COMMAND.sub(r"\1", text) if "\\" in text else text
+    return text.casefold() if is_words(text) else text
+
+
+def are_identical(one: str, other: str) -> bool:
+    """Whether nobody would say that two texts differ. Where nothing but punctuation is written, it counts."""
+    written = identity(one)
+    return one.strip() == other.strip() or (written != "" and written == identity(other))
+
+
+def is_words(text: str) -> bool:
+    """Whether it is a word or several, and no formula: one letter may be a variable or a choice."""
+    words = [word.strip(_AROUND_WORDS) for word in text.split(" ")]
+    longest = max(map(len, words))
+    return longest > (2 if len(words) > 1 else 1) and "\\" not in text and all(map(_is_word, words))
+
+
+def _is_word(text: str) -> bool:
+    parts = _INSIDE_WORDS.split(text)
+    return all(map(str.isalpha, parts)) and (len(parts) == 1 or len(parts[0]) > 1) and text.lower() not in _SYMBOLIC
 
 
 def is_name(text: str) -> bool:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from ponder_worker.answers.box import boxed
-from ponder_worker.answers.label import announced
-from ponder_worker.answers.tail import read_line, read_tail
+from ponder_worker.answers.mark import marked
 
 THINKING = "<think>"
 """A text that begins with it, and does not close it, is a thought that was cut off."""
@@ -69,29 +66,6 @@ def after_thought(text: str) -> str | None:
     """The text behind its thought; None where it is nothing but a thought that was cut off."""
     said = text.rpartition(_CLOSE)[2]
     return None if said.lstrip().startswith(THINKING) else said
-
-
-def marked(text: str) -> str | None:
-    """What is marked as the answer, in a box or by a label."""
-    return _marked(text, read_tail)
-
-
-def marked_line(text: str) -> str | None:
-    """The same with all that stands on the line behind the label."""
-    return _marked(text, read_line)
-
-
-def of_reference(reference: str) -> str:
-    """The answer in a reference solution; a reference without a mark is the answer itself, all of it."""
-    found = marked(reference)
-    return reference.strip() if found is None else found
-
-
-def _marked(text: str, read: Callable[[str, int], str | None]) -> str | None:
-    found = boxed(text)
-    if found is not None:
-        return found
-    return next((tail for place in announced(text) if (tail := read(text, place))), None)
 
 
 def _last(text: str) -> str | None:

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ponder_worker.answers.set_text import unset
 from ponder_worker.answers.unit import Unit, read_unit, split_prefix
+from ponder_worker.answers.wrapping import unset
 from ponder_worker.answers.writing import plain
 
 _LONGEST = 1_500

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ponder_worker.answers.set_text import SET_TEXT
+from ponder_worker.answers.wrapping import SET_TEXT
 
 Kind = Literal["list", "set", "tuple", "interval"]
 

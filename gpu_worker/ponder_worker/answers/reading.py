@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ponder_worker.answers.extraction import after_thought, marked_line
+from ponder_worker.answers.extraction import after_thought
+from ponder_worker.answers.mark import marked_line
 
 _OPENING = r"[(\[{* ]{0,4}(?:\\text(?:bf)?\{)?\(?"
 _WHOLE = r"(?![A-Za-z'])"

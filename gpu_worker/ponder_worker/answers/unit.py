@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ponder_worker.answers.set_text import SET_TEXT, unset
+from ponder_worker.answers.wrapping import SET_TEXT, unset
 
 _LONGEST = 80
 """Characters. The patterns for units are tried on no more."""

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import IMPORTS, examine, is_pure, runs_code, unfinished
+from ponder_worker.verify.examine import VERIFIERS, examine, is_pure, runs_code, unfinished
 from ponder_worker.verify.examiner import Examiner, ExaminerDied, live
 from ponder_worker.verify.sandbox.fork_server import ForkServer
 from ponder_worker.verify.turns import Turns
@@ -29,8 +29,9 @@ class Judge:
         self._allows_code = allows_code
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-judge")
         self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns(max(1, num_processes - 1))
-        # What one verifier alone needs is imported once, and no case of another one waits for it.
-        self._servers = {module: ForkServer(live, module) for module in IMPORTS.values()}
+        # A slow import happens once, and no case of another verifier waits for it.
+        modules = {row.slow_import for row in VERIFIERS.values() if row.slow_import is not None}
+        self._servers = {module: ForkServer(live, module) for module in modules}
         self._server = ForkServer(live)
         self._threads = [
             threading.Thread(target=self._serve, name=f"judge-{number}", daemon=True) for number in range(num_processes)
@@ -75,7 +76,7 @@ class Judge:
                 future.set_result(judgement)
 
     def _server_of(self, case: Case) -> ForkServer:
-        module = IMPORTS.get(case.spec.name) if case.spec is not None else None
+        module = VERIFIERS[case.spec.name].slow_import if case.spec is not None else None
         return self._servers[module] if module is not None else self._server
 
 

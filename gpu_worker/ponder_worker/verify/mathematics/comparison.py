@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ponder.domain.verifier import Math
-from ponder_worker.answers.equality import assigned, interval_of
+from ponder_worker.answers.equality import assigned, identity, interval_of
 from ponder_worker.answers.numeral import read_european, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
-from ponder_worker.answers.writing import identity, is_words
 from ponder_worker.verify.mathematics.members import (
     are_named,
     by_name,
@@ -23,13 +22,11 @@ from ponder_worker.verify.mathematics.members import (
     parts_of,
     union,
 )
-from ponder_worker.verify.mathematics.quantity import is_formula, same_formula, same_quantity
+from ponder_worker.verify.mathematics.quantity import same_formula, same_quantity
 from ponder_worker.verify.mathematics.solution import contradicts_itself, same_solutions
-from ponder_worker.verify.mathematics.written import counts_as_written, same_writing
+from ponder_worker.verify.mathematics.written import same_writing
 
 _MOST_ITEMS = 100
-_SENTENCE = 4
-"""Words from which on a text is a statement, which another text may say as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +41,6 @@ class Comparison:
             if (verdict := compare(found, wanted)) is not None:
                 return verdict
         return self._as_formulas(found, wanted)
-
-    def reads(self, text: str) -> bool:
-        """Whether all of a text is understood, so that another answer may be called wrong."""
-        if read_numeral(text) is not None or counts_as_written(text):
-            return True
-        if is_words(identity(text)):
-            return len(text.split()) < _SENTENCE
-        if (items := _items(text)) is not None:
-            return all(map(self.reads, items))
-        relation = split_relation(text)
-        if relation is not None and contradicts_itself(relation):
-            return False
-        if relation is not None and (pair := assigned(relation)) is not None:
-            return self.reads(pair[1])
-        return is_formula(text)
 
     def _as_numbers(self, found: str, wanted: str) -> bool | None:
         one, other = read_numeral(found), read_numeral(wanted)
@@ -182,8 +164,3 @@ class Comparison:
         if (one := union(found)) and (other := union(wanted)) and self._same_items(one, other):
             return True
         return same_formula(found, wanted, self.spec)
-
-
-def _items(text: str) -> Sequence[str] | None:
-    parts = parts_of(text)
-    return parts.items if parts is not None else union(text)

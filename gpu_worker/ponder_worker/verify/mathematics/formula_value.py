@@ -6,14 +6,14 @@ Math-Verify's own comparison rounds to six places, whatever the size of a number
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import sympy
 from sympy.core.function import AppliedUndef
-
-from ponder_worker.verify.mathematics.formula_exact import rational
 
 _DIGITS = 50
 _MOST_DIGITS = 400
@@ -26,6 +26,9 @@ _DEFINITE = 3
 """What a definite integral names: the variable and both bounds."""
 _MOST_TERMS = 40
 """Of a sum that counts up to a symbol, at a point."""
+_MOST_BITS = 60_000
+"""Of numerator and denominator: some 18,000 digits, which take milliseconds to multiply."""
+_MOST_FACTORS = 4_000
 
 
 class Undecided(Exception):
@@ -140,3 +143,58 @@ def rounds_to(exact: Any, decimal: sympy.Rational, places: int) -> bool:
         return False
     value = exact.evalf(_DIGITS)
     return bool(value.is_real) and bool(abs(value - decimal) <= sympy.Rational(1, 2 * 10**places))
+
+
+def rational(expression: Any) -> Fraction | None:
+    """Worked out with sums, products, powers and factorials alone; None for anything else, and for larger numbers."""
+    try:
+        return _rational(expression)
+    except (ZeroDivisionError, RecursionError):
+        return None
+
+
+def _rational(expression: Any) -> Fraction | None:
+    if isinstance(expression, sympy.Rational):
+        return _bounded(Fraction(int(expression.p), int(expression.q))) if expression.q else None
+    if not isinstance(expression, (sympy.Add, sympy.Mul, sympy.Pow, sympy.factorial)):
+        return None
+    values = []
+    for argument in expression.args:
+        value = _rational(argument)
+        if value is None:
+            return None
+        values.append(value)
+    if isinstance(expression, sympy.Pow):
+        return _power(*values)
+    return _factorial(*values) if isinstance(expression, sympy.factorial) else _joined(expression, values)
+
+
+def _joined(expression: Any, values: list[Fraction]) -> Fraction | None:
+    result: Fraction | None = values[0]
+    for value in values[1:]:
+        if result is None:
+            return None
+        result = _bounded(result + value if isinstance(expression, sympy.Add) else result * value)
+    return result
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+    if exponent.denominator != 1 or (base == 0 and exponent <= 0):
+        return None
+    if _num_bits(base) * abs(exponent.numerator) > _MOST_BITS and abs(base) != 1:
+        return None
+    return base**exponent.numerator
+
+
+def _factorial(value: Fraction) -> Fraction | None:
+    if value.denominator != 1 or not 0 <= value <= _MOST_FACTORS:
+        return None
+    return Fraction(math.factorial(value.numerator))
+
+
+def _bounded(value: Fraction) -> Fraction | None:
+    return value if _num_bits(value) <= _MOST_BITS else None
+
+
+def _num_bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ponder_worker.answers.equality import assigned, is_name
+from ponder_worker.answers.equality import assigned, is_name, is_words
 from ponder_worker.answers.numeral import read_numeral
 from ponder_worker.answers.parts import Parts, split_parts, split_relation
-from ponder_worker.answers.writing import is_words
 
 _GROUPED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:,[0-9]{3})*,0[0-9]{2}(?:,[0-9]{3})*")
 """A number with separators that can be no list, because no item of one begins with 0."""

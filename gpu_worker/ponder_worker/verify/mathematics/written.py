@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ponder_worker.answers.writing import identity, is_words
+from ponder_worker.answers.equality import identity, is_words
 
 _BASE = re.compile(r"\(? ?[0-9A-Fa-f]+ ?\)? ?_ ?\{? ?[0-9]+ ?\}?")
 _CLOCK = re.compile(r"(?P<time>[0-9.]+(?: ?: ?[0-9.]+)+) ?(?:(?P<half>[aApP])\.? ?[mM]\.?)?")

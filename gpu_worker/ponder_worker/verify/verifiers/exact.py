@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ponder_worker.answers.remark import unwrapped
-from ponder_worker.answers.set_text import whole_text
+from ponder.domain.verifier import Exact
+from ponder_worker.answers.mark import of_reference
+from ponder_worker.answers.wrapping import unwrapped, whole_text
 from ponder_worker.verify.case import Judgement
 
 
-def examine(answer: str, reference: str) -> Judgement:
+def examine(answer: str, spec: Exact, reference: str) -> Judgement:
+    reference = of_reference(reference)
     is_same = answer.strip() == reference.strip() or _bare(answer) == _bare(reference)
     return Judgement.of(is_same, "the answer is not the expected one")
 

@@ -11,6 +11,7 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from ponder.domain.verifier import JsonSchema
 from ponder_worker.verify.case import Judgement
 
 _SHOWN = 200
@@ -19,7 +20,8 @@ _NOTHING_ELSEWHERE: Registry[Any] = Registry()
 """jsonschema itself would fetch what a `$ref` names, also from our own network and disk."""
 
 
-def examine(answer: str, schema: dict[str, Any]) -> Judgement:
+def examine(answer: str, spec: JsonSchema, reference: str) -> Judgement:
+    schema = spec.json_schema
     try:
         value = json.loads(answer, parse_constant=_no_constant)
     except ValueError as error:

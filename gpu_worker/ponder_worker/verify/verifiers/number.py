@@ -5,13 +5,15 @@ from __future__ import annotations
 from fractions import Fraction
 
 from ponder.domain.state import Verdict
-from ponder_worker.answers.equality import number_of
+from ponder.domain.verifier import Number
+from ponder_worker.answers.equality import are_identical, number_of
+from ponder_worker.answers.mark import of_reference
 from ponder_worker.answers.numeral import read_european, read_lone_number
-from ponder_worker.answers.writing import are_identical
 from ponder_worker.verify.case import Judgement
 
 
-def examine(answer: str, reference: str) -> Judgement:
+def examine(answer: str, spec: Number, reference: str) -> Judgement:
+    answer, reference = of_reference(answer), of_reference(reference)
     wanted = _value(reference)
     if wanted is None and are_identical(answer, reference):
         return Judgement(Verdict.PASSED)

@@ -10,7 +10,7 @@ from ponder_worker.verify.case import Judgement
 _SHOWN = 200
 
 
-def examine(answer: str, spec: Regex) -> Judgement:
+def examine(answer: str, spec: Regex, reference: str) -> Judgement:
     pattern = re.compile(spec.pattern, re.IGNORECASE if spec.ignore_case else 0)
     shown = spec.pattern[:_SHOWN]
     if spec.match == "full":

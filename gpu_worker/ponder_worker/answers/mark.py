@@ -3,7 +3,10 @@ r"""Where a text says that its answer follows: `Answer: 6`, `The answer is 6`, `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from ponder_worker.answers.box import boxed
+from ponder_worker.answers.tail import read_line, read_tail
 
 _WINDOW = 120
 """Characters behind the word in which the label must have ended."""
@@ -40,6 +43,29 @@ _VALUE = re.compile(r"[-+−]? ?(?:[$€£¥]|\\[$(\[]|[^\W\d_]{0,2}[0-9]|\\[a-z
 _NUMBERED = re.compile(r"[0-9]{1,2}[.):][ \t]{1,4}[*_]{0,2}[^\W\d_]")
 _STEP = re.compile(r"[*_]{0,3}(?i:step|part|case|section|solution|conclusion|verification|problem|explanation|note)\b")
 _LAST = re.compile(r"[*_]{0,3}A[:：][*_ \t]{0,4}(?=\S)")
+
+
+def marked(text: str) -> str | None:
+    """What is marked as the answer, in a box or by a label."""
+    return _marked(text, read_tail)
+
+
+def marked_line(text: str) -> str | None:
+    """The same with all that stands on the line behind the label."""
+    return _marked(text, read_line)
+
+
+def of_reference(reference: str) -> str:
+    """The answer in a reference solution; a reference without a mark is the answer itself, all of it."""
+    found = marked(reference)
+    return reference.strip() if found is None else found
+
+
+def _marked(text: str, read: Callable[[str, int], str | None]) -> str | None:
+    found = boxed(text)
+    if found is not None:
+        return found
+    return next((tail for place in announced(text) if (tail := read(text, place))), None)
 
 
 def announced(text: str) -> Iterator[int]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.answers.label import announced
+from ponder_worker.answers.mark import announced
 
 
 def following(text: str) -> list[str]:

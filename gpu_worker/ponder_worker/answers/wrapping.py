@@ -7,6 +7,10 @@ import re
 SET_TEXT = r"\\text ?\{[^{}]*\}"
 """A piece of a pattern. What it matches holds no braces of its own."""
 _SET_TEXT = re.compile(r"\\text ?\{ ?([^{}]*?) ?\}")
+_WRAPPERS = (
+    ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ('"', '"'), ("“", "”"), ("`", "`"),
+    ("<", ">"),
+)  # fmt: skip
 _GLUED = re.compile(r"(\\[A-Za-z]+)(?=\\text ?\{)")
 
 
@@ -24,3 +28,17 @@ def whole_text(text: str) -> str | None:
     r"""What all of a text is set from: `a b` of `\text{a b}`; None where more stands there."""
     found = _SET_TEXT.fullmatch(text)
     return found[1] if found else None
+
+
+def num_bare(line: str, mark: str) -> int:
+    return line.count(mark) - line.count("\\" + mark)
+
+
+def unwrapped(line: str) -> str:
+    """Without quotes, Markdown and delimiters of formulas that stand around all of it."""
+    for opening, closing in _WRAPPERS:
+        inner = line[len(opening) : -len(closing)]
+        is_one = not num_bare(inner, opening) and not num_bare(inner, closing)
+        if line.startswith(opening) and line.endswith(closing) and inner and is_one:
+            line = inner.strip().rstrip(".,;").strip()
+    return line

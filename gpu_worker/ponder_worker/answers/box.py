@@ -1,4 +1,4 @@
-r"""What stands in boxes: `\boxed{…}`, `\fbox{…}`, `\boxed 7`."""
+r"""Reads the content of boxes: `\boxed{…}`, `\fbox{…}`, `\boxed 7`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,8}\{?|
 _BARE = re.compile(r"(?:\\d?frac\{[^{}]*\}\{[^{}]*\}|\\[A-Za-z]+\{[^{}]*\}|[^\s$\\{},;]){1,100}")
 _LONGEST_UNIT = 50
 _BETWEEN = 70
-"""Characters between two boxes that may still hold one answer."""
+"""Characters. Boxes that are further apart never hold one answer."""
 _CONNECTED = re.compile(r"[,;&]|\b(?:and|or)\b")
 _FILLER = re.compile(r"\\(?:text|quad|qquad|\[|\]|\(|\)|[,;! ])|[\s$,;:&{}+*~]|\b(?:and|or)\b")
 _MINUS = re.compile(r"(?:^|(?<=[\s$=(]))[-−]\Z")
@@ -35,9 +35,9 @@ class Box:
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last box, and of those right before it: `\boxed{1} and \boxed{2}` says `1, 2`.
+    r"""Returns the content of the last box, and of those right before it: `1, 2` for `\boxed{1} and \boxed{2}`.
 
-    A box that does not close, or holds nothing, is none.
+    Ignores a box that does not close or that is empty.
     """
     boxes = _boxes(text) if any(name in text for name in _NAMES) else []
     if not boxes:
@@ -54,7 +54,7 @@ def boxed(text: str) -> str | None:
 
 
 def _with_surroundings(text: str, box: Box) -> str:
-    """With the minus that is glued to its front, and the known unit that is set as text right behind it."""
+    """Returns its content with the minus glued to its front and the known unit set as text right behind it."""
     content = box.content
     if _MINUS.search(text, max(0, box.start - 3), box.start) and content[0] not in "-+−":
         content = f"-{content}"
@@ -66,19 +66,19 @@ def _with_surroundings(text: str, box: Box) -> str:
 
 
 def _boxes(text: str) -> list[Box]:
-    """In the order of their beginning; those around others are left out."""
+    """Returns the boxes in the order of their beginning, without those that contain others."""
     found: list[Box] = []
     opened: list[tuple[re.Match[str], bool]] = []
-    place = 0
+    end_of_last = 0
     for token in _TOKEN.finditer(text):
-        if token.start() < place:
+        if token.start() < end_of_last:
             continue
         is_box = "box" in token[0] or token[0].startswith("\x08")
         if token[0] == "{" or (is_box and token[0].endswith("{")):
             opened.append((token, is_box))
         elif is_box and (bare := _BARE.match(text, token.end())):
             found.append(Box(token.start(), bare.end(), bare[0].rstrip(".:!")))
-            place = bare.end()
+            end_of_last = bare.end()
         elif token[0] == "}" and opened:
             opening, was_box = opened.pop()
             content = text[opening.end() : token.start()].strip() if was_box else ""
@@ -88,7 +88,7 @@ def _boxes(text: str) -> list[Box]:
 
 
 def _belong_together(between: str) -> bool:
-    """Whether what stands between two boxes only joins them: nothing, `and`, or a few words such as a unit's."""
+    """Returns whether the text between two boxes only joins them: nothing, `and`, or a few words such as a unit."""
     if len(between) > _BETWEEN:
         return False
     if not _FILLER.sub("", between):

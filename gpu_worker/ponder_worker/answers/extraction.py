@@ -1,4 +1,4 @@
-"""The answer in a text."""
+"""Finds the answer in a text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from ponder_worker.answers.mark import marked
 
 THINKING = "<think>"
-"""A text that begins with it, and does not close it, is a thought that was cut off."""
+"""A text that begins with this and does not close it is a thought that was cut off."""
 _CLOSE = "</think>"
 _FRACTIONS = "¼½¾⅐-⅞"
 _RAISED = r"(?:\^\{?[-−]?\d{1,5}\}?|[⁻⁰¹²³⁴-⁹]{1,6})"
@@ -20,7 +20,7 @@ _CHANGED = (
     r"| and (?:a|one) (?:half|third|quarter)\b|\+)"
 )
 _NUMBER = re.compile(
-    # Not the power in `x^10`, nor the minutes of a time.
+    # Skips the power in `x^10` and the minutes of a time.
     rf"(?:{_SIGN_WORDS} )?(?<![\^\d])(?<!\^[-−{{])(?<!\d:)[-+−]?(?:\\?\$|[€£¥])?(?:"
     r"(?:\d{1,6} ?)?\\[dt]?frac\{\d{1,20}\}\{\d{1,20}\}"
     r"|\d{1,3}(?:\.\d{3}){1,6},\d+"
@@ -30,9 +30,9 @@ _NUMBER = re.compile(
     r"| (?i:dozen|hundred|thousand|million|billion|trillion)\b)?"
     rf"|[{_FRACTIONS}]|\.\d+)(?:\\?%|°)?(?:{_CHANGED})?"
 )
-"""What `read_numeral` reads, as far as it can be told from what stands around it. All but runs of digits is bounded.
+"""A number as `read_numeral` reads it, with the words and signs right beside it that change its value.
 
-With the words and signs right beside it that make it another number: they are compared as well.
+Everything but runs of digits has a bounded length.
 """
 _OPERAND = re.compile(r"(?:(?:[\d}%] ?|\))(?:[-+*/×x÷−]|\\times|\\cdot|\\div) ?|\d(?:\*\*|['’]))\Z")
 _OPERATOR = re.compile(r" ?(?:[-+/×÷=−]|\*{1,2}(?=[\d(])|\*(?!\*)|\\times|\\cdot|\\div) ?(?:[\d(\\$]|\Z)")
@@ -41,19 +41,18 @@ _FORMULA_ENDS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _TEXT = re.compile(r"\\(?:text|mbox)[a-z]{0,2} ?\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} [A-Za-z]{2,}")
 _INTRODUCED = re.compile(r"[^\W\d_]{2,} ?: |[^\W\d_]{3,}:(?=[-+$\d])|[^\W\d_]{2,} (?=\d+ ?[-+*×÷=]|\*\*)")
-"""`Total: 5`, `So 5 - 3 = 2`."""
+"""Words that introduce a value: `Total: 5`, `So 5 - 3 = 2`."""
 _ARITHMETIC = re.compile(r"[\d)] ?[-+*=×÷]")
-"""A step of a calculation is no answer: `17 - 6` may be all that was written when the budget ended."""
+"""A step of a calculation. It is no answer: `17 - 6` may be all that was written when the budget ended."""
 _LONGEST_FORMULA = 1_000
 _LONGEST_ANSWER = 60
 
 
 def extract(text: str) -> str | None:
-    r"""What the text says is its answer, else its last formula or number, else None.
+    r"""Returns the marked answer, else the text itself if it is all answer, else its last formula or number.
 
-    In this order: the last `\boxed{}`, then the last of `#### N`, `Answer: N`, `The answer is N` and headings. A text
-    that is nothing but an answer, such as `Paris`, is one. What stands before the end of a thought is not looked at; a
-    thought that has no end gives an answer only where it marks one.
+    The last `\boxed{}` comes before the last of `#### N`, `Answer: N`, `The answer is N` and headings. A text such as
+    `Paris` is all answer. A finished thought is ignored. A thought that was cut off has only the answer that it marks.
     """
     said = after_thought(text)
     if said is None:
@@ -63,7 +62,7 @@ def extract(text: str) -> str | None:
 
 
 def after_thought(text: str) -> str | None:
-    """The text behind its thought; None where it is nothing but a thought that was cut off."""
+    """Returns the text behind its thought, or None if it is nothing but a thought that was cut off."""
     said = text.rpartition(_CLOSE)[2]
     return None if said.lstrip().startswith(THINKING) else said
 
@@ -80,7 +79,7 @@ def _last(text: str) -> str | None:
 
 
 def _is_bare(text: str) -> bool:
-    """Whether it is all answer: a word or two, a formula, a list."""
+    """Returns whether a text is all answer: a word or two, a formula, a list."""
     if not text or len(text) > _LONGEST_ANSWER or "\n" in text or r"\boxed" in text or _INTRODUCED.match(text):
         return False
     if _ARITHMETIC.search(text) and not any(map(str.isalpha, text)):
@@ -91,7 +90,7 @@ def _is_bare(text: str) -> bool:
 
 
 def _last_number(text: str) -> tuple[int, str]:
-    """-> (where it ends, the number). A part of a calculation is none: nobody knows what it would have come to."""
+    """Returns where the last number ends, and the number; (-1, "") if it is an operand of a calculation."""
     last = max(_NUMBER.finditer(text), key=re.Match.end, default=None)
     if last is None or _OPERATOR.match(text, last.end()):
         return -1, ""

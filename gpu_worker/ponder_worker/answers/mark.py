@@ -1,4 +1,4 @@
-r"""Where a text says that its answer follows: `Answer: 6`, `The answer is 6`, `#### 6`, a heading, a last `A: 6`."""
+r"""Finds the answer that a text marks: in a box, or behind `Answer: 6`, `The answer is 6`, `#### 6` or a heading."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ponder_worker.answers.box import boxed
 from ponder_worker.answers.tail import read_line, read_tail
 
 _WINDOW = 120
-"""Characters behind the word in which the label must have ended."""
+"""Characters. The label ends at most so far behind its word."""
 _BEFORE = 30
-"""Characters in front of the word that may say that the answer is only checked."""
+"""Characters. Words so far in front of a label may say that the answer is only checked."""
 _MOST_WORDS = 100
-"""Of a text, from its end: a text that says `answer` more often has no answer."""
+"""Labels that are tried, from the end. A text that says `answer` more often marks none."""
 _WORD = re.compile(
     r"(?i:answer|\bans\b|final[ *_]{1,3}result|\bantwort|\brespuesta|\brisposta|\bresposta|\bréponse|\bответ)"
     r"|答案|答え|答|정답|답"
@@ -46,17 +46,17 @@ _LAST = re.compile(r"[*_]{0,3}A[:：][*_ \t]{0,4}(?=\S)")
 
 
 def marked(text: str) -> str | None:
-    """What is marked as the answer, in a box or by a label."""
+    """Returns the answer in the last box, else behind the last label."""
     return _marked(text, read_tail)
 
 
 def marked_line(text: str) -> str | None:
-    """The same with all that stands on the line behind the label."""
+    """Returns the same, but the whole line behind a label."""
     return _marked(text, read_line)
 
 
 def of_reference(reference: str) -> str:
-    """The answer in a reference solution; a reference without a mark is the answer itself, all of it."""
+    """Returns the answer in a reference solution. A reference without a mark is the answer itself."""
     found = marked(reference)
     return reference.strip() if found is None else found
 
@@ -69,7 +69,7 @@ def _marked(text: str, read: Callable[[str, int], str | None]) -> str | None:
 
 
 def announced(text: str) -> Iterator[int]:
-    """Where what a mark announces begins, the last mark first; behind the line where it stands in the next one."""
+    """Yields the places behind labels, the last one first. It is the end of the line if the answer is below."""
     end, is_last, num_words = len(text), True, 0
     while end >= 0 and num_words < _MOST_WORDS:
         start = text.rfind("\n", 0, max(end, 0)) + 1
@@ -100,7 +100,7 @@ def _in_line(text: str, start: int, end: int, words: list[re.Match[str]], *, is_
 
 
 def _is_value(text: str, start: int, end: int, *, is_last: bool) -> bool:
-    """Whether four hashes mark an answer, as in GSM8K, and no heading: a heading has text below it, and more words."""
+    """Returns whether four hashes mark an answer, as in GSM8K, and no heading, which has more words and text below."""
     if _STEP.match(text, start, end):
         return False
     if is_last:

@@ -1,11 +1,14 @@
-r"""Words that are set as text within a formula. In plain writing every font is `\text{…}`."""
+r"""Removes what is put around an answer: quotes, Markdown, delimiters of formulas, and `\text{…}` around words.
+
+In plain writing every font is `\text{…}`.
+"""
 
 from __future__ import annotations
 
 import re
 
 SET_TEXT = r"\\text ?\{[^{}]*\}"
-"""A piece of a pattern. What it matches holds no braces of its own."""
+"""A piece of a pattern, for text that contains no braces."""
 _SET_TEXT = re.compile(r"\\text ?\{ ?([^{}]*?) ?\}")
 _WRAPPERS = (
     ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ('"', '"'), ("“", "”"), ("`", "`"),
@@ -15,17 +18,17 @@ _GLUED = re.compile(r"(\\[A-Za-z]+)(?=\\text ?\{)")
 
 
 def without_text(text: str) -> str:
-    r"""`5\text{ cm}` is `5`."""
+    r"""Removes words set as text: `5` for `5\text{ cm}`."""
     return _SET_TEXT.sub("", text) if r"\text" in text else text
 
 
 def unset(text: str, around: str = "") -> str:
-    r"""`5\text{ cm}` is `5cm`, and `\mu\text{m}` stays two words. around: put on both sides of each."""
+    r"""Sets words as formulas: `5cm` for `5\text{ cm}`, and `\mu m` for `\mu\text{m}`. Puts `around` on both sides."""
     return _SET_TEXT.sub(rf"{around}\1{around}", _GLUED.sub(r"\1 ", text)) if r"\text" in text else text
 
 
 def whole_text(text: str) -> str | None:
-    r"""What all of a text is set from: `a b` of `\text{a b}`; None where more stands there."""
+    r"""Returns the words of a text that is set as text as a whole, `a b` for `\text{a b}`, or None."""
     found = _SET_TEXT.fullmatch(text)
     return found[1] if found else None
 
@@ -35,7 +38,7 @@ def num_bare(line: str, mark: str) -> int:
 
 
 def unwrapped(line: str) -> str:
-    """Without quotes, Markdown and delimiters of formulas that stand around all of it."""
+    """Removes quotes, Markdown and delimiters of formulas that enclose all of a line."""
     for opening, closing in _WRAPPERS:
         inner = line[len(opening) : -len(closing)]
         is_one = not num_bare(inner, opening) and not num_bare(inner, closing)

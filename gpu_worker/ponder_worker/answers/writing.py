@@ -1,4 +1,4 @@
-"""One way of writing for what can be written in many: what answers are compared by before anything is computed."""
+"""Normalises the writing of answers to ASCII and plain LaTeX, before anything is compared or computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ponder_worker.answers.wrapping import whole_text
 _PLAIN = re.compile(r"[A-Za-z0-9.-]*")
 _DELIMITERS = re.compile(r"\\[()\[\]]|\\?\$|`")
 _DOLLARS = re.compile(r"^[ $]*([-+]?)\\\$ ?([0-9.][0-9,.]*(?:[ A-Za-z]*)[ $]*)$")
-"""An amount: an escaped sign is a currency, a pair of bare ones delimits a formula."""
+"""An amount of money. An escaped dollar sign is a currency, and a pair of bare ones delimits a formula."""
 _COMMANDS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
     **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
@@ -34,14 +34,14 @@ _COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)[ ]?|\\([,;:!> ~#&%])|~")
 _SQUEEZED = re.compile(r"(,)\\![ ]?|[ ]?(?:\\text)?\{[ ]?([,:])[ ]?\}")
 _GROUPED = re.compile(r"(?<=\d)(?:\\,|~|\\ |\\:|\\;|')(?=\d{3}(?!\d))")
 _GROUPED_BY_COMMAS = re.compile(r"(?<![0-9.,}])[1-9][0-9]{0,2}(?:\{,\}[0-9]{3})+(?![0-9{])")
-"""A comma that LaTeX sets without the blank of a list: `1{,}234` is one number in any list."""
+"""A number with commas that LaTeX sets without the blank of a list: `1{,}234` is one number in any list."""
 _DOLLARS_BEHIND = re.compile(r"(?<=[0-9])[ ]?\\\$(?=[ $]*\Z)")
 _LONE_DOLLAR = re.compile(r" *([-+]?) ?\$ ?([0-9.][0-9,.]*[ A-Za-z]*)")
 _MODULUS = r"(?:\{([^{}]*)\}|([0-9]+|[A-Za-z](?![A-Za-z])))"
 _CONGRUENT = re.compile(
     rf"\( ?(?:\\b?mod(?![a-z])|\\text ?\{{ ?mod ?\}}|mod(?![a-z])) ?{_MODULUS} ?\)|\\(?:p?mod|pod)(?![a-z]) ?{_MODULUS}"
 )
-r"""`\pmod 7`, `(\bmod 7)`, `(mod 7)`: a congruence, and no remainder as `\bmod` without brackets."""
+r"""A congruence: `\pmod 7`, `(\bmod 7)`, `(mod 7)`. Without brackets `\bmod` is a remainder."""
 _SIGNS = (
     (r"\{\}", r"\emptyset "), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"^{\circ}", r"^\circ "), ("{}", ""),
 )  # fmt: skip
@@ -53,7 +53,7 @@ ENDS = " \t\n.,;:。"
 STARTS = " \t\n,;:=。"
 _NESTED = 4
 _LONG = 20_000
-"""Characters. A text that is longer is nothing that anybody would call an answer: it is compared as it is."""
+"""Characters. A longer text is no short answer and is compared as it is."""
 _OTHER = re.compile(r"[^\x00-\x7f]")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+")
 _LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉₊₋]+")
@@ -80,7 +80,7 @@ _SYMBOLS = {
 
 @lru_cache(maxsize=512)
 def plain(text: str) -> str:
-    r"""The text in ASCII without delimiters, spacing and sizes; `\text{ab}` and every sort of font is `\text{ab}`."""
+    r"""Returns the text in ASCII without delimiters, spacing and sizes. Every font becomes `\text{…}`."""
     if _PLAIN.fullmatch(text) or len(text) > _LONG:
         return text.rstrip(ENDS).lstrip(STARTS)
     text = as_ascii(text)
@@ -128,7 +128,7 @@ def _closes_at_end(text: str) -> bool:
 
 
 def as_ascii(text: str) -> str:
-    r"""`−５` is `-5`, `x²` is `x^{2}`, `2½` is `2\frac{1}{2}`, `√12` is `\sqrt{12}`; letters of words stay."""
+    r"""Returns `-5` for `−５`, `x^{2}` for `x²`, `\frac{1}{2}` for `½`, `\sqrt{12}` for `√12`. Keeps letters."""
     if text.isascii():
         return text
     text = _RAISED.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}".replace("−", "-"), text)

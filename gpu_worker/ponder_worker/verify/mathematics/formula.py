@@ -1,4 +1,7 @@
-"""Mathematics as latex2sympy (extended by the authors of Math-Verify) reads it."""
+"""Reads mathematics with latex2sympy, as extended by the authors of Math-Verify.
+
+Plain writing such as `sqrt(2)`, `\\frac12`, `1.5e3` or `x^10` is first made into LaTeX that it reads as a person does.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 _SIDE_BY_SIDE = re.compile(r"[0-9.] +[0-9]|[0-9]_ ?\{? ?[0-9]|\\ldots|[?]|\\overline ?\{ ?[0-9]")
-"""What a parser would multiply, or leave out: numbers side by side, numbers to a base, `1, 2, …`."""
+"""Text that a parser would multiply or skip: numbers side by side, numbers to a base, `1, 2, …`."""
 _BOUND = re.compile(r"(\\(?:int|sum|prod) ?(?:_ ?(?:\{[^{}]*\}|\w) ?)?\^ ?)([0-9A-Za-z])")
 _ACCENT = re.compile(
     r"\\(vec|hat|bar|tilde|dot|ddot|overline|overrightarrow|widehat) ?"
@@ -20,11 +23,11 @@ _ACCENT = re.compile(
     r"(?: ?_ ?(?:\{([A-Za-z0-9]+)\}|([A-Za-z0-9])))?"
 )
 _GAMMA = re.compile(r"\\(?:(gamma)|(Gamma)(?! ?\())(?![A-Za-z])(?: ?_ ?(?:\{ ?([A-Za-z0-9]+) ?\}|([A-Za-z0-9])))?")
-r"""A letter, for which a parser takes the function or Euler's constant: `\gamma+1` is 1 to it."""
+r"""A letter that a parser takes for the function or for Euler's constant: it reads `\gamma+1` as 1."""
 _ORDERED = re.compile(r"(?:(?<![A-Za-z])[A-Z]|[A-Z]\}|_\{(?:vec|overrightarrow)\w*\}) {0,2}\\times(?![0-9 ]*[0-9(])")
-"""A product of sets, matrices or vectors; a parser would exchange its sides."""
+"""A product of sets, matrices or vectors. A parser would exchange its sides."""
 _HALVED = re.compile(r"/ ?[0-9]+ ?[A-Za-z\\(]")
-r"""`1/2x`, which some read as `\frac{1}{2}x` and others as `\frac{1}{2x}`."""
+r"""An ambiguous fraction: some read `1/2x` as `\frac{1}{2}x` and others as `\frac{1}{2x}`."""
 _CHOSEN = re.compile(r"(?<![A-Za-z0-9_\\])C ?\( ?([0-9]{1,6}) ?, ?([0-9]{1,6}) ?\)")
 _LOGARITHM = re.compile(r"\\log ?_ ?([0-9A-Za-z])")
 _LG = re.compile(r"\\lg(?![A-Za-z])")
@@ -44,35 +47,35 @@ _FRAC_OVER_COMMAND = re.compile(r"\\frac ?(\\[A-Za-z]+) ?(?=[\\{0-9])")
 _FRAC_UNDER = re.compile(r"(\\(?:frac|binom) ?\{[^{}]*\}) ?([0-9A-Za-z]|\\[A-Za-z]+)")
 _SQRT = re.compile(r"\\sqrt ?([0-9A-Za-z]|\\[A-Za-z]+)")
 _PROSE = re.compile(r"(?<![\\A-Za-z{_])(?:[A-Za-z]{4,}|[A-Za-z]{2,} [A-Za-z]{2,})")
-"""Words, which a parser would multiply letter by letter."""
+"""Words. A parser would multiply their letters."""
 _CALL = re.compile(r"(\\sqrt(?: ?\[[0-9a-z]\])?|\^) ?\(")
 _PRIMES = re.compile(r"([A-Za-z])('+)|([A-Za-z]) ?\^ ?\{? ?((?:\\prime ?)+)\}?")
 _DATE = re.compile(r"(?<![0-9])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _MIXED = re.compile(r"(?<=[0-9])(?=\\frac ?\{ ?[0-9]+ ?\} ?\{ ?[0-9]+ ?\})")
 _UNIT_POWER = re.compile(r"(?<!_)(?<!_\{)\\text ?\{[^{}]{2,}\} ?\^")
-r"""Words that a parser would raise to a power, such as a unit to one that no unit has."""
+r"""A power of words. A parser would compute it."""
 _LONGEST = 2_000
 
 
 class Unreadable(Exception):
-    """The text is no mathematics that can be read as a whole."""
+    """The text is not mathematics that can be read as a whole."""
 
 
 @lru_cache(maxsize=256)
 def parse(text: str) -> Any:
-    """A plain text as sympy's. Raises Unreadable where any of it is left over."""
+    """Returns a plain text as a sympy object. Raises Unreadable if any of it cannot be read."""
     prepared = prepare(text)
     if prepared is None:
         raise Unreadable(text)
     try:
         found = latex2sympy(prepared, is_real=True, normalization_config=None, conversion_config=_CONVERSION)
         return _exact(found)
-    except Exception:  # the parser raises whatever comes to its mind
+    except Exception:  # the parser raises errors of any type
         raise Unreadable(text) from None
 
 
 def _exact(found: Any) -> Any:
-    """Decimals as fractions, and i as the imaginary unit unless it counts something."""
+    """Replaces decimals by fractions, and `i` by the imaginary unit unless it is the index of a sum or product."""
     if not hasattr(found, "atoms"):
         return found
     new: dict[Any, Any] = {number: sympy.Rational(str(number)) for number in found.atoms(sympy.Float)}
@@ -83,12 +86,12 @@ def _exact(found: Any) -> Any:
 
 
 def _is_unknown_slope(part: Any) -> bool:
-    """Whether it is a derivative of something that only has a name, of which sympy says that it is 0."""
+    """Returns whether it is a derivative of a function that only has a name. sympy takes it for 0."""
     return isinstance(part, sympy.Derivative) and not part.expr.free_symbols & set(part.variables)
 
 
 def prepare(text: str) -> str | None:
-    """None where a parser would read something else than stands there."""
+    """Returns LaTeX for the parser, or None if the parser would misread the text."""
     if len(text) > _LONGEST:
         return None
     text = _LOGARITHM.sub(r"\\log_{\1}", _LG.sub(r"\\log_{10} ", text))
@@ -122,7 +125,7 @@ def _function(found: re.Match[str]) -> str:
 
 
 def _accented(found: re.Match[str]) -> str:
-    """One symbol: a vector's name, a segment, a mean."""
+    """Returns one symbol for an accented letter: the name of a vector, a segment, a mean."""
     accent, letters, index = found[1], found[2] or found[3], found[4] or found[5] or ""
     return f"{letters[0]}_{{{accent}{letters}{index}}} "
 
@@ -133,13 +136,13 @@ def _gamma(found: re.Match[str]) -> str:
 
 
 def _primed(found: re.Match[str]) -> str:
-    """A derivative is another symbol than its function; the parser drops the mark."""
+    """Returns a symbol for a derivative, because the parser drops the prime."""
     letter, num = (found[1], len(found[2])) if found[1] else (found[3], found[4].count("prime"))
     return f"{letter}_{{{'prime' * num}}}"
 
 
 def _grouped(text: str) -> str:
-    r"""`\sqrt(a(b))` and `x^(n+1)` with braces for the brackets."""
+    r"""Replaces the brackets of `\sqrt(a(b))` and `x^(n+1)` by braces."""
     opened: list[bool] = []
     starts = {found.end() - 1 for found in _CALL.finditer(text)}
     made = []

@@ -1,4 +1,4 @@
-"""The letter of a multiple-choice question."""
+"""Passes an answer that chooses the same letter as the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some texts stand in the answer."""
+"""Passes an answer that contains texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal character by character, apart from what is only put around an answer."""
+"""Passes an answer that is equal to the reference, except for what is only put around an answer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def examine(answer: str, spec: Exact, reference: str) -> Judgement:
 
 
 def _bare(text: str) -> str:
-    r"""Without spaces, quotes, Markdown or `\text{}` around it, and the full stop of a sentence."""
+    r"""Removes spaces, quotes, Markdown and `\text{}` around a text, and the full stop of a sentence."""
     text = unwrapped(text.strip())
     return (whole_text(text) or text).strip().removesuffix(".")

@@ -1,4 +1,4 @@
-"""Equal as numbers, exactly. Separators, currency, units and percent signs do not count."""
+"""Passes an answer that is exactly the same number. Separators, currency, units and percent signs do not count."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def examine(answer: str, spec: Number, reference: str) -> Judgement:
     if wanted is None and are_identical(answer, reference):
         return Judgement(Verdict.PASSED)
     if wanted is None:
-        return Judgement(Verdict.UNVERIFIED, "the reference is no number")
+        return Judgement(Verdict.UNVERIFIED, "the reference is not a number")
     found = _value(answer)
     if found is None:
-        return Judgement.of(False, "the answer is no number")
+        return Judgement.of(False, "the answer is not a number")
     return Judgement.of(found == wanted, "the number is not the expected one")
 
 
 def _value(text: str) -> Fraction | None:
-    """Of a text that says one number, be it among words."""
+    """Returns the only number of a text, which may stand among words."""
     numeral = number_of(text)
     return numeral.value if numeral is not None else read_european(text) or read_lone_number(text)

@@ -1,4 +1,4 @@
-"""A regular expression matches. It may backtrack for ever: the process that runs it has a limit."""
+"""Passes an answer that a regular expression matches. It may backtrack for ever, so its process has a time limit."""
 
 from __future__ import annotations
 

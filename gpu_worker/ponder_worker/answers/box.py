@@ -19,6 +19,9 @@ _CONNECTED = re.compile(r"[,;&]|\b(?:and|or)\b")
 _FILLER = re.compile(r"\\(?:text|quad|qquad|\[|\]|\(|\)|[,;! ])|[\s$,;:&{}+*~]|\b(?:and|or)\b")
 _MINUS = re.compile(r"(?:^|(?<=[\s$=(]))[-−]\Z")
 _UNIT = re.compile(rf"(?:\\[,; ]| )?{SET_TEXT}(?:\^\{{?[23]\}}?)?")
+_MORE_ITEMS = re.compile(r"(?:\\?[,;]\s{0,2}-?\d{1,20}(?:\.\d{1,20})?){1,20}(?=\s{0,2}(?:\$|\\[)\]]|\Z))")
+"""Numbers behind a box up to the end of its formula, which go on with its list: `\\boxed{4,8},7`."""
+_ITEM = re.compile(r"[-.\d]+")
 _WORD = re.compile(r"[A-Za-z]+")
 _NEW_THOUGHT = frozenset((
     "is", "are", "so", "then", "thus", "hence", "therefore", "answer", "final", "but", "now", "since", "because",
@@ -54,7 +57,7 @@ def boxed(text: str) -> str | None:
 
 
 def _with_surroundings(text: str, box: Box) -> str:
-    """Returns its content with the minus glued to its front and the known unit set as text right behind it."""
+    """Returns its content with the minus right before it, and with the known unit or the items right behind it."""
     content = box.content
     if _MINUS.search(text, max(0, box.start - 3), box.start) and content[0] not in "-+−":
         content = f"-{content}"
@@ -62,6 +65,10 @@ def _with_surroundings(text: str, box: Box) -> str:
     known = read_unit(unit[0].strip()) if unit else None
     if unit and known and known.name and (numeral := read_numeral(content)) and not numeral.unit.is_there:
         content += unit[0]
+    more = _MORE_ITEMS.match(text, box.end) if content[-1].isdigit() or content[-1] in ")}" else None
+    if more is not None:
+        separator = "," if "," in content else ", "  # a blank would join the digits around other commas
+        content += "".join(separator + number for number in _ITEM.findall(more[0]))
     return content
 
 

@@ -44,6 +44,12 @@ _INTRODUCED = re.compile(r"[^\W\d_]{2,} ?: |[^\W\d_]{3,}:(?=[-+$\d])|[^\W\d_]{2,
 """Words that introduce a value: `Total: 5`, `So 5 - 3 = 2`."""
 _ARITHMETIC = re.compile(r"[\d)] ?[-+*=×÷]")
 """A step of a calculation. It is no answer: `17 - 6` may be all that was written when the budget ended."""
+_DENIED = re.compile(
+    r"\b(?i:(?:answer|problem|question) (?:can(?:not| not|['’]t)|could not) be (?:determined|answered|found|computed)"
+    r"|(?:can(?:not| not|['’]t)|unable to|impossible to) (?:determine|find|compute|give) (?:the|an|its) answer)"
+    r"(?=[.,;!\n]|\Z| from (?:the|this|that)\b)"
+)
+"""A sentence that says that there is no answer, so that a number near it is none."""
 _LONGEST_FORMULA = 1_000
 _LONGEST_ANSWER = 60
 
@@ -71,6 +77,8 @@ def _last(text: str) -> str | None:
     stripped = text.strip()
     if _is_bare(stripped):
         return stripped
+    if _DENIED.search(text):
+        return None
     formula = max((_last_formula(text, *ends) for ends in _FORMULA_ENDS), default=(-1, ""))
     number = _last_number(text)
     if formula[0] < 0 or ((number[0] > formula[0] or len(formula[1]) == 1) and number[0] >= 0):

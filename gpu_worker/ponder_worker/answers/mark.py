@@ -28,6 +28,9 @@ _IS = (
 _MARK = r"[:：=|]|->|→|(?<= )[-–—]{1,2} "
 _LABEL = re.compile(rf"(?:s|\(s\))?\"?{_MARKUP}(?:{_OF_WHAT})?(?:,? ?{_THEN},?)?{_MARKUP}(?:{_IS}|{_MARK}){_MARKUP}")
 _FORMULA = re.compile(r"[ \t*_]{0,4}(?:\$|\\[(\[])")
+_BEFORE_TAG = re.compile(r"\[(?i:the |my |final |correct ){0,2}\Z")
+_TAG_END = re.compile(r"\](?!\()")
+"""The end of a tag, `[ANSWER] 6`, and not of the text of a link."""
 _NO_ANSWER = re.compile(
     r"(?i:not|in|on|consistent|correct|incorrect|right|wrong|reasonable|unique|unclear|unknown|below|above|as follows"
     r"|found|obtained|written|expressed|supposed|likely|called|something|what|that|whether|always|never)(?![^\W_])"
@@ -91,12 +94,20 @@ def _in_line(text: str, start: int, end: int, words: list[re.Match[str]], *, is_
         label = _LABEL.match(text, word.end(), min(end, word.end() + _WINDOW))
         if label is None and _FORMULA.match(text, word.end()) and not text[start : word.start()].strip("#*_ \t"):
             yield word.end()
+        if label is None and _is_tag(text, start, word):
+            yield word.end() + 1
         if label and not (label["is"] and _NO_ANSWER.match(text, label.end(), end)):
             yield label.end()
     if (hashes := _HASHES.match(text, start, end)) and _is_value(text, hashes.end(), end, is_last=is_last):
         yield hashes.end()
     if is_last and (last := _LAST.match(text, start, end)):
         yield last.end()
+
+
+def _is_tag(text: str, start: int, word: re.Match[str]) -> bool:
+    """Returns whether a word is that of a tag such as `[ANSWER]`."""
+    before = _BEFORE_TAG.search(text, max(start, word.start() - _BEFORE), word.start())
+    return before is not None and _TAG_END.match(text, word.end()) is not None
 
 
 def _is_value(text: str, start: int, end: int, *, is_last: bool) -> bool:

@@ -18,6 +18,7 @@ _TOKEN = re.compile(
 _OPENING = frozenset(("(", "[", "{", r"\{", r"\begin"))
 _CLOSING = frozenset((")", "]", "}", r"\}", r"\end"))
 _CONNECTING = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|and|or|&")
+_AND_SO_ON = r"\ldots"
 _SIGNS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~", r"\in": "in"}
 
 
@@ -129,4 +130,7 @@ def _split(tokens: list[str], separator: str) -> list[str]:
         else:
             items[-1] += token
         before = token
-    return [item for item in (item.strip() for item in items) if item]
+    items = [item for item in (item.strip() for item in items) if item]
+    if len(items) > 1 and items[-1].endswith(_AND_SO_ON) and items[-1] != _AND_SO_ON:
+        items[-1:] = [items[-1].removesuffix(_AND_SO_ON).rstrip(), _AND_SO_ON]
+    return items

@@ -39,7 +39,7 @@ _TRAILING = re.compile(
     rf"|,\s+(?:{_REASON}|so|while|but|wait|hmm|I [a-z]+|we|right)\b.*"
     rf"|\s+\((?:{_REASON}|i\.e|that is|or|rounded|approx|note|see|in|if|with)\b.*"
     r"|(?<=\d)\s+\([A-Za-z]{3}[A-Za-z ,.-]*\)$|;\s+(?:so|therefore|hence|thus|since|because)\b.*|\s+-\s+I\b.*"
-    r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*|\s*<(?:eos|s|end)>.*|\s+//\s.*"
+    r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*|\s*<(?:eos|s|end)>.*|\s+//\s.*|\s*\[/.*"
     r'|(?<=["\d]),\s*"\w+":.*|(?:です|だ|입니다|이다)$',
     re.DOTALL,
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
-from ponder_worker.answers.wrapping import SET_TEXT, unset
+from ponder_worker.answers.wrapping import unset
 
 _LONGEST = 80
 """Characters that the patterns for units are tried on."""
@@ -14,13 +15,10 @@ _SHORT = 3
 _PERCENT = re.compile(r"^(?:%|(?:percent|per cent|percentage|pct)\b\.?)(?: points?\b)?")
 _DEGREE = re.compile(r"\^ ?(?:\{ ?)?\\circ ?\}?")
 _POWER = re.compile(r"\^ ?\{? ?(-?[1-9]) ?\}?")
+_TIMES = re.compile(r"(?<=[A-Za-z0-9]) {0,2}\\cdot {0,2}(?=[A-Za-z])")
 _LETTER = r"[A-Za-z\u00c0-\uffef]"
 _WORDS = re.compile(rf"\(?(?:{_LETTER}+'?|[€£¥₹₩₽₺₫₱])(?:[ ./'\-·]*(?:{_LETTER}+|\^-?[1-9]|[()]))*[ .)]*")
 _WORD = re.compile(rf"(?:{_LETTER}|[€£])+|\^-?[1-9]|/")
-_AT_END = re.compile(
-    rf" ?(?:{SET_TEXT}(?: ?\^ ?\{{? ?-?[1-9] ?\}}?)?|\^ ?(?:\{{ ?)?\\circ ?\}}?|%|(?<= )[A-Za-z]{{2,}}(?:\^[1-9])?)$"
-)
-_ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _PREFIX = re.compile(r"(?:[€£¥₹₩₽₺₫₱]|(?:USD|EUR|GBP|JPY|CNY|INR|US|Rs\.?|RMB)(?![a-z])) ?")
 _NO_UNITS = frozenset((
     "and", "or", "to", "pi", "sin", "cos", "tan", "log", "ln", "exp", "sqrt", "mod", "if", "is", "not", "pair", "pairs",
@@ -29,9 +27,7 @@ _NO_UNITS = frozenset((
     "above", "loss", "times", "of", "than", "for", "plus", "minus", "over",
 ))  # fmt: skip
 """Words that change a number or join it to another if they stand right behind it."""
-_TURNING = frozenset((
-    "below", "down", "minus", "plus", "less", "loss", "times", "under", "or", "halves", "thirds",
-))  # fmt: skip
+_TURNING = frozenset("below down minus plus less loss times under or halves thirds".split())
 """Words that change a number wherever they stand: `5 degrees below zero` is -5."""
 _NO_MODIFIERS = frozenset((
     "a", "an", "the", "per", "every", "each", "of", "in", "and", "full", "whole", "total", "extra", "additional", "us",
@@ -55,6 +51,7 @@ _NAMES = {
     "J": "joule", "W": "watt", "V": "volt", "N": "newton", "K": "kelvin", "Hz": "hertz", "eV": "", "rad": "radian",
     "Pa": "pascal", "per": "/", "^2": "square sq squared", "^3": "cubic cu cubed",
 }  # fmt: skip
+_BEFORE_UNIT = frozenset(("square", "sq", "cubic", "cu"))
 _MAY_BE = {"pound": ("£", "lb"), "¥": ("yen", "yuan")}
 _KNOWN = {word: name for name, others in _NAMES.items() for word in (name, *others.split())}
 
@@ -80,7 +77,7 @@ class Unit:
     @property
     def is_rate(self) -> bool:
         """Whether it says per what the number counts: `$12` per hour."""
-        return "per" in self.name.split()
+        return "^-" in self.name
 
     def fits(self, other: Unit) -> bool:
         """Returns whether two may be the same. Known units have the same name, and one side may have more other words.
@@ -110,6 +107,7 @@ def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
         return None
     is_text = text.startswith((r"\text", "^"))
     text = unset(_DEGREE.sub(" degree ", text), around=" ").removeprefix(r"\text").strip()
+    text = _TIMES.sub(" ", text)
     percent = _PERCENT.match(text)
     text = text[percent.end() :].strip() if percent else text
     text = _PART_OF.sub("", text, count=1) if text.startswith("of ") else text
@@ -146,7 +144,7 @@ def _is_unit(word: str, *, is_attached: bool, is_text: bool) -> bool:
         return False
     if len(word) == 1:
         return (word in _LETTERS or word in _KNOWN) and not (is_attached and word in _NEVER_ATTACHED)
-    if _known(word):
+    if name_of(word):
         return True
     return len(word) > 1 if is_text else len(word) > 2 and not is_attached
 
@@ -158,7 +156,7 @@ def _is_variable(word: str) -> bool:
 
 def _named(word: str) -> str:
     """Returns a word as it is compared."""
-    return _known(word) or _PLURAL.sub("", word.casefold())
+    return name_of(word) or _PLURAL.sub("", word.casefold())
 
 
 def _words(words: list[str]) -> frozenset[str]:
@@ -166,15 +164,15 @@ def _words(words: list[str]) -> frozenset[str]:
     found: list[str] = []
     for place, word in enumerate(words):
         name = _named(word)
-        modifier = words[place - 1] if place and len(word) > _SHORT and _known(word) else ""
-        if modifier.isalpha() and not _known(modifier) and modifier.lower() not in _NO_MODIFIERS:
+        modifier = words[place - 1] if place and len(word) > _SHORT and name_of(word) else ""
+        if modifier.isalpha() and not name_of(modifier) and modifier.lower() not in _NO_MODIFIERS:
             found[-1] = f"{found[-1]} {name}"
         else:
             found.append(name)
     return frozenset(found)
 
 
-def _known(word: str) -> str:
+def name_of(word: str) -> str:
     """Returns the name of a unit, in the singular or plural, or an empty text."""
     if len(word) == 1 or word.startswith("^"):
         return _KNOWN.get(word, word if word.startswith("^") else "")
@@ -182,20 +180,20 @@ def _known(word: str) -> str:
 
 
 def _name(words: list[str]) -> str:
-    """Returns the sorted names, so that `square cm` and `cm^2` are the same. Empty if any word is unknown."""
-    names = list(map(_known, words))
-    return " ".join(sorted(names)) if all(names) else ""
-
-
-def split_unit(text: str) -> tuple[str, Unit]:
-    r"""Returns a text without the unit at its end, and the unit: `2\pi \text{ cm}^2`, `30^\circ`, `\sqrt{2} km`."""
-    found = _AT_END.search(text[-_LONGEST:])
-    if found is None:
-        return text, Unit()
-    body, rest = text[: len(text) - len(found[0])].rstrip(), found[0].strip()
-    if not body or body[-1] in "+-*/=<>,^_({[" or (rest[0].isalpha() and not _known(rest.split("^")[0].strip())):
-        return text, Unit()
-    if rest.startswith("^") and _ANGLE_OF.search(body):
-        return text, Unit()
-    unit = read_unit(rest)
-    return (text, Unit()) if unit is None or unit.scale > 1 else (body, unit)
+    """Returns the sorted factors, the same for `m/s^2` and `m s^-2`. Empty if any word is unknown."""
+    powers: Counter[str] = Counter()
+    sign, power, last = 1, 1, ""
+    for word in words:
+        name = name_of(word)
+        if not name:
+            return ""
+        if name == "per":
+            sign = -1
+        elif not name.startswith("^"):
+            powers[name] += sign * power
+            power, last = 1, name
+        elif last and word.lower() not in _BEFORE_UNIT:
+            powers[last] += sign * (int(name[1:]) - 1)
+        else:
+            power = int(name[1:])
+    return " ".join(f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items()) if power)

@@ -47,6 +47,8 @@ _SIGNS = (
 )  # fmt: skip
 _SET_LETTER = re.compile(r"\\mathbb ([A-Z])")
 _ABOUT = re.compile(r"^(?:(?i:approximately|about|roughly)|\\approx) (?=[-0-9\\])")
+_CUT_DECIMAL = re.compile(r"((?:[^=,;+]{0,60}=)? ?-?[0-9]*\.[0-9]+) ?\\ldots ?")
+"""A decimal whose further digits are left out, which counts as it stands: `3.14\\ldots`."""
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?i:inf|infinity)(?![A-Za-z])")
 BLANKS = re.compile(r"\s+")
 ENDS = " \t\n.,;:。"
@@ -101,6 +103,7 @@ def plain(text: str) -> str:
     text = BLANKS.sub(" ", _INFINITY.sub(r"\\infty ", text))
     text = text.rstrip(ENDS + "\\").lstrip(STARTS)
     text = _ABOUT.sub("", text)
+    text = cut[1] if (cut := _CUT_DECIMAL.fullmatch(text)) is not None else text
     for _ in range(_NESTED):
         if text.startswith("{") and text.endswith("}") and _closes_at_end(text):
             text = text[1:-1].strip()

@@ -28,8 +28,14 @@ def members(items: Sequence[str]) -> list[str]:
         if relation is not None:
             name = relation.sides[0] if relation.signs == ("=",) and is_name(relation.sides[0]) else ""
         named = f"{name} = {item}" if relation is None and name and not is_words(item) else item
-        made += _both_signs(named)
+        made += _both_signs(f"({named})" if relation is None and _is_row(item) else named)
     return made
+
+
+def _is_row(item: str) -> bool:
+    """Returns whether an item is itself a list, as in `1,2; 3,4`, whose order counts."""
+    parts = parts_of(item) if "," in item and read_numeral(item) is None else None
+    return parts is not None and parts.kind == "list"
 
 
 def names(items: Sequence[str]) -> list[str]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import sympy
 
 from ponder.domain.verifier import Math
 from ponder_worker.answers.numeral import Numeral, read_numeral
-from ponder_worker.answers.unit import Unit, split_unit
+from ponder_worker.answers.unit import Unit, name_of, read_unit
+from ponder_worker.answers.wrapping import SET_TEXT
 from ponder_worker.verify.mathematics.formula import Unreadable, parse
 from ponder_worker.verify.mathematics.formula_equality import are_equal
 from ponder_worker.verify.mathematics.formula_value import rounds_to
 
 _ENOUGH_DIGITS = 6
 """Significant digits that a decimal needs to stand for a longer number: 0.333333 for 1/3."""
+_LONGEST_UNIT = 80
+_AT_END = re.compile(
+    rf" ?(?:{SET_TEXT}(?: ?\^ ?\{{? ?-?[1-9] ?\}}?)?|\^ ?(?:\{{ ?)?\\circ ?\}}?|%|(?<= )[A-Za-z]{{2,}}(?:\^[1-9])?)$"
+)
+_ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 
 
 def same_quantity(found: Numeral, wanted: Numeral, spec: Math) -> bool:
@@ -40,6 +47,20 @@ def is_formula(text: str) -> bool:
     except Unreadable:
         return False
     return True
+
+
+def split_unit(text: str) -> tuple[str, Unit]:
+    r"""Returns a text without the unit at its end, and the unit: `2\pi \text{ cm}^2`, `30^\circ`, `\sqrt{2} km`."""
+    found = _AT_END.search(text[-_LONGEST_UNIT:])
+    if found is None:
+        return text, Unit()
+    body, rest = text[: len(text) - len(found[0])].rstrip(), found[0].strip()
+    if not body or body[-1] in "+-*/=<>,^_({[" or (rest[0].isalpha() and not name_of(rest.split("^")[0].strip())):
+        return text, Unit()
+    if rest.startswith("^") and _ANGLE_OF.search(body):
+        return text, Unit()
+    unit = read_unit(rest)
+    return (text, Unit()) if unit is None or unit.scale > 1 else (body, unit)
 
 
 def _same_unit(found: Unit, wanted: Unit, spec: Math) -> bool:

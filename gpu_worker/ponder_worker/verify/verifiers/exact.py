@@ -7,11 +7,16 @@ from ponder_worker.answers.mark import of_reference
 from ponder_worker.answers.wrapping import unwrapped, whole_text
 from ponder_worker.verify.case import Judgement
 
+_LOST = " *_`?"
+"""Signs at the ends of an answer, as in `*args` or `What?`, that are lost when it is read out of a text."""
+
 
 def examine(answer: str, spec: Exact, reference: str) -> Judgement:
     reference = of_reference(reference)
-    is_same = answer.strip() == reference.strip() or _bare(answer) == _bare(reference)
-    return Judgement.of(is_same, "the answer is not the expected one")
+    said = answer.strip()
+    is_same = said == reference.strip() or _bare(said) == _bare(reference)
+    is_read = said != "" and said == reference.strip(_LOST)
+    return Judgement.of(is_same or is_read, "the answer is not the expected one")
 
 
 def _bare(text: str) -> str:

@@ -11,6 +11,9 @@ from ponder_worker.answers.mark import of_reference
 from ponder_worker.answers.numeral import read_european, read_lone_number
 from ponder_worker.verify.case import Judgement
 
+_BRACKETS = "()[] "
+"""Removed from the ends of a number, `[[12]]` or `12)`. With a comma they would be around a tuple."""
+
 
 def examine(answer: str, spec: Number, reference: str) -> Judgement:
     answer, reference = of_reference(answer), of_reference(reference)
@@ -27,5 +30,8 @@ def examine(answer: str, spec: Number, reference: str) -> Judgement:
 
 def _value(text: str) -> Fraction | None:
     """Returns the only number of a text, which may stand among words."""
-    numeral = number_of(text)
-    return numeral.value if numeral is not None else read_european(text) or read_lone_number(text)
+    if (numeral := number_of(text)) is not None:
+        return numeral.value
+    if "," not in text and (numeral := number_of(text.strip(_BRACKETS))) is not None:
+        return numeral.value
+    return read_european(text) or read_lone_number(text)

@@ -1,5 +1,5 @@
-"""Reading an answer out of a text, and when two answers are equal.
+"""Reads an answer out of a text, and tells when two answers are the same by their writing.
 
-Every function here takes time in proportion to its text: it makes one pass, or applies a pattern whose runs cannot
-overlap, or a pattern to a piece of bounded length. The text is whatever a model wrote.
+The text is whatever a model wrote, so every function here takes time in proportion to its length. It makes one pass,
+applies a pattern whose runs cannot overlap, or applies a pattern to a piece of bounded length.
 """

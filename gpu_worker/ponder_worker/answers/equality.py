@@ -1,4 +1,4 @@
-"""Which answers are one by their writing alone: what votes are counted by, and what no verifier needs to compute."""
+"""Compares answers by their writing alone. Votes are counted by it, and verifiers try it before they compute."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 from ponder_worker.answers.numeral import Numeral, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
-from ponder_worker.answers.set_text import without_text
-from ponder_worker.answers.writing import identity, plain
+from ponder_worker.answers.wrapping import unset, without_text
+from ponder_worker.answers.writing import BLANKS, ENDS, STARTS, plain
 
 _LONG = 1_000
-"""Characters. What is longer, or has several lines, is a program or a document: only its blanks are made alike."""
+"""Characters. A longer text, or one of several lines, is a program or a document. Only its blanks are normalised."""
 _DEPTH = 3
 _LONGEST_NAME = 60
 _MIRRORED = {">": "<", ">=": "<="}
 _INVERSE = re.compile(r"\^ ?\{? ?-1 ?\}?(?= ?\()")
-"""`f^{-1}(x)` is a name, as `f(x)` is."""
+"""The exponent of `f^{-1}(x)`, which is a name just as `f(x)` is."""
 _SYMBOL = re.compile(r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]+\}))?")
 _LOWERED = re.compile(r"_ ?(?:\{[^{}]*\}|[A-Za-z0-9])")
 _COMMANDS = re.compile(
@@ -23,17 +23,28 @@ _COMMANDS = re.compile(
     r"|(?:var)?sigma|tau|upsilon|(?:var)?phi|chi|psi|omega|ell|hbar)(?![a-z]))[a-z]+",
     re.IGNORECASE,
 )
-"""Those that are no letters."""
+"""Commands that do not write a letter."""
 _NO_NAME = re.compile(
     r"[0-9+*^!%<>=-]|\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|infty|times|cdot|pm|mp|cup|cap)(?![a-z])"
 )
+_AROUND_WORDS = ".,:;!?\"'()"
+_INSIDE_WORDS = re.compile(r"['-]")
+_SYMBOLIC = frozenset((
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp",
+    "sqrt", "pi", "theta", "alpha", "beta", "gamma", "delta", "lambda", "omega", "sigma", "tau", "phi", "mu",
+))  # fmt: skip
+"""Words that name functions or symbols."""
+_NEEDLESS = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
+_AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) (?=[0-9])")
+_ONE_TOKEN = re.compile(r"([_^])\{([A-Za-z0-9])\}(?![A-Za-z0-9])")
+_ACCENTED = re.compile(r"(\\(?:bar|vec|hat|tilde|dot|ddot|overline))\{([A-Za-z])\}(?![A-Za-z0-9])")
 
 
 def canonical(answer: str) -> str:
-    r"""Equal for answers that differ in writing only: `1,000.0` and `$1000$`, `x = \dfrac12` and `0.5`.
+    r"""Returns the same text for answers that differ in writing only: `1,000.0` and `$1000$`, `x = \dfrac12` and `0.5`.
 
-    So are lists in another order. Percent signs, units and the case of words do not count. Unlike the verifier `math`
-    it computes nothing.
+    Also ignores the order of lists, percent signs, units and the case of words. Unlike the verifier `math` it computes
+    nothing.
     """
     stripped = answer.strip()
     if len(stripped) > _LONG or "\n" in stripped:
@@ -42,10 +53,10 @@ def canonical(answer: str) -> str:
 
 
 def assigned(relation: Relation) -> tuple[str, str] | None:
-    r"""The name and the value of `x = 5`, `x = 2 + 3 = 5`, `|AB| = 5 \approx 5.0`, `x \in S`; None for a true equation.
+    r"""Returns the name and the value of `x = 5`, `x = 2 + 3 = 5`, `|AB| = 5 \approx 5.0` or `x \in S`.
 
-    Of a chain without any name, `84/2 = 42`, the value is its last side and the name is empty. Of `x = y = 5` the name
-    is both names.
+    The value of a chain without a name, `84/2 = 42`, is its last side, and the name is empty. `x = y = 5` has both
+    names as one. Returns None for an equation that assigns nothing.
     """
     sides, signs = relation.sides, relation.signs
     if "~" in signs:
@@ -67,7 +78,7 @@ def assigned(relation: Relation) -> tuple[str, str] | None:
 
 
 def interval_of(relation: Relation) -> Parts | None:
-    r"""What `2 < x \le 5` or `x > 3` allow, where something with a name lies between numbers."""
+    r"""Returns the interval of an inequality about one name, such as `2 < x \le 5` or `x > 3`."""
     sides, signs = relation.sides, relation.signs
     if signs[0] in (">", ">="):
         sides, signs = sides[::-1], tuple(_MIRRORED.get(sign, "") for sign in signs[::-1])
@@ -83,8 +94,35 @@ def interval_of(relation: Relation) -> Parts | None:
     return Parts("tuple" if is_open else "interval", (sides[0], sides[2]), opening, closing)
 
 
+def identity(text: str) -> str:
+    r"""Returns the same text for texts that differ only in `\text`, blanks and the case of words."""
+    text = unset(plain(text))
+    text = _NEEDLESS.sub("", BLANKS.sub(" ", text).rstrip(ENDS).lstrip(STARTS))
+    text = _ONE_TOKEN.sub(r"\1\2", _ACCENTED.sub(r"\1 \2", text)) if "{" in text else text
+    text = _AFTER_COMMAND.sub(r"\1", text) if "\\" in text else text
+    return text.casefold() if is_words(text) else text
+
+
+def are_identical(one: str, other: str) -> bool:
+    """Returns whether two texts are the same writing. Punctuation counts where there is nothing else."""
+    written = identity(one)
+    return one.strip() == other.strip() or (written != "" and written == identity(other))
+
+
+def is_words(text: str) -> bool:
+    """Returns whether a text consists of words and is no formula. A single letter may be a variable or a choice."""
+    words = [word.strip(_AROUND_WORDS) for word in text.split(" ")]
+    longest = max(map(len, words))
+    return longest > (2 if len(words) > 1 else 1) and "\\" not in text and all(map(_is_word, words))
+
+
+def _is_word(text: str) -> bool:
+    parts = _INSIDE_WORDS.split(text)
+    return all(map(str.isalpha, parts)) and (len(parts) == 1 or len(parts[0]) > 1) and text.lower() not in _SYMBOLIC
+
+
 def is_name(text: str) -> bool:
-    r"""Whether an equation with this on one side says what it is: `x_1`, `f(x)`, `|AB|`, `\frac{NO}{BO}`, `(p, q)`."""
+    r"""Returns whether an equation may define this side: `x_1`, `f(x)`, `|AB|`, `\frac{NO}{BO}`, `(p, q)`."""
     if len(text) > _LONGEST_NAME:
         return False
     bare = _INVERSE.sub("", _LOWERED.sub("", text))
@@ -92,7 +130,7 @@ def is_name(text: str) -> bool:
 
 
 def value_of(text: str) -> tuple[str, str]:
-    """-> (name, value) of a plain text; the name is empty where it names nothing."""
+    """Returns the name and the value of a plain text. The name is empty if the text gives none."""
     if not any(sign in text for sign in ("=", r"\approx", r"\in")):
         return "", text
     relation = split_relation(text)
@@ -101,7 +139,7 @@ def value_of(text: str) -> tuple[str, str]:
 
 
 def number_of(answer: str) -> Numeral | None:
-    """The number that an answer is, or says that something equals."""
+    """Returns the number that an answer is, or that it assigns to a name."""
     return read_numeral(answer) or read_numeral(value_of(plain(answer))[1])
 
 
@@ -123,5 +161,5 @@ def _joined(parts: Parts, items: list[str]) -> str:
 
 
 def _has_letters(side: str) -> bool:
-    """Beside commands, what is set as text, and a number's unit."""
+    """Returns whether a side has letters other than commands, words set as text, and the unit of a number."""
     return read_numeral(side) is None and any(map(str.isalpha, _COMMANDS.sub("", without_text(side))))

@@ -1,16 +1,13 @@
-"""The answer in a text."""
+"""Finds the answer in a text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from ponder_worker.answers.box import boxed
-from ponder_worker.answers.label import announced
-from ponder_worker.answers.tail import read_line, read_tail
+from ponder_worker.answers.mark import marked
 
 THINKING = "<think>"
-"""A text that begins with it, and does not close it, is a thought that was cut off."""
+"""A text that begins with this and does not close it is a thought that was cut off."""
 _CLOSE = "</think>"
 _FRACTIONS = "¼½¾⅐-⅞"
 _RAISED = r"(?:\^\{?[-−]?\d{1,5}\}?|[⁻⁰¹²³⁴-⁹]{1,6})"
@@ -23,7 +20,7 @@ _CHANGED = (
     r"| and (?:a|one) (?:half|third|quarter)\b|\+)"
 )
 _NUMBER = re.compile(
-    # Not the power in `x^10`, nor the minutes of a time.
+    # Skips the power in `x^10` and the minutes of a time.
     rf"(?:{_SIGN_WORDS} )?(?<![\^\d])(?<!\^[-−{{])(?<!\d:)[-+−]?(?:\\?\$|[€£¥])?(?:"
     r"(?:\d{1,6} ?)?\\[dt]?frac\{\d{1,20}\}\{\d{1,20}\}"
     r"|\d{1,3}(?:\.\d{3}){1,6},\d+"
@@ -33,9 +30,9 @@ _NUMBER = re.compile(
     r"| (?i:dozen|hundred|thousand|million|billion|trillion)\b)?"
     rf"|[{_FRACTIONS}]|\.\d+)(?:\\?%|°)?(?:{_CHANGED})?"
 )
-"""What `read_numeral` reads, as far as it can be told from what stands around it. All but runs of digits is bounded.
+"""A number as `read_numeral` reads it, with the words and signs right beside it that change its value.
 
-With the words and signs right beside it that make it another number: they are compared as well.
+Everything but runs of digits has a bounded length.
 """
 _OPERAND = re.compile(r"(?:(?:[\d}%] ?|\))(?:[-+*/×x÷−]|\\times|\\cdot|\\div) ?|\d(?:\*\*|['’]))\Z")
 _OPERATOR = re.compile(r" ?(?:[-+/×÷=−]|\*{1,2}(?=[\d(])|\*(?!\*)|\\times|\\cdot|\\div) ?(?:[\d(\\$]|\Z)")
@@ -44,19 +41,24 @@ _FORMULA_ENDS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _TEXT = re.compile(r"\\(?:text|mbox)[a-z]{0,2} ?\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} [A-Za-z]{2,}")
 _INTRODUCED = re.compile(r"[^\W\d_]{2,} ?: |[^\W\d_]{3,}:(?=[-+$\d])|[^\W\d_]{2,} (?=\d+ ?[-+*×÷=]|\*\*)")
-"""`Total: 5`, `So 5 - 3 = 2`."""
+"""Words that introduce a value: `Total: 5`, `So 5 - 3 = 2`."""
 _ARITHMETIC = re.compile(r"[\d)] ?[-+*=×÷]")
-"""A step of a calculation is no answer: `17 - 6` may be all that was written when the budget ended."""
+"""A step of a calculation. It is no answer: `17 - 6` may be all that was written when the budget ended."""
+_DENIED = re.compile(
+    r"\b(?i:(?:answer|problem|question) (?:can(?:not| not|['’]t)|could not) be (?:determined|answered|found|computed)"
+    r"|(?:can(?:not| not|['’]t)|unable to|impossible to) (?:determine|find|compute|give) (?:the|an|its) answer)"
+    r"(?=[.,;!\n]|\Z| from (?:the|this|that)\b)"
+)
+"""A sentence that says that there is no answer, so that a number near it is none."""
 _LONGEST_FORMULA = 1_000
 _LONGEST_ANSWER = 60
 
 
 def extract(text: str) -> str | None:
-    r"""What the text says is its answer, else its last formula or number, else None.
+    r"""Returns the marked answer, else the text itself if it is all answer, else its last formula or number.
 
-    In this order: the last `\boxed{}`, then the last of `#### N`, `Answer: N`, `The answer is N` and headings. A text
-    that is nothing but an answer, such as `Paris`, is one. What stands before the end of a thought is not looked at; a
-    thought that has no end gives an answer only where it marks one.
+    The last `\boxed{}` comes before the last of `#### N`, `Answer: N`, `The answer is N` and headings. A text such as
+    `Paris` is all answer. A finished thought is ignored. A thought that was cut off has only the answer that it marks.
     """
     said = after_thought(text)
     if said is None:
@@ -66,38 +68,17 @@ def extract(text: str) -> str | None:
 
 
 def after_thought(text: str) -> str | None:
-    """The text behind its thought; None where it is nothing but a thought that was cut off."""
+    """Returns the text behind its thought, or None if it is nothing but a thought that was cut off."""
     said = text.rpartition(_CLOSE)[2]
     return None if said.lstrip().startswith(THINKING) else said
-
-
-def marked(text: str) -> str | None:
-    """What is marked as the answer, in a box or by a label."""
-    return _marked(text, read_tail)
-
-
-def marked_line(text: str) -> str | None:
-    """The same with all that stands on the line behind the label."""
-    return _marked(text, read_line)
-
-
-def of_reference(reference: str) -> str:
-    """The answer in a reference solution; a reference without a mark is the answer itself, all of it."""
-    found = marked(reference)
-    return reference.strip() if found is None else found
-
-
-def _marked(text: str, read: Callable[[str, int], str | None]) -> str | None:
-    found = boxed(text)
-    if found is not None:
-        return found
-    return next((tail for place in announced(text) if (tail := read(text, place))), None)
 
 
 def _last(text: str) -> str | None:
     stripped = text.strip()
     if _is_bare(stripped):
         return stripped
+    if _DENIED.search(text):
+        return None
     formula = max((_last_formula(text, *ends) for ends in _FORMULA_ENDS), default=(-1, ""))
     number = _last_number(text)
     if formula[0] < 0 or ((number[0] > formula[0] or len(formula[1]) == 1) and number[0] >= 0):
@@ -106,7 +87,7 @@ def _last(text: str) -> str | None:
 
 
 def _is_bare(text: str) -> bool:
-    """Whether it is all answer: a word or two, a formula, a list."""
+    """Returns whether a text is all answer: a word or two, a formula, a list."""
     if not text or len(text) > _LONGEST_ANSWER or "\n" in text or r"\boxed" in text or _INTRODUCED.match(text):
         return False
     if _ARITHMETIC.search(text) and not any(map(str.isalpha, text)):
@@ -117,7 +98,7 @@ def _is_bare(text: str) -> bool:
 
 
 def _last_number(text: str) -> tuple[int, str]:
-    """-> (where it ends, the number). A part of a calculation is none: nobody knows what it would have come to."""
+    """Returns where the last number ends, and the number; (-1, "") if it is an operand of a calculation."""
     last = max(_NUMBER.finditer(text), key=re.Match.end, default=None)
     if last is None or _OPERATOR.match(text, last.end()):
         return -1, ""

@@ -1,4 +1,4 @@
-"""A number in any of its writings, exactly."""
+"""Reads a number exactly, in any of its writings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ponder_worker.answers.set_text import unset
 from ponder_worker.answers.unit import Unit, read_unit, split_prefix
+from ponder_worker.answers.wrapping import unset
 from ponder_worker.answers.writing import plain
 
 _LONGEST = 1_500
-"""Characters. Exact arithmetic with more digits takes more time than a number in an answer is worth."""
+"""Characters. Exact arithmetic with more digits takes too much time."""
 _LARGEST_EXPONENT = 4_000
 _SIMPLE = re.compile(r"[-+]?[0-9]{1,18}")
 _DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])|[0-9]+)"
@@ -33,15 +33,16 @@ _CHANGED = re.compile(
     r"|half|halves|thirds?|quarters?|tenths?|twice|double|triple|log|ln|sqrt|dozens?|pairs?|squared|cubed|factorial"
     r"|hundreds?|thousands?|millions?|billions?|trillions?)\b"
 )
-"""Words by which a text says another number than the one that it writes, or no number."""
+"""Words by which a text means another number than it writes, or no number."""
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline ?\{? ?([0-9]+) ?\}?")
 
 
 @dataclass(frozen=True, slots=True)
 class Numeral:
-    """value: exact, the unit apart. places: digits behind the point of a decimal; None for any other writing.
+    """A number and its unit. The value is exact and does not count the unit.
 
-    num_digits: the significant ones of a decimal.
+    `places` are the digits behind the point of a decimal, and None for any other writing. `num_digits` are the
+    significant digits of a decimal.
     """
 
     value: Fraction
@@ -51,7 +52,7 @@ class Numeral:
 
 
 def read_numeral(text: str) -> Numeral | None:
-    """The number that the text is, with or without a unit behind it; None if it is none, or something else as well."""
+    """Returns the number that all of a text writes, with or without a unit, or None."""
     if _SIMPLE.fullmatch(text):
         return Numeral(Fraction(int(text)), Unit())
     if len(text) > _LONGEST:
@@ -75,7 +76,7 @@ def read_numeral(text: str) -> Numeral | None:
 
 
 def _as_fraction(found: re.Match[str]) -> str:
-    r"""`0.1\overline{6}` as `\frac{15}{90}`."""
+    r"""Returns the fraction of a repeating decimal: `\frac{15}{90}` for `0.1\overline{6}`."""
     whole, once, again = found.groups()
     zeros = 10 ** len(once)
     over = (int(whole + once) if whole + once else 0) * (10 ** len(again) - 1) + int(again)
@@ -83,7 +84,7 @@ def _as_fraction(found: re.Match[str]) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    r"""`\text{13}`, `(-3)` and `{5}` are their insides."""
+    r"""Returns the inside of `\text{13}`, `(-3)` and `{5}`."""
     if text.startswith("\\text"):
         text = unset(text)
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
@@ -92,7 +93,7 @@ def _unwrapped(text: str) -> str:
 
 
 def read_lone_number(text: str) -> Fraction | None:
-    """The only number in a text of words, `She makes $18 a day`; None where there are more, or mathematics."""
+    """Returns the only number among words, `She makes $18 a day`, or None if there are more, or mathematics."""
     text = _NEGATIVE.sub("-", plain(text)) if len(text) <= _LONGEST else ""
     found = _AMONG_WORDS.findall(text)
     if len(found) != 1 or _MATHEMATICS.search(text) or _CHANGED.search(text):
@@ -101,7 +102,7 @@ def read_lone_number(text: str) -> Fraction | None:
 
 
 def read_european(text: str) -> Fraction | None:
-    """The number where a comma stands before the decimals: `1000,99`, `0,5`, `1.234,56`; None where it cannot.
+    """Returns a number written with a decimal comma, `1000,99`, `0,5` or `1.234,56`, or None.
 
     A comma before three digits separates thousands, unless nothing or 0 stands before it.
     """

@@ -1,4 +1,4 @@
-"""What an answer is made of: a list, a set, a tuple or an interval, and the two sides of an equation."""
+"""Splits an answer into the items of a list, set, tuple or interval, or into the sides of an equation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ponder_worker.answers.set_text import SET_TEXT
+from ponder_worker.answers.wrapping import SET_TEXT
 
 Kind = Literal["list", "set", "tuple", "interval"]
 
@@ -18,12 +18,13 @@ _TOKEN = re.compile(
 _OPENING = frozenset(("(", "[", "{", r"\{", r"\begin"))
 _CLOSING = frozenset((")", "]", "}", r"\}", r"\end"))
 _CONNECTING = re.compile(r"\\text ?\{ ?,? ?(?:and|or) ?\}|and|or|&")
+_AND_SO_ON = r"\ldots"
 _SIGNS = {"=": "=", "<": "<", ">": ">", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\approx": "~", r"\in": "in"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """opening, closing: the brackets of an interval or a tuple; empty for a bare list."""
+    """Items and the brackets around them. The brackets of a bare list are empty."""
 
     kind: Kind
     items: tuple[str, ...]
@@ -33,17 +34,17 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """sides: one more than signs, each of them one of `= < > <= >= != ~ in`."""
+    """Sides and the signs between them, each one of `= < > <= >= != ~ in`."""
 
     sides: tuple[str, ...]
     signs: tuple[str, ...]
 
 
 def split_parts(text: str) -> Parts | None:
-    r"""The items of a plain text that lists several, or stands in brackets; None for anything else.
+    r"""Returns the items of a plain text that lists several or stands in brackets, else None.
 
-    Items are set apart by commas, semicolons, `and`, `or`. Where semicolons separate, commas do so within the items.
-    `(a, b)` is a tuple, which may also be an open interval; `[a, b)` an interval; `\{a, b\}` a set.
+    Items are separated by commas, semicolons, `and` or `or`. Beside semicolons, commas separate within an item.
+    `(a, b)` is a tuple, which may also be an open interval; `[a, b)` is an interval, and `\{a, b\}` a set.
     """
     tokens = tokenize(text)
     if tokens is None:
@@ -64,7 +65,7 @@ def split_parts(text: str) -> Parts | None:
 
 
 def split_relation(text: str) -> Relation | None:
-    """The sides of an equation, an inequality or a chain of them; None without any."""
+    """Returns the sides of an equation, an inequality or a chain of them, or None if there is no sign."""
     tokens = tokenize(text)
     if tokens is None:
         return None
@@ -80,7 +81,7 @@ def split_relation(text: str) -> Relation | None:
 
 
 def tokenize(text: str) -> list[str] | None:
-    """None where brackets do not close. Any bracket may close any other: `(3,4]`."""
+    """Returns the tokens of a text, or None if a bracket does not close. Any bracket may close any other: `(3,4]`."""
     tokens: list[str] = _TOKEN.findall(text)
     depth = 0
     for token in tokens:
@@ -91,7 +92,7 @@ def tokenize(text: str) -> list[str] | None:
 
 
 def _levels(tokens: list[str]) -> list[tuple[str, int]]:
-    """Each token with the number of brackets around it; a bracket itself counts as inside."""
+    """Returns each token with its depth in brackets. A bracket itself counts as inside."""
     found, depth = [], 0
     for token in tokens:
         depth += token in _OPENING
@@ -101,7 +102,7 @@ def _levels(tokens: list[str]) -> list[tuple[str, int]]:
 
 
 def _outer(tokens: list[str]) -> tuple[str, str] | None:
-    """The brackets that stand around all of it."""
+    """Returns the pair of brackets that encloses all tokens, or None."""
     if len(tokens) < 2 or tokens[0] not in ("(", "[", r"\{"):
         return None
     first = next(place for place, (token, depth) in enumerate(_levels(tokens)) if token in _CLOSING and depth == 1)
@@ -109,9 +110,9 @@ def _outer(tokens: list[str]) -> tuple[str, str] | None:
 
 
 def _split(tokens: list[str], separator: str) -> list[str]:
-    """At the separators and connecting words outside all brackets.
+    """Splits at separators and connecting words outside all brackets.
 
-    `1,000, 2,000` has two items: where separators are followed by blanks, a comma between digits is none.
+    `1,000, 2,000` has two items: if any separator has a blank behind it, a comma between digits is not a separator.
     """
     if not tokens or (separator == ";" and separator not in tokens):
         return []
@@ -129,4 +130,7 @@ def _split(tokens: list[str], separator: str) -> list[str]:
         else:
             items[-1] += token
         before = token
-    return [item for item in (item.strip() for item in items) if item]
+    items = [item for item in (item.strip() for item in items) if item]
+    if len(items) > 1 and items[-1].endswith(_AND_SO_ON) and items[-1] != _AND_SO_ON:
+        items[-1:] = [items[-1].removesuffix(_AND_SO_ON).rstrip(), _AND_SO_ON]
+    return items

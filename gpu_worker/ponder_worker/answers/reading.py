@@ -1,14 +1,15 @@
-"""What verifiers read of a text that is no short answer: all that was said, a letter, or a program."""
+"""Reads what is no short answer: all that was said, the letter of a choice, or a program."""
 
 from __future__ import annotations
 
 import re
 
-from ponder_worker.answers.extraction import after_thought, marked_line
+from ponder_worker.answers.extraction import after_thought
+from ponder_worker.answers.mark import marked_line
 
 _OPENING = r"[(\[{* ]{0,4}(?:\\text(?:bf)?\{)?\(?"
 _WHOLE = r"(?![A-Za-z'])"
-# An article, a pronoun or a variable is followed by something else.
+# Tells a choice from an article, a pronoun and a variable, which other words follow.
 _ENDED = r"(?=\s?(?:[.):,*}\]]|\Z)|\s(?:[-–—]|(?:because|since|is)\b))"
 _FIRST = re.compile(
     rf"(?i:option|choice) {_OPENING}([A-Ja-j]){_WHOLE}|{_OPENING}([B-HJ]){_WHOLE}|{_OPENING}([AIa-j]){_ENDED}"
@@ -17,7 +18,7 @@ _SEVERAL = re.compile(
     r"(?:(?i:options?|choices?|both|either) )?[(\[{*]{0,4}[A-J][)\]}*]{0,4}(?:, ?| ?& ?| ?/ ?|,? (?:and|or) )"
     r"[(\[{*]{0,4}[A-J](?![A-Za-z']| [a-z])"
 )
-"""Two letters choose nothing."""
+"""Two letters. They choose nothing."""
 _BRACKETED = re.compile(r"(?<![A-Za-z0-9])[(\[] ?([A-Ja-j]) ?[)\]]")
 _ALONE = re.compile(r"(?<![A-Za-z'])(?<!\bnot )(?<!\bNot )([A-J])(?![A-Za-z']| [a-z])")
 _CHOSEN = re.compile(
@@ -35,22 +36,22 @@ _LONGEST_MARK = 300
 
 
 def spoken(text: str) -> str:
-    """All that stands after the thought; nothing where the thought was cut off."""
+    """Returns all text after the thought, and no text if the thought was cut off."""
     return (after_thought(text) or "").strip()
 
 
 def unfenced(text: str) -> str:
-    """All that was said, out of the code fence that models like to put around it."""
+    """Returns the same without the code fence that models like to put around it."""
     text = spoken(text)
     fenced = re.fullmatch(r"```[a-zA-Z]*\n(.*?)\n?```", text, re.DOTALL)
     return fenced.group(1) if fenced else text
 
 
 def letter(text: str) -> str | None:
-    """The choice, A to J: where the text marks its answer (`Answer: (C)`, `\\boxed{C}`), else the last lone capital.
+    """Returns the choice, A to J: the marked one (`Answer: (C)`, `\\boxed{C}`), else the last lone capital.
 
-    Behind a mark it comes first (`A multiple of 3` does not begin with one), or stands in brackets. A text of a few
-    characters is all mark.
+    Behind a mark the letter comes first or stands in brackets. `A multiple of 3` does not begin with a choice.
+    A text of up to four characters counts as marked.
     """
     said = after_thought(text)
     mark = marked_line(text if said is None else said)
@@ -74,7 +75,7 @@ def letter(text: str) -> str | None:
 
 
 def program(text: str) -> str | None:
-    """The last block of Python; a text without any fence is a program as a whole. None where there is no text."""
+    """Returns the last block of Python, or the whole text if it has no fence. Returns None for an empty text."""
     text = spoken(text)
     blocks: list[str] = []
     block: list[str] | None = None

@@ -1,13 +1,13 @@
-"""What stands behind a label, without what follows the answer there."""
+"""Reads the answer behind a label, without the remarks around it: `about`, a reason, the marks that end a turn."""
 
 from __future__ import annotations
 
 import re
 
-from ponder_worker.answers.remark import without_remarks
+from ponder_worker.answers.wrapping import num_bare, unwrapped
 
 _LONGEST = 2_000
-"""Characters of a line that are looked at."""
+"""Characters of a line that are read."""
 _LONGEST_MARKUP = 8
 _SKIPPED = " \t\r\n*_`}✅"
 _ENVIRONMENTS = (
@@ -24,10 +24,39 @@ _INITIALS = re.compile(r"(?:(?<![A-Za-z])[A-Z]\. ?)+[A-Z]\Z")
 _FIRST_NAME = re.compile(r"[A-Z][a-z]+ [A-Z]\Z")
 _LONGEST_INITIALS = 30
 _BULLET = re.compile(r"(?:[-•]|>{1,3}) (?=\S)[*_`]{0,3}")
+_ADVERBS = r"approximately|roughly|simply|clearly|therefore|thus|hence|indeed|equal to|given by|obviously"
+_FILLERS = rf"{_ADVERBS}|about|around|exactly|just|then|again|now|still|also"
+_VALUE = r"[-+−$\\(\[{*.\d½¼¾€£¥]|[b-zB-HJ-Z](?![^\W\d_]|')"
+_LEADING = re.compile(
+    rf"(?:{_ADVERBS})(?![^\W_])[ :,]{{0,3}}|(?i:option|choice)(?= )[ :,]{{0,3}}|[:=≈~][ ]?|\\approx ?"
+    rf"|(?i:{_FILLERS})[ :,]{{1,3}}(?={_VALUE}|(?i:{_FILLERS})[ :,])"
+)
+"""Words before a value: `About 12` is 12, but `About Time` is a title."""
+_REASON = "because|since|as|which|where|so that|after|when"
+_SENTENCE_GOES_ON = re.compile(rf"\s+\(?(?:{_REASON})\b.*", re.DOTALL)
+_TRAILING = re.compile(
+    rf"\s+\(?because\b.*|(?<=[\d$}})]|\b[A-Za-z])\s+\(?(?:{_REASON})\b.*"
+    rf"|,\s+(?:{_REASON}|so|while|but|wait|hmm|I [a-z]+|we|right)\b.*"
+    rf"|\s+\((?:{_REASON}|i\.e|that is|or|rounded|approx|note|see|in|if|with)\b.*"
+    r"|(?<=\d)\s+\([A-Za-z]{3}[A-Za-z ,.-]*\)$|;\s+(?:so|therefore|hence|thus|since|because)\b.*|\s+-\s+I\b.*"
+    r"|\s+(?:[–—]|--)\s+.*|\s+-\s+(?=[^\W\d_]{3}).*|<\|.*|</.*|<br.*|\s*<(?:eos|s|end)>.*|\s+//\s.*|\s*\[/.*"
+    r'|(?<=["\d]),\s*"\w+":.*|(?:です|だ|입니다|이다)$',
+    re.DOTALL,
+)
+# `The largest n is 34` says 34. `The capital is Paris` is kept, because no value begins behind the verb.
+_COPULA = re.compile(r"(?:\b(?:is|are|equals|be)\b:?|=) *(?=[-+−$\\(\[{]|[€£¥]?\d|\*\*)")
+_STARTS_AS_WORDS = re.compile(r"[^\W\d_]{2,}[ ,]|[^\W\d_]+ (?:is|are|equals)\b")
+_UNITS = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+_TENS = "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|and|zero"
+_SPELLED = re.compile(rf"(?i:(?:{_UNITS}|{_TENS})(?:[- ](?:{_UNITS}|{_TENS})){{0,9}}) \(([-+]?[0-9][0-9.,]*)\)")
+"""A number in words and in digits: `twelve (12)`."""
+_EXCLAIMED = re.compile(r"(?<=\d)!+(?:\s+[A-Z].*)?$")
+_BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")
+_ENDS = " \t\r\n.,;:*_`。✓✔✅"
 
 
 def read_tail(text: str, place: int) -> str | None:
-    """The answer that begins at this place of a text, or on the next line that is not empty; None without any."""
+    """Returns the answer that begins at a place of a text or on the next line that is not empty, or None."""
     start = _start(text, place)
     for opening, closing in _BLOCKS:
         if text.startswith(opening, start):
@@ -40,13 +69,13 @@ def read_tail(text: str, place: int) -> str | None:
 
 
 def read_line(text: str, place: int) -> str:
-    """All of that line; empty where nothing follows."""
+    """Returns all of that line, which is empty if nothing follows."""
     start = _start(text, place)
     return text[start : start + _LONGEST].partition("\n")[0].rstrip()
 
 
 def _is_sentence(text: str, place: int) -> bool:
-    """Whether words lead to the place, as in `The answer is 5!`, and no label such as `Answer:`."""
+    """Returns whether a sentence leads to the place, as in `The answer is 5!`, and not a label such as `Answer:`."""
     return text[max(0, place - _LONGEST_MARKUP) : place].rstrip(" \t*_`")[-1:].isalpha()
 
 
@@ -71,7 +100,7 @@ def _block(text: str, closing: str) -> str | None:
 
 
 def _first_sentence(line: str, *, is_sentence: bool) -> str:
-    """Up to a full stop or an exclamation that ends one, outside of formulas."""
+    """Returns the text up to the end of the first sentence. A full stop within a formula ends none."""
     in_formula = 0
     place = 0
     while place < len(line):
@@ -100,7 +129,7 @@ def _ends_sentence(line: str, place: int, *, is_sentence: bool) -> bool:
 
 
 def _is_in_name(line: str, place: int, *, is_sentence: bool) -> bool:
-    """Whether a name goes on behind an initial: `J. K. Rowling`, `Washington D.C. is it`; `C. Paris` is a choice."""
+    """Returns whether a name goes on behind an initial: `J. K. Rowling`, `Washington D.C. is`, but not `C. Paris`."""
     following = line[place + 1 :].lstrip()
     begins = max(0, place - _LONGEST_INITIALS)
     if (initials := _INITIALS.search(line, begins, place)) is not None:
@@ -109,3 +138,30 @@ def _is_in_name(line: str, place: int, *, is_sentence: bool) -> bool:
         return False
     is_middle = not is_sentence and _FIRST_NAME.search(line, begins, place) is not None and following[:1].isupper()
     return is_middle or _INITIAL.match(following.partition(".")[0]) is not None
+
+
+def without_remarks(line: str, *, is_sentence: bool) -> str:
+    """Returns the answer in a text that follows a label or, in a sentence, the verb that announces it."""
+    line = _BOLD.sub("", line)
+    if (said := list(_COPULA.finditer(line))) and _STARTS_AS_WORDS.match(line):
+        line = line[said[-1].end() :] if not said[-1][0].startswith("=") else line
+    for _ in range(3):
+        line = _LEADING.sub("", line, count=1) if _LEADING.match(line) else line
+        line = line.strip().lstrip("*_`")
+    line = _EXCLAIMED.sub("", _SENTENCE_GOES_ON.sub("", line)) if is_sentence else line
+    line = _TRAILING.sub("", line).rstrip(_ENDS)
+    line = line.lstrip(_ENDS) if line[:1] != "." else line
+    line = line[:-1] if line.endswith(("$!", ")!", "}!")) else line
+    line = unwrapped(_balanced(line))
+    return spelled[1] if (spelled := _SPELLED.fullmatch(line)) else line
+
+
+def _balanced(line: str) -> str:
+    """Removes a closing bracket or mark at the end that nothing has opened."""
+    has_more = sum(map(line.count, ")]}")) > sum(map(line.count, "([{"))
+    if has_more and line.endswith((")", "]", "}")) and line[-2:-1] != "\\":
+        line = line[:-1].rstrip(_ENDS)
+    for mark in ("$", '"', "|"):
+        if line.endswith(mark) and line[-2:-1] != "\\" and num_bare(line, mark) % 2:
+            line = line[:-1].rstrip(_ENDS)
+    return line

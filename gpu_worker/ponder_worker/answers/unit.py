@@ -1,26 +1,24 @@
-"""Units and other words beside a number."""
+"""Reads units and other words beside a number."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
-from ponder_worker.answers.set_text import SET_TEXT, unset
+from ponder_worker.answers.wrapping import unset
 
 _LONGEST = 80
-"""Characters. The patterns for units are tried on no more."""
+"""Characters that the patterns for units are tried on."""
 _SHORT = 3
-"""Characters of an abbreviation, or of a word such as `in`, which need not be a unit."""
+"""Characters of an abbreviation or of a word such as `in`, which need not be a unit."""
 _PERCENT = re.compile(r"^(?:%|(?:percent|per cent|percentage|pct)\b\.?)(?: points?\b)?")
 _DEGREE = re.compile(r"\^ ?(?:\{ ?)?\\circ ?\}?")
 _POWER = re.compile(r"\^ ?\{? ?(-?[1-9]) ?\}?")
+_TIMES = re.compile(r"(?<=[A-Za-z0-9]) {0,2}\\cdot {0,2}(?=[A-Za-z])")
 _LETTER = r"[A-Za-z\u00c0-\uffef]"
 _WORDS = re.compile(rf"\(?(?:{_LETTER}+'?|[€£¥₹₩₽₺₫₱])(?:[ ./'\-·]*(?:{_LETTER}+|\^-?[1-9]|[()]))*[ .)]*")
 _WORD = re.compile(rf"(?:{_LETTER}|[€£])+|\^-?[1-9]|/")
-_AT_END = re.compile(
-    rf" ?(?:{SET_TEXT}(?: ?\^ ?\{{? ?-?[1-9] ?\}}?)?|\^ ?(?:\{{ ?)?\\circ ?\}}?|%|(?<= )[A-Za-z]{{2,}}(?:\^[1-9])?)$"
-)
-_ANGLE_OF = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _PREFIX = re.compile(r"(?:[€£¥₹₩₽₺₫₱]|(?:USD|EUR|GBP|JPY|CNY|INR|US|Rs\.?|RMB)(?![a-z])) ?")
 _NO_UNITS = frozenset((
     "and", "or", "to", "pi", "sin", "cos", "tan", "log", "ln", "exp", "sqrt", "mod", "if", "is", "not", "pair", "pairs",
@@ -28,21 +26,19 @@ _NO_UNITS = frozenset((
     "hundredths", "thousandth", "thousandths", "squared", "cubed", "factorial", "less", "more", "fewer", "below",
     "above", "loss", "times", "of", "than", "for", "plus", "minus", "over",
 ))  # fmt: skip
-"""Words that change a number, or join it to another, where they stand right behind it."""
-_TURNING = frozenset((
-    "below", "down", "minus", "plus", "less", "loss", "times", "under", "or", "halves", "thirds",
-))  # fmt: skip
-"""Words that do so wherever they stand: `5 degrees below zero` is -5."""
+"""Words that change a number or join it to another if they stand right behind it."""
+_TURNING = frozenset(["below", "down", "minus", "plus", "less", "loss", "times", "under", "or", "halves", "thirds"])
+"""Words that change a number wherever they stand: `5 degrees below zero` is -5."""
 _NO_MODIFIERS = frozenset((
     "a", "an", "the", "per", "every", "each", "of", "in", "and", "full", "whole", "total", "extra", "additional", "us",
     "this", "last", "next", "for", "by", "at", "old",
 ))  # fmt: skip
 _PART_OF = re.compile(r"of (?:a|an|the|her|his|their|its|all) ")
-"""`3/4 of the pizza` is 3/4; `half of x` is something else."""
+"""Words that do not change a number: `3/4 of the pizza` is 3/4."""
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _LETTERS = frozenset("gmsLVJNWKAhCF")
 _NEVER_ATTACHED = frozenset("KAhCF")
-"""`12A` is a label, and `5K` five thousand."""
+"""Letters that are no unit right behind a digit: `12A` is a label, and `5K` five thousand."""
 _PLURAL = re.compile(r"(?:e?s)*e?$")
 _NAMES = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
@@ -55,15 +51,16 @@ _NAMES = {
     "J": "joule", "W": "watt", "V": "volt", "N": "newton", "K": "kelvin", "Hz": "hertz", "eV": "", "rad": "radian",
     "Pa": "pascal", "per": "/", "^2": "square sq squared", "^3": "cubic cu cubed",
 }  # fmt: skip
+_BEFORE_UNIT = frozenset(("square", "sq", "cubic", "cu"))
 _MAY_BE = {"pound": ("£", "lb"), "¥": ("yen", "yuan")}
 _KNOWN = {word: name for name, others in _NAMES.items() for word in (name, *others.split())}
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """name: the same for all writings of a known unit; empty where there is none, or words that name no unit.
+    """Everything beside a number. `name` is the same for all writings of a known unit, and empty for other words.
 
-    words: all that is written, each word of a known unit by its name.
+    `words` are all words, each word of a known unit by its name.
     """
 
     name: str = ""
@@ -73,19 +70,19 @@ class Unit:
     scale: int = 1
 
     def in_currency(self, name: str) -> Unit:
-        """The same with a currency in front of the number; `$12 per hour` is `12 dollars per hour`."""
+        """Returns the unit with a currency in front of the number: `$12 per hour` is `12 dollars per hour`."""
         joined = " ".join(sorted((name, *self.name.split()))) if self.is_rate else name
         return replace(self, name=joined, words=self.words | {name}, is_there=True)
 
     @property
     def is_rate(self) -> bool:
-        """Whether it only says what of there is so much: `$12` per hour."""
-        return "per" in self.name.split()
+        """Whether it says per what the number counts: `$12` per hour."""
+        return "^-" in self.name
 
     def fits(self, other: Unit) -> bool:
-        """Whether two may be one: a known unit has one name, and of other words one side may say more.
+        """Returns whether two may be the same. Known units have the same name, and one side may have more other words.
 
-        A share is no amount of anything: `20%` is not `20 dollars`.
+        A percentage is no amount of anything: `20%` is not `20 dollars`.
         """
         if self.is_percent != other.is_percent and (other if self.is_percent else self).words:
             return False
@@ -99,9 +96,9 @@ class Unit:
 
 
 def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
-    """What stands behind a number, in plain writing; None if it belongs to the mathematics.
+    """Returns the unit that a plain text behind a number names, or None if the text belongs to the mathematics.
 
-    is_attached: nothing stands between them, so that `5x` is a product. Only known units count then.
+    Behind an attached number, as in `5x`, only known units count. Other letters are factors.
     """
     text = text.strip()
     if not text:
@@ -110,6 +107,7 @@ def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
         return None
     is_text = text.startswith((r"\text", "^"))
     text = unset(_DEGREE.sub(" degree ", text), around=" ").removeprefix(r"\text").strip()
+    text = _TIMES.sub(" ", text)
     percent = _PERCENT.match(text)
     text = text[percent.end() :].strip() if percent else text
     text = _PART_OF.sub("", text, count=1) if text.startswith("of ") else text
@@ -126,7 +124,7 @@ def read_unit(text: str, *, is_attached: bool = False) -> Unit | None:
 
 
 def split_prefix(text: str) -> tuple[str, str]:
-    """-> (the text without a currency in front, the name of that currency)."""
+    """Returns the text without the currency in front, and the name of the currency."""
     found = _PREFIX.match(text)
     if found is None:
         return text, ""
@@ -141,61 +139,61 @@ def _are_unit(words: list[str], *, is_attached: bool, is_text: bool) -> bool:
 
 
 def _is_unit(word: str, *, is_attached: bool, is_text: bool) -> bool:
-    r"""A letter may be a variable, and `2\mathbf{i}` a vector."""
+    r"""Returns whether a word is a unit. A letter may be a variable, and `2\mathbf{i}` a vector."""
     if word.lower() in _NO_UNITS:
         return False
     if len(word) == 1:
         return (word in _LETTERS or word in _KNOWN) and not (is_attached and word in _NEVER_ATTACHED)
-    if _known(word):
+    if name_of(word):
         return True
     return len(word) > 1 if is_text else len(word) > 2 and not is_attached
 
 
 def _is_variable(word: str) -> bool:
-    """Whether a letter behind a unit is neither one nor the article of `dollars a day`."""
+    """Returns whether a letter behind a unit is neither a unit nor the article of `dollars a day`."""
     return len(word) == 1 and word.isalpha() and word != "a" and word not in _LETTERS and word not in _KNOWN
 
 
 def _named(word: str) -> str:
-    """A word as it counts in a comparison."""
-    return _known(word) or _PLURAL.sub("", word.casefold())
+    """Returns a word as it is compared."""
+    return name_of(word) or _PLURAL.sub("", word.casefold())
 
 
 def _words(words: list[str]) -> frozenset[str]:
-    """Each by its name; a word right before a known unit is one with it: a light year is no year."""
+    """Returns the names of words. A word right before a known unit belongs to it: a light year is no year."""
     found: list[str] = []
     for place, word in enumerate(words):
         name = _named(word)
-        modifier = words[place - 1] if place and len(word) > _SHORT and _known(word) else ""
-        if modifier.isalpha() and not _known(modifier) and modifier.lower() not in _NO_MODIFIERS:
+        modifier = words[place - 1] if place and len(word) > _SHORT and name_of(word) else ""
+        if modifier.isalpha() and not name_of(modifier) and modifier.lower() not in _NO_MODIFIERS:
             found[-1] = f"{found[-1]} {name}"
         else:
             found.append(name)
     return frozenset(found)
 
 
-def _known(word: str) -> str:
-    """The name of a unit, in the plural too."""
+def name_of(word: str) -> str:
+    """Returns the name of a unit, in the singular or plural, or an empty text."""
     if len(word) == 1 or word.startswith("^"):
         return _KNOWN.get(word, word if word.startswith("^") else "")
     return _KNOWN.get(word) or _KNOWN.get(word.lower()) or _KNOWN.get(word.lower().rstrip("s")) or ""
 
 
 def _name(words: list[str]) -> str:
-    """Sorted, so that `square cm` and `cm^2` have one; empty as soon as a word is unknown."""
-    names = list(map(_known, words))
-    return " ".join(sorted(names)) if all(names) else ""
-
-
-def split_unit(text: str) -> tuple[str, Unit]:
-    r"""-> (the plain text without the unit at its end, the unit): `2\pi \text{ cm}^2`, `30^\circ`, `\sqrt{2} km`."""
-    found = _AT_END.search(text[-_LONGEST:])
-    if found is None:
-        return text, Unit()
-    body, rest = text[: len(text) - len(found[0])].rstrip(), found[0].strip()
-    if not body or body[-1] in "+-*/=<>,^_({[" or (rest[0].isalpha() and not _known(rest.split("^")[0].strip())):
-        return text, Unit()
-    if rest.startswith("^") and _ANGLE_OF.search(body):
-        return text, Unit()
-    unit = read_unit(rest)
-    return (text, Unit()) if unit is None or unit.scale > 1 else (body, unit)
+    """Returns the sorted factors, the same for `m/s^2` and `m s^-2`. Empty if any word is unknown."""
+    powers: Counter[str] = Counter()
+    sign, power, last = 1, 1, ""
+    for word in words:
+        name = name_of(word)
+        if not name:
+            return ""
+        if name == "per":
+            sign = -1
+        elif not name.startswith("^"):
+            powers[name] += sign * power
+            power, last = 1, name
+        elif last and word.lower() not in _BEFORE_UNIT:
+            powers[last] += sign * (int(name[1:]) - 1)
+        else:
+            power = int(name[1:])
+    return " ".join(f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items()) if power)

@@ -1,17 +1,17 @@
-"""One way of writing for what can be written in many: what answers are compared by before anything is computed."""
+"""Normalises the writing of answers to ASCII and plain LaTeX, before anything is compared or computed."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
-from ponder_worker.answers.set_text import unset, whole_text
-from ponder_worker.answers.unicode import as_ascii
+from ponder_worker.answers.wrapping import whole_text
 
 _PLAIN = re.compile(r"[A-Za-z0-9.-]*")
 _DELIMITERS = re.compile(r"\\[()\[\]]|\\?\$|`")
 _DOLLARS = re.compile(r"^[ $]*([-+]?)\\\$ ?([0-9.][0-9,.]*(?:[ A-Za-z]*)[ $]*)$")
-"""An amount: an escaped sign is a currency, a pair of bare ones delimits a formula."""
+"""An amount of money. An escaped dollar sign is a currency, and a pair of bare ones delimits a formula."""
 _COMMANDS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
     **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
@@ -34,44 +34,57 @@ _COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)[ ]?|\\([,;:!> ~#&%])|~")
 _SQUEEZED = re.compile(r"(,)\\![ ]?|[ ]?(?:\\text)?\{[ ]?([,:])[ ]?\}")
 _GROUPED = re.compile(r"(?<=\d)(?:\\,|~|\\ |\\:|\\;|')(?=\d{3}(?!\d))")
 _GROUPED_BY_COMMAS = re.compile(r"(?<![0-9.,}])[1-9][0-9]{0,2}(?:\{,\}[0-9]{3})+(?![0-9{])")
-"""A comma that LaTeX sets without the blank of a list: `1{,}234` is one number in any list."""
+"""A number with commas that LaTeX sets without the blank of a list: `1{,}234` is one number in any list."""
 _DOLLARS_BEHIND = re.compile(r"(?<=[0-9])[ ]?\\\$(?=[ $]*\Z)")
 _LONE_DOLLAR = re.compile(r" *([-+]?) ?\$ ?([0-9.][0-9,.]*[ A-Za-z]*)")
 _MODULUS = r"(?:\{([^{}]*)\}|([0-9]+|[A-Za-z](?![A-Za-z])))"
 _CONGRUENT = re.compile(
     rf"\( ?(?:\\b?mod(?![a-z])|\\text ?\{{ ?mod ?\}}|mod(?![a-z])) ?{_MODULUS} ?\)|\\(?:p?mod|pod)(?![a-z]) ?{_MODULUS}"
 )
-r"""`\pmod 7`, `(\bmod 7)`, `(mod 7)`: a congruence, and no remainder as `\bmod` without brackets."""
+r"""A congruence: `\pmod 7`, `(\bmod 7)`, `(mod 7)`. Without brackets `\bmod` is a remainder."""
 _SIGNS = (
     (r"\{\}", r"\emptyset "), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"^{\circ}", r"^\circ "), ("{}", ""),
 )  # fmt: skip
 _SET_LETTER = re.compile(r"\\mathbb ([A-Z])")
 _ABOUT = re.compile(r"^(?:(?i:approximately|about|roughly)|\\approx) (?=[-0-9\\])")
+_CUT_DECIMAL = re.compile(r"((?:[^=,;+]{0,60}=)? ?-?[0-9]*\.[0-9]+) ?\\ldots ?")
+"""A decimal whose further digits are left out, which counts as it stands: `3.14\\ldots`."""
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?i:inf|infinity)(?![A-Za-z])")
-_AROUND_WORDS = ".,:;!?\"'()"
-_INSIDE_WORDS = re.compile(r"['-]")
-_SYMBOLIC = frozenset((
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp",
-    "sqrt", "pi", "theta", "alpha", "beta", "gamma", "delta", "lambda", "omega", "sigma", "tau", "phi", "mu",
-))  # fmt: skip
-"""Words that are mathematics."""
-_BLANKS = re.compile(r"\s+")
-_NEEDLESS = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) ")
-_AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) (?=[0-9])")
-_ONE_TOKEN = re.compile(r"([_^])\{([A-Za-z0-9])\}(?![A-Za-z0-9])")
-_ACCENTED = re.compile(r"(\\(?:bar|vec|hat|tilde|dot|ddot|overline))\{([A-Za-z])\}(?![A-Za-z0-9])")
-_ENDS = " \t\n.,;:。"
-_STARTS = " \t\n,;:=。"
+BLANKS = re.compile(r"\s+")
+ENDS = " \t\n.,;:。"
+STARTS = " \t\n,;:=。"
 _NESTED = 4
 _LONG = 20_000
-"""Characters. A text that is longer is nothing that anybody would call an answer: it is compared as it is."""
+"""Characters. A longer text is no short answer and is compared as it is."""
+_OTHER = re.compile(r"[^\x00-\x7f]")
+_RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+")
+_LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉₊₋]+")
+_ROOT = re.compile(r"([√∛∜])[ ]?(?=[\w({])(\d+|\w)?")
+_DEGREES = {"√": "", "∛": "[3]", "∜": "[4]"}
+_FRACTION = re.compile(r"[¼½¾⅐-⅞↉]")
+_SYMBOLS = {
+    **dict.fromkeys("−﹣－‐‑‒–", "-"),
+    **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
+    **dict.fromkeys("“”„«»", '"'),
+    **dict.fromkeys("‘’′", "'"),
+    **dict.fromkeys("·⋅∙•", r"\cdot "),
+    **dict.fromkeys("、，", ","),
+    **dict.fromkeys("。．", "."),
+    "×": r"\times ", "÷": "/", "∕": "/", "⁄": "/", "∗": "*", "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ",
+    "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ",
+    "℃": r"^\circ \text{C}", "℉": r"^\circ \text{F}", "∠": r"\angle ", "△": r"\triangle ", "∖": r"\setminus ",
+    "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
+    "¢": " cents ", "⟨": r"\langle ", "⟩": r"\rangle ", "…": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∫": r"\int ",
+}  # fmt: skip
 
 
 @lru_cache(maxsize=512)
 def plain(text: str) -> str:
-    r"""The text in ASCII without delimiters, spacing and sizes; `\text{ab}` and every sort of font is `\text{ab}`."""
+    r"""Returns the text in ASCII without delimiters, spacing and sizes. Every font becomes `\text{…}`."""
     if _PLAIN.fullmatch(text) or len(text) > _LONG:
-        return text.rstrip(_ENDS).lstrip(_STARTS)
+        return text.rstrip(ENDS).lstrip(STARTS)
     text = as_ascii(text)
     text = _GROUPED_BY_COMMAS.sub(lambda number: number[0].replace("{,}", ""), text) if "{,}" in text else text
     text = _SQUEEZED.sub(lambda found: found[1] or found[2], _GROUPED.sub("", text))
@@ -87,42 +100,16 @@ def plain(text: str) -> str:
     for old, new in _SIGNS:
         text = text.replace(old, new)
     text = _SET_LETTER.sub(r"\\mathbb{\1}", text) if r"\mathbb" in text else text
-    text = _BLANKS.sub(" ", _INFINITY.sub(r"\\infty ", text))
-    text = text.rstrip(_ENDS + "\\").lstrip(_STARTS)
+    text = BLANKS.sub(" ", _INFINITY.sub(r"\\infty ", text))
+    text = text.rstrip(ENDS + "\\").lstrip(STARTS)
     text = _ABOUT.sub("", text)
+    text = cut[1] if (cut := _CUT_DECIMAL.fullmatch(text)) is not None else text
     for _ in range(_NESTED):
         if text.startswith("{") and text.endswith("}") and _closes_at_end(text):
             text = text[1:-1].strip()
     if (whole := whole_text(text)) is not None:
         text = whole.strip()
     return text.strip("*_ ") if text.startswith(("*", "_")) else text.rstrip("* ")
-
-
-def identity(text: str) -> str:
-    r"""Equal for texts of which nobody would say that they differ: outer `\text`, blanks and case of words apart."""
-    text = unset(plain(text))
-    text = _NEEDLESS.sub("", _BLANKS.sub(" ", text).rstrip(_ENDS).lstrip(_STARTS))
-    text = _ONE_TOKEN.sub(r"\1\2", _ACCENTED.sub(r"\1 \2", text)) if "{" in text else text
-    text = _AFTER_COMMAND.sub(r"\1", text) if "\\" in text else text
-    return text.casefold() if is_words(text) else text
-
-
-def are_identical(one: str, other: str) -> bool:
-    """Whether nobody would say that two texts differ. Where nothing but punctuation is written, it counts."""
-    written = identity(one)
-    return one.strip() == other.strip() or (written != "" and written == identity(other))
-
-
-def is_words(text: str) -> bool:
-    """Whether it is a word or several, and no formula: one letter may be a variable or a choice."""
-    words = [word.strip(_AROUND_WORDS) for word in text.split(" ")]
-    longest = max(map(len, words))
-    return longest > (2 if len(words) > 1 else 1) and "\\" not in text and all(map(_is_word, words))
-
-
-def _is_word(text: str) -> bool:
-    parts = _INSIDE_WORDS.split(text)
-    return all(map(str.isalpha, parts)) and (len(parts) == 1 or len(parts[0]) > 1) and text.lower() not in _SYMBOLIC
 
 
 def _command(found: re.Match[str]) -> str:
@@ -141,3 +128,44 @@ def _closes_at_end(text: str) -> bool:
         if depth == 0:
             return place == len(text) - 1
     return False
+
+
+def as_ascii(text: str) -> str:
+    r"""Returns `-5` for `−５`, `x^{2}` for `x²`, `\frac{1}{2}` for `½`, `\sqrt{12}` for `√12`. Keeps letters."""
+    if text.isascii():
+        return text
+    text = _RAISED.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0])}}}".replace("−", "-"), text)
+    text = _LOWERED.sub(lambda run: f"_{{{unicodedata.normalize('NFKC', run[0])}}}".replace("−", "-"), text)
+    text = _FRACTION.sub(_fraction, text)
+    text = _ROOT.sub(_root, text)
+    return _OTHER.sub(lambda character: _written(character[0]), text)
+
+
+def _root(found: re.Match[str]) -> str:
+    return rf"\sqrt{_DEGREES[found[1]]}" + (f"{{{found[2]}}}" if found[2] else "")
+
+
+def _fraction(character: re.Match[str]) -> str:
+    over, _, under = unicodedata.normalize("NFKC", character[0]).partition("⁄")
+    return rf"\frac{{{over}}}{{{under}}}"
+
+
+@lru_cache(maxsize=4096)
+def _written(character: str) -> str:
+    if (symbol := _SYMBOLS.get(character)) is not None:
+        return symbol
+    if (digit := unicodedata.decimal(character, None)) is not None:
+        return str(digit)
+    name = unicodedata.name(character, "")
+    if name.startswith(("GREEK SMALL LETTER ", "GREEK CAPITAL LETTER ")):
+        return _greek(character, name)
+    same = unicodedata.normalize("NFKC", character)
+    return same if same == character or same.isascii() else character
+
+
+def _greek(character: str, name: str) -> str:
+    kind, _, letter = name.partition(" LETTER ")
+    if not letter.isalpha() or letter == "FINAL":
+        return character
+    command = letter.lower().replace("lamda", "lambda")
+    return rf"\{command.capitalize() if kind == 'GREEK CAPITAL' else command} "

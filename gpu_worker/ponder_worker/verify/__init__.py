@@ -1,4 +1,4 @@
-"""Is this answer right? One file a verifier; those that may hang run in spawned processes with a limit."""
+"""Decides whether an answer is right. Verifiers that may hang run in processes of their own, with a time limit."""
 
 from __future__ import annotations
 

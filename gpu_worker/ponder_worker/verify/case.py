@@ -1,4 +1,4 @@
-"""What is to be judged, and what was found."""
+"""A case for a verifier, and the judgement that it returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponder.domain.verifier import VERIFIER, VERIFIER_NAMES, Verifier
 
 @dataclass(frozen=True)
 class Case:
-    """verifier: the spec as the request document has it; None: nobody judges."""
+    """An answer to judge. `verifier` is the spec as the request document has it, or None if there is none."""
 
     verifier: Mapping[str, Any] | None
     answer: str | None
@@ -21,7 +21,7 @@ class Case:
 
     @cached_property
     def spec(self) -> Verifier | None:
-        """None also for a verifier that this worker does not know. Raises pydantic's ValidationError."""
+        """The spec as a model, or None if this worker does not know the verifier. Raises pydantic's ValidationError."""
         if self.verifier is None or self.verifier.get("name") not in VERIFIER_NAMES:
             return None
         return VERIFIER.validate_python(self.verifier)
@@ -29,7 +29,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """reason: why it failed or could not be judged, in words that a model could be shown; None where it passed."""
+    """A verdict. `reason` says in words for a model why it is not `passed`."""
 
     verdict: Verdict
     reason: str | None = None

@@ -1,4 +1,4 @@
-"""A process that examines one case after the other in its main thread, and dies with us."""
+"""A process that examines one case after another in its main thread. It ends with the worker."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _MEMORY_BYTES = 4 << 30
 
 
 class ExaminerDied(Exception):
-    """The process ended without a word: it was killed from outside, or the case brought it down."""
+    """The process ended without an answer: it was killed from outside, or the case brought it down."""
 
 
 class Examiner:
-    """One such process. A case that it cannot end in time is unfinished; the next one then needs a new process."""
+    """Controls one such process. After a case that did not end in time, the next one needs a new examiner."""
 
     def __init__(self, server: ForkServer) -> None:
-        """server: of `live`. Raises OSError like its `fork`."""
+        """Takes a server that forks `live`. Raises OSError like `ForkServer.fork`."""
         self._server = server
         self.pid, self._pipe = server.fork()
         self._is_usable = True
 
     @property
     def is_alive(self) -> bool:
-        """Nothing comes between two cases but the end."""
+        """Whether it can take a case. Between two cases the pipe has something to read only after the end."""
         return self._is_usable and not self._pipe.poll()
 
     def examine(self, case: Case, limit_s: float) -> Judgement:
-        """Returns within the limit, whatever the verifier does, and may not be alive any more. Raises ExaminerDied."""
+        """Returns within the limit, whatever the verifier does. It may be dead afterwards. Raises ExaminerDied."""
         data = json.dumps({"verifier": case.verifier, "answer": case.answer, "reference": case.reference})
         try:
             self._pipe.send_bytes(data.encode())
@@ -59,26 +59,26 @@ class Examiner:
 
 
 def live(pipe: Connection) -> None:
-    """What such a process does until nobody is left at the other end."""
-    logging.disable()  # libraries warn of what they cannot read, and quote it
-    desk = _Desk()
-    signal.signal(signal.SIGTERM, desk.leave)
+    """Examines cases from a pipe until its other end is closed."""
+    logging.disable()  # libraries warn about text that they cannot read, and quote it
+    termination = _Termination()
+    signal.signal(signal.SIGTERM, termination.ring)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     with contextlib.suppress(EOFError, OSError):
         while True:
             case = Case(**json.loads(pipe.recv_bytes()))
-            desk.is_busy = True
+            termination.is_busy = True
             pipe.send_bytes(json.dumps(_examine(case)).encode())
-            desk.is_busy = False
+            termination.is_busy = False
 
 
-class _Desk:
-    """A SIGTERM to a whole family of processes must not make a right answer wrong: a busy process goes on."""
+class _Termination:
+    """Ends the process on SIGTERM unless it is busy, because a signal to the group must not cost a verdict."""
 
     is_busy = False
 
-    def leave(self, number: int, frame: FrameType | None) -> None:
+    def ring(self, number: int, frame: FrameType | None) -> None:
         if not self.is_busy:
             os._exit(0)
 

@@ -1,4 +1,4 @@
-"""Judging many cases at once, none of which can hold up or bring down another."""
+"""Judges many cases at once. None of them can hold up or bring down another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import IMPORTS, examine, is_pure, runs_code, unfinished
+from ponder_worker.verify.examine import VERIFIERS, examine, is_pure, runs_code, unfinished
 from ponder_worker.verify.examiner import Examiner, ExaminerDied, live
 from ponder_worker.verify.sandbox.fork_server import ForkServer
 from ponder_worker.verify.turns import Turns
@@ -19,18 +19,19 @@ _NO_CODE = "this worker runs no code: its operator has not allowed it (ponder wo
 
 
 class Judge:
-    """May be called from any thread, and never raises for a case. Processes are started when they are first needed."""
+    """Judges cases from any thread, and never raises for a case. Starts processes when they are first needed."""
 
     def __init__(self, *, num_processes: int = 3, limit_s: float = 10.0, allows_code: bool = False) -> None:
-        """num_processes: that examine at a time, of several all but one at most for the same one, so that cases that
-        hang never hold them all. Each may keep another one that waits, for each kind of imports.
+        """At most `num_processes` examine at a time, and one less for the same owner, so that its hanging cases never
+        hold them all. Each thread may keep one more idle process for each slow import.
         """
         self._limit_s = limit_s
         self._allows_code = allows_code
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-judge")
         self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns(max(1, num_processes - 1))
-        # What one verifier alone needs is imported once, and no case of another one waits for it.
-        self._servers = {module: ForkServer(live, module) for module in IMPORTS.values()}
+        # A slow import happens once, and no case of another verifier waits for it.
+        modules = {row.slow_import for row in VERIFIERS.values() if row.slow_import is not None}
+        self._servers = {module: ForkServer(live, module) for module in modules}
         self._server = ForkServer(live)
         self._threads = [
             threading.Thread(target=self._serve, name=f"judge-{number}", daemon=True) for number in range(num_processes)
@@ -53,7 +54,7 @@ class Judge:
         return self.submit(case).result()
 
     def close(self) -> None:
-        """Ends the processes once they are free; no case comes after it."""
+        """Ends the processes once they are free. No case may follow."""
         self._turns.close()
         for thread in self._threads:
             thread.join()
@@ -62,25 +63,25 @@ class Judge:
             server.close()
 
     def _serve(self) -> None:
-        seats: dict[ForkServer, ExaminerSlot] = {}
+        slots: dict[ForkServer, ExaminerSlot] = {}
         while (turn := self._turns.take()) is not None:
             whose, (case, future) = turn
             began = time.monotonic()
             is_wanted = future.set_running_or_notify_cancel()
             if is_wanted:
                 server = self._server_of(case)
-                judgement = seats.setdefault(server, ExaminerSlot(server, self._limit_s)).examine(case)
+                judgement = slots.setdefault(server, ExaminerSlot(server, self._limit_s)).examine(case)
             self._turns.served(whose, time.monotonic() - began)
             if is_wanted:
                 future.set_result(judgement)
 
     def _server_of(self, case: Case) -> ForkServer:
-        module = IMPORTS.get(case.spec.name) if case.spec is not None else None
+        module = VERIFIERS[case.spec.name].slow_import if case.spec is not None else None
         return self._servers[module] if module is not None else self._server
 
 
 class ExaminerSlot:
-    """An examiner, or room for the next one. Of one thread."""
+    """Holds the examiner of one thread, or none, and replaces one that died."""
 
     def __init__(self, server: ForkServer, limit_s: float) -> None:
         self._server = server
@@ -88,7 +89,7 @@ class ExaminerSlot:
         self._examiner: Examiner | None = None
 
     def examine(self, case: Case) -> Judgement:
-        """Somebody outside may have killed the process: a case is tried twice."""
+        """Tries a case twice, because somebody outside may have killed the process."""
         try:
             with contextlib.suppress(ExaminerDied, ChildProcessError):
                 return self._occupied().examine(case, self._limit_s)

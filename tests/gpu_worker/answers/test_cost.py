@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ponder_worker.answers.equality import canonical
-from ponder_worker.answers.extraction import extract, of_reference
+from ponder_worker.answers.equality import canonical, identity
+from ponder_worker.answers.extraction import extract
+from ponder_worker.answers.mark import of_reference
 from ponder_worker.answers.numeral import read_european, read_lone_number, read_numeral
 from ponder_worker.answers.reading import letter, program, spoken, unfenced
-from ponder_worker.answers.writing import identity
 
 LENGTH = 50_000
 MOST_GROWTH = 2.5

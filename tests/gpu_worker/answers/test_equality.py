@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.answers.equality import canonical
-from ponder_worker.answers.writing import identity, plain
+from ponder_worker.answers.equality import canonical, identity
+from ponder_worker.answers.writing import plain
 
 
 @pytest.mark.parametrize(

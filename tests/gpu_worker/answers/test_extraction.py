@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder_worker.answers.equality import number_of
-from ponder_worker.answers.extraction import extract, of_reference
+from ponder_worker.answers.extraction import extract
+from ponder_worker.answers.mark import of_reference
 
 
 @pytest.mark.parametrize(

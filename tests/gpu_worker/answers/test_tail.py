@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.answers.tail import read_line, read_tail
+from ponder_worker.answers.tail import read_line, read_tail, without_remarks
 
 
 def behind(label: str, rest: str) -> str | None:
@@ -66,3 +66,45 @@ def test_a_line_is_read_as_it_is() -> None:
 def test_reading_behind_any_place_never_raises_and_invents_nothing(text: str, place: int) -> None:
     found = read_tail(text, min(place, len(text)))
     assert found is None or set(found) <= set(text)
+
+
+def answer(line: str) -> str:
+    return without_remarks(line, is_sentence=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("about 12", "12"),
+        ("Around $12$", "12"),
+        ("therefore approximately 3.5 meters", "3.5 meters"),
+        ("12 (since 6*2 = 12)", "12"),
+        ("12 because 6*2 = 12", "12"),
+        ("12 since 6*2 = 12", "12"),
+        ("x, where x is even", "x"),
+        ("12 (rounded)", "12"),
+        ("12 - I think", "12"),
+        ("12<|eot_id|>", "12"),
+        ("12 // checked", "12"),
+        ("The largest n is 34", "34"),
+        ("twelve (12)", "12"),
+        ("two hundred and five (205)", "205"),
+        ("**12** apples", "12 apples"),
+        ("12}", "12"),
+        ('"12", "sure": true}', "12"),
+    ],
+)
+def test_remarks_are_no_part_of_an_answer(line: str, wanted: str) -> None:
+    assert answer(line) == wanted
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Around the World", "About Time", "About a Boy", "Just Kids", "Still Life", "Now", "Live since 1990", "as is",
+        "Where the Wild Things Are", "The capital is Paris", "Harry Potter (2005)", "Jean-Luc Picard", "So What",
+        "Rock and Roll", "(1, 2)", "C++", ".NET", "f(x) = |x|",
+    ],
+)  # fmt: skip
+def test_words_that_begin_remarks_elsewhere_stay_in_titles(title: str) -> None:
+    assert answer(title) == title

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from hypothesis import strategies as st
 from ponder.domain.state import Verdict
 from ponder_worker.answers.extraction import extract
 from ponder_worker.verify import Case, Judgement, examine, is_pure
+from ponder_worker.verify.verifiers import math
 
 _PAIRS = Path(__file__).parents[4] / "shared/data/oracles/math_verify_pairs.jsonl"
-examine_module = sys.modules["ponder_worker.verify.examine"]
-"""By its name: the package has a function of the same one."""
 _DEFAULTS = {"precision": 6, "allow_set_relation_comp": False, "strict": True}
 _WRONG = (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$")
 _LEAST_AGREEMENT = 0.97
@@ -142,7 +140,7 @@ def test_what_only_python_takes_for_json_is_none(answer: str) -> None:
 def test_a_comparison_that_takes_too_long_is_unverified_and_not_unequal(
     answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examine_module, "_MATH_LIMIT_S", 0.2)
+    monkeypatch.setattr(math, "LIMIT_S", 0.2)
     found = examine(Case({"name": "math"}, answer, "$1 + x$"))
     assert found == Judgement(Verdict.UNVERIFIED, "the comparison took too long: more than 0.2 s")
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

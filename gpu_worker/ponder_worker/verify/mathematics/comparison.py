@@ -1,6 +1,6 @@
-"""When two answers are equal as mathematics: as lists, sets, tuples, equations, quantities and single expressions.
+"""Compares answers as mathematics: lists, sets, tuples, equations, quantities and single expressions.
 
-Texts are plain ones (`answers.writing.plain`). In every comparison the answer comes first, the reference second.
+All texts are plain (`answers.writing.plain`). The answer comes first, the reference second.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ponder.domain.verifier import Math
-from ponder_worker.answers.equality import assigned, interval_of
+from ponder_worker.answers.equality import assigned, identity, interval_of
 from ponder_worker.answers.numeral import read_european, read_numeral
 from ponder_worker.answers.parts import Parts, Relation, split_parts, split_relation
-from ponder_worker.answers.writing import identity, is_words
 from ponder_worker.verify.mathematics.members import (
     are_named,
     by_name,
@@ -23,13 +22,11 @@ from ponder_worker.verify.mathematics.members import (
     parts_of,
     union,
 )
-from ponder_worker.verify.mathematics.quantity import is_formula, same_formula, same_quantity
+from ponder_worker.verify.mathematics.quantity import same_formula, same_quantity
 from ponder_worker.verify.mathematics.solution import contradicts_itself, same_solutions
-from ponder_worker.verify.mathematics.written import counts_as_written, same_writing
+from ponder_worker.verify.mathematics.written import same_writing
 
 _MOST_ITEMS = 100
-_SENTENCE = 4
-"""Words from which on a text is a statement, which another text may say as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +34,13 @@ class Comparison:
     spec: Math
 
     def same(self, found: str, wanted: str) -> bool:
-        """Whether they are equal in full. What cannot be read is equal to nothing but its own writing."""
+        """Returns whether they are equal in full. A text that cannot be read is equal only to its own writing."""
         if identity(found) == identity(wanted) or same_solutions(found, wanted):
             return True
         for compare in (self._as_numbers, self._as_lists, self._as_relations, self._as_writings):
             if (verdict := compare(found, wanted)) is not None:
                 return verdict
         return self._as_formulas(found, wanted)
-
-    def reads(self, text: str) -> bool:
-        """Whether all of a text is understood, so that another answer may be called wrong."""
-        if read_numeral(text) is not None or counts_as_written(text):
-            return True
-        if is_words(identity(text)):
-            return len(text.split()) < _SENTENCE
-        if (items := _items(text)) is not None:
-            return all(map(self.reads, items))
-        relation = split_relation(text)
-        if relation is not None and contradicts_itself(relation):
-            return False
-        if relation is not None and (pair := assigned(relation)) is not None:
-            return self.reads(pair[1])
-        return is_formula(text)
 
     def _as_numbers(self, found: str, wanted: str) -> bool | None:
         one, other = read_numeral(found), read_numeral(wanted)
@@ -92,14 +74,14 @@ class Comparison:
         return kinds == {"list", "tuple"} and is_numbered and self._in_order(one.items, other.items)
 
     def _same_as_single(self, one: Parts | None, found: str, other: Parts | None, wanted: str) -> bool | None:
-        """One side alone has parts: the other may be `x \\in …`, `1 \\pm 2`, a relation or a set written otherwise."""
+        """Compares parts with a text that has none, such as `x \\in …`, `1 \\pm 2`, a relation or a union."""
         parts, text = (one, wanted) if one is not None else (other, found)
         assert parts is not None
         if parts.kind == "list" and (pieces := union(text)) is not None:
             return self._match(list(parts.items), pieces) if len(parts.items) == len(pieces) else False
         if split_relation(text) is not None:
             return None
-        if parts.kind == "set" and text == r"\emptyset":  # the set that holds it is another
+        if parts.kind == "set" and text == r"\emptyset":  # the set that contains it is another set
             return False
         if parts.kind in ("list", "set") and (has_signs(text) or parts.kind == "set"):
             items = (one.items, [wanted]) if one is not None else ([found], parts.items)
@@ -107,13 +89,11 @@ class Comparison:
         return False if parts.kind == "list" or read_numeral(text) is not None else None
 
     def _same_items(self, found: Sequence[str], wanted: Sequence[str], *, is_set: bool = False) -> bool:
-        """Each has its equal on the other side; the order counts where names or the verifier's option say so."""
+        """Compares items in any order, or in order if the option says so or only one side has names."""
         one, other = members(found), members(wanted)
         if len(one) > _MOST_ITEMS or len(other) > _MOST_ITEMS:
             return one == other
-        is_set = is_set or all(
-            item.startswith("(") for item in (*one, *other)
-        )  # points: the same one again says nothing
+        is_set = is_set or all(item.startswith("(") for item in (*one, *other))  # a repeated point counts once
         if self.spec.order == "kept" or are_named(one) != are_named(other):
             return self._in_order(one, other)
         if is_set:
@@ -135,7 +115,7 @@ class Comparison:
         return len(found) == len(wanted) and all(map(self.same, found, wanted))
 
     def _as_relations(self, found: str, wanted: str) -> bool | None:
-        """`x = 5` is 5, and `x \\in S` is S, where the other side gives no name or the same."""
+        """Compares relations. `x = 5` is 5 and `x \\in S` is S if the other side has the same name or none."""
         one, other = split_relation(found), split_relation(wanted)
         if other is not None and contradicts_itself(other):
             return False
@@ -166,7 +146,7 @@ class Comparison:
         return is_same or (set(one.signs) == {"="} and self._in_order(one.sides, other.sides[::-1])) or None
 
     def _as_interval(self, relation: Relation, other: str) -> bool | None:
-        """`0 < f(x) < 1` is `(0, 1)` whatever the name; anything but a set equals no inequality, and no equation."""
+        """Compares an inequality with an interval: `0 < f(x) < 1` is `(0, 1)`. An equation equals no interval."""
         if "=" in relation.signs:
             return False
         interval, parts = interval_of(relation), split_parts(other)
@@ -182,8 +162,3 @@ class Comparison:
         if (one := union(found)) and (other := union(wanted)) and self._same_items(one, other):
             return True
         return same_formula(found, wanted, self.spec)
-
-
-def _items(text: str) -> Sequence[str] | None:
-    parts = parts_of(text)
-    return parts.items if parts is not None else union(text)

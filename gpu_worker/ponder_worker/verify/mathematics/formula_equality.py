@@ -1,4 +1,4 @@
-"""When two things that a parser has read are equal: expressions, matrices, relations and sets."""
+"""Compares parsed mathematics: expressions, matrices, relations and sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
 
 
 def are_equal(one: Any, other: Any) -> bool:
-    """Of two expressions, matrices, relations or sets; different kinds are not."""
+    """Returns whether two expressions, matrices, relations or sets are equal. Different kinds never are."""
     one, other = _matrix(one), _matrix(other)
     if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
         return one.shape == other.shape and all(map(are_equal, one, other))
@@ -30,7 +30,7 @@ def are_equal(one: Any, other: Any) -> bool:
 
 
 def _matrix(value: Any) -> Any:
-    """Sums and products of matrices are worked out."""
+    """Computes sums and products of matrices."""
     return value.doit() if isinstance(value, sympy.MatrixExpr) else value
 
 
@@ -39,7 +39,7 @@ def _is_relation(value: Any) -> bool:
 
 
 def _relations(value: Any) -> list[Relational]:
-    """Of a chain, in its order."""
+    """Returns the relations of a chain in their order."""
     if isinstance(value, Relational):
         return [value]
     parts: Iterable[Any] = getattr(value, "_unsorted_args", value.args)
@@ -47,7 +47,7 @@ def _relations(value: Any) -> list[Relational]:
 
 
 def _same_relation(one: list[Relational], other: list[Relational]) -> bool:
-    """Each up to a factor: `-x > -1` is `x < 1`, and `2x + 4y = 3` is `y = 3/4 - x/2`. A chain may run backwards."""
+    """Compares chains, each relation up to a factor: `-x > -1` is `x < 1`. A chain may run backwards."""
     if len(one) != len(other):
         return False
     return any(all(map(_is_multiple, one, order)) for order in (other, other[::-1]))
@@ -61,7 +61,7 @@ def _is_multiple(one: Relational, other: Relational) -> bool:
     above, below = value_at(left, first), value_at(right, first)
     if not above or not below:
         return False
-    # Both sides by the other's value at the first point, so that nothing is rounded.
+    # Multiplies each side by the other's value at the first point, so that nothing is rounded.
     left, right = left * right.subs(first), right * left.subs(first)
     are_same = [agree(left, right, point) for point in others]
     if False in are_same or True not in are_same:
@@ -73,7 +73,7 @@ def _is_multiple(one: Relational, other: Relational) -> bool:
 
 
 def _as_set(value: Any) -> Any:
-    """The values that a relation of one variable allows."""
+    """Returns the set of values that an inequality of one variable allows, or the value itself."""
     if isinstance(value, sympy.Set) or not _is_relation(value) or len(value.free_symbols) != 1:
         return value
     if isinstance(value, sympy.Eq):

@@ -1,35 +1,38 @@
-"""When two expressions have one value wherever their symbols do.
+"""Compares expressions by their values at several points.
 
-Math-Verify's own comparison rounds to six places, whatever the size of a number, and takes what is small for nothing:
-1/2004! and 1/2006! are one to it. Here a difference is computed to hundreds of digits.
+Math-Verify's own comparison rounds to six places whatever the size of a number, so that 1/2004! equals 1/2006!. Here
+whole numbers and fractions are exact, and other differences are computed to hundreds of digits.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import sympy
 from sympy.core.function import AppliedUndef
 
-from ponder_worker.verify.mathematics.formula_exact import rational
-
 _DIGITS = 50
 _MOST_DIGITS = 400
-"""sympy computes with as many as a difference needs to have `_DIGITS` of its own, up to these behind the point."""
+"""Digits behind the point. sympy uses as many of them as a difference needs to have `_DIGITS` of its own."""
 _MOST_WHOLE_DIGITS = 4_000
 _SAME = -300
-"""Decimal exponent. What is left of a difference of equal terms of size 1 is about 1e-400."""
+"""Decimal exponent. The computed difference of equal terms of size 1 is about 1e-400."""
 _NUM_POINTS = 4
 _DEFINITE = 3
-"""What a definite integral names: the variable and both bounds."""
+"""Length of the limits of a definite integral: the variable and both bounds."""
 _MOST_TERMS = 40
-"""Of a sum that counts up to a symbol, at a point."""
+"""Terms, at a point, of a sum that counts up to a symbol."""
+_MOST_BITS = 60_000
+"""Bits of a numerator or denominator. These are some 18,000 digits, which take milliseconds to multiply."""
+_MOST_FACTORS = 4_000
 
 
 class Undecided(Exception):
-    """Two numbers have more digits than are computed."""
+    """Two numbers have more digits than are computed here."""
 
 
 def same_expression(one: sympy.Expr, other: sympy.Expr) -> bool:
@@ -46,7 +49,7 @@ def same_expression(one: sympy.Expr, other: sympy.Expr) -> bool:
 
 
 def _worked_out(expression: sympy.Expr) -> sympy.Expr:
-    """With the value of derivatives, limits and definite integrals, which takes sympy long to come near to."""
+    """Computes derivatives, limits and definite integrals, because sympy is slow to approximate them."""
 
     def has_value(part: Any) -> bool:
         is_definite = isinstance(part, sympy.Integral) and all(len(limit) == _DEFINITE for limit in part.limits)
@@ -56,7 +59,7 @@ def _worked_out(expression: sympy.Expr) -> sympy.Expr:
 
 
 def _concrete(expression: sympy.Expr) -> sympy.Expr:
-    """With some function for each that only has a name, the same for the same name, so that it has a value."""
+    """Replaces each function that only has a name by a fixed one, so that it has a value."""
 
     def some(function: Any) -> Any:
         factors = random.Random(str(function.func))  # noqa: S311
@@ -66,9 +69,9 @@ def _concrete(expression: sympy.Expr) -> sympy.Expr:
 
 
 def points(*expressions: sympy.Expr) -> Iterator[dict[Any, Any]]:
-    """Numbers for their symbols, always the same: expressions that agree at all of them are one.
+    """Yields fixed numbers for the symbols. Expressions that agree at all points are equal.
 
-    What a sum or a product counts up to is a whole number, and there are more points then.
+    A symbol that a sum or product counts up to gets whole numbers, and there are more points then.
     """
     symbols = sorted(set().union(*(expression.free_symbols for expression in expressions)), key=str)
     if not symbols:
@@ -88,7 +91,7 @@ def points(*expressions: sympy.Expr) -> Iterator[dict[Any, Any]]:
 
 
 def value_at(expression: sympy.Expr, point: dict[Any, Any], most_digits: int = _MOST_DIGITS) -> Any:
-    """To fifty digits; None where it is no finite number."""
+    """Returns the value to fifty digits, or None if it is not a finite number."""
     try:
         value = _summed(expression, point).evalf(_DIGITS, subs=point, maxn=most_digits)
     except (ValueError, TypeError, ArithmeticError, NotImplementedError, RecursionError):
@@ -98,7 +101,7 @@ def value_at(expression: sympy.Expr, point: dict[Any, Any], most_digits: int = _
 
 
 def _summed(expression: sympy.Expr, point: dict[Any, Any]) -> sympy.Expr:
-    """With sums and products worked out, of which sympy would look for a value between whole numbers."""
+    """Computes sums and products at a point. sympy would interpolate between whole numbers."""
     if not expression.has(sympy.Sum, sympy.Product):
         return expression
 
@@ -110,9 +113,9 @@ def _summed(expression: sympy.Expr, point: dict[Any, Any]) -> sympy.Expr:
 
 
 def agree(one: sympy.Expr, other: sympy.Expr, point: dict[Any, Any]) -> bool | None:
-    """Whether both have one value at a point; None where one of them has none.
+    """Returns whether both have the same value at a point, or None if either has none.
 
-    Raises Undecided where they differ by less than is computed of numbers of their size.
+    Raises Undecided if they differ by less than is computed for numbers of their size.
     """
     one, other = _summed(one, point), _summed(other, point)
     exactly = rational(one.xreplace(point)), rational(other.xreplace(point))
@@ -135,8 +138,63 @@ def agree(one: sympy.Expr, other: sympy.Expr, point: dict[Any, Any]) -> bool | N
 
 
 def rounds_to(exact: Any, decimal: sympy.Rational, places: int) -> bool:
-    """Whether the decimal is what the number is, rounded to so many places."""
+    """Returns whether the decimal is the number rounded to so many places."""
     if not isinstance(exact, sympy.Expr) or exact.free_symbols:
         return False
     value = exact.evalf(_DIGITS)
     return bool(value.is_real) and bool(abs(value - decimal) <= sympy.Rational(1, 2 * 10**places))
+
+
+def rational(expression: Any) -> Fraction | None:
+    """Returns the exact value of sums, products, powers and factorials of numbers. Others and large ones have None."""
+    try:
+        return _rational(expression)
+    except (ZeroDivisionError, RecursionError):
+        return None
+
+
+def _rational(expression: Any) -> Fraction | None:
+    if isinstance(expression, sympy.Rational):
+        return _bounded(Fraction(int(expression.p), int(expression.q))) if expression.q else None
+    if not isinstance(expression, (sympy.Add, sympy.Mul, sympy.Pow, sympy.factorial)):
+        return None
+    values = []
+    for argument in expression.args:
+        value = _rational(argument)
+        if value is None:
+            return None
+        values.append(value)
+    if isinstance(expression, sympy.Pow):
+        return _power(*values)
+    return _factorial(*values) if isinstance(expression, sympy.factorial) else _joined(expression, values)
+
+
+def _joined(expression: Any, values: list[Fraction]) -> Fraction | None:
+    result: Fraction | None = values[0]
+    for value in values[1:]:
+        if result is None:
+            return None
+        result = _bounded(result + value if isinstance(expression, sympy.Add) else result * value)
+    return result
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+    if exponent.denominator != 1 or (base == 0 and exponent <= 0):
+        return None
+    if _num_bits(base) * abs(exponent.numerator) > _MOST_BITS and abs(base) != 1:
+        return None
+    return base**exponent.numerator
+
+
+def _factorial(value: Fraction) -> Fraction | None:
+    if value.denominator != 1 or not 0 <= value <= _MOST_FACTORS:
+        return None
+    return Fraction(math.factorial(value.numerator))
+
+
+def _bounded(value: Fraction) -> Fraction | None:
+    return value if _num_bits(value) <= _MOST_BITS else None
+
+
+def _num_bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())

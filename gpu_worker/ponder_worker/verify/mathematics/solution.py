@@ -1,4 +1,4 @@
-"""What relations allow: `x > 5, x < 7` is `5 < x < 7`, and `x = 3 + 1 = 2` is nothing."""
+"""Compares relations by the values that they allow: `x > 5, x < 7` is `5 < x < 7`, and `x = 3 + 1 = 2` allows none."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne) ")
 _ALTERNATIVE = re.compile(r"\\text ?\{ ?,? ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:cup|vee)(?![A-Za-z])")
 _INEQUALITIES = {"<", ">", "<=", ">=", "!="}
 _ARITHMETIC = re.compile(r"(?:[0-9.+*/() ^{}-]|\\(?:frac|cdot|times|sqrt)(?![a-z]))+")
-_FEW = 200
-"""Characters."""
+_LONGEST = 200
+"""Characters of both texts together."""
 
 
 def same_solutions(found: str, wanted: str) -> bool:
-    """Whether one of them is several inequalities, and both allow the same values of the same variable."""
-    if len(found) + len(wanted) > _FEW or not (_INEQUALITY.search(found) or _INEQUALITY.search(wanted)):
+    """Returns whether one is several inequalities, and both allow the same values of the same variable."""
+    if len(found) + len(wanted) > _LONGEST or not (_INEQUALITY.search(found) or _INEQUALITY.search(wanted)):
         return False
     if not (_is_several(found) or _is_several(wanted)):
         return False
@@ -33,7 +33,7 @@ def same_solutions(found: str, wanted: str) -> bool:
 
 
 def contradicts_itself(chain: Relation) -> bool:
-    """Whether two numbers in a chain of equations differ, so that it says nothing: `x = 3 + 1 = 2`."""
+    """Returns whether two numbers in a chain of equations differ: `x = 3 + 1 = 2`."""
     if len(chain.signs) == 1 or set(chain.signs) != {"="}:
         return False
     numbers = [side for side in chain.sides if _ARITHMETIC.fullmatch(side)]
@@ -45,7 +45,7 @@ def contradicts_itself(chain: Relation) -> bool:
 
 
 def _is_several(text: str) -> bool:
-    """Whether it is more than one inequality, and nothing else."""
+    """Returns whether a text is several inequalities and nothing else."""
     pieces = [item for alternative in _ALTERNATIVE.split(text) for item in _items(alternative)]
     relations = [split_relation(piece) for piece in pieces]
     return len(pieces) > 1 and all(found is not None and set(found.signs) <= _INEQUALITIES for found in relations)
@@ -57,7 +57,7 @@ def _items(text: str) -> tuple[str, ...]:
 
 
 def _solutions(text: str) -> tuple[Any, frozenset[Any]]:
-    """-> (the values, the variable, if it is written). Commas mean `and`, unless no value would be left."""
+    """Returns the allowed values and the variables. Commas mean `and`, unless no value would be left."""
     allowed: list[Any] = []
     names: frozenset[Any] = frozenset()
     for alternative in _ALTERNATIVE.split(text):

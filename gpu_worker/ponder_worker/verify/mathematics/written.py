@@ -1,11 +1,11 @@
-"""Answers of which the writing counts: words, numbers to a base, ratios and times of day."""
+"""Compares answers whose writing counts: words, numbers to a base, ratios and times of day."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from ponder_worker.answers.writing import identity, is_words
+from ponder_worker.answers.equality import identity, is_words
 
 _BASE = re.compile(r"\(? ?[0-9A-Fa-f]+ ?\)? ?_ ?\{? ?[0-9]+ ?\}?")
 _CLOCK = re.compile(r"(?P<time>[0-9.]+(?: ?: ?[0-9.]+)+) ?(?:(?P<half>[aApP])\.? ?[mM]\.?)?")
@@ -14,16 +14,16 @@ _TIMES = re.compile(r" ?(?:\\cdot|\\times|\*) ?")
 _LETTERS = re.compile(r"[A-Za-z](?: ?[A-Za-z])*")
 _COMMON_WORDS = frozenset(("no", "on", "is", "of", "if", "so", "as", "at", "it", "in", "or", "to", "we", "yes", "not"))
 _LONGEST_PRODUCT = 3
-"""Letters. What has more is a word, unless it is written as a product."""
+"""Letters. More of them are a word, unless they are written as a product."""
 
 
 def counts_as_written(text: str) -> bool:
-    """Whether it is a number to a base, a ratio or a time of day."""
+    """Returns whether a text is a number to a base, a ratio or a time of day."""
     return _BASE.fullmatch(text) is not None or _CLOCK.fullmatch(text) is not None
 
 
 def same_writing(found: str, wanted: str, same: Callable[[str, str], bool]) -> bool | None:
-    """None where a parser should have its say. `same` compares the numbers of a time or a ratio."""
+    """Compares two texts, or returns None to leave it to a parser. `same` compares the numbers of a time or ratio."""
     one, other = identity(found), identity(wanted)
     if is_words(one) or is_words(other):
         return _same_words(found, wanted)
@@ -39,7 +39,7 @@ def same_writing(found: str, wanted: str, same: Callable[[str, str], bool]) -> b
 
 
 def _same_words(found: str, wanted: str) -> bool | None:
-    r"""`xy` is a word and the product `x \cdot y`, too; with a capital, in its own order."""
+    r"""Compares words and products. `xy` is also the product `x \cdot y`. Products with capitals keep their order."""
     one, other = _factors(found), _factors(wanted)
     products = [text for text in (found, wanted) if _is_product(text)]
     if one and other:
@@ -55,7 +55,7 @@ def _is_product(text: str) -> bool:
 
 
 def _factors(text: str) -> str:
-    """Letters that are multiplied, by signs or because each stands alone; `to day` has none."""
+    """Returns the letters of a product, `xyz` for `x y z`, or an empty text: `to day` is none."""
     factors = _TIMES.split(text) if _TIMES.search(text) else text.split(" ")
     is_product = len(factors) > 1 and all(len(factor) == 1 for factor in factors)
     return "".join(factors) if (is_product or text.isalpha()) and _LETTERS.fullmatch(" ".join(factors)) else ""

@@ -1,1 +1,1 @@
-"""Processes that can be ended, and the sandbox in which programs of a model run."""
+"""Starts processes that can be ended at any time, and runs a model's programs in a sandbox."""

@@ -1,11 +1,11 @@
-"""Run as a script inside the sandbox: gives asyncio a pipe instead of a pair of sockets, and runs the program."""
+"""Runs a program inside the sandbox. It is a script that gives asyncio a pipe instead of a pair of sockets."""
 
 import os
 import sys
 
 
 class _PipeEnd:
-    """What asyncio asks of the two sockets with which it wakes itself up."""
+    """The few methods of a socket that asyncio uses to wake itself up."""
 
     def __init__(self, number):  # type: ignore[no-untyped-def]
         os.set_blocking(number, False)
@@ -16,7 +16,7 @@ class _PipeEnd:
 
 
 class _OnImport:
-    """Asked for each module that is imported; costs nothing where asyncio is not."""
+    """An import hook that patches asyncio when it is imported, so that other programs pay nothing."""
 
     def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
         if name == "asyncio.unix_events":

@@ -1,4 +1,4 @@
-"""Which doors of the kernel a program finds locked: a filter in seccomp's bytecode.
+"""A filter, in seccomp's bytecode, for the system calls that a program may not make.
 
 https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html
 """
@@ -11,9 +11,9 @@ import struct
 
 # AUDIT_ARCH_… of linux/audit.h
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-# What no program needs for an answer, and what would give it sockets, namespaces, memory that no limit counts, or the
-# parts of the kernel in which holes are found. By number in each of the two architectures.
-_LOCKED: dict[str, tuple[int, int]] = {
+# Calls that no answer needs. They give access to sockets, namespaces, memory that no limit counts, and the parts of the
+# kernel in which holes are found. The numbers are those of the two architectures.
+_DENIED: dict[str, tuple[int, int]] = {
     "socket": (41, 198),
     "socketpair": (53, 199),
     "ptrace": (101, 117),
@@ -55,17 +55,17 @@ _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def syscall_filter(machine: str | None = None) -> bytes:
-    """An array of `struct sock_filter`; empty for an architecture that we do not know."""
+    """Returns an array of `struct sock_filter`, which is empty for an unknown architecture."""
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
         return b""
     column = list(_ARCHITECTURES).index(machine)
-    # Each jump is "to the end" until all that comes is known: (code, value, where to if so, where to if not).
-    steps: list[tuple[int, int, str, str]] = [(_EQUAL, numbers[column], "fail", "") for numbers in _LOCKED.values()]
+    # A step is (code, value, target if true, target if false). Targets get their places once all steps are known.
+    steps: list[tuple[int, int, str, str]] = [(_EQUAL, numbers[column], "fail", "") for numbers in _DENIED.values()]
     if machine == "x86_64":
         steps.insert(0, (_AT_LEAST, _X32, "fail", ""))
     steps += [
-        (_EQUAL, _CLONE3[column], "absent", ""),  # its flags are out of reach; libc then uses clone
+        (_EQUAL, _CLONE3[column], "absent", ""),  # its flags are behind a pointer; libc then uses clone
         (_EQUAL, _CLONE[column], "", "allow"),
         (_LOAD, _FIRST_ARGUMENT, "", ""),
         (_ANY_BIT, _NEW_NAMESPACES, "fail", "allow"),

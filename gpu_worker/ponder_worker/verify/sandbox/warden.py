@@ -1,8 +1,8 @@
-"""Run as a script by `sandbox`: puts itself, and then a program, apart from everything else on the machine.
+"""Isolates itself and then a program from everything else on the machine. `sandbox` runs it as a script.
 
-Needs nothing but the standard library and Linux 5.14, and either root or the right to make user namespaces. Three
-processes: one outside that waits, the first one of a new process namespace, at whose end the kernel ends all the others
-there, and the program. What is raised on the way goes to the pipe `trouble_fd`, which the program does not get.
+Needs only the standard library, Linux 5.14, and either root or the right to make user namespaces. There are three
+processes: one outside that waits, the first one of a new process namespace, and the program. When the first one ends,
+the kernel ends all others in its namespace. Errors go to the pipe `trouble_fd`, which the program does not get.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _NEW_USER = 0x10000000
-# Mounts, cgroups, host name, System V IPC, processes, network.
+# New namespaces for mounts, cgroups, host name, System V IPC, processes and network.
 _NEW_REST = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 12, 1 << 14, 1 << 18
 _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 _READ_ONLY = (ctypes.c_uint64 * 4)(1 | 2 | 4, 0, 0, 0)  # MOUNT_ATTR_RDONLY | NOSUID | NODEV
 _ROOT = "/proc"
-"""Where the program's root is put together: a folder that is always there, and that it is not to see."""
+"""The folder where the program's root is put together. It always exists, and the program must not see it."""
 _FOLDER = "/tmp"  # noqa: S108  # of the program's own root
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin")
 _DEVICES = ("null", "zero", "random", "urandom")
 _FIRST_UID, _NUM_UIDS = 61_184, 4_336
-"""Ids that nobody owns, those of systemd's dynamic users: limits on processes are counted by user."""
+"""Ids of systemd's dynamic users, which own nothing. Limits on processes count by user."""
 
 
 def main() -> NoReturn:
@@ -40,7 +40,7 @@ def main() -> NoReturn:
     try:
         _die_with(job["parent"])
         os.set_inheritable(job["trouble_fd"], False)
-        _stand_apart()
+        _isolate()
         _run_first(job)
     except OSError as error:
         os.write(job["trouble_fd"], f"{error.filename or 'it'}: {error.strerror}".encode())
@@ -53,8 +53,8 @@ def _die_with(parent: int) -> None:
         os._exit(70)
 
 
-def _stand_apart() -> None:
-    """Namespaces of our own. Without being root, in a user namespace of our own, in which we are who we were."""
+def _isolate() -> None:
+    """Makes new namespaces. Without root, makes a user namespace too, in which the user stays the same."""
     _write("/proc/self/oom_score_adj", "1000")
     uid, gid = os.getuid(), os.getgid()
     _call("unshare", _NEW_REST | (_NEW_USER if uid else 0))
@@ -65,7 +65,7 @@ def _stand_apart() -> None:
 
 
 def _run_first(job: dict[str, Any]) -> NoReturn:
-    """Outside: waits for the first process inside; on SIGTERM ends it, and with it everything inside."""
+    """Waits for the first process of the namespace. On SIGTERM ends it, and with it everything inside."""
     alive, ours = os.pipe()
     first = os.fork()
     if not first:
@@ -81,7 +81,7 @@ def _live_as_first(job: dict[str, Any], alive: int) -> NoReturn:
     os.set_blocking(alive, False)
     try:
         os.read(alive, 1)
-        os._exit(70)  # who waits outside died before we could be tied to it
+        os._exit(70)  # the process outside died before the call above
     except BlockingIOError:
         _enter_root(job)
     program = os.fork()
@@ -94,7 +94,7 @@ def _live_as_first(job: dict[str, Any], alive: int) -> NoReturn:
 
 
 def _enter_root(job: dict[str, Any]) -> None:
-    """A root of our own, all of it read-only but an empty /tmp: the system's and Python's folders and a few devices."""
+    """Enters a new root with the system's and Python's folders and a few devices, read-only but for an empty /tmp."""
     _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     options = f"size={job['disk_bytes']},nr_inodes=1024".encode()
     _call("mount", b"tmpfs", _ROOT.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options + b",mode=755")
@@ -109,7 +109,7 @@ def _enter_root(job: dict[str, Any]) -> None:
     _write(f"{_ROOT}/stdin", job["stdin"])
     os.mkdir(_ROOT + _FOLDER)
     _call("mount", b"tmpfs", (_ROOT + _FOLDER).encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options + b",mode=777")
-    _close(_ROOT, 0)
+    _make_read_only(_ROOT, 0)
     os.chdir(_ROOT)
     _call("pivot_root", b".", b".")
     _call("umount2", b".", _MNT_DETACH)
@@ -117,7 +117,7 @@ def _enter_root(job: dict[str, Any]) -> None:
 
 
 def _show(path: str) -> None:
-    """Read-only, with all that is mounted in it."""
+    """Makes a folder visible, read-only, with everything mounted in it."""
     place = _ROOT + path
     if os.path.exists(place) or not os.path.isdir(path):
         return
@@ -127,11 +127,11 @@ def _show(path: str) -> None:
         return
     os.mkdir(place)
     _bind(path)
-    _close(place, _AT_RECURSIVE)
+    _make_read_only(place, _AT_RECURSIVE)
 
 
-def _close(place: str, flags: int) -> None:
-    """Makes what is mounted there read-only."""
+def _make_read_only(place: str, flags: int) -> None:
+    """Makes a mount read-only."""
     size = ctypes.sizeof(_READ_ONLY)
     _call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, place.encode(), flags, ctypes.byref(_READ_ONLY), size)
 
@@ -146,7 +146,7 @@ def _become_program(job: dict[str, Any]) -> NoReturn:
     os.nice(10)
     for name, limit in job["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
-    # Without being root, the two processes outside are in the same user namespace and count too.
+    # Without root, the two processes outside are in the same user namespace and count too.
     most = job["num_processes"] + (0 if is_root else 2)
     resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
     if is_root:
@@ -155,13 +155,13 @@ def _become_program(job: dict[str, Any]) -> NoReturn:
         os.setresgid(own, own, own)
         os.setresuid(own, own, own)
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _lock(bytes.fromhex(job["filter"]))
+    _install_filter(bytes.fromhex(job["filter"]))
     arguments = [job["python"], "-I", "-S", "-B", "-X", "utf8", "/start.py", *job["arguments"]]
     os.execve(job["python"], arguments, {})  # noqa: S606
 
 
-def _lock(code: bytes) -> None:
-    """Installs a filter of system calls, for good."""
+def _install_filter(code: bytes) -> None:
+    """Installs a filter of system calls that cannot be removed."""
     if not code:
         return
     place = ctypes.create_string_buffer(code, len(code))
@@ -171,7 +171,7 @@ def _lock(code: bytes) -> None:
 
 
 def _code(status: int) -> int:
-    """A process ended by a signal as shells tell it."""
+    """Returns the exit code as shells report it, 128 plus the signal if one ended the process."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 

@@ -1,4 +1,4 @@
-"""Some texts stand in the answer."""
+"""Passes an answer that contains texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ponder_worker.verify.case import Judgement
 _SHOWN = 100
 
 
-def examine(answer: str, spec: Contains) -> Judgement:
+def examine(answer: str, spec: Contains, reference: str) -> Judgement:
     place = answer.casefold() if spec.ignore_case else answer
     missing = [text for text in spec.texts if (text.casefold() if spec.ignore_case else text) not in place]
     passed = not missing if spec.need == "all" else len(missing) < len(spec.texts)

@@ -1,18 +1,25 @@
-"""Equal character by character, apart from what is only put around an answer."""
+"""Passes an answer that is equal to the reference, except for what is only put around an answer."""
 
 from __future__ import annotations
 
-from ponder_worker.answers.remark import unwrapped
-from ponder_worker.answers.set_text import whole_text
+from ponder.domain.verifier import Exact
+from ponder_worker.answers.mark import of_reference
+from ponder_worker.answers.wrapping import unwrapped, whole_text
 from ponder_worker.verify.case import Judgement
 
+_LOST = " *_`?"
+"""Signs at the ends of an answer, as in `*args` or `What?`, that are lost when it is read out of a text."""
 
-def examine(answer: str, reference: str) -> Judgement:
-    is_same = answer.strip() == reference.strip() or _bare(answer) == _bare(reference)
-    return Judgement.of(is_same, "the answer is not the expected one")
+
+def examine(answer: str, spec: Exact, reference: str) -> Judgement:
+    reference = of_reference(reference)
+    said = answer.strip()
+    is_same = said == reference.strip() or _bare(said) == _bare(reference)
+    is_read = said != "" and said == reference.strip(_LOST)
+    return Judgement.of(is_same or is_read, "the answer is not the expected one")
 
 
 def _bare(text: str) -> str:
-    r"""Without spaces, quotes, Markdown or `\text{}` around it, and the full stop of a sentence."""
+    r"""Removes spaces, quotes, Markdown and `\text{}` around a text, and the full stop of a sentence."""
     text = unwrapped(text.strip())
     return (whole_text(text) or text).strip().removesuffix(".")

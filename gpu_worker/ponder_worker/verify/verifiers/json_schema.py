@@ -1,4 +1,4 @@
-"""JSON that a schema accepts."""
+"""Passes JSON that a schema accepts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from ponder.domain.verifier import JsonSchema
 from ponder_worker.verify.case import Judgement
 
 _SHOWN = 200
-"""Characters of the path, and of what is wrong: the start names the value, the end what it should be."""
+"""Characters of a path or message. Its start names the value, and its end what the value should be."""
 _NOTHING_ELSEWHERE: Registry[Any] = Registry()
-"""jsonschema itself would fetch what a `$ref` names, also from our own network and disk."""
+"""No schemas but the given one. Otherwise jsonschema fetches a `$ref`, even from our own network and disk."""
 
 
-def examine(answer: str, schema: dict[str, Any]) -> Judgement:
+def examine(answer: str, spec: JsonSchema, reference: str) -> Judgement:
+    schema = spec.json_schema
     try:
         value = json.loads(answer, parse_constant=_no_constant)
     except ValueError as error:
@@ -32,13 +34,13 @@ def examine(answer: str, schema: dict[str, Any]) -> Judgement:
     try:
         wrong = best_match(kind(schema, registry=_NOTHING_ELSEWHERE).iter_errors(value))
     except Unresolvable as error:
-        return Judgement.of(False, f"the schema refers to what it does not hold: {error.ref[:_SHOWN]}")
+        return Judgement.of(False, f"the schema refers to a schema that it does not contain: {error.ref[:_SHOWN]}")
     return Judgement.of(wrong is None, f"at {_short(wrong.json_path)}: {_short(wrong.message)}" if wrong else "")
 
 
 def _no_constant(name: str) -> NoReturn:
-    """Python's reader would take NaN, Infinity and -Infinity, which are no JSON."""
-    raise ValueError(f"{name} is no value of it")
+    """Rejects NaN, Infinity and -Infinity, which Python accepts although JSON has no such values."""
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _short(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A program passes its tests. It runs in `sandbox`, so that what it does to us is fail."""
+"""Passes a program that passes its tests. It runs in `sandbox`, because nobody trusts it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ponder_worker.verify.case import Judgement
 from ponder_worker.verify.sandbox.sandbox import Ended, NoSandbox, run
 
 WALL_S = 8.0
-"""For all tests of a program together; less than what a case has in all, so that it is told what was too slow."""
+"""Seconds for all tests of a program. Less than a case has in all, so that the reason can say what was too slow."""
 _SHOWN = 120
 _TESTS: TypeAdapter[list[Exchange] | list[str]] = TypeAdapter(list[Exchange] | list[str])
 _RUNNER = """
@@ -33,12 +33,12 @@ try:
 except BaseException as error:
     failed = told(error, job["tests"])
 os.write(int(sys.argv[-1]), json.dumps(failed).encode())
-os._exit(0)  # whatever threads it has left
+os._exit(0)  # ends threads that the program has left
 """
 
 
 def examine(answer: str, spec: PythonTests, reference: str) -> Judgement:
-    """What is hidden in a reference is not told when it fails."""
+    """Says which test failed, unless the tests are hidden in the reference."""
     is_hidden = spec.tests is None and not spec.cases
     try:
         tests = _of_reference(reference) if is_hidden else spec.tests or spec.cases
@@ -46,7 +46,7 @@ def examine(answer: str, spec: PythonTests, reference: str) -> Judgement:
     except (SyntaxError, ValidationError) as error:
         return Judgement(Verdict.UNVERIFIED, f"the tests are neither Python nor cases: {type(error).__name__}")
     except NoSandbox as error:
-        return Judgement(Verdict.UNVERIFIED, f"this machine cannot run a program apart: {error}")
+        return Judgement(Verdict.UNVERIFIED, f"this machine cannot run a sandbox: {error}")
     if failed is None:
         return Judgement(Verdict.PASSED)
     what, details = failed
@@ -54,7 +54,7 @@ def examine(answer: str, spec: PythonTests, reference: str) -> Judgement:
 
 
 def _of_reference(reference: str) -> str | list[Exchange]:
-    """Raises ValidationError for JSON that is something else."""
+    """Returns Python or cases. Raises ValidationError for JSON that is neither."""
     try:
         found = _TESTS.validate_python(json.loads(reference))
     except ValueError as error:
@@ -65,7 +65,7 @@ def _of_reference(reference: str) -> str | list[Exchange]:
 
 
 def _first_failed(answer: str, tests: str) -> tuple[str, str] | None:
-    """What was wrong, and what of it only the author of the tests should see. Raises SyntaxError for the tests'."""
+    """Returns what failed, and the details for the tests' author only, or None. Raises SyntaxError for the tests'."""
     ast.parse(tests)
     ended = run(_RUNNER, stdin=json.dumps({"answer": answer, "tests": tests}), wall_s=WALL_S)
     if ended.over is not None or not ended.report:

@@ -1,4 +1,4 @@
-"""A regular expression matches. It may backtrack for ever: the process that runs it has a limit."""
+"""Passes an answer that a regular expression matches. It may backtrack for ever, so its process has a time limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ponder_worker.verify.case import Judgement
 _SHOWN = 200
 
 
-def examine(answer: str, spec: Regex) -> Judgement:
+def examine(answer: str, spec: Regex, reference: str) -> Judgement:
     pattern = re.compile(spec.pattern, re.IGNORECASE if spec.ignore_case else 0)
     shown = spec.pattern[:_SHOWN]
     if spec.match == "full":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 
 import pytest
 import sympy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ponder_worker.verify.mathematics.formula import parse
-from ponder_worker.verify.mathematics.formula_value import Undecided, points, rounds_to, same_expression
+from ponder_worker.verify.mathematics.formula_value import Undecided, points, rational, rounds_to, same_expression
 
 
 def same(one: str, other: str) -> bool:
@@ -66,3 +69,15 @@ def test_a_decimal_stands_for_a_number_only_where_it_is_rounded_right() -> None:
     assert rounds_to(sympy.pi, sympy.Rational("3.14159"), 5)
     assert not rounds_to(sympy.pi, sympy.Rational("3.14158"), 5)
     assert not rounds_to(sympy.Symbol("x"), sympy.Rational(3), 5)
+
+
+@given(st.fractions(), st.fractions())
+def test_sums_and_products_are_exact(one: Fraction, other: Fraction) -> None:
+    left, right = (sympy.Rational(number.numerator, number.denominator) for number in (one, other))
+    assert rational(sympy.Add(left, right, evaluate=False)) == one + other
+    assert rational(sympy.Mul(left, right, evaluate=False)) == one * other
+
+
+@pytest.mark.parametrize("text", ["x", r"\sqrt{2}", r"\pi", "10^{100000}", "5000!"])
+def test_what_is_no_rational_number_of_bounded_size_has_none(text: str) -> None:
+    assert rational(parse(text)) is None

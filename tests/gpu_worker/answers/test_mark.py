@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.answers.label import announced
+from ponder_worker.answers.mark import announced
 
 
 def following(text: str) -> list[str]:
@@ -18,7 +18,8 @@ def following(text: str) -> list[str]:
     [
         "Answer: ", "Answer:\n", "**Answer:** ", "The answer is ", "The final answer is: ", "Final answer = ", "#### ",
         "## Final Answer\n", "So the answer to part 2 is ", "The answers are ", "Ans: ", "A: ", "| Answer | ", "答案：",
-        "Antwort: ", "La réponse est ", '{"answer": ', "answer -> ", "The correct answer is therefore ",
+        "Antwort: ", "La réponse est ", '{"answer": ', "answer -> ", "The correct answer is therefore ", "[ANSWER] ",
+        "[Final Answer]\n",
     ],
 )  # fmt: skip
 def test_a_label_announces_what_follows_it(label: str) -> None:
@@ -34,6 +35,7 @@ def test_a_label_announces_what_follows_it(label: str) -> None:
         "Let me check the answer: 5",
         "#### Step 2\nWe add.",
         "Answering is hard: 5 times",
+        "See [the answer](5)",
         "no mark at all: 5",
     ],
 )

@@ -1,16 +1,19 @@
-r"""Where a text says that its answer follows: `Answer: 6`, `The answer is 6`, `#### 6`, a heading, a last `A: 6`."""
+r"""Finds the answer that a text marks: in a box, or behind `Answer: 6`, `The answer is 6`, `#### 6` or a heading."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from ponder_worker.answers.box import boxed
+from ponder_worker.answers.tail import read_line, read_tail
 
 _WINDOW = 120
-"""Characters behind the word in which the label must have ended."""
+"""Characters. The label ends at most so far behind its word."""
 _BEFORE = 30
-"""Characters in front of the word that may say that the answer is only checked."""
+"""Characters. Words so far in front of a label may say that the answer is only checked."""
 _MOST_WORDS = 100
-"""Of a text, from its end: a text that says `answer` more often has no answer."""
+"""Labels that are tried, from the end. A text that says `answer` more often marks none."""
 _WORD = re.compile(
     r"(?i:answer|\bans\b|final[ *_]{1,3}result|\bantwort|\brespuesta|\brisposta|\bresposta|\bréponse|\bответ)"
     r"|答案|答え|答|정답|답"
@@ -25,6 +28,9 @@ _IS = (
 _MARK = r"[:：=|]|->|→|(?<= )[-–—]{1,2} "
 _LABEL = re.compile(rf"(?:s|\(s\))?\"?{_MARKUP}(?:{_OF_WHAT})?(?:,? ?{_THEN},?)?{_MARKUP}(?:{_IS}|{_MARK}){_MARKUP}")
 _FORMULA = re.compile(r"[ \t*_]{0,4}(?:\$|\\[(\[])")
+_BEFORE_TAG = re.compile(r"\[(?i:the |my |final |correct ){0,2}\Z")
+_TAG_END = re.compile(r"\](?!\()")
+"""The end of a tag, `[ANSWER] 6`, and not of the text of a link."""
 _NO_ANSWER = re.compile(
     r"(?i:not|in|on|consistent|correct|incorrect|right|wrong|reasonable|unique|unclear|unknown|below|above|as follows"
     r"|found|obtained|written|expressed|supposed|likely|called|something|what|that|whether|always|never)(?![^\W_])"
@@ -42,8 +48,31 @@ _STEP = re.compile(r"[*_]{0,3}(?i:step|part|case|section|solution|conclusion|ver
 _LAST = re.compile(r"[*_]{0,3}A[:：][*_ \t]{0,4}(?=\S)")
 
 
+def marked(text: str) -> str | None:
+    """Returns the answer in the last box, else behind the last label."""
+    return _marked(text, read_tail)
+
+
+def marked_line(text: str) -> str | None:
+    """Returns the same, but the whole line behind a label."""
+    return _marked(text, read_line)
+
+
+def of_reference(reference: str) -> str:
+    """Returns the answer in a reference solution. A reference without a mark is the answer itself."""
+    found = marked(reference)
+    return reference.strip() if found is None else found
+
+
+def _marked(text: str, read: Callable[[str, int], str | None]) -> str | None:
+    found = boxed(text)
+    if found is not None:
+        return found
+    return next((tail for place in announced(text) if (tail := read(text, place))), None)
+
+
 def announced(text: str) -> Iterator[int]:
-    """Where what a mark announces begins, the last mark first; behind the line where it stands in the next one."""
+    """Yields the places behind labels, the last one first. It is the end of the line if the answer is below."""
     end, is_last, num_words = len(text), True, 0
     while end >= 0 and num_words < _MOST_WORDS:
         start = text.rfind("\n", 0, max(end, 0)) + 1
@@ -65,6 +94,8 @@ def _in_line(text: str, start: int, end: int, words: list[re.Match[str]], *, is_
         label = _LABEL.match(text, word.end(), min(end, word.end() + _WINDOW))
         if label is None and _FORMULA.match(text, word.end()) and not text[start : word.start()].strip("#*_ \t"):
             yield word.end()
+        if label is None and _is_tag(text, start, word):
+            yield word.end() + 1
         if label and not (label["is"] and _NO_ANSWER.match(text, label.end(), end)):
             yield label.end()
     if (hashes := _HASHES.match(text, start, end)) and _is_value(text, hashes.end(), end, is_last=is_last):
@@ -73,8 +104,14 @@ def _in_line(text: str, start: int, end: int, words: list[re.Match[str]], *, is_
         yield last.end()
 
 
+def _is_tag(text: str, start: int, word: re.Match[str]) -> bool:
+    """Returns whether a word is that of a tag such as `[ANSWER]`."""
+    before = _BEFORE_TAG.search(text, max(start, word.start() - _BEFORE), word.start())
+    return before is not None and _TAG_END.match(text, word.end()) is not None
+
+
 def _is_value(text: str, start: int, end: int, *, is_last: bool) -> bool:
-    """Whether four hashes mark an answer, as in GSM8K, and no heading: a heading has text below it, and more words."""
+    """Returns whether four hashes mark an answer, as in GSM8K, and no heading, which has more words and text below."""
     if _STEP.match(text, start, end):
         return False
     if is_last:

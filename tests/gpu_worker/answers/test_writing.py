@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.answers.unicode import as_ascii
+from ponder_worker.answers.writing import as_ascii
 
 
 @pytest.mark.parametrize(

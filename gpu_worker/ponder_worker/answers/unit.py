@@ -27,7 +27,7 @@ _NO_UNITS = frozenset((
     "above", "loss", "times", "of", "than", "for", "plus", "minus", "over",
 ))  # fmt: skip
 """Words that change a number or join it to another if they stand right behind it."""
-_TURNING = frozenset("below down minus plus less loss times under or halves thirds".split())
+_TURNING = frozenset(["below", "down", "minus", "plus", "less", "loss", "times", "under", "or", "halves", "thirds"])
 """Words that change a number wherever they stand: `5 degrees below zero` is -5."""
 _NO_MODIFIERS = frozenset((
     "a", "an", "the", "per", "every", "each", "of", "in", "and", "full", "whole", "total", "extra", "additional", "us",

@@ -154,7 +154,7 @@ def _fork(control: Connection, pipe: Connection, live: Callable[[Connection], No
 def _become(server: int, pipe: Connection, live: Callable[[Connection], None]) -> NoReturn:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == server:  # otherwise the server died before the call above
+        if os.getppid() == server:  # else it died before we could be tied to it
             live(pipe)
     finally:
         os._exit(0)

@@ -39,7 +39,7 @@ class Turns(Generic[T]):
             self._changed.wait_for(lambda: self._allowed() or (self._closed and not self._queues))
             if not self._queues:
                 return None
-            # Among equals, takes the owner owner turn was longest ago.
+            # Among equals, takes the owner with the longest wait since its last turn.
             owner = min(self._allowed(), key=self._used_s.__getitem__)
             self._queues.move_to_end(owner)
             queue = self._queues[owner]

@@ -1,4 +1,4 @@
-"""What stands in boxes."""
+"""The content of boxes."""
 
 from __future__ import annotations
 

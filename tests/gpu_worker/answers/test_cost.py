@@ -1,4 +1,4 @@
-"""Reading takes time in proportion to the text, whatever a model wrote: it happens where the engine works."""
+"""Reading takes time in proportion to the text, whatever a model wrote, because the engine's process does it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ponder_worker.answers.reading import letter, program, spoken, unfenced
 LENGTH = 50_000
 MOST_GROWTH = 2.5
 TOO_SHORT_S = 0.02
-"""Below this the clock and the collector of garbage say more than the text."""
+"""Below this the time depends more on the clock and the machine than on the text."""
 
 REPEATED = [
     " ", "\n", "9", "9,", "1.2", "1e1", "1/", "a", "é", "५", "½", "²", "√", "\\", "$", "$5 ", "*", "#", "(", "[(", "{",
@@ -44,7 +44,7 @@ BOUNDED: list[Callable[[str], object]] = [canonical, read_numeral, read_european
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
-    """A collection looks at every object of the process, not only at those of the text."""
+    """Stops garbage collection, whose time depends on every object of the process."""
     gc.collect()
     gc.disable()
     yield

@@ -1,4 +1,4 @@
-"""Which answers are one by their writing alone."""
+"""Answers that are equal by their writing alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a text says that its answer follows."""
+"""Labels behind which a text marks its answer."""
 
 from __future__ import annotations
 

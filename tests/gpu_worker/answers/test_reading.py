@@ -1,4 +1,4 @@
-"""What verifiers read of a text."""
+"""The letters, programs and whole texts that verifiers read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands behind a label."""
+"""The answer behind a label, and the remarks around it."""
 
 from __future__ import annotations
 

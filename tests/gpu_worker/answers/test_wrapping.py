@@ -1,4 +1,4 @@
-"""Words that are set as text within a formula."""
+r"""Quotes, Markdown, delimiters and `\text{…}` around an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verifiers, one by one."""
+"""Each verifier, and what `examine` says about cases that none can judge."""
 
 from __future__ import annotations
 
@@ -164,9 +164,9 @@ def test_a_schema_that_points_elsewhere_makes_the_worker_fetch_nothing(address: 
 
 @pytest.mark.skipif(not _PAIRS.is_file(), reason=f"needs the public data {_PAIRS.name} beside the project")
 def test_math_agrees_with_the_published_pairs() -> None:
-    """As a job's answer goes, through our extraction. What is left is listed in docs/verifiers.md.
+    """Extracts the answers as a job does. docs/verifiers.md lists the remaining disagreements.
 
-    Left out: the row that calls 1 - 1/e and 1 + 1/e equal, and those that ask for other options than ours.
+    Omits the row that calls 1 - 1/e and 1 + 1/e equal, and rows that need other options than ours.
     """
     rows = [json.loads(line) for line in _PAIRS.read_text().splitlines()]
     rows = [row for row in rows if row["extra"].items() <= _DEFAULTS.items()]

@@ -20,7 +20,7 @@ from ponder_worker.verify.sandbox.fork_server import ForkServer
 _MATH = {"name": "math"}
 _SCHEMA = {"name": "json_schema", "schema": {"type": "integer"}}
 _EVIL = {"name": "json_schema", "schema": {"pattern": "^(a+)+$"}}
-"""A pattern that backtracks for ever: it holds the interpreter, so that no alarm is heard."""
+"""A case whose pattern backtracks for ever and holds the interpreter, so that no alarm can end it."""
 _HANGS = Case(_EVIL, '"' + "a" * 60 + '!"')
 
 
@@ -48,7 +48,7 @@ def test_a_verifier_that_raises_fails_its_case_only(judge: Judge) -> None:
 
 
 def _killed(examine: Callable[[Examiner, Case, float], Judgement], num: int) -> Callable[..., Judgement]:
-    """The first `num` times somebody kills the process when it is about to examine."""
+    """Kills the process the first `num` times that it is about to examine."""
     killed: list[int] = []
 
     def examine_killed(self: Examiner, case: Case, limit_s: float) -> Judgement:
@@ -80,7 +80,7 @@ def test_a_case_whose_process_was_killed_from_outside_is_tried_once_more(
 
 
 def test_a_comparison_without_an_end_is_neither_right_nor_wrong(judge: Judge) -> None:
-    """It stops at the process's own limit: an alarm is not heard during one long operation on integers."""
+    """Only the limit of the process ends it, because no alarm interrupts an operation on large integers."""
     for answer, reference in [(r"\prod_{k=1}^{10000000} k", "5"), ("1", "9^{9^{9^{9}}}")]:
         found = judge.examine(Case(_MATH, f"${answer}$", f"${reference}$"))
         assert (found.verdict, found.reason) == (Verdict.UNVERIFIED, "the verifier took more than 3 s")
@@ -107,7 +107,7 @@ def test_many_cases_of_one_tenant_that_hang_hold_up_anothers_for_one_limit() -> 
 
 
 def test_cases_of_one_tenant_that_hang_hold_up_many_of_anothers_for_one_limit() -> None:
-    """Turns are of equal time: the other's eight come before a second one that hangs."""
+    """Owners get equal time, so the other's eight cases come before a second one that hangs."""
     judge = Judge(num_processes=1, limit_s=1.0)
     ended: list[str] = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Who is served next."""
+"""The fair queue of owners."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ponder_worker.verify.turns import Turns
 
 
 def _take(turns: Turns[str], seconds: float = 0.0) -> str | None:
-    """The next one, served in so many seconds."""
+    """Serves the next item in so many seconds, and returns it."""
     if (turn := turns.take()) is None:
         return None
     turns.served(turn[0], seconds)
@@ -42,7 +42,7 @@ def test_owners_get_the_same_time_and_not_the_same_number_of_turns() -> None:
 
 
 def test_what_is_being_served_keeps_its_owner_from_a_fresh_start() -> None:
-    """The owner of a hanging case comes back while others wait: it has used its time all the same."""
+    """The owner of a hanging case comes back while others wait. Its used time still counts."""
     turns: Turns[str] = Turns(8)
     turns.put("slow", "slow1")
     assert turns.take() == ("slow", "slow1")

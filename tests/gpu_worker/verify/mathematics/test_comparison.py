@@ -1,4 +1,4 @@
-"""When two answers are equal as mathematics."""
+"""Answers compared as mathematics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When two things that a parser has read are equal."""
+"""Equality of parsed expressions, matrices, relations and sets."""
 
 from __future__ import annotations
 

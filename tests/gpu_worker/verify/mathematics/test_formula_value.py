@@ -1,4 +1,4 @@
-"""When two expressions have one value wherever their symbols do."""
+"""Expressions compared by their values at several points."""
 
 from __future__ import annotations
 

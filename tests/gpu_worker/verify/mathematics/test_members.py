@@ -1,4 +1,4 @@
-"""What a list has in it, and what its items are called."""
+"""The members of a list and their names."""
 
 from __future__ import annotations
 

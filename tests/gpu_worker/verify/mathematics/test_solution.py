@@ -1,4 +1,4 @@
-"""What relations allow."""
+"""Relations compared by the values that they allow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of which the writing counts."""
+"""Answers whose writing counts."""
 
 from __future__ import annotations
 

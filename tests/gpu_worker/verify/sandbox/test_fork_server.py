@@ -1,4 +1,4 @@
-"""A process for every case that needs a new one, in milliseconds; and none that is left over."""
+"""The fork server starts a process in milliseconds and leaves none behind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def server() -> Iterator[ForkServer]:
 
 
 def _is_there(pid: int) -> bool:
-    """Zombies are not."""
+    """Returns whether a process runs. A zombie does not."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False

@@ -1,4 +1,4 @@
-"""Equal character by character."""
+"""Answers that equal the reference character by character."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def test_an_answer_that_is_its_reference_passes(text: str) -> None:
 def test_what_is_only_put_around_an_answer_does_not_count(answer: str) -> None:
     assert verdict(answer, "Paris") is Verdict.PASSED
     assert verdict("Paris", answer) is Verdict.PASSED
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"), [("args", "*args"), ("What", "What?"), ("init", "__init__"), ("__init__", "__init__")]
+)
+def test_signs_that_are_lost_when_an_answer_is_read_do_not_count(answer: str, reference: str) -> None:
+    assert verdict(answer, reference) is Verdict.PASSED
 
 
 @pytest.mark.parametrize("answer", ["paris", "Paris!", "Paris, France", "London", "", "P aris"])

@@ -1,4 +1,4 @@
-"""Programs that models write: right, wrong, and hostile. Each fails for itself only, and leaves nothing behind."""
+"""Programs that models write: right, wrong, and hostile. Each fails alone and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_nothing_but_tmp_can_be_written() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="all tests above run without being root")
 def test_without_being_root_nothing_but_tmp_can_be_written_either(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """There the program is the owner of its own root. Runs on the system's Python, which others may use."""
+    """Runs the system's Python, which others may use. The program owns its own root there."""
     python = "/usr/bin/python3"
     if not os.path.exists(python):
         pytest.skip(f"this machine has no {python}")

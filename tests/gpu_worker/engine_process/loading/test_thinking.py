@@ -16,7 +16,7 @@ from ponder_worker.models.checkpoint import tokenizer as tokenizer_module
 from ponder_worker.models.model_error import InvalidFile
 from ponder_worker.protocol import JobResult
 
-from ..process import Process, job
+from ...process import Process, job
 
 CLOSING = "Enough: 5.</think>Answer: "
 

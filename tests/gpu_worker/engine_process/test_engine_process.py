@@ -86,11 +86,12 @@ def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
 def test_it_dies_with_a_parent_that_was_killed(tiny_llama: Path) -> None:
     script = (
         "import multiprocessing, sys, time\n"
-        "from ponder_worker.engine_process import child, options\n"
+        "from ponder_worker.engine_process import child\n"
+        "from ponder_worker.engine_process.loading import engine_options\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('spawn')\n"
         "    ours, theirs = context.Pipe()\n"
-        "    given = options.EngineOptions(model=sys.argv[1], num_threads=1)\n"
+        "    given = engine_options.EngineOptions(model=sys.argv[1], num_threads=1)\n"
         "    process = context.Process(target=child.main, args=(theirs, given))\n"
         "    process.start()\n"
         "    ours.recv_bytes()\n"
@@ -140,7 +141,8 @@ def test_idle_it_checks_its_pages_after_it_has_reported_what_it_made(tiny_llama:
     script = tmp_path / "broken.py"
     script.write_text(
         "import multiprocessing, os, sys, threading, time\n"
-        "from ponder_worker.engine_process import child, options\n"
+        "from ponder_worker.engine_process import child\n"
+        "from ponder_worker.engine_process.loading import engine_options\n"
         "from ponder_worker.engine import Engine\n"
         "from ponder_worker.protocol import ReportRequest, decode_event, encode\n"
         "leave = os._exit\n"
@@ -157,7 +159,7 @@ def test_idle_it_checks_its_pages_after_it_has_reported_what_it_made(tiny_llama:
         "        print(len(decode_event(ours.recv_bytes()).results), flush=True)\n"
         "        time.sleep(0.1)\n"
         "threading.Thread(target=parent, daemon=True).start()\n"
-        "given = options.EngineOptions(model=sys.argv[1], num_threads=1, incarnation='inc_1')\n"
+        "given = engine_options.EngineOptions(model=sys.argv[1], num_threads=1, incarnation='inc_1')\n"
         "child.main(theirs, given)\n"
     )
     admit = encode(Admit((job(1, {"name": "direct"}),))).decode()

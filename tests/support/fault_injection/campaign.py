@@ -18,8 +18,9 @@ from fault_injection.testbed import Testbed
 from fault_injection.workload import Workload
 from sqlalchemy.exc import SQLAlchemyError
 
-_AT_A_TIME = 5
-_OVER_WITHIN_S = 90.0
+_AT_A_TIME = 6
+_OVER_WITHIN_S = 240.0
+"""A poison job waits three times for a worker that has nothing else."""
 _QUIET_WITHIN_S = 180.0
 _LOOK_S = 0.15
 _AWAY = (SQLAlchemyError, redis.exceptions.RedisError, OSError)

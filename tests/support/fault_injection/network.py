@@ -40,7 +40,11 @@ class Link:
 
     def reset(self) -> None:
         """Both ends of every connection are told RST."""
-        self._loop.call_soon_threadsafe(lambda: [_reset(writer) for writer in list(self._writers)])
+        self._loop.call_soon_threadsafe(self._reset)
+
+    def _reset(self) -> None:
+        for writer in list(self._writers):
+            _reset(writer)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

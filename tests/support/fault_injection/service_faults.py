@@ -9,8 +9,9 @@ from functools import partial
 import httpx2
 import redis
 from fault_injection.fault import Disturbance, Kind, Scene, next_settled
-from fault_injection.service import send
-from fault_injection.testbed import LEASE_S, Testbed
+from fault_injection.service import LEASE_S, send
+from fault_injection.testbed import Testbed
+from process_tree import children
 
 from ponder.queue.app import Message, celery_app, publish, queue_name
 
@@ -56,6 +57,14 @@ def _store_out(name: str, leases: tuple[float, float], scene: Scene) -> Disturba
     testbed.held_down.add(name)
     send(signal.SIGINT if name == "postgres" else signal.SIGTERM, [_pid(testbed, name)])
     return Disturbance(is_over, scene.rng.uniform(*leases) * LEASE_S, lambda: testbed.held_down.discard(name))
+
+
+def _store_frozen(name: str, scene: Scene) -> Disturbance:
+    """It keeps every connection and answers none, for longer than a lease."""
+    is_over, pid = next_settled(scene.testbed), _pid(scene.testbed, name)
+    pids = [pid, *children(pid)]
+    send(signal.SIGSTOP, pids)
+    return Disturbance(is_over, scene.rng.uniform(*LONG) * LEASE_S, lambda: send(signal.SIGCONT, pids))
 
 
 def _backend_killed(scene: Scene) -> Disturbance:
@@ -139,11 +148,13 @@ SERVICE_FAULTS = (
     Kind("postgres_backend_killed", "postgres", _backend_killed),
     Kind("postgres_out_briefly", "postgres", partial(_store_out, "postgres", SHORT)),
     Kind("postgres_out_long", "postgres", partial(_store_out, "postgres", LONG)),
+    Kind("postgres_frozen", "postgres", partial(_store_frozen, "postgres")),
     Kind("postgres_backends_terminated", "postgres", _backends_terminated),
     Kind("postgres_connections_reset", "postgres", partial(_connections_reset, "postgres")),
     Kind("redis_killed", "redis", partial(_store_killed, "redis")),
     Kind("redis_out_briefly", "redis", partial(_store_out, "redis", SHORT)),
     Kind("redis_out_long", "redis", partial(_store_out, "redis", LONG)),
+    Kind("redis_frozen", "redis", partial(_store_frozen, "redis")),
     Kind("redis_full", "redis", _redis_full),
     Kind("redis_clients_killed", "redis", _clients_killed),
     Kind("redis_connections_reset", "redis", partial(_connections_reset, "redis")),
@@ -168,6 +179,6 @@ def _redis(testbed: Testbed) -> redis.Redis:
     return redis.Redis.from_url(testbed.redis.url, socket_timeout=5)
 
 
-def _queues(client: redis.Redis) -> list[bytes]:
+def _queues(client: redis.Redis) -> list[bytes | str]:
     """Of messages; Celery keeps bindings beside them."""
     return [key for key in client.keys("ponder.*") if client.type(key) == b"list"]

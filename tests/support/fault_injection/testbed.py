@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -15,25 +15,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from fault_injection.network import Network
-from fault_injection.service import Service
+from fault_injection.service import Service, make_fleet
 from fault_injection.trail import lay_trail
 from process_tree import children, processes_of
 from sqlalchemy import Engine, Row, text
 from waiting import until
 
 from ponder.client import Client
-from ponder.embedded.plan import demo_weights
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
-from ponder.embedded.socket_folder import socket_folder
 from ponder.errors import SetupError
 from ponder.store.engine import connect
 from ponder.store.first_key import ensure_operator_key
 from ponder.store.migrate import migrate
 
-LEASE_S = 4.0
-TICK_S = 0.3
-MODEL = "demo"
 KEYS = {"one": "pk-chaos-one", "other": "pk-chaos-other"}
 """Of two tenants."""
 _FREE_WITHIN_S = 60.0
@@ -51,7 +46,10 @@ class Testbed:
         self.folder = folder
         self.postgres = EmbeddedPostgres(folder)
         self.redis = EmbeddedRedis(folder)
-        self.engine: Engine = connect(self.postgres.url, pool_size=10)
+        self.engine: Engine = connect(self.postgres.url)
+        """For before and after."""
+        self.observer: Engine = connect(self.postgres.url, pool_size=10, timeout_s=2)
+        """For meanwhile: it does not wait for a Postgres that is frozen."""
         self.workers: list[Service] = []
         self.services: dict[str, Service] = {}
         """By name, workers included."""
@@ -66,7 +64,9 @@ class Testbed:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            stack.enter_context(_quiet_pool())
             stack.callback(self.engine.dispose)
+            stack.callback(self.observer.dispose)
             stack.callback(self.postgres.stop)
             stack.callback(self.redis.stop)
             self._start_stores()
@@ -121,7 +121,7 @@ class Testbed:
 
     def rows(self, statement: str, **parameters: Any) -> list[Row[Any]]:
         """Raises what SQLAlchemy raises while Postgres is away."""
-        with self.engine.connect() as connection:
+        with self.observer.connect() as connection:
             return list(connection.execute(text(statement), parameters))
 
     def scalar(self, statement: str, **parameters: Any) -> Any:
@@ -169,28 +169,9 @@ class Testbed:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = int(probe.getsockname()[1])
-        self._make("api", "serve", "--port", str(self._port))
-        self._make("dispatcher", "dispatcher")
-        weights = demo_weights()
-        assert weights is not None, "the worker's package is not installed"
-        options = {"model": weights / "generator", "reward-model": weights / "reward", "name": MODEL}
-        options |= {"machine": "cpu", "market": "spot", "device": "cpu", "threads": 1, "max-sequences": 16}
-        given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        self.workers = [self._make(f"worker-{number}", "worker", *given) for number in range(1, self._num_workers + 1)]
-
-    def _make(self, name: str, *arguments: str) -> Service:
-        links = {
-            "postgres": self._network.link(lambda: socket_folder(self.folder) / ".s.PGSQL.5432"),
-            "redis": self._network.link(lambda: socket_folder(self.folder / "redis") / "redis.sock"),
-        }
-        environment = _environment(self.folder) | {
-            "PONDER_DATABASE_URL": f"postgresql://postgres@127.0.0.1:{links['postgres'].port}/ponder"
-            f"?application_name={name}",
-            "PONDER_REDIS_URL": f"redis://127.0.0.1:{links['redis'].port}/0",
-        }
-        service = Service(name, arguments, environment, self.folder / f"{name}.log", links=links)
-        self.services[name] = service
-        return service
+        fleet = make_fleet(self.folder, self._network, port=self._port, num_workers=self._num_workers)
+        self.services = {service.name: service for service in fleet}
+        self.workers = [service for service in fleet if service.name.startswith("worker")]
 
     def _is_ready(self) -> bool:
         self.mend()
@@ -200,14 +181,11 @@ class Testbed:
         )
 
 
-def _environment(folder: Path) -> Mapping[str, str]:
-    """Short leases, so that a fault does not take long."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith("PONDER_")}
-    return others | {
-        "PONDER_HOME": str(folder),
-        "PONDER_LEASE_S": str(LEASE_S),
-        "PONDER_TICK_S": str(TICK_S),
-        "PONDER_SHARD_TOKENS": "2000",
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
+@contextmanager
+def _quiet_pool() -> Iterator[None]:
+    """SQLAlchemy tells at length of every connection that breaks, and we break them all the time."""
+    logger = logging.getLogger("sqlalchemy.pool")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)

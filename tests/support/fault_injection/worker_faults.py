@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fault_injection.fault import Disturbance, Kind, Scene, next_settled
-from fault_injection.service import Service, send
-from fault_injection.testbed import LEASE_S, Testbed
+from fault_injection.service import LEASE_S, Service, send
+from fault_injection.testbed import Testbed
 from fault_injection.workload import POISON
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -51,24 +51,24 @@ def _frozen_briefly(scene: Scene) -> Disturbance:
 
 
 def _frozen(scene: Scene) -> Disturbance:
-    _hit(scene, "worker_frozen")
     pids, is_over = scene.worker.family(), _handed_on(scene.testbed, scene.worker)
+    _hit(scene, "worker_frozen")
     return _freeze(scene, pids, scene.rng.uniform(1.4, 2.0), is_over)
 
 
 def _engine_frozen(scene: Scene) -> Disturbance:
-    _hit(scene, "engine_frozen")
     pids, is_over = list(filter(None, [scene.worker.engine_pid()])), _handed_on(scene.testbed, scene.worker)
+    _hit(scene, "engine_frozen")
     return _freeze(scene, pids, scene.rng.uniform(1.4, 2.0), is_over)
 
 
 def _frozen_in_transaction(scene: Scene) -> Disturbance:
     """A tick waits for its own row, which we hold; then it is frozen; then it gets the row."""
-    _hit(scene, "worker_frozen_in_transaction")
     is_over, pids = _handed_on(scene.testbed, scene.worker), scene.worker.family()
+    _hit(scene, "worker_frozen_in_transaction")
     disturbance = None
     try:
-        with scene.testbed.engine.begin() as connection:
+        with scene.testbed.observer.begin() as connection:
             row = text("SELECT 1 FROM incarnations WHERE pid = :pid FOR UPDATE")
             connection.execute(row, {"pid": scene.worker.pid})
             _wait_for_lock(scene)
@@ -81,8 +81,8 @@ def _frozen_in_transaction(scene: Scene) -> Disturbance:
 
 def _cut_off(scene: Scene) -> Disturbance:
     """Nothing reaches it and nothing leaves it, for longer than its lease."""
-    _hit(scene, "worker_cut_off")
     is_over, links = _handed_on(scene.testbed, scene.worker), tuple(scene.worker.links.values())
+    _hit(scene, "worker_cut_off")
     for link in links:
         link.darken()
 
@@ -98,11 +98,11 @@ def _poison(scene: Scene) -> Disturbance:
     """A job that kills whoever holds it for a while. It is over when it has been given up."""
     submission = scene.workload.submit(POISON, 1)
     testbed = scene.testbed
-    is_pending = "SELECT count(*) FROM jobs WHERE batch_id = :id AND state <> 'pending'"
+    is_settled = "SELECT count(*) FROM jobs WHERE batch_id = :id AND state <> 'pending'"
 
     def is_over() -> bool:
         _kill_holder(testbed, submission.batch_id)
-        return testbed.scalar(is_pending, id=submission.batch_id) == 1
+        return bool(testbed.scalar(is_settled, id=submission.batch_id))
 
     return Disturbance(is_over)
 
@@ -133,9 +133,7 @@ def _freeze(scene: Scene, pids: list[int], leases: float, is_over: Callable[[], 
 def _handed_on(testbed: Testbed, worker: Service) -> Callable[[], bool]:
     """Whether every job that the worker holds now is settled or in other hands; the next settled job if it has none."""
     held = "SELECT job_id FROM attempts JOIN incarnations ON incarnations.id = incarnation_id WHERE pid = :pid"
-    jobs: list[int] = []
-    with suppress(Exception):  # Postgres may be away, by another fault
-        jobs = [row.job_id for row in testbed.rows(f"{held} AND attempts.ended_at IS NULL", pid=worker.pid)]
+    jobs = [row.job_id for row in testbed.rows(f"{held} AND attempts.ended_at IS NULL", pid=worker.pid)]
     if not jobs:
         return next_settled(testbed)
     left = """
@@ -148,13 +146,12 @@ def _handed_on(testbed: Testbed, worker: Service) -> Callable[[], bool]:
 
 
 def _has_lease(testbed: Testbed, worker: Service) -> Callable[[], bool]:
-    """Whether its lease was extended after this call: more than a second is left of it anew."""
-    lease = "SELECT max(lease_until) FROM incarnations WHERE pid = :pid AND state <> 'ended'"
+    """Whether its lease was extended after this call, or another fault has ended it."""
+    lease = "FROM incarnations WHERE pid = :pid AND state <> 'ended'"
     pid = worker.pid
-    before = None
-    with suppress(Exception):
-        before = testbed.scalar(lease, pid=pid)
-    return lambda: testbed.scalar(lease, pid=pid) not in (before, None)
+    before = testbed.scalar(f"SELECT max(lease_until) {lease}", pid=pid)
+    changed = f"SELECT NOT EXISTS (SELECT {lease} AND lease_until = CAST(:before AS timestamptz))"
+    return lambda: bool(testbed.scalar(changed, pid=pid, before=before))
 
 
 def _wait_for_lock(scene: Scene) -> None:

@@ -11,7 +11,8 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from fault_injection.testbed import KEYS, MODEL, Testbed
+from fault_injection.service import MODEL
+from fault_injection.testbed import KEYS, Testbed
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder_worker.demo.problems import Problem, random_problem
@@ -133,7 +134,7 @@ class Workload:
 
 def _row(line: Line, problem: Problem) -> dict[str, Any]:
     body = {"model": MODEL, "messages": [{"role": "user", "content": problem.prompt}], "max_tokens": MAX_TOKENS}
-    own = {"verifier": line.recipe.verifier}
+    own: dict[str, Any] = {"verifier": line.recipe.verifier}
     if line.recipe.verifier in (NUMBER, EXACT, MATH):
         own["reference"] = line.reference
     return {"custom_id": line.custom_id, "method": "POST", "url": ENDPOINT, "body": body | {"ponder": own}}

@@ -75,8 +75,8 @@ def _gap(deltas: list[dict[str, Any]], tree: Tree | None, num_tokens: int) -> st
     folded: Tree = [{"parent": -1, "ordinal": 0, "ids": []}]
     for delta in deltas:
         for row in delta.get("nodes", ()):
-            if row["node"] > len(folded):
-                return f"node {row['node']} follows {len(folded) - 1}"
+            if row["node"] > len(folded) or (row["node"] == len(folded) and "parent" not in row):
+                return f"node {row['node']} was never begun, only {len(folded)} were"
             if row["node"] == len(folded):
                 folded.append({"parent": row["parent"], "ordinal": row["ordinal"], "ids": []})
             node = folded[row["node"]]

@@ -21,7 +21,7 @@ ENDPOINT = "/v1/chat/completions"
 MAX_TOKENS = 160
 """Of a sample."""
 _LINES = 12
-_PENDING = 60
+_PENDING = 40
 """More than this many unsettled lines, and users wait."""
 _PAUSE_S = 0.5
 
@@ -35,13 +35,14 @@ class Recipe:
     level: int
     tokens: int | None = None
     max_rounds: int = 1
+    priority: str = "batch"
 
 
 NUMBER, EXACT, MATH = {"name": "number"}, {"name": "exact"}, {"name": "math"}
 SHORT = {"name": "regex", "pattern": r"^\d{1,2}$"}
 ROUND = {"name": "contains", "texts": ["0", "5"], "need": "any"}
 RECIPES = (
-    Recipe({"name": "direct"}, NUMBER, 4),
+    Recipe({"name": "direct"}, NUMBER, 4, priority="interactive"),
     Recipe({"name": "self_consistency", "n": 16, "early_stopping": None}, MATH, 4),
     Recipe({"name": "best_of_n", "n": 16, "select": "weighted", "early_stopping": None}, EXACT, 5, tokens=1200),
     Recipe({"name": "beam_search", "n": 8, "width": 2}, NUMBER, 4),
@@ -52,8 +53,8 @@ RECIPES = (
     Recipe({"name": "particle_filter", "n": 8}, NUMBER, 4, tokens=600),
     Recipe({"name": "best_of_n", "n": 8}, SHORT, 5, max_rounds=2),
 )
-POISON = Recipe({"name": "self_consistency", "n": 256, "early_stopping": None}, NUMBER, 5)
-"""Long enough that a worker which holds it can be killed three times."""
+POISON = Recipe({"name": "self_consistency", "n": 256, "early_stopping": None}, NUMBER, 5, priority="interactive")
+"""Long enough that its worker can be killed three times, and it does not wait for what was handed in before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +143,4 @@ def _row(line: Line, problem: Problem) -> dict[str, Any]:
 
 def _options(recipe: Recipe) -> dict[str, Any]:
     budget = {"budget": {"tokens": recipe.tokens}} if recipe.tokens else {}
-    return {"strategy": recipe.strategy, "max_rounds": recipe.max_rounds} | budget
+    return {"strategy": recipe.strategy, "max_rounds": recipe.max_rounds, "priority": recipe.priority} | budget

@@ -19,8 +19,8 @@ from fault_injection.workload import Workload
 from sqlalchemy.exc import SQLAlchemyError
 
 _AT_A_TIME = 6
-_OVER_WITHIN_S = 240.0
-"""A poison job waits three times for a worker that has nothing else."""
+_OVER_WITHIN_S = 600.0
+"""Deaths in and after outages do not count, so that a poison job may need many until it has three that do."""
 _QUIET_WITHIN_S = 180.0
 _LOOK_S = 0.15
 _AWAY = (SQLAlchemyError, redis.exceptions.RedisError, OSError)

@@ -53,10 +53,15 @@ def _store_killed(name: str, scene: Scene) -> Disturbance:
 
 def _store_out(name: str, leases: tuple[float, float], scene: Scene) -> Disturbance:
     """Shut down in good order, and away for so many leases."""
-    testbed, is_over = scene.testbed, next_settled(scene.testbed)
+    testbed, is_over, pid = scene.testbed, next_settled(scene.testbed), _pid(scene.testbed, name)
     testbed.held_down.add(name)
-    send(signal.SIGINT if name == "postgres" else signal.SIGTERM, [_pid(testbed, name)])
-    return Disturbance(is_over, scene.rng.uniform(*leases) * LEASE_S, lambda: testbed.held_down.discard(name))
+    send(signal.SIGINT if name == "postgres" else signal.SIGTERM, [pid])
+
+    def heal() -> None:
+        send(signal.SIGKILL, [pid])  # Postgres never ends when it is told to in the middle of a recovery
+        testbed.held_down.discard(name)
+
+    return Disturbance(is_over, scene.rng.uniform(*leases) * LEASE_S, heal)
 
 
 def _store_frozen(name: str, scene: Scene) -> Disturbance:

@@ -21,7 +21,7 @@ test: ## Linters, types, import rules and all tests but the slow ones; about a q
 	$(BIN)/deptry platform gpu_worker kernels migrations
 	$(BIN)/pytest
 
-test-slow: ## What takes too long for every change: installs from the package index, the wheel.
+test-slow: ## What takes too long for every change: installs from the package index, the wheel, sixty injected faults.
 	@./scripts/install.sh test
 	$(BIN)/pytest -m slow
 

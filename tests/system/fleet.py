@@ -212,22 +212,3 @@ class Fleet:
         self._processes.append(process)
         self._logs[process.pid] = log
         return process
-
-
-def children(pid: int) -> list[int]:
-    """All descendants."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found: list[int] = []
-    parents = {pid}
-    while fresh := [child for child, parent in pairs if parent in parents and child not in found]:
-        found += fresh
-        parents = set(fresh)
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

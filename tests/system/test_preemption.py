@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 import pytest
-from fleet import LEASE_S, Fleet, children, is_alive, until
+from fleet import LEASE_S, Fleet, until
+from process_tree import children, is_alive
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from fleet import children, is_alive, until
+from process_tree import children, is_alive
+from waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 

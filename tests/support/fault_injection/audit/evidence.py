@@ -1,0 +1,88 @@
+"""What a run leaves for the audit beside the database: what was handed in, what came out, what was done to whom."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fault_injection.testbed import Testbed
+from fault_injection.workload import Submission
+from process_tree import command_of
+
+_GONE_WITHIN_S = 10.0
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """outputs, errors: the lines of each batch's files. hits: by process id of a worker, what should have ended it."""
+
+    submissions: Sequence[Submission]
+    outputs: Mapping[str, Lines]
+    errors: Mapping[str, Lines]
+    hits: Mapping[int, Sequence[str]]
+    strays: Sequence[str]
+    """Processes that belonged to no service at the end, or outlived all of them."""
+    num_starts: Mapping[str, int]
+    logged_errors: Mapping[str, int]
+    """By service and event."""
+
+
+def gather(testbed: Testbed, submissions: Sequence[Submission]) -> Evidence:
+    """Reads the files over the API, then stops the services; Postgres and Redis stay."""
+    outputs, errors = {}, {}
+    for one in submissions:
+        outputs[one.batch_id], errors[one.batch_id] = _files(testbed, one)
+    strays = _lasting(testbed)
+    testbed.stop_services()
+    strays += _lasting(testbed)
+    return Evidence(
+        submissions=submissions,
+        outputs=outputs,
+        errors=errors,
+        hits=dict(testbed.hits),
+        strays=strays,
+        num_starts={name: service.num_starts for name, service in testbed.services.items()},
+        logged_errors=Counter(
+            event for name, service in testbed.services.items() for event in _logged_errors(name, service.log)
+        ),
+    )
+
+
+def _files(testbed: Testbed, submission: Submission) -> tuple[Lines, Lines]:
+    with testbed.client(submission.tenant) as client:
+        batch = client.batch(submission.batch_id)
+        found: list[Lines] = []
+        for file_id in (batch["output_file_id"], batch["error_file_id"]):
+            if file_id is None:
+                found.append([])
+                continue
+            with client.download(file_id) as pieces:
+                found.append([json.loads(line) for line in b"".join(pieces).splitlines()])
+    return found[0], found[1]
+
+
+def _lasting(testbed: Testbed) -> list[str]:
+    """Strays that do not go soon."""
+    give_up_at = time.monotonic() + _GONE_WITHIN_S
+    while (pids := testbed.strays()) and time.monotonic() < give_up_at:
+        time.sleep(0.2)
+    return [command_of(pid) for pid in pids]
+
+
+def _logged_errors(name: str, log: Path) -> list[str]:
+    """What a service called an error; of what libraries say there, the beginning."""
+    found = []
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") in ("error", "critical"):
+            found.append(f"{name.rstrip('-0123456789')}: {str(entry.get('event')).partition(':')[0]}")
+    return found

@@ -221,7 +221,7 @@ def run(
 
 def wait(client: Client, batch_id: str, minutes: float) -> None:
     give_up_at, said_at = time.monotonic() + 60 * minutes, 0.0
-    while (batch := client.batch(batch_id))["status"] in ("validating", "in_progress", "finalizing"):
+    while (batch := client.batch(batch_id))["status"] in ("validating", "in_progress"):
         if time.monotonic() > give_up_at:
             client.cancel(batch_id)
             return

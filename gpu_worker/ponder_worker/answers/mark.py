@@ -9,7 +9,7 @@ from ponder_worker.answers.box import boxed
 from ponder_worker.answers.tail import read_line, read_tail
 
 _WINDOW = 120
-"""Characters. The label ends at most so far behind its word."""
+"""The most characters between the word and the end of its label."""
 _BEFORE = 30
 """Characters. Words so far in front of a label may say that the answer is only checked."""
 _MOST_WORDS = 100

@@ -139,7 +139,7 @@ def _are_unit(words: list[str], *, is_attached: bool, is_text: bool) -> bool:
 
 
 def _is_unit(word: str, *, is_attached: bool, is_text: bool) -> bool:
-    r"""Returns whether a word is a unit. A letter may be a variable, and `2\mathbf{i}` a vector."""
+    r"""Returns whether a word is a unit. A lone letter may be a variable, and `2\mathbf{i}` a vector."""
     if word.lower() in _NO_UNITS:
         return False
     if len(word) == 1:

@@ -43,7 +43,7 @@ def generation(
 
 
 def _stop_strings(sampling: SamplingParams, before: Series[int], tokenizer: Tokenizer) -> StopStrings | None:
-    """Makes the watcher of stop strings. Of the ids before, only those are read in which a string may begin."""
+    """Makes the watcher of stop strings. It reads only those of the preceding ids in which a string may begin."""
     if not sampling.stop_strings and sampling.separator is None:
         return None
     first = len(before)

@@ -16,8 +16,8 @@ from ponder_worker.engine_process.speculative_work import SpeculativeWork
 from ponder_worker.engine_process.work_book import Meter, WorkBook
 
 _SCORE_EVERY = 4
-"""While the generator is busy, scores wait for others to join them, for this many steps at most: a step costs much, and
-one more row in it little."""
+"""While the generator is busy, scores wait for others to join them, for this many steps at most: a step is expensive,
+and an extra row in it is cheap."""
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class EngineCore:
     def track(
         self, sequence: Sequence, meter: Meter, done: Callable[[Sequence], None], *, former: range = range(0)
     ) -> Sequence:
-        """Takes note of whose a new sequence is. `done` is called when it has ended, unless it is cancelled.
+        """Records the owner of a new sequence. `done` is called when it has ended, unless it is cancelled.
 
         former: the range of its tokens that a former attempt had computed.
         """

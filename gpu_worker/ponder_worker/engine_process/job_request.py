@@ -44,7 +44,10 @@ def room(engines: Engines, prompt_tokens: int, *, scores: bool) -> int:
 
 
 def answer_of(request: Document) -> Callable[[str], str | None]:
-    """Returns what reads an answer out of a text. Candidates are compared by what the job's verifier would read."""
+    """Returns the function that reads an answer out of a text.
+
+    Candidates are compared by what the job's verifier would read.
+    """
     match (request.get("verifier") or {}).get("name"):
         case "json_schema":
             return unfenced

@@ -33,7 +33,11 @@ _RETRY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """Stops and saves what an incarnation holds. is_loading: the engine cannot answer yet, and holds nothing."""
+    """Stops and saves what an incarnation holds.
+
+    Growing nodes keep every token: the last tick writes them into their trees, and the next worker goes on from there,
+    in the middle of a beam if need be. is_loading: the engine cannot answer yet, and holds nothing.
+    """
 
     database: Engine
     incarnation_id: str

@@ -78,7 +78,7 @@ def examine(case: Case) -> Judgement:
 
 
 def unfinished(case: Case, reason: str) -> Judgement:
-    """Returns the judgement of a case whose verifier came to no end.
+    """Returns the judgement of a case whose verifier did not finish.
 
     An answer that was not compared is neither right nor wrong. One that a pattern, a schema or a test of the user's
     cannot accept in time is not accepted.

@@ -22,8 +22,8 @@ class Judge:
     """Judges cases from any thread, and never raises for a case. Starts processes when they are first needed."""
 
     def __init__(self, *, num_processes: int = 3, limit_s: float = 10.0, allows_code: bool = False) -> None:
-        """At most `num_processes` examine at a time, and one less for the same owner, so that its hanging cases never
-        hold them all. Each thread may keep one more idle process for each slow import.
+        """Examines at most `num_processes` cases at a time, and one less of the same owner, so that hanging cases of
+        one owner never hold them all. Each thread may keep one more idle process for each slow import.
         """
         self._limit_s = limit_s
         self._allows_code = allows_code

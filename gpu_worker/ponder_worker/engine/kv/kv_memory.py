@@ -9,7 +9,7 @@ from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
 from ponder_worker.models.transformer import Transformer
 
-_NUM_SLABS = 32  # about, or more: with fewer, models trade in large lumps
+_NUM_SLABS = 32  # an approximate minimum: with fewer, models trade in large lumps
 _MAX_SLAB_PAGES = 1024  # the taker of a slab waits until its pages are forgotten or moved, microseconds each
 
 

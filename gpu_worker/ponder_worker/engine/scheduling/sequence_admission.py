@@ -83,7 +83,7 @@ class Admission:
     def _withdraw(self, plan: StepPlan, sequence: Sequence) -> bool:
         """Takes a sequence out of the plan, unless others of the step may build on what it was to compute.
 
-        Nobody does if it decodes one token that does not complete a page.
+        A decoded token that completes no page is safe to take out.
         """
         index = plan.chunks.sequences.index(sequence)
         _, start, end, _, _ = plan.chunks[index]

@@ -34,7 +34,7 @@ class Comparison:
     spec: Math
 
     def same(self, found: str, wanted: str) -> bool:
-        """Returns whether they are equal in full. A text that cannot be read is equal only to its own writing."""
+        """Returns whether they are equal in full. A text that cannot be read is equal only to an identical text."""
         if identity(found) == identity(wanted) or same_solutions(found, wanted):
             return True
         for compare in (self._as_numbers, self._as_lists, self._as_relations, self._as_writings):

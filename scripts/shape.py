@@ -132,10 +132,14 @@ def flat_folders(modules: Iterable[Module]) -> Measure:
 
 
 def single_importers(modules: Sequence[Module], imports: dict[str, set[str]]) -> Measure:
+    """A module that only its own package hands on is imported by whoever imports the package."""
     importers = defaultdict(list)
     for importer, targets in imports.items():
         for target in targets:
             importers[target].append(importer)
+    for name, found in list(importers.items()):
+        if found == [package := name.rpartition(".")[0]]:
+            importers[name] = importers[package]
     counted = [module for module in modules if module.is_counted and not module.is_row]
     single = [module for module in counted if len(importers[module.name]) == 1]
     places = [f"{module.path}: only {importers[module.name][0]}" for module in single]

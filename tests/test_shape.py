@@ -56,6 +56,17 @@ def test_a_breach_fails_and_is_shown_with_its_place(tmp_path: Path, files: dict[
     assert f"\n       {breach}" in said
 
 
+def test_a_module_that_its_package_hands_on_has_the_importers_of_the_package(tmp_path: Path) -> None:
+    files = {"p/__init__.py": "", "p/a/__init__.py": "from p.a.x import y", "p/a/x.py": "y = 1"}
+    code, said = _measured(
+        tmp_path, files | {"p/b.py": "from p.a import y", "p/n0.py": "from p import b\nfrom p.a import y"}
+    )
+    assert "x.py: only" not in said
+    code, said = _measured(tmp_path, {"p/n0.py": "from p import b"})
+    assert code == 1
+    assert "p/a/x.py: only p.b" in said
+
+
 def test_rows_of_a_table_may_have_one_importer(tmp_path: Path) -> None:
     rows = {
         "p/a/strategies/x.py": "",

@@ -18,12 +18,14 @@ from fault_injection.testbed import Testbed
 from fault_injection.workload import Workload
 from sqlalchemy.exc import SQLAlchemyError
 
+from ponder.errors import PonderError
+
 _AT_A_TIME = 6
 _OVER_WITHIN_S = 600.0
 """Deaths in and after outages do not count, so that a poison job may need many until it has three that do."""
 _QUIET_WITHIN_S = 180.0
 _LOOK_S = 0.15
-_AWAY = (SQLAlchemyError, redis.exceptions.RedisError, OSError)
+_AWAY = (SQLAlchemyError, redis.exceptions.RedisError, PonderError, OSError)
 """What one hears of a store that another fault has taken away."""
 
 

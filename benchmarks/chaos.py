@@ -1,4 +1,4 @@
-"""What a thousand faults do to a small fleet, and what an audit finds afterwards.
+"""Injects a thousand faults into a small fleet, and audits what is left.
 
     python benchmarks/chaos.py --faults 1000 --seed 1 --out benchmarks/results/chaos.json
 

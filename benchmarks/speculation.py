@@ -187,7 +187,7 @@ def play(core: EngineCore, admitted: list[AdmittedJob], num_at_a_time: int) -> R
 async def live(
     core: EngineCore, admitted: list[AdmittedJob], num_at_a_time: int
 ) -> tuple[list[JobResult], list[float]]:
-    """-> the results of the jobs, and how long each took"""
+    """Return the results of the jobs, and how long each took."""
     waiting, open_jobs = deque(admitted), dict[int, tuple[Job, float]]()
     results: list[JobResult] = []
     seconds: list[float] = []

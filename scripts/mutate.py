@@ -71,12 +71,12 @@ def _draw(session: Path, num: int, seed: int) -> None:
 
 
 def _is_decorator(path: str, row: int) -> bool:
-    """Options of a dataclass are no behaviour that a test should look at."""
+    """Returns whether the line is a decorator. No test should look at the options of a dataclass."""
     return Path(path).read_text().splitlines()[row - 1].lstrip().startswith("@")
 
 
 def _outcome(session: Path) -> tuple[int, list[tuple[str, str]]]:
-    """-> how many faults were planted, and those that no test noticed: file and line, and the change."""
+    """Returns the number of faults planted, and the place and the change of each that no test noticed."""
     with sqlite3.connect(session) as database:
         rows = database.execute(
             "SELECT module_path, start_pos_row, diff, test_outcome FROM mutation_specs JOIN work_results USING (job_id)"

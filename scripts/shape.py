@@ -132,7 +132,7 @@ def flat_folders(modules: Iterable[Module]) -> Measure:
 
 
 def single_importers(modules: Sequence[Module], imports: dict[str, set[str]]) -> Measure:
-    """A module that only its own package hands on is imported by whoever imports the package."""
+    """Counts the importers of a package as those of a module that only the package itself imports, to hand it on."""
     importers = defaultdict(list)
     for importer, targets in imports.items():
         for target in targets:

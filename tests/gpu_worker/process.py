@@ -95,7 +95,7 @@ class Process(EnginePipe):
         return self.first
 
     def finish(self, num_jobs: int) -> tuple[dict[int, JobResult], list[Report]]:
-        """-> results by job, and all reports until then."""
+        """Returns results by job, and all reports until then."""
         results: dict[int, JobResult] = {}
         reports = []
         until = time.monotonic() + 120
@@ -124,7 +124,7 @@ def job(
     lane: Lane = Lane.BATCH,
     **changes: Any,
 ) -> AdmittedJob:
-    """changes: of the request; `sampling` is changed field by field."""
+    """Makes a job. changes: replace fields of the request, and those of `sampling` one by one."""
     sampling = {
         "temperature": 1.0,
         "top_p": None,

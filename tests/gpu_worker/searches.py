@@ -17,7 +17,7 @@ BEAM = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 5, "separator":
 
 
 def admitted(job_id: int, *, deltas: Sequence[Document] = (), lane: Lane = Lane.BATCH, **changes: Any) -> AdmittedJob:
-    """changes: of the request."""
+    """Makes an admitted job. changes: replace fields of the request."""
     request = {
         "messages": [{"role": "user", "content": "Compute 1 + 1."}],
         "sampling": {"temperature": 1.0, "max_tokens": 40, "seed": job_id, "stop": []},
@@ -30,7 +30,7 @@ def admitted(job_id: int, *, deltas: Sequence[Document] = (), lane: Lane = Lane.
 def run(
     core: EngineCore, admitted: Sequence[AdmittedJob], after_step: Callable[[list[Job]], None] = lambda jobs: None
 ) -> list[JobResult]:
-    """-> the results of the jobs, in order of their ids."""
+    """Returns the results of the jobs, in order of their ids."""
     done: list[Job] = []
 
     async def live() -> None:

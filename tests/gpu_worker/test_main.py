@@ -1,4 +1,4 @@
-"""What `--model` and `--reward-model` name."""
+"""The folders that `--model` and `--reward-model` name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stranger's pip makes of the extras: nothing but the public index, none of this machine's configuration."""
+"""The extras resolve for a stranger's pip, with the public index alone and none of this machine's configuration."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ has_gpu = any(Path("/dev").glob("nvidia*"))
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """What one run of the script printed, and what it asked pip for, a line a call."""
+    """The output of one run of the script, and its calls of pip, one per line."""
 
     code: int
     said: str

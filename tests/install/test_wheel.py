@@ -55,7 +55,7 @@ def install(wheel: Path, tmp_path: Path) -> Callable[[str], None]:
 
 @pytest.fixture
 def environment(database_url: str, redis_server: EmbeddedRedis, free_port: int, tmp_path: Path) -> dict[str, str]:
-    """What an operator sets; nothing of this checkout's environment but the PATH."""
+    """The settings of an operator, with nothing of this checkout's environment but the PATH."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),

@@ -149,7 +149,7 @@ class Fleet:
         return next(process for process in self._processes if process.pid == pid)
 
     def engine_pid(self, worker: subprocess.Popen[bytes]) -> int:
-        """Of the child in which the engine runs."""
+        """The id of the child in which the engine runs."""
         found = re.search(r'"engine_pid": (\d+)', self.log_of(worker))
         assert found is not None
         return int(found[1])
@@ -196,7 +196,7 @@ class Fleet:
         assert self.scalar("SELECT count(*) FROM tree_deltas") == 0
 
     def check_ledgers(self) -> None:
-        """Of every incarnation, dead or alive."""
+        """Checks every incarnation, dead or alive."""
         with self.engine.begin() as connection:
             for (incarnation_id,) in connection.execute(text("SELECT id FROM incarnations")).all():
                 check(connection, incarnation_id)

@@ -119,7 +119,7 @@ def test_a_worker_that_is_told_to_go_while_it_loads_goes(fleet: Fleet) -> None:
 
 
 def test_a_job_that_kills_its_workers_fails_alone(fleet: Fleet) -> None:
-    """Of nine jobs one is poison: whoever holds it for a while dies."""
+    """One of nine jobs is poison: a worker that holds it for a while dies."""
     fleet.start_dispatcher()
     fleet.start_workers(2, "--max-sequences", "4")
     fleet.submit(9, max_tokens=300, strategy={"name": "direct"})

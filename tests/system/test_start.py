@@ -1,4 +1,4 @@
-"""What a worker says when it cannot begin."""
+"""The messages of a worker that cannot begin."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def are_identical(one: str, other: str) -> bool:
 
 
 def is_words(text: str) -> bool:
-    """Returns whether a text consists of words and is no formula. A single letter may be a variable or a choice."""
+    """Returns whether a text consists of words and is not a formula. A single letter may be a variable or a choice."""
     words = [word.strip(_AROUND_WORDS) for word in text.split(" ")]
     longest = max(map(len, words))
     return longest > (2 if len(words) > 1 else 1) and "\\" not in text and all(map(_is_word, words))

@@ -58,7 +58,7 @@ class TorchOperations:
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
     ) -> torch.Tensor:
-        return _add_and_normalise(hidden, delta, weight, epsilon)
+        return rms_norm.op(hidden, weight, epsilon) if delta is None else rms_norm.op(delta, weight, epsilon, hidden)
 
     def rotate_and_write(
         self, qkv: torch.Tensor, pages: Pages, context: ForwardContext, norms: HeadNorms
@@ -81,13 +81,8 @@ class TorchOperations:
         return F.silu(gates).mul_(up)
 
 
-class FusedOperations:
+class FusedOperations(TorchOperations):
     """Operations for a GPU, each of them a single kernel."""
-
-    def add_and_normalise(
-        self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
-    ) -> torch.Tensor:
-        return _add_and_normalise(hidden, delta, weight, epsilon)
 
     def rotate_and_write(
         self, qkv: torch.Tensor, pages: Pages, context: ForwardContext, norms: HeadNorms
@@ -100,12 +95,6 @@ class FusedOperations:
 
     def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
         return swiglu.op(gate_up)
-
-
-def _add_and_normalise(
-    hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
-) -> torch.Tensor:
-    return rms_norm.op(hidden, weight, epsilon) if delta is None else rms_norm.op(delta, weight, epsilon, hidden)
 
 
 def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:

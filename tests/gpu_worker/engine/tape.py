@@ -18,7 +18,7 @@ class Tape:
     """
 
     def __init__(self, slabs: dict[int, dict[Slot, Content]] | None = None, slab_pages: int = 1 << 30) -> None:
-        """slabs: the contents of a memory, which several tapes may share.
+        """Records into `slabs`, the contents of a memory that several tapes may share.
 
         They are kept by slab, then by (tape, page, offset): the salt, and all tokens up to the one written there.
         """

@@ -27,13 +27,13 @@ def asked(seed: int, *stops: str, deltas: Sequence[Document] = ()) -> AdmittedJo
 
 @pytest.fixture(scope="module")
 def answers(engines: Engines) -> dict[int, str]:
-    """What is answered without a stop string, by seed."""
+    """The answers without a stop string, by seed."""
     results = run(EngineCore(engines, lambda: None), [asked(seed) for seed in range(100)])
     return {seed: result.choices[0].text for seed, result in enumerate(results)}
 
 
 def asked_to_stop_across(answers: dict[int, str]) -> list[tuple[int, str]]:
-    """Those of whose answers a string begins in one step and ends in the next."""
+    """Finds seeds in whose answers a string begins in one step and ends in the next."""
     found = [(seed, match[0]) for seed, text in answers.items() if (match := ACROSS.search(text))]
     assert len(found) > 3
     return found
@@ -65,7 +65,7 @@ def test_it_is_also_found_by_who_goes_on_from_what_another_began(engines: Engine
 
 
 def test_a_stop_string_does_not_begin_in_the_prompt(engines: Engines, answers: dict[int, str]) -> None:
-    """Which ends with a blank."""
+    """A stop string that ends with a blank."""
     seed, text = next((seed, text) for seed, text in answers.items() if re.match(r"[!-z]{2}", text))
     (result,) = run(EngineCore(engines, lambda: None), [asked(seed, " " + text[:2])])
     assert result.choices[0].text == text.partition(" " + text[:2])[0]

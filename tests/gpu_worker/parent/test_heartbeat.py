@@ -81,7 +81,7 @@ class Worker:
         self.claim = _claim(engine, lease_s)
         self.capacity.add(self.claim.jobs, 10)
         self.asked: Future[Judgement] = Future()
-        """What a search of ours asks; nobody answers it."""
+        """A question of a search that nobody answers."""
         self.bridge = VerifierBridge(lambda case, whose: self.asked, self.capacity)
         self.heartbeat = Heartbeat(
             cast("Engine", self.database),

@@ -26,7 +26,7 @@ _OVER_WITHIN_S = 600.0
 _QUIET_WITHIN_S = 180.0
 _LOOK_S = 0.15
 _AWAY = (SQLAlchemyError, redis.exceptions.RedisError, PonderError, OSError)
-"""What one hears of a store that another fault has taken away."""
+"""Errors of a store that another fault has taken away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Campaign:
     """Faults that have not begun by then never begin."""
     outcomes: list[Outcome] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
-    """Of the harness itself."""
+    """Errors of the harness itself."""
 
     def run(self) -> Evidence:
         """Returns when every line is settled, or after a while. Then the services are stopped, but not Postgres."""
@@ -85,7 +85,7 @@ class Campaign:
         print(f"{fault.number} {fault.kind.name}: over {over}", file=sys.stderr, flush=True)
 
     def _mend_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        """In the thread that entered the testbed, so that what it starts lives on."""
+        """Mends until the condition holds, in the thread that entered the testbed, so that what it starts lives on."""
         give_up_at = time.monotonic() + timeout_s
         while time.monotonic() < give_up_at and not condition():
             self.testbed.mend()

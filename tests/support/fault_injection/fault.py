@@ -1,4 +1,4 @@
-"""What a fault is: whom it hurts, what it does, how long it lasts and by what one sees that it is over."""
+"""A fault: its subject, its effect, how long it lasts, and how one sees that it is over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fault_injection.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a fault gets to see. victim: of a fault that hurts a service."""
+    """The surroundings of a fault. victim: the service that it hurts, if it hurts one."""
 
     testbed: Testbed
     workload: Workload
@@ -38,7 +38,7 @@ class Disturbance:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """subject: who is hurt, and by nobody else meanwhile, see `Testbed.claimed`."""
+    """A kind of fault. subject: what it hurts, which no other fault hurts meanwhile (see `Testbed.claimed`)."""
 
     name: str
     subject: str

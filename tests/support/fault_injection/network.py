@@ -82,7 +82,7 @@ class Network:
         self._thread = threading.Thread(target=self._loop.run_forever, name="network")
 
     def link(self, target: Callable[[], Path]) -> Link:
-        """target: where the socket is, asked for every connection."""
+        """A link that can be cut. target: returns where the socket is; it is called for every connection."""
 
         async def listen() -> Link:
             return await Link(self._loop, target).listen()

@@ -1,4 +1,4 @@
-"""Which faults come in which order: a function of the seed alone."""
+"""The order of the faults: a function of the seed alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MEAN_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """pause_s: after the fault before it began; seed: of whatever it leaves to chance."""
+    """A scheduled fault. pause_s: the wait since the fault before it began. seed: for all that it leaves to chance."""
 
     number: int
     kind: Kind

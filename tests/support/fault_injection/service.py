@@ -35,7 +35,7 @@ class Service:
         *,
         links: Mapping[str, Link],
     ) -> None:
-        """links: its ways to Postgres and Redis, by their names."""
+        """A service behind links of its own. links: its ways to Postgres and Redis, by their names."""
         self.name = name
         self.links = links
         self.log = log
@@ -70,11 +70,11 @@ class Service:
         return [self.pid, *children(self.pid)]
 
     def engine_pid(self) -> int | None:
-        """Of a worker's engine process, if it runs."""
+        """The id of a worker's engine process, if it runs."""
         return next((pid for pid in children(self.pid) if "multiprocessing.spawn" in command_of(pid)), None)
 
     def verifier_pids(self) -> list[int]:
-        """Of the processes that judge a worker's answers, and of those that start them."""
+        """The ids of the processes that judge a worker's answers, and of those that start them."""
         return [pid for pid in children(self.pid) if "verify.fork_server" in command_of(pid)]
 
 

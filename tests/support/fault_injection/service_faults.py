@@ -1,4 +1,4 @@
-"""What happens to Postgres, Redis, the API, the dispatcher, and to the connections and messages between them."""
+"""Faults of Postgres, Redis, the API and the dispatcher, and of the connections and messages between them."""
 
 from __future__ import annotations
 
@@ -185,5 +185,5 @@ def _redis(testbed: Testbed) -> redis.Redis:
 
 
 def _queues(client: redis.Redis) -> list[bytes | str]:
-    """Of messages; Celery keeps bindings beside them."""
+    """The lists that hold messages; Celery keeps bindings beside them."""
     return [key for key in client.keys("ponder.*") if client.type(key) == b"list"]

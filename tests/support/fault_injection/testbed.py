@@ -30,12 +30,12 @@ from ponder.store.first_key import ensure_operator_key
 from ponder.store.migrate import migrate
 
 KEYS = {"one": "pk-chaos-one", "other": "pk-chaos-other"}
-"""Of two tenants."""
+"""The keys of two tenants."""
 _FREE_WITHIN_S = 240.0
 
 
 class Testbed:
-    """Whatever has died is started again by `mend`, which the thread that entered calls all the time.
+    """The services and stores of a run. The thread that entered keeps calling `mend`, which restarts what has died.
 
     Services reach Postgres and Redis over links of their own; we observe both past them.
     """
@@ -47,16 +47,16 @@ class Testbed:
         self.postgres = EmbeddedPostgres(folder)
         self.redis = EmbeddedRedis(folder)
         self.engine: Engine = connect(self.postgres.url)
-        """For before and after."""
+        """The connection before and after the faults."""
         self.observer: Engine = connect(self.postgres.url, pool_size=10, timeout_s=2)
-        """For meanwhile: it does not wait for a Postgres that is frozen."""
+        """The connection during the faults. It does not wait for a frozen Postgres."""
         self.workers: list[Service] = []
         self.services: dict[str, Service] = {}
-        """By name, workers included."""
+        """All services by name, workers included."""
         self.held_down: set[str] = set()
-        """Of "postgres" and "redis": what a fault keeps from being started again."""
+        """The names of the stores that a fault keeps down."""
         self.hits: defaultdict[int, list[str]] = defaultdict(list)
-        """By process id of a worker: the faults that it should die of, or lose its lease by."""
+        """The faults that should kill a worker or cost its lease, by its process id."""
         self._num_workers = num_workers
         self._network = Network()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -83,7 +83,7 @@ class Testbed:
         self._stack.close()
 
     def mend(self) -> None:
-        """Starts again what has died; what does not start now is tried the next time."""
+        """Restarts what has died. If that fails, the next call tries again."""
         for name, store in (("postgres", self.postgres), ("redis", self.redis)):
             if name not in self.held_down and store.process is not None and store.process.poll() is not None:
                 with suppress(SetupError):
@@ -92,7 +92,7 @@ class Testbed:
             service.mend()
 
     def stop_services(self) -> None:
-        """As an operator would: told to go, all at once."""
+        """Tells all services to go at once, as an operator would."""
         threads = [threading.Thread(target=service.stop) for service in self.services.values()]
         for thread in threads:
             thread.start()
@@ -100,7 +100,7 @@ class Testbed:
             thread.join()
 
     def client(self, tenant: str) -> Client:
-        """Of the API; it has the patience to wait for whatever is mended."""
+        """Returns a client of the API with the patience to wait until it is mended."""
         return Client.of(f"http://127.0.0.1:{self._port}", KEYS[tenant], patience_s=120, timeout_s=30)
 
     @property
@@ -109,9 +109,9 @@ class Testbed:
 
     @contextmanager
     def claimed(self, subject: str, rng: Random) -> Iterator[Service | None]:
-        """Nobody else hurts the subject meanwhile: the name of a service or a store, or "worker" for any ready one.
+        """Keeps other faults from the subject meanwhile: a service or a store by name, or "worker" for any ready one.
 
-        Yields the service; None where the subject is none.
+        Yields the service, or None if the subject is a store.
         """
         name = self._claim(subject, rng)
         try:
@@ -183,7 +183,7 @@ class Testbed:
 
 @contextmanager
 def _quiet_pool() -> Iterator[None]:
-    """SQLAlchemy tells at length of every connection that breaks, and we break them all the time."""
+    """Silences SQLAlchemy, which logs every broken connection at length; here they break all the time."""
     logger = logging.getLogger("sqlalchemy.pool")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What Postgres itself writes down about a run: triggers keep what ponder's own tables overwrite or delete."""
+"""The record that Postgres itself keeps of a run: triggers preserve what ponder's own tables overwrite or delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to workers: killed, told to go, frozen, cut off, poisoned."""
+"""Faults of workers: they are killed, told to go, frozen, cut off, poisoned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users hand in while everything breaks: small batches of many kinds, without pause."""
+"""Users who go on submitting while everything breaks: small batches of many kinds, without pause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ponder_worker.demo.problems import Problem, random_problem
 
 ENDPOINT = "/v1/chat/completions"
 MAX_TOKENS = 160
-"""Of a sample."""
+"""The limit of a sample."""
 _LINES = 12
 _PENDING = 40
 """More than this many unsettled lines, and users wait."""
@@ -28,7 +28,7 @@ _PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the lines of a batch have in common. level: of the problems; tokens: the wall around each line."""
+    """The options that the lines of a batch share. level: the problems' level. tokens: the budget of each line."""
 
     strategy: dict[str, Any]
     verifier: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The folder for compiled libraries. Anybody who may write to it can run code as the current user."""
+"""The folder for compiled libraries. Write access to it allows code to run as the current user."""
 
 import atexit
 import logging

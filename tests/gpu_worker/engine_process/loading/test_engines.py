@@ -89,7 +89,7 @@ def test_a_gpu_that_is_not_there_is_told_with_the_remedy(tiny_llama: Path) -> No
 
 
 def test_floats_hand_work_on_to_each_other_and_quantised_numbers_only_to_their_like(tiny_llama: Path) -> None:
-    """auto is float32 on one machine and bfloat16 on another."""
+    """The choice of `auto` is float32 on one machine and bfloat16 on another."""
     kinds = [("auto", "auto"), ("float32", "auto"), ("bfloat16", "auto"), ("float16", "auto")]
     kinds += [("int8", "auto"), ("auto", "fp8"), ("bfloat16", "fp8"), ("int8", "fp8")]
     prints = [

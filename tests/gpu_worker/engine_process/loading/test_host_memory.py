@@ -1,4 +1,4 @@
-"""What the host has left, by what its files say."""
+"""The memory that the host has left, according to its files."""
 
 from __future__ import annotations
 

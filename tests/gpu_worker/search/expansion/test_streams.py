@@ -70,7 +70,7 @@ def test_a_thought_that_was_cut_off_is_no_answer() -> None:
 
 
 def test_near_the_wall_a_thinking_sample_is_told_to_answer() -> None:
-    """Of 30 tokens an answer keeps 5, and the closing takes 2."""
+    """The answer keeps 5 of 30 tokens, and the closing takes 2."""
     num_closed = 0
     for job_seed in range(150):
         (node,) = thinking(SearchLimits(30, None, 1000), {"name": "direct"}, job_seed).search.tree.nodes[1:]

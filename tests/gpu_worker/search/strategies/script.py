@@ -19,7 +19,7 @@ _PROMPT = [1, 1]
 _END = 0
 
 Script = dict[str, list[tuple[str, float]]]
-"""What follows a text: the next steps with their probabilities of being right, in the order of being asked for.
+"""The steps that may follow a text, with their probabilities of being right, in the order in which they are requested.
 
 A step that ends with a line break goes on; behind any other one the model ends.
 """

@@ -1,4 +1,4 @@
-"""What the recorded answers are worth, what they used, and whether the trees behind them are whole."""
+"""The verdicts of the recorded answers, the tokens they used, and whether the trees behind them are whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def wrong_verdicts(histories: Mapping[str, list[History]], evidence: Evidence) -
 
 
 def walls_passed(connection: Connection, histories: Mapping[str, list[History]], evidence: Evidence) -> Iterator[str]:
-    """Of the tokens of a line, and of a sample."""
+    """The limits of the tokens of a line, and of a sample."""
     pairs = {history.job.id: (line, history) for line, history in _pairs(histories, evidence)}
     for row in _rows(connection, list(pairs)):
         line, history = pairs[row.id]

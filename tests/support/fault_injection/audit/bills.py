@@ -74,7 +74,7 @@ def _wrong_stretches(one: Row[Any], stretches: Sequence[Row[Any]]) -> Iterator[s
 
 
 def _price(one: Row[Any], since: datetime, until: datetime) -> int:
-    """Of a stretch: counted from the start and rounded down at both of its ends."""
+    """The price of a stretch, counted from the start and rounded down at both of its ends."""
     hour = timedelta(hours=1) // timedelta(microseconds=1)
 
     def up_to(at: datetime) -> int:

@@ -1,4 +1,4 @@
-"""What a run leaves for the audit beside the database: what was handed in, what came out, what was done to whom."""
+"""The evidence of a run beside its database: what was submitted, what came back, and which faults hit what."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Lines = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """outputs, errors: the lines of each batch's files. hits: by process id of a worker, what should have ended it."""
+    """The evidence of a run. outputs, errors: the lines of each batch's files.
+
+    hits: the faults that should have ended a worker, by its process id.
+    """
 
     submissions: Sequence[Submission]
     outputs: Mapping[str, Lines]
@@ -76,7 +79,7 @@ def _lasting(testbed: Testbed) -> list[str]:
 
 
 def _logged_errors(name: str, log: Path) -> list[str]:
-    """What a service called an error; of what libraries say there, the beginning."""
+    """The errors that a service logged; of a library's message only the beginning."""
     found = []
     for line in log.read_text(errors="replace").splitlines():
         try:

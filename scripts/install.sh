@@ -172,7 +172,7 @@ if ! pip_install "$venv/bin/python" -e ".[$extra]" >>"$log" 2>&1; then
             "Please report it, with that log."
     elif grep -qE 'ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|name resolution|from versions: none' "$log"; then
         fail "the package index cannot be reached." \
-            "Check the network or the proxy (HTTPS_PROXY, PIP_INDEX_URL), then run it again; what was fetched is kept."
+            "Check the network, the proxy (HTTPS_PROXY, PIP_INDEX_URL) and its certificate (PIP_CERT), then run it again."
     fi
     fail "the install failed; the end of $log is above." "Fix that, then run it again."
 fi

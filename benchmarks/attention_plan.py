@@ -2,7 +2,7 @@
 
     python benchmarks/attention_plan.py --out benchmarks/results/attention_plan.json
 
-There are 256 sequences, in the scenes of attention_sharing.py and in one of 192 pages a row. `plan` makes a plan;
+There are 256 sequences, in the scenes of attention_sharing.py and in one of 192 pages per row. `plan` makes a plan;
 `grown` is a step of `Planner` in which every sequence has one more token and the plan holds; `packed` writes a plan
 into a static buffer. `planned_part` is a count: the share of a thousand decode steps without admissions that make a
 plan. Scenes and kinds take turns. The figures are medians of processor time in milliseconds. The last line of standard
@@ -27,7 +27,7 @@ from ponder_kernels.attention.planner import Planner
 
 
 def long_families() -> tuple[Integers, Integers]:
-    """The page table of 4 families of 64 sequences with 2k shared tokens, cut to 192 pages a row."""
+    """The page table of 4 families of 64 sequences with 2k shared tokens, cut to 192 pages per row."""
     contexts, table = families(4, 64, 2048, 1024)
     return np.minimum(contexts, 192 * PAGE), table[:, :192]
 

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, text
 from ponder.api.batch_object import batch_objects
 from ponder.api.outcome import error_lines
 from ponder.embedded.postgres import EmbeddedPostgres
-from ponder.jobs.cancel import cancel
+from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.dispatching.finish import finish, follow
 from ponder.store.database import connect
 from ponder.store.migrate import migrate
@@ -32,7 +32,7 @@ REQUEST = json.dumps(
 
 
 @click.command()
-@click.option("--jobs", default=1_000_000, show_default=True, help="Of each batch.")
+@click.option("--jobs", default=1_000_000, show_default=True, help="Jobs of each batch.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(jobs: int, out: Path | None) -> None:
     with tempfile.TemporaryDirectory() as name, EmbeddedPostgres(Path(name)) as postgres:

@@ -33,14 +33,10 @@ _SHOWN = 5
 
 
 @click.command()
-@click.option("--faults", default=1000, show_default=True, help="How many are injected.")
-@click.option(
-    "--seed", default=1, show_default=True, help="Of their order and of everything that they leave to chance."
-)
+@click.option("--faults", default=1000, show_default=True, help="The number of faults.")
+@click.option("--seed", default=1, show_default=True, help="The seed of their order and of all random choices.")
 @click.option("--workers", default=3, show_default=True)
-@click.option(
-    "--limit-s", default=4 * 3600.0, show_default=True, help="Faults that have not begun by then never begin."
-)
+@click.option("--limit-s", default=4 * 3600.0, show_default=True, help="Seconds after which no fault begins.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(faults: int, seed: int, workers: int, limit_s: float, out: Path | None) -> None:
     print(f"seed {seed}", file=sys.stderr)
@@ -77,6 +73,7 @@ def _facts(connection: Connection, evidence: Evidence, findings: Findings) -> di
         "nanodollars": total,
         "share_of_dollars": {kind: round(nanodollars / total, 4) for kind, nanodollars in spent.items()},
         "logged_errors": dict(evidence.logged_errors),
+        "not_verified": dict(evidence.not_verified),
     }
 
 

@@ -36,7 +36,7 @@ def circumstances(
 
 
 def publish(report: dict[str, Any], out: Path | None) -> None:
-    """Write a report to `out`, if given, and as the last line of standard output."""
+    """Writes a report to `out`, if given, and as the last line of standard output."""
     if out is not None:
         out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report))

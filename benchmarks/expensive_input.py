@@ -40,8 +40,8 @@ SIZES = (2_000, 60_000, 1_000_000)
 
 
 @click.command()
-@click.option("--senders", default=2, show_default=True, help="Requests at a time of the tenant that is expensive.")
-@click.option("--give-up-s", default=60.0, show_default=True, help="Seconds after which a request is left alone.")
+@click.option("--senders", default=2, show_default=True, help="Concurrent requests of the expensive tenant.")
+@click.option("--give-up-s", default=60.0, show_default=True, help="Seconds after which a request is given up.")
 @click.option("--out", type=click.Path(path_type=Path))
 def main(senders: int, give_up_s: float, out: Path | None) -> None:
     with ExitStack() as stack:

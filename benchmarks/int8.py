@@ -110,7 +110,7 @@ def times(shape: Shape, steps: int) -> dict[str, Any]:
         engines = [Engine.load(name, dtype=dtype, num_pages=NUM_SEQUENCES * 16) for dtype in DTYPES[1:]]
     found: dict[str, tuple[list[float], list[float]]] = {"prefill": ([], []), "decode": ([], [])}
     for turn in range(2):
-        sequences = [added(engine, shape.vocabulary, steps, turn) for engine in engines]
+        sequences = [added(engine, shape.fields["vocab_size"], steps, turn) for engine in engines]
         while engines[0].has_work:
             kind = "prefill" if any(not sequence.generated for sequence in sequences[0]) else "decode"
             for engine, spent in zip(engines, found[kind], strict=True):

@@ -1,4 +1,4 @@
-"""Jobs a second that several workers cut into shards, claim, tick and settle in a real Postgres.
+"""Jobs per second that several workers cut into shards, claim, tick and settle in a real Postgres.
 
     python benchmarks/job_queue.py --out benchmarks/results/job_queue.json
 
@@ -31,7 +31,7 @@ from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
-from ponder.ledger.check import check
+from ponder.ledger.book import check
 from ponder.store.database import connect
 from ponder.store.migrate import migrate
 

@@ -26,7 +26,7 @@ import triton
 from circumstances import circumstances
 from triton.backends.compiler import GPUTarget
 
-from ponder_kernels import copy_pages, rms_norm, sample, swiglu, write_kv, write_qkv
+from ponder_kernels import copy_pages, expert_product, rms_norm, sample, swiglu, write_kv, write_qkv
 from ponder_kernels.attention import fold, paged_attention, tiles
 
 CAPABILITIES = (80, 90, 100)
@@ -51,7 +51,7 @@ class Build:
         kinds = self.pointers | dict.fromkeys(self.constants, "constexpr") | dict.fromkeys(self.floats, "fp32")
         signature = {name: kinds.get(name, "i32") for name in names}
         constants = {(names.index(name),): value for name, value in self.constants.items()}
-        round_ = ("_stride", "_token", "_head")
+        round_ = ("_stride", "_token", "_head", "_in")
         aligned = [index for index, name in enumerate(names) if name in self.pointers or name.endswith(round_)]
         attributes = {(index,): [["tt.divisibility", 16]] for index in aligned}
         source = triton.compiler.ASTSource(fn=self.kernel, signature=signature, constexprs=constants, attrs=attributes)
@@ -116,7 +116,16 @@ def rows(dtype: str) -> Iterator[Build]:
     for add in (False, True):
         constants = {"ADD": add, "BLOCK": 4096}
         yield Build(f"rms_norm {dtype}{', added' if add else ''}", rms_norm.kernel, norm, constants, ("epsilon",))
-    yield Build(f"swiglu {dtype}", swiglu.kernel, {"gate_up": element, "out": element}, {"BLOCK": swiglu.BLOCK})
+    for gelu in (False, True):
+        constants, name = {"GELU": gelu, "BLOCK": swiglu.BLOCK}, f"{'geglu' if gelu else 'swiglu'} {dtype}"
+        yield Build(name, swiglu.kernel, {"gate_up": element, "out": element}, constants)
+    product = dict.fromkeys(("x", "weight", "out"), element)
+    product |= dict.fromkeys(("order", "starts", "tile_experts", "tile_starts"), "*i32")
+    for tile_rows in (expert_product.NARROW, expert_product.WIDE):
+        block_out, block_in, options = expert_product.launch_options(tile_rows, 4 if dtype == "fp32" else 2)
+        constants = {"BLOCK_ROWS": tile_rows, "BLOCK_OUT": block_out, "BLOCK_IN": block_in}
+        name = f"expert_product {dtype}, {'wide' if tile_rows == expert_product.WIDE else 'narrow'}"
+        yield Build(name, expert_product.kernel, product, constants, (), options)
 
 
 def single() -> Iterator[Build]:

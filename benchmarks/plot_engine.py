@@ -2,7 +2,7 @@
 
     python benchmarks/plot_engine.py benchmarks/results/engine_sweep.json docs/images/engine.png
 
-It needs matplotlib, which nothing else here does.
+It needs matplotlib, as nothing else here does.
 """
 
 import json
@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 @click.argument("results", type=click.Path(path_type=Path, exists=True))
 @click.argument("out", type=click.Path(path_type=Path))
 def main(results: Path, out: Path) -> None:
-    """Draw two panels, with one line an engine."""
+    """Draw two panels, with one line per engine."""
     report = json.loads(results.read_text())
     rows = report["results"]["small, swept"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)

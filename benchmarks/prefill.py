@@ -100,7 +100,7 @@ def alternate(
     for turn in range(2 * rounds):
         on = turn % 2 == 1
         switch(on)
-        add(engine, shape.vocabulary, prompts, seed=turn)
+        add(engine, shape.fields["vocab_size"], prompts, seed=turn)
         started = time.process_time()
         while engine.has_work:
             engine.step()
@@ -109,7 +109,7 @@ def alternate(
 
 
 def add(engine: Engine, vocabulary: int, prompts: tuple[int, int], seed: int) -> None:
-    """Add prompts. Each turn has its own, so that none finds a prefix of an earlier one."""
+    """Adds prompts. Each turn has its own, so that none finds a prefix of an earlier one."""
     num_prompts, length = prompts
     chance = random.Random(f"{seed} {num_prompts}")
     for _ in range(num_prompts):

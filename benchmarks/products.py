@@ -1,4 +1,4 @@
-"""Matrix products in C on AMX, compared with oneDNN's on packed weights and with the limits of memory and tiles.
+"""Matrix products in C on AMX or AVX512-BF16, compared with oneDNN's on packed weights.
 
     python benchmarks/products.py --threads 1 --out benchmarks/results/products.json
 
@@ -38,7 +38,7 @@ Multiply = Callable[[torch.Tensor], torch.Tensor]
 
 @click.command()
 @click.option("--rows", "all_rows", multiple=True, type=int, default=(1, 16, 64, 128, 256, 2048), show_default=True)
-@click.option("--size", "wanted", default="", help="Only sizes whose name has this in it.")
+@click.option("--size", "wanted", default="", help="Only sizes whose name contains this.")
 @click.option("--threads", "all_threads", multiple=True, type=int, default=(1, 2), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(all_rows: tuple[int, ...], wanted: str, all_threads: tuple[int, ...], out: Path | None) -> None:
@@ -71,7 +71,7 @@ def main(all_rows: tuple[int, ...], wanted: str, all_threads: tuple[int, ...], o
 def mine(weight: torch.Tensor) -> Multiply:
     found = product(weight, None)
     if found is None:
-        raise click.ClickException("the C needs a compiler, and a processor with AMX")
+        raise click.ClickException("the C needs a compiler, and a processor with AMX or AVX512-BF16")
     return found
 
 

@@ -1,14 +1,13 @@
-"""Tokens a second of a real model by dtype, compared with vLLM on the CPU. It shows whether the default is the fastest.
+"""Tokens per second of a real model by dtype, compared with vLLM on the CPU: is the default the fastest?
 
     python benchmarks/real_model.py FOLDER --vllm-python ~/vllm/bin/python --out benchmarks/results/real_model.json
 
 FOLDER is a model in Hugging Face's format, such as SmolLM2-135M-Instruct. Prompts are random tokens of its vocabulary;
-prompt and answer have 64 tokens each, sampled at temperature 1. Every engine is a process of its own (benchmarks/peers)
+prompt and answer have 64 tokens each, sampled at temperature 1. Every engine runs in its own process (benchmarks/peers)
 and takes a turn in every round. Without a FOLDER nothing is measured, and the report says so. The last line of standard
 output is one JSON object.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -21,17 +20,12 @@ from circumstances import circumstances, publish
 from engine import row
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
-from pattern import Case
 from process import Peer
+from shape import SHAPES, vocabulary
 
 OURS = "ponder auto"
 NAMES = (OURS, "ponder float32", "ponder bfloat16", "vllm")
-CASES = (
-    Case("40 samples of one prompt", 1, 40, 64, 64),
-    Case("40 prompts", 40, 1, 64, 64),
-    Case("256 samples of one prompt", 1, 256, 64, 64),
-)
-KV_BYTES = 1 << 30
+SHAPE = SHAPES["smollm2"]
 
 
 @click.command()
@@ -62,16 +56,16 @@ def main(folder: Path, vllm_python: str, rounds: int, threads: int, out: Path | 
 def measure(
     folder: Path, names: list[str], vllm_python: str, rounds: int, threads: int
 ) -> tuple[dict[str, dict[str, str]], list[dict[str, Any]]]:
-    """The versions that every engine reports, and one row a case."""
-    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    """The versions that every engine reports, and one row per case."""
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         peers = [
-            stack.enter_context(Peer(name, folder, vocabulary, KV_BYTES, threads, vllm_python, logs)) for name in names
+            stack.enter_context(Peer(name, folder, vocabulary(folder), SHAPE.kv_bytes, threads, vllm_python, logs))
+            for name in names
         ]
         for peer in peers:
             peer.wait()
-        return {peer.name: peer.versions for peer in peers}, [row(case, peers, rounds, OURS) for case in CASES]
+        return {peer.name: peer.versions for peer in peers}, [row(case, peers, rounds, OURS) for case in SHAPE.cases]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Accuracy, tokens and dollars of every strategy on held-out demo problems, by level, from jobs settled in Postgres.
 
     python benchmarks/search.py --out benchmarks/results/search.json
-    python benchmarks/search_plot.py benchmarks/results/search.json docs/images     # wants matplotlib
+    python benchmarks/search_plot.py benchmarks/results/search.json docs/images     # needs matplotlib
 
-It starts a stack of its own (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary
+It starts its own stack (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary
 PONDER_HOME and submits one batch through the API, with a line for each problem and setting, problem by problem. So all
 settings run at the same time, and other load of the machine slows all of them alike. Every setting gets the same
 problems and seeds. The report is made from what Postgres holds about the jobs. The last line of standard output is one
@@ -106,9 +106,9 @@ class Line:
 @click.option("--problems", default=60, show_default=True, help="Held-out problems of each level.")
 @click.option("--strategies", help="Names, separated by commas.  [default: all that the worker can run]")
 @click.option("--n", "sizes", default="1,4,16,64", show_default=True, help="Samples or paths, separated by commas.")
-@click.option("--seed", default=7, show_default=True, help="Of the problems and of the sampling.")
-@click.option("--minutes", default=60.0, show_default=True, help="Then only the problems that are done count.")
-@click.option("--quick", is_flag=True, help="Few problems, small n: whether it works, not what comes out.")
+@click.option("--seed", default=7, show_default=True, help="The seed of the problems and the sampling.")
+@click.option("--minutes", default=60.0, show_default=True, help="The time limit. Unfinished problems are left out.")
+@click.option("--quick", is_flag=True, help="Few problems and small n: a check that it works.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(
     problems: int, strategies: str | None, sizes: str, seed: int, minutes: float, quick: bool, out: Path | None
@@ -162,7 +162,7 @@ def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
 
 
 def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
-    """The problems that are settled under all of their settings, so that no setting is judged by its fast ones only."""
+    """The problems that are settled under all of their settings, so that no setting is judged only by its fast ones."""
     keys = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
     small = set.intersection(*(keys[one] for one in keys if one.n < LARGE))
     large = set.intersection(small, *(keys[one] for one in keys if one.n == LARGE))

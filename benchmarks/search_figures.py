@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ponder.domain.interval import wilson
+from ponder_worker.demo.summary import wilson
 
 RESAMPLES = 2000
 TOLERANCE = 0.01

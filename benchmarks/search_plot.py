@@ -31,7 +31,7 @@ def main(source: Path, folder: Path) -> None:
 
 
 def draw(report: dict[str, Any], cost: str, target: Path) -> None:
-    """Draw the panels. On each level a circle marks the setting with the lowest cost per successful task."""
+    """Draws the panels. On each level a circle marks the setting with the lowest cost per successful task."""
     points = curves(report)
     levels = list(next(iter(report["settings"].values()))["levels"])
     figure, axes = plt.subplots(2, 3, figsize=(11, 7), sharey=False)

@@ -28,7 +28,7 @@ CHAINS, TOKENS, NEWCOMERS = 190, 18_000, 14
 
 
 @click.command()
-@click.option("--slab-pages", default=1024, show_default=True, help="As `storage.slab_bytes` bounds them.")
+@click.option("--slab-pages", default=1024, show_default=True, help="Pages per slab.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(slab_pages: int, out: Path | None) -> None:
     """Measure what it costs the host to take a slab."""
@@ -40,7 +40,7 @@ def main(slab_pages: int, out: Path | None) -> None:
 
 
 def measure(num_slabs: int, slab_pages: int, first: int) -> dict[str, Any]:
-    """Measure the plans. first: the number of tokens that a chain has when it arrives."""
+    """Measures the plans. first: the number of tokens that a chain has when it arrives."""
     budget, chance = SlabAllocator(num_slabs), random.Random(0)
     donor, taker = (
         Scheduler(

@@ -66,7 +66,7 @@ class Machine:
         self.num_steps = 0
 
     def step(self) -> Iterator[Sequence]:
-        """Run one step, and return the sequences that finished."""
+        """Runs one step, and returns the sequences that finished."""
         self.num_steps += 1
         for scheduler in self.both:
             plan = scheduler.plan()
@@ -117,7 +117,7 @@ class Job:
         return made
 
     def take(self, sequence: Sequence) -> list[tuple[int, Sequence]]:
-        """Handle a finished sample or score, and request what follows within the round."""
+        """Handles a finished sample or score, and requests what follows within the round."""
         self.open -= 1
         if sequence.sampling is None:
             return []

@@ -40,7 +40,7 @@ from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.engine_process.loading.engines import Engines, load
-from ponder_worker.engine_process.questions import Questions
+from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.engine_process.speculative_work import SpeculativeWork
 from ponder_worker.protocol import AdmittedJob, JobResult
 
@@ -105,7 +105,7 @@ class Run:
 @click.option("--loads", default="1,4,16,64", show_default=True, help="Jobs at a time.")
 @click.option("--beams", default="4,16", show_default=True, help="Paths of a beam search.")
 @click.option("--width", default=4, show_default=True)
-@click.option("--level", default=3, show_default=True, help="Of the held-out problems.")
+@click.option("--level", default=3, show_default=True, help="The level of the held-out problems.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here; cells of other loads stay.")
@@ -141,11 +141,11 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
 
 def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, rounds: int) -> dict[str, Any]:
-    """Measure all modes. Each one keeps its engines for all rounds, with what they learnt. Round 0 is a warm-up."""
+    """Measures all modes. Each one keeps its engines for all rounds, with what they learnt. Round 0 is a warm-up."""
     cores: dict[str, EngineCore] = {}
     for mode, (kind, guesses) in MODES.items():
         cores[mode] = kind(engines, lambda: None)
-        cores[mode].speculation = guesses(cores[mode]._book)
+        cores[mode].speculation = guesses(cores[mode]._book, cores[mode].step_time)
     runs: dict[str, list[Run]] = {mode: [] for mode in MODES}
     for number in range(rounds + 1):
         for mode in MODES if number % 2 else reversed(MODES):
@@ -157,7 +157,7 @@ def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, r
             if number:
                 runs[mode].append(made)
     result = asdict(cell) | {"modes": {mode: summary(runs[mode], runs[BASELINE]) for mode in MODES}}
-    fit = cores["eager+guesses_auto"].speculation.step_time.fit()
+    fit = cores["eager+guesses_auto"].step_time.fit()
     if fit is not None:
         result["step_ms"] = {"fixed": round(fit.fixed_s * 1e3, 3), "row": round(fit.row_s * 1e3, 3)}
     click.echo(json.dumps(result), err=True)
@@ -165,7 +165,7 @@ def measure(engines: Engines, problems: list[Problem], cell: Cell, width: int, r
 
 
 def _admitted(tenant: str, at: int, problems: list[Problem], n: int, width: int) -> AdmittedJob:
-    """An admitted job. Every run is a tenant of its own, so that runs share no pages."""
+    """An admitted job. Every run is its own tenant, so that runs share no pages."""
     request = {
         "messages": [{"role": "user", "content": problems[at % len(problems)].prompt}],
         "sampling": {"temperature": 1.0, "seed": at, "stop": []},
@@ -175,7 +175,7 @@ def _admitted(tenant: str, at: int, problems: list[Problem], n: int, width: int)
 
 
 def play(core: EngineCore, admitted: list[AdmittedJob], num_at_a_time: int) -> Run:
-    """Run the jobs as the engine process does, except that a job arrives when another one is done."""
+    """Runs the jobs as the engine process does, except that a job arrives when another one is done."""
     before, started, cpu = counters(core), time.perf_counter(), time.process_time()
     results, seconds = asyncio.run(live(core, admitted, num_at_a_time))
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
@@ -187,7 +187,7 @@ def play(core: EngineCore, admitted: list[AdmittedJob], num_at_a_time: int) -> R
 async def live(
     core: EngineCore, admitted: list[AdmittedJob], num_at_a_time: int
 ) -> tuple[list[JobResult], list[float]]:
-    """Return the results of the jobs, and how long each took."""
+    """Returns the results of the jobs, and how long each took."""
     waiting, open_jobs = deque(admitted), dict[int, tuple[Job, float]]()
     results: list[JobResult] = []
     seconds: list[float] = []

@@ -99,7 +99,7 @@ def main(layers: int, steps: int, dtype: str, out: Path | None) -> None:
 
 
 def save_half_billion(folder: Path, layers: int) -> None:
-    """Save a random model with the dimensions of Qwen2.5-0.5B."""
+    """Saves a random model with the dimensions of Qwen2.5-0.5B."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=151_936,

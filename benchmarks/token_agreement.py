@@ -29,7 +29,7 @@ COMPANY = 64
 
 
 @click.command()
-@click.option("--rounds", default=4, show_default=True, help="Of 64 sequences.")
+@click.option("--rounds", default=4, show_default=True, help="Rounds of 64 sequences.")
 @click.option("--new", "new_tokens", default=96, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(rounds: int, new_tokens: int, out: Path | None) -> None:
@@ -70,7 +70,7 @@ def compare(dtype: torch.dtype, temperature: float, rounds: int, new_tokens: int
 
 
 def run(engine: Engine, requests: list[tuple[list[int], SamplingParams]], *, every: int = 0) -> list[Sequence]:
-    """Run all problems, with `every` steps between two arrivals. Each run has its own salt and finds no old prefix."""
+    """Runs all problems, with `every` steps between two arrivals. Each run has its own salt and finds no old prefix."""
     sequences: list[Sequence] = []
     salt = random.randbytes(8)
     for prompt, sampling in requests:

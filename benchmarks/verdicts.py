@@ -135,7 +135,7 @@ def different(path: Path) -> Iterator[Verdict]:
 
 
 def verdicts_per_s(verifier: str, verdicts: Iterable[Verdict]) -> float:
-    """Verdicts a second of processor time, with the answers already read out of their texts."""
+    """Verdicts per second of processor time, with the answers already read out of their texts."""
     wanted = itertools.islice((verdict for verdict in verdicts if verdict.verifier == verifier), NUM_TIMED)
     cases = [Case({"name": verifier}, extract(verdict.text), verdict.reference) for verdict in wanted]
     return len(cases) / statistics.median(seconds_of(cases) for _ in range(ROUNDS))

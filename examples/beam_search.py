@@ -33,7 +33,7 @@ while batch.status not in ("completed", "failed", "expired", "cancelled"):
     time.sleep(0.5)
     batch = client.batches.retrieve(batch.id)
 
-# What OpenAI's API does not have is reached by its path.
+# The client has no method for what only ponder has, so these calls use paths.
 jobs: Any = client.get(f"/batches/{batch.id}/jobs", cast_to=object)
 job: Any = client.get(f"/jobs/{jobs['data'][0]['id']}", cast_to=object)
 tree = job["tree"]

@@ -1,7 +1,7 @@
 """Run a JSON Lines data set with reference answers, and list the rows whose answer was wrong.
 
 `python examples/data_set.py [FILE [PROMPT_FIELD ANSWER_FIELD]]`; without arguments it takes the problems beside it. A
-row that makes no request is reported with its line and keeps its place, so no row disappears.
+row that cannot become a request is reported with its line and keeps its place, so no row disappears.
 """
 
 import io

@@ -1,6 +1,6 @@
 """Use the engine without queue, database or server: sixteen samples of one prompt, and the reward model's choice.
 
-It needs torch and the demo's models only, no `ponder up`. The samples compute their prompt once and share its pages.
+It needs only torch and the demo's models, no `ponder up`. The samples compute their prompt once and share its pages.
 """
 
 from pathlib import Path

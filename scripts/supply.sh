@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the images are made of:
 #   scripts/supply.sh lock    writes requirements/{server,worker}.txt: constraints.txt's versions with the hashes of all their files
-#   scripts/supply.sh audit   looks these versions up among known vulnerabilities; says so where it can ask nobody
+#   scripts/supply.sh audit   looks these versions up among known vulnerabilities; reports if OSV cannot be reached
 #   scripts/supply.sh sbom    writes sbom/{server,worker}.json, in the form of CycloneDX
 # Each tool is installed for the run only, in an environment of its own.
 set -eu
@@ -31,7 +31,7 @@ lock() {
     } >"requirements/$1.txt"
 }
 
-# Where the package index is a mirror, it knows no advisories, and pip-audit would find nothing wrong with anything. So OSV.
+# A mirror of the package index has no advisories, so pip-audit would report no vulnerabilities. This asks OSV instead.
 can_ask_osv() {
     "$python" -c '
 import urllib.error, urllib.request

@@ -77,3 +77,12 @@ def test_rows_of_a_table_may_have_one_importer(tmp_path: Path) -> None:
         tmp_path, {"p/__init__.py": "", "p/a/__init__.py": "from p import b, n0\nfrom p.a.strategies import x", **rows}
     )
     assert (code, "FAIL" in said) == (0, False)
+
+
+def test_a_use_case_may_have_one_importer_and_a_part_of_one_may_not(tmp_path: Path) -> None:
+    files = {"p/__init__.py": "", "p/jobs/__init__.py": "", "p/jobs/cancel.py": "def cancel():\n    pass\n"}
+    files |= {"p/a.py": "from p.jobs import cancel, ingestion", "p/jobs/ingestion.py": "def ingest():\n    pass\n"}
+    code, said = _measured(tmp_path, files)
+    assert code == 1
+    assert "p/jobs/ingestion.py: only p.a" in said
+    assert "cancel.py: only" not in said

@@ -43,7 +43,7 @@ def copies_of(num_bytes: int) -> int:
 
 
 def limits() -> dict[str, float]:
-    """The rates of this GPU: bytes a second of a copy (read and written), operations a second of a matrix product."""
+    """The rates of this GPU per second: bytes of a copy (read and written), and operations of a matrix product."""
     size = (1 << 30) if ON_GPU else (1 << 16)
     source, target = (torch.empty(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
     copy_s = timed(lambda _: target.copy_(source))
@@ -55,7 +55,7 @@ def limits() -> dict[str, float]:
 def measured(
     what: str, parts: list[Callable[[dict[str, float]], list[dict[str, Any]]]], seconds: float, out: Path | None
 ) -> dict[str, Any]:
-    """Run the parts and report, to `out` and as JSON to standard output. No part begins after the given seconds."""
+    """Runs the parts and reports, to `out` and as JSON to standard output. No part begins after the given seconds."""
     torch.manual_seed(time.time_ns() & 0xFFFFFFFF)
     begin = time.monotonic()
     limit = limits()

@@ -217,7 +217,7 @@ def continuous(twin: Twin, prompts: list[list[int]], new_tokens: int, room: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the engine on this machine's GPU.")
     parser.add_argument("--out", type=Path, help="Also write the JSON here.")
-    parser.add_argument("--seconds", type=float, default=240.0, help="Begin no new part after so long.")
+    parser.add_argument("--seconds", type=float, default=240.0, help="Seconds after which no new part begins.")
     parser.add_argument("--quick", action="store_true", help="A small model on the CPU.")
     options = parser.parse_args()
     measured("the engine of ponder", [parity, speed, patterns], options.seconds, options.out)

@@ -93,7 +93,7 @@ def sharing(_: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def peer(_: dict[str, float]) -> list[dict[str, Any]]:
-    """Decode by torch.nn.attention.varlen over pages, if this torch has it. It needs pages of at least 256."""
+    """Decodes by torch.nn.attention.varlen over pages, if this torch has it. It needs pages of at least 256."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the kernels on this machine's GPU.")
     parser.add_argument("--out", type=Path, help="Also write the JSON here.")
     parser.add_argument("--plot", type=Path, help="Write a roofline here, as SVG.")
-    parser.add_argument("--seconds", type=float, default=300.0, help="Begin no new part after so long.")
+    parser.add_argument("--seconds", type=float, default=300.0, help="Seconds after which no new part begins.")
     parser.add_argument("--quick", action="store_true", help="Small sizes in the interpreter.")
     options = parser.parse_args()
     if not ON_GPU:

@@ -1,4 +1,4 @@
-"""A roofline as SVG (https://doi.org/10.1145/1498765.1498785): operations a second over operations a byte."""
+"""A roofline as SVG (https://doi.org/10.1145/1498765.1498785): operations per second over operations per byte."""
 
 from math import log10
 from pathlib import Path
@@ -8,7 +8,7 @@ INTENSITIES = (0.1, 10000.0)
 
 
 def draw(path: Path, points: list[tuple[str, float, float]], bytes_s: float, flops: float, machine: str) -> None:
-    """Draw points of (name, operations a byte, operations a second) below the limits `bytes_s` and `flops`."""
+    """Draws points of (name, operations per byte, operations per second) below the limits `bytes_s` and `flops`."""
     low, high = flops / 1e5, flops * 2
 
     def place(intensity: float, rate: float) -> tuple[float, float]:

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from ponder_worker.engine import Engine
 from ponder_worker.engine.step.graph import captured
 from ponder_worker.models.checkpoint.config import ModelConfig
-from ponder_worker.models.checkpoint.weights import LayerWeights, Weights
+from ponder_worker.models.checkpoint.layer_weights import LayerWeights
+from ponder_worker.models.checkpoint.weights import Weights
 from ponder_worker.models.kv_pages import FP8
 from ponder_worker.models.transformer import Transformer
 
@@ -108,11 +109,13 @@ def _layer(state: dict[str, torch.Tensor], prefix: str) -> LayerWeights:
         query_key_value_bias=fused("self_attn", heads, "bias"),
         output=state[prefix + "self_attn.o_proj.weight"],
         output_bias=None,
+        attention_end_norm=None,
         mlp_norm=state[prefix + "post_attention_layernorm.weight"],
         gate_up=fused("mlp", ("gate_proj", "up_proj"), "weight"),
         gate_up_bias=None,
         down=state[prefix + "mlp.down_proj.weight"],
         down_bias=None,
+        mlp_end_norm=None,
         query_norm=None,
         key_norm=None,
     )

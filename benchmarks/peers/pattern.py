@@ -1,6 +1,6 @@
 """The requests that every engine gets: lists of prompts of one length, and how many tokens each of them generates.
 
-The module imports nothing of the project, because a peer runs in an environment of its own.
+The module imports nothing of the project, because a peer runs in its own environment.
 """
 
 import random
@@ -48,7 +48,7 @@ def play(case: Case, generate: Generate, vocabulary: int, seed: int) -> None:
 
 
 def _kept(chance: random.Random, case: Case) -> list[int]:
-    """The places of the sequences that go on, drawn at random, each of them four times."""
+    """The places of the sequences that continue, drawn at random, each of them four times."""
     kept: list[int] = []
     for first in range(0, case.problems * case.siblings, case.siblings):
         for place in sorted(chance.sample(range(first, first + case.siblings), case.siblings // 4)):

@@ -1,4 +1,4 @@
-"""A peer engine in a process of its own, which waits on a pipe while others are timed."""
+"""A peer engine in its own process, which waits on a pipe while others are timed."""
 
 import json
 import os
@@ -14,6 +14,9 @@ HERE = Path(__file__).parent
 NAMES = ("ponder", "ponder int8", "vllm", "transformers generate", "transformers generate_batch")
 """The peers of benchmarks/engine.py. `ponder` is bfloat16 unless a second word names a dtype, such as `auto`."""
 
+ELSEWHERE = ("vllm", "llama")
+"""Peers that have an environment of their own."""
+
 
 class Peer:
     """One engine with one model. Several of them may start at the same time; call `wait` before `play`."""
@@ -25,18 +28,24 @@ class Peer:
         vocabulary: int,
         kv_bytes: int,
         threads: int,
-        vllm_python: str,
+        peer_python: str,
         logs: Path | None = None,
     ) -> None:
-        """Start the engine on the model in `folder`. logs: the folder for its output, by default beside the model."""
+        """Starts the engine on the model in `folder`, which may be a GGUF file.
+
+        peer_python: the python of the environment for vLLM or llama.cpp. logs: the folder for its output, by default
+        beside the model.
+        """
         self.name = name
         self.versions: dict[str, str] = {}
         self._log = (logs or folder) / f"{name}.log"
         library, *which = name.split()
-        python = vllm_python if library == "vllm" else sys.executable
+        python = peer_python if library in ELSEWHERE else sys.executable
         answers, writing = os.pipe()
         values = [folder, vocabulary, kv_bytes, threads, *which, writing]
         with self._log.open("w") as log:
+            # How threads wait is left to each engine: its own default is what its users get.
+            environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
             self._process = subprocess.Popen(
                 [python, HERE / f"run_{library}.py", *map(str, values)],
                 stdin=subprocess.PIPE,
@@ -44,12 +53,13 @@ class Peer:
                 stderr=log,
                 text=True,
                 pass_fds=(writing,),
+                env=environment,
             )
         os.close(writing)
         self._answers = os.fdopen(answers)
 
     def wait(self) -> None:
-        """Wait until the model is loaded and `versions` is known. Raises RuntimeError if it does not start."""
+        """Waits until the model is loaded and `versions` is known. Raises RuntimeError if it does not start."""
         first = self._answers.readline()
         if not first:
             last = self._log.read_text().strip().splitlines()[-1:]

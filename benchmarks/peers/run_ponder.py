@@ -1,4 +1,4 @@
-"""This engine as a peer: run_ponder.py FOLDER VOCABULARY KV_BYTES THREADS [DTYPE] DESCRIPTOR"""
+"""This engine as a peer: run_ponder.py MODEL VOCABULARY KV_BYTES THREADS [DTYPE] DESCRIPTOR"""
 
 import os
 import sys
@@ -11,12 +11,14 @@ from serve import serve
 from ponder.processor import automatic_precision, bfloat16_instructions
 from ponder_worker.engine import Engine, SamplingParams
 from ponder_worker.models.checkpoint.config import ModelConfig
+from ponder_worker.models.checkpoint.gguf.gguf_folder import model_folder
 
 
 def main() -> None:
     folder, vocabulary, kv_bytes, threads = sys.argv[1], *map(int, sys.argv[2:5])
     torch.set_num_threads(threads)
-    config = ModelConfig.read(folder)
+    with model_folder(folder) as read:
+        config = ModelConfig.read(read)
     name = "".join(sys.argv[5:-1]) or "bfloat16"
     if name == "auto":
         name = automatic_precision(config.dtype, bfloat16_instructions()).dtype

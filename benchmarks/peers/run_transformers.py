@@ -1,9 +1,7 @@
 """transformers as a peer: run_transformers.py FOLDER VOCABULARY KV_BYTES THREADS generate|generate_batch DESCRIPTOR"""
 
-import os
 import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 import transformers
 from pattern import Generate

@@ -13,7 +13,7 @@ from pattern import Case, Generate, play
 
 
 def serve(generate: Generate, vocabulary: int, versions: dict[str, str]) -> None:
-    """Serve until standard input ends. The last argument of the command line is the descriptor for answers."""
+    """Serves until standard input ends. The last argument of the command line is the descriptor for answers."""
     with os.fdopen(int(sys.argv[-1]), "w", buffering=1) as answers:
         answers.write(json.dumps(versions) + "\n")
         for line in sys.stdin:

@@ -1,5 +1,6 @@
-"""Random models of the sizes that are measured, in Hugging Face's format."""
+"""The models that are measured, in Hugging Face's format: random ones of several sizes, and a real one."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,23 +12,32 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
 class Shape(NamedTuple):
-    """A random model. fields: fields of its config. kv_bytes: the memory that every engine gets for keys and values."""
+    """A model. fields: fields of a random model's config; none if the model is real and somebody has made its folder.
+
+    kv_bytes: the memory that every engine gets for keys and values.
+    """
 
     fields: dict[str, int]
     kv_bytes: int
     cases: tuple[Case, ...]
 
     @property
-    def vocabulary(self) -> int:
-        return self.fields["vocab_size"]
+    def is_real(self) -> bool:
+        return not self.fields
 
     def save(self, folder: Path) -> Path:
+        """Saves a random model of this shape."""
         torch.manual_seed(0)
         config = Qwen2Config(max_position_embeddings=8192, tie_word_embeddings=True, **self.fields)
         Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-        ids = {str(token): token for token in range(self.vocabulary)}
+        ids = {str(token): token for token in range(config.vocab_size)}
         Library(models.WordLevel(ids, "0")).save(f"{folder}/tokenizer.json")
         return folder
+
+
+def vocabulary(folder: Path) -> int:
+    """The number of tokens that the model in this folder knows."""
+    return int(json.loads((folder / "config.json").read_text())["vocab_size"])
 
 
 _SMALL = {
@@ -66,6 +76,15 @@ SHAPES = {
             Case("64 prompts of 64", 64, 1, 64, 64),
             Case("4 x 16 beams, 4 rounds of 16", 4, 16, 64, 16, 4),
             Case("the end of a chain of 4096", 1, 1, 3968, 128),
+        ),
+    ),
+    "smollm2": Shape(
+        {},
+        1 << 30,
+        (
+            Case("40 samples of one prompt", 1, 40, 64, 64),
+            Case("40 prompts", 40, 1, 64, 64),
+            Case("256 samples of one prompt", 1, 256, 64, 64),
         ),
     ),
     "small, swept": Shape(

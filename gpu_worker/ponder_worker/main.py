@@ -9,13 +9,14 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import NoReturn, Self, cast
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder import log
 from ponder.cli.worker_options import worker_options
+from ponder.domain.model_source import model_name
 from ponder.embedded.address import database_url, redis_url
 from ponder.embedded.plan import MODEL_NAME, demo_weights
 from ponder.embedded.worker import WorkerOptions
@@ -27,7 +28,7 @@ from ponder.store.database import connect
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The folders of generator and reward model, and the name that jobs use for the generator."""
+    """Where generator and reward model come from, and the name that jobs use for the generator."""
 
     model: str
     reward_model: str | None
@@ -39,15 +40,18 @@ class Models:
         weights = demo_weights()
         if model == MODEL_NAME and weights is not None and not Path(model).is_dir():
             return cls(str(weights / "generator"), reward_model or str(weights / "reward"), name or MODEL_NAME)
-        return cls(model, reward_model, name or Path(model).resolve().name)
+        return cls(model, reward_model, name or model_name(model))
 
 
 @click.command()
 @click.option(
-    "--model", required=True, help="Folder of the generator, in Hugging Face's format; demo: the shipped models."
+    "--model",
+    required=True,
+    help="The generator: org/name[@revision] of the Hugging Face Hub, a folder in its format, or a GGUF file; "
+    "demo: the shipped models.",
 )
-@click.option("--reward-model", help="Folder of the reward model; strategies that need scores need it.")
-@click.option("--name", help="The name of the model in jobs.  [default: the folder's name]")
+@click.option("--reward-model", help="The reward model, as --model; strategies that need scores need it.")
+@click.option("--name", help="The name of the model in jobs.  [default: the last part of --model]")
 @click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
 @click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
 @worker_options
@@ -63,9 +67,9 @@ def worker(
     """Run a worker: it takes jobs for one model until it is told to leave.
 
     On SIGTERM or Ctrl-C it hands unfinished jobs back with every token and ends within 5 seconds, with exit code 0.
-    Another exit code means that it ended by itself: start it again.
+    Another exit code means that it ended by itself, or could not reach Postgres: start it again.
     """
-    from ponder_worker.engine_process.loading.engine_options import EngineOptions
+    from ponder_worker.engine_process.loading.engine_options import EngineName, EngineOptions
     from ponder_worker.parent.preemption import Notices
     from ponder_worker.parent.registration import Identity
     from ponder_worker.parent.worker import Worker, WorkerSettings
@@ -96,6 +100,10 @@ def worker(
             device=options.device,
             dtype=options.dtype,
             kv_dtype=options.kv_dtype,
+            engine=cast(EngineName, options.engine),
+            reward_engine=cast("EngineName | None", options.reward_engine),
+            engine_args=options.engine_arg,
+            kv_split=options.memory_split,
             max_sequences=options.max_sequences,
             num_threads=options.threads,
             shard_tokens=settings.shard_tokens,

@@ -51,10 +51,15 @@ class AdmittedJob(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Admit(_Strict):
-    """Start these jobs. A job that is here already is left alone. `learned`: the sums of their batches, by batch."""
+    """Start these jobs. A job that is here already is left alone.
+
+    learned: the sums of their batches, by batch. clock_s: Postgres's Unix time less this machine's monotonic clock,
+    which all its processes share.
+    """
 
     jobs: tuple[AdmittedJob, ...]
     learned: dict[str, Sums] = field(default_factory=dict)
+    clock_s: float | None = None
     type: Literal["admit"] = "admit"
 
 
@@ -153,13 +158,18 @@ class Ask(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Choice(_Strict):
-    """One answer of a job. `logprobs`: those of its tokens in OpenAI's form, if the request asked for them."""
+    """One answer of a job.
+
+    logprobs: those of its tokens in OpenAI's form, if the request asked for them. reasoning: the thought before the
+    text, if the model thought.
+    """
 
     text: str
     answer: str | None
     finish_reason: str
     score: float | None
     logprobs: Document | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +185,8 @@ class JobResult(_Strict):
     """The end of a job.
 
     choices: the chosen one first. tree: the whole tree, beside which no deltas are needed. learned: what the job adds
-    to the sums of its batch.
+    to the sums of its batch. first_token_ms, first_visible_token_ms: when the job's first token came, and its first
+    one outside a thought, in milliseconds of Postgres's Unix time; None if there was none.
     """
 
     job_id: int
@@ -185,6 +196,8 @@ class JobResult(_Strict):
     usage: Usage = field(default_factory=Usage)
     tree: Document = field(default_factory=dict)
     learned: Sums = field(default_factory=dict)
+    first_token_ms: int | None = None
+    first_visible_token_ms: int | None = None
 
     @property
     def answer(self) -> str | None:

@@ -19,7 +19,7 @@ BLOCK = 4096
 
 
 def op(source: torch.Tensor, target: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
-    """Copy the pages `sources` of one pool to the pages `targets` of another, in all layers.
+    """Copies the pages `sources` of one pool to the pages `targets` of another, in all layers.
 
     source, target: contiguous `[num_layers, num_pages, ...]` of one dtype and page shape. They may be the same tensor,
     and one of them may be in pinned host memory. sources, targets: `[count]` int64 on the device that copies. No page

@@ -18,10 +18,10 @@ __all__ = ["op", "op_reference", "op_triton"]
 
 
 def op(x: torch.Tensor, weight: torch.Tensor, epsilon: float, residual: torch.Tensor | None = None) -> torch.Tensor:
-    """Normalise every row. Returns `[num_tokens, hidden]`.
+    """Normalises every row. Returns `[num_tokens, hidden]`.
 
-    x: `[num_tokens, hidden]`. weight: `[hidden]` of the same dtype. residual: `[num_tokens, hidden]`; x is added to it
-    in place, and the sum is normalised.
+    x: `[num_tokens, hidden]`. weight: `[hidden]` of the same dtype or float32. residual: `[num_tokens, hidden]`; x is
+    added to it in place, and the sum is normalised.
     """
     run = op_triton if x.is_cuda and triton is not None else op_reference
     return run(x, weight, epsilon, residual)
@@ -32,6 +32,8 @@ def op_reference(
 ) -> torch.Tensor:
     if residual is not None:
         x = residual.add_(x)
+    if weight.dtype != x.dtype:
+        return F.rms_norm(x.float(), (x.shape[-1],), weight.float(), epsilon).to(x.dtype)
     return F.rms_norm(x, (x.shape[-1],), weight, epsilon)
 
 

@@ -44,7 +44,7 @@ class SamplingTensors:
 
 
 def op(logits: torch.Tensor, params: SamplingTensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sample one token a row from float32 logits `[num_rows, vocabulary]`.
+    """Samples one token a row from float32 logits `[num_rows, vocabulary]`.
 
     Returns token ids, int64 `[num_rows]`, and their log-probabilities before penalties, temperature and filters,
     float32 `[num_rows]`. The order is temperature, top_k, top_p, min_p. Ties at a threshold stay in.
@@ -195,7 +195,7 @@ if triton is not None:
         logits, tokens, logprobs, temperature, top_k, top_p, min_p, seeds, positions, presence_penalty,
         frequency_penalty, counts, stride, vocabulary, COUNTS: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        """Sample one row."""
+        """Samples one row."""
         row = tl.program_id(0).to(tl.int64)
         logits += row * stride
         counts += row * vocabulary

@@ -22,7 +22,7 @@ __all__ = ["op", "op_reference", "op_triton"]
 
 
 def op(kv: Tensor, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
-    """Write kv into pages at slots, in place.
+    """Writes kv into pages at slots, in place.
 
     kv: `[num_tokens, 2, num_kv_heads, head_dim]`, with an even head_dim.
     pages: contiguous `[num_pages, 2, num_kv_heads, page_size, head_dim]` of the same dtype or float8_e4m3fn.
@@ -65,7 +65,7 @@ if triton is not None:
     def scatter(  # type: ignore[no-untyped-def]
         first, second, column, inside, part, num_parts, slot, pages, scales, page_size, half, FP8: tl.constexpr
     ):
-        """Write the two halves of a head into its page. part: the head's index in a page, keys before values."""
+        """Writes the two halves of a head into its page. part: the head's index in a page, keys before values."""
         row = (slot // page_size * num_parts + part) * page_size + slot % page_size
         out = pages + row * (2 * half) + column
         if FP8:
@@ -82,7 +82,7 @@ if triton is not None:
         kv, pages, slots, scales, token_stride, kind_stride, head_stride, page_size, num_kv_heads, half,
         FP8: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        """Write the key or the value of one head of one token."""
+        """Writes the key or the value of one head of one token."""
         token = tl.program_id(0).to(tl.int64)
         part = tl.program_id(1)
         slot = tl.load(slots + token)

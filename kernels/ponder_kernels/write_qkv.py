@@ -29,7 +29,7 @@ class Rotation:
     """Rotary positions of a step (https://arxiv.org/abs/2104.09864), and the norms that precede them.
 
     positions: `[num_tokens]` int64. cosine, sine: `[num_positions, head_dim / 2]`, of any dtype. query_norm, key_norm:
-    `[head_dim]`, the weights of an RMS norm of each head; both or neither.
+    `[head_dim]`, the weights of an RMS norm of each head, of any dtype; both or neither.
     """
 
     positions: Tensor
@@ -41,7 +41,7 @@ class Rotation:
 
 
 def op(heads: Tensor, rotation: Rotation, pages: Tensor, slots: Tensor, scales: Tensor | None = None) -> None:
-    """Normalise and rotate queries and keys, and write keys and values into pages, all in place.
+    """Normalises and rotates queries and keys, and writes keys and values into pages, all in place.
 
     heads: `[num_tokens, num_heads + 2 * num_kv_heads, head_dim]`: queries, then keys, then values. The arguments pages,
     slots and scales are those of `write_kv.op`.
@@ -62,7 +62,7 @@ def op_reference(heads: Tensor, rotation: Rotation, pages: Tensor, slots: Tensor
 
 
 def _rotated(heads: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate float32 heads `[num_tokens, num_heads, head_dim]`, with halves paired as Hugging Face pairs them."""
+    """Rotates float32 heads `[num_tokens, num_heads, head_dim]`, with halves paired as Hugging Face pairs them."""
     cos, sin = (part[rotation.positions].float()[:, None] for part in (rotation.cosine, rotation.sine))
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +14,28 @@ from ponder.wire import Json, Wire
 
 Lines = Callable[[], Iterable[bytes]]
 """A function that opens the content of an upload again, so that the upload can be retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLine:
+    """A line of a batch's results. `text` is all of it, and results go on after its `cursor`."""
+
+    text: bytes
+    cursor: str
+    is_error: bool
+
+    @classmethod
+    def of(cls, text: bytes) -> Self:
+        line = json.loads(text)
+        return cls(text, line["cursor"], line["error"] is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """Some lines of a batch's results. `is_last`: the batch has ended, and no more lines will follow."""
+
+    lines: Sequence[ResultLine]
+    is_last: bool
 
 
 class Client:
@@ -49,12 +73,16 @@ class Client:
         """Yields the content of a file in pieces. Raises Unreachable if the connection breaks in between."""
         return self._wire.download(f"files/{file_id}/content")
 
+    def delete_file(self, file_id: str) -> None:
+        self._wire.ask("DELETE", f"files/{file_id}", repeatable=True)
+
     # Batches
 
     def submit(
         self,
         input_file_id: str,
         *,
+        endpoint: str = "/v1/chat/completions",
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -63,13 +91,28 @@ class Client:
         """Submits a batch. `options` is its `ponder` object. A repeated `idempotency_key` returns the same batch."""
         body = {
             "input_file_id": input_file_id,
-            "endpoint": "/v1/chat/completions",
+            "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": dict(metadata or {}),
         }
         if options:
             body["ponder"] = dict(options)
         return self._post("batches", body, idempotency_key or secrets.token_hex(16))
+
+    def estimate(
+        self,
+        input_file_id: str,
+        *,
+        endpoint: str = "/v1/chat/completions",
+        options: Mapping[str, Any] | None = None,
+        workers: int | None = None,
+    ) -> Json:
+        """Estimates what a batch would take, also with so many `workers`. Submits nothing."""
+        body: Json = {"input_file_id": input_file_id, "endpoint": endpoint, "completion_window": "24h"}
+        if options:
+            body["ponder"] = dict(options)
+        query = {} if workers is None else {"workers": workers}
+        return self._wire.ask("POST", "estimates", json=body, params=query, repeatable=True)
 
     def batch(self, batch_id: str) -> Json:
         return self._get(f"batches/{batch_id}")
@@ -81,9 +124,44 @@ class Client:
     def cancel(self, batch_id: str) -> Json:
         return self._wire.ask("POST", f"batches/{batch_id}/cancel", repeatable=True)
 
+    def change(self, batch_id: str, **changes: Any) -> Json:
+        """Changes a batch that has not ended: `completion_window`, or in `ponder` its budget, pause or priority."""
+        return self._wire.ask("PATCH", f"batches/{batch_id}", json=changes, repeatable=True)
+
     def retry(self, batch_id: str, *, idempotency_key: str | None = None) -> Json:
         """Makes a new batch of this one's failed and expired jobs."""
         return self._post(f"batches/{batch_id}/retry", {}, idempotency_key or secrets.token_hex(16))
+
+    # Results
+
+    def results(self, batch_id: str, *, after: str | None = None, limit: int = 1_000) -> ResultPage:
+        """Returns the refused lines and settled jobs after a cursor, as far as they are there."""
+        query = {"limit": str(limit)} | ({"after": after} if after else {})
+        with self._wire.stream(f"batches/{batch_id}/results", query) as answer:
+            lines = [ResultLine.of(text) for text in answer.lines]
+            return ResultPage(lines, answer.headers.get("Ponder-Complete") == "true")
+
+    def follow_results(self, batch_id: str, *, after: str | None = None) -> Iterator[ResultLine]:
+        """Yields every line after a cursor once, as jobs settle, until the batch has ended and all lines are there.
+
+        Reconnects, after the last line that came, for as long as the API comes back in time.
+        """
+
+        def query() -> Mapping[str, str]:
+            return {"follow": "true"} | ({"after": after} if after else {})
+
+        while True:
+            for text in self._wire.follow(f"batches/{batch_id}/results", query):
+                line = ResultLine.of(text)
+                after = line.cursor
+                yield line
+            # A proxy may have ended the stream as if it were whole.
+            page = self.results(batch_id, after=after)
+            for line in page.lines:
+                after = line.cursor
+                yield line
+            if page.is_last:
+                return
 
     # Jobs, models, reports
 
@@ -104,8 +182,11 @@ class Client:
 
     def cost_report(self, by: Sequence[str], batch_ids: Sequence[str] = (), tenant: str | None = None) -> Json:
         """Returns the cost report. For operators, `tenant` may be another tenant's id or `all`."""
-        query: Json = {"by": ",".join(by), "batch_id": list(batch_ids)}
-        return self._get("reports/cost", query | ({} if tenant is None else {"tenant": tenant}))
+        return self.report("cost", by=",".join(by), batch_id=list(batch_ids), tenant=tenant)
+
+    def report(self, name: str, **query: Any) -> Json:
+        """Returns a report: cost, cost/comparison, waste, latency, quality or what-if. A None is left out."""
+        return self._get(f"reports/{name}", {key: value for key, value in query.items() if value is not None})
 
     # Administration
 
@@ -134,8 +215,9 @@ class Client:
     def prices(self) -> list[Json]:
         return list(self._get("prices")["data"])
 
-    def set_price(self, machine: str, market: str, dollars_per_hour: str, source: str) -> Json:
-        body = {"machine": machine, "market": market, "dollars_per_hour": dollars_per_hour, "source": source}
+    def set_price(self, machine: str, market: str, dollars_per_hour: str, source: str, **terms: Any) -> Json:
+        """Adds a price. `terms` are `valid_from`, `billed_by`, `minimum_s`, `region` and `currency`."""
+        body = {"machine": machine, "market": market, "dollars_per_hour": dollars_per_hour, "source": source, **terms}
         return self._wire.ask("PUT", "prices", json=body, repeatable=True)
 
     # Requests

@@ -115,4 +115,4 @@ class Unreachable(PonderError):
 
 
 class SetupError(PonderError):
-    """This machine lacks something. The message says how to get it."""
+    """Something that ponder needs is missing on this machine. The message says how to get it."""

@@ -86,7 +86,7 @@ def configure(service: str, level: str, **ids: str | None) -> None:
 
 
 class _Sample(logging.Filter):
-    """Lets the first 20 lines per minute of each place in the code pass, then one line that says so."""
+    """A filter that passes the first 20 lines per minute of each place in the code, then one line that says so."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     max_submissions: int = Field(default=8, gt=0)
     """Submissions being read at a time, for each process of the API, as `max_uploads` is for uploads."""
 
+    max_streams: int = Field(default=32, gt=0)
+    """Followed results at a time, for each process of the API."""
+
     max_stored_bytes: int = Field(default=100 * 1024**3, gt=0)
     """The total size of a tenant's uploaded files that were not deleted."""
 

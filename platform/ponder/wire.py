@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -17,6 +18,19 @@ Json = dict[str, Any]
 CHUNK_BYTES = 64 * 1024
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _BUSY = (429, 502, 503, 504)
+_BREAK_S = 0.5
+"""The pause before a broken stream is asked for again."""
+_SHORT_S = 2.0
+_MAX_SHORT = 20
+"""Streams in a row that break within `_SHORT_S` without a line, until somebody is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineStream:
+    """An answer of lines. `lines` are whole, with their ends; blank ones, which keep it open, are left out."""
+
+    headers: Mapping[str, str]
+    lines: Iterator[bytes]
 
 
 class Wire:
@@ -78,13 +92,41 @@ class Wire:
         finally:
             response.close()
 
+    @contextmanager
+    def stream(self, path: str, query: Mapping[str, Any]) -> Iterator[LineStream]:
+        """Yields an answer of lines as they come. Raises Unreachable if the connection breaks in between."""
+        request = self._http.build_request("GET", path, params=query)
+        response = self._send(lambda: self._http.send(request, stream=True), repeatable=True)
+        try:
+            with _translated(self.base_url):
+                yield LineStream(response.headers, _whole_lines(response.iter_bytes()))
+        finally:
+            response.close()
+
+    def follow(self, path: str, query: Callable[[], Mapping[str, Any]]) -> Iterator[bytes]:
+        """Yields the lines of an answer to its end. Asks again, with a new query, whenever the connection breaks."""
+        num_short = 0
+        while True:
+            begun_at = self._clock()
+            try:
+                with self.stream(path, query()) as answer:
+                    for line in answer.lines:
+                        num_short = 0
+                        yield line
+                return
+            except Unreachable:
+                num_short = num_short + 1 if self._clock() - begun_at < _SHORT_S else 0
+                if num_short > _MAX_SHORT:
+                    raise
+            self._sleep(_BREAK_S)
+
     def _object(self, response: httpx2.Response) -> Json:
         try:
             answer = response.json()
         except json.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict):
-            raise Unreachable(f"{self.base_url} answers, but not as ponder would: is this the right address?")
+            raise Unreachable(f"{self.base_url} answers, but not like a ponder API: is this the right address?")
         return answer
 
     def _send(self, once: Callable[[], httpx2.Response], *, repeatable: bool) -> httpx2.Response:
@@ -123,6 +165,14 @@ class _Reader:
             if length >= num_bytes:
                 break
         return b"".join(gathered)
+
+
+def _whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields lines without blank ones, and without one that was cut off."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line + b"\n" for line in lines if line)
 
 
 @contextmanager

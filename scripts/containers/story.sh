@@ -193,7 +193,7 @@ check_ledgers() {
     docker compose exec -T api python - <<'END' || fail "a ledger does not balance"
 from sqlalchemy import text
 
-from ponder.ledger.check import check
+from ponder.ledger.book import check
 from ponder.settings import Settings
 from ponder.store.database import connect
 

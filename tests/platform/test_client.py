@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import httpx2
 import pytest
 
-from ponder.client import Client
+from ponder.client import Client, ResultLine
 from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
 from ponder.wire import Wire
 
@@ -129,7 +129,7 @@ def test_openai_errors_become_ponder_errors(status: int, kind: type[PonderError]
 
 def test_the_answer_of_another_server_is_not_mistaken_for_ponders() -> None:
     handler, _ = answers(httpx2.Response(200, text="<html>welcome</html>"))
-    with pytest.raises(Unreachable, match="not as ponder would"):
+    with pytest.raises(Unreachable, match="not like a ponder API"):
         client_of(handler).batch("b")
 
 
@@ -160,3 +160,45 @@ def test_a_download_that_breaks_in_the_middle_is_unreachable() -> None:
 def test_an_invalid_address_is_the_users_error(address: str) -> None:
     with pytest.raises(InvalidInput, match="http"):
         Client.of(address, "pk-x").models()
+
+
+def _line(number: int) -> bytes:
+    return json.dumps({"cursor": f"c{number}", "error": None}).encode() + b"\n"
+
+
+def _broken(*pieces: bytes) -> httpx2.Response:
+    def content() -> Iterator[bytes]:
+        yield from pieces
+        raise httpx2.ReadError("reset")
+
+    return httpx2.Response(200, content=content())
+
+
+def _end(*lines: bytes, is_last: bool = True) -> httpx2.Response:
+    return httpx2.Response(200, content=b"".join(lines), headers={"Ponder-Complete": str(is_last).lower()})
+
+
+def test_results_are_followed_over_broken_connections_without_a_gap_or_a_duplicate_line() -> None:
+    handler, seen = answers(
+        _broken(_line(1), b"\n", _line(2)[:5], _line(2)[5:], _line(3)[:7]),
+        httpx2.ConnectError("refused"),
+        _broken(),
+        httpx2.Response(200, content=_line(3)),  # a proxy ended it
+        _end(_line(4), is_last=False),
+        httpx2.Response(200, content=b"\n" + _line(5)),
+        _end(),
+    )
+    lines = list(client_of(handler).follow_results("batch_1", after="c0"))
+    assert lines == [ResultLine(_line(number), f"c{number}", is_error=False) for number in range(1, 6)]
+    asked = [dict(request.url.params) for request in seen]
+    assert asked[0] == {"follow": "true", "after": "c0"}
+    assert [query["after"] for query in asked] == ["c0", "c2", "c2", "c2", "c3", "c4", "c5"]
+    assert asked[-1] == {"limit": "1000", "after": "c5"}
+
+
+def test_a_stream_that_always_breaks_at_once_is_given_up() -> None:
+    def handler(_request: httpx2.Request) -> httpx2.Response:
+        return _broken()
+
+    with pytest.raises(Unreachable, match="reset"):
+        list(client_of(handler).follow_results("batch_1"))

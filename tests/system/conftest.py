@@ -44,8 +44,8 @@ def fleet(
 
 @pytest.fixture(scope="session")
 def slow_model(make_llama: Callable[..., Path]) -> Path:
-    """Never ends by itself: a sample is as long as it may be."""
-    return make_llama("slow")
+    """Never ends by itself: a sample is as long as it may be. Deep, so that a test can act while one grows."""
+    return make_llama("slow", layers=12)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +64,7 @@ def make_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         vocabulary = _save_tokenizer(folder)
         config = {
             "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
             "vocab_size": vocabulary,
             "hidden_size": hidden,
             "intermediate_size": 2 * hidden,

@@ -16,13 +16,13 @@ from typing import Any, Self
 from sqlalchemy import Engine, Row, text
 from waiting import until
 
-from ponder.domain.batch.request import ENDPOINT
+from ponder.domain.batch.endpoint import CHAT
 from ponder.domain.batch.submission import Submission
 from ponder.embedded.child_process import spawn
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
-from ponder.jobs.submit import submit
-from ponder.ledger.check import check
+from ponder.jobs.batch.submit import submit
+from ponder.ledger.book import check
 from ponder.store.database import connect
 
 LEASE_S = 6.0
@@ -93,22 +93,29 @@ class Fleet:
         return workers
 
     def submit(
-        self, num_jobs: int = 1, *, max_tokens: int = 400, strategy: dict[str, Any] = BEST_OF_8, **ponder: Any
+        self,
+        num_jobs: int = 1,
+        *,
+        max_tokens: int = 400,
+        strategy: dict[str, Any] = BEST_OF_8,
+        body: dict[str, Any] | None = None,
+        **ponder: Any,
     ) -> str:
-        """One batch, as the API would take it; returns its id."""
+        """One batch, as the API would take it; returns its id. body: more fields of every line's body."""
         reference = {"reference": "4", "verifier": {"name": "exact"}}
         lines = [
             {
                 "custom_id": f"job-{number}",
                 "method": "POST",
-                "url": ENDPOINT,
+                "url": CHAT,
                 "body": {
                     "model": "slow",
                     "messages": [{"role": "user", "content": f"What is {number} + {number}?"}],
                     "max_tokens": max_tokens,
                     "seed": number,
                     "ponder": {"strategy": strategy} | reference | ponder,
-                },
+                }
+                | (body or {}),
             }
             for number in range(num_jobs)
         ]
@@ -127,7 +134,7 @@ class Fleet:
                 text("INSERT INTO file_chunks (file_id, ordinal, data) VALUES (:id, 0, :data)"),
                 {"id": f"file-{number}", "data": data},
             )
-            submission = Submission(input_file_id=f"file-{number}", endpoint=ENDPOINT, completion_window="1h")
+            submission = Submission(input_file_id=f"file-{number}", endpoint=CHAT, completion_window="1h")
             return submit(connection, "t", submission, batch_id=f"batch_{number}")
 
     def rows(self, statement: str, **parameters: Any) -> list[Row[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fleet import Fleet, until
 
-from ponder.jobs.cancel import cancel
+from ponder.jobs.batch.cancel import cancel
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

@@ -122,7 +122,7 @@ def test_a_job_that_kills_its_workers_fails_alone(fleet: Fleet) -> None:
     """One of nine jobs is poison: a worker that holds it for a while dies."""
     fleet.start_dispatcher()
     fleet.start_workers(2, "--max-sequences", "4")
-    fleet.submit(9, max_tokens=300, strategy={"name": "direct"})
+    fleet.submit(9, max_tokens=TOKENS, strategy={"name": "direct"})
     poison = until(lambda: fleet.scalar("SELECT id FROM jobs WHERE custom_id = 'job-4'"), 30)
     company = []
     for _ in range(3):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from process_tree import children, is_alive
@@ -116,3 +117,43 @@ def test_every_line_of_every_service_has_the_same_fields_and_no_prompt_or_key_wh
         assert key not in log.read_text()
     assert found.pop("worker") >= {"worker"}
     assert found == {"serve": {"api"}, "dispatcher": {"dispatcher"}, "supervisor": {"supervisor"}}
+
+
+def _answers(ponder: Ponder, tmp_path: Path, url: str, *bodies: dict[str, object]) -> list[dict[str, Any]]:
+    """Runs one line for each body. Returns the bodies of the answers."""
+    path, out = tmp_path / "lines.jsonl", tmp_path / "out.jsonl"
+    lines = [
+        {"custom_id": str(number), "method": "POST", "url": url, "body": {"model": "demo", "max_tokens": 12} | body}
+        for number, body in enumerate(bodies)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert (ran := ponder("run", str(path), "-o", str(out))).returncode == 0, ran.stderr
+    return [json.loads(line)["response"]["body"] for line in out.read_text().splitlines()]
+
+
+def test_lines_of_either_endpoint_are_answered_as_they_ask(ponder: Ponder, tmp_path: Path) -> None:
+    assert (started := ponder("up")).returncode == 0, started.stderr
+    user, begun = {"role": "user", "content": "Compute 3 + 4."}, {"role": "assistant", "content": "3 + 4 ="}
+    forced, continued = _answers(
+        ponder,
+        tmp_path,
+        "/v1/chat/completions",
+        {"messages": [user], "logit_bias": {"40": 100}, "ignore_eos": True, "logprobs": True, "top_logprobs": 2},
+        {"messages": [user, begun], "continue_final_message": True, "temperature": 0},
+    )
+    content = forced["choices"][0]["logprobs"]["content"]
+    assert len({entry["token"] for entry in content}) == 1
+    assert [len(entry["top_logprobs"]) for entry in content] == [2] * 12
+    assert forced["choices"][0]["finish_reason"] == "length"
+    assert not continued["choices"][0]["message"]["content"].startswith("3 + 4 =")
+    best_of_two = {"name": "best_of_n", "n": 2, "early_stopping": None}
+    text, ids = _answers(
+        ponder,
+        tmp_path,
+        "/v1/completions",
+        {"prompt": "3 + 4 =", "temperature": 0, "logprobs": 3},
+        {"prompt": [40, 41, 42], "min_tokens": 12, "ponder": {"strategy": best_of_two}},
+    )
+    assert text["object"] == ids["object"] == "text_completion"
+    assert text["choices"][0]["text"].startswith("".join(text["choices"][0]["logprobs"]["tokens"][:1]))
+    assert (ids["usage"]["prompt_tokens"], ids["usage"]["completion_tokens"]) == (3, 24)

@@ -93,7 +93,7 @@ class DemoRun:
         self.finish()
 
     def write_results(self, client: Client, batches: dict[str, Json]) -> Path:
-        """Write the output lines of all strategies to one file. A custom_id names strategy, level and number."""
+        """Writes the output lines of all strategies to one file. A custom_id names strategy, level and number."""
         draft = self.results_file.with_suffix(".draft")
         with draft.open("wb") as target:
             for batch in batches.values():
@@ -103,7 +103,7 @@ class DemoRun:
         return draft.replace(self.results_file)
 
     def finish(self) -> None:
-        """Forget the run, so that the next start begins a new one."""
+        """Forgets the run, so that the next start begins a new one."""
         self.file.unlink(missing_ok=True)
 
     def _save(self) -> None:

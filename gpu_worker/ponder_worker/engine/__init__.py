@@ -11,6 +11,7 @@ from ponder_worker.engine.engine_error import (
 )
 from ponder_worker.engine.kv.kv_memory import Memory
 from ponder_worker.engine.sampling.sampling_params import SamplingParams
+from ponder_worker.engine.sampling.structure_matcher import Structure
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.engine.step_plan import Output
 
@@ -26,4 +27,5 @@ __all__ = [
     "OversizedRequest",
     "SamplingParams",
     "Sequence",
+    "Structure",
 ]

@@ -17,6 +17,7 @@ from ponder_worker.engine.kv.kv_offload import KVOffload, OffloadCosts
 from ponder_worker.engine.kv.kv_storage import KVStorage
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.latency import Latencies
+from ponder_worker.engine.sampling.grammars import Compilation, Grammars
 from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.scheduling.scheduler import Scheduler
 from ponder_worker.engine.sequence import Priority, Sequence
@@ -24,6 +25,7 @@ from ponder_worker.engine.step.graph import Capture, DecodeGraphs
 from ponder_worker.engine.step.pending_step import PendingStep
 from ponder_worker.engine.step.runner import Runner
 from ponder_worker.engine.step_plan import Output, StepPlan
+from ponder_worker.models.checkpoint.gguf.gguf_folder import model_folder
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.transformer import Transformer
@@ -56,10 +58,11 @@ class Engine:
     ) -> None:
         """Raises InvalidSetting for sizes with which no engine can be made.
 
-        num_pages: num_pages * page_size tokens of context for all sequences together. memory: instead of num_pages, a
-        memory that several engines share. max_step_tokens: the most tokens that one step computes.
-        num_offload_pages: pages in host memory for preempted sequences, used where `offload_costs` say that copying
-        them is cheaper than computing them again.
+        num_pages: num_pages * page_size tokens of context for all sequences together, in all layers; where a model's
+        layers form several groups, each group has a page in place of one. memory: instead of num_pages, a memory that
+        several engines share. max_step_tokens: the most tokens that one step computes. num_offload_pages: likewise
+        pages in host memory for preempted sequences, used where `offload_costs` say that copying them is cheaper than
+        computing them again.
         overlap: plan a step while the one before it is computed, and learn its tokens a step later; None: on a GPU.
         capture: captures decode steps to replay them, on a GPU `graph.captured`; None: steps are not captured.
         """
@@ -70,7 +73,15 @@ class Engine:
         self.latencies = Latencies()
         self.max_sequences = max_sequences
         self._clock = clock
-        storage = KVStorage(model, page_size, num_pages=num_pages, memory=memory, num_offload_pages=num_offload_pages)
+        self._grammars = Grammars(tokenizer, model.config.vocabulary_size)
+        num_offload_pages *= model.groups.num_groups
+        storage = KVStorage(
+            model,
+            page_size,
+            num_pages=num_pages * model.groups.num_groups,
+            memory=memory,
+            num_offload_pages=num_offload_pages,
+        )
         slab_pages = storage.slab_pages if memory else 0
         self._pool = PagePool(storage.num_pages, page_size, slab_pages=slab_pages, copy=storage.copy)
         offload = None
@@ -83,6 +94,7 @@ class Engine:
             max_sequences=max_sequences,
             slabs=memory.slabs if memory else None,
             offload=offload,
+            windows=model.groups.windows,
         )
         graphs = DecodeGraphs(model, storage.pages, page_size=page_size, capture=capture) if capture else None
         self._runner = Runner(model, storage, page_size=page_size, graphs=graphs)
@@ -102,14 +114,17 @@ class Engine:
         max_step_tokens: int = 2048,
         max_sequences: int = 256,
     ) -> "Engine":
-        """Loads a model folder in Hugging Face's format. Raises a ModelError that names what is wrong with it.
+        """Loads a model folder in Hugging Face's format, or a GGUF file. Raises a ModelError that names what is wrong.
 
         dtype: float32, bfloat16, float16, or int8 where `models.int8.check` allows it.
         kv_dtype: the dtype of keys and values in pages, float8_e4m3fn, or the model's where it is None.
         """
+        with model_folder(path) as folder:
+            model = Transformer.load(folder, dtype=dtype, device=torch.device(device), kv_dtype=kv_dtype)
+            tokenizer = Tokenizer(folder)
         return cls(
-            Transformer.load(path, dtype=dtype, device=torch.device(device), kv_dtype=kv_dtype),
-            Tokenizer(path),
+            model,
+            tokenizer,
             num_pages=num_pages,
             page_size=page_size,
             max_step_tokens=max_step_tokens,
@@ -133,8 +148,23 @@ class Engine:
         there; None if it continues none. salt: sequences of different salts share no pages. priority: the more urgent
         is served first and preempted last. Raises InvalidRequest or OversizedRequest.
         """
-        sequence = generation(tokens, prompt_length, sampling, self.tokenizer, self._limits, turn_start=turn_start)
+        sequence = generation(
+            tokens,
+            prompt_length,
+            sampling,
+            self.tokenizer,
+            self._limits,
+            grammars=self._grammars,
+            turn_start=turn_start,
+        )
         return self._add(sequence, salt, priority)
+
+    def compile(self, grammar: str) -> Compilation:
+        """Prepares the grammar of a structure, which may take a second; in any thread. Raises InvalidSampling.
+
+        It stays prepared for as long as the result is held.
+        """
+        return self._grammars.compile(grammar)
 
     def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all tokens before it.
@@ -172,7 +202,7 @@ class Engine:
             self._scheduler.cancel(sequence)
 
     def promote(self, sequence: Sequence, priority: Priority) -> None:
-        """Changes the priority of a sequence, unless it has finished: speculative work turned out to be wanted."""
+        """Changes the priority of a sequence, unless it has finished."""
         if sequence.finish_reason is None:
             self._scheduler.promote(sequence, priority)
 
@@ -191,7 +221,9 @@ class Engine:
             return []
         planned_s, plan, pending = self._in_flight.popleft()
         outputs = self._scheduler.commit(plan, pending.result())
-        self.latencies.observe(outputs, planned_s, self._clock())
+        ended_s = self._clock()
+        self._scheduler.step_size.observe(plan.chunks.num_tokens, ended_s - planned_s)
+        self.latencies.observe(outputs, planned_s, ended_s)
         return outputs
 
     @property
@@ -208,8 +240,11 @@ class Engine:
 
     @property
     def free_tokens(self) -> int:
-        """An estimate of the room for more: tokens of free pages, less those that waiting sequences already have."""
-        free = self._scheduler.num_free * self._pool.page_size
+        """An estimate of the room for more: tokens of free pages, less those that waiting sequences already have.
+
+        It counts a token in all layers, as long as none has fallen out of a window.
+        """
+        free = self._scheduler.num_free // self.model.groups.num_groups * self._pool.page_size
         return max(0, free - sum(len(sequence.tokens) for sequence in self._scheduler.waiting))
 
     @property

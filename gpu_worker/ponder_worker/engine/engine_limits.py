@@ -13,7 +13,7 @@ _PAGE_SIZES = (16, 32)
 class EngineLimits:
     """The limits of a request.
 
-    max_pages: the most pages that one sequence can have.
+    max_pages: the most pages of tokens that one sequence can have.
     """
 
     vocabulary_size: int

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from ponder_worker.engine.engine_error import InvalidRequest
 from ponder_worker.engine.engine_limits import EngineLimits
+from ponder_worker.engine.sampling.grammars import Grammars
 from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sampling.stop_strings import StopStrings
 from ponder_worker.engine.sequence import Sequence
@@ -19,6 +20,7 @@ def generation(
     tokenizer: Tokenizer,
     limits: EngineLimits,
     *,
+    grammars: Grammars,
     turn_start: int | None = None,
 ) -> Sequence:
     """Makes a sequence that generates. Tokens after prompt_length were generated before; they may already complete it.
@@ -32,11 +34,24 @@ def generation(
         raise InvalidRequest(f"turn_start is {turn_start}; it must be 0 to prompt_length, {prompt_length}")
     limits.check(tokens, prompt_length + sampling.max_tokens)
     limits.check_ids("logit_bias", [token for token, _ in sampling.logit_bias])
+    limits.check_ids("stop_token_ids", list(sampling.stop_token_ids))
     stop_ids = tokenizer.eos_token_ids if sampling.stop_at_end else frozenset[int]()
     if sampling.stop_token_ids:  # otherwise all sequences share one set
         stop_ids |= sampling.stop_token_ids
-    stops = _stop_strings(sampling, tokens[turn_start:prompt_length], tokenizer)
-    sequence = Sequence(list(tokens), prompt_length, sampling, stop_token_ids=stop_ids, stop_strings=stops)
+    before = tokens[turn_start:prompt_length]
+    matcher = None
+    if sampling.structure is not None:
+        matcher = grammars.matcher(sampling.structure, stop_ids)
+        matcher.push_all(before)
+    sequence = Sequence(
+        list(tokens),
+        prompt_length,
+        sampling,
+        turn_start=turn_start,
+        stop_token_ids=stop_ids,
+        stop_strings=_stop_strings(sampling, before, tokenizer),
+        matcher=matcher,
+    )
     for num_generated, token in enumerate(sequence.tokens[prompt_length:], 1):
         sequence.check_stop(token, num_generated)
     return sequence

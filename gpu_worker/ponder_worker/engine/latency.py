@@ -8,7 +8,7 @@ from ponder_worker.engine.step_plan import Output
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0)
 
 
-class Histogram:
+class LatencyHistogram:
     """Observations by bucket.
 
     counts: for each bound of BUCKETS_S those up to it and above the bound before, then those above all bounds.
@@ -27,10 +27,10 @@ class Latencies:
     """Latencies of generated sequences, under the names that vLLM gives them."""
 
     def __init__(self) -> None:
-        self.time_to_first_token_seconds = Histogram()
-        self.inter_token_latency_seconds = Histogram()
-        self.e2e_request_latency_seconds = Histogram()
-        self.request_queue_time_seconds = Histogram()
+        self.time_to_first_token_seconds = LatencyHistogram()
+        self.inter_token_latency_seconds = LatencyHistogram()
+        self.e2e_request_latency_seconds = LatencyHistogram()
+        self.request_queue_time_seconds = LatencyHistogram()
 
     def observe(self, outputs: Series[Output], planned_s: float, now_s: float) -> None:
         """Counts a step that was planned at planned_s and committed at now_s."""

@@ -6,7 +6,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from ponder_worker.engine.kv.kv_cache_manager import PageTransfers
-from ponder_worker.engine.sequence import FinishReason, Sequence
+from ponder_worker.engine.sequence import FinishReason, Sequence, TopLogprobs
 
 
 class Chunk(NamedTuple):
@@ -48,6 +48,10 @@ class Chunks:
     def __getitem__(self, index: int) -> Chunk:
         starts, ends = self.starts[index], self.ends[index]
         return Chunk(self.sequences[index], starts, ends, self.write_from[index], self.samples[index])
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.ends) - sum(self.starts)
 
     def schedule(self, sequence: Sequence, start: int, end: int, write_from: int) -> None:
         """Adds a chunk whose pages are held; see `Chunk`. From now on the sequence counts it as computed."""
@@ -94,11 +98,13 @@ class StepResult:
     tokens: the sampled token, None if the chunk samples none.
     logprobs: of the sampled token, or of the tokens that the chunk scored, or what was read at its marks.
     kv_bytes_read: bytes of keys and values read; those of a shared page are divided among its readers in this step.
+    tops: the likeliest tokens beside the sampled one, by chunk, of those that report them.
     """
 
     tokens: list[int | None]
     logprobs: list[list[float]]
     kv_bytes_read: list[float]
+    tops: dict[int, TopLogprobs] = field(default_factory=dict)
 
 
 class Output(NamedTuple):

@@ -30,8 +30,9 @@ def main(pipe: Connection, options: EngineOptions) -> None:
     die_with_parent(os.getppid() if parent is None or parent.pid is None else parent.pid)
     faulthandler.register(signal.SIGUSR1)  # how the parent makes a process that hangs show its stacks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to answer
-    # Before torch is imported: threads that spin while they wait cost a busy machine milliseconds per operation.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if options.engine == "own":
+        # Before torch is imported: threads that spin while they wait cost a busy machine milliseconds per operation.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Texts are encoded one at a time, so a thread pool in the tokenizer would only wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     log.configure("engine", options.log_level, incarnation=options.incarnation)
@@ -40,7 +41,8 @@ def main(pipe: Connection, options: EngineOptions) -> None:
 
 def _run(pipe: Connection, options: EngineOptions) -> None:
     from ponder_worker.engine.engine_error import EngineError
-    from ponder_worker.engine_process.loading.engines import Placement, load
+    from ponder_worker.engine_process.loading.engines import Placement
+    from ponder_worker.engine_process.loading.sources import load
     from ponder_worker.engine_process.loop import Loop
     from ponder_worker.models.model_error import ModelError
 
@@ -52,7 +54,7 @@ def _run(pipe: Connection, options: EngineOptions) -> None:
     except Exception as error:
         is_explained = isinstance(error, ModelError | EngineError)
         pipe.send_bytes(encode(Failed(str(error) if is_explained else f"{type(error).__name__}: {error}")))
-        return
+        _exit(1)
     try:
         asyncio.run(Loop(pipe, engines, options).run())
     except Exception as error:

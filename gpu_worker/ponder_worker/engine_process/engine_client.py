@@ -10,13 +10,14 @@ from itertools import takewhile
 from ponder_worker.engine import SamplingParams, Sequence
 from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.questions import Questions
+from ponder_worker.engine_process.parent_pipe import Questions
+from ponder_worker.engine_process.prompts import Prompt
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.reward import Mark
 from ponder_worker.search.engine_port import ScoreRequest, Stream, StreamEnd, StreamRequest, VerifierReply
 from ponder_worker.search.search_error import NoRewardModel, NoVerifier
-from ponder_worker.search.thought import Thought
+from ponder_worker.search.thought import Thought, ThoughtWatch
 
 
 class EngineClient:
@@ -31,7 +32,8 @@ class EngineClient:
         core: EngineCore,
         sampling: SamplingParams,
         *,
-        messages: list[dict[str, str]],
+        thought: Thought | None,
+        prompt: Prompt,
         salt: bytes,
         meter: Meter,
         priority: Priority,
@@ -43,7 +45,8 @@ class EngineClient:
     ) -> None:
         self._core = core
         self._sampling = sampling
-        self._messages = messages
+        self._thought = thought
+        self._prompt = prompt
         self._salt = salt
         self._meter = meter
         self._priority = priority
@@ -57,7 +60,7 @@ class EngineClient:
 
     @property
     def thought(self) -> Thought | None:
-        return self._core.engines.thought
+        return self._thought
 
     @property
     def can_score(self) -> bool:
@@ -70,7 +73,7 @@ class EngineClient:
         core = self._core
         if not self._may_waste or not core.speculation.pays(core.engines.generator):
             return None
-        sequence = self._start(request, done, "speculative")
+        sequence = self._start(request, done, "background")
         core.speculation.add(sequence, self._meter.job_id)
         return sequence
 
@@ -81,10 +84,18 @@ class EngineClient:
     def _start(self, request: StreamRequest, done: Callable[[StreamEnd], None], priority: Priority) -> Sequence:
         # If the separator is also one of the user's stop strings, it ends everything.
         separator = None if request.separator in self._sampling.stop_strings else request.separator
+        wanted = self._sampling.min_tokens - (request.start - request.turn_start)  # that of the sample, less its steps
+        min_tokens = min(max(0, wanted), request.max_tokens)
         sequence = self._core.engines.generator.generate(
             request.tokens,
             prompt_length=request.start,
-            sampling=replace(self._sampling, max_tokens=request.max_tokens, seed=request.seed, separator=separator),
+            sampling=replace(
+                self._sampling,
+                max_tokens=request.max_tokens,
+                min_tokens=min_tokens,
+                seed=request.seed,
+                separator=separator,
+            ),
             turn_start=request.turn_start,
             salt=self._salt,
             priority=priority,
@@ -92,9 +103,16 @@ class EngineClient:
         return self._core.track(
             sequence,
             self._meter,
-            lambda sequence: self._guard(lambda: done(_end(sequence))),
+            lambda sequence: self._guard(lambda: done(self._end(sequence))),
             former=range(self._prompt_length, request.num_former),
+            is_visible=self._visibility(request.turn_start),
         )
+
+    def _visibility(self, turn_start: int) -> Callable[[Sequence], bool]:
+        if self._thought is None:
+            return lambda sequence: True
+        watch = ThoughtWatch(self._thought, self._prompt_length, turn_start)
+        return lambda sequence: watch.is_over(sequence.tokens)
 
     def cancel(self, stream: Stream) -> None:
         assert isinstance(stream, Sequence)
@@ -139,10 +157,28 @@ class EngineClient:
         return self._core.engines.generator.tokenizer.encode(text)
 
     def user_turn(self, text: str) -> list[int]:
-        return self._core.engines.generator.tokenizer.turn(self._messages, text)
+        return self._prompt.turn(self._core.engines.generator.tokenizer, text)
 
     def decode(self, ids: Series[int]) -> str:
         return self._core.engines.generator.tokenizer.decode(ids)
+
+    def _end(self, sequence: Sequence) -> StreamEnd:
+        if sequence.finish_reason != "stop":
+            return StreamEnd("length")
+        assert sequence.sampling is not None
+        if sequence.stop_token_id in sequence.sampling.stop_token_ids:
+            return StreamEnd("stop", self._num_last_chars(sequence))
+        if sequence.stop_string is None:
+            return StreamEnd("stop")
+        if sequence.stop_string == sequence.sampling.separator:
+            return StreamEnd("separator")
+        return StreamEnd("stop", sequence.stop_trailing_chars)
+
+    def _num_last_chars(self, sequence: Sequence) -> int:
+        """Counts the characters that the last token adds to the turn's text; a special token adds none."""
+        ids = sequence.tokens[sequence.turn_start :]
+        text, before = self.decode(ids), self.decode(ids[:-1])
+        return len(text) - sum(takewhile(bool, (a == b for a, b in zip(text, before, strict=False))))
 
     def _read(self, kind: Mark, request: ScoreRequest) -> Sequence:
         """Orders what the reward model's head says at the mark behind the last step."""
@@ -171,15 +207,6 @@ class EngineClient:
 
     def _reward_prompt(self, tokenizer: Tokenizer) -> list[int]:
         if self._reward_prompt_ids is None:
-            self._reward_prompt_ids = tokenizer.render(self._messages)
+            generator = self._core.engines.generator.tokenizer
+            self._reward_prompt_ids = self._prompt.reward_ids(tokenizer, generator)
         return self._reward_prompt_ids
-
-
-def _end(sequence: Sequence) -> StreamEnd:
-    if sequence.finish_reason != "stop":
-        return StreamEnd("length")
-    if sequence.stop_string is None:
-        return StreamEnd("stop")
-    if sequence.sampling is not None and sequence.stop_string == sequence.sampling.separator:
-        return StreamEnd("separator")
-    return StreamEnd("stop", sequence.stop_trailing_chars)

@@ -8,22 +8,22 @@ from functools import partial
 
 import structlog
 
-from ponder.domain.budget import Budget
 from ponder.domain.state import Lane
 from ponder.domain.strategy import STRATEGY
 from ponder.jobs.tick_report import Usage
+from ponder_worker.engine import Structure
 from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process import job_request
 from ponder_worker.engine_process.engine_client import EngineClient
 from ponder_worker.engine_process.engine_core import EngineCore
-from ponder_worker.engine_process.job_error import EXPECTED, job_error
+from ponder_worker.engine_process.job_result import EXPECTED, Made, as_choices, as_document, job_error
 from ponder_worker.engine_process.learned import Learned
-from ponder_worker.engine_process.questions import Questions
-from ponder_worker.engine_process.result import Made, as_choices, as_document
+from ponder_worker.engine_process.parent_pipe import Questions
+from ponder_worker.engine_process.prompts import Prompt
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.reward import Mark
 from ponder_worker.protocol import AdmittedJob, Document, JobResult, Sums
-from ponder_worker.search import strategy_table
+from ponder_worker.search import strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.search_error import NothingMade
@@ -63,12 +63,15 @@ class Job:
         self._is_done = False
         self._client: EngineClient | None = None
         self._task: asyncio.Task[None] | None = None
+        self._grammar: object = None  # held, so that it stays compiled
         sampling = self._request["sampling"]
         self.tree = SearchTree.fold(
             root_seed(self.id, sampling.get("seed")),
             admitted.deltas,
-            keep_logprobs=bool(sampling.get("logprobs")),
+            keep=job_request.kept_logprobs(sampling),
         )
+        self._meter.first_token_ms = self.tree.counts.get("first_token_ms")
+        self._meter.first_visible_token_ms = self.tree.counts.get("first_visible_token_ms")
         self.search: Search | None = None
 
     def start(self) -> None:
@@ -106,10 +109,14 @@ class Job:
             job_id=self.id,
             error=None if self._error is None else job_error(self._error),
             finish_reason=made.finish_reason if made else None,
-            choices=as_choices(made, self._core.engines.generator.tokenizer) if made else (),
+            choices=as_choices(made, self._core.engines.generator.tokenizer, is_chat="prompt" not in self._request)
+            if made
+            else (),
             usage=self._usage(),
             tree=as_document(self.tree, self.search, made),
             learned=self._lessons(),
+            first_token_ms=self.tree.counts.get("first_token_ms"),
+            first_visible_token_ms=self.tree.counts.get("first_visible_token_ms"),
         )
 
     def _usage(self) -> Usage:
@@ -135,11 +142,14 @@ class Job:
             max_rounds = int(self._request.get("max_rounds") or 1)
             if spec.needs_verifier or max_rounds > 1:
                 job_request.check_verifier(self._request)
-            messages = job_request.messages(self._request)
+            prompt = job_request.prompt(self._request)
             if not self.tree.root.ids:
-                self.tree.root.ids += await self._core.prompts.make(messages)
-            self.search = search = self._open(messages, spec.uses_scores)
-            ranked = await strategy_table.run(search, spec, max_rounds)
+                self.tree.root.ids += await self._core.prompts.make(prompt)
+            structure = job_request.structure(self._request, self._core.engines.thought, self.tree.root.ids)
+            if structure is not None:
+                self._grammar = await asyncio.to_thread(self._core.engines.generator.compile, structure.grammar)
+            self.search = search = self._open(prompt, spec.uses_scores, structure)
+            ranked = await strategies.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
         except asyncio.CancelledError:
             return
@@ -148,14 +158,15 @@ class Job:
             return
         self._finish()
 
-    def _open(self, messages: list[dict[str, str]], scores: bool) -> Search:
+    def _open(self, prompt: Prompt, scores: bool, structure: Structure | None) -> Search:
         engines, request = self._core.engines, self._request
         room = job_request.room(engines, len(self.tree.root.ids), scores=scores)
-        budget = Budget.model_validate(request.get("budget") or {})
+        budget = job_request.budget(request, thinks=engines.thought is not None)
         self._client = EngineClient(
             self._core,
-            job_request.sampling(request, engines.defaults),
-            messages=messages,
+            job_request.sampling(request, engines.defaults, structure),
+            thought=job_request.thought(request, engines),
+            prompt=prompt,
             salt=self._tenant.encode(),
             meter=self._meter,
             priority=self._priority,
@@ -172,7 +183,7 @@ class Job:
             self._client,
             SearchLimits(budget.tokens, min(caps) if caps else None, room, budget.thinking_tokens),
             num_choices=int(request.get("n") or 1),
-            answer_of=job_request.answer_of(request),
+            answer_of=job_request.answer_of(request, prompt.begun),
             learned=partial(self._learned.of, self.batch_id),
             # A score at a mark judges all steps up to it; a likelihood is that of its own step.
             aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",
@@ -227,3 +238,6 @@ class Job:
         if meter.cached_tokens and "cached_tokens" not in self.tree.counts:
             self.tree.count("cached_tokens", min(meter.cached_tokens, len(self.tree.root.ids)))
         meter.recomputed_tokens = meter.reward_tokens = 0
+        for name in ("first_token_ms", "first_visible_token_ms"):
+            if name not in self.tree.counts:
+                self.tree.count(name, getattr(meter, name) or 0)

@@ -14,21 +14,21 @@ from multiprocessing.connection import Connection
 from ponder.domain.state import Lane
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
-from ponder_worker.engine_process.job_error import unreadable
+from ponder_worker.engine_process.job_result import unreadable
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.engine_process.loading.engines import Engines
-from ponder_worker.engine_process.occupancy import metrics, room_tokens
-from ponder_worker.engine_process.parent_pipe import ParentPipe
-from ponder_worker.engine_process.questions import Questions
-from ponder_worker.engine_process.unreported import Unreported
+from ponder_worker.engine_process.parent_pipe import ParentPipe, Questions
+from ponder_worker.engine_process.work_book import IdleTime
 from ponder_worker.protocol import (
     Admit,
     AdmittedJob,
     Command,
+    Document,
     Drain,
     Drop,
     End,
+    JobResult,
     Learn,
     Ready,
     Report,
@@ -62,7 +62,11 @@ class Loop:
         self._learned = Learned()
         self._jobs: dict[int, Job] = {}
         self._arrived: deque[AdmittedJob] = deque()
-        self._unreported = Unreported()
+        self._results: list[JobResult] = []
+        self._deltas: dict[int, Document] = {}
+        """The last deltas of finished jobs: until they settle, another worker would continue from their trees."""
+        self._num_steps_reported = 0
+        self._idle_time = IdleTime()
         self._phase = _Phase.STEPPING
         self._error: Exception | None = None
         self._check_is_due = False
@@ -99,16 +103,16 @@ class Loop:
 
     def _check(self) -> None:
         """Looks for lost pages once all work has ended and is reported. Raises AssertionError."""
-        if self._check_is_due and self._phase is _Phase.STEPPING and not (self._jobs or self._unreported.results):
+        if self._check_is_due and self._phase is _Phase.STEPPING and not (self._jobs or self._results):
             self._check_is_due = False
             self._core.check()
 
     async def _rest(self) -> None:
         """Sleeps until a command or an order arrives. Coroutines that have just become ready run meanwhile."""
-        self._unreported.begin_idle()
+        self._idle_time.begin()
         self._wake.clear()
         await self._wake.wait()
-        self._unreported.end_idle()
+        self._idle_time.end()
 
     def _start_jobs(self) -> None:
         """Starts a few jobs between two steps: encoding a prompt takes time, for which the others wait."""
@@ -117,7 +121,7 @@ class Loop:
             try:
                 job = Job(admitted, self._core, self._questions, self._learned, self._finish)
             except Exception as error:  # whatever it is, the other jobs go on
-                self._unreported.results.append(unreadable(admitted.job_id, error))
+                self._results.append(unreadable(admitted.job_id, error))
                 continue
             self._jobs[job.id] = job
             job.start()
@@ -125,8 +129,8 @@ class Loop:
     def _finish(self, job: Job) -> None:
         del self._jobs[job.id]
         if (delta := job.delta()) is not None:
-            self._unreported.deltas[job.id] = delta
-        self._unreported.results.append(job.result())
+            self._deltas[job.id] = delta
+        self._results.append(job.result())
 
     def _fail(self, error: Exception) -> None:
         self._error = error
@@ -158,10 +162,13 @@ class Loop:
         self._wake.set()
 
     def _admit(self, command: Admit) -> None:
-        """Queues new jobs, interactive ones before all others."""
-        new = [job for job in command.jobs if job.job_id not in self._jobs]
-        self._arrived = deque(sorted([*self._arrived, *new], key=lambda job: job.lane is not Lane.INTERACTIVE))
+        """Queues the jobs that are not here yet, interactive ones before all others."""
+        here = self._jobs.keys() | {result.job_id for result in self._results}
+        arrived = {job.job_id: job for job in command.jobs if job.job_id not in here}
+        arrived |= {job.job_id: job for job in self._arrived}  # one that waits already may have been told to end
+        self._arrived = deque(sorted(arrived.values(), key=lambda job: job.lane is not Lane.INTERACTIVE))
         self._learn(command.learned)
+        self._core.clock_s = command.clock_s
 
     def _learn(self, learned: Mapping[str, Sums]) -> None:
         arrived = {job.batch_id for job in self._arrived}
@@ -171,7 +178,8 @@ class Loop:
         for job_id in job_ids & self._jobs.keys():
             self._jobs.pop(job_id).drop()
         self._arrived = deque(job for job in self._arrived if job.job_id not in job_ids)
-        self._unreported.forget(job_ids)
+        self._results = [result for result in self._results if result.job_id not in job_ids]
+        self._deltas = {job_id: delta for job_id, delta in self._deltas.items() if job_id not in job_ids}
 
     def _end(self, reasons: Mapping[int, str]) -> None:
         """Ends jobs by a limit; for one that has not started yet, the limit is written into its tree."""
@@ -191,25 +199,28 @@ class Loop:
         )
 
     def _report(self, *, is_last: bool) -> Report:
-        deltas = {job.id: delta for job in self._jobs.values() if (delta := job.delta()) is not None}
+        deltas = {job.id: delta for job in self._jobs.values() if (delta := job.delta()) is not None} | self._deltas
+        results = tuple(self._results)
+        self._deltas, self._results = {}, []
         # Verdicts and prompts count as progress too: a search that only waits for one of them is not stuck.
         num_steps = self._core.num_steps + self._core.prompts.num_made + self._questions.num_answered
+        num_new_steps, self._num_steps_reported = num_steps - self._num_steps_reported, num_steps
         return Report(
-            num_steps=self._unreported.take_steps(num_steps),
+            num_steps=num_new_steps,
             awaits_verdicts=self._awaits_verdicts,
             work=self._core.take_work(),
-            idle_fraction=self._unreported.take_idle_fraction(),
-            deltas=deltas | self._unreported.take_deltas(),
-            results=self._unreported.take_results(),
+            idle_fraction=self._idle_time.take_fraction(),
+            deltas=deltas,
+            results=results,
             room_tokens=self._room_tokens,
             num_jobs=len(self._jobs) + len(self._arrived),
             is_last=is_last,
-            metrics=metrics(self._core),
+            metrics=self._core.metrics(),
         )
 
     @property
     def _room_tokens(self) -> int:
-        return room_tokens(self._engines.generator, len(self._arrived), self._options)
+        return self._core.room_tokens(len(self._arrived), self._options)
 
     @property
     def _awaits_verdicts(self) -> bool:

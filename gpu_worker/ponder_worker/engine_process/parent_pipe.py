@@ -1,4 +1,4 @@
-"""The engine process's end of the pipe to its parent."""
+"""The talk with the parent process: commands in, events out, and questions with their answers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from itertools import count
 from multiprocessing.connection import Connection
 
-from ponder_worker.protocol import Command, Event, decode_command, encode
+from ponder_worker.protocol import Ask, Command, Event, Verdict, decode_command, encode
 
 _FLUSHED_WITHIN_S = 2.0
 
@@ -52,3 +53,39 @@ class ParentPipe:
                 self._pipe.send_bytes(data)
         except OSError:
             os._exit(0)
+
+
+Answered = Callable[[Verdict], None]
+
+
+class Questions:
+    """Asks verifiers, which are in the parent process.
+
+    Each question is sent at once. `done` is called when the answer comes, unless the job was dropped by then.
+    """
+
+    def __init__(self, send: Callable[[Ask], None]) -> None:
+        self.num_answered = 0
+        self._send = send
+        self._numbers = count()
+        self._open: dict[int, tuple[int, Answered]] = {}
+
+    def ask(self, job_id: int, answer: str | None, done: Answered) -> None:
+        """Asks whether this candidate's answer is right."""
+        number = next(self._numbers)
+        self._open[number] = (job_id, done)
+        self._send(Ask(job_id, number, answer))
+
+    def answer(self, verdict: Verdict) -> None:
+        asked = self._open.pop(verdict.number, None)
+        if asked is not None:
+            self.num_answered += 1
+            asked[1](verdict)
+
+    @property
+    def job_ids(self) -> set[int]:
+        """The jobs that wait for an answer."""
+        return {job_id for job_id, _ in self._open.values()}
+
+    def drop(self, job_id: int) -> None:
+        self._open = {number: asked for number, asked in self._open.items() if asked[0] != job_id}

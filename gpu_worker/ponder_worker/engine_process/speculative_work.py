@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ponder_worker.engine import Engine, Sequence
+from ponder_worker.engine import Sequence
+from ponder_worker.engine.inference_engine import InferenceEngine
+from ponder_worker.engine_process.step_time import StepTime
 from ponder_worker.engine_process.work_book import WorkBook
 
 _PRIOR_TOKENS = 64.0
 _FORGETTING = 1 / 256
-_FEWEST_STEPS = 32.0
 
 
 @dataclass(slots=True)
@@ -20,39 +21,6 @@ class SpeculationStats:
     speculation_misses: int = 0
     speculated_tokens: int = 0
     misguessed_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StepTimeFit:
-    """A decode step of so many rows takes fixed_s + rows * row_s. mean_rows: in the latest steps."""
-
-    mean_rows: float
-    fixed_s: float
-    row_s: float
-
-
-class StepTime:
-    """Fits the time of decode steps to their number of rows, by least squares in which old steps fade."""
-
-    def __init__(self) -> None:
-        self._num = self._rows = self._seconds = self._rows_squared = self._product = 0.0
-
-    def observe(self, rows: int, seconds: float) -> None:
-        keep = 1 - _FORGETTING
-        self._num = keep * self._num + 1
-        self._rows = keep * self._rows + rows
-        self._seconds = keep * self._seconds + seconds
-        self._rows_squared = keep * self._rows_squared + rows * rows
-        self._product = keep * self._product + rows * seconds
-
-    def fit(self) -> StepTimeFit | None:
-        """Returns None before there are enough steps, or if all of them had the same number of rows."""
-        spread = self._num * self._rows_squared - self._rows**2
-        if self._num < _FEWEST_STEPS or spread < self._num:
-            return None
-        row_s = (self._num * self._product - self._rows * self._seconds) / spread
-        row_s = min(max(0.0, row_s), self._seconds / self._rows)
-        return StepTimeFit(self._rows / self._num, (self._seconds - row_s * self._rows) / self._num, row_s)
 
 
 @dataclass(slots=True)
@@ -77,10 +45,10 @@ class SpeculativeWork:
     rows in a step. With every question the hit rate drifts back to a half, so that it is tried again from time to time.
     """
 
-    def __init__(self, book: WorkBook) -> None:
+    def __init__(self, book: WorkBook, step_time: StepTime) -> None:
         self.stats = SpeculationStats()
-        self.step_time = StepTime()
         self._book = book
+        self._step_time = step_time
         self._unbooked: dict[Sequence, UnbookedWork] = {}
         self._hit_tokens = self._missed_tokens = _PRIOR_TOKENS
 
@@ -92,13 +60,13 @@ class SpeculativeWork:
     def hit_rate(self) -> float:
         return self._hit_tokens / (self._hit_tokens + self._missed_tokens)
 
-    def pays(self, generator: Engine) -> bool:
+    def pays(self, generator: InferenceEngine) -> bool:
         """Tells whether one more sequence would pay. To be asked before each."""
         num_rows = generator.num_running + generator.num_waiting
         if num_rows >= generator.max_sequences or not generator.free_tokens:
             return False
         self._learn(0, 0)
-        fit = self.step_time.fit()
+        fit = self._step_time.fit()
         if fit is None:
             return False
         return self.hit_rate * fit.fixed_s > (1 - self.hit_rate) * fit.row_s * max(fit.mean_rows, num_rows)

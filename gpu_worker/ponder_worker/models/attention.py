@@ -1,7 +1,7 @@
 """Attention of a step, divided among those that can compute it.
 
 On a GPU a step goes to the kernel of `paged_attention`. On the CPU it goes to C (`native`). Without a compiler, or with
-a sliding window, it goes to torch, where siblings that share pages are computed by `cascade`.
+a sliding window or a soft cap, it goes to torch, where siblings that share pages are computed by `cascade`.
 """
 
 from dataclasses import dataclass
@@ -41,17 +41,18 @@ def layout(
     pages: torch.Tensor,
     window: int | None,
     num_heads: int = 0,
+    capped: bool = False,
     native: NativeOperations | None = None,
 ) -> AttentionLayout:
-    """Lay out one step; the arguments are those of `paged_attention.layout`.
+    """Lays out one step; the arguments are those of `paged_attention.layout`.
 
-    native: the C operations, which are used if there is no window. On the CPU, siblings with float8 pages are read one
-    by one.
+    capped: scores have a soft cap. native: the C operations, which are used if there is neither a window nor a cap. On
+    the CPU, siblings with float8 pages or capped scores are read one by one.
     """
-    if native is not None and window is None:
+    if native is not None and window is None and not capped:
         return _native_layout(query_lengths, context_lengths, page_table, native, num_heads=num_heads, pages=pages)
     shared: CascadeLayout | None = None
-    if window is None and pages.device.type == "cpu" and pages.dtype != FP8:
+    if window is None and not capped and pages.device.type == "cpu" and pages.dtype != FP8:
         shared = cascade.layout(query_lengths, context_lengths, page_table, pages)
     if shared is None:
         whole = paged_attention.layout(query_lengths, context_lengths, page_table, pages=pages, window=window or 0)
@@ -90,18 +91,25 @@ def _native_layout(
 
 
 def attend(
-    q: torch.Tensor, layer: Pages, layout: AttentionLayout, scale: float, native: NativeOperations | None = None
+    q: torch.Tensor,
+    layer: Pages,
+    layout: AttentionLayout,
+    scale: float,
+    native: NativeOperations | None = None,
+    *,
+    soft_cap: float = 0.0,
 ) -> torch.Tensor:
-    """Attend from every query of one layer, as `paged_attention.op` does.
+    """Attends from every query of one layer, as `paged_attention.op` does.
 
-    q: `[num_tokens, num_heads, head_dim]`. Returns a contiguous tensor of the same shape.
+    q: `[num_tokens, num_heads, head_dim]`. soft_cap: if not 0, the layout was made for capped scores. Returns a
+    contiguous tensor of the same shape.
     """
     pages = layer.numbers
     if native is not None and (layout.decode is not None or layout.prefill is not None):
         return _attend_native(q, pages, layout, scale, native)
     if layout.cascade is None:
         assert layout.paged is not None
-        return paged_attention.op(q, pages, layout.paged, scale, scales=layer.scales)
+        return paged_attention.op(q, pages, layout.paged, scale, soft_cap=soft_cap, scales=layer.scales)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if layout.paged is not None and layout.paged_rows is not None:
         out[layout.paged_rows] = paged_attention.op(q[layout.paged_rows], pages, layout.paged, scale)

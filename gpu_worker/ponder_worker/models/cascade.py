@@ -45,7 +45,7 @@ class CascadeLayout:
 def layout(
     query_lengths: torch.Tensor, context_lengths: torch.Tensor, page_table: torch.Tensor, pages: torch.Tensor
 ) -> CascadeLayout | None:
-    """Find the siblings of a step; None where sharing would not pay. The arguments are those of `attention.layout`."""
+    """Finds the siblings of a step; None where sharing would not pay. The arguments are those of `attention.layout`."""
     page_size = pages.shape[3]
     found = _siblings(query_lengths, context_lengths, page_table, page_size)
     if not found:
@@ -66,7 +66,7 @@ def layout(
 
 
 def attend(q: torch.Tensor, pages: torch.Tensor, layout: CascadeLayout, scale: float) -> torch.Tensor:
-    """Attend from the rows of the siblings: `[num_rows, num_heads, head_dim]`, and a result of the same shape."""
+    """Attends from the rows of the siblings: `[num_rows, num_heads, head_dim]`, and a result of the same shape."""
     num_kv_heads, head_dim = pages.shape[2], q.shape[2]
     rows = q.view(-1, num_kv_heads, q.shape[1] // num_kv_heads, head_dim)
     front, front_mass = _attend_prefixes(rows, pages, layout.prefixes, scale)
@@ -106,7 +106,7 @@ def _parts(page_ids: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:
 def _attend_prefixes(
     rows: torch.Tensor, pages: torch.Tensor, prefixes: tuple[SharedPrefix, ...], scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend to the shared pages from rows `[num_rows, num_kv_heads, num_groups, head_dim]`.
+    """Attends to the shared pages from rows `[num_rows, num_kv_heads, num_groups, head_dim]`.
 
     Returns a tensor of the same shape, and its log-sum-exp `[num_rows, num_kv_heads, num_groups]`.
     """
@@ -126,7 +126,7 @@ def _attend_prefixes(
 def _attend_tails(
     rows: torch.Tensor, pages: torch.Tensor, layout: paged_attention.Layout, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend to the pages that each row reads alone; shapes are those of `_attend_prefixes`."""
+    """Attends to the pages that each row reads alone; shapes are those of `_attend_prefixes`."""
     num_kv_heads, num_groups, head_dim = rows.shape[1:]
     by_part = pages.view(-1, pages.shape[3] * head_dim)
     out = torch.empty_like(rows)
@@ -143,7 +143,7 @@ def _attend_tails(
 def _flash(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attend from q `[b, h, n, d]` to k, v `[b, h, m, d]`. Returns `[b, h, n, d]` and its log-sum-exp `[b, h, n]`."""
+    """Attends from q `[b, h, n, d]` to k, v `[b, h, m, d]`. Returns `[b, h, n, d]` and its log-sum-exp `[b, h, n]`."""
     if _FLASH is not None:
         out, mass = _FLASH(q, k, v, 0.0, False, attn_mask=mask, scale=scale)
         return out, mass

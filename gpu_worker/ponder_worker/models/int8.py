@@ -13,27 +13,34 @@ import torch
 from ponder_worker.models.model_error import UnsupportedPrecision
 from ponder_worker.models.native.products import RowQuantiser, row_quantiser
 
+_has_amx: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # private to torch
+_ZERO = 0 if _has_amx() else 128
+"""The value for 0 in a row that is multiplied: without AMX, oneDNN multiplies only unsigned rows fast."""
+_SLOW = ("DEFAULT", "NO AVX", "AVX2")
 _ROWS = 64  # the number of rows for which oneDNN chooses the layout
 
 
 def check(device: torch.device) -> None:
-    """Raise UnsupportedPrecision if int8 is not available on this device."""
+    """Raises UnsupportedPrecision if int8 is not available on this device."""
     if device.type != "cpu":
         raise UnsupportedPrecision(f"int8 is computed on a CPU only; the device is {device}: choose another dtype")
     if not can_multiply():
         raise UnsupportedPrecision(
             f"int8 needs torch's oneDNN operators (onednn.qlinear_prepack, qlinear_pointwise), but those of torch "
-            f"{torch.__version__} are missing or inexact on this machine: choose another dtype"
+            f"{torch.__version__} are missing, inexact or slow on this machine: choose another dtype"
         )
 
 
 @cache
 def can_multiply() -> bool:
-    """Whether torch's operators exist here and are exact.
+    """Whether torch's operators exist here, are exact and are fast.
 
     They are private to torch, and on some processors they add in 16 bits, which overflow. A missing operator, or one
-    that refuses this processor, counts as no.
+    that refuses this processor, counts as no. Without AVX-512, oneDNN takes its reference, which is exact and takes a
+    thousand times as long.
     """
+    if torch.backends.cpu.get_cpu_capability() in _SLOW:
+        return False
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (16, 64), dtype=torch.int8, generator=generator)
     weight[0], weight[1] = 127, -127
@@ -66,7 +73,14 @@ def _prepare(weight: torch.Tensor, scales: torch.Tensor) -> Callable[[torch.Tens
     packed = torch.ops.onednn.qlinear_prepack(weight.contiguous(), [_ROWS, weight.shape[1]])
     zeros = torch.zeros(len(scales), dtype=torch.int32)
     pointwise: Any = torch.ops.onednn.qlinear_pointwise
-    return lambda x: pointwise(x, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], "")
+
+    def multiply(x: torch.Tensor) -> torch.Tensor:
+        rows = x.view(torch.uint8) ^ _ZERO if _ZERO else x  # flipping the highest bit adds 128
+        shared: tuple[Any, ...] = (packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], "")
+        found: torch.Tensor = pointwise(rows, 1.0, _ZERO, *shared)
+        return found
+
+    return multiply
 
 
 class _TorchQuantiser:

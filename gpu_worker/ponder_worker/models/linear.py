@@ -28,18 +28,22 @@ class Plain:
         return F.linear(x, self.weight, self.bias)
 
 
-def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = False) -> Linear:
+def linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, *, as_int8: bool = False, as_float32: bool = False
+) -> Linear:
     """The fastest product with this weight `[out, in]` and bias `[out]` on its device.
 
-    On a CPU with AMX, bfloat16 weights are laid out for C. On other CPUs, bfloat16 and float32 weights are laid out for
-    oneDNN; torch's own float32 product uses MKL, which reached less than half of oneDNN's speed on an AMD EPYC 9005.
-    as_int8: multiply bfloat16 in int8, where `int8.check` allows it.
+    On a CPU with AMX or AVX512-BF16, bfloat16 weights are laid out for C. Other bfloat16 weights and float32 ones are
+    laid out for oneDNN; torch's own float32 product uses MKL, which reached less than half of oneDNN's speed on an AMD
+    EPYC 9005.
+    as_int8: multiply bfloat16 in int8, where `int8.check` allows it. as_float32: the caller converts the outputs to
+    float32; a product that can do so by the way returns them as float32.
     """
     if as_int8:
         return int8.linear(weight, bias)
     if weight.dtype not in (torch.bfloat16, torch.float32) or weight.device.type != "cpu":
         return Plain(weight, bias)
-    own = product(weight, bias)
+    own = product(weight, bias, as_float32=as_float32)
     if own is not None:
         return own
     if can_prepack(weight.dtype):

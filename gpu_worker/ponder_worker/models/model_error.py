@@ -1,6 +1,7 @@
-"""Errors in a model folder.
+"""Errors in a model.
 
 ModelError
+├── UnreachableModel       a model of the Hub that is neither in the cache nor to be fetched
 ├── MissingFile            a file that every model folder must have is missing
 ├── InvalidFile            a file cannot be read as what it should be
 ├── UnsupportedModel       an architecture, activation, rope type or reward kind that is not implemented
@@ -12,7 +13,11 @@ ModelError
 
 
 class ModelError(Exception):
-    """A model folder cannot be used; the message names the folder, the file and the field."""
+    """A model cannot be used; the message names the folder or file, and the field."""
+
+
+class UnreachableModel(ModelError):
+    pass
 
 
 class MissingFile(ModelError):

@@ -3,6 +3,7 @@
 `native` has them in C.
 """
 
+from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ponder_kernels import rms_norm, swiglu, write_kv, write_qkv
+from ponder_worker.models.checkpoint.family import Activation
 from ponder_worker.models.kv_pages import Pages
 
 HeadNorms = tuple[torch.Tensor | None, torch.Tensor | None]
@@ -37,23 +39,26 @@ class Operations(Protocol):
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
     ) -> torch.Tensor:
-        """Add delta to hidden in place, and return the RMS norm of the sum. All tensors are `[num_rows, width]`."""
+        """Adds delta to hidden in place, and returns the RMS norm of the sum. All tensors are `[num_rows, width]`."""
 
     def rotate_and_write(
         self, qkv: torch.Tensor, pages: Pages, context: ForwardContext, norms: HeadNorms
     ) -> torch.Tensor:
-        """Rotate queries and keys, and write keys and values to their slots in the pages of one layer.
+        """Rotates queries and keys, and writes keys and values to their slots in the pages of one layer.
 
         qkv: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`, changed in place. Returns the queries,
         `[num_rows, num_heads, head_dim]`, as a view of qkv.
         """
 
     def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """Compute silu of the first half times the second: `[num_rows, 2 * width]` to `[num_rows, width]`."""
+        """Multiplies the activation of the first half by the second: `[num_rows, 2 * width]` to `[num_rows, width]`."""
 
 
 class TorchOperations:
     """Operations for any device and dtype, made of torch's operators."""
+
+    def __init__(self, activation: Activation = "silu") -> None:
+        self._is_gelu = activation == "gelu"
 
     def add_and_normalise(
         self, hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, epsilon: float
@@ -78,7 +83,8 @@ class TorchOperations:
 
     def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
         gates, up = gate_up.chunk(2, dim=-1)
-        return F.silu(gates).mul_(up)
+        activated = F.gelu(gates, approximate="tanh") if self._is_gelu else F.silu(gates)
+        return activated.mul_(up)
 
 
 class FusedOperations(TorchOperations):
@@ -94,11 +100,11 @@ class FusedOperations(TorchOperations):
         return heads[:, : heads.shape[1] - 2 * num_kv_heads]
 
     def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
-        return swiglu.op(gate_up)
+        return swiglu.op(gate_up, gelu=self._is_gelu)
 
 
 def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:
-    """Apply rotary positions in place (https://arxiv.org/abs/2104.09864), with halves paired as in Hugging Face.
+    """Applies rotary positions in place (https://arxiv.org/abs/2104.09864), with halves paired as in Hugging Face.
 
     heads: `[num_tokens, num_heads, head_dim]`. cosine, sine: `[num_tokens, 1, head_dim / 2]`.
     """
@@ -107,3 +113,15 @@ def _rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> No
     rotated = first * cosine - second * sine
     second.mul_(cosine).add_(first * sine)
     first.copy_(rotated)
+
+
+def normalise_rows(qkv: torch.Tensor, norms: Series[torch.Tensor], epsilon: float) -> None:
+    """Normalises all queries of a row together, and all keys, in place.
+
+    qkv: `[num_rows, (num_heads + 2 * num_kv_heads) * head_dim]`. norms: the weights for queries and for keys.
+    """
+    start = 0
+    for norm in norms:
+        part = qkv[:, start : start + len(norm)]
+        part.copy_(rms_norm.op(part, norm, epsilon))
+        start += len(norm)

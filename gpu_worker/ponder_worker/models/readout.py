@@ -27,7 +27,7 @@ class Readout:
     bad: int = 0
 
     def check(self, model: Transformer, where: str) -> None:
-        """Raise UnsupportedModel if the model has no head of this kind. where: the folder, for the message."""
+        """Raises UnsupportedModel if the model has no head of this kind. where: the folder, for the message."""
         wanted = {"classes": 2, "value": 1, "token": None}[self.kind]
         head = model.weights.head
         outputs = len(head[-1][0]) if head else None

@@ -74,7 +74,7 @@ class Mark:
 
 
 def read(folder: str | Path) -> Likelihood | Mark:
-    """Read the reward kind of a model folder.
+    """Reads the reward kind of a model folder.
 
     Raises MissingFile, InvalidFile, or UnsupportedModel for an unknown kind.
     """

@@ -14,8 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.errors import LeaseLost
 from ponder.failure import brief
-from ponder.jobs.abandon import abandon
-from ponder.jobs.release import release
+from ponder.jobs.release import abandon, release
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.heartbeat import Heartbeat
 from ponder_worker.parent.preemption import Notice, Reason
@@ -71,7 +70,8 @@ class Departure:
         noticed_at = time.monotonic()
         if self.is_loading:
             self.engine.kill()
-        self.engine.send(Drain())
+        else:
+            self.engine.send(Drain())
         if not self.heartbeat.wait_until_ended(_SAVED_WITHIN_S):
             return False
         try:

@@ -55,9 +55,12 @@ class EngineReports:
         return None
 
     def drain(self, until: float) -> Iterator[Report]:
-        """Yields the reports up to the last one, or those that come before `until` (monotonic)."""
-        while (left := until - time.monotonic()) > 0:
-            event = self._engine.receive(left)
+        """Yields the reports up to the last one, or those that come before `until` (monotonic).
+
+        A report that is there already is taken after `until`, too.
+        """
+        while True:
+            event = self._engine.receive(max(0.0, until - time.monotonic()))
             if event is None or isinstance(event, Closed):
                 break
             if isinstance(event, Report):

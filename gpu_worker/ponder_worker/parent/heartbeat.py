@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.domain.state import IncarnationState
+from ponder.errors import LedgerImbalance
 from ponder.jobs.tick import TickReply
+from ponder.ledger.book import check
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.engine_reports import EngineReports
-from ponder_worker.parent.ledger_check import LedgerCheck
 from ponder_worker.parent.settlement import Settling
 from ponder_worker.parent.tick_writer import TickState, TickWriter
 from ponder_worker.parent.unsaved import Unsaved
@@ -49,7 +51,7 @@ class Heartbeat:
         self._tick_s = tick_s
         self._reports = EngineReports(engine, capacity, patience_s=lease_s)
         self._writer = TickWriter(database, incarnation_id, lease_s=lease_s, on_saved=self._follow)
-        self._ledger_check = LedgerCheck(database, incarnation_id)
+        self._ledger_check = _LedgerCheck(database, incarnation_id)
         self._state = IncarnationState.LOADING
         self._reported_at = time.monotonic()
         self._stopping = threading.Event()
@@ -166,3 +168,29 @@ class Heartbeat:
         self._writer.gathered.forget(job_ids)
         for job_id in job_ids:
             self._settling.forget(job_id)
+
+
+class _LedgerCheck:
+    """Checks the ledger against an incarnation's bill while it has nothing to do.
+
+    An imbalance is a bug of ours: it is logged, and is no reason to stop working.
+    """
+
+    def __init__(self, database: Engine, incarnation_id: str) -> None:
+        self._database = database
+        self._incarnation_id = incarnation_id
+        self._is_due = False
+
+    def look(self, *, is_idle: bool) -> None:
+        """Call it after every tick; it checks once each time that work has ended."""
+        if not is_idle:
+            self._is_due = True
+        elif self._is_due:
+            try:
+                with self._database.begin() as connection:
+                    check(connection, self._incarnation_id)
+            except LedgerImbalance as error:
+                _log.error("ledger_does_not_balance", error=str(error))
+            except (SQLAlchemyError, OSError):
+                return  # it stays due
+            self._is_due = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -114,4 +115,5 @@ def _admit(claimed: Claim) -> Admit:
         AdmittedJob(job.job_id, job.tenant_id, job.batch_id, claimed.lane, job.request, tuple(job.deltas))
         for job in claimed.jobs
     )
-    return Admit(jobs, {job.batch_id: dict(claimed.learned) for job in claimed.jobs})
+    learned = {job.batch_id: dict(claimed.learned) for job in claimed.jobs}
+    return Admit(jobs, learned, clock_s=claimed.now.timestamp() - time.monotonic())

@@ -77,6 +77,8 @@ def _settlement(result: JobResult, judgement: Judgement) -> Settlement:
         usage=result.usage,
         tree=result.tree,
         learned=result.learned,
+        first_token_ms=result.first_token_ms,
+        first_visible_token_ms=result.first_visible_token_ms,
     )
 
 

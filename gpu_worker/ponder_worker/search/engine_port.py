@@ -13,12 +13,15 @@ class Stream(Protocol):
     """A read-only view of one token stream.
 
     tokens: the prompt and all generated ids so far. logprobs: one for each id that was generated in this stream.
+    top_logprobs: the likeliest (id, log-probability) at each of their places, best first; empty if nobody asked.
     """
 
     @property
     def tokens(self) -> Sequence[int]: ...
     @property
     def logprobs(self) -> Sequence[float]: ...
+    @property
+    def top_logprobs(self) -> Sequence[Sequence[tuple[int, float]]]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ponder.domain.strategy import Aggregate
@@ -16,6 +16,7 @@ from ponder_worker.search.expansion.node_expander import NodeExpander
 from ponder_worker.search.expansion.scores import Scores, aggregate
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.expansion.streams import GenerationOptions
+from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node, child_seed
 from ponder_worker.search.tree.search_tree import SearchTree
@@ -56,9 +57,14 @@ class Search:
         self.expander = NodeExpander(tree, engine, limits, self.scores, aggregate)
         self.lessons: dict[str, float] = {}
         """The numbers that this job adds to the sums of `learned` when it settles."""
+        self.rounds: list[int] = []
+        """The ordinal of the root's next child when each round, or each further try, began."""
         self._answer_of = answer_of
         self._aggregate = aggregate
         self._pending_verdict: asyncio.Future[None] | None = None
+
+    def begin_round(self) -> None:
+        self.rounds.append(self.expander.num_requested(self.root))
 
     def complete(
         self,
@@ -113,11 +119,35 @@ class Search:
         turn = path[turns[-1] + 1 :] if turns else path
         text = "".join(map(self.text, turn))
         text = text[: len(text) - self.tree.num_stop_chars_before(leaf, decode)]
-        spoken, thought = text, self.options.thought
-        if thought is not None and thought.close:
-            is_cut = thought.measure(self.root.ids, [token for step in turn for token in step.ids])[1]
-            spoken = THINKING + text if is_cut else text.rpartition(thought.close)[2]
-        return Candidate(leaf, text, self._answer_of(spoken), is_complete=leaf.stop == "stop")
+        thought, said, is_complete = None, text, leaf.stop == "stop"
+        is_cut = False
+        if self.options.thought is not None and self.options.thought.close:
+            ids = [token for step in turn for token in step.ids]
+            thought, said, is_cut = self._parted(self.options.thought, ids, text, leaf.stop_chars)
+        # What a thought that was cut off marks as its answer counts.
+        answer = self._answer_of(f"{THINKING}{thought}" if is_cut else said)
+        return Candidate(leaf, text, answer, is_complete, thought=thought, reply=said)
+
+    def _parted(self, thought: Thought, ids: Sequence[int], text: str, stop_chars: int) -> tuple[str | None, str, bool]:
+        """Parts a turn into its thought, None if it has none, and the rest. Returns also whether the thought is open.
+
+        stop_chars: the characters at the end of the ids' text that are not part of `text`.
+        """
+        found, decode = thought.span(self.root.ids, ids), self.engine.decode
+        if found is None and thought.is_strict:
+            return None, text, False
+        if found is None:  # some models close a thought that they did not open
+            inside, mark, after = text.rpartition(thought.close)
+            return (inside.strip(), after.lstrip(), False) if mark else (None, text, False)
+        start, end = found
+        inside = decode(ids[start:end])
+        if end is None:
+            return inside[: max(0, len(inside) - stop_chars)].strip(), "", True
+        before, after = (
+            decode(ids[: max(0, start - len(thought.open_ids))]),
+            decode(ids[end + len(thought.close_ids) :]),
+        )
+        return inside.strip(), (before + after[: max(0, len(after) - stop_chars)]).lstrip(), False
 
     def text(self, node: Node) -> str:
         """Returns the text of this step alone."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify.case import Case, Judgement
-from ponder_worker.verify.examine import VERIFIERS, examine, is_pure, runs_code, unfinished
-from ponder_worker.verify.examiner import Examiner, ExaminerDied, live
+from ponder_worker.verify.examine import VERIFIERS, ExaminerSlot, examine, is_pure, live, runs_code, unfinished
 from ponder_worker.verify.sandbox.fork_server import ForkServer
-from ponder_worker.verify.turns import Turns
+
+T = TypeVar("T")
 
 _NO_CODE = "this worker runs no code: its operator has not allowed it (ponder worker --allow-code)"
 
@@ -28,7 +29,7 @@ class Judge:
         self._limit_s = limit_s
         self._allows_code = allows_code
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="quick-judge")
-        self._turns: Turns[tuple[Case, Future[Judgement]]] = Turns(max(1, num_processes - 1))
+        self._queue: FairQueue[tuple[Case, Future[Judgement]]] = FairQueue(max(1, num_processes - 1))
         # A slow import happens once, and no case of another verifier waits for it.
         modules = {row.slow_import for row in VERIFIERS.values() if row.slow_import is not None}
         self._servers = {module: ForkServer(live, module) for module in modules}
@@ -47,7 +48,7 @@ class Judge:
         if runs_code(case) and not self._allows_code:
             future.set_result(Judgement(Verdict.UNVERIFIED, _NO_CODE))
         else:
-            self._turns.put(whose, (case, future))
+            self._queue.put(whose, (case, future))
         return future
 
     def examine(self, case: Case) -> Judgement:
@@ -55,7 +56,7 @@ class Judge:
 
     def close(self) -> None:
         """Ends the processes once they are free. No case may follow."""
-        self._turns.close()
+        self._queue.close()
         for thread in self._threads:
             thread.join()
         self._quick.shutdown()
@@ -64,14 +65,14 @@ class Judge:
 
     def _serve(self) -> None:
         slots: dict[ForkServer, ExaminerSlot] = {}
-        while (turn := self._turns.take()) is not None:
+        while (turn := self._queue.take()) is not None:
             whose, (case, future) = turn
             began = time.monotonic()
             is_wanted = future.set_running_or_notify_cancel()
             if is_wanted:
                 server = self._server_of(case)
                 judgement = slots.setdefault(server, ExaminerSlot(server, self._limit_s)).examine(case)
-            self._turns.served(whose, time.monotonic() - began)
+            self._queue.served(whose, time.monotonic() - began)
             if is_wanted:
                 future.set_result(judgement)
 
@@ -80,32 +81,76 @@ class Judge:
         return self._servers[module] if module is not None else self._server
 
 
-class ExaminerSlot:
-    """Holds the examiner of one thread, or none, and replaces one that died."""
+class FairQueue(Generic[T]):
+    """A queue for any number of threads on both ends that serves the owner that has used the least time next.
 
-    def __init__(self, server: ForkServer, limit_s: float) -> None:
-        self._server = server
-        self._limit_s = limit_s
-        self._examiner: Examiner | None = None
+    One owner's long cases therefore hold up no other's. Items of one owner keep their order.
 
-    def examine(self, case: Case) -> Judgement:
-        """Tries a case twice, because somebody outside may have killed the process."""
-        try:
-            with contextlib.suppress(ExaminerDied, ChildProcessError):
-                return self._occupied().examine(case, self._limit_s)
-            return self._occupied().examine(case, self._limit_s)
-        except ExaminerDied:
-            return unfinished(case, "the verifier died, twice")
-        except Exception as error:
-            return Judgement(Verdict.UNVERIFIED, f"the verifier could not be started: {type(error).__name__}")
+    Start-time fair queueing over seconds. An owner that joins, or joins again, starts at the least time used by one
+    that waits or is served. It saves up nothing by its absence, and what it used before still counts.
+    """
 
-    def _occupied(self) -> Examiner:
-        if self._examiner is None or not self._examiner.is_alive:
-            if self._examiner is not None:
-                self._examiner.close()
-            self._examiner = None
-            self._examiner = Examiner(self._server)
-        return self._examiner
+    def __init__(self, most: int) -> None:
+        """Serves at most so many items of one owner at a time."""
+        self._most = most
+        self._changed = threading.Condition()
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self._served: Counter[Hashable] = Counter()
+        self._used_s: dict[Hashable, float] = {}
+        self._closed = False
+
+    def put(self, owner: Hashable, item: T) -> None:
+        with self._changed:
+            if owner not in self._queues and not self._served[owner]:
+                self._used_s[owner] = max(self._used_s.get(owner, 0.0), self._least())
+            self._queues.setdefault(owner, deque()).append(item)
+            self._changed.notify_all()  # not every waiting thread may take it
+
+    def take(self) -> tuple[Hashable, T] | None:
+        """Waits for an item and returns it with its owner; call `served` when it is done. None: closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._allowed() or (self._closed and not self._queues))
+            if not self._queues:
+                return None
+            # Among equals, takes the owner with the longest wait since its last turn.
+            owner = min(self._allowed(), key=self._used_s.__getitem__)
+            self._queues.move_to_end(owner)
+            queue = self._queues[owner]
+            item = queue.popleft()
+            if not queue:
+                del self._queues[owner]
+            self._served[owner] += 1
+            if self._closed:
+                self._changed.notify_all()
+            return owner, item
+
+    def served(self, owner: Hashable, seconds: float) -> None:
+        """Books the seconds of a finished item."""
+        with self._changed:
+            self._used_s[owner] += seconds
+            self._served[owner] -= 1
+            self._served += Counter()  # drops those at zero
+            self._forget()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _allowed(self) -> list[Hashable]:
+        return [owner for owner in self._queues if self._served[owner] < self._most]
+
+    def _least(self) -> float:
+        return min((self._used_s[owner] for owner in self._queues.keys() | self._served.keys()), default=0.0)
+
+    def _forget(self) -> None:
+        """Drops absent owners that would start no later than a new one."""
+        active = self._queues.keys() | self._served.keys()
+        least = self._least()
+        self._used_s = {
+            owner: used for owner, used in self._used_s.items() if active and (owner in active or used > least)
+        }
 
 
 def _guarded(case: Case) -> Judgement:

@@ -82,7 +82,7 @@ def plan(
     leaves_per_block: int = LEAVES_PER_BLOCK,
     direct_queries: int = DIRECT_QUERIES,
 ) -> AttentionPlan:
-    """Plan one step.
+    """Plans one step.
 
     queries, contexts: `[num_sequences]` lengths; every sequence has at least one query.
     table: `[num_sequences, max_pages]`. tile_queries: the most queries of one item. window: how many tokens a query

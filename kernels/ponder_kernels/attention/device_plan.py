@@ -93,7 +93,7 @@ class DevicePlan:
         tile_queries: int,
         capacity: Capacity | None = None,
     ) -> "DevicePlan":
-        """Copy a plan to the device, in a single transfer."""
+        """Copies a plan to the device, in a single transfer."""
         capacity = capacity or Capacity.of(planned, table)
         flat = torch.from_numpy(_packed(planned, table, capacity)).to(device, non_blocking=True)
         pieces = torch.split(flat, [prod(shape) for shape in capacity.shapes])
@@ -105,7 +105,7 @@ class DevicePlan:
         )  # fmt: skip
 
     def fill(self, planned: AttentionPlan, table: npt.NDArray[np.int32]) -> None:
-        """Write another plan into the same memory. Raises AssertionError if it does not fit; see `Capacity.holds`."""
+        """Writes another plan into the same memory. Raises AssertionError if it does not fit; see `Capacity.holds`."""
         sizes = planned.leaf_tokens, planned.leaves_per_block
         assert sizes == (self.leaf_tokens, self.leaves_per_block), "the plan has leaves of another size"
         self.flat.copy_(torch.from_numpy(_packed(planned, table, self.capacity)), non_blocking=True)

@@ -18,7 +18,7 @@ if triton is not None:
 
     @triton.jit
     def merge(a, a_mass, b, b_mass):  # type: ignore[no-untyped-def]
-        """Merge two normalised results with their log2-sum-exp2. An empty one leaves the bits of the other."""
+        """Merges two normalised results with their log2-sum-exp2. An empty one leaves the bits of the other."""
         peak = tl.maximum(a_mass, b_mass)
         base = tl.where(peak == float("-inf"), 0.0, peak)
         a_share = tl.exp2(a_mass - base)

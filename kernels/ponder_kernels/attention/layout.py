@@ -49,7 +49,7 @@ def layout(
     leaves_per_block: int = LEAVES_PER_BLOCK,
     for_kernel: bool | None = None,
 ) -> Layout:
-    """Lay out one step. The lengths are `[num_sequences]`, the table `[num_sequences, max_pages]`; int64 on the CPU.
+    """Lays out one step. The lengths are `[num_sequences]`, the table `[num_sequences, max_pages]`; int64 on the CPU.
 
     pages: one layer's pages, as `paged_attention.op` takes them; only their shape, dtype and device matter. Entries of
     the page table that no query sees may hold anything on a GPU, and any number from -1 up for the reference.

@@ -32,7 +32,7 @@ LOG2_E = 1.4426950408889634
 def op(
     q: Tensor, pages: Tensor, layout: Layout, scale: float, *, soft_cap: float = 0.0, scales: Tensor | None = None
 ) -> Tensor:
-    """Attend from every query to the keys that it may see. Returns `[num_tokens, num_heads, head_dim]`.
+    """Attends from every query to the keys that it may see. Returns `[num_tokens, num_heads, head_dim]`.
 
     q: `[num_tokens, num_heads, head_dim]`. pages: contiguous `[num_pages, 2, num_kv_heads, page_size, head_dim]` in q's
     dtype or float8_e4m3fn. They must be finite everywhere, because masked values are multiplied by zero.
@@ -135,7 +135,7 @@ if triton is not None:
         FP8: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_ROWS: tl.constexpr,
         LEAF: tl.constexpr, LEAVES: tl.constexpr,
     ):  # fmt: skip
-        """Compute one work item for one kv head. A row is a (query, head) pair."""
+        """Computes one work item for one kv head. A row is a (query, head) pair."""
         item = items + tl.program_id(0) * 6
         num_queries = tl.load(item + 4)
         if num_queries == 0:  # padding of a static buffer

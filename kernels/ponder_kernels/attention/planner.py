@@ -19,7 +19,7 @@ class Planner:
     """
 
     def __init__(self, page_size: int, *, ahead_tokens: int = 64, **options: int | bool) -> None:
-        """Plan for pages of this size. options: further arguments of `plan`."""
+        """Plans for pages of this size. options: further arguments of `plan`."""
         self.num_planned = 0
         self._page_size = page_size
         self._ahead = ahead_tokens

@@ -55,7 +55,7 @@ def padded_groups(
 
 
 def _cut(queries: list[int], pages: list[int], most: int) -> list[list[int]]:
-    """Sort sequences into groups of at most `most` pages in which padding adds little.
+    """Sorts sequences into groups of at most `most` pages in which padding adds little.
 
     The queries of a group differ by less than a factor of two. No sequence has fewer than 0.6 times the pages of the
     longest one, less two.
@@ -107,7 +107,7 @@ def attend(
     soft_cap: float = 0.0,
     scales: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute what `paged_attention.op` describes."""
+    """Computes what `paged_attention.op` describes."""
     num_kv_heads, page_size, head_dim = pages.shape[2:]
     by_part = (pages.view(torch.uint8) if pages.dtype == FP8 else pages).view(-1, page_size * head_dim)
     ordered = q.index_select(0, groups.order)

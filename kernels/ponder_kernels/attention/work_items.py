@@ -32,7 +32,7 @@ class SortedRows:
 
 
 def common_pages(table: npt.NDArray[np.int32]) -> tuple[Integers, Integers]:
-    """Sort the rows of a contiguous `[num_rows, num_pages]` table.
+    """Sorts the rows of a contiguous `[num_rows, num_pages]` table.
 
     Returns the order, and for each row of that order how many pages it has in common with the row before it.
     """
@@ -80,7 +80,7 @@ def work_items(rows: SortedRows, leaves_per_block: int) -> Integers:
 
 
 def _in_order(found: Integers) -> Integers:
-    """Sort items by first leaf. The keys are 16 bits wide because numpy has a radix sort for those."""
+    """Sorts items by first leaf. The keys are 16 bits wide because numpy has a radix sort for those."""
     return found.take(np.argsort(found[1].astype(np.uint16), kind="stable"), axis=1)
 
 
@@ -107,7 +107,7 @@ def _diverged(rows: SortedRows, groups: Integers, leaves_per_block: int) -> Inte
 
 
 def split_items(items: Integers, tile_queries: int) -> Integers:
-    """Cut items into pieces of at most `tile_queries` queries. The pieces of one item stay neighbours."""
+    """Cuts items into pieces of at most `tile_queries` queries. The pieces of one item stay neighbours."""
     if not items.size or int(items[4].max()) <= tile_queries:
         return items
     pieces = -(-items[4] // tile_queries)

@@ -15,7 +15,7 @@ from ponder.api.services import Ponder, Services
 from ponder.domain.role import Role
 from ponder.errors import Forbidden, Unauthorized
 
-_bearer = HTTPBearer(auto_error=False, description="A key of ponder: pk-…")
+_bearer = HTTPBearer(auto_error=False, description="A ponder API key: pk-…")
 _READING = ("GET", "HEAD")
 _FIND = text("SELECT id, tenant_id, role, sha256, revoked_at FROM api_keys WHERE sha256 = :sha256")
 

@@ -9,19 +9,16 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from ponder.api.services import unix
 from ponder.api.waiting import why_batch_waits
+from ponder.domain.budget import Allowance
 from ponder.domain.storable import JsonObject
+from ponder.jobs.tally import Totals, totals
+from ponder.ledger.spending import allowances
 
 _MAX_ERRORS = 1_000
 _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
+_WARN_AT = (80, 100)
 _TIMES_OF_CANCELLING = ("cancelling_at", "cancelled_at")
 
-_JOBS = text(
-    "SELECT batch_id, state, verdict, count(*) AS num, count(*) FILTER (WHERE oracle) AS num_oracle FROM jobs "
-    "WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id, state, verdict"
-)
-_REJECTED = text(
-    "SELECT batch_id, count(*) AS num FROM rejected_lines WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id"
-)
 _ERRORS = text(
     """
     SELECT batch.id AS batch_id, line, code, left(message, 200) AS message, left(param, 200) AS param
@@ -31,22 +28,6 @@ _ERRORS = text(
     ) AS rejected
     ORDER BY batch.id, line
     """
-)
-_USAGE = text(
-    """
-    SELECT batch_id, sum(prompt_tokens) AS prompt, sum(cached_tokens) AS cached, sum(completion_tokens) AS generated,
-           sum(thinking_tokens) AS thinking
-    FROM jobs JOIN usage ON usage.job_id = jobs.id
-    WHERE batch_id = ANY(CAST(:ids AS text[])) GROUP BY batch_id
-    """
-)
-_SO_FAR = text(
-    "SELECT batch_id, sum(num_tokens) AS num FROM tree_deltas WHERE batch_id = ANY(CAST(:ids AS text[])) "
-    "GROUP BY batch_id"
-)
-_COST = text(
-    "SELECT batch_id, sum(nanodollars) AS num FROM ledger_entries WHERE batch_id = ANY(CAST(:ids AS text[])) "
-    "GROUP BY batch_id"
 )
 _RUNNING = text(
     """
@@ -73,21 +54,27 @@ def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
 def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[JsonObject]:
     """Returns objects in the order of the rows, without their errors' data, which may be a thousand each.
 
-    Makes a fixed number of queries for any number of batches.
+    Makes a fixed number of queries for any number of batches, and none that counts jobs.
     """
     ids = [batch.id for batch in batches]
+    sums = totals(connection, ids)
     facts = {
-        "jobs": _grouped(connection, _JOBS, ids),
-        "rejected": _grouped(connection, _REJECTED, ids),
-        "usage": _grouped(connection, _USAGE, ids),
-        "so_far": _grouped(connection, _SO_FAR, ids),
-        "cost": _grouped(connection, _COST, ids),
         "running": _grouped(connection, _RUNNING, ids),
         "model": _grouped(connection, _MODEL, ids),
     }
-    return [
-        _object(connection, batch, {name: rows.get(batch.id, []) for name, rows in facts.items()}) for batch in batches
+    budgets = allowances(connection, ids)
+    objects = [
+        _object(
+            connection,
+            batch,
+            sums.get(batch.id, Totals()),
+            {name: rows.get(batch.id, []) for name, rows in facts.items()},
+        )
+        for batch in batches
     ]
+    for batch, found in zip(batches, objects, strict=True):
+        found["ponder"] |= {"paused": batch.paused_at is not None, "budget": _budget(batch, budgets.get(batch.id))}
+    return objects
 
 
 def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
@@ -97,15 +84,14 @@ def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> d
     return groups
 
 
-def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[Any]]]) -> JsonObject:
-    counts = _counts(batch.state, facts)
-    tokens = facts["usage"][0] if facts["usage"] else None
+def _object(connection: Connection, batch: Row[Any], sums: Totals, facts: dict[str, list[Row[Any]]]) -> JsonObject:
+    counts = _counts(batch, sums)
     return {
         "id": batch.id,
         "object": "batch",
         "endpoint": batch.endpoint,
         "model": facts["model"][0].model if facts["model"] else None,
-        "errors": {"object": "list"} if batch.errors or facts["rejected"] else None,
+        "errors": {"object": "list"} if batch.errors or sums.num_rejected else None,
         "input_file_id": batch.input_file_id,
         "completion_window": batch.completion_window,
         "status": batch.state,
@@ -117,21 +103,50 @@ def _object(connection: Connection, batch: Row[Any], facts: dict[str, list[Row[A
             "completed": counts["completed"],
             "failed": counts["failed"] + counts["expired"] + counts["cancelled"] + counts["rejected"],
         },
-        "usage": _usage(tokens),
+        "usage": _usage(sums),
         "metadata": batch.metadata or None,
         "ponder": {
             "options": batch.options,
             "lane": batch.lane,
             "retry_of": batch.retry_of,
             "counts": counts,
-            "verdicts": _verdicts(facts["jobs"]),
-            "num_oracle": sum(int(row.num_oracle) for row in facts["jobs"]),
-            # A job's deltas are deleted when it is settled and gets a usage.
-            "tokens_generated": (int(tokens.generated) if tokens else 0) + _sum(facts["so_far"]),
-            "direct_nanodollars": _sum(facts["cost"]),
+            "verdicts": {
+                "passed": sums.num_passed,
+                "failed": sums.num_judged_wrong,
+                "unverified": sums.num_unverified,
+            },
+            "num_oracle": sums.num_oracle,
+            "tokens_generated": sums.generated_tokens,
+            "direct_nanodollars": sums.direct_nanodollars,
             "num_running": _sum(facts["running"]),
             "waiting": why_batch_waits(connection, batch, counts["pending"], bool(facts["running"])),
         },
+    }
+
+
+def _budget(batch: Row[Any], allowance: Allowance | None) -> JsonObject | None:
+    """Returns the batch's limits, what is spent and reserved of them, and warnings at 80 and 100 percent."""
+    if allowance is None or (allowance.limit_tokens is None and allowance.limit_nanodollars is None):
+        return None
+    limits = {
+        "tokens": (allowance.spent.tokens, allowance.limit_tokens),
+        "dollars": (allowance.spent.nanodollars, allowance.limit_nanodollars),
+    }
+    shares = {name: spent / limit for name, (spent, limit) in limits.items() if limit is not None}
+    return {
+        "limit_tokens": allowance.limit_tokens,
+        "spent_tokens": allowance.spent.tokens,
+        "reserved_tokens": allowance.reserved_tokens,
+        "limit_nanodollars": allowance.limit_nanodollars,
+        "spent_nanodollars": allowance.spent.nanodollars,
+        "reserved_nanodollars": allowance.reserved_nanodollars,
+        "exhausted_at": unix(batch.exhausted_at),
+        "warnings": [
+            {"limit": name, "percent": percent, "message": f"{percent} % of the batch's {name} are spent"}
+            for name, share in shares.items()
+            for percent in _WARN_AT
+            if share >= percent / 100
+        ],
     }
 
 
@@ -139,25 +154,21 @@ def _sum(rows: Sequence[Row[Any]]) -> int:
     return sum(int(row.num) for row in rows)
 
 
-def _counts(batch_state: str, facts: dict[str, list[Row[Any]]]) -> dict[str, int]:
+def _counts(batch: Row[Any], sums: Totals) -> dict[str, int]:
     """Counts jobs by state, and rejected lines. The rows of a stopped batch may follow later."""
-    counts = dict.fromkeys(("pending", "completed", "failed", "expired", "cancelled"), 0)
-    for row in facts["jobs"]:
-        counts[row.state] += row.num
-    stopped_as = {"cancelling": "cancelled", "cancelled": "cancelled", "expired": "expired"}.get(batch_state)
+    has_jobs = batch.state not in ("validating", "failed")
+    counts = {
+        "pending": batch.num_lines - sums.num_rejected - sums.num_settled if has_jobs else 0,
+        "completed": sums.num_completed,
+        "failed": sums.num_failed,
+        "expired": sums.num_expired,
+        "cancelled": sums.num_cancelled,
+    }
+    stopped_as = {"cancelling": "cancelled", "cancelled": "cancelled", "expired": "expired"}.get(batch.state)
     if stopped_as is not None:
         counts[stopped_as] += counts["pending"]
         counts["pending"] = 0
-    counts["rejected"] = _sum(facts["rejected"])
-    return counts
-
-
-def _verdicts(jobs: Sequence[Row[Any]]) -> dict[str, int]:
-    verdicts = dict.fromkeys(("passed", "failed", "unverified"), 0)
-    for row in jobs:
-        if row.verdict is not None:
-            verdicts[row.verdict] += row.num
-    return verdicts
+    return counts | {"rejected": sums.num_rejected}
 
 
 def _errors(batch: Row[Any], rejected: Sequence[Row[Any]]) -> JsonObject | None:
@@ -166,14 +177,11 @@ def _errors(batch: Row[Any], rejected: Sequence[Row[Any]]) -> JsonObject | None:
     return {"object": "list", "data": data} if data else None
 
 
-def _usage(tokens: Row[Any] | None) -> JsonObject:
-    prompt, cached, generated, thinking = (
-        (int(tokens.prompt), int(tokens.cached), int(tokens.generated), int(tokens.thinking)) if tokens else (0,) * 4
-    )
+def _usage(sums: Totals) -> JsonObject:
     return {
-        "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": cached},
-        "output_tokens": generated,
-        "output_tokens_details": {"reasoning_tokens": thinking},
-        "total_tokens": prompt + generated,
+        "input_tokens": sums.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": sums.cached_tokens},
+        "output_tokens": sums.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": sums.thinking_tokens},
+        "total_tokens": sums.prompt_tokens + sums.completion_tokens,
     }

@@ -10,7 +10,7 @@ from ponder.api.tenant_limits import Rate
 MAX_BODY_BYTES = 16 * 1024
 """The limit on bodies parsed in the event loop, where a few thousand fields already take milliseconds."""
 MAX_SUBMISSION_BYTES = 1024 * 1024
-_SUBMISSIONS = "/v1/batches"
+_SUBMISSIONS = ("/v1/batches", "/v1/estimates")
 _UPLOADS = "/v1/files"
 
 
@@ -38,7 +38,7 @@ class Limited:
         if scope["path"] == _UPLOADS:
             await self._app(scope, receive, telling)
             return
-        most = MAX_SUBMISSION_BYTES if scope["path"] == _SUBMISSIONS else MAX_BODY_BYTES
+        most = MAX_SUBMISSION_BYTES if scope["path"] in _SUBMISSIONS else MAX_BODY_BYTES
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > most:
             message = f"a body may have at most {most} bytes"

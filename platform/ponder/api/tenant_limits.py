@@ -90,7 +90,7 @@ class RequestRate:
 
 
 class Concurrency:
-    """Limits how many of one kind a tenant has at a time. Thread-safe."""
+    """A limit on how many of one kind a tenant has at a time. Thread-safe."""
 
     def __init__(self, most: int, what: str, setting: str) -> None:
         self._most = most
@@ -121,3 +121,4 @@ class TenantLimits:
         self.requests = RequestRate(settings.max_requests_per_s)
         self.uploads = Concurrency(settings.max_uploads, "uploads", "PONDER_MAX_UPLOADS")
         self.submissions = Concurrency(settings.max_submissions, "submissions", "PONDER_MAX_SUBMISSIONS")
+        self.streams = Concurrency(settings.max_streams, "streams of results", "PONDER_MAX_STREAMS")

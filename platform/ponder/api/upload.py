@@ -54,7 +54,7 @@ async def _parse(request: Request, max_bytes: int) -> FormData:
     try:
         return await MultiPartParser(request.headers, _limited(request, max_bytes), max_files=1, max_fields=10).parse()
     except ClientDisconnect:
-        raise _unreadable("it broke off") from None
+        raise _unreadable("it ended too early") from None
     except MultiPartException as error:
         raise _unreadable(error.message) from None
     except (ValueError, LookupError):  # the form names an unknown encoding, or is not in that encoding
@@ -92,7 +92,7 @@ def check_room(connection: Connection, tenant_id: str, num_bytes: int, most_stor
         return
     if connection.execute(_STORED, {"tenant_id": tenant_id}).scalar_one() + num_bytes > most_stored:
         raise LimitReached(
-            f"your files would have more than {most_stored} bytes: delete some that you no longer need "
+            f"your files would take more than {most_stored} bytes: delete some that you no longer need "
             "(PONDER_MAX_STORED_BYTES)",
             code="storage_limit_exceeded",
             retry_after_s=60,

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
+from ponder.domain.money import dollars
 from ponder.domain.state import BatchState, is_final
 from ponder.domain.storable import JsonObject
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
+from ponder.ledger.spending import allowances
 
-Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window"]
+Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window", "paused", "budget"]
 
 _ALIVE = text(
     """
@@ -25,10 +27,22 @@ _SHARD_OF_JOB = text(
     WHERE batch_id = :batch_id AND state <> 'finished' AND :job_id = ANY(job_ids) ORDER BY id DESC LIMIT 1
     """
 )
+# A pending job is in an open shard or not cut yet. To look for it by its state would be to read all settled jobs.
 _NEXT_JOB = text(
     """
-    SELECT id, batch_id, line, model, fingerprint FROM jobs
-    WHERE batch_id = :batch_id AND state = 'pending' ORDER BY line LIMIT 1
+    (SELECT jobs.id, jobs.batch_id, line, jobs.model, jobs.fingerprint
+     FROM shards CROSS JOIN LATERAL unnest(job_ids) AS job_id JOIN jobs ON jobs.id = job_id AND jobs.state = 'pending'
+     WHERE shards.batch_id = :batch_id AND shards.state <> 'finished'
+     ORDER BY line LIMIT 1)
+    UNION ALL
+    (SELECT first.* FROM portions CROSS JOIN LATERAL (
+         SELECT id, batch_id, line, model, fingerprint FROM jobs
+         WHERE batch_id = portions.batch_id AND model = portions.model AND fingerprint = portions.fingerprint
+           AND line > cut_until AND line <= last_line
+         ORDER BY line LIMIT 1
+     ) AS first
+     WHERE portions.batch_id = :batch_id)
+    ORDER BY line LIMIT 1
     """
 )
 _QUEUED = text(
@@ -59,6 +73,14 @@ _QUOTA_REACHED = text(
 )
 
 
+_STOPPED = text(
+    """
+    SELECT paused_at IS NOT NULL AS is_paused, exhausted_at IS NOT NULL AS is_exhausted
+    FROM batches WHERE id = :batch_id
+    """
+)
+
+
 def why_batch_waits(connection: Connection, batch: Row[Any], num_pending: int, is_running: bool) -> JsonObject | None:
     """Returns None if the batch has ended, if a job runs, or if nothing is wrong and no job is left."""
     if is_final(BatchState(batch.state)) or is_running:
@@ -67,7 +89,7 @@ def why_batch_waits(connection: Connection, batch: Row[Any], num_pending: int, i
     if not status.is_ok:  # the dispatcher validates, dispatches and finishes batches, so every batch waits for it
         return _reason("dispatcher", _remedy(status), 0)
     if batch.state == "validating":
-        trouble = f"; in its last round the dispatcher met {status.current_error}" if status.current_error else ""
+        trouble = f"; the dispatcher's last round failed: {status.current_error}" if status.current_error else ""
         return _reason("validating", f"the input file is being read{trouble}", 0)
     if batch.state != "in_progress" or num_pending == 0:
         return None
@@ -89,24 +111,51 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObjec
     status = dispatcher_status(connection)
     if not status.is_ok:
         return _reason("dispatcher", _remedy(status), ahead)
-    if not connection.execute(_ALIVE, weights).scalar_one():
-        return _reason(
+    found = _why_stopped(connection, job.batch_id, ahead)
+    if found is None and not connection.execute(_ALIVE, weights).scalar_one():
+        found = _reason(
             "no_worker",
             f"no live worker serves {job.model} with the weights {job.fingerprint}: start one with `ponder worker`",
             ahead,
         )
-    if shard is not None:
-        return _reason("queued", f"in the queue behind about {ahead:,} tokens", ahead)
+    if found is None and shard is not None:
+        found = _reason("queued", f"in the queue behind about {ahead:,} tokens", ahead)
+    if found is not None:
+        return found
     quota = connection.execute(_QUOTA_REACHED, {"batch_id": job.batch_id}).scalar()
     if quota is not None:
         return _reason("quota", f"your quota of {quota:,} tokens in flight is reached", ahead)
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
 
 
+def _why_stopped(connection: Connection, batch_id: str, ahead: int) -> JsonObject | None:
+    """Returns what its owner has stopped the batch by, if anything: a pause or a budget."""
+    stopped = connection.execute(_STOPPED, {"batch_id": batch_id}).one()
+    if stopped.is_paused:
+        return _reason("paused", f"the batch is paused: `ponder resume {batch_id}` continues it", ahead)
+    return _reason("budget", _exhausted(connection, batch_id), ahead) if stopped.is_exhausted else None
+
+
+def _exhausted(connection: Connection, batch_id: str) -> str:
+    found = allowances(connection, [batch_id])
+    if batch_id not in found:  # the budget was lifted just now
+        return "the batch's budget admits no further job"
+    allowance = found[batch_id]
+    spent = []
+    if allowance.limit_nanodollars is not None:
+        spent.append(f"{dollars(allowance.spent.nanodollars)} of {dollars(allowance.limit_nanodollars)}")
+    if allowance.limit_tokens is not None:
+        spent.append(f"{allowance.spent.tokens:,} of {allowance.limit_tokens:,} tokens")
+    return (
+        f"{' and '.join(spent)} are spent, and no further job fits into the batch's budget: "
+        f"`ponder budget {batch_id}` raises it"
+    )
+
+
 def _remedy(status: DispatcherStatus) -> str:
     """Says what keeps the dispatcher from its work, and what to do about it."""
     if status.is_running:
-        return f"the dispatcher {status}; it goes on by itself once that is repaired"
+        return f"the dispatcher {status}; it recovers by itself once that is repaired"
     return f"the dispatcher is {status}: start one with `ponder dispatcher`"
 
 

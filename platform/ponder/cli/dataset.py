@@ -12,8 +12,9 @@ from typing import Any
 from ponder.cli.rows.row import Row, shown
 from ponder.cli.source import Source
 from ponder.domain import storable
+from ponder.domain.batch.endpoint import CHAT, COMPLETIONS, Endpoint
 from ponder.domain.batch.line import MAX_LINE_BYTES, decode
-from ponder.domain.batch.request import ENDPOINT, MAX_CUSTOM_ID
+from ponder.domain.batch.request import MAX_CUSTOM_ID
 from ponder.errors import InvalidInput, InvalidLine
 from ponder.wire import Json
 
@@ -61,13 +62,14 @@ class Dataset:
 
     A row that cannot be read or lacks a named field is sent as a line with the reason, with which the server refuses
     it. So the row counts, is in the error file, and never stops the others. `body` (the model, sampling parameters)
-    overrides every line.
+    overrides every line. A row of a plain data set becomes a request to the `endpoint`.
     """
 
     source: Source
     fields: Fields
     body: Mapping[str, Any]
     system: str | None = None
+    endpoint: Endpoint = CHAT
     count: Count = field(default_factory=Count)
 
     def check(self) -> None:
@@ -77,7 +79,7 @@ class Dataset:
             if self.fields != Fields():
                 raise InvalidInput(
                     f"{path} has OpenAI batch lines, which name their prompts themselves: "
-                    "leave --prompt, --answer, --id and --level out"
+                    "omit --prompt, --answer, --id and --level"
                 )
             return
         known = self.source.fields()
@@ -130,14 +132,20 @@ class Dataset:
             if self.fields.id is not None:
                 custom_id = _text(row.values, self.fields.id)
             body = {**self._body(row.values), **self.body}
-            return _encoded({"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body})
+            return _encoded({"custom_id": custom_id, "method": "POST", "url": self.endpoint, "body": body})
         except InvalidInput as error:
             return self._refused(row, custom_id, error.message)
 
     def _body(self, values: Mapping[str, Any]) -> Json:
         assert self.fields.prompt is not None, "check() was not called"
+        if self.endpoint == COMPLETIONS:
+            return {"prompt": _text(values, self.fields.prompt)} | self._about(values)
         system = [{"role": "system", "content": self.system}] if self.system else []
-        body: Json = {"messages": [*system, *_messages(values, self.fields.prompt)]}
+        return {"messages": [*system, *_messages(values, self.fields.prompt)]} | self._about(values)
+
+    def _about(self, values: Mapping[str, Any]) -> Json:
+        """Returns what a row says about its prompt."""
+        body: Json = {}
         if self.fields.answer is not None:
             body["ponder"] = {"reference": _text(values, self.fields.answer)}
         if self.fields.level is not None:

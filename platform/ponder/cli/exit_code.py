@@ -14,5 +14,8 @@ USAGE = 2
 SOME_JOBS_FAILED = 3
 """The batch is settled, but some of its lines were refused, failed, expired or were cancelled."""
 
+BUDGET_EXHAUSTED = 4
+"""The batch waits, because its budget admits no further job. Raising the budget continues it."""
+
 INTERRUPTED = 130
 """The user pressed Ctrl-C. Submitted batches go on."""

@@ -27,9 +27,15 @@ SECTIONS = {
     "Batches": {
         "run": Lazy("Submit a file, watch it, fetch its results.", "ponder.cli.commands.run:run"),
         "submit": Lazy("Submit a file and print the batch's id.", "ponder.cli.commands.submit:submit"),
+        "estimate": Lazy(
+            "Estimate what a file would take, without submitting it.", "ponder.cli.commands.estimate:estimate"
+        ),
         "watch": Lazy("Show a batch's progress until it is settled.", "ponder.cli.commands.watch:watch"),
         "results": Lazy("Fetch a batch's results.", "ponder.cli.commands.results:results"),
         "cancel": Lazy("Cancel a batch.", "ponder.cli.commands.batch:cancel"),
+        "budget": Lazy("Change what a batch may spend.", "ponder.cli.commands.batch:budget"),
+        "pause": Lazy("Pause a batch.", "ponder.cli.commands.batch:pause"),
+        "resume": Lazy("Resume a paused batch.", "ponder.cli.commands.batch:resume"),
         "retry": Lazy("Run a batch's failed and expired jobs again.", "ponder.cli.commands.batch:retry"),
         "batches": Lazy("List the batches, newest first.", "ponder.cli.commands.batch:batches"),
         "show": Lazy("Show one job: its search tree, attempts and cost.", "ponder.cli.commands.show:show"),
@@ -50,7 +56,7 @@ SECTIONS = {
 
 EPILOG = """\b
 Exit codes: 0 all settled; 1 error; 2 wrong usage or input file;
-3 settled, but some jobs failed, expired or were refused; 130 interrupted.
+3 settled, but some jobs failed, expired or were refused; 4 stopped at its budget; 130 interrupted.
 """
 
 

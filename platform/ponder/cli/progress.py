@@ -21,7 +21,7 @@ from ponder.wire import Json
 SETTLED = ("completed", "failed", "expired", "cancelled")
 _POLL_S = 0.5
 _PAUSE_FACTOR = 4
-"""Pauses per time spent asking, because counting a million jobs takes seconds: asking takes a fifth of the time."""
+"""Pauses per time spent asking, so that a slow API is asked less often: asking takes a fifth of the time."""
 _LINE_EVERY_S = 10.0
 _SHORT_S = 15.0
 _LONG_S = 60.0
@@ -79,10 +79,13 @@ class Pace:
         return (amount(last) - amount(first)) / passed_s if passed_s > 0 else 0.0
 
 
-def follow(client: Client, weights: Mapping[str, float], *, title: str = "jobs") -> dict[str, Json]:
-    """Shows the progress of these batches until all are settled. Returns them.
+def follow(
+    client: Client, weights: Mapping[str, float], *, title: str = "jobs", each_round: Callable[[], None] | None = None
+) -> dict[str, Json]:
+    """Shows the progress of these batches until all are settled or have exhausted their budgets. Returns them.
 
-    `weights` are the relative amounts of work per job of each batch, for estimating the remaining time.
+    `weights` are the relative amounts of work per job of each batch, for estimating the remaining time. `each_round` is
+    called between two looks.
     """
     batches: dict[str, Json] = {}
     pace = Pace()
@@ -95,11 +98,19 @@ def follow(client: Client, weights: Mapping[str, float], *, title: str = "jobs")
             asking_s = time.monotonic() - asked_at_s
             snapshot = _snapshot(batches, weights)
             pace.add(snapshot)
-            is_over = all(batch["status"] in SETTLED for batch in batches.values())
+            is_over = all(batch["status"] in SETTLED or is_exhausted(batch) for batch in batches.values())
             show(snapshot, pace, is_over)
             if is_over:
                 return batches
+            if each_round is not None:
+                each_round()
             time.sleep(max(_POLL_S, _PAUSE_FACTOR * asking_s))
+
+
+def is_exhausted(batch: Json) -> bool:
+    """Returns whether a batch waits for a larger budget."""
+    waiting = (batch.get("ponder") or {}).get("waiting")
+    return isinstance(waiting, dict) and waiting.get("reason") == "budget"
 
 
 def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snapshot:

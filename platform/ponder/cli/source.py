@@ -46,6 +46,7 @@ class _Beginning:
     is_batch: bool
     fields: Sequence[str]
     trouble: str
+    url: str | None
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class Source:
         form = _FORMATS.get("".join(suffixes[-2:-1] if is_compressed else suffixes[-1:]))
         if form is None:
             raise InvalidInput(
-                f"{path}: its name does not tell its kind; known are {', '.join(_FORMATS)}, each also .gz"
+                f"{path}: its name does not show its format; supported are {', '.join(_FORMATS)}, each also .gz"
             )
         if form == "parquet":
             if encoding is not None:
-                raise InvalidInput(f"{path}: Parquet is not encoded text: leave --encoding out")
+                raise InvalidInput(f"{path}: Parquet has no text encoding: omit --encoding")
             return cls(path, form, is_compressed)
         made = cls(path, form, is_compressed)
         sample = made._sample()
@@ -103,6 +104,10 @@ class Source:
         """Returns whether at least half of the first readable rows are lines of an OpenAI batch file."""
         return self.form in ("json", "jsonl") and self._beginning.is_batch
 
+    def url(self) -> str | None:
+        """Returns the endpoint that the first batch line names."""
+        return self._beginning.url
+
     def fields(self) -> Sequence[str]:
         """Returns the names of the fields in the first rows."""
         return self._beginning.fields
@@ -121,14 +126,15 @@ class Source:
         """The file's beginning, read one row at a time, because a hundred of the longest rows would fill the memory."""
         votes: list[bool] = []
         fields: dict[str, None] = {}
-        trouble = ""
+        trouble, url = "", None
         with closing(self.rows()) as rows:
             for row in islice(rows, _SAMPLE_ROWS):
                 trouble = trouble or (f"{row.place}: {row.trouble}" if row.trouble else "")
                 if row.values is not None:
                     votes.append({"custom_id", "body"} <= row.values.keys())
                     fields |= dict.fromkeys(row.values)
-        return _Beginning(0 < len(votes) <= 2 * sum(votes), tuple(fields), trouble)
+                    url = url or str(row.values.get("url") or "")
+        return _Beginning(0 < len(votes) <= 2 * sum(votes), tuple(fields), trouble, url)
 
     def _sample(self) -> bytes:
         """Returns the first bytes of the file. Reading its rows later reports where it breaks off."""

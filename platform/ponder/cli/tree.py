@@ -10,8 +10,12 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from ponder.cli.console import out
+from ponder.wire import Json
+
 _MOST_CHILDREN = 12
 _LONGEST_TEXT = 100
+_LONGEST_PROBLEM = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,27 @@ class Drawing:
         if node.get("feedback"):
             label.append(f": {_one_line(str(node['feedback']))}", style="red")
         return label
+
+
+def print_tree(job: Json) -> None:
+    """Prints a job's problem and its search tree, with the legend."""
+    console = out()
+    console.print()
+    console.print(_problem(job))
+    console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
+    console.print(
+        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3 came three times, forced: inserted, not sampled; "
+        "the numbers are scores",
+        style="dim",
+    )
+
+
+def _problem(job: Json) -> str:
+    """Returns the last message, shortened to a few lines."""
+    request = job.get("request") or {}
+    messages = request.get("messages") or [{"content": request.get("prompt")}]
+    text = " ".join(str(messages[-1].get("content") or job["custom_id"]).split())
+    return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} …"
 
 
 def _notes(node: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from ponder.embedded.worker import WorkerOptions
 
 _DTYPES = ["auto", "float32", "bfloat16", "float16", "int8"]
 _KV_DTYPES = ["auto", "fp8"]
+_ENGINES = ["own", "vllm"]
 
 
 def _device(context: click.Context, option: click.Parameter, given: str) -> str:
@@ -35,7 +36,7 @@ _OPTIONS = (
         type=click.Choice(_DTYPES),
         default="auto",
         show_default=True,
-        help="auto: the model's own, or float32 on a CPU that is slow with it; int8: of the layers' products, on CPUs.",
+        help="auto: the model's own, or float32 on a CPU where that is slow; int8: the layers' products only, on CPUs.",
     ),
     click.option(
         "--kv-dtype",
@@ -43,6 +44,25 @@ _OPTIONS = (
         default="auto",
         show_default=True,
         help="The dtype of keys and values; fp8: half of bfloat16's memory, less precise. auto: --dtype's.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(_ENGINES),
+        default="own",
+        show_default=True,
+        help="own: shares families of sequences; vllm: any architecture, several GPUs; see docs/engines.md.",
+    ),
+    click.option("--reward-engine", type=click.Choice(_ENGINES), help="Of the reward model.  [default: --engine's]"),
+    click.option(
+        "--engine-arg",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="One of vLLM's engine arguments, such as tensor_parallel_size=8; may be given again.",
+    ),
+    click.option(
+        "--memory-split",
+        type=click.FloatRange(0.05, 0.95),
+        help="The generator's share of the memory for keys and values.  [default: traded; half where vLLM takes part]",
     ),
     click.option(
         "--max-sequences",

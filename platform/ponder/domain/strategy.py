@@ -43,6 +43,11 @@ class StrategySpec(Spec):
         """Whether it asks the job's verifier while it runs."""
         return False
 
+    @property
+    def needs_turns(self) -> bool:
+        """Whether it goes on with the conversation."""
+        return False
+
 
 class Direct(StrategySpec):
     """One sample per choice: the baseline for every other strategy."""
@@ -162,6 +167,10 @@ class Refine(StrategySpec):
 
     @property
     def needs_verifier(self) -> bool:
+        return True
+
+    @property
+    def needs_turns(self) -> bool:
         return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,19 +24,58 @@ _SUBSCRIPT = re.compile(r"_\{?\w+")
 _EMPTY_COLLECTION = re.compile(r"\\\{\s*\\\}|\[\s*\]")
 
 
-class Exact(Spec):
+Reading = Literal["answer", "letter", "text", "json", "program"]
+"""The part of a text that a verifier reads: the extracted answer, a letter, all after the thought, JSON, or Python."""
+
+
+class VerifierSpec(Spec):
+    """The spec of a verifier, and what can be said of it before there is an answer to judge."""
+
+    reads: ClassVar[Reading] = "answer"
+    runs_code: ClassVar[bool] = False
+    """Whether it runs what the model wrote, which the operator must allow."""
+
+    @property
+    def patterns(self) -> dict[str, str]:
+        """The user's regular expressions by field. They are checked where the check can be stopped."""
+        return {}
+
+    @property
+    def schemas(self) -> dict[str, JsonObject]:
+        """The user's JSON schemas by field, which are checked likewise."""
+        return {}
+
+    @property
+    def sees_reference(self) -> bool:
+        """Whether it judges by the reference. Its verdict would reveal the reference to a search."""
+        return True
+
+    def why_unreadable(self, reference: str) -> str | None:
+        """Returns why answers cannot be compared with a reference, or None if a worker may be able to read it."""
+        return None
+
+
+class Exact(VerifierSpec):
     """The extracted answer equals the extracted reference, character by character, except for outer spaces."""
 
     name: Literal["exact"] = "exact"
 
+    def why_unreadable(self, reference: str) -> str | None:
+        return None if _bare(reference) else _why_hollow(reference)
 
-class Number(Spec):
+
+class Number(VerifierSpec):
     """The answer and the reference are equal numbers. Separators, currency, units and percent signs are ignored."""
 
     name: Literal["number"] = "number"
 
+    def why_unreadable(self, reference: str) -> str | None:
+        if any(map(str.isnumeric, _SUBSCRIPT.sub("", reference))):
+            return None
+        return "it contains no number (exact and math compare words, too)"
 
-class Math(Spec):
+
+class Math(VerifierSpec):
     """The answer and the reference are mathematically equal, as read by latex2sympy, the parser of Math-Verify.
 
     `order`: the items of a list may come in any order (`free`) or must have the reference's (`kept`); those of a tuple
@@ -49,41 +88,78 @@ class Math(Spec):
     units: Literal["optional", "ignored", "required"] = "optional"
     percent: Literal["either", "number", "fraction"] = "either"
 
+    def why_unreadable(self, reference: str) -> str | None:
+        left = _bare(reference)
+        if not left:
+            return _why_hollow(reference)
+        if any(map(_has_meaning, left)) or _EMPTY_COLLECTION.search(left) is not None:
+            return None
+        return "it has no letters, digits or mathematical signs (exact compares any text)"
 
-class Choice(Spec):
+
+class Choice(VerifierSpec):
     """The answer chooses the same letter (A to J) as the reference."""
+
+    reads: ClassVar[Reading] = "letter"
 
     name: Literal["choice"] = "choice"
 
+    def why_unreadable(self, reference: str) -> str | None:
+        if _LETTER.search(reference) is not None:
+            return None
+        return "it has no lone capital from A to J (exact compares whole texts)"
 
-class JsonSchema(Spec):
-    """The answer is JSON that the schema accepts. Needs no reference. `verifier_check` checks the schema."""
+
+class JsonSchema(VerifierSpec):
+    """The answer is JSON that the schema accepts. Needs no reference."""
 
     model_config = Spec.model_config | {"populate_by_name": True}
+    reads: ClassVar[Reading] = "json"
 
     name: Literal["json_schema"] = "json_schema"
     json_schema: JsonObject = Field(alias="schema")
 
+    @property
+    def schemas(self) -> dict[str, JsonObject]:
+        return {"schema": self.json_schema}
 
-class Regex(Spec):
-    """A regular expression of Python's matches a part of the answer, or all of it.
+    @property
+    def sees_reference(self) -> bool:
+        return False
 
-    `verifier_check` checks the pattern, because compiling it may take long.
-    """
+
+class Regex(VerifierSpec):
+    """A regular expression of Python's matches a part of the answer, or all of it."""
+
+    reads: ClassVar[Reading] = "text"
 
     name: Literal["regex"] = "regex"
     pattern: str = Field(min_length=1)
     match: Literal["part", "full"] = "part"
     ignore_case: bool = False
 
+    @property
+    def patterns(self) -> dict[str, str]:
+        return {"pattern": self.pattern}
 
-class Contains(Spec):
+    @property
+    def sees_reference(self) -> bool:
+        return False
+
+
+class Contains(VerifierSpec):
     """The answer contains all of some texts, or any of them."""
+
+    reads: ClassVar[Reading] = "text"
 
     name: Literal["contains"] = "contains"
     texts: list[Annotated[str, Field(min_length=1, max_length=10_000)]] = Field(min_length=1, max_length=100)
     need: Literal["all", "any"] = "all"
     ignore_case: bool = False
+
+    @property
+    def sees_reference(self) -> bool:
+        return False
 
 
 class Exchange(Spec):
@@ -93,12 +169,15 @@ class Exchange(Spec):
     stdout: str = Field(max_length=1_000_000)
 
 
-class PythonTests(Spec):
+class PythonTests(VerifierSpec):
     """The answer is a Python program that passes tests in a sandbox. The operator must allow it.
 
     `tests` is Python, such as asserts, that runs after the program and raises if it is wrong. `cases` are runs of the
     program. With neither, the reference holds one of the two: Python, or a list of cases as JSON.
     """
+
+    reads: ClassVar[Reading] = "program"
+    runs_code: ClassVar[bool] = True
 
     name: Literal["python_tests"] = "python_tests"
     tests: str | None = Field(default=None, min_length=1, max_length=1_000_000)
@@ -110,39 +189,32 @@ class PythonTests(Spec):
             raise PydanticCustomError("python_tests", "give `tests` or `cases`, not both")
         return self
 
+    @property
+    def sees_reference(self) -> bool:
+        return self.tests is None and not self.cases
 
-Verifier = Annotated[
-    Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests, Field(discriminator="name")
-]
-VERIFIER: TypeAdapter[Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests] = TypeAdapter(
-    Verifier
+
+AnyVerifier = Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests
+Verifier = Annotated[AnyVerifier, Field(discriminator="name")]
+VERIFIER: TypeAdapter[AnyVerifier] = TypeAdapter(Verifier)
+VERIFIER_SPECS: dict[str, type[VerifierSpec]] = {
+    spec.model_fields["name"].default: spec for spec in get_args(AnyVerifier)
+}
+VERIFIER_NAMES = tuple(VERIFIER_SPECS)
+PLAIN_VERIFIER_NAMES = tuple(
+    name
+    for name, spec in VERIFIER_SPECS.items()
+    if not any(field.is_required() for field in spec.model_fields.values())
 )
-VERIFIER_NAMES = ("exact", "number", "math", "choice", "json_schema", "regex", "contains", "python_tests")
+"""Verifiers that need no parameters."""
 
 
-def sees_reference(verifier: Verifier) -> bool:
-    """Returns whether a verifier judges by the reference. Its verdict would reveal the reference to a search."""
-    match verifier:
-        case JsonSchema() | Regex() | Contains():
-            return False
-        case PythonTests():
-            return verifier.tests is None and not verifier.cases
-    return True
+def _bare(reference: str) -> str:
+    return _HOLLOW.sub("", reference).strip()
 
 
-def why_unreadable(verifier: Verifier, reference: str) -> str | None:
-    """Returns why answers cannot be compared with a reference, or None if a worker may be able to read it."""
-    left = _HOLLOW.sub("", reference).strip()
-    match verifier:
-        case Exact() | Math() if not left:
-            return "it is empty" if not reference.strip() else "there is nothing in its mark"
-        case Math() if not any(map(_has_meaning, left)) and _EMPTY_COLLECTION.search(left) is None:
-            return "it has no letters, digits or mathematical signs (exact compares any text)"
-        case Number() if not any(map(str.isnumeric, _SUBSCRIPT.sub("", reference))):
-            return "it contains no number (exact and math compare words, too)"
-        case Choice() if _LETTER.search(reference) is None:
-            return "it has no lone capital from A to J (exact compares whole texts)"
-    return None
+def _why_hollow(reference: str) -> str:
+    return "there is nothing in its mark" if reference.strip() else "it is empty"
 
 
 def _has_meaning(character: str) -> bool:
@@ -154,7 +226,7 @@ def why_not_asked(verifier: Verifier | None, *, has_reference: bool, oracle: boo
     """Returns why no search may ask this verifier about a candidate, and the remedy, or None if it may."""
     if verifier is None:
         return "there is no verifier: name one, such as json_schema, regex or contains, which need no reference"
-    if not sees_reference(verifier):
+    if not verifier.sees_reference:
         return None
     if not oracle:
         return (

@@ -18,7 +18,7 @@ from ponder.errors import SetupError
 
 _STOP_TIMEOUT_S = 45.0
 _START_TIMEOUT_S = 180.0
-_PROGRAM = [sys.executable, "-m", "ponder.embedded"]
+_PROGRAM = [sys.executable, "-m", "ponder.embedded.supervisor"]
 
 
 def start_in_background(home: Home, plan: Plan, on_phase: Callable[[str], None]) -> None:
@@ -57,13 +57,13 @@ def _follow(process: subprocess.Popen[bytes], home: Home, on_phase: Callable[[st
     """Reports phases until the supervisor says that it is ready."""
     assert process.stdout is not None
     for line in process.stdout:
-        news = json.loads(line)
-        if "error" in news:
+        message = json.loads(line)
+        if "error" in message:
             process.wait()
-            raise SetupError(news["error"])
-        if "ready" in news:
+            raise SetupError(message["error"])
+        if "ready" in message:
             return
-        on_phase(news["phase"])
+        on_phase(message["phase"])
     raise SetupError(f"the supervisor ended without an error message; see {home.log('supervisor')}")
 
 
@@ -72,7 +72,7 @@ def wait_until_ready(home: Home) -> None:
     give_up_at = time.monotonic() + _START_TIMEOUT_S
     while home.running_pid() is not None and not (home.record() or {}).get("is_ready"):
         if time.monotonic() > give_up_at:
-            raise SetupError(f"the stack in {home.path} is starting, but does not become ready; see its logs")
+            raise SetupError(f"the stack in {home.path} is starting, but has not become ready; see its logs")
         time.sleep(0.2)
 
 

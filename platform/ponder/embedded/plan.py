@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
+from ponder.domain.model_source import HubModel
 from ponder.embedded.home import Home
 from ponder.embedded.service import Service
 from ponder.embedded.worker import WorkerOptions
@@ -42,7 +43,8 @@ class Plan:
     def parse(cls, text: str) -> Self:
         """Reads the JSON of a plan's `document`."""
         fields = json.loads(text)
-        return cls(**fields | {"options": WorkerOptions(**fields["options"])})
+        options = fields["options"]
+        return cls(**fields | {"options": WorkerOptions(**options | {"engine_arg": tuple(options["engine_arg"])})})
 
     @property
     def url(self) -> str:
@@ -50,7 +52,9 @@ class Plan:
         return f"http://{host}:{self.port}"
 
     def document(self) -> dict[str, object]:
-        return asdict(self)
+        """Returns the plan as it comes back from JSON, in which a tuple is a list."""
+        fields: dict[str, object] = json.loads(json.dumps(asdict(self)))
+        return fields
 
     def check(self) -> None:
         """Raises SetupError, with the remedy, for anything that would stop the stack halfway."""
@@ -115,23 +119,29 @@ def _check_port(host: str, port: int) -> None:
                     f"port {port} is in use by another program: choose another one, "
                     f"for example PONDER_PORT={port + 1}, or stop that program"
                 ) from error
-            raise SetupError(f"{host}:{port} cannot be listened on ({error.strerror}): set PONDER_HOST") from error
+            raise SetupError(f"cannot listen on {host}:{port} ({error.strerror}): set PONDER_HOST") from error
 
 
 def _check_models(plan: Plan) -> None:
     if plan.num_workers == 0:
         return
-    for folder in filter(None, (plan.model, plan.reward_model)):
-        _check_model(Path(folder))
+    for model in filter(None, (plan.model, plan.reward_model)):
+        if HubModel.parse(model) is None:
+            _check_model(Path(model))
 
 
 def _check_model(folder: Path) -> None:
-    form = "a model is a folder in Hugging Face's format: config.json, tokenizer.json, *.safetensors"
+    form = (
+        "a model is org/name[@revision] of the Hugging Face Hub, a GGUF file, or a folder in Hugging Face's format: "
+        "config.json, tokenizer.json, *.safetensors"
+    )
     if folder.is_file():
-        unread = "GGUF files are not read; " if folder.suffix == ".gguf" else ""
-        raise SetupError(f"{folder} is a file: {unread}{form}")
+        with folder.open("rb") as file:
+            if file.read(4) == b"GGUF":
+                return
+        raise SetupError(f"{folder} is a file, and not a GGUF file: {form}")
     if not folder.is_dir():
-        raise SetupError(f"there is no folder {folder}: {form}; nothing is downloaded by name")
+        raise SetupError(f"there is no file or folder {folder}: {form}")
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             inside = next((config.parent for config in sorted(folder.glob("*/config.json"))), None)

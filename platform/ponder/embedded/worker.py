@@ -22,6 +22,10 @@ class WorkerOptions:
     worker_name: str | None = None
     allow_code: bool = False
     metrics_port: int | None = None
+    engine: str = "own"
+    reward_engine: str | None = None
+    engine_arg: tuple[str, ...] = ()
+    memory_split: float | None = None
 
     def of(self, number: int, num_workers: int) -> WorkerOptions:
         """Returns the options of one worker, counted from 1, with its own name and port and its share of the cores."""
@@ -41,6 +45,8 @@ class WorkerOptions:
             option = f"--{field.replace('_', '-')}"
             if value is True:
                 given.append(option)
+            elif isinstance(value, tuple):
+                given += [part for one in value for part in (option, str(one))]
             elif value is not None and value is not False:
                 given += [option, str(value)]
         return given

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.state import IncarnationState, Lane, ShardState
 from ponder.domain.storable import JsonObject
-from ponder.jobs.incarnation import hold
+from ponder.jobs.incarnation import Incarnation, hold
 from ponder.jobs.learn import learned
+from ponder.jobs.reserve import Reserve, Unfit, reserve, take_turn, walls
 from ponder.jobs.shard import finish_shard, hold_shard
 from ponder.jobs.wake import wake
+from ponder.store.document import dumps
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +33,22 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed shard. `learned` sums up what settled jobs of its batch have taught (see `learn`)."""
+    """A claimed shard. `learned` sums up what settled jobs of its batch have taught (see `learn`).
+
+    `now` is Postgres's time.
+    """
 
     shard_id: int
     lane: Lane
     jobs: tuple[ClaimedJob, ...]
     learned: Mapping[str, float]
+    now: datetime = field(compare=False)
 
 
 _SHARD = text("""
-    SELECT state, holder, model, fingerprint, lane, job_ids, runs_alone, batch_id
+    SELECT state, holder, model, fingerprint, lane, job_ids, runs_alone, batch_id, least_tokens, created_at,
+           (SELECT paused_at IS NOT NULL OR limit_tokens IS NOT NULL OR limit_nanodollars IS NOT NULL
+            FROM batches WHERE batches.id = batch_id) AS is_limited
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
@@ -56,7 +65,17 @@ _LOOK = text("""
 
 _KEEP = text("UPDATE shards SET published_at = clock_timestamp() WHERE id = :id AND state = 'queued' RETURNING id")
 
-_HAND_BACK = text("UPDATE shards SET published_at = NULL WHERE id = :id")
+_HAND_BACK = text("""
+    UPDATE shards SET published_at = NULL, least_tokens = CAST(:least_tokens AS bigint) WHERE id = :id
+""")
+
+_JUST_HANDED_BACK = text("""
+    SELECT EXISTS (
+        SELECT FROM attempts
+        WHERE job_id = ANY(CAST(:ids AS bigint[])) AND incarnation_id = :incarnation_id AND outcome = 'preempted'
+          AND ended_at >= CAST(:last_tick AS timestamptz)
+    )
+""")
 
 # First the jobs by id, then their state (see dispatching/cut.py). A batch that was cancelled or has expired gives none.
 # A limit too large for its type is no limit.
@@ -72,8 +91,11 @@ _ATTEMPT = text("""
                CASE WHEN dollars < 9e9 THEN CAST(dollars * 1e9 AS bigint) END AS limit_nanodollars
         FROM named WHERE state = 'pending'
     ), opened AS (
-        INSERT INTO attempts (tenant_id, job_id, shard_id, incarnation_id, deadline_at, limit_nanodollars)
-        SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars FROM pending
+        INSERT INTO attempts (tenant_id, job_id, shard_id, incarnation_id, deadline_at, limit_nanodollars,
+                              reserved_tokens, reserved_nanodollars)
+        SELECT tenant_id, id, :shard_id, :incarnation_id, deadline_at, limit_nanodollars, tokens, nanodollars
+        FROM pending LEFT JOIN json_to_recordset(CAST(:reserves AS json)) AS reserve(
+            job_id bigint, tokens bigint, nanodollars bigint) ON reserve.job_id = pending.id
         WHERE CAST(:is_new AS boolean) ORDER BY id
     )
     SELECT id AS job_id, tenant_id, batch_id, request FROM pending ORDER BY id
@@ -113,43 +135,92 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     Returns None when there is nothing to do: the message is a duplicate, the shard is gone or has no pending jobs, or
     this incarnation may not have it. It may not if its weights differ, if it is not ready, or if this shard or what it
     holds runs alone; such a shard is published again at once.
+    If the batch has a budget, what its jobs may spend is reserved. Jobs that do not fit stay behind in a shard of their
+    own, and a paused batch gives none.
     A shard that this incarnation already holds is returned again, because the answer to the first claim's commit may
     have been lost. Raises LeaseLost.
     """
     incarnation = hold(connection, incarnation_id)
+    has_turn = take_turn(connection, shard_id)
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
-        jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=False)
-        return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard))
+        again = walls(connection, shard.batch_id, shard.job_ids) if shard.is_limited else None
+        jobs = _open_attempts(connection, shard_id, incarnation_id, shard, again, is_new=False)
+        return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard), incarnation.now)
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
     company = connection.execute(_COMPANY, {"holder": incarnation_id}).one()
     is_alone = not company.has_suspect and (company.num_shards == 0 or not shard.runs_alone)
-    if not fits or not is_alone or incarnation.state is not IncarnationState.READY:
-        connection.execute(_HAND_BACK, {"id": shard_id})
-        wake(connection)
+    may_claim = fits and is_alone and incarnation.state is IncarnationState.READY and has_turn
+    if not may_claim or _just_handed_back(connection, incarnation, shard):
+        _give_back(connection, shard_id, shard.least_tokens)
         return None
-    jobs = _open_attempts(connection, shard_id, incarnation_id, shard, is_new=True)
+    try:
+        reserves = reserve(connection, shard_id, shard.batch_id, shard.job_ids) if shard.is_limited else None
+    except Unfit as unfit:
+        _give_back(connection, shard_id, unfit.least_tokens)
+        return None
+    jobs = _open_attempts(connection, shard_id, incarnation_id, shard, reserves, is_new=True)
     if not jobs:
         finish_shard(connection, shard_id)
         wake(connection)
         return None
     hold_shard(connection, shard_id, incarnation_id)
-    return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard))
+    return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard), incarnation.now)
 
 
 def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:
     return learned(connection, [shard.batch_id]).get(shard.batch_id, {})
 
 
+def _just_handed_back(connection: Connection, incarnation: Incarnation, shard: Row[Any]) -> bool:
+    """Returns whether the incarnation's last tick handed the jobs back: only the next one proves that it stopped them.
+
+    Their shard was cut by that tick, so an older one needs no look.
+    """
+    last_tick = incarnation.billed_until
+    if shard.created_at < last_tick:
+        return False
+    values = {"ids": shard.job_ids, "incarnation_id": incarnation.id, "last_tick": last_tick}
+    return bool(connection.execute(_JUST_HANDED_BACK, values).scalar_one())
+
+
+def _give_back(connection: Connection, shard_id: int, least_tokens: int | None) -> None:
+    connection.execute(_HAND_BACK, {"id": shard_id, "least_tokens": least_tokens})
+    wake(connection)
+
+
 def _open_attempts(
-    connection: Connection, shard_id: int, incarnation_id: str, shard: Row[Any], *, is_new: bool
+    connection: Connection,
+    shard_id: int,
+    incarnation_id: str,
+    shard: Row[Any],
+    reserves: Sequence[Reserve] | None,
+    *,
+    is_new: bool,
 ) -> tuple[ClaimedJob, ...]:
-    values = {"ids": shard.job_ids, "shard_id": shard_id, "batch_id": shard.batch_id}
+    """Opens attempts for the jobs with a reserve, or without a budget (None) for all."""
+    ids = shard.job_ids if reserves is None else [one.job_id for one in reserves]
+    values = {"ids": ids, "shard_id": shard_id, "batch_id": shard.batch_id}
     values |= {"incarnation_id": incarnation_id, "is_new": is_new}
+    values |= {"reserves": dumps([asdict(one) for one in reserves or ()])}
     rows = connection.execute(_ATTEMPT, values).all()
     deltas: dict[int, list[JsonObject]] = defaultdict(list)
     for job_id, delta in connection.execute(_DELTAS, {"ids": [row.job_id for row in rows]}):
         deltas[job_id].append(delta)
-    return tuple(ClaimedJob(**row._mapping, deltas=deltas[row.job_id]) for row in rows)
+    limits = {one.job_id: one.most_tokens for one in reserves or () if one.tokens is not None}
+    return tuple(
+        ClaimedJob(
+            row.job_id, row.tenant_id, row.batch_id, _walled(row.request, limits.get(row.job_id)), deltas[row.job_id]
+        )
+        for row in rows
+    )
+
+
+def _walled(request: JsonObject, limit: int | None) -> JsonObject:
+    """Gives a job without a token budget the limit that was reserved for it, for its worker to keep."""
+    budget = request.get("budget") or {}
+    if limit is None or budget.get("tokens") is not None:
+        return request
+    return request | {"budget": budget | {"tokens": limit}}

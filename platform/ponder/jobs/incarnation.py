@@ -116,7 +116,7 @@ def drain(connection: Connection, id: str) -> None:
 
 
 def hold(connection: Connection, id: str) -> Incarnation:
-    """The fence: locks the row until the transaction ends. Raises LeaseLost unless it is alive by Postgres's clock.
+    """Locks the row until the transaction ends: the fence. Raises LeaseLost unless it is alive by Postgres's clock.
 
     A lease that ran out during an outage of Postgres, or in the grace of one lease after it, is extended here unless
     the sweep has already ended it. Every write of a worker begins with this call. Transactions that lock more take

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from sqlalchemy import Connection, text
 
 from ponder.store.document import dumps
+from ponder.store.folding import added_up, lock_folding
 
 Sums = Mapping[str, float]
 
@@ -24,33 +25,24 @@ _APPEND = text("""
     GROUP BY batch_id
 """)
 
-# Numerics, so that the sum does not depend on the order of adding.
-_ADD_UP = """
-    SELECT batch_id, jsonb_object_agg(name, value) AS sums
-    FROM (
-        SELECT batch_id, name, sum(CAST(value AS numeric)) AS value
-        FROM ({taught}) AS taught CROSS JOIN LATERAL jsonb_each_text(sums) AS each(name, value)
-        GROUP BY batch_id, name
-    ) AS added
-    GROUP BY batch_id
-"""
-
 _LEARNED = text(
-    _ADD_UP.format(
-        taught="""
+    added_up(
+        "batch_id",
+        """
             SELECT batch_id, sums FROM learnings WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
             UNION ALL
             SELECT batch_id, sums FROM lessons WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
-        """
+        """,
     )
 )
 
-_TOTAL = _ADD_UP.format(
-    taught="""
+_TOTAL = added_up(
+    "batch_id",
+    """
         SELECT batch_id, sums FROM taken
         UNION ALL
         SELECT batch_id, sums FROM learnings WHERE batch_id IN (SELECT batch_id FROM taken)
-    """
+    """,
 )
 
 _FOLD = text(f"""
@@ -83,6 +75,5 @@ def learned(connection: Connection, batch_ids: Collection[str]) -> dict[str, Sum
 
 def fold(connection: Connection) -> None:
     """Folds up to 10,000 appended lessons into the sums, so that they are read faster. The totals stay the same."""
-    connection.execute(text("SET LOCAL lock_timeout = '1s'"))  # nothing depends on this round; the next one will do
-    connection.execute(text(f"SELECT pg_advisory_xact_lock({_FOLDING})"))
+    lock_folding(connection, _FOLDING)
     connection.execute(_FOLD)

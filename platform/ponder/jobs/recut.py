@@ -54,6 +54,12 @@ _END_ATTEMPTS = text("""
     WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
 """)
 
+_END_ATTEMPTS_OF = text("""
+    UPDATE attempts SET outcome = 'preempted', ended_at = CAST(:at AS timestamptz)
+    WHERE incarnation_id = :incarnation_id AND ended_at IS NULL AND shard_id = ANY(CAST(:shard_ids AS bigint[]))
+    RETURNING job_id
+""")
+
 # First the jobs by id, then their state (see jobs/dispatching/cut.py).
 _LEFT = text("""
     WITH named AS MATERIALIZED (
@@ -96,7 +102,23 @@ def recut(
     caller holds the lock on the incarnation.
     """
     connection.execute(_END_ATTEMPTS, {"incarnation_id": incarnation_id, "at": at, "outcome": outcome.value})
-    shard_ids = finish_held(connection, incarnation_id, at)
+    return _cut_anew(connection, finish_held(connection, incarnation_id, at), at, shard_tokens)
+
+
+def hand_back(connection: Connection, incarnation_id: str, at: datetime, batch_ids: Sequence[str]) -> list[int]:
+    """Hands the jobs of some batches back, in shards of the same size, while the incarnation goes on.
+
+    Returns the jobs. The caller holds the lock on the incarnation.
+    """
+    shard_ids = finish_held(connection, incarnation_id, at, batch_ids)
+    values = {"incarnation_id": incarnation_id, "at": at, "shard_ids": shard_ids}
+    job_ids = list(connection.execute(_END_ATTEMPTS_OF, values).scalars())
+    for shard_id in shard_ids:
+        _cut_anew(connection, [shard_id], at, shard_tokens=None)
+    return job_ids
+
+
+def _cut_anew(connection: Connection, shard_ids: Sequence[int], at: datetime, shard_tokens: int | None) -> Recut:
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
     if failed:
@@ -119,12 +141,16 @@ def _worker_lost(job: _Job, num_tokens: int) -> Settlement:
     return Settlement(job.id, JobState.FAILED, error=error, usage=Usage(completion_tokens=num_tokens))
 
 
-def _chunks(jobs: Iterable[_Job], shard_tokens: int) -> Iterator[list[_Job]]:
-    """Splits jobs into chunks of up to `shard_tokens` and MAX_JOBS. A larger job gets a chunk of its own."""
+def _chunks(jobs: Iterable[_Job], shard_tokens: int | None) -> Iterator[list[_Job]]:
+    """Splits jobs into chunks of up to `shard_tokens` and MAX_JOBS. A larger job gets a chunk of its own.
+
+    `shard_tokens` None is no limit.
+    """
     chunk: list[_Job] = []
     tokens = 0
     for job in jobs:
-        if chunk and (len(chunk) == MAX_JOBS or tokens + job.estimated_tokens > shard_tokens):
+        is_full = shard_tokens is not None and tokens + job.estimated_tokens > shard_tokens
+        if chunk and (len(chunk) == MAX_JOBS or is_full):
             yield chunk
             chunk, tokens = [], 0
         chunk.append(job)

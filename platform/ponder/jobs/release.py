@@ -1,8 +1,8 @@
-"""Hands everything back before a worker leaves."""
+"""Ends a worker's lease before its time: everything is handed back, or the lease is given up."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from ponder.domain.cost import CostKind
 from ponder.domain.state import AttemptOutcome
@@ -24,3 +24,18 @@ def release(connection: Connection, incarnation_id: str, *, reason: str, shard_t
     end(connection, incarnation, now, reason)
     wake(connection)
     return handed.num_handed_on + handed.num_failed
+
+
+def abandon(connection: Connection, incarnation_id: str, *, reason: str) -> None:
+    """Ends the lease now, for a worker that lost its engine and can hand nothing back. The sweep does the rest.
+
+    Each of its jobs counts a loss, even during an outage of Postgres.
+    """
+    connection.execute(
+        text(
+            "UPDATE incarnations SET lease_until = LEAST(lease_until, clock_timestamp()), end_reason = :reason"
+            " WHERE id = :id AND state <> 'ended'"
+        ),
+        {"id": incarnation_id, "reason": reason},
+    )
+    wake(connection)

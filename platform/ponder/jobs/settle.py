@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -17,26 +19,52 @@ _SETTLE = text("""
         SELECT * FROM json_to_recordset(CAST(:settlements AS json)) AS settlement(
             job_id bigint, state text, verdict text, answer text, finish_reason text, choices jsonb, error jsonb,
             tree json, prompt_tokens bigint, completion_tokens bigint, thinking_tokens bigint, reward_tokens bigint,
-            cached_tokens bigint, recomputed_tokens bigint)
+            cached_tokens bigint, recomputed_tokens bigint, first_token_ms bigint, first_visible_token_ms bigint,
+            num_rounds int, chosen_tokens bigint, pruned_tokens bigint, other_round_tokens bigint)
     ), job AS (
         UPDATE jobs SET state = settlement.state, verdict = settlement.verdict,
                         settled_at = CAST(:now AS timestamptz)
         FROM settlement WHERE jobs.id = settlement.job_id
-        RETURNING jobs.id AS job_id, jobs.tenant_id
+        RETURNING jobs.id AS job_id, jobs.tenant_id, jobs.batch_id
     ), result AS (
         INSERT INTO results (job_id, tenant_id, answer, finish_reason, choices, error)
         SELECT job_id, tenant_id, answer, finish_reason, choices, error FROM settlement JOIN job USING (job_id)
     ), used AS (
         INSERT INTO usage (job_id, tenant_id, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens,
-                           cached_tokens, recomputed_tokens)
+                           cached_tokens, recomputed_tokens, first_token_at, first_visible_token_at, num_rounds,
+                           chosen_tokens, pruned_tokens, other_round_tokens)
         SELECT job_id, tenant_id, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens,
-               cached_tokens, recomputed_tokens
+               cached_tokens, recomputed_tokens,
+               CASE WHEN first_token_ms IS NOT NULL
+                    THEN least(to_timestamp(first_token_ms / 1000.0), CAST(:now AS timestamptz)) END,
+               CASE WHEN first_visible_token_ms IS NOT NULL
+                    THEN least(to_timestamp(first_visible_token_ms / 1000.0), CAST(:now AS timestamptz)) END,
+               num_rounds,
+               chosen_tokens, pruned_tokens, other_round_tokens
         FROM settlement JOIN job USING (job_id)
+    ), folded AS (
+        DELETE FROM tree_deltas USING job WHERE tree_deltas.job_id = job.job_id
+        RETURNING tree_deltas.job_id, num_tokens
+    ), saved AS (
+        SELECT job_id, sum(num_tokens) AS tokens FROM folded GROUP BY job_id
+    ), tallied AS (
+        INSERT INTO tallies (batch_id, job_ids, num_completed, num_failed, num_expired, num_cancelled, num_passed,
+                             num_judged_wrong, num_unverified, prompt_tokens, cached_tokens, completion_tokens,
+                             thinking_tokens, generated_tokens, settled_nanodollars)
+        SELECT batch_id, array_agg(job_id ORDER BY job_id), count(*) FILTER (WHERE state = 'completed'),
+               count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'expired'),
+               count(*) FILTER (WHERE state = 'cancelled'), count(*) FILTER (WHERE verdict = 'passed'),
+               count(*) FILTER (WHERE verdict = 'failed'), count(*) FILTER (WHERE verdict = 'unverified'),
+               sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens), sum(thinking_tokens),
+               sum(greatest(completion_tokens - coalesce(saved.tokens, 0), 0)), sum(booked.nanodollars)
+        FROM settlement JOIN job USING (job_id) LEFT JOIN saved USING (job_id)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(nanodollars), 0) AS nanodollars FROM ledger_entries WHERE job_id = job.job_id
+        ) AS booked
+        GROUP BY batch_id
     ), grown AS (
         INSERT INTO search_trees (job_id, tenant_id, tree)
         SELECT job_id, tenant_id, tree FROM settlement JOIN job USING (job_id) WHERE tree IS NOT NULL
-    ), folded AS (
-        DELETE FROM tree_deltas USING job WHERE tree_deltas.job_id = job.job_id
     ), attempt AS (
         UPDATE attempts SET outcome = 'settled', ended_at = CAST(:now AS timestamptz)
         FROM job WHERE attempts.job_id = job.job_id AND attempts.ended_at IS NULL
@@ -64,12 +92,43 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
             "error": settlement.error,
             "tree": settlement.tree or None,
             **_usage(settlement.usage),
+            "first_token_ms": settlement.first_token_ms,
+            "first_visible_token_ms": settlement.first_visible_token_ms,
+            "num_rounds": max(1, len(settlement.tree.get("rounds", ()))),
+            **_fates(settlement),
         }
         for settlement in settlements
     ]
     if not rows:
         return set()
     return set(connection.execute(_SETTLE, {"settlements": dumps(rows), "now": now}).scalars())
+
+
+def _fates(settlement: Settlement) -> dict[str, int]:
+    """Divides the generated tokens: on the paths of the returned answers, elsewhere in their rounds, in other rounds.
+
+    A round owns the root's children from the ordinal with which it began, and all nodes below them.
+    """
+    tree = settlement.tree
+    nodes: Sequence[Mapping[str, Any]] = tree.get("nodes", ())
+    starts: Sequence[int] = tree.get("rounds", ())
+    rounds = [0]
+    for node in nodes[1:]:  # a parent comes before its children
+        is_first = node["parent"] == 0
+        rounds.append(bisect_right(starts, node["ordinal"]) if is_first else rounds[node["parent"]])
+    chosen: set[int] = set()
+    for candidate in tree.get("candidates", ())[: len(settlement.choices)]:
+        index = candidate["node"]
+        while index > 0 and index not in chosen:
+            chosen.add(index)
+            index = nodes[index]["parent"]
+    answered = {rounds[index] for index in chosen}
+    fates = {"chosen_tokens": 0, "pruned_tokens": 0, "other_round_tokens": 0}
+    for index, node in enumerate(nodes[1:], start=1):
+        is_near = rounds[index] in answered or not answered
+        fate = "chosen_tokens" if index in chosen else "pruned_tokens" if is_near else "other_round_tokens"
+        fates[fate] += node.get("tokens", 0)
+    return fates
 
 
 def _usage(usage: Usage) -> dict[str, int]:

@@ -7,12 +7,18 @@ from datetime import datetime
 
 from sqlalchemy import Connection, TextClause, text
 
+from ponder.jobs.tally import tally_lines
+
 MAX_JOBS = 256
 """The most jobs in one shard."""
 
 _ADD_PORTIONS = text("""
-    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line)
-    SELECT batch_id, model, fingerprint, tenant_id, max(line) FROM jobs WHERE batch_id = :batch_id
+    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line, least_tokens)
+    SELECT batch_id, model, fingerprint, tenant_id, max(line),
+           CASE WHEN EXISTS (SELECT FROM batches WHERE id = :batch_id AND limit_tokens IS NOT NULL)
+                 AND bool_and(request -> 'budget' ->> 'tokens' IS NOT NULL)
+                THEN min(CAST(request -> 'budget' ->> 'tokens' AS bigint)) END
+    FROM jobs WHERE batch_id = :batch_id
     GROUP BY batch_id, model, fingerprint, tenant_id
 """)
 
@@ -30,7 +36,10 @@ def _finish(which: str) -> TextClause:
 
 _FINISH_ONE = _finish("id = :id")
 _FINISH_QUEUED = _finish("batch_id = ANY(CAST(:batch_ids AS text[])) AND state = 'queued'")
-_FINISH_HELD = _finish("holder = :holder AND state = 'held'")
+_FINISH_HELD = _finish("""
+    holder = :holder AND state = 'held'
+    AND (CAST(:batch_ids AS text[]) IS NULL OR batch_id = ANY(CAST(:batch_ids AS text[])))
+""")
 _FINISH_SETTLED = _finish("""
     holder = :holder AND state = 'held' AND NOT EXISTS (
         SELECT FROM attempts WHERE incarnation_id = :holder AND ended_at IS NULL AND shard_id = shards.id
@@ -39,12 +48,16 @@ _FINISH_SETTLED = _finish("""
 
 
 def add_portions(connection: Connection, batch_id: str) -> None:
-    """Makes a portion of each group of a new batch's jobs that need the same weights, so that they can be cut."""
+    """Makes a portion of each group of a new batch's jobs that need the same weights, so that they can be cut.
+
+    Also begins the batch's totals.
+    """
     connection.execute(_ADD_PORTIONS, {"batch_id": batch_id})
+    tally_lines(connection, batch_id)
 
 
 def hold_shard(connection: Connection, shard_id: int, holder: str) -> None:
-    """The caller has locked the shard and seen it queued."""
+    """Makes `holder` the holder of a shard that the caller has locked and seen queued."""
     connection.execute(_HOLD, {"id": shard_id, "holder": holder})
 
 
@@ -53,13 +66,14 @@ def finish_shard(connection: Connection, shard_id: int) -> None:
 
 
 def finish_queued(connection: Connection, batch_ids: Sequence[str]) -> None:
-    """Finishes the shards of ended batches that nobody holds."""
+    """Finishes the shards of ended batches that no worker holds."""
     connection.execute(_FINISH_QUEUED, {"batch_ids": batch_ids, "at": None})
 
 
-def finish_held(connection: Connection, holder: str, at: datetime) -> list[int]:
-    """Finishes everything an incarnation holds; returns the shards' ids."""
-    return list(connection.execute(_FINISH_HELD, {"holder": holder, "at": at}).scalars())
+def finish_held(connection: Connection, holder: str, at: datetime, batch_ids: Sequence[str] | None = None) -> list[int]:
+    """Finishes what an incarnation holds, of these batches or all; returns the shards' ids."""
+    values = {"holder": holder, "at": at, "batch_ids": batch_ids}
+    return list(connection.execute(_FINISH_HELD, values).scalars())
 
 
 def finish_settled(connection: Connection, holder: str, at: datetime) -> None:

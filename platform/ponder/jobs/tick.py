@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,17 +13,30 @@ from sqlalchemy import Connection, text
 from ponder.domain.cost import CostKind
 from ponder.domain.incarnation import Incarnation
 from ponder.domain.state import IncarnationState, JobState, move
+from ponder.jobs.estimating.observe import observe
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import Sums, learn
+from ponder.jobs.recut import hand_back
 from ponder.jobs.settle import settle
 from ponder.jobs.shard import finish_settled
 from ponder.jobs.tick_report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
+from ponder.ledger.spending import Draw, Spent, allowances, spend
 from ponder.store.document import dumps
 from ponder.store.job_state import JOB_STATE
 
 __all__ = ["EndReason", "Settlement", "TickReply", "TickReport", "Usage", "Work", "tick"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    """The tokens that a tick saved and the costs that it booked for `jobs`, of which it `settled` some."""
+
+    jobs: Mapping[int, _Job]
+    settled: set[int]
+    saved: Mapping[int, int]
+    costs: Mapping[Bearer, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +91,16 @@ _DROP = text(f"""
     SELECT job_id FROM dropped ORDER BY job_id
 """)
 
+_LIMITED = text("""
+    SELECT DISTINCT batch_id FROM shards JOIN batches ON batches.id = batch_id
+    WHERE holder = :holder AND shards.state = 'held'
+      AND (paused_at IS NOT NULL OR limit_tokens IS NOT NULL OR limit_nanodollars IS NOT NULL)
+""")
+
 _DROPPED_BEFORE = text("""
     SELECT job_id FROM attempts
-    WHERE incarnation_id = :incarnation_id AND outcome = 'cancelled' AND ended_at = CAST(:now AS timestamptz)
+    WHERE incarnation_id = :incarnation_id AND outcome IN ('cancelled', 'preempted')
+      AND ended_at = CAST(:now AS timestamptz)
     ORDER BY job_id
 """)
 
@@ -114,12 +135,16 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     incarnation = replace(incarnation, state=_state(incarnation.state, report.state))
     jobs = _reported_jobs(connection, report)
     settled = settle(connection, _accepted(report.settled, jobs), now)
-    _append(connection, report, jobs, settled)
+    saved = _append(connection, report, jobs, settled)
     charges = [Charge(_bearer(work, jobs[work.job_id]), work.weight) for work in report.work]
-    book(
+    costs = book(
         connection, incarnation, now, overhead=incarnation.overhead, charges=charges, idle_fraction=report.idle_fraction
     )
-    dropped = _drop(connection, incarnation.id, now)
+    observe(connection, settled)
+    limited = connection.execute(_LIMITED, {"holder": incarnation.id}).scalars().all()
+    _spend(connection, incarnation.id, _Growth(jobs, settled, saved, costs), limited)
+    left = _drop(connection, incarnation.id, now)
+    dropped = tuple(sorted((*left, *_hand_back(connection, incarnation.id, now, limited))))
     if settled or dropped:
         finish_settled(connection, incarnation.id, now)
         wake(connection)
@@ -159,7 +184,8 @@ def _accepted(settlements: Iterable[Settlement], jobs: Mapping[int, _Job]) -> li
     return [settlement for job_id, settlement in once.items() if jobs[job_id].is_open]
 
 
-def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> None:
+def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job], settled: set[int]) -> dict[int, int]:
+    """Saves deltas. Returns how many tokens each job's have."""
     rows = [
         {
             "tenant_id": jobs[job_id].tenant_id,
@@ -174,6 +200,11 @@ def _append(connection: Connection, report: TickReport, jobs: Mapping[int, _Job]
     ]
     if rows:
         connection.execute(_APPEND, {"incarnation_id": report.incarnation_id, "deltas": dumps(rows)})
+    return {
+        job_id: sum(map(_num_sampled, deltas))
+        for job_id, deltas in report.deltas.items()
+        if jobs[job_id].is_open and job_id not in settled
+    }
 
 
 def _num_sampled(delta: Mapping[str, Any]) -> int:
@@ -194,6 +225,34 @@ def _bearer(work: Work, job: _Job) -> Bearer:
     elif job.state is not JobState.PENDING:
         kind = CostKind.DUPLICATE
     return Bearer(job.id, job.tenant_id, job.batch_id, kind)
+
+
+def _spend(connection: Connection, incarnation_id: str, growth: _Growth, limited: Sequence[str]) -> None:
+    """Counts toward the batches what settlements and bookings do not: saved tokens, and this tick's costs of the jobs
+    that it settled.
+
+    What running jobs of the `limited` batches use is drawn on their reserve.
+    """
+    costs: Counter[int] = Counter()
+    for bearer, nanodollars in growth.costs.items():
+        costs[bearer.job_id] += nanodollars
+    spent: defaultdict[str, Spent] = defaultdict(Spent)
+    for job_id, tokens in growth.saved.items():
+        spent[growth.jobs[job_id].batch_id].generated_tokens += tokens
+    for job_id in growth.settled & costs.keys():
+        spent[growth.jobs[job_id].batch_id].settled_nanodollars += costs[job_id]
+    draws = {
+        job_id: Draw(growth.saved.get(job_id, 0), costs[job_id])
+        for job_id in growth.saved.keys() | costs.keys()
+        if growth.jobs[job_id].batch_id in limited
+    }
+    spend(connection, incarnation_id, spent, draws)
+
+
+def _hand_back(connection: Connection, incarnation_id: str, now: datetime, limited: Sequence[str]) -> list[int]:
+    """Hands the jobs of batches back that are paused or at the limit of their budget. Returns these jobs."""
+    stopped = [batch_id for batch_id, found in allowances(connection, limited).items() if found.must_stop]
+    return hand_back(connection, incarnation_id, now, stopped) if stopped else []
 
 
 def _drop(connection: Connection, incarnation_id: str, now: datetime) -> tuple[int, ...]:

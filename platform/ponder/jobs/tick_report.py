@@ -31,6 +31,8 @@ class Settlement:
     """The end of one job. A failed job has an `error` {code, message}, and a completed one has a verdict.
 
     `learned` holds numbers by name that the job adds to its batch's sums (see `learn`), never anything from prompts.
+    `first_token_ms` and `first_visible_token_ms` are milliseconds of Postgres's Unix time: when the first token came,
+    and the first one outside a thought.
     """
 
     job_id: int
@@ -43,10 +45,12 @@ class Settlement:
     usage: Usage = Usage()
     tree: Mapping[str, Any] = field(default_factory=dict)
     learned: Mapping[str, float] = field(default_factory=dict)
+    first_token_ms: int | None = None
+    first_visible_token_ms: int | None = None
 
     def __post_init__(self) -> None:
-        assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} teaches an infinite number or NaN"
-        assert self.state is not JobState.PENDING, "a settlement is an end"
+        assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} learns NaN or infinity"
+        assert self.state is not JobState.PENDING, "a settlement has a final state"
         assert (self.verdict is not None) == (self.state is JobState.COMPLETED), "completed jobs carry a verdict"
 
 
@@ -59,7 +63,7 @@ class Work:
     kind: WorkKind = "work"
 
     def __post_init__(self) -> None:
-        assert 0 <= self.weight < math.inf, f"job {self.job_id} weighs {self.weight}"
+        assert 0 <= self.weight < math.inf, f"job {self.job_id} has the weight {self.weight}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +88,15 @@ class TickReport:
     settled: Sequence[Settlement] = ()
 
     def __post_init__(self) -> None:
-        assert 0.0 <= self.idle_fraction <= 1.0, f"idle for {self.idle_fraction} of the time"
+        assert 0.0 <= self.idle_fraction <= 1.0, f"an idle fraction of {self.idle_fraction}"
 
 
 @dataclass(frozen=True, slots=True)
 class TickReply:
     """The answer to a report.
 
-    `dropped` are held jobs that are no longer pending: stop and forget them. `ended` are jobs that reached their limit
+    `dropped` are jobs that are no longer held: they have ended, or were handed back because their batch is paused or
+    at its budget. Stop and forget them. `ended` are jobs that reached their limit
     of dollars or time: settle them with what they have. They are repeated at each tick until they are settled.
     `learned` holds the new sums of batches whose jobs were settled now and taught something. A repeated tick gets none.
     """

@@ -1,4 +1,4 @@
-"""Books a worker's time to those who caused it, without losing any."""
+"""Books a worker's time to those who caused it, and checks that none is lost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from ponder.domain import money
 from ponder.domain.cost import CostKind
 from ponder.domain.incarnation import Incarnation
+from ponder.errors import LedgerImbalance, NotFound
 from ponder.store.document import dumps
 
 
@@ -34,16 +35,29 @@ class Charge:
     weight: float
 
 
-# Entries and `billed_until` are written together or not at all.
+# Entries, their sums by batch and `billed_until` are written together or not at all.
 _BOOK = text("""
-    WITH booked AS (
-        INSERT INTO ledger_entries (incarnation_id, tenant_id, batch_id, job_id, kind, nanodollars, from_at, until_at)
-        SELECT :id, entry.tenant_id, entry.batch_id, entry.job_id, entry.kind, entry.nanodollars,
-               CAST(:from_at AS timestamptz), CAST(:until_at AS timestamptz)
-        FROM json_to_recordset(CAST(:entries AS json))
+    WITH entry AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:entries AS json))
           AS entry(tenant_id text, batch_id text, job_id bigint, kind text, nanodollars bigint)
+    ), booked AS (
+        INSERT INTO ledger_entries (incarnation_id, tenant_id, batch_id, job_id, kind, nanodollars, from_at, until_at)
+        SELECT :id, tenant_id, batch_id, job_id, kind, nanodollars,
+               CAST(:from_at AS timestamptz), CAST(:until_at AS timestamptz)
+        FROM entry
+    ), tallied AS (
+        INSERT INTO tallies (batch_id, direct_nanodollars)
+        SELECT batch_id, sum(nanodollars) FROM entry WHERE batch_id IS NOT NULL GROUP BY batch_id
     )
     UPDATE incarnations SET billed_until = CAST(:until_at AS timestamptz) WHERE id = :id
+""")
+
+# One statement, so that both sides are from the same moment.
+_BOTH_SIDES = text("""
+    SELECT started_at, billed_until, nanodollars_per_hour,
+           (SELECT CAST(coalesce(sum(nanodollars), 0) AS bigint) FROM ledger_entries
+            WHERE incarnation_id = incarnations.id) AS booked
+    FROM incarnations WHERE id = :id
 """)
 
 
@@ -55,11 +69,11 @@ def book(
     overhead: CostKind,
     charges: Iterable[Charge] = (),
     idle_fraction: float = 0.0,
-) -> None:
+) -> dict[Bearer, int]:
     """Books the time from `billed_until` to `until` and moves `billed_until` there.
 
     The idle part is `overhead`, or all of it if there was no work. The rest is divided by weight. The caller holds the
-    lock on the incarnation. If the clock was set back, nothing is booked.
+    lock on the incarnation. If the clock was set back, nothing is booked. Returns the nano-dollars of each bearer.
     """
     until = max(until, incarnation.billed_until)
     started_at, price = incarnation.started_at, incarnation.nanodollars_per_hour
@@ -71,6 +85,18 @@ def book(
         _BOOK,
         {"id": incarnation.id, "from_at": incarnation.billed_until, "until_at": until, "entries": dumps(entries)},
     )
+    return {bearer: nanodollars for bearer, nanodollars in shares.items() if isinstance(bearer, Bearer)}
+
+
+def check(connection: Connection, incarnation_id: str) -> int:
+    """Checks that an incarnation's entries equal its bill to the nano-dollar. Returns it, or raises LedgerImbalance."""
+    row = connection.execute(_BOTH_SIDES, {"id": incarnation_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no incarnation {incarnation_id}")
+    bill = money.bill(row.started_at, row.billed_until, row.nanodollars_per_hour)
+    if row.booked != bill:
+        raise LedgerImbalance(f"{incarnation_id}: the entries add up to {row.booked} nano-dollars, the bill is {bill}")
+    return bill
 
 
 def _divide(

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 
 from sqlalchemy import Connection, text
 
 from ponder.errors import Conflict, InvalidInput, UnknownMachine
 
 MARKETS = ("on_demand", "spot")
+GRANULES_S = {"second": 1, "minute": 60, "hour": 3600}
+_LONGEST_MINIMUM_S = 366 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """How a provider rounds: up to whole units of `billed_by`, and to `minimum_s` at least. Raises InvalidInput.
+
+    The ledger divides the time that a worker lived; rounding is a question for `what_if`.
+    """
+
+    billed_by: str = "second"
+    minimum_s: int = 0
+
+    def __post_init__(self) -> None:
+        if self.billed_by not in GRANULES_S:
+            raise InvalidInput(f"billed_by must be one of {', '.join(GRANULES_S)}", param="billed_by")
+        if not 0 <= self.minimum_s <= _LONGEST_MINIMUM_S:
+            raise InvalidInput(f"minimum_s must be from 0 to {_LONGEST_MINIMUM_S} seconds", param="minimum_s")
+
+    def billed_s(self, seconds: Fraction) -> Fraction:
+        granule_s = GRANULES_S[self.billed_by]
+        return Fraction(max(-(-seconds // granule_s) * granule_s, self.minimum_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +43,19 @@ class Price:
     valid_from: datetime
     nanodollars_per_hour: int
     source: str
+    billed_by: str = "second"
+    minimum_s: int = 0
+    region: str | None = None
+    currency: str = "USD"
+    """A label for people: amounts are never converted."""
+
+    @property
+    def billing(self) -> Billing:
+        return Billing(self.billed_by, self.minimum_s)
 
 
-_COLUMNS = "machine, market, valid_from, nanodollars_per_hour, source"
+_BY_SECOND = Billing()
+_COLUMNS = "machine, market, valid_from, nanodollars_per_hour, source, billed_by, minimum_s, region, currency"
 
 _IN_FORCE = text(f"""
     SELECT {_COLUMNS} FROM price_book
@@ -32,7 +66,8 @@ _IN_FORCE = text(f"""
 
 _ADD = text(f"""
     INSERT INTO price_book ({_COLUMNS})
-    VALUES (:machine, :market, coalesce(CAST(:valid_from AS timestamptz), clock_timestamp()), :amount, :source)
+    VALUES (:machine, :market, coalesce(CAST(:valid_from AS timestamptz), clock_timestamp()), :amount, :source,
+            :billed_by, :minimum_s, CAST(:region AS text), :currency)
     ON CONFLICT DO NOTHING
     RETURNING {_COLUMNS}
 """)
@@ -67,6 +102,9 @@ def set_price(
     *,
     source: str,
     valid_from: datetime | None = None,
+    billing: Billing = _BY_SECOND,
+    region: str | None = None,
+    currency: str = "USD",
 ) -> Price:
     """Adds a dated entry (None means now). Running incarnations keep their price. Raises InvalidInput or Conflict."""
     if market not in MARKETS:
@@ -76,6 +114,7 @@ def set_price(
     if not 0 <= nanodollars_per_hour < 2**63:
         raise InvalidInput("a price must be zero or more nano-dollars per hour", param="nanodollars_per_hour")
     values = {"machine": machine, "market": market, "amount": nanodollars_per_hour, "source": source}
+    values |= {"billed_by": billing.billed_by, "minimum_s": billing.minimum_s, "region": region, "currency": currency}
     row = connection.execute(_ADD, values | {"valid_from": valid_from}).one_or_none()
     if row is None:
         raise Conflict(

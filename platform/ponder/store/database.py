@@ -21,6 +21,7 @@ _VERIFIED = ("verify-ca", "verify-full")
 _STATEMENT_S = 600.0
 _LOCK_S = 10.0
 _IDLE_IN_TRANSACTION_S = 60.0
+_URL = "database_url"
 _SILENCE_S = 30.0
 """Either side gives up a TCP connection whose other end acknowledges nothing for this long."""
 
@@ -52,14 +53,20 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
         pool_pre_ping=True,
         pool_size=pool_size,
         max_overflow=pool_size * 2,
+        execution_options={_URL: url},
     )
     event.listen(engine, "set_connection_execution_options", _leave_the_check_behind)
     event.listen(engine, "do_connect", partial(_connect, _limits(timeout_s)))
     return engine
 
 
+def url_of(engine: Engine) -> str:
+    """Returns the URL that `connect` was called with, so that another process can connect too."""
+    return str(engine.get_execution_options()[_URL])
+
+
 class _Reading:
-    """Translates errors of reading. Everywhere else pg8000 wraps the socket's errors itself."""
+    """A file whose reading errors are translated. Everywhere else pg8000 wraps the socket's errors itself."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

@@ -42,8 +42,8 @@ def _created_at() -> Column[object]:
     return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp())
 
 
-def _tenant() -> Column[object]:
-    return Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False)
+def _tenant(*, primary_key: bool = False) -> Column[object]:
+    return Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False, primary_key=primary_key)
 
 
 tenants = Table(
@@ -116,6 +116,7 @@ batches = Table(
     Column("idempotency_key", Text),
     Column("request_sha256", LargeBinary, comment="tells a repeated submission from a different one with the same key"),
     Column("retry_of", Text, ForeignKey("batches.id")),
+    Column("key_id", Text, ForeignKey("api_keys.id"), comment="the key that submitted it; null: before this was kept"),
     _created_at(),
     _timestamp("expires_at", nullable=False),
     _timestamp("in_progress_at"),
@@ -130,6 +131,10 @@ batches = Table(
         Integer,
         comment="of a batch that was cancelled or has expired: the pending jobs up to here have ended; null: all have",
     ),
+    Column("limit_tokens", BigInteger, comment="of the batch's budget, over all its jobs"),
+    Column("limit_nanodollars", BigInteger, comment="of the batch's budget, over all its jobs"),
+    _timestamp("paused_at"),
+    Column("exhausted_at", DateTime(timezone=True), comment="since when its budget admits no job, and none runs"),
     UniqueConstraint("tenant_id", "idempotency_key"),
     Index("ix_batches_followed", "followed_line", postgresql_where=text("followed_line IS NOT NULL")),
     Index("ix_batches_tenant_created", "tenant_id", "created_at", "id"),
@@ -203,6 +208,7 @@ portions = Table(
         "cut_until", Integer, nullable=False, server_default="0", comment="its lines up to here are cut into shards"
     ),
     Column("last_line", Integer, nullable=False),
+    Column("least_tokens", BigInteger, comment="that a budget must have left for one of its jobs; null: unknown"),
     Index("ix_portions_uncut", "batch_id", postgresql_where=text("cut_until < last_line")),
 )
 
@@ -227,6 +233,7 @@ shards = Table(
         server_default=text("false"),
         comment="its job was lost twice: whoever holds it holds nothing else",
     ),
+    Column("least_tokens", BigInteger, comment="that a budget must have left for one of its jobs; null: unknown"),
     _timestamp("published_at"),
     _timestamp("held_at"),
     _timestamp("finished_at"),
@@ -272,6 +279,8 @@ attempts = Table(
     Column("outcome", Text, comment="settled | preempted | lost | cancelled"),
     Column("deadline_at", DateTime(timezone=True), comment="of the job's budget"),
     Column("limit_nanodollars", BigInteger, comment="of the job's budget, over all its attempts"),
+    Column("reserved_tokens", BigInteger, comment="of the batch's budget, less what was drawn; null: no such limit"),
+    Column("reserved_nanodollars", BigInteger, comment="likewise"),
     Index("ix_attempts_job", "job_id"),
     Index("ix_attempts_open", "incarnation_id", postgresql_where=text("ended_at IS NULL")),
     Index("ix_attempts_open_job", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
@@ -316,6 +325,63 @@ lessons = Table(
     Column("sums", JSONB, nullable=False, comment="{name: number}, of some settled jobs"),
 )
 
+
+def _sums() -> list[Column[object]]:
+    """Makes the columns that tallies and totals share. Each is a sum, so that rows of both can be added."""
+    names = """num_completed num_failed num_expired num_cancelled num_rejected num_oracle
+               num_passed num_judged_wrong num_unverified
+               prompt_tokens cached_tokens completion_tokens thinking_tokens direct_nanodollars
+               generated_tokens settled_nanodollars"""
+    return [Column(name, BigInteger, nullable=False, server_default="0") for name in names.split()]
+
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False, index=True),
+    Column("job_ids", ARRAY(BigInteger), nullable=False, server_default="{}", comment="settled, and not numbered yet"),
+    *_sums(),
+)
+
+batch_totals = Table(
+    "batch_totals",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    *_sums(),
+)
+
+result_runs = Table(
+    "result_runs",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("last_number", BigInteger, primary_key=True, comment="of the run; the numbers of a batch have no gaps"),
+    Column("job_ids", ARRAY(BigInteger), nullable=False, comment="settled jobs in the order of their numbers"),
+    CheckConstraint("cardinality(job_ids) BETWEEN 1 AND 1000", name="length"),
+)
+
+experience = Table(
+    "experience",
+    metadata,
+    _tenant(primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
+    Column("strategy", Text, primary_key=True, comment="in canonical form; empty: of too many cells"),
+    Column("level", Text, primary_key=True, comment="empty: none, or of too many cells"),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, each the sum over completed jobs"),
+)
+
+observations = Table(
+    "observations",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _tenant(),
+    Column("fingerprint", Text, nullable=False),
+    Column("strategy", Text, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, of some completed jobs; folded into experience"),
+    Index("ix_observations_cell", "tenant_id", "fingerprint"),
+)
+
 results = Table(
     "results",
     metadata,
@@ -338,6 +404,13 @@ usage = Table(
     Column("reward_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("recomputed_tokens", BigInteger, nullable=False),
+    # These are null for jobs settled before they were there.
+    Column("first_token_at", DateTime(timezone=True), comment="in the job's first attempt that made one"),
+    Column("first_visible_token_at", DateTime(timezone=True), comment="the first one after a thought"),
+    Column("num_rounds", Integer, comment="1, and one more for each choice that a verifier refused"),
+    Column("chosen_tokens", BigInteger, comment="on the paths of the answers that were returned"),
+    Column("pruned_tokens", BigInteger, comment="in the answers' rounds, on other paths"),
+    Column("other_round_tokens", BigInteger, comment="in rounds whose choice was refused"),
 )
 
 price_book = Table(
@@ -348,6 +421,10 @@ price_book = Table(
     Column("valid_from", DateTime(timezone=True), primary_key=True),
     Column("nanodollars_per_hour", BigInteger, nullable=False),
     Column("source", Text, nullable=False),
+    Column("billed_by", Text, nullable=False, server_default="second", comment="second | minute | hour"),
+    Column("minimum_s", Integer, nullable=False, server_default="0", comment="billed at least"),
+    Column("region", Text, comment="where the machine stands"),
+    Column("currency", Text, nullable=False, server_default="USD", comment="a label; nothing is converted"),
 )
 
 ledger_entries = Table(

@@ -38,6 +38,10 @@ from ponder_worker.answers.mark import of_reference
         (r"\boxed{1} and \boxed{2", "1"),
         (r"\boxed{a \boxed{b} c}", "b"),
         ("} Answer : ** 5", "5"),
+        ("we have $x = 4$, so 7 apples", "7"),
+        ("There are 12 cats in $n$ rooms", "12"),
+        ("so it is $5$.", "5"),
+        ("so it costs $5.", "$5"),
     ],
 )
 def test_the_answer_is_found(text: str, answer: str | None) -> None:

@@ -87,6 +87,8 @@ def test_fractions_are_exact(number: Fraction) -> None:
         ("1.5 million", Fraction(1500000)),
         (r"15\mbox{ cm}^2", Fraction(15)),
         ("-$5", Fraction(-5)),
+        ("$5 dollars", Fraction(5)),
+        ("$12 per hour", Fraction(12)),
         (".5", Fraction(1, 2)),
     ],
 )
@@ -96,7 +98,26 @@ def test_what_a_number_can_look_like(text: str, expected: Fraction) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "5x", "x", "3 and 5", "12:00", "52_8", "3!", "5 x", "2\\pi", "6 - 5i", "1, 2", "32, 349", "1/0", "1e99999"],
+    [
+        "",
+        "5x",
+        "x",
+        "3 and 5",
+        "12:00",
+        "52_8",
+        "3!",
+        "5 x",
+        "2\\pi",
+        "6 - 5i",
+        "1, 2",
+        "32, 349",
+        "1/0",
+        "1e99999",
+        "$5 km",
+        "€5 dollars",
+        "5xyz",
+        "12A",
+    ],
 )
 def test_what_is_more_than_a_number_is_none(text: str) -> None:
     assert value(text) is None
@@ -128,3 +149,14 @@ def test_reading_a_number_never_raises(text: str) -> None:
     read_numeral(text)
     read_european(text)
     read_lone_number(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "places", "num_digits"), [("3.10", 2, 3), ("0.05", 2, 1), ("3", None, 0), ("1e3", None, 0)]
+)
+def test_the_digits_that_are_written_tell_how_a_number_was_rounded(
+    text: str, places: int | None, num_digits: int
+) -> None:
+    numeral = read_numeral(text)
+    assert numeral is not None
+    assert (numeral.places, numeral.num_digits) == (places, num_digits)

@@ -112,9 +112,25 @@ def test_what_belongs_to_the_mathematics_is_no_unit(text: str) -> None:
     assert read_unit(text) is None
 
 
-def test_a_dozen_scales_the_number() -> None:
-    assert unit("dozen eggs").scale == 12
-    assert unit("million dollars").scale == 10**6
+@pytest.mark.parametrize(("text", "is_there"), [("", False), ("cm", True), ("apples", True), ("%", True)])
+def test_whether_a_number_has_a_unit_is_known(text: str, is_there: bool) -> None:
+    assert unit(text).is_there == is_there
+
+
+@pytest.mark.parametrize(
+    ("text", "scale"),
+    [
+        ("dozen eggs", 12),
+        ("hundred", 100),
+        ("thousand people", 1_000),
+        ("million dollars", 1_000_000),
+        ("billion", 1_000_000_000),
+        ("trillion", 1_000_000_000_000),
+        ("eggs", 1),
+    ],
+)
+def test_a_dozen_or_a_million_scales_the_number(text: str, scale: int) -> None:
+    assert unit(text).scale == scale
 
 
 @given(st.text(max_size=100))

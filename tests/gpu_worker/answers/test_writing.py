@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_worker.answers.writing import as_ascii
+from ponder_worker.answers.writing import as_ascii, plain
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,24 @@ def test_signs_are_written_as_latex(text: str, written: str) -> None:
 @given(st.text(st.characters(codec="ascii")))
 def test_ascii_stays_as_it_is(text: str) -> None:
     assert as_ascii(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("$5 million", "USD 5 million"),
+        ("-$5", "-USD 5"),
+        ("$5", "USD 5"),
+        ("x $5", "x 5"),
+        ("{{a}}", "a"),
+        ("{{{{a}}}}", "a"),
+        ("{a}+{b}", "{a}+{b}"),
+        ("{a}{b}", "{a}{b}"),
+        (r"\left( 1, 2 \right)", "( 1, 2 )"),
+        ("about $5", "5"),
+        ("5~cm", "5 cm"),
+        (r"\begin{cases}1\\2\end{cases}", r"\begin{cases}1\\2\end{cases}"),
+    ],
+)
+def test_delimiters_are_left_out_and_a_lone_dollar_is_money(text: str, written: str) -> None:
+    assert plain(text) == written

@@ -8,12 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.system
 
@@ -54,19 +54,12 @@ def those_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not come to pass"
-        time.sleep(0.2)
-
-
 def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
     start: Callable[..., subprocess.Popen[str]], home: Path
 ) -> None:
     unfinished = home / "demo" / "unfinished.json"
     first = start("--problems", "12")
-    wait_until(lambda: unfinished.exists() and len(json.loads(unfinished.read_text())["batches"]) == 4)
+    until(lambda: unfinished.exists() and len(json.loads(unfinished.read_text())["batches"]) == 4, 120)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=90)
     assert first.returncode == 130
@@ -92,8 +85,8 @@ def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
 
 def test_a_killed_demo_leaves_nothing(start: Callable[..., subprocess.Popen[str]], home: Path) -> None:
     demo = start("--problems", "2")
-    wait_until(lambda: (home / "worker.log").exists() and "engine_started" in (home / "worker.log").read_text())
+    until(lambda: (home / "worker.log").exists() and "engine_started" in (home / "worker.log").read_text(), 120)
     assert len(those_of(home)) >= 6
     demo.kill()
     demo.communicate()
-    wait_until(lambda: not those_of(home), timeout_s=40)
+    until(lambda: not those_of(home), 40)

@@ -1,13 +1,15 @@
 """A runner that computes nothing, for tests of the scheduler and of the page tables."""
 
 from collections import deque
+from collections.abc import Sequence as Series
+from itertools import product
 
 from ponder_worker.engine.scheduling.scheduler import Scheduler
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.engine.step_plan import Output, StepPlan, StepResult
 
 PAGE = 4
-Content = tuple[bytes, tuple[int, ...]]
+Content = tuple[bytes, int, tuple[int, ...]]
 Slot = tuple[int, int, int]
 
 
@@ -17,11 +19,18 @@ class Tape:
     It asserts that every chunk finds its whole context. The token that it samples is the parity of all tokens before.
     """
 
-    def __init__(self, slabs: dict[int, dict[Slot, Content]] | None = None, slab_pages: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        slabs: dict[int, dict[Slot, Content]] | None = None,
+        slab_pages: int = 1 << 30,
+        windows: Series[int | None] = (None,),
+    ) -> None:
         """Records into `slabs`, the contents of a memory that several tapes may share.
 
-        They are kept by slab, then by (tape, page, offset): the salt, and all tokens up to the one written there.
+        They are kept by slab, then by (tape, page, offset): the salt, the group of layers, and all tokens up to the one
+        written there. windows: for each group, how many tokens a chunk's tokens look back on, their own included.
         """
+        self._windows = windows
         self.slabs = {} if slabs is None else slabs
         self.on_host: dict[tuple[int, int], Content] = {}
         self._slab_pages = slab_pages
@@ -36,19 +45,22 @@ class Tape:
         known = [self._known_tokens(chunk.sequence, chunk.end) for chunk in plan.chunks]
         written = set()
         for chunk, tokens in zip(plan.chunks, known, strict=True):
-            table = chunk.sequence.table
-            for position in range(max(chunk.start, chunk.write_from), chunk.end):
+            positions = range(max(chunk.start, chunk.write_from), chunk.end)
+            for table, position in product(chunk.sequence.tables, positions):
                 slot = (table.pages[position // PAGE], position % PAGE)
                 assert slot not in written, "two tokens of a step write one slot"
                 written.add(slot)
-                self._write(*slot, (table.salt, tokens[: position + 1]))
+                self._write(*slot, (table.salt, table.group, tokens[: position + 1]))
         sampled: list[int | None] = []
         logprobs: list[list[float]] = []
         for chunk, tokens in zip(plan.chunks, known, strict=True):
             sequence = chunk.sequence
-            for position in range(chunk.end):
-                found = self._read(sequence.table.pages[position // PAGE], position % PAGE)
-                assert found == (sequence.table.salt, tokens[: position + 1])
+            for table, window in zip(sequence.tables, self._windows, strict=True):
+                oldest = 0 if window is None else max(0, chunk.start - window + 1)
+                for position in range(oldest, chunk.end):
+                    assert position // PAGE >= table.num_dropped
+                    found = self._read(table.pages[position // PAGE], position % PAGE)
+                    assert found == (table.salt, table.group, tokens[: position + 1])
             sampled.append(sum(tokens) % 2 if chunk.samples else None)
             num_values = int(chunk.samples)
             if sequence.sampling is None:

@@ -96,12 +96,12 @@ def test_siblings_whose_prompt_fills_its_pages_compute_one_token_each(llm: Engin
 
 def test_a_shared_pages_bytes_are_divided_among_its_readers(llm: Engine) -> None:
     for seed in range(4):
-        llm.generate(range(3, 3 + 64), prompt_length=64, sampling=sampled(2, seed))
+        llm.generate(range(3, 3 + 48), prompt_length=48, sampling=sampled(2, seed))
     llm.step()
     outputs = llm.step()
     token = llm.model.kv_bytes_per_token
     assert [output.computed_tokens for output in outputs] == [1] * 4
-    assert [output.kv_bytes_read for output in outputs] == pytest.approx([token * (64 / 4 + 1)] * 4)
+    assert [output.kv_bytes_read for output in outputs] == pytest.approx([token * (48 / 4 + 1)] * 4)
 
 
 def test_sequences_of_different_salts_share_nothing(llm: Engine) -> None:

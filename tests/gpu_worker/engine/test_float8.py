@@ -1,6 +1,6 @@
 """Keys and values as float8: near what they are in full precision, and otherwise an engine like any other.
 
-What is parked, forked and traded in float8 is tested beside the other precisions.
+What is offloaded, forked and traded in float8 is tested beside the other precisions.
 """
 
 import random

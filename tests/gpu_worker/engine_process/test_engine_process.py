@@ -42,6 +42,18 @@ def test_without_work_it_is_idle_and_says_so(shared_process: Process) -> None:
     assert report.num_steps == 0
 
 
+def test_a_job_that_is_admitted_again_runs_once(shared_process: Process) -> None:
+    one = job(501, {"name": "direct"})
+    before = shared_process.report().metrics.numbers["prompt_tokens"]
+    shared_process.admit(one, one)
+    shared_process.admit(one)
+    results, reports = shared_process.finish(1)
+    while reports[-1].num_jobs:
+        reports.append(shared_process.report())
+    assert [len(report.results) for report in reports].count(1) == 1
+    assert reports[-1].metrics.numbers["prompt_tokens"] - before == results[501].usage.prompt_tokens
+
+
 def test_a_drained_process_hands_over_every_token_and_the_next_goes_on_from_them(
     engine_options: dict[str, Any],
 ) -> None:

@@ -223,3 +223,20 @@ def test_an_interactive_job_overtakes_a_full_batch(tiny_llama: Path, reward_llam
         time.sleep(0.02)
     process.close()
     assert len(order) < 20
+
+
+def test_a_job_reports_when_its_first_tokens_came_and_keeps_the_times_of_its_first_attempt(
+    shared_process: Process,
+) -> None:
+    clock_s = 1_000_000.0 - time.monotonic()
+    earlier = ({"nodes": [], "counts": {"first_token_ms": 7, "first_visible_token_ms": 8}},)
+    jobs = (job(80, {"name": "direct"}), replace(job(81, {"name": "direct"}), deltas=earlier))
+    shared_process.send(Admit(jobs, clock_s=clock_s))
+    finished, _ = shared_process.finish(2)
+    after_ms = (clock_s + time.monotonic()) * 1000
+    first, resumed = finished[80], finished[81]
+    assert first.first_token_ms is not None
+    assert 1_000_000_000 <= first.first_token_ms <= after_ms
+    assert first.first_visible_token_ms == first.first_token_ms, "this model does not think"
+    assert first.tree["rounds"] == [0]
+    assert (resumed.first_token_ms, resumed.first_visible_token_ms) == (7, 8)

@@ -9,14 +9,22 @@ from typing import Any, cast
 
 import pytest
 
-from ponder_worker.engine_process.prompts import Prompts
+from ponder_worker.engine_process.prompts import ChatPrompt, Prompts
+from ponder_worker.models.checkpoint.chat_template import TemplateOptions
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import InvalidConversation
 from ponder_worker.search.search_error import PromptTooLong
 
 _LONGEST = 4_000
-_SHORT = [{"role": "user", "content": "a"}]
-_LONG = _SHORT * 3_000
+_MESSAGES = [{"role": "user", "content": "a"}]
+
+
+def _chat(messages: Sequence[dict[str, str]]) -> ChatPrompt:
+    return ChatPrompt(messages, TemplateOptions())
+
+
+_SHORT = _chat(_MESSAGES)
+_LONG = _chat(_MESSAGES * 3_000)
 
 
 class _Waiting:
@@ -26,7 +34,7 @@ class _Waiting:
         self.go_on = threading.Event()
         self.threads: list[int] = []
 
-    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    def render(self, messages: Sequence[dict[str, str]], options: TemplateOptions) -> list[int]:
         self.threads.append(threading.get_ident())
         if messages[0]["content"].startswith("stop"):
             raise InvalidConversation("no")
@@ -77,13 +85,13 @@ def test_a_job_that_is_dropped_meanwhile_leaves_the_thread_to_the_next(tokenizer
 @pytest.mark.parametrize("num", [1, 3_000])
 def test_what_the_template_refuses_is_refused_from_either_thread(tokenizer: _Waiting, num: int) -> None:
     with pytest.raises(InvalidConversation, match="no"):
-        asyncio.run(_prompts(tokenizer).make([{"role": "user", "content": "stop"}] * num))
+        asyncio.run(_prompts(tokenizer).make(_chat([{"role": "user", "content": "stop"}] * num)))
 
 
 @pytest.mark.parametrize(
-    "messages", [_SHORT * (_LONGEST + 1), [{"role": "user", "content": "a" * (16 * _LONGEST + 1)}]]
+    "messages", [_MESSAGES * (_LONGEST + 1), [{"role": "user", "content": "a" * (16 * _LONGEST + 1)}]]
 )
 def test_what_cannot_fit_is_never_rendered(tokenizer: _Waiting, messages: list[dict[str, Any]]) -> None:
     with pytest.raises(PromptTooLong, match="4000 tokens of the context"):
-        asyncio.run(_prompts(tokenizer).make(messages))
+        asyncio.run(_prompts(tokenizer).make(_chat(messages)))
     assert tokenizer.threads == []

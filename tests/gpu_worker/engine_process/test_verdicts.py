@@ -21,7 +21,7 @@ import asyncio, sys
 from multiprocessing.connection import Connection
 from ponder_worker.engine_process import child
 from ponder_worker.engine_process.loading.engine_options import EngineOptions
-from ponder_worker.search import strategy_table
+from ponder_worker.search import strategies
 
 async def run(search, spec, max_rounds):
     made = []
@@ -33,7 +33,7 @@ async def run(search, spec, max_rounds):
             break
     return made[::-1]
 
-strategy_table.run = run
+strategies.run = run
 child.main(Connection(int(sys.argv[1])), EngineOptions(model=sys.argv[2], num_threads=1, kv_bytes=1 << 22))
 """
 SCHEMA = {"name": "json_schema", "schema": {}}

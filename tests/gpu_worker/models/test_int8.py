@@ -1,5 +1,8 @@
 """Products of int8 weights and activations."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +37,30 @@ def without_operators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     int8.can_multiply.cache_clear()
     yield
     int8.can_multiply.cache_clear()
+
+
+PRODUCT = """
+import torch
+from ponder_worker.models import int8
+for rows in (2, 64, 100):
+    int8.linear(torch.randn(128, 96).bfloat16(), None)(torch.randn(rows, 96).bfloat16())
+"""
+
+
+@needed
+def test_no_product_falls_back_to_the_reference_of_onednn() -> None:
+    """It takes a thousand times as long, and gives the same."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRODUCT],
+        check=True,
+        env=os.environ | {"ONEDNN_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    products = [line.split(",")[6] for line in done.stdout.splitlines() if ",exec,cpu,matmul," in line]
+    assert len(products) == 3
+    assert not [name for name in products if name.startswith("ref")]
 
 
 @needed

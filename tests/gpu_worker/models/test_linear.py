@@ -27,7 +27,7 @@ def test_floats_that_no_c_multiplies_are_laid_out_for_onednn(
 ) -> None:
     if not module.can_prepack(dtype):
         pytest.skip("torch has no operators that lay weights out")
-    monkeypatch.setattr(module, "product", lambda weight, bias: None)
+    monkeypatch.setattr(module, "product", lambda weight, bias, *, as_float32: None)
     assert not isinstance(module.linear(torch.zeros(48, 64, dtype=dtype), None), module.Plain)
 
 
@@ -36,6 +36,6 @@ def test_without_the_private_operators_the_public_one_computes(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "can_prepack", lambda dtype: False)
-    monkeypatch.setattr(module, "product", lambda weight, bias: None)
+    monkeypatch.setattr(module, "product", lambda weight, bias, *, as_float32: None)
     weight, x = torch.randn(8, 4).to(dtype), torch.randn(3, 4).to(dtype)
     assert torch.equal(module.linear(weight, None)(x), F.linear(x, weight))

@@ -14,13 +14,13 @@ from ponder_worker.models.linear import Linear, can_prepack
 from ponder_worker.models.transformer import Transformer
 
 
-def by_c(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear | None:
+def by_c(weight: torch.Tensor, bias: torch.Tensor | None, *, as_float32: bool) -> Linear | None:
     """A product as on a processor with AMX, for most sizes."""
     packed = weight.clone()
     return None if len(weight) % 16 else lambda x: F.linear(x, packed, bias)
 
 
-def without(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear | None:
+def without(weight: torch.Tensor, bias: torch.Tensor | None, *, as_float32: bool) -> Linear | None:
     return None
 
 

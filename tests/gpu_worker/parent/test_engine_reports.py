@@ -71,6 +71,12 @@ def test_an_engine_that_is_gone_is_not_waited_for() -> None:
     assert _reports(engine, WorkerCapacity()).receive(600, NEVER) is None
 
 
+def test_a_last_report_that_is_there_already_is_taken_after_a_slow_tick() -> None:
+    engine = ScriptedEngine()
+    engine.events += [_report(1), _report(2, is_last=True)]
+    assert [report.room_tokens for report in _reports(engine, WorkerCapacity()).drain(until=0.0)] == [1, 2]
+
+
 def test_draining_ends_with_the_last_report() -> None:
     engine = ScriptedEngine()
     engine.events += [_report(1), _report(2, is_last=True), _report(3)]

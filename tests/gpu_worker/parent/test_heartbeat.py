@@ -17,10 +17,10 @@ from structlog.testing import capture_logs
 from ponder.domain.state import IncarnationState, Verdict
 from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
-from ponder.jobs.abandon import abandon
 from ponder.jobs.claim import Claim, claim
+from ponder.jobs.release import abandon
 from ponder.jobs.tick import Usage, Work
-from ponder.ledger.check import check
+from ponder.ledger.book import check
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.engine_reports import EngineStuck
 from ponder_worker.parent.heartbeat import Heartbeat

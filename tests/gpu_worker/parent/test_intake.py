@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,8 +14,8 @@ from waiting import until
 from ponder.domain.state import Lane
 from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
-from ponder.jobs.abandon import abandon
 from ponder.jobs.claim import ClaimedJob
+from ponder.jobs.release import abandon
 from ponder_worker.parent import intake
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.intake import Intake
@@ -81,6 +82,8 @@ def test_a_shard_is_claimed_and_handed_over_and_a_duplicate_message_does_nothing
     (admit,) = site.handed_over
     assert [(job.tenant_id, job.batch_id, job.lane) for job in admit.jobs] == [("t", "b", Lane.BATCH)] * 2
     assert admit.learned == {"b": {"x": 2}}
+    assert admit.clock_s is not None
+    assert abs(admit.clock_s + time.monotonic() - time.time()) < 5, "the engine process can tell Postgres's time"
     assert len(site.capacity.job_ids) == 2
 
 

@@ -84,6 +84,7 @@ def test_a_choice_is_stored_with_every_field_and_its_own_logprobs() -> None:
     judges.pass_(0)
     (one,) = settling.take()
     choice = {"text": "Answer: 4", "answer": "4", "finish_reason": "stop", "score": None, "logprobs": LOGPROBS}
+    choice["reasoning"] = None
     assert (list(one.choices), one.usage, one.tree) == ([choice], Usage(1, 2), {"nodes": []})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ponder.domain.strategy import STRATEGY
-from ponder_worker.search import strategy_table
+from ponder_worker.search import strategies
 from ponder_worker.search.engine_port import ScoreRequest, StreamEnd, StreamRequest, VerifierReply
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
@@ -46,6 +46,7 @@ class StubStream:
     tokens: list[int]
     draw: Callable[[int, int], int]
     logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
 
     def advance(self) -> StreamEnd | None:
         token = self.draw(self.request.seed, len(self.tokens))
@@ -223,7 +224,7 @@ def run(
     """
 
     async def live() -> list[Candidate] | None:
-        task = asyncio.ensure_future(strategy_table.run(one.search, STRATEGY.validate_python(spec), one.max_rounds))
+        task = asyncio.ensure_future(strategies.run(one.search, STRATEGY.validate_python(spec), one.max_rounds))
         num_steps = 0
         while not task.done():
             await asyncio.sleep(0)

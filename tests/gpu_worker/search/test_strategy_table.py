@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponder.domain.strategy import STRATEGY, STRATEGY_NAMES
-from ponder_worker.search.strategy_table import STRATEGIES
+from ponder_worker.search.strategies import STRATEGIES
 
 
 def test_every_strategy_that_can_be_asked_for_has_its_line() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.domain.state import Verdict
+from ponder.domain.verifier import VERIFIER_NAMES
 from ponder_worker.answers.extraction import extract
 from ponder_worker.verify import Case, Judgement, examine, is_pure
+from ponder_worker.verify.examine import VERIFIERS
 from ponder_worker.verify.verifiers import math
 
 _PAIRS = Path(__file__).parents[4] / "shared/data/oracles/math_verify_pairs.jsonl"
@@ -62,6 +65,10 @@ def test_a_text_that_is_long_takes_no_time_of_the_worker_itself(name: str) -> No
     assert is_pure(Case({"name": name}, "6", "6" * 1000))
     assert not is_pure(Case({"name": name}, "6", "6" * 3000))
     assert not is_pure(Case({"name": name}, "6" * 3000, "6"))
+
+
+def test_every_verifier_of_the_api_is_in_the_table() -> None:
+    assert set(VERIFIERS) == set(VERIFIER_NAMES)
 
 
 def test_without_a_verifier_nobody_judges() -> None:
@@ -143,7 +150,17 @@ def test_a_comparison_that_takes_too_long_is_unverified_and_not_unequal(
     monkeypatch.setattr(math, "LIMIT_S", 0.2)
     found = examine(Case({"name": "math"}, answer, "$1 + x$"))
     assert found == Judgement(Verdict.UNVERIFIED, "the comparison took too long: more than 0.2 s")
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+
+
+def test_time_in_which_the_process_did_not_run_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asleep(text: str) -> str:
+        time.sleep(0.5)
+        return text
+
+    monkeypatch.setattr(math, "LIMIT_S", 0.2)
+    monkeypatch.setattr(math, "plain", asleep)
+    assert examine(Case({"name": "math"}, "1/2", "0.5")).verdict is Verdict.PASSED
 
 
 def test_a_schema_that_is_wrong_fails_the_candidate_and_says_so() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from unittest.mock import Mock
@@ -14,7 +15,7 @@ import pytest
 
 from ponder.domain.state import Verdict
 from ponder_worker.verify import Case, Judge, Judgement
-from ponder_worker.verify.examiner import Examiner
+from ponder_worker.verify.examine import Examiner
 from ponder_worker.verify.sandbox.fork_server import ForkServer
 
 _MATH = {"name": "math"}
@@ -79,6 +80,33 @@ def test_a_case_whose_process_was_killed_from_outside_is_tried_once_more(
         assert judge.examine(case).verdict is Verdict.PASSED
 
 
+def test_a_case_is_not_given_up_because_its_process_had_to_wait_for_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    examine = Examiner.examine
+
+    def examine_stopped(self: Examiner, case: Case, limit_s: float) -> Judgement:
+        os.kill(self.pid, signal.SIGSTOP)
+        threading.Timer(1.5 * limit_s, os.kill, (self.pid, signal.SIGCONT)).start()
+        return examine(self, case, limit_s)
+
+    with closing(Judge(num_processes=1, limit_s=1.0)) as judge:
+        monkeypatch.setattr(Examiner, "examine", examine_stopped)
+        assert judge.examine(Case(_SCHEMA, "1")).verdict is Verdict.PASSED
+
+
+def test_a_process_that_waits_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    examine = Examiner.examine
+
+    def examine_stopped(self: Examiner, case: Case, limit_s: float) -> Judgement:
+        os.kill(self.pid, signal.SIGSTOP)
+        return examine(self, case, limit_s)
+
+    with closing(Judge(num_processes=1, limit_s=0.5)) as judge:
+        monkeypatch.setattr(Examiner, "examine", examine_stopped)
+        assert judge.examine(Case(_MATH, "1", "1")).reason == "the verifier took more than 0.5 s"
+
+
 def test_a_comparison_without_an_end_is_neither_right_nor_wrong(judge: Judge) -> None:
     """Only the limit of the process ends it, because no alarm interrupts an operation on large integers."""
     for answer, reference in [(r"\prod_{k=1}^{10000000} k", "5"), ("1", "9^{9^{9^{9}}}")]:
@@ -136,7 +164,7 @@ def test_pure_cases_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_one_verifier_alone_imports_no_other_waits_for() -> None:
-    program = "import sys, ponder_worker.verify.examiner; sys.exit('sympy' in sys.modules)"
+    program = "import sys, ponder_worker.verify.examine; sys.exit('sympy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

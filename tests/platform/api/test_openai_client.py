@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
-from openai.types import Batch
+from openai.types import Batch, Completion
 from openai.types.chat import ChatCompletion
 
 Line = Callable[..., dict[str, Any]]
@@ -78,6 +79,59 @@ def test_a_result_is_a_chat_completion_with_ponders_own_beside_it(
     own = output["response"]["body"]["ponder"]
     assert (own["verdict"], own["answer"], own["strategy"], own["level"]) == ("passed", "7", "direct", "3")
     assert own["cost"]["direct_nanodollars"] > 0
+
+
+TOKEN = {"token": "7", "logprob": -0.5, "bytes": [55]}
+LOGPROBS = {
+    "content": [
+        {"token": "A:", "logprob": -0.1, "bytes": [65, 58], "top_logprobs": []},
+        TOKEN | {"top_logprobs": [{"token": "8", "logprob": -0.4, "bytes": [56]}]},
+    ],
+    "refusal": None,
+}
+
+
+def answered(passed: Any, **choice: Any) -> Any:
+    """Settles jobs with one choice."""
+    whole = {"text": "A:7", "answer": "7", "finish_reason": "stop", "score": None, "logprobs": LOGPROBS} | choice
+    return lambda job_id: replace(passed(job_id), choices=[whole])
+
+
+def test_a_text_completion_is_openais_object(client: openai.OpenAI, worker: Any, passed: Any) -> None:
+    body = {"model": "demo", "prompt": [5, 6], "max_tokens": 9, "logprobs": 1}
+    lines = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}).encode()
+    file = client.files.create(file=("lines.jsonl", lines), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/completions", completion_window="24h")
+    worker.validate()
+    worker.work(answered(passed))
+    batch = client.batches.retrieve(batch.id)
+    assert batch.endpoint == "/v1/completions"
+    [output] = results(client, batch.output_file_id)
+    completion = Completion.model_validate(output["response"]["body"], strict=True)
+    assert (completion.object, completion.choices[0].text) == ("text_completion", "A:7")
+    assert completion.choices[0].logprobs is not None
+    assert completion.choices[0].logprobs.model_dump() == {
+        "text_offset": [0, 2],
+        "token_logprobs": [-0.1, -0.5],
+        "tokens": ["A:", "7"],
+        "top_logprobs": [{"A:": -0.1}, {"7": -0.5, "8": -0.4}],
+    }
+    assert output["response"]["body"]["ponder"]["answer"] == "7"
+
+
+def test_a_thought_is_a_field_of_its_own(
+    client: openai.OpenAI, worker: Any, line: Line, submitted: Submitted, passed: Any
+) -> None:
+    batch = submitted([line()])
+    worker.validate()
+    worker.work(answered(passed, reasoning="3 and 4 …"))
+    [output] = results(client, client.batches.retrieve(batch.id).output_file_id)
+    message = output["response"]["body"]["choices"][0]["message"]
+    assert message == {
+        "role": "assistant", "content": "A:7", "refusal": None, "reasoning_content": "3 and 4 …",
+        "reasoning": "3 and 4 …",
+    }  # fmt: skip
+    ChatCompletion.model_validate(output["response"]["body"], strict=True)
 
 
 @pytest.mark.parametrize("asked_first", [True, False])

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from ponder.api.app import create_app
+from ponder.api.server import create_app
 from ponder.settings import Settings
 from ponder.store.database import connect
 

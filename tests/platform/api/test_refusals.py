@@ -12,7 +12,7 @@ import httpx2
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ponder.api.app import create_app
+from ponder.api.server import create_app
 from ponder.settings import Settings
 
 SPECIFICATION = create_app(None, "", Settings()).openapi()  # type: ignore[arg-type]

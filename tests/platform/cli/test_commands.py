@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from waiting import until
 
 from ponder.cli import exit_code
 from ponder.cli.commands import watch
@@ -103,7 +105,7 @@ def test_every_refused_row_has_its_true_reason_in_the_error_file(
     reasons = {error["message"].partition(": ")[2].partition(" (")[0] for error in errors}
     assert reasons == {
         "a quote is closed in the middle of a cell",
-        "a quote is opened in it and never closed",
+        "a quote is opened in it but never closed",
         "it has 1 cell, but the header has 2",
         "its field 'question' is empty",
         "its field 'answer' is empty",
@@ -178,13 +180,13 @@ def test_every_accuracy_is_marked_if_a_search_could_see_the_reference(
     watched = json.loads(ponder("watch", batch, "--format", "json")[1])
     assert watched["ponder"]["num_oracle"] == 4
     assert watched["ponder"]["options"]["max_rounds"] == 3
-    assert "what the reference says" in ponder("show", f"{batch}/row-1")[1]
+    assert "may have consulted the reference" in ponder("show", f"{batch}/row-1")[1]
     bodies = [json.loads(line)["response"]["body"] for line in ponder("results", batch)[1].splitlines()]
     assert [body["ponder"]["oracle"] for body in bodies] == [True] * 4
     _, printed, said = ponder("report", "cost")
     assert printed.splitlines()[0].endswith("oracle")
     assert printed.splitlines()[1].endswith("4")
-    assert "what the reference says" in said
+    assert "may have consulted the reference" in said
 
 
 def test_a_verifier_with_parameters_is_given_as_json(ponder: Ponder, worker: Worker, problems: Path) -> None:
@@ -206,6 +208,67 @@ def test_parameters_of_a_strategy_are_text_or_json(ponder: Ponder, worker: Worke
         "name": "mcts", "n": 3, "width": 2, "exploration": 0.5, "separator": ";", "aggregate": "min", "max_rounds": 40
     }  # fmt: skip
     assert {name: limit for name, limit in request["budget"].items() if limit} == {"thinking_tokens": 99}
+
+
+def test_options_about_sampling_are_fields_of_every_line(ponder: Ponder, worker: Worker, problems: Path) -> None:
+    options = ["--top-k", "5", "--min-p", "0.1", "--repetition-penalty", "1.1", "--min-tokens", "2", "--ignore-eos"]
+    options += ["--stop-token-ids", "7,8", "--logit-bias", '{"9": -1}']
+    batch = ponder("submit", str(problems), *FIELDS, *options)[1].strip()
+    ponder("watch", batch)
+    sampling = json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])["request"]["sampling"]
+    sent = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 2, "ignore_eos": True}
+    sent |= {"stop_token_ids": [7, 8], "logit_bias": {"9": -1.0}}
+    assert {name: sampling[name] for name in sent} == sent
+
+
+def test_options_about_structure_hold_every_answer_to_it(ponder: Ponder, worker: Worker, problems: Path) -> None:
+    def request(*options: str) -> Any:
+        batch = ponder("submit", str(problems), *FIELDS, *options)[1].strip()
+        ponder("watch", batch)
+        return json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])["request"]
+
+    assert request("--structure", '{"regex": "[0-9]+"}')["structure"] == {"regex": "[0-9]+"}
+    formed = request("--response-format", '{"type": "json_object"}')
+    assert formed["structure"] == {"json_schema": {"type": "object"}}
+    assert ponder("submit", str(problems), *FIELDS, "--structure", "[0-9]+")[0] == exit_code.USAGE
+
+
+def test_options_about_the_chat_template_are_fields_of_every_line(
+    ponder: Ponder, worker: Worker, problems: Path
+) -> None:
+    options = ["--reasoning-effort", "low", "--chat-template-kwargs", '{"tone": "dry"}', "--no-add-generation-prompt"]
+    batch = ponder("submit", str(problems), *FIELDS, *options, "--top-logprobs", "3")[1].strip()
+    ponder("watch", batch)
+    request = json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])["request"]
+    assert request["template"] == {
+        "kwargs": {"reasoning_effort": "low", "enable_thinking": True, "tone": "dry"},
+        "add_generation_prompt": False,
+        "continue_final_message": False,
+    }
+    assert request["effort"] == {"tokens": 4096, "thinking_tokens": 4096}
+    assert (request["sampling"]["logprobs"], request["sampling"]["top_logprobs"]) == (True, 3)
+
+
+def test_a_data_set_can_be_completed_as_text(ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ["--endpoint", "/v1/completions", "--top-logprobs", "2", "--max-tokens", "9"]
+    assert ponder("run", str(problems), *FIELDS, *options, "-o", str(out))[0] == exit_code.SETTLED
+    body = read(out)[0]["response"]["body"]
+    assert (body["object"], body["choices"][0]["text"]) == ("text_completion", "3 + 4 = 7\nAnswer: 7")
+    batch = ponder("submit", str(problems), *FIELDS, *options)[1].strip()
+    ponder("watch", batch)
+    job = json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])
+    assert job["request"]["prompt"] == json.loads(problems.read_text().splitlines()[0])["question"]
+    assert job["request"]["sampling"]["top_logprobs"] == 2
+    assert job["request"]["prompt"] in ponder("show", f"{batch}/row-1")[1]
+
+
+def test_batch_lines_name_their_endpoint_themselves(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    body = {"model": "demo", "prompt": "Once"}
+    path.write_text(json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}))
+    assert ponder("run", str(path), "-o", str(out))[0] == exit_code.SETTLED
+    assert read(out)[0]["response"]["body"]["object"] == "text_completion"
 
 
 def test_n_is_the_number_of_choices_where_a_strategy_has_none_of_its_own(
@@ -248,6 +311,85 @@ def test_ctrl_c_stops_only_the_watching_and_says_how_to_go_on(
     assert ponder("cancel", batch)[0] == exit_code.SETTLED
 
 
+def test_results_are_followed_until_the_batch_has_ended(
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
+) -> None:
+    worker(2)
+    batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    code, printed, _ = ponder("results", batch, "--follow")
+    assert code == exit_code.SETTLED
+    assert [json.loads(line)["custom_id"] for line in printed.splitlines()] == ["row-1", "row-3", "row-4"]
+    assert [json.loads(ponder("results", batch, "--follow", "--errors")[1])["custom_id"]] == ["row-2"]
+    out = tmp_path / "out.jsonl"
+    assert ponder("results", batch, "--follow", "-o", str(out), "--errors")[0] == exit_code.USAGE
+    assert ponder("results", batch, "--follow", "-o", str(out))[0] == exit_code.SETTLED
+    assert [line.get("cursor") for line in read(out)] == [None] * 3, "in the end it is the output file"
+    assert [line["custom_id"] for line in read(tmp_path / "out.errors.jsonl")] == ["row-2"]
+    assert ponder("results", "batch_00", "--follow")[0] == exit_code.FAILED
+
+
+def test_a_run_writes_while_it_runs_and_goes_on_after_ctrl_c_without_a_duplicate_line(
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, key = tmp_path / "out.jsonl", ("--idempotency-key", "once")
+    out.write_text("of an earlier batch\n")
+    seen: list[str] = []
+
+    def interrupt(*_: Any, each_round: Callable[[], None], **__: Any) -> None:
+        until(lambda: _num_numbered(engine) == 4, 30)
+        each_round()
+        seen.append(out.read_text())
+        out.write_text("".join(line + "\n" for line in seen[0].splitlines()[:2]) + '{"id": "torn')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ponder.cli.progress.follow", interrupt)
+        code, _, said = ponder("run", str(problems), *FIELDS, *key, "-o", str(out))
+    assert code == exit_code.INTERRUPTED
+    assert f"--follow -o {out}` goes on" in said
+    assert [json.loads(line)["custom_id"] for line in seen[0].splitlines()] == ["row-1", "row-2", "row-3", "row-4"]
+
+    assert ponder("run", str(problems), *FIELDS, *key, "-o", str(out))[0] == exit_code.SETTLED
+    assert [line["custom_id"] for line in read(out)] == ["row-1", "row-2", "row-3", "row-4"]
+
+
+def _num_numbered(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT coalesce(max(last_number), 0) FROM result_runs")).scalar_one())
+
+
+def test_a_run_ends_at_its_budget_and_goes_on_once_it_is_raised(
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
+) -> None:
+    """The worker generates 12 tokens a job, and each reserves 20."""
+    out = tmp_path / "out.jsonl"
+    code, _, said = ponder(
+        "run", str(problems), *FIELDS, "--budget-tokens", "20", "--max-tokens-total", "45", "-o", str(out)
+    )
+    assert code == exit_code.BUDGET_EXHAUSTED
+    num_done = len(read(out))
+    assert 0 < num_done < 4
+    assert f"stopped at its budget: {num_done} of 4 jobs completed" in said
+    batch_id = re.search(r"batch_\w+", said)
+    assert batch_id is not None
+    assert f"`ponder budget {batch_id[0]}` raises it" in said
+
+    assert "of 45 tokens generated" in ponder("budget", batch_id[0])[2]
+    assert "of 100 tokens generated" in ponder("budget", batch_id[0], "--max-tokens-total", "100")[2]
+    assert ponder("watch", batch_id[0])[0] == exit_code.SETTLED
+    assert ponder("results", batch_id[0], "-o", str(out))[0] == exit_code.SETTLED
+    assert len(read(out)) == 4
+
+
+def test_a_batch_can_be_paused_and_resumed(ponder: Ponder, problems: Path) -> None:
+    batch_id = ponder("submit", str(problems), *FIELDS)[1].strip()
+    code, _, said = ponder("pause", batch_id)
+    assert (code, said) == (exit_code.SETTLED, f"{batch_id} is paused: `ponder resume {batch_id}` continues it\n")
+    assert ponder("resume", batch_id) == (exit_code.SETTLED, "", f"{batch_id} continues\n")
+    assert ponder("cancel", batch_id)[0] == exit_code.SETTLED
+    assert ponder("pause", batch_id)[0] == exit_code.FAILED
+
+
 def test_openai_lines_run_with_another_model(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
     body = {"model": "gpt-3.5-turbo-0125", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1000}
     lines = [{"custom_id": f"r{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(3)]
@@ -284,6 +426,9 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         (["submit", str(problems), *FIELDS, "--window", "9 years"], "window"),
         (["submit", str(problems), *FIELDS, "--metadata", "x"], "KEY=VALUE"),
         (["submit", str(problems), *FIELDS, "--width", "3"], "--strategy"),
+        (["submit", str(problems), *FIELDS, "--stop-token-ids", "</s>"], "commas between"),
+        (["submit", str(problems), *FIELDS, "--logit-bias", "[1]"], "a JSON object"),
+        (["submit", str(problems), *FIELDS, "--logit-bias", "{1"], "not JSON"),
         (["submit", str(problems), *FIELDS, "--param", "n=3"], "--strategy"),
         (["submit", str(problems), *FIELDS, "--strategy", "mcts", "--param", "n"], "NAME=VALUE"),
         (
@@ -323,3 +468,77 @@ def test_a_watch_says_that_no_dispatcher_runs(ponder: Ponder, problems: Path, en
     _, _, said = ponder("watch", batch_id)
     timer.join()
     assert "waiting: the dispatcher is not running: never seen: start one with `ponder dispatcher`" in said
+
+
+def test_every_report_is_a_table_json_and_csv(ponder: Ponder, problems: Path, tmp_path: Path, worker: Worker) -> None:
+    worker(2)
+    ponder("run", str(problems), *FIELDS, "--strategy", "best_of_n", "-o", str(tmp_path / "out.jsonl"))
+    for report in (["cost"], ["waste"], ["latency"], ["quality"], ["what-if", "--market", "on_demand"]):
+        arguments = ["report", *report, "--by", "strategy,day"]
+        code, printed, said = ponder(*arguments)
+        assert code == exit_code.SETTLED, said
+        assert printed.startswith("strategy\tday\t")
+        rows = json.loads(ponder(*arguments, "--format", "json")[1])
+        assert {row["strategy"] for row in rows} >= {"best_of_n"}
+        header, *lines = ponder(*arguments, "--format", "csv")[1].splitlines()
+        assert header.split(",") == list(rows[0])
+        assert len(lines) == len(rows)
+    code, _, said = ponder("report", "cost", "--compare", "strategy=best_of_n", "strategy=best_of_n")
+    assert code == exit_code.SETTLED
+    assert "a success of A costs 1 times that of B" in said
+    assert "may be chance" in said
+    assert ponder("report", "cost", "--since", "yesterday")[0] == exit_code.USAGE
+
+
+def test_prices_are_imported_from_a_file_by_machine_market_and_gpu(ponder: Ponder, tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    header = "Cloud,GPU Type,GPU Arch,GPUs,GPU RAM,vCPUs,RAM,On-demand,Per-GPU,Spot,Name\n"
+    file.write_text(
+        header + "AWS,V100 (16 GB),Volta,4,64,32,244,12.24,3.06,3.67,p3.8xlarge\n"
+        "FluidStack,H100 (80 GB),Hopper,1,80,48,256,4.76,4.76,,\n"
+    )
+    code, _, said = ponder("price", "import", str(file), "--source", "a list", "--billed-by", "hour")
+    assert (code, "3 prices of 2 machines" in said) == (exit_code.SETTLED, True), said
+    prices = json.loads(ponder("price", "list", "--format", "json")[1])
+    made = {(p["machine"], p["market"]): (p["nanodollars_per_hour"], p["billed_by"]) for p in prices}
+    assert made["aws-p3.8xlarge", "on_demand"] == (3_060_000_000, "hour")
+    assert made["aws-p3.8xlarge", "spot"] == (917_500_000, "hour")
+    assert made["fluidstack-h100-80-gb-1", "on_demand"] == (4_760_000_000, "hour")
+    file.write_text(header + "AWS,V100 (16 GB),Volta,4,64,32,244,a lot,3.06,,p3.8xlarge\n")
+    code, _, said = ponder("price", "import", str(file), "--source", "a list")
+    assert (code, "line 2: On-demand" in said) == (exit_code.USAGE, True), said
+    file.write_text("Cloud,GPUs\n")
+    assert "no column GPU Type" in ponder("price", "import", str(file), "--source", "a list")[2]
+
+
+def test_estimate_takes_what_run_takes_and_leaves_nothing_behind(
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path, engine: Engine
+) -> None:
+    options = (*FIELDS, "--level", "level", "--strategy", "best_of_n")
+    assert ponder("run", str(problems), *options, "-o", str(tmp_path / "out.jsonl"))[0] == exit_code.SETTLED
+    code, printed, said = ponder("estimate", str(problems), *options, "--workers", "3")
+    assert code == exit_code.SETTLED
+    assert "4 rows read, 4 estimated, 0 refused" in said
+    assert "4 jobs; nothing was submitted" in said
+    header, *rows = [line.split("\t") for line in printed.splitlines()]
+    assert header == ["total", "estimate", "low", "high", "rests on"]
+    assert [row[0] for row in rows] == [
+        "prompt tokens",
+        "generated tokens",
+        "reward tokens",
+        "direct cost",
+        "loaded cost",
+        "time, 1 worker",
+        "time, 3 workers",
+    ]
+    assert rows[1][4] == "4 jobs: 4 settled of the same strategy and level"
+    assert rows[3][1].startswith("$")
+
+    found = json.loads(ponder("estimate", str(problems), *options, "--json")[1])
+    assert found["jobs"] == 4
+    assert found["wall_seconds_asked"] is None
+    assert {part["level"] for part in found["parts"]} == {"0", "1"}
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM batches")).scalar_one() == 1
+        assert connection.execute(text("SELECT count(*) FROM files WHERE filename = 'estimate.jsonl' "
+                                       "AND deleted_at IS NULL")).scalar_one() == 0  # fmt: skip

@@ -184,8 +184,8 @@ def test_no_row_disappears_and_every_refused_row_is_named(
 
 
 BROKEN = {
-    '"opened,1': "a quote is opened in it and never closed",
-    'x,"opened': "a quote is opened in it and never closed",
+    '"opened,1': "a quote is opened in it but never closed",
+    'x,"opened': "a quote is opened in it but never closed",
     '"closed" early,1': "a quote is closed in the middle of a cell",
     "too few": "it has 1 cell, but the header has 2",
     "too,many,cells": "it has 3 cells, but the header has 2",
@@ -230,11 +230,11 @@ def test_a_file_that_cannot_be_what_the_options_say_is_refused_with_advice(tmp_p
         dataset(plain, Fields())
     with pytest.raises(InvalidInput, match="--model"):
         dataset(plain, QUESTION, {})
-    with pytest.raises(InvalidInput, match="leave --prompt"):
+    with pytest.raises(InvalidInput, match="omit --prompt"):
         dataset(write(tmp_path / "b.jsonl", LINE))
     with pytest.raises(InvalidInput, match="no row"):
         dataset(write(tmp_path / "c.jsonl", b"\n\n"))
-    with pytest.raises(InvalidInput, match="does not tell its kind"):
+    with pytest.raises(InvalidInput, match="does not show its format"):
         dataset(write(tmp_path / "d.xlsx", b""))
     with pytest.raises(InvalidInput, match="no such file"):
         dataset(tmp_path / "none.jsonl")

@@ -35,11 +35,14 @@ def test_a_folder_with_a_model_in_it_is_taken(tmp_path: Path, model: Path) -> No
 def test_a_path_that_is_not_a_model_is_refused_with_what_it_is(tmp_path: Path, model: Path) -> None:
     (model.parent / "empty").mkdir()
     for place, message in (
-        (model.parent / "absent", "there is no folder .*absent.*nothing is downloaded by name"),
-        (model.parent / "empty", r"there is no config\.json in .*empty: a model is a folder in Hugging Face's format"),
+        (model.parent / "absent", "there is no file or folder .*absent: a model is org/name"),
+        (
+            model.parent / "empty",
+            r"there is no config\.json in .*empty: a model is org/name.*a folder in Hugging Face's format",
+        ),
         (model.parent, "perhaps you mean .*models/mine"),
-        (model / "model.gguf", r"model\.gguf is a file: GGUF files are not read"),
-        (model / "config.json", r"config\.json is a file: a model is a folder"),
+        (model / "model.gguf", r"model\.gguf is a file, and not a GGUF file"),
+        (model / "config.json", r"config\.json is a file, and not a GGUF file: a model is"),
     ):
         with pytest.raises(SetupError, match=message):
             plan(tmp_path / "home", place).check()

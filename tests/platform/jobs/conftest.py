@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, Row, text
 
 from ponder.domain.batch.submission import Submission
-from ponder.jobs.submit import submit
+from ponder.jobs.batch.submit import submit
 from ponder.jobs.validation.validate import validate
 
 TENANT = "tenant_00"
@@ -55,7 +55,14 @@ class Desk:
         return file_id
 
     def submit(
-        self, file_id: str, *, tenant: str = TENANT, key: str | None = None, window: str = "24h", **options: Any
+        self,
+        file_id: str,
+        *,
+        tenant: str = TENANT,
+        key: str | None = None,
+        window: str = "24h",
+        most_open: int | None = None,
+        **options: Any,
     ) -> str:
         body = {"input_file_id": file_id, "completion_window": window, "ponder": options}
         with self.engine.begin() as connection:
@@ -65,6 +72,7 @@ class Desk:
                 Submission.model_validate(body),
                 batch_id=f"batch_{next(self.numbers):x}",
                 idempotency_key=key,
+                most_open=most_open,
             )
 
     def batch(self, *lines: dict[str, Any] | bytes, **options: Any) -> str:

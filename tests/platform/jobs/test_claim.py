@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ponder.domain.state import IncarnationState
 from ponder.errors import LeaseLost
 from ponder.jobs.claim import keep
 from ponder.jobs.dispatching.sweep import lost_messages
@@ -68,6 +69,17 @@ def test_a_worker_with_other_weights_hands_the_shard_back_at_once(world: Any) ->
     (shard,) = world.dispatch()
 
     assert world.claim(shard, world.worker(fingerprint="f2")) is None
+    assert world.dispatch() == [shard]
+    assert world.claim(shard, world.worker()) is not None
+
+
+def test_a_worker_that_drains_hands_the_shard_back_at_once(world: Any) -> None:
+    world.batch()
+    worker = world.worker()
+    world.tick(worker, state=IncarnationState.DRAINING)
+    (shard,) = world.dispatch()
+
+    assert world.claim(shard, worker) is None
     assert world.dispatch() == [shard]
     assert world.claim(shard, world.worker()) is not None
 

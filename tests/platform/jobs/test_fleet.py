@@ -19,11 +19,12 @@ from hypothesis.stateful import (
 from moves import LEGAL, moves, watch_moves
 from sqlalchemy import Engine
 
-from ponder.domain.state import IncarnationState
+from ponder.domain.state import IncarnationState, JobState, Verdict
 from ponder.errors import Conflict, LeaseLost
-from ponder.jobs.dispatching.pulse import beat
+from ponder.jobs.batch.retry import retry
+from ponder.jobs.dispatching.dispatcher_status import beat
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
-from ponder.jobs.tick import Work
+from ponder.jobs.tick import Settlement, Usage, Work
 
 KINDS: tuple[Literal["work", "recomputed", "speculated"], ...] = ("work", "recomputed", "speculated")
 
@@ -52,6 +53,14 @@ _COMPANY = """
     SELECT holder, count(*) AS num_shards FROM shards WHERE state = 'held' GROUP BY holder HAVING bool_or(runs_alone)
 """
 
+# Every way in which a worker may settle a job, by the job's number.
+_ENDS: tuple[dict[str, Any], ...] = (
+    {"state": JobState.COMPLETED, "verdict": Verdict.PASSED},
+    {"state": JobState.COMPLETED, "verdict": Verdict.FAILED},
+    {"state": JobState.COMPLETED, "verdict": Verdict.UNVERIFIED},
+    {"state": JobState.FAILED, "error": {"code": "c", "message": "m"}},
+)
+
 _pick = st.integers(min_value=0, max_value=10**6)
 _choices = st.lists(st.booleans(), min_size=32, max_size=32)
 
@@ -69,6 +78,7 @@ class Fleet(RuleBasedStateMachine):
         self.last_report: dict[str, Any] = {}
         self.deltas: dict[int, list[Any]] = defaultdict(list)
         self.ends: dict[int, tuple[str, str | None]] = {}
+        self.numbered: dict[str, list[int]] = {}
 
     @initialize()
     def empty(self) -> None:
@@ -136,7 +146,10 @@ class Fleet(RuleBasedStateMachine):
         deltas = {job: [{"tick": number, "by": incarnation}] for job in grown}
         report = self.world.report(
             incarnation,
-            settled=[self.world.passed(job) for job in settled],
+            settled=[
+                Settlement(job, usage=Usage(job, job + 1, job // 2, 0, job // 3), **_ENDS[job % len(_ENDS)])
+                for job in settled
+            ],
             deltas=deltas,
             work=[Work(job, data.draw(st.floats(0, 1e12)), KINDS[job % len(KINDS)]) for job in worked],
             idle_fraction=idle,
@@ -247,6 +260,18 @@ class Fleet(RuleBasedStateMachine):
     def finish(self) -> None:
         self.world.finish()
 
+    @rule()
+    def tally(self) -> None:
+        self.world.tally()
+
+    @rule(batch=_pick)
+    def retry(self, batch: int) -> None:
+        if self.batches:
+            old, new = self.batches[batch % len(self.batches)], f"batch_{len(self.batches):08x}f"
+            tenant = self.world.sql("SELECT tenant_id FROM batches WHERE id = :id", id=old)[0].tenant_id
+            with contextlib.suppress(Conflict), self.world.engine.begin() as connection:
+                self.batches.append(retry(connection, tenant, old, new_batch_id=new))
+
     @invariant()
     def the_ledger_balances(self) -> None:
         for row in self.world.sql("SELECT id FROM incarnations"):
@@ -257,6 +282,18 @@ class Fleet(RuleBasedStateMachine):
         for row in self.world.sql("SELECT id, state, settled_at FROM jobs WHERE state <> 'pending'"):
             end = (row.state, row.settled_at)
             assert self.ends.setdefault(row.id, end) == end
+
+    @invariant()
+    def totals_are_those_of_the_rows(self) -> None:
+        for batch in self.batches:
+            assert self.world.totals(batch) == self.world.counted(batch)
+
+    @invariant()
+    def numbers_never_change(self) -> None:
+        for batch in self.batches:
+            jobs, before = self.world.numbered(batch), self.numbered.get(batch, [])
+            assert jobs[: len(before)] == before
+            self.numbered[batch] = jobs
 
     @invariant()
     def no_job_is_lost(self) -> None:
@@ -297,6 +334,10 @@ class Fleet(RuleBasedStateMachine):
         assert self.world.sql("SELECT 1 FROM attempts WHERE ended_at IS NULL") == []
         self.the_ledger_balances()
         self.a_job_is_settled_once()
+        self.tally()
+        self.totals_are_those_of_the_rows()
+        for batch in self.batches:
+            assert sorted(self.world.numbered(batch)) == sorted(self.world.jobs(batch))
 
     def _republish(self) -> None:
         with self.world.engine.begin() as connection:

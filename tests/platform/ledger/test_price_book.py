@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ponder.errors import Conflict, InvalidInput, UnknownMachine
-from ponder.ledger.check import check
+from ponder.ledger.book import check
 from ponder.ledger.price_book import list_prices, price_at, set_price
 
 
@@ -56,5 +56,6 @@ def test_prices_are_never_rewritten_and_never_nonsense(world: Any) -> None:
             set_price(connection, "tpu", "spot", 2, source="test", valid_from=moment)
         with pytest.raises(InvalidInput, match="on_demand, spot"):
             set_price(connection, "tpu", "black", 2, source="test")
-        with pytest.raises(InvalidInput, match="zero or more"):
-            set_price(connection, "tpu", "spot", -1, source="test")
+        for amount in (-1, 2**63):
+            with pytest.raises(InvalidInput, match="zero or more"):
+                set_price(connection, "tpu", "spot", amount, source="test")

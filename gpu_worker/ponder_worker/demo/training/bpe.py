@@ -55,7 +55,7 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_tokens: int) -> None:
-    """Write the files that transformers' ``PreTrainedTokenizerFast`` reads."""
+    """Writes the files that transformers' ``PreTrainedTokenizerFast`` reads."""
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,4 +1,7 @@
-"""Evaluation of the demo models: one sample, majority, best of N by the reward model, and the probe."""
+"""Evaluation of the demo models: one sample, majority, best of N by the reward model, and the probe.
+
+The probe shows whether a reward model notices one wrong result in a right solution.
+"""
 
 import re
 from collections import Counter
@@ -15,10 +18,12 @@ from ponder_worker.demo.problems import Problem
 from ponder_worker.demo.training.bpe import END, token_id
 from ponder_worker.demo.training.llama import Llama, load_model
 from ponder_worker.demo.training.padded_sampling import log_probabilities, sample
-from ponder_worker.demo.training.probe import ProbeResult, StepScores, probe
 
 MAX_NEW_TOKENS = 320
 _ANSWER = re.compile(r"\nAnswer: (\d+)$")
+StepScores = Callable[[Sequence[tuple[str, Sequence[str]]]], list[list[float]]]
+"""A function from (prompt, steps) pairs to a score for every step; higher is better."""
+OFFSETS = (1, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Pair:
 
     @classmethod
     def load(cls, folder: Path) -> "Pair":
-        """Load the models in `folder`/generator and `folder`/reward."""
+        """Loads the models in `folder`/generator and `folder`/reward."""
         tokenizer = Tokenizer.from_file(str(folder / "generator" / "tokenizer.json"))
         return cls(load_model(folder / "generator"), load_model(folder / "reward"), tokenizer)
 
@@ -58,8 +63,22 @@ class Figures:
     tokens_per_sample: float
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The outcome of a probe.
+
+    accused: the share of right steps below the threshold. found: the share of corrupted steps below it, by offset.
+    auc: how often a right step scores above a corrupted one, by offset.
+    """
+
+    threshold: float
+    accused: float
+    found: dict[int, float]
+    auc: dict[int, float]
+
+
 def solve(pair: Pair, problems: Sequence[Problem], num_samples: int, temperature: float, seed: int) -> list[Solved]:
-    """Sample every problem `num_samples` times and score the samples."""
+    """Samples every problem `num_samples` times and scores the samples."""
     random = torch.Generator().manual_seed(seed)
     end = token_id(pair.tokenizer, END)
     solved = []
@@ -112,6 +131,38 @@ def by(key: Callable[[Problem], str], solved: Iterable[Solved]) -> dict[str, Fig
     return {name: figures(group) for name, group in sorted(groups.items())}
 
 
+def corrupted(problem: Problem, step: int, offset: int) -> list[str]:
+    """The steps up to and including `step`, with the result of that one off by `offset`."""
+    before, _, result = problem.steps[step].rpartition("= ")
+    return [*problem.steps[:step], f"{before}= {int(result) + offset}"]
+
+
+def probe(score: StepScores, problems: Sequence[Problem], rng: Random, accuse: float = 0.01) -> ProbeResult:
+    """Corrupt one step of each problem by each offset.
+
+    The threshold is set on every second problem, such that a share `accuse` of the right steps is below it. All
+    reported figures are measured on the other problems.
+    """
+    calibrate = [value for steps in _right(score, problems[::2]) for value in steps]
+    threshold = sorted(calibrate)[int(len(calibrate) * accuse)]
+    tested = problems[1::2]
+    right = [value for steps in _right(score, tested) for value in steps]
+    where = [rng.randrange(len(problem.steps)) for problem in tested]
+    found, auc = {}, {}
+    for offset in OFFSETS:
+        pairs = [(p.prompt, corrupted(p, step, offset)) for p, step in zip(tested, where, strict=True)]
+        wrong = [steps[-1] for steps in score(pairs)]
+        found[offset] = sum(value < threshold for value in wrong) / len(wrong)
+        auc[offset] = area_under_curve(right, wrong)
+    return ProbeResult(threshold, sum(value < threshold for value in right) / len(right), found, auc)
+
+
+def area_under_curve(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """The chance that a value of `right` is larger than one of `wrong`, ties counting half."""
+    wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
+    return wins / (len(right) * len(wrong))
+
+
 def likelihood_probe(pair: Pair, problems: Sequence[Problem], seed: int) -> ProbeResult:
     """Probe the reward model. A step is scored by the sum of its tokens' log-probabilities."""
     return probe(step_scores(pair.reward, pair.tokenizer), problems, Random(seed))  # noqa: S311
@@ -131,6 +182,10 @@ def step_scores(reward: Llama, tokenizer: Tokenizer) -> StepScores:
 def as_json(result: Figures | ProbeResult) -> dict[str, object]:
     """The result as a document, with shares rounded to four places."""
     return {name: _rounded(value) for name, value in asdict(result).items()}
+
+
+def _right(score: StepScores, problems: Sequence[Problem]) -> list[list[float]]:
+    return score([(problem.prompt, problem.steps) for problem in problems])
 
 
 def _step_sums(pieces: Sequence[Sequence[int]], values: Sequence[float]) -> list[float]:

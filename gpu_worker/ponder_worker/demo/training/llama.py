@@ -27,7 +27,7 @@ class LlamaShape:
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """Apply a layer with fp32 weights to x `[..., in]` bf16. Returns `[..., out]` bf16."""
+    """Applies a layer with fp32 weights to x `[..., in]` bf16. Returns `[..., out]` bf16."""
     return F.linear(x, layer.weight.to(x.dtype))
 
 
@@ -40,7 +40,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x `[..., size]`. The statistics are computed in fp32."""
+        """Normalises x `[..., size]`. The statistics are computed in fp32."""
         wide = x.float()
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
 
@@ -58,7 +58,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(width, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
-        """Attend from x `[batch, tokens, hidden]`. Returns a tensor of the same shape.
+        """Attends from x `[batch, tokens, hidden]`. Returns a tensor of the same shape.
 
         cos, sin: `[tokens, head_dim]`. bias: `[tokens, tokens]`, 0 or -inf. Two matrix products and a softmax train
         about twice as fast in bf16 on CPUs as ``scaled_dot_product_attention`` and its backward pass.
@@ -90,7 +90,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer to x `[..., hidden]`."""
+        """Applies the layer to x `[..., hidden]`."""
         return linear(F.silu(linear(x, self.gate_proj)) * linear(x, self.up_proj), self.down_proj)
 
 
@@ -105,7 +105,7 @@ class Layer(nn.Module):
         self.mlp = MLP(shape)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
-        """Apply the layer to x `[batch, tokens, hidden]`; cos, sin and bias are as in `Attention`."""
+        """Applies the layer to x `[batch, tokens, hidden]`; cos, sin and bias are as in `Attention`."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, bias)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -153,13 +153,13 @@ def rotation(tokens: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x `[..., tokens, head_dim]`."""
+    """Rotates x `[..., tokens, head_dim]`."""
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
 def save_model(model: Llama, folder: Path, eos_token_id: int, pad_token_id: int) -> None:
-    """Write ``config.json`` and bf16 ``model.safetensors`` as transformers' ``LlamaForCausalLM`` reads them."""
+    """Writes ``config.json`` and bf16 ``model.safetensors`` as transformers' ``LlamaForCausalLM`` reads them."""
     special = {"bos_token_id": None, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -179,7 +179,7 @@ def save_model(model: Llama, folder: Path, eos_token_id: int, pad_token_id: int)
 
 
 def load_model(folder: Path) -> Llama:
-    """Load a model that `save_model` wrote."""
+    """Loads a model that `save_model` wrote."""
     config = json.loads((folder / "config.json").read_text())
     model = Llama(LlamaShape(**{field.name: config[field.name] for field in fields(LlamaShape)}))
     weights = load_file(folder / "model.safetensors")

@@ -28,7 +28,7 @@ class Cache:
     values: list[Tensor] = field(default_factory=list)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add tokens to a layer and return all of its keys and values."""
+        """Adds tokens to a layer and returns all of its keys and values."""
         if layer == len(self.keys):
             self.keys.append(keys)
             self.values.append(values)
@@ -38,7 +38,7 @@ class Cache:
         return self.keys[layer], self.values[layer]
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order. A row may occur more than once."""
+        """Keeps these rows, in this order. A row may occur more than once."""
         self.seen = self.seen[rows]
         self.keys = [keys[rows] for keys in self.keys]
         self.values = [values[rows] for values in self.values]
@@ -55,7 +55,7 @@ def sample(
     end: int,
     random: torch.Generator,
 ) -> list[list[list[int]]]:
-    """Sample `num_samples` continuations of each prompt, without the end token. Temperature 0 is greedy."""
+    """Samples `num_samples` continuations of each prompt, without the end token. Temperature 0 is greedy."""
     width = max(map(len, prompts))
     ids = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     cache = Cache(torch.tensor([[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts]))
@@ -97,7 +97,7 @@ def log_probabilities(model: Llama, sequences: Sequence[Sequence[int]], batch_si
 
 
 def _choose(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
-    """Choose one token a row: `[batch]`, from logits `[batch, vocab]`."""
+    """Chooses one token a row: `[batch]`, from logits `[batch, vocab]`."""
     if temperature == 0.0:
         return logits.argmax(-1)
     return torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=random)[:, 0]
@@ -120,7 +120,7 @@ def _forward(model: Llama, ids: Tensor, cache: Cache) -> Tensor:
 def _attend(  # noqa: PLR0917
     attention: Attention, index: int, x: Tensor, rotations: tuple[Tensor, Tensor], bias: Tensor, cache: Cache
 ) -> Tensor:
-    """Attend from x `[batch, new, hidden]` to all keys of the cache, to which the new ones are added.
+    """Attends from x `[batch, new, hidden]` to all keys of the cache, to which the new ones are added.
 
     rotations: cos and sin, `[batch, 1, new, head_dim]`. bias: `[batch, new, total]`.
     """

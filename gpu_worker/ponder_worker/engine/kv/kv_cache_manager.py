@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from ponder_worker.engine.counters import Counters
 from ponder_worker.engine.kv.kv_offload import KVOffload
 from ponder_worker.engine.kv.page_pool import PagePairs, PagePool
-from ponder_worker.engine.kv.prefix_cache import PrefixMatch
+from ponder_worker.engine.kv.prefix_cache import PrefixMatch, Window
 from ponder_worker.engine.kv.slab_allocator import SlabAllocator
 from ponder_worker.engine.page_table import PageTable
-from ponder_worker.engine.sequence import Sequence
+from ponder_worker.engine.sequence import OffloadedPages, Sequence
+
+_UNLIMITED = 1 << 31
+"""More pages than any sequence has tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,27 @@ class KVCacheManager:
 
     Pages come from the pool, and slabs for the pool from the allocator as long as they are free. Whether a sequence
     has to give way is decided by the scheduler, which the manager never calls.
+
+    A sequence has a table for each group of the model's layers. Their pages are of one size and come from one pool. All
+    tables are computed, registered and matched together; only what they give back depends on their windows.
     """
 
-    def __init__(self, pool: PagePool, slabs: SlabAllocator, offload: KVOffload | None, counters: Counters) -> None:
+    def __init__(
+        self,
+        pool: PagePool,
+        slabs: SlabAllocator,
+        offload: KVOffload | None,
+        counters: Counters,
+        *,
+        windows: Series[int | None],
+        max_step_tokens: int,
+    ) -> None:
+        """Makes a manager of one pool. windows: `[num_groups]`, the tokens that a group of layers looks back on, or
+        None for all; those with a window come first. max_step_tokens: the most tokens that a step computes.
+        """
         self.pool = pool
+        self._windows = [None if window is None else Window(window, pool.page_size) for window in windows]
+        self._max_step_tokens = max_step_tokens
         self._slabs = slabs
         self._offload = offload
         self._counters = counters
@@ -42,8 +62,41 @@ class KVCacheManager:
         if self._offload is not None:
             self._offload.begin_step()
 
-    def grow(self, table: PageTable, num_tokens: int) -> bool:
+    def open(self, sequence: Sequence) -> None:
+        """Gives a sequence that arrives its tables."""
+        salt = sequence.table.salt
+        sequence.other_tables = tuple(PageTable(salt, group) for group in range(1, len(self._windows)))
+
+    def longest(self, max_pages: int) -> int:
+        """Returns how many pages of tokens a sequence may have that never holds more than `max_pages` pages."""
+        most = [window.most_pages(self._max_step_tokens) for window in self._windows if window is not None]
+        num_pages = max_pages // len(self._windows)
+        if not most or num_pages <= most[0]:
+            return num_pages
+        num_others = len(self._windows) - len(most)
+        return (max_pages - sum(most)) // num_others if num_others else _UNLIMITED
+
+    def grow(self, sequence: Sequence, num_tokens: int) -> bool:
         """Holds pages for so many tokens in all. Returns False if free pages and free slabs are too few."""
+        for table in sequence.other_tables:
+            if not self._grow(table, num_tokens):
+                return False
+        return self._grow(sequence.table, num_tokens)
+
+    def begin(self, sequence: Sequence, match: PrefixMatch, room: int) -> bool:
+        """Holds the first pages of a sequence, beside those found: for all that can be computed of it, and where there
+        is a window, for what a step of `room` tokens computes. Returns False as `grow` does.
+        """
+        known = sequence.num_computable
+        first_step = min(known, min(match.num_tokens + match.num_partial, sequence.first_needed) + room)
+        wanted = (known if window is None else max(match.num_tokens, first_step) for window in self._windows)
+        if not all(map(self._grow, sequence.tables, wanted)):
+            return False
+        for table in sequence.tables:
+            table.cover_dropped()
+        return True
+
+    def _grow(self, table: PageTable, num_tokens: int) -> bool:
         pool, slabs = self.pool, self._slabs
         if len(table.pages) * pool.page_size >= num_tokens:
             return True
@@ -56,32 +109,96 @@ class KVCacheManager:
         return True
 
     def match(self, sequence: Sequence) -> PrefixMatch:
-        """Looks up which pages already hold the front of the sequence's tokens."""
-        sequence.table.key_tokens(sequence.tokens, self.pool.page_size)
-        return self.pool.prefixes.match(sequence.table, sequence.tokens)
+        """Looks up which pages already hold the front of the sequence's tokens, on the device and in host memory."""
+        for table in sequence.tables:
+            table.key_tokens(sequence.tokens, self.pool.page_size)
+        found = self.pool.prefixes.match(sequence.tables, sequence.tokens, self._windows, sequence.first_needed)
+        offloaded = sequence.offloaded
+        if offloaded is None or offloaded.num_tokens <= found.num_tokens:
+            return found
+        return self._match_offloaded(sequence, offloaded) or found
+
+    def _match_offloaded(self, sequence: Sequence, offloaded: OffloadedPages) -> PrefixMatch | None:
+        """Looks up the pages that come before the offloaded ones. Returns None if one of them is missing."""
+        position, end = min(offloaded.num_tokens, sequence.first_needed), offloaded.num_tokens // self.pool.page_size
+        firsts = [0 if window is None else window.first_page(position) for window in self._windows]
+        tables = sequence.tables
+        pages = [self.pool.prefixes.run(table, first, end) for table, first in zip(tables, firsts, strict=True)]
+        match = PrefixMatch(offloaded.num_tokens, pages, firsts, returns=True)
+        joins = all(end >= first for end, first in zip(match.ends, offloaded.firsts, strict=True))
+        return match if joins else None
 
     def pages_needed(self, sequence: Sequence, match: PrefixMatch) -> int:
-        """Returns how many free pages it takes to hold all that can be computed of the sequence."""
-        num_missing = self.pool.pages_for(sequence.num_computable) - len(match.pages)
-        return num_missing + self.pool.count_free(match.pages)
+        """Returns how many free pages it takes to compute all that can be computed of the sequence."""
+        pool, num_needed = self.pool, 0
+        num_all = pool.pages_for(sequence.num_computable)
+        for pages, end, window in zip(match.pages, match.ends, self._windows, strict=True):
+            num_found = pool.count_free(pages)
+            most = num_found + num_all - end
+            if window is not None:  # what falls out of it on the way makes room for the rest
+                most = min(most, max(num_found, window.most_pages(self._step_tokens(sequence))))
+            num_needed += most
+        return num_needed
+
+    def pages_ahead(self, sequence: Sequence, num_tokens: int) -> int:
+        """Returns how many more pages the sequence takes until it has so many tokens.
+
+        A running one that generates takes at least one, however long it is, unless it holds all that a window can have
+        need of. Those for the known tokens of a waiting one are not counted.
+        """
+        pool, least = self.pool, int(sequence.sampling is not None)
+        num_known = pool.pages_for(len(sequence.tokens))
+        num_ahead = 0
+        for table, window in zip(sequence.tables, self._windows, strict=True):
+            num_held = len(table.pages)
+            if window is None:
+                num_ahead += max(least, pool.pages_for(num_tokens) - max(num_held, num_known))
+                continue
+            most = window.most_pages(self._step_tokens(sequence))
+            own = len(table.held) - pool.count_shared(table.held) if num_held else num_known
+            num_ahead += max(0, min(max(least, pool.pages_for(num_tokens) - (num_held or num_known)), most - own))
+        return num_ahead
+
+    def _step_tokens(self, sequence: Sequence) -> int:
+        """Returns the most tokens of the sequence that a step still computes."""
+        return max(1, min(self._max_step_tokens, sequence.num_computable - sequence.num_computed))
 
     def share(self, sequence: Sequence, match: PrefixMatch) -> None:
-        """Makes the sequence hold the pages found, before it grows to the rest."""
-        self.pool.share(sequence.table, match.pages)
+        """Makes the sequence hold the pages found, before it takes any others."""
+        for table, pages, num_skipped in zip(sequence.tables, match.pages, match.num_skipped, strict=True):
+            self.pool.share(table, pages, num_skipped)
 
     def fill(self, sequence: Sequence, match: PrefixMatch, transfers: PageTransfers) -> None:
         """Sets how much of the sequence is computed once its pages are held, and adds the copies that this takes."""
-        table, page_size = sequence.table, self.pool.page_size
-        num_found = len(match.pages) * page_size
-        num_filled = self._restore(sequence, len(match.pages), transfers) or num_found
-        if match.num_partial and num_filled == num_found < sequence.first_needed:
-            target = table.pages[len(match.pages)]
-            if self._copy(match.partial_page, target, transfers):
+        num_filled, tables = match.num_tokens, sequence.tables
+        if match.returns:
+            transfers.returns.extend(self._return(sequence, match))
+        elif match.num_partial and num_filled < sequence.first_needed:
+            targets = (table.pages[end] for table, end in zip(tables, match.ends, strict=True))
+            pairs = list(zip(match.partial_pages, targets, strict=True))
+            if all(self._copy(page, target, transfers) for page, target in pairs):
                 num_filled += match.num_partial
+        if self._offload is not None:
+            self._offload.drop(sequence)
         sequence.num_computed = min(num_filled, sequence.first_needed)
         if not sequence.most_computed:  # a preempted sequence would find its own pages
             self._counters.prefix_queries += sequence.num_computable
             self._counters.prefix_hits += sequence.num_computed
+
+    def trim(self, sequence: Sequence) -> None:
+        """Releases the pages that no token still to be computed looks back on.
+
+        Those of the whole page's last boundary stay, so that the sequence can be continued once it has ended.
+        """
+        window = self._windows[0]
+        if window is None:  # then no group has one
+            return
+        position = sequence.num_computed
+        first = window.first_page(position - position % self.pool.page_size)
+        for table, of_group in zip(sequence.tables, self._windows, strict=True):
+            num_pages = min(first, table.num_registered)
+            if of_group is not None and num_pages > table.num_dropped:
+                self.pool.drop(table, num_pages)
 
     def register(self, sequence: Sequence, end: int) -> int:
         """Makes the pages filled by tokens up to `end` findable. Call it only for tokens that are sure to be computed.
@@ -89,16 +206,18 @@ class KVCacheManager:
         Returns the first position that the sequence writes itself: before it stand pages registered earlier. A page
         that ends with a token still being sampled has no key yet and is registered with a later step.
         """
-        table, page_size = sequence.table, self.pool.page_size
-        write_from = table.num_registered * page_size
+        page_size = self.pool.page_size
+        write_from = sequence.table.num_registered * page_size  # every table has registered as much
         if end - write_from >= page_size:
-            table.key_tokens(sequence.tokens, page_size)
-            self.pool.prefixes.register(table, min(end, len(sequence.tokens)))
+            for table in sequence.tables:
+                table.key_tokens(sequence.tokens, page_size)
+                self.pool.prefixes.register(table, min(end, len(sequence.tokens)))
         return write_from
 
     def register_partial(self, sequence: Sequence, end: int) -> None:
         """Lets other sequences copy the page that computed tokens up to `end` fill in part."""
-        self.pool.prefixes.register_partial(sequence.table, sequence.tokens, end)
+        for table in sequence.tables:
+            self.pool.prefixes.register_partial(table, sequence.tokens, end)
 
     def preempt(self, sequence: Sequence) -> None:
         """Releases the pages of a sequence that will go on, and saves them in host memory if that pays."""
@@ -110,17 +229,17 @@ class KVCacheManager:
         """Releases the pages. What they hold can be found until they are reused."""
         self.register(sequence, sequence.num_computed)
         self.register_partial(sequence, sequence.num_computed)
-        self.pool.release(sequence.table)
+        self.pool.release(*sequence.tables)
 
     def drop(self, sequence: Sequence) -> None:
         """Releases what the sequence holds in the pool and in host memory, with nothing new registered."""
-        self.pool.release(sequence.table)
+        self.pool.release(*sequence.tables)
         if self._offload is not None:
             self._offload.drop(sequence)
 
     def check(self, sequences: Series[Sequence]) -> None:
         """Raises AssertionError unless every page is free, or held by exactly the sequences that name it."""
-        self.pool.check(sequence.table for sequence in sequences)
+        self.pool.check(table for sequence in sequences for table in sequence.tables)
         if self._offload is not None:
             self._offload.check(sequences)
 
@@ -128,17 +247,21 @@ class KVCacheManager:
         """Adds a copy. Returns whether the target will hold what is in the page."""
         if page == target:  # it was free, and was the first to be taken
             return True
-        if any(target == source for source, _ in transfers.copies):  # they are made in any order
+        if any(target == source or page == other for source, other in transfers.copies):  # they are made in any order
             return False
         transfers.copies.append((page, target))
         self._counters.num_copied_pages += 1
         return True
 
-    def _restore(self, sequence: Sequence, num_found: int, transfers: PageTransfers) -> int:
-        """Returns how many tokens are in pages once the returns are made; 0 if nothing returns."""
-        if self._offload is None or sequence.offloaded is None:
-            return 0
-        num_tokens, returns = self._offload.restore(sequence, num_found)
-        transfers.returns.extend(returns)
-        self._counters.returned_tokens += max(0, num_tokens - num_found * self.pool.page_size)
-        return num_tokens
+    def _return(self, sequence: Sequence, match: PrefixMatch) -> PagePairs:
+        """Returns the copies, (from the host, to the pool), that complete the pages found."""
+        offloaded, returns = sequence.offloaded, PagePairs()
+        assert offloaded is not None
+        for table, end, first, pages in zip(
+            sequence.tables, match.ends, offloaded.firsts, offloaded.pages, strict=True
+        ):
+            sources = pages[end - first :]
+            returns += zip(sources, table.pages[end : end + len(sources)], strict=True)
+            self.pool.prefixes.register(table, min(match.num_tokens, len(sequence.tokens)))
+        self._counters.returned_tokens += match.num_tokens - min(match.ends) * self.pool.page_size
+        return returns

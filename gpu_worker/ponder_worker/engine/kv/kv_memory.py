@@ -19,8 +19,9 @@ class Memory:
     def __init__(self, kv_bytes: int, models: Series[Transformer], page_size: int) -> None:
         """Raises InvalidSetting when kv_bytes is too small for two slabs per model."""
         pages = [model.new_pages(1, page_size) for model in models]
-        page_bytes = [sum(layer.numbers.nbytes for layer in page) for page in pages]
         layer_bytes = [page[0].numbers.nbytes for page in pages]
+        sizes = [model.groups.layers_per_page for model in models]
+        page_bytes = [size * of_layer for size, of_layer in zip(sizes, layer_bytes, strict=True)]
         self.slab_bytes = slab_bytes(kv_bytes, page_bytes, layer_bytes)
         scale_bytes = [page[0].nbytes - size for page, size in zip(pages, layer_bytes, strict=True)]
         apart = sum(self.slab_bytes // size * scales for size, scales in zip(layer_bytes, scale_bytes, strict=True))

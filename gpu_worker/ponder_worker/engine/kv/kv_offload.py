@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from ponder_worker.engine.kv.page_pool import PagePairs, PagePool
 from ponder_worker.engine.sequence import OffloadedPages, Sequence
@@ -35,38 +36,31 @@ class KVOffload:
         self._leaving: list[int] = []  # read by the step planned last; free when the next one is planned
 
     def save(self, sequence: Sequence, pool: PagePool) -> None:
-        """Copies the pages that no other sequence holds, if there is room and computing them again costs more."""
-        table, num_computed = sequence.table, sequence.num_computed
+        """Copies the pages that no other sequence holds, if there is room and computing them again costs more.
+
+        Where pages fell out of a window, all tokens would be computed again to have those that are left.
+        """
+        num_computed = sequence.num_computed
         end = pool.pages_for(num_computed)
-        first = pool.count_shared(table.pages[:end])
-        num_moved, num_lost = end - first, num_computed - first * pool.page_size
+        firsts, kept = [], []
+        for table in sequence.tables:
+            num_shared = pool.count_shared(table.pages[table.num_dropped : end])
+            firsts.append(table.num_dropped + num_shared)
+            kept.append(firsts[-1] if num_shared else 0)
+        num_moved, num_lost = sum(end - first for first in firsts), num_computed - min(kept) * pool.page_size
         if num_moved <= 0 or num_moved > len(self._free):
             return
         if 2 * num_moved * self._costs.page_s >= num_lost * self._costs.token_s:
             return
-        pages = [self._free.pop() for _ in range(num_moved)]
-        self._copy(list(zip(table.pages[first:end], pages, strict=True)))
-        sequence.offloaded = OffloadedPages(first, pages, num_computed)
-
-    def restore(self, sequence: Sequence, num_found: int) -> tuple[int, PagePairs]:
-        """Plans the way back of a sequence whose first `num_found` pages were found in the pool.
-
-        Returns how many of its tokens are in pages once the copies are made, from the host to the pool, and the copies;
-        (0, []) where the offloaded pages do not join the pages found.
-        """
-        offloaded = sequence.offloaded
-        assert offloaded is not None
-        self.drop(sequence)
-        if num_found < offloaded.first or num_found - offloaded.first >= len(offloaded.pages):
-            return 0, []
-        sources = offloaded.pages[num_found - offloaded.first :]
-        targets = sequence.table.pages[num_found : num_found + len(sources)]
-        return offloaded.num_tokens, list(zip(sources, targets, strict=True))
+        pages = [[self._free.pop() for _ in range(first, end)] for first in firsts]
+        sources = (table.pages[first:end] for table, first in zip(sequence.tables, firsts, strict=True))
+        self._copy(list(zip(chain(*sources), chain(*pages), strict=True)))
+        sequence.offloaded = OffloadedPages(firsts, pages, num_computed)
 
     def drop(self, sequence: Sequence) -> None:
         """Gives the sequence's pages of the host up. They are free once the next step is planned."""
         if sequence.offloaded is not None:
-            self._leaving += sequence.offloaded.pages
+            self._leaving += sequence.offloaded.all_pages
             sequence.offloaded = None
 
     def begin_step(self) -> None:
@@ -76,5 +70,6 @@ class KVOffload:
 
     def check(self, sequences: Iterable[Sequence]) -> None:
         """Raises AssertionError unless every page is free or belongs to one sequence."""
-        held = [page for sequence in sequences if sequence.offloaded is not None for page in sequence.offloaded.pages]
+        offloaded = [sequence.offloaded for sequence in sequences if sequence.offloaded is not None]
+        held = [page for each in offloaded for page in each.all_pages]
         assert sorted([*self._free, *self._leaving, *held]) == list(range(self.num_pages)), "a page of the host is lost"

@@ -18,9 +18,9 @@ Pairs = Series[tuple[int, int]]
 class KVStorage:
     """The pages of one model, in a memory of its own or in one that it shares.
 
-    A layer's part of a page is a *place*. A slab holds the places of the first layer, then those of the second, and so
-    on. The pool counts pages; kernels count places, and know a page by its place in the first layer. Entry l of `pages`
-    is the same memory as layer l sees it, from that layer's first place on, so that one number serves all layers.
+    A layer's part of a page is a *place*. A slab holds the first places of its pages, then the second ones, and so on.
+    The pool counts pages; kernels count places, and know a page by its first. Entry l of `pages` is the same memory as
+    layer l sees it, from the first place of its kind on, so that one number serves all layers of a group.
 
     The scales of float8 numbers are kept outside the slabs, for as many pages as the model could have in all of them.
     Kernels therefore find values and scales by the same number, and a slab's change of owner leaves scales alone.
@@ -36,8 +36,8 @@ class KVStorage:
         num_offload_pages: int = 0,
     ) -> None:
         """Allocates num_pages, or uses a shared memory; in either case num_offload_pages are allocated on the host."""
-        page = model.new_pages(1, page_size)
-        self._num_layers = len(page)
+        page, groups = model.new_pages(1, page_size), model.groups
+        self._num_layers = groups.layers_per_page
         place_bytes = page[0].numbers.nbytes
         number_bytes = self._num_layers * place_bytes
         if memory is None:
@@ -50,13 +50,14 @@ class KVStorage:
         self.page_bytes = self._num_layers * page[0].nbytes
         self._slab_places = slab_bytes // place_bytes
         self._places = Pages.over(raw, page[0])
-        self.pages = self._places.layers(self._num_layers, self.slab_pages)
+        by_place = self._places.layers(self._num_layers, self.slab_pages)
+        self.pages = tuple(by_place[place] for place in groups.place_of_layer)
         shape = (num_offload_pages * self._num_layers, *page[0].numbers.shape[1:])
         host = torch.device("cpu")
         self._host_places = Pages.zeros(shape, model.kv_dtype, host, pinned=model.device.type == "cuda")
 
     def places_of(self, pages: Integers) -> Integers:
-        """Returns the place of each page in the first layer."""
+        """Returns the first place of each page."""
         if self.slab_pages == self.num_pages:
             return pages
         return pages // self.slab_pages * self._slab_places + pages % self.slab_pages

@@ -69,7 +69,7 @@ class PagePool:
         for table in tables:
             if num_free >= enough:
                 break
-            pages = np.frombuffer(table.pages, dtype=np.int32)
+            pages = np.frombuffer(table.held, dtype=np.int32)
             num_holders[pages] -= 1
             num_free += int(np.count_nonzero(num_holders[pages] == 0))
         return num_free
@@ -78,9 +78,13 @@ class PagePool:
         """Returns whether taking so many pages would evict one that can still be found."""
         return any(page in self.prefixes for page in islice(self._kept, max(0, num_pages - len(self._blank))))
 
-    def share(self, table: PageTable, pages: Iterable[int]) -> None:
-        """Makes the empty table hold these pages, which the prefix cache found."""
+    def share(self, table: PageTable, pages: Series[int], num_skipped: int = 0) -> None:
+        """Makes the empty table hold these pages, which the prefix cache found. They come after num_skipped others
+        that the sequence has no need of. See `PageTable.cover_dropped`.
+        """
         assert not table.pages
+        table.pages = array("i", pages[:1] or [0]) * num_skipped
+        table.num_dropped = num_skipped
         for page in pages:
             if not self._num_holders[page]:
                 del self._kept[page]
@@ -89,7 +93,7 @@ class PagePool:
             table.pages.append(page)
         if table.pages:
             self._tables[table] = None
-        self.num_referenced += len(table.pages)
+        self.num_referenced += len(pages)
         table.num_registered = len(table.pages)
 
     def grow(self, table: PageTable, num_tokens: int) -> bool:
@@ -107,18 +111,37 @@ class PagePool:
         self.num_referenced += num_missing
         return True
 
-    def release(self, table: PageTable) -> None:
-        """Empties the table. Its last pages become free first, since more sequences can use an early one."""
-        self.num_referenced -= len(table.pages)
-        for page in reversed(table.pages):
+    def release(self, *tables: PageTable) -> None:
+        """Empties the tables of a sequence. Its last pages become free first, since more sequences can use an early
+        one. Those of the same tokens follow each other, since one group of layers has no use for them alone.
+        """
+        if len(tables) == 1:
+            self._let_go(reversed(tables[0].held), len(tables[0].held))
+        else:
+            for index in reversed(range(max(len(table.pages) for table in tables))):
+                pages = [table.pages[index] for table in tables if table.num_dropped <= index < len(table.pages)]
+                self._let_go(pages, len(pages))
+        for table in tables:
+            table.pages = array("i")
+            table.num_registered = table.num_dropped = 0
+            self._tables.pop(table, None)
+
+    def drop(self, table: PageTable, num_pages: int) -> None:
+        """Releases the pages before the num_pages-th, which the sequence reads no more. What they hold can be found
+        until they are reused.
+        """
+        pages = table.pages[table.num_dropped : num_pages]
+        self._let_go(pages, len(pages))
+        table.num_dropped = num_pages
+
+    def _let_go(self, pages: Iterable[int], num_pages: int) -> None:
+        self.num_referenced -= num_pages
+        for page in pages:
             self._num_holders[page] -= 1
             if not self._num_holders[page]:
                 self._num_held_of_slab[page // self.slab_pages] -= 1
                 free = self._kept if page in self.prefixes else self._blank
                 free[page] = None
-        table.pages = array("i")
-        table.num_registered = 0
-        self._tables.pop(table, None)
 
     def add_slab(self, slab: int) -> None:
         """Adds the pages of a slab. They hold nothing, so they are taken first."""
@@ -137,17 +160,21 @@ class PagePool:
         for page in free:
             del (self._blank if page in self._blank else self._kept)[page]
         self.prefixes.forget(free)
-        self._move(dict(zip(held, self._take_free(len(held)), strict=True)))
-        self._num_held_of_slab[slab] = 0
+        moves = dict(zip(held, self._take_free(len(held)), strict=True))
         self.slabs.remove(slab)
+        if self._tables:
+            self._move(moves, slab)
+        self._num_held_of_slab[slab] = 0
         return slab
 
-    def _move(self, moves: dict[int, int]) -> None:
-        """Moves held pages, from -> to, with their contents, holders and keys."""
-        if not moves:
-            return
-        self._copy(list(moves.items()))
+    def _move(self, moves: dict[int, int], slab: int) -> None:
+        """Moves held pages, from -> to, with their contents, holders and keys. No table names any page of the slab
+        afterwards, not even among those that it dropped: its bytes may soon be no numbers of this model.
+        """
+        if moves:
+            self._copy(list(moves.items()))
         new_numbers = np.arange(self.num_pages, dtype=np.int32)
+        new_numbers[self._pages_of(slab)] = min(self.slabs) * self.slab_pages
         for page, target in moves.items():
             self._num_holders[target], self._num_holders[page] = self._num_holders[page], 0
             self._num_held_of_slab[target // self.slab_pages] += 1
@@ -160,9 +187,10 @@ class PagePool:
         """Raises AssertionError unless free + held = total and every page has as many holders as tables name it."""
         num_named = [0] * self.num_pages
         for table in tables:
-            assert len(set(table.pages)) == len(table.pages), "a table names a page twice"
+            assert len(set(table.held)) == len(table.held), "a table names a page twice"
             assert not table.pages or table in self._tables, "a table with pages is unknown to the pool"
-            for page in table.pages:
+            assert all(page // self.slab_pages in self.slabs for page in table.pages), "a table names a lost page"
+            for page in table.held:
                 num_named[page] += 1
         assert num_named == self._num_holders.tolist(), "holders are not those that the tables name"
         owned = {page for slab in self.slabs for page in self._pages_of(slab)}

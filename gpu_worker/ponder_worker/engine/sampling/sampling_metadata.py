@@ -25,7 +25,8 @@ class LogitEdits(NamedTuple):
 class SamplingMetadata:
     """The sampling parameters of a step's rows, kept from step to step as long as the rows stay the same.
 
-    filtered: rows whose choice is limited by top-k, top-p or min-p. edited: rows that need `LogitEdits`.
+    filtered: rows whose choice is limited by top-k, top-p or min-p. edited: rows that need `LogitEdits`. held: rows
+    that are held to a structure. ranked: rows that report their likeliest tokens.
     """
 
     def __init__(self, samplings: Series[SamplingParams]) -> None:
@@ -33,7 +34,18 @@ class SamplingMetadata:
         self.temperature = np.array([sampling.temperature for sampling in samplings], dtype=np.float32)
         self.seeds = np.array([sampling.seed for sampling in samplings], dtype=np.uint64)
         self.filtered = [row for row, sampling in enumerate(samplings) if sampling.filters]
-        self.edited = [row for row, sampling in enumerate(samplings) if sampling.edits_logits or sampling.min_tokens]
+        self.ranked = [row for row, sampling in enumerate(samplings) if sampling.top_logprobs]
+        self.edited = [row for row, sampling in enumerate(samplings) if _needs_edits(sampling)]
+        self.held = [row for row, sampling in enumerate(samplings) if sampling.structure is not None]
+
+
+def _needs_edits(sampling: SamplingParams) -> bool:
+    """Returns whether there may be more to change than what a structure leaves out.
+
+    Where a thought comes before the structure, it must not be ended by an end of the text.
+    """
+    thinks = sampling.structure is not None and sampling.structure.close_id is not None
+    return sampling.penalises or bool(sampling.logit_bias) or sampling.min_tokens > 0 or thinks
 
 
 def kernel_columns(samplings: Series[SamplingParams]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

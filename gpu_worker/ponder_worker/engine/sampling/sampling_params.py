@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ponder_worker.engine.engine_error import InvalidSampling
+from ponder_worker.engine.sampling.structure_matcher import Structure
 
 _INFINITE = float("inf")
 
@@ -15,13 +16,15 @@ class SamplingParams:
     0, 1 and 0 switch the last three off.
     Logits are changed before that, in this order. logit_bias: pairs of a token id and what is added to its logit.
     repetition_penalty: counts prompt and generated tokens, 1 is off (https://arxiv.org/abs/1909.05858).
-    presence_penalty, frequency_penalty: OpenAI's, count generated tokens only.
-    max_tokens, min_tokens: count from the end of the prompt. Before min_tokens nothing stops the sequence, and stop
-    tokens are not sampled.
+    presence_penalty, frequency_penalty: OpenAI's, count generated tokens only, those of the text it continues too.
+    max_tokens, min_tokens: count from the end of the prompt. Before min_tokens nothing but the separator stops the
+    sequence, and stop tokens are not sampled.
     stop_token_ids: a stop token is kept as the sequence's last one. stop_at_end: the model's end tokens stop it too.
     stop_strings: are looked for in generated text only.
     separator: a stop string that ends a step of a longer text; it must begin in the step that it ends.
-    seed: 64 bits.
+    structure: what the text is held to; where nothing can follow, it ends. Stop tokens are sampled only where the
+    structure allows an end, whatever min_tokens says of it.
+    seed: 64 bits. top_logprobs: how many of the likeliest tokens are reported at each place, with log-probabilities.
     """
 
     max_tokens: int
@@ -39,6 +42,8 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     min_tokens: int = 0
     separator: str | None = None
+    top_logprobs: int = 0
+    structure: Structure | None = None
     # Derived once, because every step asks for them.
     filters: bool = field(init=False, repr=False, compare=False)
     """Whether some tokens are excluded from the choice."""
@@ -62,6 +67,7 @@ class SamplingParams:
             and 0 <= self.seed < 1 << 64
             and 0.0 < self.repetition_penalty < _INFINITE
             and 0 <= self.min_tokens <= self.max_tokens
+            and self.top_logprobs >= 0
             and (not self.logit_bias or _are_valid_biases(self.logit_bias))
         ):
             _refuse(self)
@@ -69,7 +75,8 @@ class SamplingParams:
         penalises = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0.0, 0.0, 1.0)
         object.__setattr__(self, "filters", filters)
         object.__setattr__(self, "penalises", penalises)
-        object.__setattr__(self, "edits_logits", penalises or bool(self.logit_bias))
+        changes = penalises or bool(self.logit_bias) or self.structure is not None
+        object.__setattr__(self, "edits_logits", changes)
 
 
 def _are_valid_biases(biases: tuple[tuple[int, float], ...]) -> bool:
@@ -91,6 +98,7 @@ def _refuse(given: SamplingParams) -> None:
         ("seed", 0 <= given.seed < 1 << 64, "an unsigned 64-bit integer"),
         ("repetition_penalty", 0.0 < given.repetition_penalty < _INFINITE, "above 0"),
         ("min_tokens", 0 <= given.min_tokens <= given.max_tokens, f"0 to max_tokens, {given.max_tokens}"),
+        ("top_logprobs", given.top_logprobs >= 0, "0 or more"),
         ("logit_bias", _are_valid_biases(given.logit_bias), "pairs of a token id and a finite number"),
     ):
         if not valid:

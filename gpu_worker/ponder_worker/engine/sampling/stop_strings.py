@@ -32,10 +32,10 @@ class StopStrings:
         self._tail = self._end_of("".join(map(self._stream.push, before)))
         self._num_before = len(self._tail)  # characters of the tail that belong to the text before
 
-    def push(self, token: int) -> tuple[str, int] | None:
+    def push(self, token: int, too_early: bool = False) -> tuple[str, int] | None:
         """Adds a token. Returns the string that it completes, and the number of characters from its start to the end.
 
-        Of several stop strings, the one that begins first is returned.
+        Of several stop strings, the one that begins first is returned. too_early: only the separator is returned.
         """
         self._unread.append(token)
         if token not in self._last_tokens:
@@ -45,10 +45,13 @@ class StopStrings:
         found = [
             (place, string) for string in self._strings if (place := self._find(text, string, len(string) - 1)) >= 0
         ]
+        is_over = bool(found) and too_early
+        if is_over:
+            found = []
         if not found and self._separator and (place := self._find(text, self._separator, 0)) >= 0:
             found = [(place, self._separator)]
         # A sequence below its min_tokens goes on, and must not find the same string again.
-        self._tail = "" if found else self._end_of(text)
+        self._tail = "" if found or is_over else self._end_of(text)
         self._num_before = max(0, self._num_before + len(self._tail) - len(text))
         if not found:
             return None

@@ -1,4 +1,4 @@
-"""The sequences of one model: those that run and those that wait."""
+"""The sequences of one model: those that run, those that wait, and how long they are expected to become."""
 
 from bisect import insort
 from collections.abc import Iterator
@@ -9,11 +9,32 @@ from ponder_worker.engine.counters import Counters
 from ponder_worker.engine.kv.kv_cache_manager import KVCacheManager
 from ponder_worker.engine.kv.page_pool import PagePool
 from ponder_worker.engine.page_table import PageTable
-from ponder_worker.engine.scheduling.length_estimate import LengthEstimate
 from ponder_worker.engine.scheduling.waiting_queue import WaitingQueue
 from ponder_worker.engine.sequence import Priority, Sequence, Urgency
 
 _URGENCY = attrgetter("urgency")
+_WEIGHT_OF_LATEST = 1 / 32
+
+
+class LengthEstimate:
+    """Expects a sequence to generate as many tokens as those that finished lately, rather than its max_tokens."""
+
+    def __init__(self) -> None:
+        self._mean_tokens = 0.0  # a moving average; 0 until a sequence has finished
+
+    def observe(self, sequence: Sequence) -> None:
+        """Counts a sequence that has finished."""
+        if sequence.sampling is not None:
+            length = len(sequence.tokens) - sequence.prompt_length
+            weight = _WEIGHT_OF_LATEST if self._mean_tokens else 1.0
+            self._mean_tokens += weight * (length - self._mean_tokens)
+
+    def length_of(self, sequence: Sequence) -> int:
+        """Returns how many tokens it will probably have computed in the end."""
+        if sequence.sampling is None:
+            return sequence.num_computable
+        expected = max(len(sequence.tokens) + 1, sequence.prompt_length + int(self._mean_tokens))
+        return min(sequence.max_length, expected)
 
 
 class SequenceQueues:
@@ -37,18 +58,18 @@ class SequenceQueues:
 
     def expected_pages(self) -> int:
         """Returns how many more pages the running sequences are expected to take."""
-        return sum(self._lengths.pages_ahead(sequence, self._kv.pool) for sequence in self.running)
+        return sum(map(self.expected_pages_of, self.running))
 
     def expected_pages_of(self, sequence: Sequence) -> int:
         """Returns how many more pages one sequence is expected to take."""
-        return self._lengths.pages_ahead(sequence, self._kv.pool)
+        return self._kv.pages_ahead(sequence, self._lengths.length_of(sequence))
 
     def tables_below(self, urgency: Urgency) -> Iterator[PageTable]:
         """Yields the tables of running sequences that are less urgent, in the order in which they are preempted."""
         for sequence in reversed(self.running):
             if sequence.urgency <= urgency:
                 return
-            yield sequence.table
+            yield from sequence.tables
 
     def start(self, sequence: Sequence) -> None:
         """Moves the first waiting sequence, which holds its pages now, to the running ones."""

@@ -30,21 +30,22 @@ Sampled = tuple[torch.Tensor, torch.Tensor]
 Capture = Callable[[Callable[[], Sampled]], tuple[Callable[[], object], Sampled]]
 """Takes a computation. Returns a function that repeats it, and the tensors that hold its results from then on."""
 Integers = npt.NDArray[np.int64]
-Window = int | None
+Kind = tuple[int | None, int]
+"""The window of a layer, and the group that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decode:
     """Rows that each compute one token and sample the next.
 
-    tokens: int64 `[num_rows]`, on the device. positions, slots: `[num_rows]`, of these tokens.
-    table: `[num_rows, max_pages]`, places of pages.
+    tokens: int64 `[num_rows]`, on the device. positions: `[num_rows]`, of these tokens.
+    slots: `[num_groups, num_rows]`. tables: `[num_groups, num_rows, max_pages]`, places of pages.
     """
 
     tokens: torch.Tensor
     positions: Integers
     slots: Integers
-    table: npt.NDArray[np.int32]
+    tables: npt.NDArray[np.int32]
     samplings: Series[SamplingParams]
 
 
@@ -57,7 +58,7 @@ class DecodeGraphs:
         self._model, self._pages, self._capture = model, pages, capture
         self.is_usable = True
         self._planners = {
-            window: Planner(page_size, window=window or 0, tile_queries=self._tile) for window in set(config.windows)
+            kind: Planner(page_size, window=kind[0] or 0, tile_queries=self._tile) for kind in set(_kinds(model))
         }
         self._steps: dict[int, _CapturedStep] = {}
 
@@ -67,15 +68,17 @@ class DecodeGraphs:
         size = 1 << (num_rows - 1).bit_length()
         # A row of padding reads one key that exists, and writes none.
         contexts = np.pad(decode.positions + 1, (0, size - num_rows), constant_values=1)
-        table = np.pad(decode.table, ((0, size - num_rows), (0, 0)))
+        tables = np.pad(decode.tables, ((0, 0), (0, size - num_rows), (0, 0)))
         ones = np.ones_like(contexts)
-        plans = {window: planner.plan(ones, contexts, table) for window, planner in self._planners.items()}
+        plans = {kind: planner.plan(ones, contexts, tables[kind[1]]) for kind, planner in self._planners.items()}
         step = self._steps.get(size)
-        is_new = step is None or not all(step.works[w].capacity.holds(Capacity.of(p, table)) for w, p in plans.items())
+        is_new = step is None or not all(
+            step.works[kind].capacity.holds(Capacity.of(plan, tables[0])) for kind, plan in plans.items()
+        )
         if step is None or is_new:
-            step = self._steps[size] = self._new_step(size, plans, table, step)
-        for window, plan in plans.items():
-            step.works[window].fill(plan, table)
+            step = self._steps[size] = self._new_step(size, plans, tables, step)
+        for kind, plan in plans.items():
+            step.works[kind].fill(plan, tables[kind[1]])
         step.fill(decode)
         if is_new:
             step.capture(self._model, self._pages, self._capture_or_compute)
@@ -86,17 +89,18 @@ class DecodeGraphs:
     def _new_step(
         self,
         size: int,
-        plans: Mapping[Window, AttentionPlan],
-        table: npt.NDArray[np.int32],
+        plans: Mapping[Kind, AttentionPlan],
+        tables: npt.NDArray[np.int32],
         former: "_CapturedStep | None",
     ) -> "_CapturedStep":
         """Makes a step with room for these plans. former: the step of this size that has become too small."""
         works = {}
-        for window, plan in plans.items():
+        for kind, plan in plans.items():
+            table = tables[kind[1]]
             needed = Capacity.of(plan, table)
-            capacity = needed.grown(needed if former is None else former.works[window].capacity)
-            works[window] = DevicePlan.of(plan, table, self._model.device, tile_queries=self._tile, capacity=capacity)
-        return _CapturedStep(size, works, self._model.device)
+            capacity = needed.grown(needed if former is None else former.works[kind].capacity)
+            works[kind] = DevicePlan.of(plan, table, self._model.device, tile_queries=self._tile, capacity=capacity)
+        return _CapturedStep(size, works, len(tables), self._model.device)
 
     def _capture_or_compute(self, compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:
         try:
@@ -113,42 +117,47 @@ class DecodeGraphs:
 class _CapturedStep:
     """A step of one size, and the memory that it reads.
 
-    integers: tokens, positions, slots, seeds, top_k. floats: temperature, top_p, min_p.
+    integers: tokens, positions, seeds, top_k, and the slots of each group. floats: temperature, top_p, min_p.
     """
 
-    def __init__(self, size: int, works: dict[Window, DevicePlan], device: torch.device) -> None:
+    def __init__(self, size: int, works: dict[Kind, DevicePlan], num_groups: int, device: torch.device) -> None:
         self.works = works
         self._size = size
-        self._integers = torch.zeros((5, size), dtype=torch.int64, device=device)
+        self._integers = torch.zeros((4 + num_groups, size), dtype=torch.int64, device=device)
         self._floats = torch.zeros((3, size), device=device)
         self.replay: Callable[[], object]
         self.sampled: Sampled
 
     def fill(self, decode: Decode) -> None:
         num_rows = len(decode.positions)
-        integers = np.zeros((5, self._size), dtype=np.int64)
-        integers[2] = -1
-        integers[1, :num_rows], integers[2, :num_rows] = decode.positions, decode.slots
+        integers = np.zeros(self._integers.shape, dtype=np.int64)
+        integers[4:] = -1
+        integers[1, :num_rows], integers[4:, :num_rows] = decode.positions, decode.slots
         floats = np.zeros((3, self._size), dtype=np.float32)
         floats[1] = 1
-        integers[3:, :num_rows], floats[:, :num_rows] = kernel_columns(decode.samplings)
+        integers[2:4, :num_rows], floats[:, :num_rows] = kernel_columns(decode.samplings)
         self._integers.copy_(torch.from_numpy(integers), non_blocking=True)
         self._integers[0, :num_rows] = decode.tokens
         self._floats.copy_(torch.from_numpy(floats), non_blocking=True)
 
     def capture(self, model: Transformer, pages: Series[Pages], capture: Capture) -> None:
-        by_window = {
-            window: attention.AttentionLayout(paged=paged_attention.Layout(window or 0, work))
-            for window, work in self.works.items()
+        by_kind = {
+            kind: attention.AttentionLayout(paged=paged_attention.Layout(kind[0] or 0, work))
+            for kind, work in self.works.items()
         }
-        layouts = tuple(by_window[window] for window in model.config.windows)
+        layouts = tuple(by_kind[kind] for kind in _kinds(model))
 
         def compute() -> Sampled:
-            tokens, positions, slots, seeds, top_k = self._integers
-            hidden = model.forward(tokens, positions, slots, layouts, pages)
+            tokens, positions, seeds, top_k = self._integers[:4]
+            hidden = model.forward(tokens, positions, self._integers[4:], layouts, pages)
             return sample.op(model.logits(hidden), kernel_choice((seeds, top_k), self._floats, positions + 1))
 
         self.replay, self.sampled = capture(compute)
+
+
+def _kinds(model: Transformer) -> list[Kind]:
+    """The kind of each layer. Layers of a kind share the work of attention."""
+    return list(zip(model.config.windows, model.groups.group_of_layer, strict=True))
 
 
 def captured(compute: Callable[[], Sampled]) -> tuple[Callable[[], object], Sampled]:

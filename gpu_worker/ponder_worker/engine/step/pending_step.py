@@ -4,6 +4,7 @@ from collections.abc import Sequence as Series
 
 import torch
 
+from ponder_worker.engine.sequence import TopLogprobs
 from ponder_worker.engine.step_plan import StepResult
 
 
@@ -15,6 +16,7 @@ class PendingStep:
         self._kv_bytes_read = kv_bytes_read
         self._tokens: tuple[Series[int], torch.Tensor] | None = None
         self._values: list[tuple[Series[int], torch.Tensor]] = []
+        self._tops: tuple[Series[tuple[int, int]], torch.Tensor, torch.Tensor] | None = None
         self._on_device = False
         self._copied: torch.cuda.Event | None = None
 
@@ -26,6 +28,10 @@ class PendingStep:
     def add_values(self, indices: Series[int], values: torch.Tensor) -> None:
         """Adds values[i] to the values of chunk indices[i]."""
         self._values.append((indices, self._to_host(values)))
+
+    def add_tops(self, wanted: Series[tuple[int, int]], logprobs: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Adds the likeliest tokens of one chunk for each row. wanted: pairs of a chunk and how many it reports."""
+        self._tops = wanted, self._to_host(logprobs), self._to_host(tokens)
 
     def close(self) -> None:
         """Must be called when all work of the step has been queued on the device."""
@@ -45,7 +51,14 @@ class PendingStep:
         for indices, values in self._values:
             for index, value in zip(indices, values.tolist(), strict=True):
                 logprobs[index].append(value)
-        return StepResult(tokens, logprobs, self._kv_bytes_read)
+        return StepResult(tokens, logprobs, self._kv_bytes_read, self._tops_by_chunk())
+
+    def _tops_by_chunk(self) -> dict[int, TopLogprobs]:
+        if self._tops is None:
+            return {}
+        wanted, logprobs, tokens = self._tops
+        rows = zip(wanted, tokens.tolist(), logprobs.tolist(), strict=True)
+        return {chunk: tuple(zip(ids[:num], values[:num], strict=True)) for (chunk, num), ids, values in rows}
 
     def _to_host(self, values: torch.Tensor) -> torch.Tensor:
         if not values.is_cuda:

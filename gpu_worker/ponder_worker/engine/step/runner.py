@@ -1,5 +1,6 @@
-"""Runs a step's tensors: builds the inputs, calls the model, samples."""
+"""Runs a step's tensors: builds the inputs, calls the model, samples, and scores known tokens."""
 
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
@@ -8,15 +9,17 @@ import torch
 
 from ponder_worker.engine.device_upload import upload
 from ponder_worker.engine.kv.kv_storage import KVStorage
+from ponder_worker.engine.sampling.grammars import TokenMasks
 from ponder_worker.engine.sampling.sampler import Sampler
 from ponder_worker.engine.sequence import Sequence
 from ponder_worker.engine.step.graph import Decode, DecodeGraphs
-from ponder_worker.engine.step.input_batch import InputBatch, StepInputs
+from ponder_worker.engine.step.input_batch import InputBatch, Integers, SampledRows, StepInputs
 from ponder_worker.engine.step.pending_step import PendingStep
-from ponder_worker.engine.step.prompt_logprobs import HiddenStates, read, score
-from ponder_worker.engine.step.sampled_rows import SampledRows
 from ponder_worker.engine.step_plan import Chunks, StepPlan
+from ponder_worker.models.readout import Readout
 from ponder_worker.models.transformer import Transformer
+
+_ROWS_AT_ONCE = 512  # the logits of a whole prefill, rows x vocabulary in float32, would not fit in memory
 
 
 class Runner:
@@ -29,8 +32,9 @@ class Runner:
         self.model = model
         self._storage = storage
         self._graphs = graphs
-        self._batch = InputBatch(page_size, storage.places_of)
+        self._batch = InputBatch(page_size, storage.places_of, model.windows_by_group)
         self._sampler = Sampler(model.config.vocabulary_size, model.device)
+        self._masks = TokenMasks(model.config.vocabulary_size, model.device)
         self._rows = SampledRows(model.config.vocabulary_size, model.device)
         self._sampled = torch.empty(0, dtype=torch.int64, device=model.device)  # the rows' tokens in the latest step
 
@@ -48,7 +52,10 @@ class Runner:
         pending = PendingStep((inputs.tokens_read * self.model.kv_bytes_per_token).tolist())
         tokens = self._tokens(chunks, inputs)
         self._rows.update(list(compress(chunks.sequences, chunks.samples)))
-        only_decodes = len(self._rows.sequences) == len(tokens) and not self._rows.metadata.edited
+        self._masks.begin(self._rows.matchers)
+        metadata = self._rows.metadata
+        is_plain = not (metadata.edited or metadata.held or metadata.ranked)
+        only_decodes = is_plain and len(self._rows.sequences) == len(tokens)
         if only_decodes and self._graphs is not None and self._graphs.is_usable:
             self._replay(self._graphs, tokens, inputs, pending)
         else:
@@ -58,8 +65,9 @@ class Runner:
 
     def _replay(self, graphs: DecodeGraphs, tokens: torch.Tensor, inputs: StepInputs, pending: PendingStep) -> None:
         """Computes and samples a whole step with one launch."""
-        table = inputs.table.astype(np.int32)
-        decode = Decode(tokens, inputs.positions, inputs.slots, table, self._rows.metadata.samplings)
+        slots, tables = inputs.slots, inputs.table.astype(np.int32)
+        slots, tables = slots.reshape(-1, slots.shape[-1]), tables.reshape(-1, *tables.shape[-2:])
+        decode = Decode(tokens, inputs.positions, slots, tables, self._rows.metadata.samplings)
         self._sampled, logprobs = graphs.run(decode)
         pending.add_tokens(range(len(inputs.ends)), self._sampled, logprobs)
 
@@ -106,8 +114,63 @@ class Runner:
         if len(indices) < len(hidden):
             hidden = hidden[self._tensor(inputs.row_ends[indices] - 1)]
         logits = self.model.logits(hidden)
-        self._sampled = self._sampler.sample(logits, self._rows.metadata, positions, edits)
+        self._sampled = self._sampler.sample(logits, self._rows.metadata, positions, edits, self._masks.take())
         pending.add_tokens(indices.tolist(), self._sampled, self._sampler.logprobs(logits, self._sampled))
+        if ranked := self._rows.metadata.ranked:
+            samplings = self._rows.metadata.samplings
+            wanted = [(int(indices[row]), samplings[row].top_logprobs) for row in ranked]
+            some = logits if len(ranked) == len(logits) else logits[self._tensor(ranked)]
+            pending.add_tops(wanted, *self._sampler.top_logprobs(some, max(num for _, num in wanted)))
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return upload(values, self.model.device, torch.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenStates:
+    """The model's output in one step.
+
+    hidden: `[num_tokens, hidden]`. ends: `[num_chunks]`, the end of each chunk's rows.
+    """
+
+    chunks: Chunks
+    hidden: torch.Tensor
+    ends: Integers
+
+
+def score(model: Transformer, sampler: Sampler, states: HiddenStates, pending: PendingStep) -> None:
+    """Adds the log-probabilities of known tokens, each from the row before the token."""
+    rows: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    for index, chunk in enumerate(states.chunks):
+        sequence = chunk.sequence
+        if sequence.sampling is not None or sequence.marks:
+            continue
+        if (first := max(chunk.start, sequence.first_needed)) < chunk.end:
+            end = int(states.ends[index])
+            rows += range(end - (chunk.end - first), end)
+            targets += sequence.tokens[first + 1 : chunk.end + 1]
+            owners += [index] * (chunk.end - first)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        wanted, ids = (upload(values[part], states.hidden.device, torch.int64) for values in (rows, targets))
+        pending.add_values(owners[part], sampler.logprobs(model.logits(states.hidden[wanted]), ids))
+
+
+def read(model: Transformer, states: HiddenStates, pending: PendingStep) -> None:
+    """Adds what is read at the marks that the chunks reach."""
+    rows: dict[Readout, list[int]] = {}
+    owners: dict[Readout, list[int]] = {}
+    for index, chunk in enumerate(states.chunks):
+        sequence = chunk.sequence
+        if sequence.readout is not None:
+            offset = int(states.ends[index]) - chunk.end
+            # A mark below the chunk's start is being read by a step that is still in flight.
+            due = [mark for mark in sequence.marks[len(sequence.readings) :] if chunk.start <= mark < chunk.end]
+            rows.setdefault(sequence.readout, []).extend(offset + mark for mark in due)
+            owners.setdefault(sequence.readout, []).extend([index] * len(due))
+    for readout, marked in rows.items():
+        if marked:
+            wanted = upload(marked, states.hidden.device, torch.int64)
+            pending.add_values(owners[readout], readout(model, states.hidden[wanted]))

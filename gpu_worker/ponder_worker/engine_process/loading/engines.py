@@ -1,56 +1,32 @@
-"""Loading models from their folders into engines."""
+"""Loading generator and reward model from their folders, each into its engine."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ponder.processor import Precision, automatic_precision, bfloat16_instructions
-from ponder_worker.engine import Engine, Memory
+from ponder.processor import Precision
 from ponder_worker.engine.engine_error import InvalidSetting
-from ponder_worker.engine.step.graph import captured
-from ponder_worker.engine_process.loading import thinking
-from ponder_worker.engine_process.loading.engine_options import EngineOptions
-from ponder_worker.engine_process.loading.memory_sizes import sizes
+from ponder_worker.engine.inference_engine import InferenceEngine
+from ponder_worker.engine_process.loading import own_engines
+from ponder_worker.engine_process.loading.engine_options import EngineName, EngineOptions
+from ponder_worker.engine_process.loading.generation_defaults import SamplingDefaults, read_thought
+from ponder_worker.engine_process.loading.vllm_engines import VllmLoader
 from ponder_worker.models import reward
-from ponder_worker.models.checkpoint.config import ModelConfig
-from ponder_worker.models.checkpoint.folder import fingerprint, read_json
+from ponder_worker.models.checkpoint.folder import fingerprint
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import MissingFile
 from ponder_worker.models.readout import Readout
 from ponder_worker.models.reward import Likelihood, Mark
-from ponder_worker.models.transformer import Transformer
 from ponder_worker.search.thought import Thought
 
 _log = logging.getLogger(__name__)
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
-_KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 _QUANTISED = ("int8", "fp8")
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingDefaults:
-    """The defaults of generation_config.json, and OpenAI's where it says nothing."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_tokens: int | None = None
-
-    @classmethod
-    def read(cls, folder: str) -> SamplingDefaults:
-        fields = read_json(Path(folder), "generation_config.json", required=False)
-        return cls(
-            temperature=float(_given(fields, "temperature", 1.0)),
-            top_p=float(_given(fields, "top_p", 1.0)),
-            top_k=int(_given(fields, "top_k", 0)),
-            max_tokens=int(_given(fields, "max_new_tokens", 0)) or None,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +37,8 @@ class Engines:
     with no marks among them. longest, longest_scored: the most tokens of one sequence.
     """
 
-    generator: Engine
-    reward: Engine | None
+    generator: InferenceEngine
+    reward: InferenceEngine | None
     reward_kind: Likelihood | Mark | None
     readout: Readout | None
     thought: Thought | None
@@ -87,58 +63,108 @@ def load(options: EngineOptions, on_placed: Callable[[Placement], None] = lambda
     """Raises a ModelError that says what is wrong with which file. on_placed is called before any weights are read."""
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    device = _device(options.device)
     folders = [options.model] + ([options.reward_model] if options.reward_model else [])
+    on = _engine_names(options)
     kinds = [reward.read(folder) for folder in folders[1:]]  # before any weights, so that it fails at once
-    placement = Placement(device, tuple(_precision(folder, options.dtype, device) for folder in folders))
-    on_placed(placement)
+    vllm = VllmLoader.prepared(options, len(folders)) if "vllm" in on else None
+    device = _device(options.device)
+    precisions = [
+        vllm.precision(folder) if vllm and name == "vllm" else own_engines.precision_of(folder, options.dtype, device)
+        for folder, name in zip(folders, on, strict=True)
+    ]
+    on_placed(Placement(device, tuple(precisions)))
     tokenizers = [Tokenizer(folder) for folder in folders]
     if not tokenizers[0].has_template:
         raise MissingFile(
-            f"{folders[0]}: no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json): "
-            "jobs are conversations; take an instruct model, or put a template there"
+            f"{folders[0]}: no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json; in a "
+            "GGUF file, `tokenizer.chat_template`): jobs are conversations; take an instruct model, or put one there"
         )
-    models = [
-        Transformer.load(folder, dtype=_DTYPES[precision.dtype], device=device, kv_dtype=_KV_DTYPES[options.kv_dtype])
-        for folder, precision in zip(folders, placement.precisions, strict=True)
-    ]
-    engines = _engines(tokenizers, models, options)
-    _warn_of_end(engines[0].tokenizer, options.model)
-    readout = None
-    if kinds and isinstance(kinds[0], Mark):
-        readout = kinds[0].readout(engines[1].tokenizer)
-        readout.check(engines[1].model, f"{folders[1]}/reward.json")
+    readout = kinds[0].readout(tokenizers[1]) if kinds and isinstance(kinds[0], Mark) else None
+    engines: list[InferenceEngine] = []
+    if vllm is None:
+        models = [
+            own_engines.read_model(folder, precision, device, options)
+            for folder, precision in zip(folders, precisions, strict=True)
+        ]
+        if readout is not None:
+            readout.check(models[1], f"{folders[1]}/reward.json")
+        engines += own_engines.engines_of(tokenizers, models, options)
+    else:
+        parts = [_Part(*part) for part in zip(folders, tokenizers, precisions, on, strict=True)]
+        engines += _mixed(parts, device, options, vllm, readout)
+    _warn_of_end(tokenizers[0], options.model)
     return Engines(
         generator=engines[0],
         reward=engines[1] if kinds else None,
         reward_kind=kinds[0] if kinds else None,
         readout=readout,
-        thought=thinking.read(folders[0], engines[0].tokenizer),
+        thought=read_thought(folders[0], tokenizers[0]),
         same_tokens=bool(kinds)
         and isinstance(kinds[0], Likelihood)
         and _tokenizer_bytes(folders[0]) == _tokenizer_bytes(folders[1]),
         longest=engines[0].longest,
         longest_scored=engines[1].longest if kinds else 0,
         defaults=SamplingDefaults.read(options.model),
-        fingerprint=_fingerprint(folders, options),
+        fingerprint=_fingerprint(folders, options, vllm),
         flops_per_byte=5.0 if device.type == "cpu" else 200.0,
     )
 
 
-def _fingerprint(folders: list[str], options: EngineOptions) -> str:
+def _engine_names(options: EngineOptions) -> list[EngineName]:
+    """Returns the engine of the generator and, if there is one, that of the reward model. Raises InvalidSetting."""
+    names = [options.engine]
+    if options.reward_model:
+        names.append(options.reward_engine or options.engine)
+    if options.engine_args and "vllm" not in names:
+        raise InvalidSetting(f"--engine-arg {options.engine_args[0]}: our own engine takes none; say --engine vllm too")
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One model, and the engine that it goes into."""
+
+    folder: str
+    tokenizer: Tokenizer
+    precision: Precision
+    engine: EngineName
+
+
+def _mixed(
+    parts: Sequence[_Part], device: torch.device, options: EngineOptions, vllm: VllmLoader, readout: Readout | None
+) -> list[InferenceEngine]:
+    """Loads each model into its engine. vLLM comes first: it measures what memory is free, and ours takes the rest.
+
+    readout: of the second model, if it is read.
+    """
+    engines: dict[int, InferenceEngine] = {}
+    for index, part in sorted(enumerate(parts), key=lambda numbered: numbered[1].engine == "own"):
+        is_reward = index == 1
+        readout_here = readout if is_reward else None
+        if part.engine == "vllm":
+            engines[index] = vllm.load(part.folder, part.tokenizer, is_reward=is_reward, readout=readout_here)
+            continue
+        model = own_engines.read_model(part.folder, part.precision, device, options)
+        if readout_here is not None:
+            readout_here.check(model, f"{part.folder}/reward.json")
+        room = options.kv_bytes and int(options.kv_bytes * vllm.share(is_reward=is_reward))
+        (engines[index],) = own_engines.engines_of(
+            [part.tokenizer], [model], replace(options, kv_bytes=room, kv_split=None)
+        )
+    return [engines[index] for index in range(len(parts))]
+
+
+def _fingerprint(folders: list[str], options: EngineOptions, vllm: VllmLoader | None = None) -> str:
     """Fingerprints generator and reward model together: with other scores, a resumed search would decide otherwise.
 
-    The same goes for quantised numbers. Floats of any width share a fingerprint, because they round the same weights,
-    and work is handed on between them.
+    The same goes for quantised numbers, and for another engine, whose sampling noise is another. Floats of any width
+    share a fingerprint, because they round the same weights, and work is handed on between them.
     """
     quantised = [name for name in (options.dtype, options.kv_dtype) if name in _QUANTISED]
     prints = [fingerprint(folder) for folder in folders] + quantised
+    if vllm is not None:
+        prints += [*_engine_names(options), *vllm.fingerprints()]
     return prints[0] if len(prints) == 1 else hashlib.sha256("+".join(prints).encode()).hexdigest()[:16]
-
-
-def _given(fields: dict[str, object], name: str, default: float) -> float:
-    value = fields.get(name)
-    return value if isinstance(value, int | float) else default
 
 
 def _device(name: str) -> torch.device:
@@ -152,36 +178,6 @@ def _device(name: str) -> torch.device:
             "take --device cpu, or auto"
         )
     return device
-
-
-def _precision(folder: str, asked: str, device: torch.device) -> Precision:
-    if asked != "auto":
-        return Precision(asked, "--dtype says so")
-    checkpoint = ModelConfig.read(folder).dtype
-    if device.type == "cpu":
-        return automatic_precision(checkpoint, bfloat16_instructions())
-    if checkpoint in _DTYPES:
-        return Precision(checkpoint, "the checkpoint's own")
-    return Precision("float32", f"the checkpoint's {checkpoint} is not supported")
-
-
-def _engines(tokenizers: list[Tokenizer], models: list[Transformer], options: EngineOptions) -> list[Engine]:
-    found = sizes(models, options)
-    memory = None if found.shared_bytes is None else Memory(found.shared_bytes, models, options.page_size)
-    return [
-        Engine(
-            model,
-            tokenizer,
-            num_pages=pages,
-            page_size=options.page_size,
-            max_step_tokens=options.max_step_tokens,
-            max_sequences=options.max_sequences,
-            memory=memory,
-            num_offload_pages=parked,
-            capture=captured if model.device.type == "cuda" else None,
-        )
-        for tokenizer, model, pages, parked in zip(tokenizers, models, found.num_pages, found.num_parked, strict=True)
-    ]
 
 
 def _warn_of_end(tokenizer: Tokenizer, folder: str) -> None:

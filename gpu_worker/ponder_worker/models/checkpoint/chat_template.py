@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,22 @@ from ponder_worker.models.model_error import InvalidConversation, InvalidFile
 
 LIMIT_S = 5.0
 """Limit of processor time for one rendering: more than twice what public templates take for 131,072 messages."""
+PLACEHOLDER = "0f8b0a5c-answer"
+"""A placeholder for the model's answer, where only the text around the answer is needed."""
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateOptions:
+    """How a conversation is rendered, in transformers' words.
+
+    kwargs: further variables of the template; they override nothing. add_generation_prompt: whether the model's turn
+    is opened. continue_final_message: whether the last message is left open instead, for the model to continue it.
+    """
+
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
 
 
 class ChatTemplate:
@@ -41,7 +57,7 @@ class ChatTemplate:
 
     @classmethod
     def read(cls, folder: Path) -> "ChatTemplate | None":
-        """Read the template of a model folder; None if it has none. Raises InvalidFile."""
+        """Reads the template of a model folder; None if it has none. Raises InvalidFile."""
         fields = read_json(folder, "tokenizer_config.json", required=False)
         path = folder / "chat_template.jinja"
         source = path.read_text(encoding="utf-8") if path.is_file() else fields.get("chat_template")
@@ -54,17 +70,21 @@ class ChatTemplate:
         except Exception as error:
             raise InvalidFile(f"{folder}: the chat template does not parse: {error}") from error
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Render the prompt, up to where the model's answer begins.
+    def render(self, messages: Sequence[Mapping[str, Any]], options: TemplateOptions | None = None) -> str:
+        """Renders the prompt, up to where the model's answer begins.
 
         Raises InvalidConversation with the template's reason.
         """
-        given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+        options = options or TemplateOptions()
+        if options.continue_final_message:
+            return self._render_open(messages, options)
+        opens = options.add_generation_prompt
+        given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": opens}
         clock = self._environment.clock
         clock.until_s = time.thread_time() + self._limit_s
         pieces = []
         try:
-            for piece in self._template.generate(**given, **self._tokens):
+            for piece in self._template.generate({**options.kwargs, **self._tokens, **given}):
                 clock.tick()
                 pieces.append(piece)
         except _OverTime:
@@ -76,6 +96,15 @@ class ChatTemplate:
         finally:
             clock.until_s = math.inf
         return "".join(pieces)
+
+    def _render_open(self, messages: Sequence[Mapping[str, Any]], options: TemplateOptions) -> str:
+        """Renders up to the end of the last message's text."""
+        *before, last = messages
+        marked = {**last, "content": f"{last['content']}{PLACEHOLDER}"}
+        text, found, _ = self.render([*before, marked], TemplateOptions(options.kwargs, False)).rpartition(PLACEHOLDER)
+        if not found:
+            raise InvalidConversation("the chat template does not render the last message, so it cannot be continued")
+        return text
 
 
 def special_tokens(folder: Path) -> dict[str, str]:

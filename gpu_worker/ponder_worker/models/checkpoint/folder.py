@@ -7,6 +7,8 @@ from typing import Any
 
 from ponder_worker.models.model_error import InvalidFile, MissingFile
 
+GGUF_WEIGHTS = "model.gguf"
+"""The weights of a folder that was made of a GGUF file: a link to it."""
 _INDEX = "model.safetensors.index.json"
 _IDENTITY = (
     "config.json",
@@ -17,10 +19,15 @@ _IDENTITY = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+DOCUMENTS = (*_IDENTITY, "thinking.json", _INDEX)
+"""The files that are read beside the weights."""
+
+Fields = dict[str, Any]
+"""A document of the checkpoint: what one of its JSON files says."""
 
 
-def read_json(folder: Path, name: str, *, required: bool = True) -> dict[str, Any]:
-    """Read the object in `folder/name`; an empty one if the file is absent and not required."""
+def read_json(folder: Path, name: str, *, required: bool = True) -> Fields:
+    """Reads the object in `folder/name`; an empty one if the file is absent and not required."""
     path = folder / name
     if not path.is_file():
         if required:
@@ -36,16 +43,23 @@ def read_json(folder: Path, name: str, *, required: bool = True) -> dict[str, An
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model in a fixed order: those of the index, or the only one."""
-    index = read_json(folder, _INDEX, required=False)
-    files = [folder / name for name in _indexed(folder / _INDEX, index)] if index else [folder / "model.safetensors"]
+    """The files of a model's weights, in the order of `weight_names`, or the GGUF file."""
+    if (folder / GGUF_WEIGHTS).is_symlink():
+        return [folder / GGUF_WEIGHTS]
+    files = [folder / name for name in weight_names(folder)]
     for file in files:
         if not file.is_file():
             raise MissingFile(f"{folder}: no {file.name}; only safetensors weights are read")
     return files
 
 
-def _indexed(path: Path, index: dict[str, Any]) -> list[str]:
+def weight_names(folder: Path) -> list[str]:
+    """The names of a model's safetensors files in a fixed order: those of the index, or the only one."""
+    index = read_json(folder, _INDEX, required=False)
+    return _indexed(folder / _INDEX, index) if index else ["model.safetensors"]
+
+
+def _indexed(path: Path, index: Fields) -> list[str]:
     """The files of an index. Raises InvalidFile for a name that leads out of the folder.
 
     A link in the folder may lead out of it, as the links in Hugging Face's cache do.
@@ -57,19 +71,24 @@ def _indexed(path: Path, index: dict[str, Any]) -> list[str]:
     for name in names:
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise InvalidFile(f"{path}: {name!r} leads out of the model's folder")
+        if not name.endswith(".safetensors"):
+            raise InvalidFile(f"{path}: {name!r} is not a safetensors file; no other weights are read")
     return names
 
 
 def fingerprint(folder: str | Path) -> str:
     """Fingerprint of a model: 16 hex digits that change with config, tokenizer, template, reward kind or weights.
 
-    They are taken from a SHA-256 of the names and contents of those files. All weights are read once, which takes about
-    a second per gigabyte.
+    They are taken from a SHA-256 of the names and contents of those files; a GGUF file is all of them in one. All
+    weights are read once, which takes about a second per gigabyte.
     """
     folder = Path(folder)
     read_json(folder, "config.json")
     digest = hashlib.sha256()
-    for file in [folder / name for name in _IDENTITY if (folder / name).is_file()] + weight_files(folder):
+    weights = weight_files(folder)
+    is_gguf = weights == [folder / GGUF_WEIGHTS]
+    identity = () if is_gguf else _IDENTITY
+    for file in [folder / name for name in identity if (folder / name).is_file()] + weights:
         digest.update(file.name.encode() + b"\0" + file.stat().st_size.to_bytes(8, "little"))
         with file.open("rb") as stream:
             while piece := stream.read(1 << 20):

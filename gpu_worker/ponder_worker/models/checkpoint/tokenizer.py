@@ -8,12 +8,11 @@ from typing import Any
 
 from tokenizers import Tokenizer as _Tokenizer
 
-from ponder_worker.models.checkpoint.chat_template import ChatTemplate, special_tokens
+from ponder_worker.models.checkpoint.chat_template import PLACEHOLDER, ChatTemplate, TemplateOptions, special_tokens
 from ponder_worker.models.checkpoint.folder import read_json
 from ponder_worker.models.model_error import InvalidConversation, InvalidFile, MissingFile
 
-_ANSWER = "0f8b0a5c-answer"
-"""A placeholder for the model's answer, where only what follows the answer is needed."""
+_END = "<|added end|>"
 _REPLACEMENT = "\ufffd".encode()
 
 
@@ -42,6 +41,12 @@ class Tokenizer:
         ids: list[int] = encoding.ids
         return ids
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a text that no template renders, with the special tokens that the tokenizer puts around it."""
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=True)
+        ids: list[int] = encoding.ids
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, without special tokens. Bytes that are not UTF-8 become U+FFFD."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -51,24 +56,39 @@ class Tokenizer:
         """The bytes of a token, which may be part of a character. A special or unknown token has none."""
         return self._pieces[token] if token < len(self._pieces) else b""
 
+    def as_json(self) -> str:
+        """The tokenizer in the form of tokenizer.json. One without end tokens has one more id there, which ends."""
+        tokenizer = self._tokenizer
+        if not self.eos_token_ids:
+            tokenizer = _Tokenizer.from_str(tokenizer.to_str())
+            tokenizer.add_special_tokens([_END])
+        written: str = tokenizer.to_str()
+        return written
+
     def stream(self) -> "TextStream":
         """A decoder that takes ids one by one and holds back incomplete UTF-8."""
         return TextStream(self._pieces)
 
-    def render(self, messages: Iterable[Mapping[str, Any]]) -> list[int]:
+    def render(self, messages: Iterable[Mapping[str, Any]], options: TemplateOptions | None = None) -> list[int]:
         """Token ids of a conversation, rendered by the chat template and ready for the model to answer.
 
         Raises InvalidConversation if there is no template, or if it refuses the messages.
         """
-        return self.encode(self._rendered(messages))
+        return self.encode(self._rendered(messages, options))
 
-    def turn(self, messages: Iterable[Mapping[str, Any]], text: str) -> list[int]:
+    def turn(
+        self, messages: Iterable[Mapping[str, Any]], text: str, options: TemplateOptions | None = None
+    ) -> list[int]:
         """Token ids between the model's answer to these messages and its next answer, if the user says `text`.
 
         Raises InvalidConversation, also if the template does not keep the answer unchanged.
         """
-        answer = {"role": "assistant", "content": _ANSWER}
-        _, found, after = self._rendered([*messages, answer, {"role": "user", "content": text}]).rpartition(_ANSWER)
+        options = options or TemplateOptions()
+        said = list(messages)
+        begun = said.pop()["content"] if options.continue_final_message else ""
+        answer = {"role": "assistant", "content": f"{begun}{PLACEHOLDER}"}
+        conversation = [*said, answer, {"role": "user", "content": text}]
+        _, found, after = self._rendered(conversation, TemplateOptions(options.kwargs)).rpartition(PLACEHOLDER)
         if not found:
             raise InvalidConversation("the chat template does not render a conversation of several turns")
         return self.encode(after)
@@ -100,10 +120,10 @@ class Tokenizer:
             )
         return self._ids_with[byte]
 
-    def _rendered(self, messages: Iterable[Mapping[str, Any]]) -> str:
+    def _rendered(self, messages: Iterable[Mapping[str, Any]], options: TemplateOptions | None) -> str:
         if self._template is None:
             raise InvalidConversation("the model has no chat template (chat_template.jinja or tokenizer_config.json)")
-        return self._template.render(list(messages))
+        return self._template.render(list(messages), options)
 
     def _eos_of_config(self) -> frozenset[int]:
         token = self._id_of("eos_token")
@@ -124,7 +144,7 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """Add an id, and return the text that is now certain. Ids beyond the vocabulary (padding) have no text."""
+        """Adds an id, and returns the text that is now certain. Ids beyond the vocabulary (padding) have no text."""
         return self._decoder.decode(self._pieces[token]) if token < len(self._pieces) else ""
 
 

@@ -1,10 +1,10 @@
 /* Attention that reads keys and values directly from their pages. */
+#include "thread_pool.h"
 #include "tiles.h"
 
 #define MOST_QUERIES 64 /* queries of decoding sequences that share one read */
 #define MOST_DIM 256
 #define UNSEEN -1e30f
-#define INSIDE __attribute__((visibility("hidden")))
 
 /* A work item: rows [first, end) of the order have pages [page, last) in common. */
 typedef struct { int32_t depth, first, end, page, last; } item;
@@ -33,18 +33,18 @@ typedef struct {
     float *mixed;
 } query_batch;
 
-/* Add the keys and values of a span to the states of the queries. */
-INSIDE void read_vectors(const kv_pages *kv, const span *keys, const query_batch *queries);
+/* Add the keys and values of a span to the states of the queries. next: the span that is read after it, or 0. */
+INSIDE void read_vectors(const kv_pages *kv, const span *keys, const span *next, const query_batch *queries);
 INSIDE void read_tiles(const kv_pages *kv, const span *keys, const query_batch *queries);
 
-static inline void read_span(const kv_pages *kv, const span *keys, const query_batch *queries) {
+static inline void read_span(const kv_pages *kv, const span *keys, const span *next, const query_batch *queries) {
 #if TILES
     if (kv->use_tiles && queries->count >= 8) { /* fewer queries leave too much of a tile empty */
         read_tiles(kv, keys, queries);
         return;
     }
 #endif
-    read_vectors(kv, keys, queries);
+    read_vectors(kv, keys, next, queries);
 }
 
 /* Write one query's result: its mixed values divided by its total. */

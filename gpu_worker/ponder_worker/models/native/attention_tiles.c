@@ -3,6 +3,12 @@
 #include "attention.h"
 
 #if TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Return 1 if this process may use AMX (https://docs.kernel.org/arch/x86/xstate.html). */
+int64_t has_tiles(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
+
 #define MOST_RUNS 8 /* runs of 16 keys between two updates of the largest score */
 #define TILE 256 /* 32-bit words of a tile */
 #define LOG2_E 1.44269504f
@@ -246,4 +252,6 @@ void read_tiles(const kv_pages *kv, const span *keys, const query_batch *queries
     default: read_all(kv, keys, queries, kv->dim);
     }
 }
+#else
+int64_t has_tiles(void) { return 0; }
 #endif

@@ -1,16 +1,21 @@
-"""The operations between a layer's matrix products in C, and attention, on torch's tensors on the CPU."""
+"""A layer's operations beside matrix products, attention and sampling, in C on torch's tensors on the CPU."""
 
 import ctypes
+from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.native.library import library, num_threads
 from ponder_worker.models.operations import ForwardContext, HeadNorms
 
-_BUSY = 1 << 17  # numbers; below this, waking another thread takes longer than the work
+_BUSY = 1 << 15  # numbers; below this, handing some to another thread takes longer than the work
+_BUSY_KEYS = 1 << 17  # likewise: numbers of keys, times the queries that see them
+_BUSY_SCORES = 1 << 16  # likewise, of the sampler
 _MOST_QUERIES = 64  # as in attention.h
 _ITEM = 5  # int32 fields of an item in attention.h
 
@@ -66,7 +71,7 @@ class NativeOperations:
     def __init__(self, functions: ctypes.CDLL, dtype: torch.dtype) -> None:
         self._c = functions
         self._dtype = dtype
-        self._tiles = functions.has_products()
+        self._tiles = functions.has_tiles()
 
     def decode_layout(
         self, contexts: torch.Tensor, table: torch.Tensor, num_heads: int, pages: torch.Tensor
@@ -88,7 +93,7 @@ class NativeOperations:
         )  # fmt: skip
         masses = torch.empty((num_rows, num_heads, 2))
         mixed = torch.empty((num_rows, num_heads, head_dim))
-        busy = int(contexts.sum()) * num_heads * head_dim > 4 * _BUSY
+        busy = int(contexts.sum()) * num_heads * head_dim > _BUSY_KEYS
         return DecodeLayout(contexts, table, order, items, num_items, masses, mixed, num_threads(busy))
 
     def prefill_layout(
@@ -102,7 +107,7 @@ class NativeOperations:
         pages: torch.Tensor,
     ) -> PrefillLayout:
         """Lay out sequences that compute several tokens; the arguments are as in `decode_layout`."""
-        busy = int((lengths * contexts).sum()) * num_heads * pages.shape[4] > 4 * _BUSY
+        busy = int((lengths * contexts).sum()) * num_heads * pages.shape[4] > _BUSY_KEYS
         return PrefillLayout(
             starts.contiguous(), lengths.contiguous(), contexts.contiguous(), table.contiguous(), num_threads(busy)
         )
@@ -161,3 +166,75 @@ class NativeOperations:
         out = torch.empty((num_rows, width // 2), dtype=self._dtype)
         self._c.gate(gate_up.data_ptr(), out.data_ptr(), num_rows, width // 2, num_threads(gate_up.numel() > _BUSY))
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class RowMasks:
+    """The tokens that some rows of a step may sample.
+
+    rows: the numbers of the rows. bits: uint8 `[len(rows), num_bytes]`, one bit for each token, the lowest first; it is
+    set where the token may follow. num_bytes is a multiple of four.
+    """
+
+    rows: Series[int]
+    bits: torch.Tensor
+
+    def pointers(self, num_rows: int) -> tuple[int, int, npt.NDArray[np.int64]]:
+        """Returns what C takes: where the bits are, num_bytes, and the mask of each row or -1, `[num_rows]`."""
+        of_rows = np.full(num_rows, -1)
+        of_rows[self.rows] = np.arange(len(self.rows))
+        return self.bits.data_ptr(), self.bits.shape[1], of_rows
+
+
+class NativeSampler:
+    """Draws tokens and computes their log-probabilities. Scores and logits are float32 `[num_rows, vocabulary]`."""
+
+    def __init__(self, functions: ctypes.CDLL) -> None:
+        self._c = functions
+
+    def draw(
+        self,
+        scores: torch.Tensor,
+        temperature: torch.Tensor,
+        keys: npt.NDArray[np.uint64],
+        masks: RowMasks | None = None,
+    ) -> torch.Tensor:
+        """Token ids `[num_rows]`: in each row the largest of scores / temperature + Gumbel noise.
+
+        temperature: float32 `[num_rows]`; 0 means no noise. keys: `[num_rows]`, the keys of the noise.
+        """
+        scores = scores.contiguous()
+        tokens = torch.empty(len(scores), dtype=torch.int64)
+        bits, num_bytes, of_rows = (None, 0, None) if masks is None else masks.pointers(len(scores))
+        self._c.draw(
+            scores.data_ptr(), *scores.shape, temperature.data_ptr(), keys.ctypes.data,
+            bits, num_bytes, None if of_rows is None else of_rows.ctypes.data,
+            tokens.data_ptr(), num_threads(scores.numel() > _BUSY_SCORES),
+        )  # fmt: skip
+        return tokens
+
+    def exclude(self, scores: torch.Tensor, masks: RowMasks) -> None:
+        """Sets what must not be sampled to -inf, in place. The rows may have any stride."""
+        assert scores.stride(1) == 1
+        assert scores.dtype == torch.float32
+        bits, num_bytes, of_rows = masks.pointers(len(scores))
+        self._c.exclude(
+            scores.data_ptr(), *scores.shape, scores.stride(0), bits, num_bytes, of_rows.ctypes.data,
+            num_threads(scores.numel() > _BUSY_SCORES),
+        )  # fmt: skip
+
+    def logprobs(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Natural log-probabilities of one token a row: float32 `[num_rows]`."""
+        logits, tokens = logits.contiguous(), tokens.contiguous()
+        found = torch.empty(len(logits))
+        self._c.logprobs(
+            logits.data_ptr(), *logits.shape, tokens.data_ptr(), found.data_ptr(),
+            num_threads(logits.numel() > 4 * _BUSY_SCORES),
+        )  # fmt: skip
+        return found
+
+
+def native_sampler(device: torch.device) -> NativeSampler | None:
+    """The sampler for this device; None where C is not available."""
+    functions = library(torch.float32) if device.type == "cpu" else None
+    return None if functions is None else NativeSampler(functions)

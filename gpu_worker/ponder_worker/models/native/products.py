@@ -1,4 +1,4 @@
-"""Matrix products in C: bfloat16 products on processors with AMX, and the int8 rows of other products."""
+"""Matrix products in C: bfloat16 products on AMX or AVX512-BF16, and the int8 rows of other products."""
 
 import ctypes
 from collections.abc import Callable
@@ -7,14 +7,17 @@ import torch
 
 from ponder_worker.models.native.library import library, num_threads
 
-_BUSY_PRODUCT = 1 << 23  # multiplications; below this, waking another thread takes longer than the work
-_BUSY_ROWS = 1 << 17  # numbers; likewise
+_BUSY_PRODUCT = 1 << 21  # multiplications; below this, handing some to another thread takes longer than the work
+_BUSY_ROWS = 1 << 15  # numbers; likewise
 
 
-def product(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def product(
+    weight: torch.Tensor, bias: torch.Tensor | None, *, as_float32: bool = False
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """A product with this weight `[out, in]` and bias `[out]` on the CPU: `[num_rows, in]` to `[num_rows, out]`.
 
-    None if the processor, the dtype or the sizes do not allow it.
+    as_float32: convert the outputs, which are rounded to bfloat16 all the same, without a pass of its own. Returns None
+    if the processor, the dtype or the sizes do not allow it.
     """
     num_out, num_in = weight.shape
     functions = library(weight.dtype) if weight.dtype == torch.bfloat16 else None
@@ -26,14 +29,15 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.
     packed = torch.empty(-(-num_out // 32) * 32 * num_in, dtype=torch.bfloat16)
     functions.pack(weight.data_ptr(), packed.data_ptr(), num_out, num_in)
     bias = None if bias is None else bias.contiguous()
+    use_tiles = functions.has_tiles()
 
     def multiply(x: torch.Tensor) -> torch.Tensor:
         num_rows = len(x)
         x = x.contiguous()
-        out = torch.empty((num_rows, num_out), dtype=torch.bfloat16)
+        out = torch.empty((num_rows, num_out), dtype=torch.float32 if as_float32 else torch.bfloat16)
         functions.multiply(
             x.data_ptr(), num_rows, packed.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
-            num_in, num_out, num_threads(num_rows * num_in * num_out > _BUSY_PRODUCT),
+            as_float32, num_in, num_out, num_threads(num_rows * num_in * num_out > _BUSY_PRODUCT), use_tiles,
         )  # fmt: skip
         return out
 

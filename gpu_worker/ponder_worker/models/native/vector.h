@@ -66,6 +66,16 @@ static inline void store(element *p, floats v) {
 #endif
 }
 
+/* Round a product here. The compiler would round it together with a sum that follows, or not, depending on the code
+ * around it, and then the same token would get other bits in another chunk. */
+#if defined(__x86_64__)
+#define ROUND(v) __asm__("" : "+x"(v))
+#elif defined(__aarch64__)
+#define ROUND(v) __asm__("" : "+w"(v))
+#else
+#define ROUND(v)
+#endif
+
 static inline floats choose(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
 
 static inline floats larger(floats a, floats b) {

@@ -34,7 +34,9 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Growing:
+class _OpenStream:
+    """A stream that a node grows by, and what it was asked for."""
+
     options: GenerationOptions
     max_tokens: int
     may_wait: bool
@@ -54,7 +56,7 @@ class Streams:
         self._engine = engine
         self._take_begun = take_begun
         self._on_end = on_end
-        self._growing: dict[int, _Growing] = {}
+        self._growing: dict[int, _OpenStream] = {}
         self._num_former_ids = [len(node.ids) for node in tree.nodes]
 
     def start(self, node: Node, options: GenerationOptions) -> None:
@@ -71,7 +73,7 @@ class Streams:
         request = StreamRequest(ids, node.start, turn_start, max_tokens, node.seed, separator, self._num_former(node))
         done = partial(self._end, node)
         stream, end = self._take_begun(node, request, done) or (self._engine.generate(request, done), None)
-        self._growing[node.index] = _Growing(options, max_tokens, may_wait, stream)
+        self._growing[node.index] = _OpenStream(options, max_tokens, may_wait, stream)
         if end is not None:
             self._end(node, end)
 
@@ -108,7 +110,7 @@ class Streams:
         stream = growing.stream
         new = stream.tokens[node.start + len(node.ids) :]
         if new:
-            self._tree.extend(node, new, stream.logprobs[len(stream.logprobs) - len(new) :])
+            self._tree.extend(node, new, stream.logprobs[-len(new) :], stream.top_logprobs[-len(new) :])
 
     def sync_all(self) -> None:
         for node in self._tree.growing:
@@ -129,7 +131,12 @@ class Streams:
         growing = self._growing.pop(node.index)
         options = growing.options
         is_at_limit = end.reason == "length" and growing.max_tokens < node.cap
-        if is_at_limit or (growing.may_wait and self._goes_on_thinking(node, options, end, growing.max_tokens)):
+        is_text = growing.may_wait and end.reason == "separator" and not self._has_thought(node, options)
+        if (
+            is_at_limit
+            or is_text
+            or (growing.may_wait and self._goes_on_thinking(node, options, end, growing.max_tokens))
+        ):
             self.start(node, options)
         else:
             self._on_end(node, end)
@@ -161,6 +168,12 @@ class Streams:
         if has_room:
             self._tree.force(node, options.wait_ids, drop=drop)
         return has_room or bool(thought.close)
+
+    def _has_thought(self, node: Node, options: GenerationOptions) -> bool:
+        """Returns whether the node belongs to a sample that thinks. If not, the mark that stopped it is text."""
+        assert options.thought is not None
+        ids = self._turn_before(node) + node.ids
+        return options.thought.span(self._tree.root.ids, ids) is not None
 
     def _turn_before(self, node: Node) -> list[int]:
         """Returns the ids of the model's turn that come before this node."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from itertools import cycle, islice
 
 from ponder.domain.strategy import BeamSearch
+from ponder_worker.search.ranking import by_score, rank
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow, scored
 from ponder_worker.search.tree.candidate import Candidate
 

@@ -8,8 +8,8 @@ compare. As in our beam search, a path that was cut off is not complete, and an 
 from __future__ import annotations
 
 from ponder.domain.strategy import Dvts
+from ponder_worker.search.ranking import by_score, rank
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow, scored
 from ponder_worker.search.tree.candidate import Candidate
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ponder.domain.strategy import Mcts
+from ponder_worker.search.ranking import by_score, rank
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow
 from ponder_worker.search.tree.candidate import Candidate
 

@@ -7,8 +7,8 @@ import random
 from collections.abc import Sequence
 
 from ponder.domain.strategy import ParticleFilter
+from ponder_worker.search.ranking import rank
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection.ranking import rank
 from ponder_worker.search.strategies.paths import goes_on, grow
 from ponder_worker.search.tree.candidate import Candidate
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from ponder.domain.strategy import Rebase
+from ponder_worker.search.ranking import by_score, rank
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection.ranking import by_score, rank
 from ponder_worker.search.strategies.paths import goes_on, grow, scored
 from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import Node

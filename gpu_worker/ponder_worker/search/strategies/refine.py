@@ -34,4 +34,5 @@ async def refine(search: Search, spec: Refine) -> list[Candidate]:
         if turn is None:
             break
         start = turn
+        search.begin_round()
     return sorted(tries, key=lambda made: (not made.node.passed, not made.is_complete, -made.node.start))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from ponder_worker.answers.equality import canonical
+from ponder_worker.search.ranking import Select, rank
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection.ranking import Select, rank
 from ponder_worker.search.tree.candidate import Candidate
 
 
@@ -18,6 +18,7 @@ async def repeat(
     The candidates of all rounds are ranked together: those that passed first, those whose answer is known to be wrong
     last. The choice of the last round is not verified, because no further round depends on it.
     """
+    search.begin_round()
     ranked = made = await play()
     for _ in range(1, max_rounds):
         if not made:
@@ -25,6 +26,7 @@ async def repeat(
         await search.verify(made[0])
         if made[0].node.passed is not False:
             break
+        search.begin_round()
         made = await play()
         ranked = rank([*ranked, *made], by=by)
     return ranked if max_rounds == 1 else _by_verdict(ranked)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Any
 
 from ponder_worker.search.tree.node import Node
 
 
+class Keep(IntEnum):
+    """The details of each id that a tree keeps beside the id itself. Each level includes those before it."""
+
+    NOTHING = 0
+    LOGPROBS = 1
+    TOP_LOGPROBS = 2
+
+
 class DeltaRecorder:
     """Collects one delta: only the changed fields and new ids of each node, and only the new facts of the tree."""
 
-    def __init__(self, *, keep_logprobs: bool) -> None:
-        self._keep_logprobs = keep_logprobs
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
         self._num_saved: dict[int, int] = {}  # ids of each node that deltas already hold
         self._changed: dict[int, set[str]] = {}
         self._truncated: set[int] = set()
@@ -64,7 +73,9 @@ class DeltaRecorder:
             row["ids"] = node.ids[num_saved:]
             if node.parent is not None:
                 row["logprob"] = node.logprob
-            if self._keep_logprobs:
+            if self._keep >= Keep.LOGPROBS:
                 row["logprobs"] = node.logprobs[num_saved:]
+            if self._keep >= Keep.TOP_LOGPROBS:
+                row["top_logprobs"] = node.top_logprobs[num_saved:]
             self._num_saved[node.index] = len(node.ids)
         return row if len(row) > 1 else None

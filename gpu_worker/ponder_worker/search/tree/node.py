@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -24,7 +25,7 @@ class Node:
     stop: "stop" (the model ended it), "separator", "length" (its own limit), "budget" (the job's limit), "forced" (its
     ids were put there rather than sampled), or the reason for which it was cut off.
     logprob: sum over its sampled ids, under the model's own distribution. logprobs: one for each id, if the tree keeps
-    them; 0 where an id was forced.
+    them; 0 where an id was forced. top_logprobs: the likeliest (id, log-probability) there, if the tree keeps them.
     text: set when it ends, without a stop string. score: the reward model's score of this step alone.
     """
 
@@ -39,6 +40,7 @@ class Node:
     stop: str | None = None
     logprob: float = 0.0
     logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[Sequence[Sequence[float]]] = field(default_factory=list)
     score: float | None = None
     text: str | None = None
     stop_chars: int = 0

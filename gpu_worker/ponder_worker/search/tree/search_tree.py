@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from ponder_worker.search.tree.delta_recorder import DeltaRecorder
+from ponder_worker.search.tree.delta_recorder import DeltaRecorder, Keep
 from ponder_worker.search.tree.node import Node, NodeState, child_seed
 
 Decode = Callable[[Sequence[int]], str]
@@ -14,7 +14,7 @@ Decode = Callable[[Sequence[int]], str]
 class SearchTree:
     """Nodes with parent, state and score, addressed by (parent, ordinal). Folding all its deltas rebuilds the tree."""
 
-    def __init__(self, root_seed: int, prompt: Sequence[int] = (), *, keep_logprobs: bool = False) -> None:
+    def __init__(self, root_seed: int, prompt: Sequence[int] = (), *, keep: Keep = Keep.NOTHING) -> None:
         root = Node(0, None, 0, root_seed, 0, 0, list(prompt), NodeState.FINISHED)
         self.nodes: list[Node] = [root]
         self.ended: str | None = None
@@ -25,10 +25,10 @@ class SearchTree:
         """Decisions that rest on more than this tree, such as other jobs' results; recorded before they take effect."""
         self.refused: dict[tuple[int, int], str] = {}
         """Why a child (parent's index, ordinal) was never begun: "budget" or "settled". A refusal is final."""
-        self._keep_logprobs = keep_logprobs
+        self._keep = keep
         self._children: dict[tuple[int, int], Node] = {}
         self._growing: dict[int, Node] = {}
-        self._recorder = DeltaRecorder(keep_logprobs=keep_logprobs)
+        self._recorder = DeltaRecorder(keep)
 
     @property
     def root(self) -> Node:
@@ -82,18 +82,27 @@ class SearchTree:
         self._recorder.change(node, "parent", "ordinal", "cap")
         return node
 
-    def extend(self, node: Node, ids: Sequence[int], logprobs: Sequence[float]) -> None:
+    def extend(
+        self,
+        node: Node,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        top_logprobs: Sequence[Sequence[Sequence[float]]] = (),
+    ) -> None:
         node.ids += ids
         for logprob in logprobs:  # one at a time: the sum must not depend on where it was interrupted
             node.logprob += logprob
-        if self._keep_logprobs:
+        if self._keep >= Keep.LOGPROBS:
             node.logprobs += logprobs
+        if self._keep >= Keep.TOP_LOGPROBS:
+            node.top_logprobs += top_logprobs or [[]] * len(ids)
 
     def force(self, node: Node, ids: Sequence[int], *, drop: int = 0) -> None:
         """Drops the node's last `drop` ids and appends ids that were not sampled."""
         keep = len(node.ids) - drop
         del node.ids[keep:]
         del node.logprobs[keep:]
+        del node.top_logprobs[keep:]
         self._recorder.truncate(node)
         node.forced += ((keep, len(ids)),)
         self._recorder.change(node, "forced")
@@ -153,8 +162,8 @@ class SearchTree:
         return self._recorder.take(self.nodes, self._growing)
 
     @classmethod
-    def fold(cls, root_seed: int, deltas: Iterable[dict[str, Any]], *, keep_logprobs: bool = False) -> SearchTree:
-        tree = cls(root_seed, keep_logprobs=keep_logprobs)
+    def fold(cls, root_seed: int, deltas: Iterable[dict[str, Any]], *, keep: Keep = Keep.NOTHING) -> SearchTree:
+        tree = cls(root_seed, keep=keep)
         for delta in deltas:
             for row in delta.get("nodes", ()):
                 tree._apply(row)
@@ -182,6 +191,7 @@ class SearchTree:
         keep = row.get("keep", len(node.ids))
         node.ids[keep:] = row.get("ids", ())
         node.logprobs[keep:] = row.get("logprobs", ())
+        node.top_logprobs[keep:] = row.get("top_logprobs", ())
         for name in ("logprob", "score", "stop", "stop_chars", "is_speculative", "passed", "feedback"):
             if name in row:
                 setattr(node, name, row[name])

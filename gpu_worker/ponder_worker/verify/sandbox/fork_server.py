@@ -10,17 +10,24 @@ import gc
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from multiprocessing import Pipe, reduction
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from ponder_worker.parent_death import die_with_parent
 
 _PROGRAM = "from ponder_worker.verify.sandbox.fork_server import main; main(*__import__('sys').argv[1:])"
+
+
+_PATIENCE = 3
+"""Processor time is waited for this many times as long by the clock, because others may need the processor."""
+_LOOK_S = 0.5
 
 
 class ForkServer:
@@ -30,7 +37,9 @@ class ForkServer:
     """
 
     def __init__(self, target: Callable[[Connection], None], *imports: str, start_s: float = 60.0) -> None:
-        """Each forked process runs `target`, found by its name, with its end of a pipe. The imports get `start_s`."""
+        """Each forked process runs `target`, found by its name, with its end of a pipe. The imports get `start_s`
+        seconds of processor time.
+        """
         self._arguments = (f"{target.__module__}:{target.__qualname__}", *imports)
         self._start_s = start_s
         self._lock = threading.Lock()
@@ -45,22 +54,23 @@ class ForkServer:
     def fork(self) -> tuple[int, Connection]:
         """Returns the id of a new process and our end of its pipe.
 
-        Raises OSError: ChildProcessError if the server ended meanwhile, TimeoutError if it started too slowly.
+        Raises OSError: ChildProcessError if the server ended meanwhile, TimeoutError if it started too slowly, another
+        one if it could not fork.
         """
         ours, theirs = Pipe()
         with theirs, self._lock:
             try:
                 control = self._control if self._control is not None else self._start()
                 control.send_bytes(b"fork")
-                reduction.send_handle(control, theirs.fileno(), None)
+                _send_descriptor(control, theirs.fileno())
                 found = int(control.recv_bytes())
-            except (EOFError, ConnectionError):
-                self._stop()
-                ours.close()
-                raise ChildProcessError from None
-            except OSError:
+            except TimeoutError:
                 ours.close()
                 raise
+            except (EOFError, OSError) as error:
+                self._stop()
+                ours.close()
+                raise ChildProcessError from error
         if found < 0:
             ours.close()
             raise OSError(-found, os.strerror(-found))
@@ -91,7 +101,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
-        if not self._control.poll(self._start_s):
+        if not answers_within(self._control, self._process.pid, self._start_s):
             self._stop()
             raise TimeoutError
         self._control.recv_bytes()
@@ -104,6 +114,55 @@ class ForkServer:
             self._process.kill()
             self._process.wait()
         self._control = self._process = None
+
+
+def answers_within(pipe: Connection, pid: int, limit_s: float) -> bool:
+    """Waits for an answer of a process, or for its end. Gives up after `limit_s` of its processor time, or three times
+    that by the clock.
+
+    A verdict must not depend on how busy the machine is, and not on a stop of the whole worker either: each look
+    counts only for as long as it was meant to take.
+    """
+    started_s, waited_s = _processor_s(pid), 0.0
+    while waited_s < _PATIENCE * limit_s:
+        left_s = limit_s - (_processor_s(pid) - started_s)
+        if left_s <= 0:
+            break
+        look_s = min(_LOOK_S, max(0.01, left_s))
+        if pipe.poll(look_s):
+            return True
+        waited_s += look_s
+    return pipe.poll()
+
+
+def _processor_s(pid: int) -> float:
+    """Returns the processor time that a process has used, or the time by the clock where this cannot be known."""
+    if sys.platform != "linux":
+        return time.monotonic()
+    try:
+        return time.clock_gettime(~pid << 3 | 2)  # see clock_getcpuclockid(3)
+    except OSError:  # it is gone, as its pipe will tell
+        return 0.0
+
+
+def _send_descriptor(control: Connection, descriptor: int) -> None:
+    """Sends a descriptor to `_serve`. `multiprocessing.reduction` does the same, but without `setblocking`.
+
+    Celery and kombu set a default time-out for the sockets of the whole process while they connect and stop. A socket
+    that is made then is not blocking, and shares this with the pipe that it is made from.
+    """
+    with socket.fromfd(control.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        channel.setblocking(True)
+        socket.send_fds(channel, [b"."], [descriptor])
+
+
+def _receive_descriptor(control: Connection) -> int:
+    """Returns a descriptor from `_send_descriptor`. Raises EOFError if the sender is gone."""
+    with socket.fromfd(control.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    if not descriptors:
+        raise EOFError
+    return descriptors[0]
 
 
 def main(control_fd: str, target: str, *imports: str) -> None:
@@ -125,7 +184,7 @@ def _serve(control: Connection, live: Callable[[Connection], None]) -> None:
     while True:
         match control.recv_bytes().split():
             case [b"fork"]:
-                pipe = Connection(reduction.recv_handle(control))
+                pipe = Connection(_receive_descriptor(control))
                 pid = _fork(control, pipe, live)
                 pipe.close()
                 children.add(pid)

@@ -80,15 +80,15 @@ class _TookTooLong(BaseException):
 
 @contextlib.contextmanager
 def _within(limit_s: float) -> Iterator[None]:
-    """Raises _TookTooLong in its body after so many seconds."""
+    """Raises _TookTooLong in its body after so many seconds of processor time, of which a busy machine gives less."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise _TookTooLong
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, limit_s)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 from sqlalchemy import Connection, text
-from starlette.requests import ClientDisconnect
 
 from ponder.api.auth import Caller, Tenant
 from ponder.api.batch_object import batch_object, batch_objects
-from ponder.api.error_answers import TooLarge
 from ponder.api.job_object import COMPLETION_TOKENS, job_summary
-from ponder.api.limit import MAX_SUBMISSION_BYTES
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, Services, identifier, job_number
+from ponder.api.submitted import SUBMISSION, raw_body
+from ponder.domain.batch.submission import Change
 from ponder.domain.state import JobState
 from ponder.domain.storable import JsonObject, StorableText
 from ponder.errors import NotFound
-from ponder.jobs.cancel import cancel
-from ponder.jobs.retry import retry
-from ponder.jobs.submit import submit
+from ponder.jobs.batch.cancel import cancel
+from ponder.jobs.batch.change import change
+from ponder.jobs.batch.retry import retry
+from ponder.jobs.batch.submit import submit
 from ponder.store.job_state import JOB_STATE
 from ponder.store.tables import batches
 
@@ -62,25 +62,9 @@ _JOBS = text(
 )
 
 
-_SUBMISSION = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Submission"}}},
-    }
-}
-
-
-async def _body(_caller: Tenant, request: Request) -> bytes:
-    """Returns the raw body, because FastAPI would parse it in the event loop while nobody else is served."""
-    try:
-        return await request.body()
-    except ClientDisconnect:  # `Limited` reports this for a body longer than announced
-        raise TooLarge(f"a body may have at most {MAX_SUBMISSION_BYTES} bytes", code="body_too_large") from None
-
-
-@router.post("", openapi_extra=_SUBMISSION)
+@router.post("", openapi_extra=SUBMISSION)
 def create(
-    body: Annotated[bytes, Depends(_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
+    body: Annotated[bytes, Depends(raw_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
 ) -> JsonObject:
     """Submits a batch. A repeated `Idempotency-Key` returns the batch that the first request made."""
     with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
@@ -92,6 +76,7 @@ def create(
             caller.tenant_id,
             submission,
             batch_id=batch_id,
+            key_id=caller.key_id,
             idempotency_key=idempotency_key,
             most_open=_most_open(ponder, caller),
         )
@@ -130,10 +115,19 @@ def retry_batch(batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: 
             caller.tenant_id,
             identifier(batch_id, "batch"),
             new_batch_id=new_batch_id,
+            key_id=caller.key_id,
             idempotency_key=idempotency_key,
             most_open=_most_open(ponder, caller),
         )
         return _one(connection, caller.tenant_id, new_batch_id)
+
+
+@router.patch("/{batch_id}")
+def change_batch(batch_id: str, body: Change, ponder: Ponder, caller: Tenant) -> JsonObject:
+    """Changes the budget, pause, priority or completion window of a batch that has not ended."""
+    with ponder.engine.begin() as connection:
+        change(connection, caller.tenant_id, identifier(batch_id, "batch"), body)
+        return _one(connection, caller.tenant_id, batch_id)
 
 
 @router.get("/{batch_id}/jobs")

@@ -56,7 +56,7 @@ _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"
 
 
 class Meter:
-    """Counts requests by known methods and the templates of routes, so that no request adds a label of its own."""
+    """Counters of requests by known methods and the templates of routes, so that no request adds its own label."""
 
     def __init__(self, engine: Engine, redis_url: str) -> None:
         self.registry = CollectorRegistry()
@@ -102,7 +102,7 @@ class Observed:
 
 
 class _Platform(Collector):
-    """Collects metrics from Postgres at every scrape. `ponder_database_up` is 0 if it does not answer."""
+    """A collector of metrics from Postgres at every scrape. `ponder_database_up` is 0 if it does not answer."""
 
     def __init__(self, engine: Engine, redis_url: str) -> None:
         self._engine = engine
@@ -119,7 +119,7 @@ class _Platform(Collector):
             metrics, up = [], 0.0
         yield GaugeMetricFamily("ponder_database_up", "Whether Postgres answers", value=up)
         redis_up = float(trouble(self._redis_url, timeout_s=2) is None)
-        yield GaugeMetricFamily("ponder_redis_up", "Whether Redis takes messages", value=redis_up)
+        yield GaugeMetricFamily("ponder_redis_up", "Whether Redis accepts messages", value=redis_up)
         yield from metrics
 
     def _ask(self) -> list[Metric]:
@@ -136,7 +136,7 @@ class _Platform(Collector):
             metrics.append(spent)
             status = dispatcher_status(connection)
         for name, help_text, is_so in (
-            ("ponder_dispatcher_up", "Whether a dispatcher runs and nothing holds work up", status.is_ok),
+            ("ponder_dispatcher_up", "Whether a dispatcher runs and no step that work depends on fails", status.is_ok),
             (
                 "ponder_dispatcher_failing",
                 "Whether any step failed in the last round",

@@ -1,4 +1,4 @@
-"""The commands `ponder batches`, `cancel` and `retry`."""
+"""The commands `ponder batches`, `cancel`, `budget`, `pause`, `resume` and `retry`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import click
 
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, moment, print_json, print_rows
+from ponder.cli.submission_options import batch_budget
+from ponder.domain.money import dollars
 
 
 @click.command()
@@ -51,6 +53,54 @@ def cancel(batch: str, form: str) -> None:
         print_json(document)
     else:
         click.echo(f"{batch} is {document['status']}", err=True)
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+@click.option("--max-dollars", type=click.FloatRange(0, min_open=True), help="The most it may cost.")
+@click.option("--max-tokens-total", type=click.IntRange(1), help="The most tokens it may generate.")
+@click.option("--lift", is_flag=True, help="Take the limits away that are not given.")
+@format_option("table", "json")
+def budget(batch: str, lift: bool, form: str, **given: Any) -> None:
+    """Change what BATCH may spend, or show it. A batch that stopped at its budget goes on."""
+    changes = batch_budget(given)
+    if lift:
+        changes = {"batch_budget": {"dollars": None, "tokens": None} | changes.get("batch_budget", {})}
+    with connect() as client:
+        document = client.change(batch, ponder=changes) if changes else client.batch(batch)
+    if form == "json":
+        print_json(document)
+    else:
+        click.echo(f"{batch}: {_spent(document['ponder']['budget'])}", err=True)
+
+
+def _spent(budget: Mapping[str, Any] | None) -> str:
+    if budget is None:
+        return "no budget"
+    limits = []
+    if budget["limit_nanodollars"] is not None:
+        limits.append(f"{dollars(budget['spent_nanodollars'])} of {dollars(budget['limit_nanodollars'])} spent")
+    if budget["limit_tokens"] is not None:
+        limits.append(f"{budget['spent_tokens']:,} of {budget['limit_tokens']:,} tokens generated")
+    return ", ".join(limits)
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+def pause(batch: str) -> None:
+    """Pause BATCH. Running jobs are handed back with what they have, and nothing more starts."""
+    with connect() as client:
+        client.change(batch, ponder={"paused": True})
+    click.echo(f"{batch} is paused: `ponder resume {batch}` continues it", err=True)
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+def resume(batch: str) -> None:
+    """Resume the paused BATCH."""
+    with connect() as client:
+        client.change(batch, ponder={"paused": False})
+    click.echo(f"{batch} continues", err=True)
 
 
 @click.command()

@@ -104,7 +104,7 @@ def _models() -> list[Finding]:
     is_there = weights is not None and (weights / "generator" / "config.json").is_file()
     return [
         Finding(
-            "models", is_there or None, f"the demo models: {weights if is_there else 'not there'}", "ponder demo train"
+            "models", is_there or None, f"the demo models: {weights if is_there else 'not found'}", "ponder demo train"
         )
     ]
 
@@ -114,7 +114,7 @@ def _gpu() -> list[Finding]:
         if _torch_version().endswith("+cpu"):
             said = "an NVIDIA driver is installed, but torch is the CPU build, so models run on the CPU"
             return [Finding("device", None, said, "PONDER_TORCH=cuda make up")]
-        return [Finding("device", True, "an NVIDIA driver is installed: a model is computed in its own dtype")]
+        return [Finding("device", True, "an NVIDIA driver is installed: models run in their own dtype")]
     precision = automatic_precision("bfloat16", bfloat16_instructions())
     said = f"no GPU; models run on {num_cores()} CPU cores, a bfloat16 checkpoint in {precision}"
     return [Finding("device", None, said)]
@@ -135,7 +135,7 @@ def _api() -> list[Finding]:
     settings = Settings()
     url = base_url(settings)
     if settings.base_url is None and not _has_key(settings):
-        return [Finding("api", None, "nothing is up here", "`ponder up` starts it")]
+        return [Finding("api", None, "nothing is running here", "`ponder up` starts it")]
     try:
         with connect(patience_s=0) as client:
             models = client.models()
@@ -146,7 +146,7 @@ def _api() -> list[Finding]:
         what, _, remedy = str(error).partition(": ")
         return [Finding("api", False, f"{url}: {what}", remedy)]
     live = [model["id"] for model in models if (model.get("ponder") or {}).get("live_workers")]
-    said = f"{url} answers and takes the key; models with a worker: {', '.join(live) or 'none'}"
+    said = f"{url} answers and accepts the key; models with a worker: {', '.join(live) or 'none'}"
     return [Finding("api", True, said)]
 
 

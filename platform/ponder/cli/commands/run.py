@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from ponder.cli.api import connect
-from ponder.cli.commands.results import check_writable, fetch_all
+from ponder.cli.batch_file import BatchFile
+from ponder.cli.commands.result_files import ResultFiles, check_writable, fetch_all
 from ponder.cli.commands.watch import PATIENCE_S, code_of, tell_end, watch_until_settled
 from ponder.cli.console import format_option, print_json
-from ponder.cli.submission_options import Submission, submission_options
+from ponder.cli.submission_options import submission_options
 
 
 @click.command()
@@ -31,16 +32,19 @@ def run(file: Path, output: Path | None, form: str, **given: Any) -> None:
         ponder run requests.jsonl -o results.jsonl
         ponder run gsm8k.jsonl --model demo --prompt question --answer answer --strategy best_of_n --n 16
 
-    The results are OpenAI output lines; lines in error go to a file beside them. Ctrl-C leaves the batch running.
-    A line's own strategy, budget and verifier take precedence over these options; --model, --max-tokens,
-    --temperature, --top-p and --seed override every line.
+    The results are OpenAI output lines; lines in error go to a file beside them. While the batch runs, both files
+    grow as jobs settle; once it has ended, they are in the order of the input. Ctrl-C leaves the batch running.
+    A line's own strategy, budget and verifier take precedence over these options; --model and those about
+    sampling (--max-tokens … --continue-final-message) override every line.
     """
-    submission = Submission.of(file, **given)
+    batch_file = BatchFile.of(file, **given)
     output = output or Path(f"{file.name.removesuffix('.gz').rpartition('.')[0]}.results.jsonl")
     check_writable(output)
     with connect(patience_s=PATIENCE_S) as client:
-        batch = submission.send(client)
-        batch = watch_until_settled(client, batch["id"])
+        batch = batch_file.send(client)
+        with ResultFiles.resume(batch["id"], output) as files:
+            go_on = f"ponder results {batch['id']} --follow -o {output}"
+            batch = watch_until_settled(client, batch["id"], each_round=lambda: files.catch_up(client), go_on=go_on)
         written = fetch_all(client, batch, output)
     if form == "json":
         print_json(batch | {"files": [str(place) for place in written]})

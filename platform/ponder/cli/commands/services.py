@@ -27,8 +27,7 @@ def serve(host: str | None, port: int | None) -> None:
     """Run the API."""
     import uvicorn
 
-    from ponder.api.app import create_app
-    from ponder.api.server import server_config
+    from ponder.api.server import create_app, server_config
 
     settings = Settings()
     log.configure("api", settings.log_level)

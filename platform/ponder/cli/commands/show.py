@@ -10,8 +10,6 @@ from ponder.domain.money import dollars
 from ponder.errors import NotFound
 from ponder.wire import Json
 
-_LONGEST_PROBLEM = 600
-
 
 @click.command()
 @click.argument("job", metavar="JOB")
@@ -42,31 +40,12 @@ def print_job(job: Json) -> None:
     for title, value in _facts(job):
         console.print(f"  {title:<9} {value}", markup=False)
     if job.get("tree"):
+        from ponder.cli.tree import print_tree
+
         print_tree(job)
     if job.get("attempts"):
         console.print()
         console.print(table(job["attempts"], _ATTEMPT))
-
-
-def print_tree(job: Json) -> None:
-    from ponder.cli.tree import Drawing
-
-    console = out()
-    console.print()
-    console.print(_problem(job))
-    console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
-    console.print(
-        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3 came three times, forced: inserted, not sampled; "
-        "the numbers are scores",
-        style="dim",
-    )
-
-
-def _problem(job: Json) -> str:
-    """Returns the last message, shortened to a few lines."""
-    messages = (job.get("request") or {}).get("messages") or [{}]
-    text = " ".join(str(messages[-1].get("content") or job["custom_id"]).split())
-    return text if len(text) <= _LONGEST_PROBLEM else f"{text[:_LONGEST_PROBLEM]} …"
 
 
 def _facts(job: Json) -> list[tuple[str, str]]:
@@ -75,7 +54,7 @@ def _facts(job: Json) -> list[tuple[str, str]]:
         reference = (job.get("request") or {}).get("reference")
         facts.append(("answer", f"{job['answer']}" + (f", expected {_shortened(reference)}" if reference else "")))
     if job.get("oracle"):
-        facts.append(("oracle", "the search may have been told what the reference says"))
+        facts.append(("oracle", "the search may have consulted the reference"))
     if job.get("error"):
         facts.append(("error", f"{job['error'].get('code')}: {job['error'].get('message')}"))
     if job.get("waiting"):

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ from ponder.cli import exit_code
 from ponder.cli.console import Column, err, format_option, moment, print_json, print_rows
 from ponder.cli.remedy import pip_install
 from ponder.cli.worker_options import worker_options
+from ponder.domain.model_source import absolute, model_name
 from ponder.embedded.home import Home
 from ponder.embedded.plan import MODEL_NAME, Plan, demo_weights
 from ponder.embedded.worker import WorkerOptions
@@ -27,9 +27,11 @@ from ponder.settings import Settings
 @click.option(
     "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="The number of workers, or 0 for none."
 )
-@click.option("--model", type=click.Path(path_type=Path), help="A model's folder.  [default: the demo's]")
-@click.option("--reward-model", type=click.Path(path_type=Path), help="A reward model's folder.")
-@click.option("--name", help="The model's name in jobs.  [default: demo, or the folder's name]")
+@click.option(
+    "--model", help="org/name[@revision] of the Hugging Face Hub, a folder, or a GGUF file.  [default: the demo's]"
+)
+@click.option("--reward-model", help="A reward model: a folder, or org/name[@revision].")
+@click.option("--name", help="The model's name in jobs.  [default: demo, or the last part of --model]")
 @click.option("--machine", default="cpu", show_default=True, help="This machine's name in the price book.")
 @click.option("--market", type=click.Choice(["on_demand", "spot"]), default="on_demand", show_default=True)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, and stop everything on Ctrl-C.")
@@ -65,7 +67,7 @@ def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
 
 @click.command()
 def down() -> None:
-    """Stop everything that `ponder up` started. Unfinished batches go on at the next `ponder up`."""
+    """Stop everything that `ponder up` started. Unfinished batches continue at the next `ponder up`."""
     from ponder.embedded.launch import stop_running
 
     home = Home(Settings().home)
@@ -107,8 +109,8 @@ def plan(
     *,
     port: int | None = None,
     num_workers: int = 1,
-    model: Path | None = None,
-    reward_model: Path | None = None,
+    model: str | None = None,
+    reward_model: str | None = None,
     name: str | None = None,
     machine: str = "cpu",
     market: str = "on_demand",
@@ -122,15 +124,16 @@ def plan(
             raise SetupError(
                 f"a worker needs the demo extra: {pip_install('ponder[demo]')} (or `ponder up --workers 0`)"
             )
-        model, reward_model, name = weights / "generator", reward_model or weights / "reward", name or MODEL_NAME
+        model, reward_model = str(weights / "generator"), reward_model or str(weights / "reward")
+        name = name or MODEL_NAME
     return Plan(
         home=str(settings.home.absolute()),
         host=settings.host,
         port=port or settings.port,
         num_workers=num_workers,
-        model=str(model.absolute()) if model else "",
-        reward_model=str(reward_model.absolute()) if reward_model else "",
-        name=name or (model.name if model else MODEL_NAME),
+        model=absolute(model) or "",
+        reward_model=absolute(reward_model) or "",
+        name=name or (model_name(model) if model else MODEL_NAME),
         machine=machine,
         market=market,
         options=options or WorkerOptions(),
@@ -147,7 +150,7 @@ def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
     if running is not None and running != asked().document():
         raise Conflict(
             f"ponder is up in {home.path} with other options and the model {running['name']!r}: "
-            "`ponder down` stops it; unfinished batches go on at the next `ponder up`"
+            "`ponder down` stops it; unfinished batches continue at the next `ponder up`"
         )
 
 

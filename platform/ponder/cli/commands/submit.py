@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from ponder.cli.api import connect
+from ponder.cli.batch_file import BatchFile
 from ponder.cli.console import format_option, print_json
-from ponder.cli.submission_options import Submission, submission_options
+from ponder.cli.submission_options import submission_options
 
 
 @click.command()
@@ -25,12 +26,12 @@ def submit(file: Path, form: str, **given: Any) -> None:
         ponder submit requests.jsonl
         ponder submit gsm8k.jsonl --model demo --prompt question --answer answer --strategy best_of_n --n 16
 
-    A line's own strategy, budget and verifier take precedence over these options; --model, --max-tokens,
-    --temperature, --top-p and --seed override every line.
+    A line's own strategy, budget and verifier take precedence over these options; --model and those about
+    sampling (--max-tokens … --continue-final-message) override every line.
     """
-    submission = Submission.of(file, **given)
+    batch_file = BatchFile.of(file, **given)
     with connect() as client:
-        batch = submission.send(client)
+        batch = batch_file.send(client)
     if form == "json":
         print_json(batch)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -21,7 +22,7 @@ PATIENCE_S = 120.0
 @click.argument("batch", metavar="BATCH")
 @format_option("table", "json")
 def watch(batch: str, form: str) -> None:
-    """Show the progress of BATCH until it is settled. Ctrl-C stops only the watching."""
+    """Show the progress of BATCH until it is settled, or has exhausted its budget. Ctrl-C stops only the watching."""
     with connect(patience_s=PATIENCE_S) as client:
         settled = watch_until_settled(client, batch)
         if form == "json":
@@ -31,17 +32,21 @@ def watch(batch: str, form: str) -> None:
     sys.exit(code_of(settled))
 
 
-def watch_until_settled(client: Client, batch_id: str) -> Json:
-    """Returns the settled batch. Ctrl-C prints how to go on and ends the process."""
+def watch_until_settled(
+    client: Client, batch_id: str, *, each_round: Callable[[], None] | None = None, go_on: str | None = None
+) -> Json:
+    """Returns the batch once it is settled or exhausts its budget.
+
+    Ctrl-C prints how to continue, with the command `go_on`, and ends the process.
+    """
     from ponder.cli.progress import follow
 
     try:
-        return follow(client, {batch_id: 1.0}, title=batch_id)[batch_id]
+        return follow(client, {batch_id: 1.0}, title=batch_id, each_round=each_round)[batch_id]
     except KeyboardInterrupt:
+        again = f"`{go_on}` goes on" if go_on else f"`ponder watch {batch_id}` watches again"
         click.echo(
-            f"\nstopped watching; the batch goes on. `ponder watch {batch_id}` watches again, "
-            f"`ponder cancel {batch_id}` cancels it.",
-            err=True,
+            f"\nstopped watching; the batch continues. {again}, `ponder cancel {batch_id}` cancels it.", err=True
         )
         sys.exit(exit_code.INTERRUPTED)
 
@@ -53,11 +58,15 @@ def tell_end(batch: Json) -> None:
         (batch[f"{word}_at"] for word in ("completed", "failed", "expired", "cancelled") if batch.get(f"{word}_at")),
         None,
     )
+    is_exhausted = code_of(batch) == exit_code.BUDGET_EXHAUSTED
+    state = "stopped at its budget" if is_exhausted else batch["status"]
     took = f" in {duration(ended_at - batch['created_at'])}" if ended_at else ""
     spent = f", {dollars(own['direct_nanodollars'])}" if "direct_nanodollars" in own else ""
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
     done = f"{counts['completed']:,} of {counts['total']:,} jobs completed{failed}{spent}"
-    click.echo(f"{batch['id']} {batch['status']}{took}: {done}", err=True)
+    click.echo(f"{batch['id']} {state}{took}: {done}", err=True)
+    if is_exhausted:
+        click.echo(f"  {own['waiting']['message']}", err=True)
     for error in ((batch.get("errors") or {}).get("data") or [])[:5]:
         # The message of a row that was refused before it was sent contains its place.
         is_placed = error.get("code") == "invalid_row" or not error.get("line")
@@ -66,10 +75,13 @@ def tell_end(batch: Json) -> None:
     if counts["failed"] and batch["status"] != "failed":
         click.echo(f"  why: ponder results {batch['id']} --errors", err=True)
     # A refused line never became a job and would be refused again.
-    if any((own.get("counts") or {}).get(state) for state in ("failed", "expired")):
+    if not is_exhausted and any((own.get("counts") or {}).get(state) for state in ("failed", "expired")):
         click.echo(f"  again: ponder retry {batch['id']}", err=True)
 
 
 def code_of(batch: Json) -> int:
+    """Returns the exit code for a batch that `watch_until_settled` returned."""
+    if ((batch.get("ponder") or {}).get("waiting") or {}).get("reason") == "budget":
+        return exit_code.BUDGET_EXHAUSTED
     is_clean = batch["status"] == "completed" and batch["request_counts"]["failed"] == 0
     return exit_code.SETTLED if is_clean else exit_code.SOME_JOBS_FAILED

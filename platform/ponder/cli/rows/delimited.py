@@ -15,8 +15,8 @@ from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, lines, shown
 from ponder.errors import InvalidInput
 
 _TROUBLES = {
-    "unexpected end of data": "a quote is opened in it and never closed",
-    "expected after": "a quote is closed in the middle of a cell (write a quote in a quoted cell twice)",
+    "unexpected end of data": "a quote is opened in it but never closed",
+    "expected after": "a quote is closed in the middle of a cell (double a quote inside a quoted cell)",
 }
 
 
@@ -70,13 +70,13 @@ class _Lines(Iterator[str]):
         if len(written) == 2 and not _are_alike(written[0], written[1], dialect):
             return ""
         return (
-            f"a quote opened in it closes in line {self.last}, and each line up to there looks like a row: "
-            "write a quote in a cell twice, or use JSONL if it is one cell"
+            f"a quote opened in it closes on line {self.last}, and each line up to there looks like a row: "
+            "double a quote inside a cell, or use JSONL if it is one cell"
         )
 
     @property
     def last(self) -> int:
-        """Where the current record ends."""
+        """The line in which the current record ends."""
         return self.number + len(self._record) - 1
 
     def is_blank(self) -> bool:
@@ -97,7 +97,7 @@ def _num_cells(line: str, dialect: str) -> int:
 
 
 def _are_alike(one: str, other: str, dialect: str) -> bool:
-    """Whether two lines have the same kinds of cells, quotes apart: numbers below numbers.
+    """Returns whether two lines have the same kinds of cells, quotes apart: numbers below numbers.
 
     A comma before a blank or within brackets belongs to a sentence or to a formula.
     """
@@ -117,7 +117,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _open_quote() -> str:
-    return f"a quote is opened in it and not closed within {MAX_ROW // 1024 // 1024} MB"
+    return f"a quote is opened in it but not closed within {MAX_ROW // 1024 // 1024} MB"
 
 
 def rows(text: TextIO, dialect: str) -> Rows:
@@ -129,7 +129,7 @@ def rows(text: TextIO, dialect: str) -> Rows:
     for number, cells, trouble in records:
         trouble = trouble or source.swallowed(dialect, len(header))
         if not trouble and len(cells) != len(header):
-            extent = f"goes on to line {source.last} because of a quote, and has" if source.last > number else "has"
+            extent = f"continues to line {source.last} because of a quote, and has" if source.last > number else "has"
             trouble = f"it {extent} {len(cells)} cell{'s' * (len(cells) != 1)}, but the header has {len(header)}"
         trouble = trouble or fault("".join(cells)) or ""
         values = None if trouble else dict(zip(header, map(_value, cells), strict=True))

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ponder.domain.batch.options import LineOptions
-from ponder.domain.budget import ReasoningEffort
+from ponder.domain.batch.sampling_fields import MAX_TOP_LOGPROBS, Part, SamplingFields
+from ponder.domain.budget import TOKENS_BY_EFFORT, ReasoningEffort
 from ponder.domain.storable import JsonObject
+from ponder.errors import InvalidInput
 
-KEPT = ("user", "store", "metadata", "service_tier")
-"""Fields that are accepted and kept with the job, but change nothing."""
-
-UNSUPPORTED = frozenset({
-    "audio", "function_call", "functions", "logit_bias", "modalities", "moderation", "parallel_tool_calls",
-    "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "stream",
-    "stream_options", "tool_choice", "tools", "top_logprobs", "verbosity", "web_search_options",
-})  # fmt: skip
-"""OpenAI's fields that ponder cannot honour."""
-
-_ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
-    "modalities": (["text"],),
-    "parallel_tool_calls": (True,),
-    "stream_options": ({"include_usage": False},),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
-    "top_logprobs": (0,),
-    "verbosity": ("medium",),
-}
-_ASKS_WITH_DEFAULTS = ("web_search_options",)
-"""Fields for which an empty object asks for something, with every default."""
+_MAX_KWARGS_BYTES = 4_096
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template",
+          "tokenize")  # fmt: skip
+"""Variables that a chat template gets from elsewhere."""
 _CONTENT_TYPES = ("image_url", "input_audio", "file", "refusal")
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def _text(content: Any) -> Any:
@@ -58,25 +38,30 @@ def _text(content: Any) -> Any:
     return "".join(texts)
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     return value is None or value in ("", [], {})
 
 
-def _is_nothing(value: Any) -> bool:
-    return value is False or _is_empty(value)
+def is_nothing(value: Any) -> bool:
+    return value is False or is_empty(value)
 
 
 def _nothing(value: Any) -> Any:
-    return None if _is_nothing(value) else value
+    return None if is_nothing(value) else value
 
 
 _Unsupported = Annotated[None, BeforeValidator(_nothing)]
 """A field that clients send although it asks for nothing. Any other value cannot be honoured."""
 
 
-class Message(_Part):
+_Thought = Annotated[str | None, BeforeValidator(lambda value: None if is_empty(value) else value)]
+
+
+class Message(Part):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_text)]
+    reasoning_content: _Thought = None
+    reasoning: _Thought = None
     name: _Unsupported = None
     refusal: _Unsupported = None
     audio: _Unsupported = None
@@ -94,82 +79,111 @@ class Message(_Part):
         """
         if not isinstance(value, dict):
             return value
-        asked = {name: item for name, item in value.items() if name in cls.model_fields or not _is_empty(item)}
-        calls_nothing = "tool_calls" in asked and _is_nothing(asked["tool_calls"])
+        if value.get("role") != "assistant" and (value.get("reasoning_content") or value.get("reasoning")):
+            raise PydanticCustomError("reasoning", "only a message of the assistant has a thought (reasoning_content)")
+        asked = {name: item for name, item in value.items() if name in cls.model_fields or not is_empty(item)}
+        calls_nothing = "tool_calls" in asked and is_nothing(asked["tool_calls"])
         if asked.get("role") == "assistant" and asked.get("content", "") is None and calls_nothing:
             asked["content"] = ""
         return asked
 
+    @property
+    def thought(self) -> str:
+        return self.reasoning_content or self.reasoning or ""
 
-def _stop(value: Any) -> Any:
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str) else value
+    def document(self) -> dict[str, str]:
+        """Translates `developer`, OpenAI's newer word, to `system`, which chat templates know.
+
+        A template that keeps the thoughts of former turns reads them from `reasoning_content`.
+        """
+        said = {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+        return said | {"reasoning_content": self.thought} if self.thought else said
 
 
-def _scalar(value: Any) -> Any:
-    """Accepts numbers beside text, because they are common in data sets and harmless."""
-    if isinstance(value, (dict, list)) or (isinstance(value, float) and not math.isfinite(value)):
-        raise PydanticCustomError("metadata", "metadata values must be text or numbers")
+def _kwargs(value: Any) -> Any:
+    """Refuses what the template gets from elsewhere, and what would make rendering expensive."""
+    for name in value if isinstance(value, dict) else ():
+        if name in _GIVEN:
+            raise PydanticCustomError(
+                "template_kwargs", "{name} cannot be set here: it is not the template's own", {"name": name}
+            )
+    if isinstance(value, dict) and len(json.dumps(value)) > _MAX_KWARGS_BYTES:
+        raise PydanticCustomError(
+            "template_kwargs", "at most {most} bytes of JSON are allowed", {"most": _MAX_KWARGS_BYTES}
+        )
     return value
 
 
-class SchemaFormat(_Part):
-    name: str | None = None
-    description: str | None = None
-    strict: bool | None = None
-    json_schema: JsonObject = Field(default={}, alias="schema")
-
-
-class ResponseFormat(_Part):
-    """The wanted form of an answer. `json_schema` and `json_object` are verified; `text` asks for nothing."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: SchemaFormat | None = None
-
-    @property
-    def wanted_schema(self) -> JsonObject | None:
-        if self.type == "json_object":
-            return {"type": "object"}
-        return self.json_schema.json_schema if self.type == "json_schema" and self.json_schema else None
-
-
-class Body(_Part):
+class Body(SamplingFields):
     """A request body. Every field may be null, which means the default."""
 
-    model: str | None = Field(default=None, min_length=1, max_length=256)
+    prompt_field: ClassVar[str] = "messages"
+
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    n: int | None = Field(default=None, ge=1, le=128)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=1_000)]], BeforeValidator(_stop), Field(max_length=4)
-    ] = Field(default_factory=list)
     logprobs: bool | None = None
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    response_format: ResponseFormat | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     reasoning_effort: ReasoningEffort | None = None
-    user: str | None = None
-    store: bool | None = None
-    metadata: dict[str, Annotated[Any, BeforeValidator(_scalar)]] | None = Field(default=None, max_length=16)
-    service_tier: str | None = None
-    ponder: LineOptions | None = None
+    chat_template_kwargs: Annotated[JsonObject | None, BeforeValidator(_kwargs)] = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
+    @property
+    def most_tokens(self) -> int | None:
+        limits = {limit for limit in (self.max_tokens, self.max_completion_tokens) if limit is not None}
+        if len(limits) > 1:
+            raise InvalidInput(
+                "max_tokens and max_completion_tokens differ: give only one",
+                param="body.max_tokens",
+                code="invalid_value",
+            )
+        return limits.pop() if limits else None
 
-FIELDS = frozenset(Body.model_fields)
+    @property
+    def prompt_size(self) -> tuple[int, str, int]:
+        """How many tokens the prompt has at least, what those are, and how many characters."""
+        characters = sum(len(message.content) + len(message.thought) for message in self.messages)
+        return len(self.messages), "messages", characters
 
+    def sampling(self) -> JsonObject:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidInput(
+                "top_logprobs needs logprobs: set logprobs to true, or leave top_logprobs out",
+                param="body.top_logprobs",
+                code="invalid_value",
+            )
+        ranked = {"top_logprobs": self.top_logprobs} if self.top_logprobs else {}
+        return super().sampling() | {"logprobs": bool(self.logprobs)} | ranked
 
-def asks_nothing(field: str, value: Any) -> bool:
-    """Returns whether a field that ponder does not honour has a value that asks for nothing beyond what ponder does.
+    def prompt_document(self) -> JsonObject:
+        """Returns the conversation and how its prompt is made. Raises InvalidInput for fields that contradict."""
+        return {"messages": [message.document() for message in self.messages]} | self._template()
 
-    An unknown field asks for nothing only if it is empty, because `false` may switch off a default.
-    """
-    if value == {} and field in _ASKS_WITH_DEFAULTS:
-        return False
-    if field not in UNSUPPORTED:
-        return _is_empty(value)
-    return _is_nothing(value) or value in _ASKS_NOTHING.get(field, ())
+    def effort(self) -> JsonObject:
+        tokens = TOKENS_BY_EFFORT.get(self.reasoning_effort or "")
+        return {} if tokens is None else {"thinking_tokens": tokens, "tokens": tokens}
+
+    def _template(self) -> JsonObject:
+        continues, opens = bool(self.continue_final_message), self.add_generation_prompt
+        if continues and opens:
+            raise InvalidInput(
+                "a turn is either opened or continued: leave out add_generation_prompt or continue_final_message",
+                param="body.add_generation_prompt",
+                code="invalid_value",
+            )
+        if continues and self.messages[-1].role != "assistant":
+            raise InvalidInput(
+                f"the last message is the {self.messages[-1].role}'s, and only the assistant's can be continued",
+                param="body.continue_final_message",
+                code="invalid_value",
+            )
+        kwargs = self._effort_kwargs() | (self.chat_template_kwargs or {})
+        if not kwargs and not continues and opens is not False:
+            return {}
+        opens = not continues and opens is not False
+        return {"template": {"kwargs": kwargs, "add_generation_prompt": opens, "continue_final_message": continues}}
+
+    def _effort_kwargs(self) -> JsonObject:
+        """Returns what vLLM's server tells a template about the effort."""
+        effort = self.reasoning_effort
+        return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from ponder.domain.budget import Budget
+from ponder.domain.budget import BatchBudget, Budget
 from ponder.domain.state import Lane
 from ponder.domain.storable import StorableText
 from ponder.domain.strategy import Strategy
+from ponder.domain.structure import Structure
 from ponder.domain.verifier import Verifier
 
 
@@ -26,8 +27,9 @@ def _reference(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else str(value)
 
 
-def _lane(value: Any) -> Any:
-    names = [lane.value for lane in Lane]
+def lane(value: Any) -> Any:
+    """Reads a lane's name."""
+    names = [one.value for one in Lane]
     if value is not None and value not in names:
         raise PydanticCustomError("priority", "the priority must be one of {names}", {"names": ", ".join(names)})
     return value if value is None else Lane(value)
@@ -46,8 +48,9 @@ class LineOptions(BaseModel):
     strategy: Annotated[Strategy | None, BeforeValidator(_named)] = None
     budget: Annotated[Budget | None, BeforeValidator(_budget)] = None
     verifier: Annotated[Verifier | None, BeforeValidator(_named)] = None
+    structure: Structure | None = None
     reference: Annotated[StorableText | None, BeforeValidator(_reference)] = Field(default=None, max_length=1_000_000)
-    priority: Annotated[Lane | None, BeforeValidator(_lane)] = None
+    priority: Annotated[Lane | None, BeforeValidator(lane)] = None
 
     oracle: bool | None = None
     """Whether the search may ask a verifier that sees the reference. The default is no."""
@@ -61,6 +64,9 @@ class BatchOptions(LineOptions):
 
     strict: bool = False
     """Whether one bad line fails the whole batch."""
+
+    batch_budget: BatchBudget | None = None
+    """The limits of all jobs together."""
 
     model: StorableText | None = Field(default=None, min_length=1, max_length=256)
     """The model that runs every line, whatever the line names."""

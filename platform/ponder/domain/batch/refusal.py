@@ -31,7 +31,7 @@ def explain(error: ValidationError, *root: str) -> InvalidInput:
     param = path(location)
     kind = first["type"]
     code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
-    if "budget" in location and kind != "extra_forbidden":
+    if {"budget", "batch_budget"} & set(location) and kind != "extra_forbidden":
         code = "invalid_budget"
     sentence = _SENTENCES.get(kind) or first["msg"][:1].lower() + first["msg"][1:]
     return InvalidInput(f"{param}: {sentence}" if param else sentence, param=param or None, code=code)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from ponder.domain.batch.body import FIELDS, KEPT, UNSUPPORTED, Body, Message, asks_nothing
+from ponder.domain.batch.body import Body
+from ponder.domain.batch.completion_body import CompletionBody
+from ponder.domain.batch.endpoint import CHAT, AnyBody, read_body
 from ponder.domain.batch.options import LineOptions
-from ponder.domain.batch.refusal import explain
-from ponder.domain.batch.terms import ENDPOINT, ServedModel, Terms
+from ponder.domain.batch.terms import ServedModel, Terms
 from ponder.domain.batch.verification import Verification
-from ponder.domain.budget import TOKENS_BY_EFFORT
 from ponder.domain.context import cannot_fit
 from ponder.domain.state import Lane
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import Strategy
+from ponder.domain.structure_check import check_structure
 from ponder.errors import InvalidInput, InvalidLine, UnknownModel
 
-__all__ = ["ENDPOINT", "JobRequest", "ServedModel", "Terms", "parse", "refuse_told"]
+__all__ = ["JobRequest", "ServedModel", "Terms", "parse", "refuse_told"]
 
 MAX_CUSTOM_ID = 512
+_KEPT = ("user", "store", "metadata", "service_tier")
+"""Fields that are kept with the job, but change nothing."""
 _MAX_CODE = 100
 _NOTHING = LineOptions()
 _LINE_FIELDS = {"custom_id", "method", "url", "body"}
@@ -47,7 +48,7 @@ def parse(value: Mapping[str, Any], number: int, terms: Terms) -> JobRequest:
     try:
         _check_line(value, terms)
         assert isinstance(custom_id, str)
-        return _request(custom_id, _body(value["body"]), terms)
+        return _request(custom_id, read_body(value["body"], terms.endpoint), terms)
     except InvalidInput as error:
         raise InvalidLine(
             error.message,
@@ -94,39 +95,27 @@ def _check_line(value: Mapping[str, Any], terms: Terms) -> None:
         raise InvalidInput("body must be an object", param="body", code="invalid_type")
 
 
-def _body(body: JsonObject) -> Body:
-    others = sorted(body.keys() - FIELDS)
-    for name in others:
-        if asks_nothing(name, body[name]):
-            continue
-        if name not in UNSUPPORTED:
-            raise InvalidInput(f"body.{name} is not a known field", param=f"body.{name}", code="unknown_field")
-        raise InvalidInput(f"{name} is not supported", param=f"body.{name}", code="unsupported_field")
-    try:
-        return Body.model_validate({name: item for name, item in body.items() if name in FIELDS} if others else body)
-    except ValidationError as error:
-        raise explain(error, "body") from None
-
-
-def _request(custom_id: str, body: Body, terms: Terms) -> JobRequest:
+def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
     model = _model(body, terms)
     own = body.ponder or _NOTHING
     strategy = own.strategy or terms.strategy
-    _check_strategy(strategy, body.n or 1, model)
-    _check_length(body.messages, model)
+    _check_strategy(strategy, body, model)
+    _check_length(body, model)
     if own.priority and terms.options.priority and own.priority != terms.options.priority:
         raise InvalidInput(
             f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
         )
     verification = Verification.of(body, own, terms)
     document = {
-        "messages": [_message(message) for message in body.messages],
-        "sampling": _sampling(body),
+        **body.prompt_document(),
+        "sampling": body.sampling(),
         "n": body.n or 1,
         "strategy": own.strategy.model_dump() if own.strategy else terms.strategy_document,
-        "budget": _budget(body, own, terms),
+        "budget": _budget(own, terms),
+        **_effort(body, own),
+        **_structure(body, own, terms),
         **verification.document(),
-        "kept": {name: kept for name in KEPT if (kept := getattr(body, name)) is not None},
+        "kept": {name: kept for name in _KEPT if (kept := getattr(body, name)) is not None},
     }
     level = (body.metadata or {}).get("level")
     return JobRequest(
@@ -140,7 +129,7 @@ def _request(custom_id: str, body: Body, terms: Terms) -> JobRequest:
     )
 
 
-def _model(body: Body, terms: Terms) -> ServedModel:
+def _model(body: AnyBody, terms: Terms) -> ServedModel:
     name = terms.options.model or body.model
     if name is None:
         raise InvalidInput("body.model is missing", param="body.model", code="missing_required_parameter")
@@ -153,8 +142,15 @@ def _model(body: Body, terms: Terms) -> ServedModel:
     return model
 
 
-def _check_strategy(strategy: Strategy, n: int, model: ServedModel) -> None:
-    most = strategy.num_candidates
+def _check_strategy(strategy: Strategy, body: AnyBody, model: ServedModel) -> None:
+    if strategy.needs_turns and isinstance(body, CompletionBody):
+        raise InvalidInput(
+            f"{strategy.name} answers its verifier's feedback in further turns, which a text completion has not: "
+            f"take {CHAT}",
+            param="body.ponder.strategy",
+            code="invalid_value",
+        )
+    n, most = body.n or 1, strategy.num_candidates
     if most is not None and n > most:
         raise InvalidInput(f"n is {n}, but {strategy.name} has {most} candidates", param="body.n", code="invalid_value")
     if strategy.needs_scores and not model.has_reward_model:
@@ -165,43 +161,64 @@ def _check_strategy(strategy: Strategy, n: int, model: ServedModel) -> None:
         )
 
 
-def _check_length(messages: Sequence[Message], model: ServedModel) -> None:
-    characters = sum(len(message.content) for message in messages)
-    if cannot_fit(len(messages), characters, model.context_length):
+def _check_length(body: AnyBody, model: ServedModel) -> None:
+    num, unit, characters = body.prompt_size
+    if cannot_fit(num, characters, model.context_length):
+        of = f" of {characters} characters" if characters else ""
         raise InvalidInput(
-            f"{len(messages)} messages of {characters} characters cannot fit into the {model.context_length} tokens of "
-            f"{model.name}'s context",
-            param="body.messages",
+            f"{num} {unit}{of} cannot fit into the {model.context_length} tokens of {model.name}'s context",
+            param=f"body.{body.prompt_field}",
             code="context_length_exceeded",
         )
 
 
-def _message(message: Message) -> dict[str, str]:
-    """Translates `developer`, OpenAI's newer word, to `system`, which chat templates know."""
-    return {"role": "system" if message.role == "developer" else message.role, "content": message.content}
+def _budget(own: LineOptions, terms: Terms) -> JsonObject:
+    """Merges budgets field by field, the line's first."""
+    return terms.budget_document | (own.budget.model_dump(exclude_none=True) if own.budget else {})
 
 
-def _sampling(body: Body) -> JsonObject:
-    limits = {limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None}
-    if len(limits) > 1:
+def _effort(body: AnyBody, own: LineOptions) -> JsonObject:
+    """Returns the limits that the line's reasoning effort means, less those that its budget has itself.
+
+    They go before the batch's. The worker takes one of them, because only it knows whether its model thinks.
+    """
+    if not isinstance(body, Body):
+        return {}
+    named = own.budget.model_dump(exclude_none=True) if own.budget else {}
+    effort = {name: limit for name, limit in body.effort().items() if name not in named}
+    return {"effort": effort} if effort else {}
+
+
+def _structure(body: AnyBody, own: LineOptions, terms: Terms) -> JsonObject:
+    """Returns what the answer is held to: the line's structure or response format, or else its batch's structure."""
+    form = body.response_format if body.response_format and body.response_format.type != "text" else None
+    if form is None and own.structure is None:
+        structure = terms.options.structure
+        return _held(body, structure.document()) if structure is not None else {}
+    if form is None:
+        assert own.structure is not None
+        document, param = own.structure.document(), "body.ponder.structure"
+        param += "".join(f".{kind}" for kind in document)
+    elif own.structure is not None:
         raise InvalidInput(
-            "max_tokens and max_completion_tokens differ: give only one", param="body.max_tokens", code="invalid_value"
+            "an answer has one form: leave out response_format or ponder.structure",
+            param="body.ponder.structure",
+            code="conflicting_structure",
         )
-    return {
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "max_tokens": limits.pop() if limits else None,
-        "stop": body.stop,
-        "seed": body.seed,
-        "presence_penalty": body.presence_penalty or 0.0,
-        "frequency_penalty": body.frequency_penalty or 0.0,
-        "logprobs": bool(body.logprobs),
-    }
+    elif not form.is_enforced:
+        return {}
+    else:
+        param = "body.response_format" + (".json_schema.schema" if form.type == "json_schema" else "")
+        document = {"json_schema": form.wanted_schema}
+    check_structure(document, terms.limits, param)
+    return _held(body, document)
 
 
-def _budget(body: Body, own: LineOptions, terms: Terms) -> JsonObject:
-    """Merges budgets field by field: the line's first, then its reasoning effort, then the batch's."""
-    if own.budget is None and body.reasoning_effort is None:
-        return terms.budget_document
-    effort = {"tokens": TOKENS_BY_EFFORT[body.reasoning_effort]} if body.reasoning_effort else {}
-    return terms.budget_document | effort | (own.budget.model_dump(exclude_none=True) if own.budget else {})
+def _held(body: AnyBody, structure: JsonObject) -> JsonObject:
+    if isinstance(body, Body) and body.continue_final_message:
+        raise InvalidInput(
+            "an answer is held to a structure from its beginning: leave out continue_final_message, or the structure",
+            param="body.continue_final_message",
+            code="conflicting_structure",
+        )
+    return {"structure": structure}

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
 
+from ponder.domain.batch.endpoint import CHAT, Endpoint
 from ponder.domain.batch.options import BatchOptions
 from ponder.domain.budget import Budget
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import Direct, Strategy
 from ponder.domain.verifier_check import VerifierLimits
-
-ENDPOINT: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class Terms:
 
     options: BatchOptions
     models: Mapping[str, ServedModel]
-    endpoint: str = ENDPOINT
+    endpoint: Endpoint = CHAT
     allows_code: bool = False
     """Whether workers may run programs that models write, for `python_tests`."""
     limits: VerifierLimits = field(default_factory=VerifierLimits)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ponder.domain.batch.body import Body
+from ponder.domain.batch.endpoint import AnyBody
 from ponder.domain.batch.options import LineOptions
 from ponder.domain.batch.terms import Terms
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import AnyStrategy
-from ponder.domain.verifier import JsonSchema, Math, PythonTests, Verifier, why_not_asked, why_unreadable
+from ponder.domain.verifier import JsonSchema, Math, Verifier, why_not_asked
 from ponder.domain.verifier_check import check_limited_schema, check_verifier
 from ponder.errors import InvalidInput
 
@@ -24,7 +24,7 @@ class Verification:
     max_rounds: int
 
     @classmethod
-    def of(cls, body: Body, own: LineOptions, terms: Terms) -> Verification:
+    def of(cls, body: AnyBody, own: LineOptions, terms: Terms) -> Verification:
         """Merges the options field by field, the line's before its batch's. Raises InvalidInput."""
         batch = terms.options
         reference = own.reference if own.reference is not None else batch.reference
@@ -52,7 +52,7 @@ class Verification:
         """Refuses a reference that no answer could be compared with, because its tokens would be wasted."""
         if self.verifier is None or self.reference is None:
             return
-        lacks = why_unreadable(self.verifier, self.reference)
+        lacks = self.verifier.why_unreadable(self.reference)
         if lacks is not None:
             raise InvalidInput(
                 f"{self.verifier.name} cannot compare answers with this reference: {lacks}",
@@ -61,9 +61,10 @@ class Verification:
             )
 
     def _check_code(self, terms: Terms) -> None:
-        if isinstance(self.verifier, PythonTests) and not terms.allows_code:
+        if self.verifier is not None and self.verifier.runs_code and not terms.allows_code:
             raise InvalidInput(
-                "python_tests runs programs that a model wrote, which the operator does not allow (PONDER_ALLOW_CODE)",
+                f"{self.verifier.name} runs programs that a model wrote, which the operator does not allow "
+                "(PONDER_ALLOW_CODE)",
                 param="body.ponder.verifier",
                 code="code_not_allowed",
             )
@@ -82,7 +83,7 @@ class Verification:
             raise InvalidInput(f"{asks}, but {reason}", param=f"body.ponder.{field}", code="no_verifier")
 
 
-def _check_own(body: Body, own: LineOptions, terms: Terms) -> None:
+def _check_own(body: AnyBody, own: LineOptions, terms: Terms) -> None:
     """Checks the line's pattern and schemas. Those of its batch were checked at submission."""
     check_verifier(own.verifier, terms.limits, "body.ponder.verifier")
     schema = body.response_format.wanted_schema if body.response_format else None
@@ -90,7 +91,7 @@ def _check_own(body: Body, own: LineOptions, terms: Terms) -> None:
         check_limited_schema(schema, terms.limits, "body.response_format.json_schema.schema")
 
 
-def _verifier(body: Body, own: LineOptions, batchs: Verifier | None, reference: str | None) -> Verifier | None:
+def _verifier(body: AnyBody, own: LineOptions, batchs: Verifier | None, reference: str | None) -> Verifier | None:
     """Returns the line's verifier, or its response format's, or the batch's, or `math` if there is a reference."""
     schema = body.response_format.wanted_schema if body.response_format else None
     if own.verifier and schema is not None and own.verifier.name != "json_schema":

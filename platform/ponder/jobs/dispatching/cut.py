@@ -23,6 +23,8 @@ class Source:
     lane: str
     shard_id: int | None
     batch_id: str
+    least_tokens: int | None
+    """The tokens that a budget must have left for one of its jobs. None: unknown."""
 
     @property
     def queue(self) -> tuple[str, str, str]:
@@ -37,11 +39,11 @@ class Taken:
 
 # Shards that were already begun come first, then batches in the order of submission.
 _SOURCES = text("""
-    SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id
+    SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id, least_tokens
     FROM (SELECT * FROM shards WHERE state = 'queued' AND published_at IS NULL ORDER BY id LIMIT 10000) AS released
     UNION ALL
-    SELECT tenant_id, model, fingerprint, lane, NULL, batch_id FROM (
-        SELECT portions.tenant_id, model, fingerprint, lane, batch_id
+    SELECT tenant_id, model, fingerprint, lane, NULL, batch_id, least_tokens FROM (
+        SELECT portions.tenant_id, model, fingerprint, lane, batch_id, least_tokens
         FROM portions JOIN batches ON batches.id = portions.batch_id
         WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
         ORDER BY batches.created_at, batches.id
@@ -91,8 +93,10 @@ def sources(connection: Connection) -> list[Source]:
     return [Source(**row._mapping) for row in connection.execute(_SOURCES)]
 
 
-def take(connection: Connection, waiting: deque[Source], shard_tokens: int, *, lane: str) -> Taken | None:
-    """Takes the next shard of the first source and marks it as published in a lane. Removes an exhausted source.
+def cut(connection: Connection, waiting: deque[Source], shard_tokens: int, *, lane: str) -> Taken | None:
+    """Cuts the next shard from the first source, or takes it whole if it was handed back. Removes an exhausted source.
+
+    The shard is marked as published in a lane.
 
     Returns None if the source gave nothing this time. Only one transaction may do this at a time; `dispatch` holds a
     lock for that.

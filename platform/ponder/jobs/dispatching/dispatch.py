@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, text
 
 from ponder.domain.state import Lane
-from ponder.jobs.dispatching.cut import Source, sources, take
+from ponder.jobs.dispatching.cut import Source, cut, sources
+from ponder.ledger.spending import open_allowances
 from ponder.queue.celery_app import Message, queue_name
 
 _LOCK = 0x706F6E64
@@ -136,7 +137,7 @@ def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = 
     Each queue gets shards while its window is open, interactive queues first and within their share. The next turn goes
     to the tenant that cost least in the last ten minutes, then to the one with the fewest tokens in flight. Within a
     tenant, shards that were begun come first, then the oldest batch. A tenant whose tokens in flight reach its quota
-    gets none.
+    gets none, and neither does a batch that is paused or whose budget admits no more.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     tenants = _tenants(connection, shares)
@@ -157,7 +158,10 @@ def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = 
 def _tenants(connection: Connection, shares: LaneShares) -> dict[str, _Tenant]:
     """Returns the tenants that have waiting work, by id."""
     tenants: dict[str, _Tenant] = {}
+    limited = open_allowances(connection)
     for source in sources(connection):
+        if source.batch_id in limited and not limited[source.batch_id].admits(source.least_tokens):
+            continue
         tenant = tenants.setdefault(source.tenant_id, _Tenant(source.tenant_id, shares.interactive_tokens))
         tenant.waiting[source.queue].append(source)
     for row in connection.execute(_QUOTAS, {"tenant_ids": list(tenants)}):
@@ -207,7 +211,7 @@ def _fill(
         if not waiting:
             return
         tenant = min(waiting, key=lambda tenant: tenant.turn)
-        shard = take(connection, tenant.supply(queue), shard_tokens, lane=queue[2])
+        shard = cut(connection, tenant.supply(queue), shard_tokens, lane=queue[2])
         if shard is not None:
             window.num_shards += 1
             window.num_tokens += shard.estimated_tokens

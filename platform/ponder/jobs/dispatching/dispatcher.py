@@ -17,11 +17,12 @@ from sqlalchemy import Connection, Engine, text
 from ponder.alive import show_alive
 from ponder.failure import brief
 from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
-from ponder.jobs.dispatching.dispatcher_status import record
+from ponder.jobs.dispatching.dispatcher_status import keep_beating, record
 from ponder.jobs.dispatching.finish import finish, follow
-from ponder.jobs.dispatching.pulse import keep_beating
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
+from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.learn import fold
+from ponder.jobs.tally import tally
 from ponder.jobs.validation.validations import Unvalidated, Validations
 from ponder.jobs.wake import CHANNEL
 from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
@@ -35,7 +36,7 @@ _ROUND_S = 2.0
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
 
-_HARMLESS = ("follow", "fold")
+_HARMLESS = ("follow", "fold", "tally")
 """Steps that may fail without holding up anybody's work."""
 
 _log = structlog.get_logger(__name__)
@@ -102,7 +103,7 @@ class _Dispatcher:
 
     def lead(self, listener: Connection) -> None:
         """Does rounds until `stop` is set or the listening connection breaks."""
-        woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish)
+        woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish, self._tally)
         due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
         next_round = 0.0
         while not self.stop.is_set():
@@ -172,8 +173,15 @@ class _Dispatcher:
         sweep(self.engine, shard_tokens=self.settings.shard_tokens)
 
     def _fold(self) -> None:
-        with self.engine.begin() as connection:
-            fold(connection)
+        for folded in (fold, fold_observations):
+            with self.engine.begin() as connection:
+                folded(connection)
+
+    def _tally(self) -> None:
+        is_full = True
+        while is_full and not self.stop.is_set():
+            with self.engine.begin() as connection:
+                is_full = tally(connection)
 
     def _republish(self) -> None:
         with self.engine.begin() as connection:
@@ -186,7 +194,7 @@ class _Dispatcher:
 
 
 def _is_woken(listener: Connection) -> bool:
-    """Returns whether somebody called `wake`. pg8000 delivers notifications with the next answer, so this asks one."""
+    """Returns whether `wake` was called. pg8000 delivers notifications with the next answer, so this asks one."""
     listener.execute(text("SELECT 1"))
     # Not `driver_connection`: a detached connection has none.
     notifications = listener.connection.dbapi_connection.notifications  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.state import BatchState, JobState
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
+from ponder.ledger.spending import open_allowances
 from ponder.store.document import dumps
 
 _AT_A_TIME = 20_000
@@ -24,6 +25,36 @@ _COMPLETE = text("""
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     )
     RETURNING id
+""")
+
+# What the budget of a batch must at least have left for one of its jobs.
+_LEAST = text("""
+    SELECT batch_id, min(coalesce(least_tokens, 1)) AS tokens FROM (
+        SELECT batch_id, least_tokens FROM shards
+        WHERE state = 'queued' AND batch_id = ANY(CAST(:batch_ids AS text[]))
+        UNION ALL
+        SELECT batch_id, least_tokens FROM portions
+        WHERE cut_until < last_line AND batch_id = ANY(CAST(:batch_ids AS text[]))
+    ) AS waiting GROUP BY batch_id
+""")
+
+_EXHAUST = text("""
+    UPDATE batches SET exhausted_at = clock_timestamp()
+    WHERE id IN (
+        SELECT id FROM batches
+        WHERE id = ANY(CAST(:batch_ids AS text[])) AND state = 'in_progress' AND exhausted_at IS NULL
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    RETURNING id
+""")
+
+_GO_ON = text("""
+    UPDATE batches SET exhausted_at = NULL
+    WHERE id IN (
+        SELECT id FROM batches
+        WHERE state = 'in_progress' AND exhausted_at IS NOT NULL AND id <> ALL(CAST(:batch_ids AS text[]))
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
 """)
 
 # From here on the state of the batch counts (see store/job_state.py).
@@ -54,12 +85,19 @@ _FOLLOWING = text("""
 """)
 
 _END_JOBS = text("""
-    UPDATE jobs SET state = :state, settled_at = clock_timestamp()
-    WHERE id IN (
-        SELECT id FROM jobs
-        WHERE batch_id = :batch_id AND line > :after AND line <= :until AND state = 'pending'
-        ORDER BY id FOR NO KEY UPDATE
+    WITH job AS (
+        UPDATE jobs SET state = :state, settled_at = clock_timestamp()
+        WHERE id IN (
+            SELECT id FROM jobs
+            WHERE batch_id = :batch_id AND line > :after AND line <= :until AND state = 'pending'
+            ORDER BY id FOR NO KEY UPDATE
+        )
+        RETURNING id, line
     )
+    INSERT INTO tallies (batch_id, job_ids, num_expired, num_cancelled)
+    SELECT :batch_id, array_agg(id ORDER BY line), CASE WHEN :state = 'expired' THEN count(*) ELSE 0 END,
+           CASE WHEN :state = 'cancelled' THEN count(*) ELSE 0 END
+    FROM job HAVING count(*) > 0
 """)
 
 _FOLLOWED = text("UPDATE batches SET followed_line = CAST(:line AS integer) WHERE id = :batch_id")
@@ -67,7 +105,8 @@ _FOLLOWED = text("UPDATE batches SET followed_line = CAST(:line AS integer) WHER
 # Only cancelled and expired jobs still have deltas; settling a job deletes its own.
 _FORGET_TREES = text("DELETE FROM tree_deltas WHERE batch_id = ANY(CAST(:batch_ids AS text[]))")
 
-# Rows only: the contents of output and error files are streamed from the results.
+# Rows only: the contents of output and error files are streamed from the results. Those that an exhausted budget made
+# may have been measured since then, and have grown.
 _FILES = text("""
     WITH made AS (
         SELECT batches.id AS batch_id, batches.tenant_id, planned.output_id, planned.error_id,
@@ -76,7 +115,8 @@ _FILES = text("""
                error_file_id IS NULL AND (
                    EXISTS (SELECT FROM rejected_lines WHERE batch_id = batches.id)
                    OR EXISTS (SELECT FROM jobs WHERE batch_id = batches.id
-                              AND state IN ('failed', 'expired', 'cancelled', 'pending'))) AS has_errors
+                              AND (state IN ('failed', 'expired', 'cancelled')
+                                   OR (state = 'pending' AND batches.state <> 'in_progress')))) AS has_errors
         FROM json_to_recordset(CAST(:planned AS json)) AS planned(batch_id text, output_id text, error_id text)
         JOIN batches ON batches.id = planned.batch_id
     ), output AS (
@@ -87,6 +127,9 @@ _FILES = text("""
         INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes, batch_id)
         SELECT error_id, tenant_id, batch_id || '_errors.jsonl', 'batch_output', 'errors', 0, batch_id
         FROM made WHERE has_errors
+    ), grown AS (
+        UPDATE files SET bytes = 0 FROM made JOIN batches ON batches.id = made.batch_id
+        WHERE files.id IN (batches.output_file_id, batches.error_file_id) AND files.bytes > 0
     )
     UPDATE batches SET output_file_id = CASE WHEN has_output THEN output_id ELSE output_file_id END,
                        error_file_id = CASE WHEN has_errors THEN error_id ELSE error_file_id END
@@ -97,10 +140,12 @@ _FILES = text("""
 def finish(connection: Connection) -> int:
     """Completes batches without pending jobs, expires late ones and ends cancelled ones. Returns how many it moved.
 
+    A batch whose budget admits no further job, and of which none runs, is marked as exhausted and gets its files.
     A cancelled batch ends when no worker holds any of its shards. Workers learn at their next tick that their batch was
     cancelled or has expired. `follow` updates the rows of its jobs later, and nobody waits for that.
     """
     completed = connection.execute(_COMPLETE).scalars().all()
+    _mark_exhausted(connection)
     stopped = [batch_id for statement in (_EXPIRE, _CANCEL) for batch_id in connection.execute(statement).scalars()]
     ended = [*completed, *stopped]
     if ended:
@@ -109,6 +154,19 @@ def finish(connection: Connection) -> int:
     if completed:
         connection.execute(_FORGET_TREES, {"batch_ids": completed})
     return len(ended)
+
+
+def _mark_exhausted(connection: Connection) -> None:
+    limited = {batch_id: found for batch_id, found in open_allowances(connection).items() if not found.is_paused}
+    exhausted = [
+        row.batch_id
+        for row in connection.execute(_LEAST, {"batch_ids": sorted(limited)})
+        if limited[row.batch_id].num_running == 0 and not limited[row.batch_id].admits(row.tokens)
+    ]
+    marked = connection.execute(_EXHAUST, {"batch_ids": exhausted}).scalars().all() if exhausted else ()
+    connection.execute(_GO_ON, {"batch_ids": exhausted})
+    if marked:
+        _make_files(connection, marked)
 
 
 def follow(connection: Connection) -> None:

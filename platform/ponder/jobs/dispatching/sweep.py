@@ -114,7 +114,7 @@ def _sweep_one(connection: Connection, incarnation_id: str, shard_tokens: int) -
     book(connection, incarnation, at, overhead=CostKind.LOST)
     outcome = AttemptOutcome.PREEMPTED if is_spared else AttemptOutcome.LOST
     jobs = recut(connection, incarnation.id, at, outcome=outcome, shard_tokens=shard_tokens)
-    end(connection, incarnation, at, end_reason or "its lease ran out")
+    end(connection, incarnation, at, end_reason or "its lease expired")
     wake(connection)
     return [Swept(incarnation.id, jobs.num_handed_on, jobs.num_failed)]
 

@@ -1,1 +1,1 @@
-"""Reading and checking what tenants submit, in processes that can be stopped."""
+"""Reads and checks what tenants submit, in processes that can be stopped."""

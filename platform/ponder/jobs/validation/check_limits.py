@@ -1,14 +1,20 @@
-"""Limits on the cost of checking a tenant's input."""
+"""Limits on the cost of checking a tenant's input, and the clock that keeps them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ponder.domain.verifier_check import VerifierLimits
 from ponder.errors import InvalidInput
+from ponder.jobs.validation.limited_process import TookTooLong, within
 from ponder.settings import Settings
+
+_LINE_S = 0.01
+"""Granted to every line whatever the others took: a hundred times what a usual line needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,40 @@ class CheckLimits:
         return cls(VerifierLimits(**document["verifier"]), document["line_s"], document["batch_s"])
 
 
+class LineClock:
+    """The clock of one batch: limits the processor time of its lines, each and together.
+
+    It must be used in the main thread, because the limit is a signal.
+    """
+
+    def __init__(self, limits: CheckLimits) -> None:
+        self._limits = limits
+        self._left_s = limits.batch_s
+
+    @contextmanager
+    def line(self) -> Iterator[None]:
+        """Raises InvalidInput in the body once it has taken too long. The message names the limit."""
+        limit_s = min(self._limits.line_s, max(self._left_s, _LINE_S))
+        began = time.process_time()
+        try:
+            with within(limit_s):
+                yield
+        except TookTooLong:
+            raise self._refusal(limit_s) from None
+        finally:
+            self._left_s += _LINE_S - (time.process_time() - began)
+
+    def _refusal(self, limit_s: float) -> InvalidInput:
+        if limit_s == self._limits.line_s:
+            return too_expensive(limit_s)
+        return InvalidInput(
+            f"its check takes long, and the lines of the batch have already taken more than {self._limits.batch_s:g} s "
+            "of processor time (PONDER_MAX_BATCH_CHECK_S)",
+            code="too_expensive",
+        )
+
+
 def too_expensive(limit_s: float) -> InvalidInput:
     return InvalidInput(
-        f"its check takes more than {limit_s:g} s of processor time (PONDER_MAX_CHECK_S)", code="too_expensive"
+        f"checking it takes more than {limit_s:g} s of processor time (PONDER_MAX_CHECK_S)", code="too_expensive"
     )

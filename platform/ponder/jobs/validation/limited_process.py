@@ -28,7 +28,7 @@ class TookTooLong(BaseException):
 
 
 class LimitedProcess:
-    """Answers requests, which are bytes, one after the other. It ends with the process that started it."""
+    """A process that answers requests, which are bytes, one by one. It ends with the process that started it."""
 
     def __init__(self, function: Callable[[bytes], bytes]) -> None:
         """Starts the process and returns at once; requests wait until it is up. `function` is a module's, by name."""

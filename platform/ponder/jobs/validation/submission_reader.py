@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ponder.domain.batch.refusal import explain
 from ponder.domain.batch.submission import Submission
+from ponder.domain.structure_check import check_structure
 from ponder.domain.verifier_check import check_verifier, needs_check
 from ponder.errors import InvalidInput
 from ponder.jobs.validation.check_limits import CheckLimits, too_expensive
@@ -23,7 +24,7 @@ _PATIENCE = 10.0
 
 
 class SubmissionReader:
-    """Reads submissions in one process, which is started on first use and again after it has ended. Thread-safe."""
+    """A reader of submissions in one process, started on first use and again after it has ended. Thread-safe."""
 
     def __init__(self, limits: CheckLimits) -> None:
         self._limits = limits
@@ -35,7 +36,7 @@ class SubmissionReader:
         """Raises InvalidInput if the body is not a submission, or if checking it takes too long."""
         if len(body) <= _SMALL_BYTES:
             submission = _read(body)
-            if not needs_check(submission.ponder.verifier):
+            if submission.ponder.structure is None and not needs_check(submission.ponder.verifier):
                 return submission
         with self._lock:
             answer = json.loads(self._ask(self._header + body))
@@ -77,6 +78,9 @@ def answer_body(request: bytes) -> bytes:
         with within(limits.line_s):
             submission = _read(body)
             check_verifier(submission.ponder.verifier, limits.verifier, "ponder.verifier")
+            if submission.ponder.structure is not None:
+                document = submission.ponder.structure.document()
+                check_structure(document, limits.verifier, f"ponder.structure.{next(iter(document))}")
             return b'{"submission": %b}' % submission.model_dump_json(by_alias=True, exclude_unset=True).encode()
     except InvalidInput as error:
         return _refusal(error)

@@ -17,9 +17,12 @@ from ponder.domain.batch.options import BatchOptions
 from ponder.domain.batch.request import Terms
 from ponder.domain.state import Lane
 from ponder.domain.verifier_check import VerifierLimits
+from ponder.jobs.estimating.observe import observed
+from ponder.jobs.estimating.sizer import Sizer
 from ponder.jobs.served import served_models
 from ponder.jobs.shard import add_portions
-from ponder.jobs.validation.admission import Admission
+from ponder.jobs.tally import tally_lines
+from ponder.jobs.validation.ingestion import Ingestion
 from ponder.jobs.wake import wake
 
 _OPEN = text(
@@ -50,7 +53,7 @@ _DATA_ERRORS = ("21", "22", "23", "54")
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why the whole batch failed."""
+    """The reason why the whole batch failed."""
 
     code: str
     message: str
@@ -89,7 +92,9 @@ def validate(
                     lines = split(_chunks(reader, batch.input_file_id))
                     options = BatchOptions.model_validate_json(json.dumps(batch.options))
                     terms = Terms(options, served_models(connection), batch.endpoint, allows_code, limits)
-                    _validate(connection, batch, lines, Admission(batch.tenant_id, batch.id, terms, line))
+                    fingerprints = [model.fingerprint for model in terms.models.values()]
+                    sizer = Sizer(observed(connection, batch.tenant_id, fingerprints))
+                    _validate(connection, batch, lines, Ingestion(batch.tenant_id, batch.id, terms, line, sizer))
     except _Overtaken:
         return
     except pg8000.exceptions.DatabaseError as error:
@@ -103,19 +108,20 @@ def validate(
 
 
 def _validate(
-    connection: Connection, batch: Row[Any], lines: Iterator[tuple[int, bytes | None]], admission: Admission
+    connection: Connection, batch: Row[Any], lines: Iterator[tuple[int, bytes | None]], ingestion: Ingestion
 ) -> None:
-    admission.copy(connection, lines)
-    options = admission.terms.options
-    failure = _failure(admission, options)
+    ingestion.copy(connection, lines)
+    options = ingestion.terms.options
+    failure = _failure(ingestion, options)
     if failure is not None:
         connection.execute(text("DELETE FROM jobs WHERE batch_id = :id"), {"id": batch.id})
-        error_file_id = _error_file(connection, batch) if admission.num_rejected else None
-        _fail(connection, batch.id, failure, num_lines=admission.num_lines, error_file_id=error_file_id)
+        tally_lines(connection, batch.id)
+        error_file_id = _error_file(connection, batch) if ingestion.num_rejected else None
+        _fail(connection, batch.id, failure, num_lines=ingestion.num_lines, error_file_id=error_file_id)
         return
     add_portions(connection, batch.id)
-    lane = options.priority or (Lane.INTERACTIVE if admission.is_interactive else Lane.BATCH)
-    begun = connection.execute(_BEGIN_PROGRESS, {"id": batch.id, "num_lines": admission.num_lines, "lane": lane})
+    lane = options.priority or (Lane.INTERACTIVE if ingestion.is_interactive else Lane.BATCH)
+    begun = connection.execute(_BEGIN_PROGRESS, {"id": batch.id, "num_lines": ingestion.num_lines, "lane": lane})
     if begun.rowcount == 0:
         raise _Overtaken
     wake(connection)
@@ -129,13 +135,13 @@ def _chunks(connection: Connection, file_id: str) -> Iterator[bytes]:
         ordinal += 1
 
 
-def _failure(admission: Admission, options: BatchOptions) -> _Failure | None:
-    if admission.num_lines == 0:
+def _failure(ingestion: Ingestion, options: BatchOptions) -> _Failure | None:
+    if ingestion.num_lines == 0:
         return _Failure("empty_file", "the input file has no lines")
-    if admission.num_readable == 0:
+    if ingestion.num_readable == 0:
         return _Failure("invalid_file", "no line of the input file is JSON: one object per line is expected")
-    if options.strict and admission.num_rejected:
-        refused = f"{admission.num_rejected} of {admission.num_lines} lines"
+    if options.strict and ingestion.num_rejected:
+        refused = f"{ingestion.num_rejected} of {ingestion.num_lines} lines"
         return _Failure("strict", f"{refused} were refused, and the batch is strict")
     return None
 

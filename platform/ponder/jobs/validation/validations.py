@@ -14,9 +14,8 @@ from sqlalchemy import Engine, Row, text
 
 from ponder.errors import PonderError
 from ponder.failure import brief
-from ponder.jobs.validation.check_limits import CheckLimits
+from ponder.jobs.validation.check_limits import CheckLimits, LineClock
 from ponder.jobs.validation.limited_process import LimitedProcess, ProcessEnded
-from ponder.jobs.validation.line_clock import LineClock
 from ponder.jobs.validation.validate import validate
 from ponder.settings import Settings
 from ponder.store.database import connect
@@ -55,7 +54,7 @@ class _Failure:
 
 
 class Validations:
-    """At most `PONDER_VALIDATORS` at a time, at most half of them for one tenant. Idle processes are kept."""
+    """Up to `PONDER_VALIDATORS` validations at a time, at most half of them for one tenant. Idle processes are kept."""
 
     def __init__(self, engine: Engine, database_url: str, settings: Settings) -> None:
         self._engine = engine

@@ -7,10 +7,16 @@ import pytest
 import torch
 
 from ponder_worker.demo.problems import Problem, held_out_problems
-from ponder_worker.demo.training.evaluate import Solved, figures, read_answer
+from ponder_worker.demo.training.evaluate import (
+    Solved,
+    area_under_curve,
+    corrupted,
+    figures,
+    probe,
+    read_answer,
+)
 from ponder_worker.demo.training.llama import Llama, LlamaShape
 from ponder_worker.demo.training.padded_sampling import log_probabilities, sample
-from ponder_worker.demo.training.probe import area_under_curve, corrupted, probe
 
 PROBLEM = Problem("Compute 2 * 3 + 4.", ("2 * 3 = 6", "6 + 4 = 10"), 10, 2, "expression")
 END = 0

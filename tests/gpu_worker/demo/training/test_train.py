@@ -13,8 +13,7 @@ from ponder_worker.demo.problems import is_held_out
 from ponder_worker.demo.training.bpe import train_tokenizer
 from ponder_worker.demo.training.corpus import SYSTEM_LINES, Corpus, tokenizer_corpus
 from ponder_worker.demo.training.llama import load_model
-from ponder_worker.demo.training.optimizer import orthogonalised
-from ponder_worker.demo.training.train import train
+from ponder_worker.demo.training.train import orthogonalised, train
 
 
 def run(out: Path, *options: str) -> Path:

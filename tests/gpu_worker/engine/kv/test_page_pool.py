@@ -5,9 +5,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ponder_worker.engine.kv.page_pool import PagePool
+from ponder_worker.engine.kv.prefix_cache import PrefixMatch
 from ponder_worker.engine.page_table import PageTable
 
 PAGE = 4
+
+
+def found(pool: PagePool, table: PageTable, tokens: list[int]) -> PrefixMatch:
+    """Looks up the pages of a sequence that sees all its tokens."""
+    return pool.prefixes.match([table], tokens, [None], len(tokens))
 
 
 class Stream:
@@ -79,14 +85,14 @@ class PagesMachine(RuleBasedStateMachine):
     def _begin(self, tokens: list[int], salt: bytes) -> None:
         stream = Stream(tokens, salt)
         stream.table.key_tokens(tokens, PAGE)
-        match = self.pool.prefixes.match(stream.table, tokens)
-        for index, page in enumerate(match.pages):
+        match = found(self.pool, stream.table, tokens)
+        for index, page in enumerate(match.pages[0]):
             assert self.written[page] == (salt, tuple(tokens[: (index + 1) * PAGE]))
         if match.num_partial:  # the page was written by a sequence that had the same tokens so far
-            num_known = len(match.pages) * PAGE + match.num_partial
-            assert self.written[match.partial_page][0] == salt
-            assert self.written[match.partial_page][1][:num_known] == tuple(tokens[:num_known])
-        self.pool.share(stream.table, match.pages)
+            num_known = len(match.pages[0]) * PAGE + match.num_partial
+            assert self.written[match.partial_pages[0]][0] == salt
+            assert self.written[match.partial_pages[0]][1][:num_known] == tuple(tokens[:num_known])
+        self.pool.share(stream.table, match.pages[0])
         if self.pool.grow(stream.table, len(tokens)):
             self.streams.append(stream)
             self._write(stream)
@@ -113,9 +119,20 @@ def test_a_released_prefix_is_found_again_until_its_pages_are_needed_longest_unu
         assert pool.grow(table, 8)
         pool.prefixes.register(table, 8)
         pool.release(table)
-    assert (len(pool.prefixes.match(older, [1] * 8).pages), len(pool.prefixes.match(newer, [2] * 8).pages)) == (2, 2)
+    assert (len(found(pool, older, [1] * 8).pages[0]), len(found(pool, newer, [2] * 8).pages[0])) == (2, 2)
     assert pool.grow(PageTable(), 4)
-    assert (len(pool.prefixes.match(older, [1] * 8).pages), len(pool.prefixes.match(newer, [2] * 8).pages)) == (1, 2)
+    assert (len(found(pool, older, [1] * 8).pages[0]), len(found(pool, newer, [2] * 8).pages[0])) == (1, 2)
+
+
+def test_pages_that_hold_nothing_are_taken_before_one_that_can_be_found() -> None:
+    pool, table = PagePool(4, PAGE), PageTable()
+    table.key_tokens([1] * PAGE, PAGE)
+    assert pool.grow(table, PAGE)
+    pool.prefixes.register(table, PAGE)
+    pool.release(table)
+    assert [pool.evicts(num_pages) for num_pages in (0, 3, 4)] == [False, False, True]
+    assert pool.grow(PageTable(), 3 * PAGE)
+    assert len(found(pool, table, [1] * PAGE).pages[0]) == 1
 
 
 def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> None:
@@ -127,7 +144,7 @@ def test_pages_of_equal_key_and_other_tokens_are_not_taken_for_the_same() -> Non
     impostor = PageTable()
     impostor.key_tokens([2] * 4, PAGE)
     impostor.keys = table.keys
-    assert pool.prefixes.match(impostor, [2] * 4).pages == []
+    assert found(pool, impostor, [2] * 4).pages[0] == []
 
 
 def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> None:
@@ -135,7 +152,7 @@ def test_what_was_given_away_and_is_computed_again_is_counted_as_thrash() -> Non
     first, second = PageTable(), PageTable()
     for table, token in ((first, 1), (second, 2), (first, 1)):
         table.key_tokens([token] * 8, PAGE)
-        pool.share(table, pool.prefixes.match(table, [token] * 8).pages)
+        pool.share(table, found(pool, table, [token] * 8).pages[0])
         assert pool.grow(table, 8)
         pool.prefixes.register(table, 8)
         pool.release(table)
@@ -148,7 +165,7 @@ def test_pages_of_a_family_are_referenced_more_often_than_they_are_held() -> Non
     tables = [PageTable() for _ in range(3)]
     for table in tables:
         table.key_tokens([1] * 8, PAGE)
-        pool.share(table, pool.prefixes.match(table, [1] * 8).pages)
+        pool.share(table, found(pool, table, [1] * 8).pages[0])
         assert pool.grow(table, 9)
         pool.prefixes.register(table, 8)
     assert (pool.num_held, pool.num_referenced) == (5, 9)
@@ -170,7 +187,7 @@ def test_the_emptiest_slab_is_given_up_and_its_held_pages_are_found_where_they_w
     assert copied == [(3, 5)]
     assert [list(table.pages) for table in tables.values()] == [[0], [1], [5], [4]]
     for token, table in tables.items():
-        assert pool.prefixes.match(table, [token] * PAGE).pages == list(table.pages)
+        assert found(pool, table, [token] * PAGE).pages[0] == list(table.pages)
     pool.check(tables.values())
     assert (pool.num_held, pool.num_free) == (4, 0)
     assert pool.slabs == {0, 2}
@@ -185,3 +202,16 @@ def test_no_more_tables_are_looked_at_than_have_to_be_released() -> None:
     assert pool.num_free_after(left, 5) == 6  # two are free, and two each of the first two
     assert tables[3:] == list(left)
     assert pool.num_free_after(tables, 100) == 12
+
+
+def test_a_page_that_was_computed_again_is_found_in_place_of_the_older_one() -> None:
+    pool = PagePool(4, PAGE)
+    older, newer = PageTable(), PageTable()
+    for table in (older, newer):
+        table.key_tokens([1] * PAGE, PAGE)
+        assert pool.grow(table, PAGE)
+        pool.prefixes.register(table, PAGE)
+    pool.release(older)
+    assert found(pool, newer, [1] * PAGE).pages == [list(newer.pages)]
+    assert pool.grow(PageTable(), 3 * PAGE)
+    assert found(pool, newer, [1] * PAGE).pages == [list(newer.pages)]

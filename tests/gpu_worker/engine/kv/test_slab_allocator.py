@@ -5,7 +5,7 @@ import random
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tape import PAGE, Slot, Tape, TapeEngine
+from tape import PAGE, Content, Slot, Tape, TapeEngine
 
 from ponder_worker.engine.kv.kv_offload import KVOffload, OffloadCosts
 from ponder_worker.engine.kv.page_pool import PagePool
@@ -21,19 +21,26 @@ class TwoModels:
     """Two engines in one memory. A slab holds two pages of the first and three pages of the second."""
 
     def __init__(
-        self, num_slabs: int, *, max_sequences: int = 8, num_offloaded: int = 0, num_steps_ahead: int = 0
+        self,
+        num_slabs: int,
+        *,
+        max_sequences: int = 8,
+        num_offloaded: int = 0,
+        num_steps_ahead: int = 0,
+        windows: tuple[tuple[int | None, ...], tuple[int | None, ...]] = ((None,), (None,)),
     ) -> None:
-        contents: dict[int, dict[Slot, tuple[bytes, tuple[int, ...]]]] = {}
+        contents: dict[int, dict[Slot, Content]] = {}
         self.allocator = SlabAllocator(num_slabs, lambda slab: contents.setdefault(slab, {}).clear())
         self.engines = []
-        for slab_pages in SLAB_PAGES:
-            tape = Tape(contents, slab_pages)
+        for slab_pages, of_model in zip(SLAB_PAGES, windows, strict=True):
+            tape = Tape(contents, slab_pages, of_model)
             scheduler = Scheduler(
                 PagePool(num_slabs * slab_pages, PAGE, slab_pages=slab_pages, copy=tape.copy),
                 max_step_tokens=32,
                 max_sequences=max_sequences,
                 slabs=self.allocator,
                 offload=KVOffload(num_offloaded, OffloadCosts(1.0, 0.0), tape.offload) if num_offloaded else None,
+                windows=of_model,
             )
             self.engines.append(TapeEngine(scheduler, tape, num_steps_ahead))
         self.schedulers = [engine.scheduler for engine in self.engines]
@@ -61,17 +68,41 @@ class TwoModels:
 class TradeMachine(RuleBasedStateMachine):
     """The tapes assert that each model finds its own numbers in its pages, and that no two models write one slab."""
 
-    @initialize(num_slabs=st.integers(4, 9), num_offloaded=st.sampled_from([0, 4]), num_steps_ahead=st.integers(0, 1))
-    def start(self, num_slabs: int, num_offloaded: int, num_steps_ahead: int) -> None:
+    @initialize(
+        num_slabs=st.integers(4, 9),
+        num_offloaded=st.sampled_from([0, 4]),
+        num_steps_ahead=st.integers(0, 1),
+        windows=st.sampled_from(
+            [
+                ((None,), (None,)),
+                ((3,), (None,)),
+                ((None,), (6,)),
+                ((2,), (2,)),
+                ((3, None), (None,)),
+                ((None,), (5, 5, None)),
+            ]
+        ),
+    )
+    def start(
+        self,
+        num_slabs: int,
+        num_offloaded: int,
+        num_steps_ahead: int,
+        windows: tuple[tuple[int | None, ...], tuple[int | None, ...]],
+    ) -> None:
         self.models = TwoModels(
-            num_slabs, max_sequences=4, num_offloaded=num_offloaded, num_steps_ahead=num_steps_ahead
+            num_slabs,
+            max_sequences=4,
+            num_offloaded=num_offloaded,
+            num_steps_ahead=num_steps_ahead,
+            windows=windows,
         )
         self.requests: list[Sequence] = []
 
     @rule(which=st.integers(0, 1), chance=st.randoms(use_true_random=False))
     def arrive(self, which: int, chance: random.Random) -> None:
         scheduler = self.models.schedulers[which]
-        length = chance.randint(2, scheduler.max_pages * PAGE - 1)
+        length = chance.randint(2, min(scheduler.max_pages, 30) * PAGE - 1)
         prompt = [chance.randint(0, 1) for _ in range(chance.randint(1, length - 1))]
         if chance.random() < 0.3:
             sequence = Sequence(prompt + [1] * (length - len(prompt)), len(prompt), None)
@@ -127,6 +158,15 @@ def test_the_split_follows_the_load_when_it_swings_and_both_finish() -> None:
         models.check()
     assert min(shares) > 12 // 2
     assert generator.counters.num_preemptions == reward.counters.num_preemptions == 0
+
+
+def test_a_slab_that_nobody_owns_is_taken_before_a_page_that_can_be_found_is_evicted() -> None:
+    models = TwoModels(8)
+    for first in (0, 10, 20):
+        fill(models.schedulers[0], 1, 2 * PAGE, first=first)
+        models.engines[0].finish()
+    assert models.schedulers[0].pool.prefixes.num_evicted == 0
+    assert models.owned() == [3, 0]
 
 
 def test_a_model_that_has_nothing_gets_its_guarantee_from_one_that_has_everything() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ponder_worker.engine import InvalidSampling, SamplingParams
 from ponder_worker.engine.sampling.penalty_state import PenaltyState
-from ponder_worker.engine.sampling.sampler import Sampler, filtered
+from ponder_worker.engine.sampling.sampler import Sampler, filtered, spread
 from ponder_worker.engine.sampling.sampling_metadata import LogitEdits, SamplingMetadata
 
 CPU = torch.device("cpu")
@@ -57,6 +57,12 @@ def test_noise_depends_on_seed_position_and_token_and_on_nothing_else(keys: list
     for row, (seed, position) in zip(together, keys, strict=True):
         assert torch.equal(row, sampler.noise([seed], [position])[0])
         assert torch.equal(row[:20], Sampler(20, CPU).noise([seed], [position])[0])
+
+
+def test_bits_are_spread_in_the_order_of_the_tokens() -> None:
+    bits = np.random.default_rng(0).integers(0, 256, (5, 12), dtype=np.uint8)
+    expected = torch.from_numpy(np.unpackbits(bits, axis=1, bitorder="little"))
+    assert torch.equal(spread(torch.from_numpy(bits)), expected)
 
 
 def test_temperature_zero_takes_the_best_token_beside_others_that_are_drawn() -> None:

@@ -54,6 +54,13 @@ def test_a_stop_string_goes_before_a_separator_that_the_same_token_completes(tok
     assert watch(tokenizer, "xab", "b", separator="a") == ("xab", "b", 1)
 
 
+def test_before_the_least_length_only_the_separator_is_found(tokenizer: Tokenizer) -> None:
+    stops = StopStrings(("b", "xyz"), tokenizer, separator="a")
+    early = [stops.push(token, True) for token in tokenizer.encode("b\nba xy")]
+    assert early == [None, None, None, ("a", 1), None, None, None]
+    assert [stops.push(token) for token in tokenizer.encode("z b")] == [("xyz", 3), None, ("b", 1)]
+
+
 @given(st.text("abé→", max_size=12), st.lists(st.text("abé→\ufffd", min_size=1, max_size=3), min_size=1, max_size=3))
 def test_a_string_is_found_at_the_token_that_completes_it(tokenizer: Tokenizer, text: str, strings: list[str]) -> None:
     ids = tokenizer.encode(text)

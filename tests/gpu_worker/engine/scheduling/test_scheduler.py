@@ -1,6 +1,7 @@
 """The promises of the scheduler, over a runner that computes nothing."""
 
 import random
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -49,18 +50,27 @@ def expected_tokens(sequence: Sequence) -> list[int]:
     spare=st.integers(0, 12),
     num_offloaded=st.sampled_from([0, 3, 100]),
     num_steps_ahead=st.integers(0, 1),
+    windows=st.sampled_from([(None,), (1,), (2,), (5,), (9,), (20,), (3, None), (1, 1, None), (7, None, None)]),
 )
 def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
-    chance: random.Random, num_pages: int, max_sequences: int, spare: int, num_offloaded: int, num_steps_ahead: int
+    chance: random.Random,
+    num_pages: int,
+    max_sequences: int,
+    spare: int,
+    num_offloaded: int,
+    num_steps_ahead: int,
+    windows: tuple[int | None, ...],
 ) -> None:
-    budget, tape = max_sequences + spare, Tape()
+    budget, tape = max_sequences + spare, Tape(windows=windows)
+    num_pages *= len(windows)
     offload = KVOffload(num_offloaded, FREE_MOVES, tape.offload) if num_offloaded else None
     scheduler = Scheduler(
-        PagePool(num_pages, PAGE), max_step_tokens=budget, max_sequences=max_sequences, offload=offload
+        PagePool(num_pages, PAGE), max_step_tokens=budget, max_sequences=max_sequences, offload=offload, windows=windows
     )
+    longest = min(scheduler.max_pages, 2 * num_pages + 8)
     engine, requests = (
         TapeEngine(scheduler, tape, num_steps_ahead),
-        [request(chance, num_pages) for _ in range(chance.randint(1, 12))],
+        [request(chance, longest) for _ in range(chance.randint(1, 12))],
     )
     arriving = list(requests)
     cancelled: list[Sequence] = []
@@ -71,7 +81,9 @@ def test_every_request_finishes_and_finds_its_whole_context_at_every_step(
             cancelled.append(chance.choice(scheduler.running))
             scheduler.cancel(cancelled[-1])
         outputs = engine.step()
-        assert sum(output.computed_tokens for output in outputs) <= budget
+        num_tokens = sum(output.computed_tokens for output in outputs)
+        assert num_tokens <= budget
+        scheduler.step_size.observe(num_tokens, chance.choice([0.1, 0.1, 1.5, 3.0]))
         assert len({id(output.sequence) for output in outputs}) == len(outputs)
         if not (arriving or engine.has_work):
             break
@@ -125,7 +137,7 @@ def test_a_page_that_others_filled_is_read_and_not_written_again() -> None:
 
 def test_the_interactive_are_served_before_the_batch_and_speculation_last() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=8, max_sequences=1)
-    priorities: list[Priority] = ["speculative", "batch", "interactive", "batch"]
+    priorities: list[Priority] = ["background", "batch", "interactive", "batch"]
     sequences = [Sequence([index] * 5, 5, SamplingParams(3), priority=p) for index, p in enumerate(priorities)]
     for sequence in sequences:
         scheduler.add(sequence)
@@ -214,7 +226,7 @@ def test_an_admitted_sequence_is_expected_to_become_as_long_as_those_before_it()
 
 def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_what_it_has() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=2)
-    guesses = [Sequence([index] * 5, 5, SamplingParams(4), priority="speculative") for index in (1, 2, 3)]
+    guesses = [Sequence([index] * 5, 5, SamplingParams(4), priority="background") for index in (1, 2, 3)]
     for sequence in guesses:
         scheduler.add(sequence)
     tape, plan = Tape(), scheduler.plan()
@@ -232,7 +244,7 @@ def test_a_guess_that_turns_out_to_be_wanted_goes_before_younger_ones_and_keeps_
 
 def test_a_preempted_sequence_waits_behind_an_older_guess_that_turned_out_to_be_wanted() -> None:
     scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=1)
-    guess = Sequence([1] * 5, 5, SamplingParams(4), priority="speculative")
+    guess = Sequence([1] * 5, 5, SamplingParams(4), priority="background")
     younger = Sequence([2] * 5, 5, SamplingParams(4))
     for sequence in (guess, younger):
         scheduler.add(sequence)
@@ -246,7 +258,7 @@ def test_a_preempted_sequence_waits_behind_an_older_guess_that_turned_out_to_be_
 
 def test_out_of_pages_a_guess_gives_way_however_old_it_is() -> None:
     scheduler = Scheduler(PagePool(6, PAGE), max_step_tokens=16, max_sequences=3)
-    guess = Sequence([1] * 3, 3, SamplingParams(16), priority="speculative")
+    guess = Sequence([1] * 3, 3, SamplingParams(16), priority="background")
     wanted = [Sequence([index] * 3, 3, SamplingParams(9)) for index in (2, 3)]
     for sequence in (guess, *wanted):
         scheduler.add(sequence)
@@ -273,6 +285,34 @@ def test_a_long_prefill_leaves_a_token_for_each_sequence_behind_it_and_takes_all
     assert [end - start for start, end in zip(plan.chunks.starts, plan.chunks.ends, strict=True)] == [1, 5, 1, 1]
 
 
+def test_the_last_two_tokens_of_a_prefill_leave_one_for_each_sequence_behind_it_too() -> None:
+    scheduler, tape = Scheduler(PagePool(64, PAGE), max_step_tokens=4, max_sequences=4), Tape()
+    decoding = [Sequence([index], 1, SamplingParams(20)) for index in (1, 2, 3)]
+    for sequence in decoding:
+        scheduler.add(sequence)
+    plan = scheduler.plan()
+    scheduler.commit(plan, tape.run(plan))
+    scheduler.add(Sequence([4] * 3, 3, SamplingParams(20), priority="interactive"))
+    plan = scheduler.plan()  # it is admitted to the one token that is left
+    scheduler.commit(plan, tape.run(plan))
+    chunks = scheduler.plan().chunks
+    assert [end - start for start, end in zip(chunks.starts, chunks.ends, strict=True)] == [1, 1, 1, 1]
+
+
+def test_a_sequence_has_the_likeliest_tokens_of_its_own_places_and_none_of_those_computed_after_its_end() -> None:
+    scheduler, tape = Scheduler(PagePool(4, PAGE), max_step_tokens=8, max_sequences=1), Tape()
+    stops = Sequence([1, 1], 2, SamplingParams(9), stop_token_ids=frozenset({0}))  # it is the first one sampled
+    scheduler.add(stops)
+    steps = []
+    for token in (5, 6):  # the second step is planned before the first one has ended
+        plan = scheduler.plan()
+        steps.append((plan, replace(tape.run(plan), tops={0: ((token, -1.0),)})))
+    for plan, result in steps:
+        scheduler.commit(plan, result)
+    assert stops.finish_reason == "stop"
+    assert stops.top_logprobs == [((5, -1.0),)]
+
+
 def test_a_sequence_with_nothing_to_compute_does_not_hold_up_those_behind_it() -> None:
     scheduler, tape = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=2), Tape()
     penalised = Sequence(
@@ -285,6 +325,20 @@ def test_a_sequence_with_nothing_to_compute_does_not_hold_up_those_behind_it() -
     result = tape.run(first)
     assert scheduler.plan().chunks.sequences == [free]
     scheduler.commit(first, result)
+
+
+def test_cancelled_sequences_leave_with_the_next_plan_whether_they_run_or_wait() -> None:
+    scheduler, tape = Scheduler(PagePool(64, PAGE), max_step_tokens=16, max_sequences=1), Tape()
+    running, waiting = (Sequence([index] * 5, 5, SamplingParams(20)) for index in (1, 2))
+    for sequence in (running, waiting):
+        scheduler.add(sequence)
+    plan = scheduler.plan()
+    scheduler.commit(plan, tape.run(plan))
+    for sequence in (running, waiting):
+        scheduler.cancel(sequence)
+    assert scheduler.plan().is_empty
+    assert [sequence.finish_reason for sequence in (running, waiting)] == ["cancelled"] * 2
+    assert scheduler.pool.num_free == 64
 
 
 def test_a_sequence_that_arrives_complete_costs_nothing() -> None:

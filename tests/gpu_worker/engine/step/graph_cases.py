@@ -5,6 +5,7 @@ A graph's place takes a computation that is done again into the memory where its
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,10 +44,11 @@ def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         where: paged_attention.Layout,
         scale: float,
         *,
+        soft_cap: float,
         scales: torch.Tensor | None,
     ) -> torch.Tensor:
         run = paged_attention.op_reference if where.plan is None else paged_attention.op_triton
-        return run(q, pages, where, scale, scales=scales)
+        return run(q, pages, where, scale, soft_cap=soft_cap, scales=scales)
 
     monkeypatch.setattr(paged_attention, "op", op)
 
@@ -82,6 +84,32 @@ def test_replayed_steps_draw_the_same_tokens(tiny_llama: Path, overlap: bool, kv
     assert answers(replaying) == answers(plain)
     assert recorder.num_captured <= 5
     assert recorder.num_replayed >= 9
+
+
+GEMMA_2 = {"family": "Gemma2", "head_dim": 16, "sliding_window": 20, "attn_logit_softcapping": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "gives_back"),
+    [({"family": "Mistral", "sliding_window": 20}, True), (GEMMA_2, True), ({"family": "Mixtral"}, False)],
+    ids=lambda value: value["family"] if isinstance(value, dict) else "",
+)
+def test_replayed_steps_of_windows_caps_and_experts_draw_the_same_tokens(
+    llama_folder: Callable[..., Path], fields: dict[str, Any], gives_back: bool
+) -> None:
+    """Siblings of different lengths have given back different pages, whose numbers stay in their tables."""
+    plain = Engine.load(llama_folder(**fields), num_pages=64)
+    recorder = Recorder()
+    replaying = Engine(plain.model, plain.tokenizer, num_pages=64, capture=recorder, overlap=True)
+    sequences = crowd(replaying)
+    num_dropped = set()
+    while replaying.has_work:
+        replaying.step()
+        replaying.check()
+        num_dropped |= {sequence.table.num_dropped for sequence in sequences}
+    assert [sequence.generated for sequence in sequences] == answers(plain)
+    assert recorder.num_replayed >= 9
+    assert (max(num_dropped) > 2) == gives_back
 
 
 def test_where_a_step_cannot_be_captured_all_go_on_without(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:

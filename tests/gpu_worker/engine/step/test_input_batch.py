@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,10 +27,10 @@ def places(pages: Integers) -> Integers:
 class InputCheckingTape(Tape):
     """Compares the inputs of every step with their definition before it runs."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, windows: tuple[int | None, ...] = (None,)) -> None:
+        super().__init__(windows=windows)
         self.num_continuing = 0
-        self._batch = InputBatch(PAGE, places)
+        self._batch = InputBatch(PAGE, places, [[None]] * len(windows))
 
     def run(self, plan: StepPlan) -> StepResult:
         if plan.chunks:
@@ -39,22 +40,36 @@ class InputCheckingTape(Tape):
     def _compare(self, chunks: Chunks) -> None:
         inputs = self._batch.update(chunks)
         self.num_continuing += inputs.continues
-        readers = Counter(page for sequence in chunks.sequences for page in sequence.table.pages)
-        positions, slots = [], []
-        for index, (sequence, start, end, write_from, _) in enumerate(chunks):
-            pages = [int(page) for page in sequence.table.pages]
-            used = pages[: -(-end // PAGE)]
-            assert inputs.table[index, : len(used)].tolist() == [page + FIRST_PLACE for page in used]
-            tokens = [min(PAGE, end - place * PAGE) / readers[page] for place, page in enumerate(used)]
-            assert inputs.tokens_read[index] == pytest.approx(sum(tokens))
-            for position in range(start, end):
-                positions.append(position)
-                slot = (pages[position // PAGE] + FIRST_PLACE) * PAGE + position % PAGE
-                slots.append(slot if position >= write_from else -1)
+        num_groups = len(self._windows)
+        read = np.zeros(len(chunks))
+        for group in range(num_groups):
+            table, slots = (
+                (inputs.table, inputs.slots) if num_groups == 1 else (inputs.table[group], inputs.slots[group])
+            )
+            read += self._compare_group(chunks, group, table, slots) / num_groups
+        assert inputs.tokens_read == pytest.approx(read)
+        positions = [position for chunk in chunks for position in range(chunk.start, chunk.end)]
         assert inputs.positions.tolist() == positions
-        assert inputs.slots.tolist() == slots
         assert inputs.ends.tolist() == chunks.ends
         assert inputs.row_ends.tolist() == np.cumsum(inputs.lengths).tolist()
+
+    def _compare_group(
+        self, chunks: Chunks, group: int, table: Integers, found_slots: Integers
+    ) -> npt.NDArray[np.float64]:
+        """Returns how many tokens each chunk reads in a layer of the group."""
+        readers = Counter(page for sequence in chunks.sequences for page in sequence.tables[group].held)
+        read, slots = [], []
+        for index, (sequence, start, end, write_from, _) in enumerate(chunks):
+            pages = [int(page) for page in sequence.tables[group].pages]
+            used = pages[: -(-end // PAGE)]
+            assert table[index, : len(used)].tolist() == [page + FIRST_PLACE for page in used]
+            held = list(enumerate(used))[sequence.tables[group].num_dropped :]
+            read.append(sum(min(PAGE, end - place * PAGE) / readers[page] for place, page in held))
+            for position in range(start, end):
+                slot = (pages[position // PAGE] + FIRST_PLACE) * PAGE + position % PAGE
+                slots.append(slot if position >= write_from else -1)
+        assert found_slots.tolist() == slots
+        return np.array(read)
 
 
 def request(chance: random.Random) -> Sequence:
@@ -70,12 +85,14 @@ def request(chance: random.Random) -> Sequence:
     num_pages=st.sampled_from([10, 14, 100]),
     step_tokens=st.sampled_from([4, 7, 64]),
     num_steps_ahead=st.integers(0, 1),
+    windows=st.sampled_from([(None,), (1,), (6,), (4, 4, None)]),
 )
 def test_every_step_is_what_its_chunks_say_whatever_the_step_before_was(
-    chance: random.Random, num_pages: int, step_tokens: int, num_steps_ahead: int
+    chance: random.Random, num_pages: int, step_tokens: int, num_steps_ahead: int, windows: tuple[int | None, ...]
 ) -> None:
-    scheduler = Scheduler(PagePool(num_pages, PAGE), max_step_tokens=step_tokens, max_sequences=4)
-    engine = TapeEngine(scheduler, InputCheckingTape(), num_steps_ahead)
+    pool = PagePool(num_pages * len(windows), PAGE)
+    scheduler = Scheduler(pool, max_step_tokens=step_tokens, max_sequences=4, windows=windows)
+    engine = TapeEngine(scheduler, InputCheckingTape(windows), num_steps_ahead)
     for _ in range(3):
         for _ in range(chance.randint(1, 4)):
             scheduler.add(request(chance))
@@ -104,3 +121,17 @@ def test_a_page_that_was_given_another_number_is_looked_up_again() -> None:
         chunks = Chunks()
         chunks.schedule(sequence, start, start + 1, 0)
         assert batch.update(chunks).table[0, 1] == second + FIRST_PLACE
+
+
+def test_a_layer_with_a_window_reads_the_pages_of_the_window_only() -> None:
+    """Three of four layers look back on 8 tokens. A prompt of 20 tokens is read whole, then some are decoded."""
+    scheduler = Scheduler(PagePool(64, PAGE), max_step_tokens=32, max_sequences=1)
+    batch, tape = InputBatch(PAGE, places, [(8, 8, None, 8)]), Tape()
+    scheduler.add(Sequence([1] * 20, 20, SamplingParams(4)))
+    read = []
+    for _ in range(4):
+        plan = scheduler.plan()
+        read.append(batch.update(plan.chunks).tokens_read.tolist())
+        scheduler.commit(plan, tape.run(plan))
+    window = 9  # tokens 13 to 20, and 12, which is in the page of 13
+    assert read == [[20.0], *([(3 * window + end) / 4] for end in (21, 22, 23))]

@@ -10,7 +10,7 @@ import torch
 from ponder_worker.engine.sampling.penalty_state import PenaltyState
 from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.engine.sequence import Sequence
-from ponder_worker.engine.step.sampled_rows import SampledRows
+from ponder_worker.engine.step.input_batch import SampledRows
 
 VOCABULARY = 50
 CPU = torch.device("cpu")

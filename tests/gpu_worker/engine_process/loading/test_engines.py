@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +16,11 @@ from ponder.processor import automatic_precision
 from ponder_worker.engine import SamplingParams
 from ponder_worker.engine.engine_error import InvalidSetting
 from ponder_worker.engine_process.loading import engines as loading
+from ponder_worker.engine_process.loading import own_engines
 from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.engine_process.loading.engines import Placement, load
-from ponder_worker.models.model_error import MissingFile
+from ponder_worker.engine_process.loading.vllm_engines import VllmLoader
+from ponder_worker.models.model_error import MissingFile, UnsupportedModel
 
 
 @pytest.mark.parametrize(("kv_split", "trades"), [(None, True), (0.75, False)])
@@ -53,7 +58,7 @@ def test_fp8_doubles_the_room_and_more_of_float32(tiny_llama: Path) -> None:
 def test_auto_computes_a_checkpoint_in_what_this_processor_is_fast_with(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str, instructions: str | None
 ) -> None:
-    monkeypatch.setattr(loading, "bfloat16_instructions", lambda: instructions)
+    monkeypatch.setattr(own_engines, "bfloat16_instructions", lambda: instructions)
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dtype": checkpoint}))
@@ -112,3 +117,43 @@ def test_a_folder_that_forgets_the_templates_end_of_a_turn_is_told_at_the_start(
     (message,) = caplog.messages
     assert "model: the chat template ends a turn with <pad>" in message
     assert "eos_token_id" in message
+
+
+@pytest.mark.parametrize("change", [{"architectures": ["GPT2LMHeadModel"]}, {"quantization_config": {"bits": 4}}])
+def test_a_checkpoint_that_is_not_for_our_engine_names_the_one_that_may_run_it(
+    tiny_llama: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    for dtype in ("auto", "float32"):
+        with pytest.raises(UnsupportedModel, match=r"--engine vllm .*`scripts/install.sh vllm`"):
+            loading.load(EngineOptions(str(folder), device="cpu", dtype=dtype))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="this environment has vLLM")
+def test_without_vllm_its_engine_is_refused_and_the_way_to_it_named(tiny_llama: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"no vLLM: `scripts/install.sh vllm`"):
+        loading.load(EngineOptions(str(tiny_llama), device="cpu", engine="vllm"))
+
+
+def test_our_engine_takes_no_engine_args(tiny_llama: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"--engine-arg seed=1: .*--engine vllm"):
+        loading.load(EngineOptions(str(tiny_llama), device="cpu", engine_args=("seed=1",)))
+
+
+def test_an_engine_never_continues_what_another_began(tiny_llama: Path, reward_llama: Path) -> None:
+    def loader(args: dict[str, Any]) -> VllmLoader:
+        return VllmLoader(EngineOptions(""), 2, True, args)
+
+    folders = [str(tiny_llama), str(reward_llama)]
+    own = EngineOptions("", reward_model="r")
+    prints = [
+        loading._fingerprint(folders, own),
+        loading._fingerprint(folders, replace(own, engine="vllm"), loader({})),
+        loading._fingerprint(folders, replace(own, engine="vllm", reward_engine="own"), loader({})),
+        loading._fingerprint(folders, replace(own, engine="vllm"), loader({"quantization": "fp8"})),
+    ]
+    assert len(set(prints)) == 4
+    assert loading._fingerprint(folders, replace(own, engine="vllm"), loader({"max_model_len": 64})) == prints[1]

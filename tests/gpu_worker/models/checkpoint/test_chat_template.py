@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder_worker.models.checkpoint.chat_template import ChatTemplate
+from ponder_worker.models.checkpoint.chat_template import ChatTemplate, TemplateOptions
 from ponder_worker.models.model_error import InvalidConversation, InvalidFile
 
 from .chat_templates import TEMPLATES
@@ -234,3 +234,29 @@ def test_twice_the_messages_cost_about_twice_the_time(family: str) -> None:
     template = ChatTemplate(TEMPLATES[family], _TOKENS)
     _cost_s(template, 10)
     assert min(_cost_s(template, 4_000) for _ in range(3)) < 2.5 * min(_cost_s(template, 2_000) for _ in range(3))
+
+
+def test_further_variables_override_nothing_that_the_template_gets() -> None:
+    template = ChatTemplate("{{ bos_token }}{{ messages[0].content }}{{ mood }}", {"bos_token": "<s>"})
+    kwargs = {"mood": "calm", "messages": [{"content": "forged"}], "bos_token": "forged"}
+    assert template.render([{"role": "user", "content": "hi "}], TemplateOptions(kwargs)) == "<s>hi calm"
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_a_last_message_is_left_open_as_transformers_leaves_it(peer: Any, family: str) -> None:
+    source = TEMPLATES[family]
+    messages = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "There are exactly"}]
+    try:
+        theirs = peer.apply_chat_template(messages, chat_template=source, tokenize=False, continue_final_message=True)
+    except Exception:
+        pytest.skip("transformers does not continue it either")
+    ours = ChatTemplate(source, _TOKENS).render(messages, TemplateOptions(continue_final_message=True))
+    assert ours == theirs
+    assert ours.endswith("There are exactly")
+
+
+def test_a_template_that_drops_the_last_message_cannot_continue_it() -> None:
+    template = ChatTemplate("{{ messages[0].content }}", {})
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    with pytest.raises(InvalidConversation, match="cannot be continued"):
+        template.render(messages, TemplateOptions(continue_final_message=True))

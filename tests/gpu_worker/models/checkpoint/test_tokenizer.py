@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models
+from tokenizers import decoders, models, processors
 
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import InvalidConversation, InvalidFile, MissingFile
@@ -50,6 +50,14 @@ def test_a_stream_reads_byte_fallback_vocabularies(folder: Path) -> None:
     library.save(str(folder / "tokenizer.json"))
     stream = Tokenizer(folder).stream()
     assert [stream.push(token) for token in (1, 2, 3)] == [" the", "", "é"]
+
+
+def test_a_text_that_is_completed_has_the_special_tokens_that_the_tokenizer_puts_around_it(folder: Path) -> None:
+    assert Tokenizer(folder).encode_prompt("ab") == Tokenizer(folder).encode("ab")
+    library = Library.from_file(str(folder / "tokenizer.json"))
+    library.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    library.save(str(folder / "tokenizer.json"))
+    assert Tokenizer(folder).encode_prompt("ab") == [1, *Tokenizer(folder).encode("ab")]
 
 
 def test_a_conversation_is_rendered_with_its_generation_prompt(tokenizer: Tokenizer) -> None:

@@ -1,13 +1,21 @@
 """The operations in C against torch's operators."""
 
+from itertools import cycle
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ponder_kernels.attention import paged_attention
+from ponder_worker.engine.sampling.sampler import Sampler
+from ponder_worker.engine.sampling.sampling_metadata import LogitEdits, SamplingMetadata
+from ponder_worker.engine.sampling.sampling_params import SamplingParams
 from ponder_worker.models import attention
 from ponder_worker.models.kv_pages import Pages
 from ponder_worker.models.native import library as module
-from ponder_worker.models.native.native_operations import NativeOperations, native_operations
+from ponder_worker.models.native.native_operations import NativeOperations, RowMasks, native_operations
 from ponder_worker.models.operations import ForwardContext, TorchOperations
 
 pytestmark = [pytest.mark.usefixtures("compiler"), pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])]
@@ -84,12 +92,13 @@ def test_several_tokens_of_a_sequence_see_what_stands_before_each_of_them(
     near(attention.attend(q, Pages(pages), where, 0.2, c), paged_attention.op_reference(q, pages, alone, 0.2))
 
 
-def test_a_token_of_a_prompt_has_the_bits_it_has_in_another_chunk(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("head_dim", [32, 64, 96])
+def test_a_token_of_a_prompt_has_the_bits_it_has_in_another_chunk(dtype: torch.dtype, head_dim: int) -> None:
     chance = torch.Generator().manual_seed(0)
     table = torch.randperm(40, generator=chance).view(1, 40)
-    pages = torch.randn(40, 2, 2, 16, 64, generator=chance).to(dtype)
-    q = torch.randn(600, 6, 64, generator=chance).to(dtype)
-    c = made(dtype, 64)
+    pages = torch.randn(40, 2, 2, 16, head_dim, generator=chance).to(dtype)
+    q = torch.randn(600, 6, head_dim, generator=chance).to(dtype)
+    c = made(dtype, head_dim)
 
     def attended(first: int, end: int) -> torch.Tensor:
         where = attention.layout(
@@ -138,8 +147,8 @@ def test_a_gate_is_silu_times_the_other_half(dtype: torch.dtype) -> None:
 def test_vectors_of_older_processors_give_the_same(
     dtype: torch.dtype, march: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = [march.join(flag.split("native")) for flag in module.flags()]
-    monkeypatch.setattr(module, "flags", lambda: own)
+    own = [march.join(flag.split("native")) for flag in module._flags()]
+    monkeypatch.setattr(module, "_flags", lambda: own)
     chance = torch.Generator().manual_seed(0)
     contexts, table = tree(chance, 16)
     pages = torch.randn(14 * 20, 2, 2, 16, 64, generator=chance).to(dtype)
@@ -156,3 +165,59 @@ def test_vectors_of_older_processors_give_the_same(
     where = c.prefill_layout(starts, torch.ones_like(starts), contexts, table, num_heads=14, pages=pages)
     c.attend_prefill(q, pages, where, 0.2, out)
     near(out, expected)
+
+
+def test_tokens_and_their_logprobs_are_those_of_torch(dtype: torch.dtype) -> None:
+    logits = (torch.randn(500, 203, generator=torch.Generator().manual_seed(0)) * 3).to(dtype).float()
+    samplings = [
+        SamplingParams(1, seed=seed, temperature=(0.0, 0.7, 1.0)[seed % 3], top_k=seed % 5) for seed in range(500)
+    ]
+    metadata, positions = SamplingMetadata(samplings), np.arange(500)
+    sampler, plain = Sampler(203, torch.device("cpu")), Sampler(203, torch.device("cpu"))
+    plain._choice = None
+    found, expected = (one.sample(logits, metadata, positions, {}) for one in (sampler, plain))
+    assert int((found != expected).sum()) <= 1  # logarithms differ in the last place
+    torch.testing.assert_close(
+        sampler.logprobs(logits, expected), plain.logprobs(logits, expected), atol=1e-5, rtol=1e-5
+    )
+
+
+FILTERS: list[dict[str, float]] = [{}, {"top_k": 3}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 20, "top_p": 0.9}]
+SIZES = [1, 5, 31, 32, 33, 203, 1024, 4099]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_masked_rows_are_sampled_as_if_what_is_left_out_were_impossible(
+    dtype: torch.dtype, data: st.DataObject
+) -> None:
+    """In C the sampler reads the masks' bits. Torch spreads them, and gives everything else no chance."""
+    num_rows, vocabulary = data.draw(st.integers(1, 40)), data.draw(st.sampled_from(SIZES))
+    chance = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    filters, biases = data.draw(st.sampled_from(FILTERS)), data.draw(st.sampled_from([(), ((0, 3.0),)]))
+    temperatures = data.draw(st.sampled_from([(0.0,), (1.0,), (0.0, 0.7, 1.3)]))
+    samplings = [
+        SamplingParams(1, seed=row, temperature=temperatures[row % len(temperatures)], logit_bias=biases, **fields)  # type: ignore[arg-type]
+        for row, fields in zip(range(num_rows), cycle([{}, filters]), strict=False)
+    ]
+    rows = sorted(data.draw(st.sets(st.integers(0, num_rows - 1), min_size=1)))
+    allowed = chance.random((len(rows), vocabulary)) < data.draw(st.sampled_from([0.01, 0.5, 0.99]))
+    allowed[np.arange(len(rows)), chance.integers(vocabulary, size=len(rows))] = True
+    padding = (vocabulary // 32 + 1) * 32 - vocabulary
+    bits = np.packbits(np.pad(allowed, ((0, 0), (0, padding)), constant_values=True), axis=1, bitorder="little")
+    masks = RowMasks(rows, torch.from_numpy(bits))
+
+    logits = torch.from_numpy(chance.normal(scale=3, size=(num_rows, vocabulary))).to(dtype).float()
+    metadata, positions = SamplingMetadata(samplings), np.arange(num_rows)
+    edits = {row: LogitEdits() for row in metadata.edited}
+    before, impossible = logits.clone(), logits.clone()
+    impossible[rows] = impossible[rows].masked_fill(~torch.from_numpy(allowed), -torch.inf)
+    sampler, plain = Sampler(vocabulary, torch.device("cpu")), Sampler(vocabulary, torch.device("cpu"))
+    plain._choice = None
+    found = sampler.sample(logits, metadata, positions, edits, masks)
+    assert torch.equal(found, sampler.sample(impossible, metadata, positions, edits))
+    assert int((found != plain.sample(logits, metadata, positions, edits, masks)).sum()) <= 1  # logarithms differ
+    assert torch.equal(logits, before)
+    part_of_wider_rows = torch.cat([logits, torch.zeros(num_rows, 3)], 1)[:, :vocabulary]
+    assert torch.equal(sampler.masked(part_of_wider_rows, masks), impossible)
+    assert torch.equal(plain.masked(logits.clone(), masks), impossible)

@@ -36,6 +36,10 @@ class _Line:
     def logprobs(self) -> Sequence[float]:
         return [0.0] * (len(self.tokens) - self.num_prompt)
 
+    @property
+    def top_logprobs(self) -> Sequence[Sequence[tuple[int, float]]]:
+        return ()
+
 
 @dataclass
 class ScriptedEngine:

@@ -10,7 +10,7 @@ import pytest
 
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
-from ponder_worker.search.selection.allocation import balance, difficulty, lesson
+from ponder_worker.search.strategies.adaptive import balance, difficulty, lesson
 from ponder_worker.search.tree.search_tree import SearchTree
 
 from ..conftest import PROMPT, Attempt, StubEngine, run

@@ -11,8 +11,8 @@ import pytest
 from ponder_worker.answers.equality import canonical
 from ponder_worker.search.engine_port import VerifierReply
 from ponder_worker.search.expansion.search_limits import SearchLimits
+from ponder_worker.search.ranking import rank
 from ponder_worker.search.search_error import NoVerifier
-from ponder_worker.search.selection.ranking import rank
 
 from ..conftest import Attempt, attempt, run
 from ..test_resume import killed_everywhere
@@ -127,3 +127,10 @@ def test_killed_at_any_await_of_any_round_it_ends_the_same(
     spec: dict[str, Any], limits: SearchLimits, when: str
 ) -> None:
     killed_everywhere(spec, limits, when, max_rounds=3)
+
+
+def test_the_beginning_of_each_round_is_noted_by_the_ordinal_of_its_first_sample() -> None:
+    assert judged(VOTE, UNLIMITED, lambda answer: False).search.rounds == [0, 3, 6]
+    assert judged(VOTE, UNLIMITED, lambda answer: True).search.rounds == [0]
+    refined = judged({"name": "refine", "n": 2}, UNLIMITED, lambda answer: False, max_rounds=1)
+    assert refined.search.rounds in ([0], [0, 1])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ponder_worker.search.tree.delta_recorder import Keep
 from ponder_worker.search.tree.node import Node, NodeState
 from ponder_worker.search.tree.search_tree import SearchTree
 
@@ -42,7 +43,8 @@ def act(tree: SearchTree, name: str, which: int, num: int) -> None:
         ordinal = sum(child.parent is parent for child in tree.nodes)
         tree.add(parent, ordinal, 50 + num)
     elif name == "extend" and node is not None:
-        tree.extend(node, list(range(60, 60 + num)), [-0.1 * k for k in range(num)])
+        tops = [[[90 + k, -0.5]] for k in range(num)]
+        tree.extend(node, list(range(60, 60 + num)), [-0.1 * k for k in range(num)], tops)
     elif name == "force" and node is not None:
         tree.force(node, list(range(90, 90 + num)), drop=min(which % 3, len(node.ids)))
     elif name == "finish" and node is not None:
@@ -69,18 +71,18 @@ ACTIONS = ["add", "extend", "extend", "force", "force", "finish", "cancel", "spe
 
 @given(
     st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 20), st.integers(0, 5), st.booleans()), max_size=40),
-    st.booleans(),
+    st.sampled_from(Keep),
 )
 def test_folding_deltas_taken_at_any_time_rebuilds_the_tree(
-    actions: list[tuple[str, int, int, bool]], keep_logprobs: bool
+    actions: list[tuple[str, int, int, bool]], keep: Keep
 ) -> None:
-    tree, deltas = SearchTree(3, PROMPT, keep_logprobs=keep_logprobs), []
+    tree, deltas = SearchTree(3, PROMPT, keep=keep), []
     for name, which, num, is_saved in [*actions, ("none", 0, 0, True)]:
         act(tree, name, which, num)
         if is_saved and (delta := tree.delta()) is not None:
             deltas.append(json.loads(json.dumps(delta)))
     assert tree.delta() is None
-    folded = SearchTree.fold(3, deltas, keep_logprobs=keep_logprobs)
+    folded = SearchTree.fold(3, deltas, keep=keep)
     assert facts(folded) == facts(tree)
     assert folded.delta() is None
     assert [folded.child(node.parent, node.ordinal) for node in folded.nodes[1:] if node.parent] == folded.nodes[1:]
@@ -143,7 +145,7 @@ def test_only_a_finished_node_is_pruned() -> None:
 
 
 def test_a_forced_run_replaces_the_last_ids_and_their_log_probabilities() -> None:
-    tree = SearchTree(3, PROMPT, keep_logprobs=True)
+    tree = SearchTree(3, PROMPT, keep=Keep.LOGPROBS)
     node = tree.add(tree.root, 0, 50)
     tree.extend(node, [65, 66, 67], [-1.0, -2.0, -4.0])
     tree.force(node, [90, 91], drop=1)

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
-from ponder.api.app import create_app
 from ponder.api.limit import MAX_BODY_BYTES
+from ponder.api.server import create_app
 from ponder.jobs.dispatching.dispatcher_status import record
 from ponder.settings import Settings
 from ponder.store.database import connect

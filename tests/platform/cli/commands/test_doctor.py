@@ -37,7 +37,7 @@ def examine(
 def test_a_fresh_machine_on_which_nothing_is_up_misses_nothing(examine: Callable[[], tuple[int, Findings]]) -> None:
     code, findings = examine()
     assert code == 0
-    assert findings["api"] == doctor.Finding("api", None, "nothing is up here", "`ponder up` starts it")
+    assert findings["api"] == doctor.Finding("api", None, "nothing is running here", "`ponder up` starts it")
 
 
 def test_a_server_that_was_named_needs_a_key(

@@ -28,8 +28,11 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Plan]:
 
 def test_up_passes_on_every_option_of_a_worker(started: list[Plan]) -> None:
     given = "--device cpu --dtype bfloat16 --kv-dtype fp8 --max-sequences 8 --threads 2 --worker-name box --allow-code"
-    assert run(["up", *given.split(), "--metrics-port", "9100"]) == exit_code.SETTLED
-    assert started[0].options == WorkerOptions("cpu", "bfloat16", "fp8", 8, 2, "box", True, 9100)
+    engine = "--engine vllm --reward-engine own --engine-arg seed=1 --engine-arg enforce_eager=true --memory-split 0.7"
+    assert run(["up", *given.split(), "--metrics-port", "9100", *engine.split()]) == exit_code.SETTLED
+    assert started[0].options == WorkerOptions(
+        "cpu", "bfloat16", "fp8", 8, 2, "box", True, 9100, "vllm", "own", ("seed=1", "enforce_eager=true"), 0.7
+    )
 
 
 def test_up_passes_on_exactly_the_options_of_a_worker(started: list[Plan]) -> None:
@@ -42,7 +45,15 @@ def test_up_passes_on_exactly_the_options_of_a_worker(started: list[Plan]) -> No
 @pytest.mark.parametrize("command", [["up"], ["worker", "--model", "m", "--machine", "cpu", "--market", "spot"]])
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--device", "gpu"), ("--dtype", "float8"), ("--kv-dtype", "int4"), ("--max-sequences", "0"), ("--threads", "x")],
+    [
+        ("--device", "gpu"),
+        ("--dtype", "float8"),
+        ("--kv-dtype", "int4"),
+        ("--max-sequences", "0"),
+        ("--threads", "x"),
+        ("--engine", "sglang"),
+        ("--memory-split", "1"),
+    ],
 )
 def test_a_bad_value_is_refused_where_it_is_typed(
     started: list[Plan], capsys: pytest.CaptureFixture[str], command: list[str], option: str, value: str

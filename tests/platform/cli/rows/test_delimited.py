@@ -26,7 +26,7 @@ def test_whatever_stands_in_it_every_line_belongs_to_a_row_or_is_blank(text: str
     covered: set[int] = set()
     for row, end in zip(rows, [*(after - 1 for after in begins[1:]), len(lines)], strict=False):
         # A line that makes no row is refused alone. Other rows continue as long as a quote is open.
-        goes_on = "closes in line" in row.trouble or "goes on to line" in row.trouble
+        goes_on = "closes on line" in row.trouble or "continues to line" in row.trouble
         is_alone = row.values is None and "quote" in row.trouble and not goes_on
         covered |= {row.number} if is_alone else set(range(row.number, end + 1))
     uncovered = [line for number, line in enumerate(lines, start=1) if number > 1 and number not in covered]
@@ -47,7 +47,7 @@ def test_rows_between_two_stray_quotes_never_disappear_without_a_word(rows: list
     made = read("\n".join(["q,a", *written]))
     [refused] = [row for row in made if row.values is None]
     assert refused.number == opened + 2
-    assert f"closes in line {closed + 2}," in refused.trouble
+    assert f"closes on line {closed + 2}," in refused.trouble
     kept = [f"{row.values['q']},{row.values['a']}" for row in made if row.values is not None]
     assert kept == rows[:opened] + rows[closed + 1 :]
 
@@ -55,12 +55,12 @@ def test_rows_between_two_stray_quotes_never_disappear_without_a_word(rows: list
 def test_a_stray_quote_in_the_last_column_does_not_hide_the_next_row_either() -> None:
     [first, refused, last] = read('q,a\none,1\ntwo,"2\nthree,3"\nfour,4\n')
     assert (first.number, refused.number, last.number) == (2, 3, 5)
-    assert "closes in line 4," in refused.trouble
+    assert "closes on line 4," in refused.trouble
 
 
 def test_a_row_that_a_quote_leads_into_the_next_line_is_refused_with_both_lines() -> None:
     [refused, last] = read('q,a\none,"1\nmore",x\nthree,3\n')
-    assert refused.trouble == "it goes on to line 3 because of a quote, and has 3 cells, but the header has 2"
+    assert refused.trouble == "it continues to line 3 because of a quote, and has 3 cells, but the header has 2"
     assert last.values == {"q": "three", "a": "3"}
 
 
@@ -111,7 +111,7 @@ def test_an_empty_cell_that_is_quoted_is_a_row() -> None:
 def test_a_quote_that_stays_open_for_too_long_is_refused_and_what_follows_is_read() -> None:
     good = "x" * 1_000 + ",2\n"
     rows = read('a,b\n"open,1\n' + good * (MAX_ROW // 1_000))
-    assert rows[0].trouble == "a quote is opened in it and not closed within 8 MB"
+    assert rows[0].trouble == "a quote is opened in it but not closed within 8 MB"
     assert len(rows) == MAX_ROW // 1_000 + 1
     assert not any(row.trouble for row in rows[1:])
 

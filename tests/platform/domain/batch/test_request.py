@@ -13,6 +13,8 @@ from ponder.errors import InvalidLine
 
 DEMO = ServedModel("demo", "f0", 512, has_reward_model=True)
 BARE = ServedModel("bare", "f1", 512, has_reward_model=False)
+SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}
+NOT_STRICT = {"type": "json_schema", "json_schema": {"name": "x", "strict": False, "schema": {"uniqueItems": True}}}
 SECRET = "the launch code is 0000"
 
 
@@ -60,7 +62,49 @@ def test_every_used_field_arrives() -> None:
     made = request(**sampling, max_completion_tokens=9, stop="\n", logprobs=True, n=3, reasoning_effort="low")
     assert made.document["sampling"] == sampling | {"max_tokens": 9, "stop": ["\n"], "logprobs": True}
     assert made.document["n"] == 3
-    assert made.document["budget"]["tokens"] == 4096
+    assert made.document["effort"] == {"tokens": 4096, "thinking_tokens": 4096}
+
+
+def test_vllms_sampling_fields_arrive_if_they_are_sent() -> None:
+    sent = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 2, "stop_token_ids": [7]}
+    sent |= {"logit_bias": {"50256": -100}, "ignore_eos": True}
+    bare = request().document["sampling"]
+    assert request(**sent).document["sampling"] == bare | sent
+    assert request(**dict.fromkeys(sent)).document["sampling"] == bare
+    ranked = request(logprobs=True, top_logprobs=20).document["sampling"]
+    assert ranked == bare | {"logprobs": True, "top_logprobs": 20}
+    assert request(top_k=-1).document["sampling"] == bare | {"top_k": 0}
+
+
+def test_what_a_chat_template_is_told_arrives() -> None:
+    assert "template" not in request(add_generation_prompt=True, continue_final_message=False).document
+    off = request(chat_template_kwargs={"enable_thinking": False}).document["template"]
+    assert off == {
+        "kwargs": {"enable_thinking": False}, "add_generation_prompt": True, "continue_final_message": False
+    }  # fmt: skip
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    continued = request(messages=messages, continue_final_message=True, add_generation_prompt=False).document
+    assert continued["template"] == {"kwargs": {}, "add_generation_prompt": False, "continue_final_message": True}
+    assert not request(add_generation_prompt=False).document["template"]["add_generation_prompt"]
+
+
+def test_an_effort_goes_between_the_lines_budget_and_the_batchs() -> None:
+    batch = {"budget": {"tokens": 100, "thinking_tokens": 50}}
+    made = request(batch, reasoning_effort="low", ponder={"budget": {"thinking_tokens": 7}}).document
+    assert (made["budget"]["tokens"], made["budget"]["thinking_tokens"]) == (100, 7)
+    assert made["effort"] == {"tokens": 4096}
+    assert made["template"]["kwargs"] == {"reasoning_effort": "low", "enable_thinking": True}
+    none = request(reasoning_effort="none", chat_template_kwargs={"reasoning_effort": "x"}).document
+    assert "effort" not in none
+    assert none["template"]["kwargs"] == {"reasoning_effort": "x", "enable_thinking": False}
+
+
+def test_thoughts_of_former_turns_reach_the_template() -> None:
+    for name in ("reasoning_content", "reasoning"):
+        messages = [{"role": "assistant", "content": "c", name: "hm"}, {"role": "user", "content": "d"}]
+        assert request(messages=messages).document["messages"][0] == {
+            "role": "assistant", "content": "c", "reasoning_content": "hm"
+        }  # fmt: skip
 
 
 def test_fields_that_are_only_kept_are_kept() -> None:
@@ -116,6 +160,32 @@ def test_a_response_format_is_verified(form: dict[str, Any], schema: dict[str, A
     assert verifier == (None if schema is None else {"name": "json_schema", "schema": schema})
 
 
+@pytest.mark.parametrize(
+    ("options", "body", "structure"),
+    [
+        ({}, {}, None),
+        ({}, {"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
+        ({}, {"response_format": SCHEMA_FORMAT}, {"json_schema": {"type": "array"}}),
+        (
+            {},
+            {"response_format": SCHEMA_FORMAT, "ponder": {"strategy": "beam_search"}},
+            {"json_schema": {"type": "array"}},
+        ),
+        ({}, {"response_format": NOT_STRICT}, None),
+        ({}, {"ponder": {"structure": {"regex": "[0-9]+"}}}, {"regex": "[0-9]+"}),
+        ({"structure": {"choice": ["a"]}}, {}, {"choice": ["a"]}),
+        ({"structure": {"choice": ["a"]}}, {"response_format": {"type": "text"}}, {"choice": ["a"]}),
+        ({"structure": {"choice": ["a"]}}, {"ponder": {"structure": {"regex": "b"}}}, {"regex": "b"}),
+        ({"structure": {"choice": ["a"]}}, {"response_format": SCHEMA_FORMAT}, {"json_schema": {"type": "array"}}),
+        ({"structure": {"choice": ["a"]}}, {"response_format": NOT_STRICT}, None),
+    ],
+)
+def test_an_answer_is_held_to_what_its_line_or_its_batch_asks_for(
+    options: dict[str, Any], body: dict[str, Any], structure: dict[str, Any] | None
+) -> None:
+    assert request(options, **body).document.get("structure") == structure
+
+
 def test_text_parts_are_put_together_and_developers_speak_as_the_system() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages = [{"role": "developer", "content": parts}, {"role": "assistant", "content": "c", "refusal": None}]
@@ -158,7 +228,14 @@ def test_a_field_of_a_message_that_asks_for_nothing_is_accepted(field: str) -> N
     assert (caught.value.code, caught.value.param) == ("unsupported_field", f"body.messages[0].{field}")
 
 
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "reasoning_details", "whatever"])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_an_empty_thought_is_none(field: str) -> None:
+    for empty in (None, "", [], {}):
+        messages = [{"role": "assistant", "content": "x", field: empty}]
+        assert request(messages=messages).document["messages"] == [{"role": "assistant", "content": "x"}]
+
+
+@pytest.mark.parametrize("field", ["reasoning_details", "whatever"])
 def test_an_unknown_empty_field_of_a_message_is_accepted(field: str) -> None:
     for empty in (None, "", [], {}):
         messages = [{"role": "assistant", "content": "x", field: empty}]
@@ -199,7 +276,8 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
         ({"stream": True}, "unsupported_field", "body.stream"),
         ({"web_search_options": {}}, "unsupported_field", "body.web_search_options"),
         ({"verbosity": "high"}, "unsupported_field", "body.verbosity"),
-        ({"top_logprobs": 5}, "unsupported_field", "body.top_logprobs"),
+        ({"top_logprobs": 5}, "invalid_value", "body.top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "body.top_logprobs"),
         ({"colour": "red"}, "unknown_field", "body.colour"),
         ({"n": 0}, "invalid_value", "body.n"),
         ({"n": 129}, "invalid_value", "body.n"),
@@ -222,6 +300,33 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 1}}}},
             "invalid_schema",
             "body.response_format.json_schema.schema",
+        ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "strict": True, "schema": {"properties": {"a": {"not": {}}}}},
+                }
+            },
+            "invalid_structure",
+            "body.response_format.json_schema.schema.properties.a.not",
+        ),
+        ({"ponder": {"structure": {"regex": "("}}}, "invalid_structure", "body.ponder.structure.regex"),
+        ({"ponder": {"structure": {"regex": 1}}}, "invalid_type", "body.ponder.structure.regex"),
+        ({"ponder": {"structure": {}}}, "invalid_value", "body.ponder.structure"),
+        (
+            {"ponder": {"structure": {"choice": ["a"]}}, "response_format": {"type": "json_object"}},
+            "conflicting_structure",
+            "body.ponder.structure",
+        ),
+        (
+            {
+                "ponder": {"structure": {"choice": ["a"]}},
+                "messages": [{"role": "assistant", "content": "a"}],
+                "continue_final_message": True,
+            },
+            "conflicting_structure",
+            "body.continue_final_message",
         ),
         ({"ponder": {"budget": -1}}, "invalid_budget", "body.ponder.budget.tokens"),
         ({"ponder": {"budget": {"dollars": 0}}}, "invalid_budget", "body.ponder.budget.dollars"),
@@ -263,7 +368,32 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
             "body.ponder.reference",
         ),
         ({"ponder": {"reference": " "}}, "unreadable_reference", "body.ponder.reference"),
-        ({"top_k": 5}, "unknown_field", "body.top_k"),
+        ({"top_k": -2}, "invalid_value", "body.top_k"),
+        ({"min_p": 1.5}, "invalid_value", "body.min_p"),
+        ({"repetition_penalty": 0}, "invalid_value", "body.repetition_penalty"),
+        ({"min_tokens": -1}, "invalid_value", "body.min_tokens"),
+        ({"min_tokens": 9, "max_completion_tokens": 8}, "invalid_value", "body.min_tokens"),
+        ({"stop_token_ids": [-1]}, "invalid_value", "body.stop_token_ids[0]"),
+        ({"stop_token_ids": [1] * 129}, "invalid_value", "body.stop_token_ids"),
+        ({"logit_bias": {"the": 1}}, "invalid_value", "body.logit_bias"),
+        ({"logit_bias": {"5": 101}}, "invalid_value", "body.logit_bias.5"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, "invalid_value", "body.logit_bias"),
+        ({"chat_template_kwargs": {"messages": []}}, "invalid_value", "body.chat_template_kwargs"),
+        ({"chat_template_kwargs": {"add_generation_prompt": 1}}, "invalid_value", "body.chat_template_kwargs"),
+        ({"chat_template_kwargs": {"x": "y" * 4096}}, "invalid_value", "body.chat_template_kwargs"),
+        ({"chat_template_kwargs": ["x"]}, "invalid_type", "body.chat_template_kwargs"),
+        ({"continue_final_message": True}, "invalid_value", "body.continue_final_message"),
+        (
+            {
+                "messages": [{"role": "assistant", "content": "x"}],
+                "continue_final_message": True,
+                "add_generation_prompt": True,
+            },
+            "invalid_value",
+            "body.add_generation_prompt",
+        ),
+        ({"prompt": "x"}, "unknown_field", "body.prompt"),
+        ({"ignore_eos": 1}, "invalid_type", "body.ignore_eos"),
         ({"enable_thinking": False}, "unknown_field", "body.enable_thinking"),
         ({"stream_options": {"include_usage": True}}, "unsupported_field", "body.stream_options"),
         ({"messages": [{"role": "assistant", "content": None}]}, "invalid_type", "body.messages[0].content"),
@@ -274,8 +404,8 @@ AUDIO = [{"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {
         ),
         (
             {"messages": [{"role": "user", "content": "x", "reasoning_content": "hm"}]},
-            "unknown_field",
-            "body.messages[0].reasoning_content",
+            "invalid_value",
+            "body.messages[0]",
         ),
         ({"model": "bare", "ponder": {"strategy": "best_of_n"}}, "no_reward_model", "body.ponder.strategy"),
         ({"model": "bare", "ponder": {"strategy": "beam_search"}}, "no_reward_model", "body.ponder.strategy"),

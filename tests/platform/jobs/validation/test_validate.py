@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ponder.domain.batch.line import MAX_LINE_BYTES
-from ponder.jobs.cancel import cancel
+from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.validation.validate import validate
 
 
@@ -164,7 +164,7 @@ def test_the_weights_of_a_live_worker_go_before_newer_ones(desk: Any) -> None:
 def test_rows_that_the_database_refuses_fail_the_batch_instead_of_being_tried_for_ever(
     desk: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ponder.jobs.validation.admission.estimate_tokens", lambda document, length: -(2**40))
+    monkeypatch.setattr("ponder.jobs.estimating.sizer.Sizer.tokens", lambda sizer, size: -(2**40))
     batch = desk.batch(desk.line())
     row = desk.row(batch)
     assert (row.state, row.errors[0]["code"]) == ("failed", "unstorable")
@@ -173,7 +173,7 @@ def test_rows_that_the_database_refuses_fail_the_batch_instead_of_being_tried_fo
 def test_a_validation_that_breaks_off_can_be_done_again(desk: Any, engine: Engine, monkeypatch: Any) -> None:
     batch = desk.submit(desk.file(b"\n".join(json.dumps(desk.line(str(n))).encode() for n in range(2_000))))
     with monkeypatch.context() as patch:
-        patch.setattr("ponder.jobs.validation.admission.parse", lambda *arguments: 1 / 0)
+        patch.setattr("ponder.jobs.validation.ingestion.parse", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             validate(engine, batch)
     assert (desk.row(batch).state, desk.jobs(batch)) == ("validating", [])

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine
 from waiting import until
 
-from ponder.jobs.cancel import cancel
+from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.validation.validations import Unvalidated, Validations
 from ponder.settings import Settings
 

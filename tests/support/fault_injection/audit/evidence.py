@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class Evidence:
     num_starts: Mapping[str, int]
     logged_errors: Mapping[str, int]
     """By service and event."""
+    not_verified: Mapping[str, int]
+    """The reasons that workers logged for answers without a verdict. A worker logs each reason once."""
 
 
 def gather(testbed: Testbed, submissions: Sequence[Submission]) -> Evidence:
@@ -51,8 +54,12 @@ def gather(testbed: Testbed, submissions: Sequence[Submission]) -> Evidence:
         hits=dict(testbed.hits),
         strays=strays,
         num_starts={name: service.num_starts for name, service in testbed.services.items()},
-        logged_errors=Counter(
-            event for name, service in testbed.services.items() for event in _logged_errors(name, service.log)
+        logged_errors=Counter(_errors(testbed)),
+        not_verified=Counter(
+            str(entry.get("reason"))
+            for service in testbed.services.values()
+            for entry in _entries(service.log)
+            if entry.get("event") == "not_verified"
         ),
     )
 
@@ -78,14 +85,20 @@ def _lasting(testbed: Testbed) -> list[str]:
     return [command_of(pid) for pid in pids]
 
 
-def _logged_errors(name: str, log: Path) -> list[str]:
-    """The errors that a service logged; of a library's message only the beginning."""
-    found = []
+def _errors(testbed: Testbed) -> Iterator[str]:
+    """Yields the errors that the services logged. Of a library's message it takes the words before any id or detail."""
+    for name, service in testbed.services.items():
+        for entry in _entries(service.log):
+            if entry.get("level") in ("error", "critical"):
+                event = re.split(r"[:,]| '", str(entry.get("event")))[0]
+                yield f"{name.rstrip('-0123456789')}: {event}"
+
+
+def _entries(log: Path) -> Iterator[dict[str, Any]]:
     for line in log.read_text(errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(entry, dict) and entry.get("level") in ("error", "critical"):
-            found.append(f"{name.rstrip('-0123456789')}: {str(entry.get('event')).partition(':')[0]}")
-    return found
+        if isinstance(entry, dict):
+            yield entry

@@ -22,7 +22,7 @@ _JOBS = text("""
 """)
 _MOVES = text("SELECT job_id, count(*) AS num FROM trail.moves GROUP BY job_id")
 _ATTEMPTS = text("""
-    SELECT job_id, outcome, incarnation_id, pid, attempts.started_at, attempts.ended_at
+    SELECT job_id, outcome, incarnation_id, pid, end_reason, attempts.started_at, attempts.ended_at
     FROM attempts JOIN incarnations ON incarnations.id = incarnation_id ORDER BY attempts.id
 """)
 _BATCHES = text("SELECT id FROM batches")
@@ -107,7 +107,8 @@ def wrongly_failed(histories: Mapping[str, list[History]], evidence: Evidence) -
         if history.job.state == "failed" and history.job.code != "worker_lost":
             yield f"{history.name} failed: {history.job.code}"
         elif history.job.state == "failed" and num_deaths < DEATHS_TO_FAIL:
-            yield f"{history.name} failed as worker_lost after {num_deaths} deaths"
+            ends = [f"{attempt.incarnation_id}: {attempt.end_reason}" for attempt in lost]
+            yield f"{history.name} failed as worker_lost after {num_deaths} deaths; its losses: {', '.join(ends)}"
         elif history.job.state not in ("completed", "failed"):
             yield f"{history.name} is {history.job.state}"
         elif len(lost) > DEATHS_TO_FAIL or (len(lost) == DEATHS_TO_FAIL and history.job.state != "failed"):

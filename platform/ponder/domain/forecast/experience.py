@@ -1,0 +1,112 @@
+"""All that settled jobs tell about those to come: named sums by cell, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ponder.domain.forecast.histogram import Histogram, bin_of
+from ponder.domain.forecast.lengths import CellKey, Lengths
+from ponder.domain.forecast.ratio import Estimate, Ratio
+
+Sums = Mapping[str, float]
+
+_TOKENS_A_BYTE = Estimate(1 / 3.5, 0.15, 0.05)
+_REWARD_A_TOKEN = Estimate(1.2, 0.5, 0.2)
+"""A reward model reads what was generated, and the prompt with each sample."""
+_NOTHING = Estimate(0.0, 0.0, 0.0)
+_BETWEEN_CELLS = 0.2**2
+"""The relative variance of a ratio between the cells of a model."""
+_BETWEEN_LOADS = 0.15**2
+"""The relative variance of engine time between batches: a fuller step costs each of its jobs less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A completed job. `tokens` are those it generated, per sample of its strategy.
+
+    is_censored: it was cut off, and would have generated more. prompt_bytes: None if the prompt was token ids. machine
+    and engine_s: where it ran and the engine's time it is charged with; None if unknown, or if it ran on several.
+    """
+
+    tokens: float
+    is_censored: bool
+    generated_tokens: int
+    prompt_tokens: int
+    reward_tokens: int
+    prompt_bytes: int | None
+    machine: str | None
+    engine_s: float
+
+    def sums(self) -> dict[str, float]:
+        """Returns what it adds to its cell's sums."""
+        place = bin_of(self.tokens)
+        sums = {f"cut.{place}": 1.0} if self.is_censored else {f"len.{place}": 1.0, "tokens": self.tokens}
+        sums |= Ratio.lesson("reward", self.generated_tokens, self.reward_tokens)
+        if self.prompt_bytes:
+            sums |= Ratio.lesson("prompt", self.prompt_bytes, self.prompt_tokens)
+        if self.machine is not None:
+            sums |= Ratio.lesson(f"time.{self.machine}", self.prompt_tokens + self.generated_tokens, self.engine_s)
+        return sums
+
+
+class Experience:
+    """The knowledge that the settled jobs of a tenant give, by cell."""
+
+    def __init__(self, sums: Mapping[CellKey, Sums]) -> None:
+        self._sums = sums
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        return Lengths({key: _histogram(sums) for key, sums in self._sums.items()})
+
+    def prompt(self, key: CellKey) -> Estimate:
+        """Returns the tokens of a prompt's byte."""
+        of_model = self._pooled("prompt", key[0]).estimate(_TOKENS_A_BYTE)
+        return self._own("prompt", key).estimate(of_model.widened(_BETWEEN_CELLS))
+
+    def reward(self, key: CellKey, *, is_scored: bool) -> Estimate:
+        """Returns the tokens that the reward model reads for each generated one."""
+        if not is_scored:
+            return _NOTHING
+        of_strategy = self._pooled("reward", key[0], key[1].split(" ")[0]).estimate(_REWARD_A_TOKEN)
+        return self._own("reward", key).estimate(of_strategy.widened(_BETWEEN_CELLS))
+
+    def seconds(self, key: CellKey, machine: str) -> Estimate | None:
+        """Returns the engine's seconds for a token of prompt or answer, or None if the model never ran there."""
+        of_model = self._pooled(f"time.{machine}", key[0])
+        if of_model.n == 0 or of_model.y <= 0:
+            return None
+        general = of_model.estimate(Estimate(of_model.y / of_model.x, 1.0, 0.1))
+        own = self._own(f"time.{machine}", key).estimate(general.widened(_BETWEEN_CELLS))
+        return own.widened(_BETWEEN_LOADS)
+
+    def machines(self, fingerprint: str) -> list[str]:
+        """Returns the machines on which a model's jobs were timed, the one with most jobs first."""
+        named = {name.removeprefix("time.").removesuffix(".n") for sums in self._of(fingerprint) for name in sums
+                 if name.startswith("time.") and name.endswith(".n")}  # fmt: skip
+        return sorted(named, key=lambda name: (-self._pooled(f"time.{name}", fingerprint).n, name))
+
+    def _of(self, fingerprint: str) -> list[Sums]:
+        return [sums for key, sums in self._sums.items() if key[0] == fingerprint]
+
+    def _own(self, name: str, key: CellKey) -> Ratio:
+        return Ratio.read(self._sums.get(key, {}), name)
+
+    def _pooled(self, name: str, fingerprint: str, strategy: str | None = None) -> Ratio:
+        pooled = Ratio()
+        for key, sums in self._sums.items():
+            if key[0] == fingerprint and strategy in (None, key[1].split(" ")[0]):
+                pooled += Ratio.read(sums, name)
+        return pooled
+
+
+def _histogram(sums: Sums) -> Histogram:
+    histogram = Histogram(tokens=float(sums.get("tokens", 0.0)))
+    for name, jobs in sums.items():
+        kind, _, place = name.partition(".")
+        if kind in ("len", "cut"):
+            counts = histogram.seen if kind == "len" else histogram.censored
+            counts[int(place)] = float(jobs)
+    return histogram

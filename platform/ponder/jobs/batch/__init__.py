@@ -1,0 +1,1 @@
+"""Steps that a user takes with a batch: submitting, changing, cancelling, retrying."""

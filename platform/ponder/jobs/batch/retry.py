@@ -1,0 +1,107 @@
+"""Retries the failed jobs of a batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from sqlalchemy import Connection, text
+
+from ponder.domain.batch.window import window_s
+from ponder.errors import Conflict, NotFound
+from ponder.jobs.batch.submit import Idempotency, check_open, repeated
+from ponder.jobs.served import served_models
+from ponder.jobs.shard import add_portions
+from ponder.jobs.wake import wake
+from ponder.store.job_state import JOB_STATE
+
+_ENDED = ("completed", "expired", "cancelled")
+_INSERT = text(
+    """
+    INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, state,
+                         idempotency_key, request_sha256, retry_of, key_id, expires_at, in_progress_at,
+                         limit_tokens, limit_nanodollars)
+    SELECT :id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, 'in_progress',
+           CAST(:idempotency_key AS text), CAST(:sha256 AS bytea), id, CAST(:key_id AS text),
+           clock_timestamp() + make_interval(secs => :window_s), clock_timestamp(),
+           limit_tokens, limit_nanodollars
+    FROM batches WHERE id = :batch_id AND tenant_id = :tenant_id
+    ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
+    RETURNING id
+    """
+)
+_JOBS = text(
+    f"""
+    INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
+                      oracle, estimated_tokens)
+    SELECT jobs.tenant_id, :id, line, custom_id, model, coalesce(served.value, fingerprint), request, strategy, level,
+           oracle, estimated_tokens
+    FROM jobs JOIN batches ON batches.id = batch_id
+    LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
+    WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')
+    ORDER BY line
+    """
+)
+
+
+def retry(
+    connection: Connection,
+    tenant_id: str,
+    batch_id: str,
+    *,
+    new_batch_id: str,
+    key_id: str | None = None,
+    idempotency_key: str | None = None,
+    most_open: int | None = None,
+) -> str:
+    """Makes a new batch of the failed and expired jobs of an ended one, in progress at once. Returns its id.
+
+    Custom ids and line numbers stay. The jobs are pinned to the weights that are served now. Raises NotFound, Conflict
+    if the batch has not ended or none of its jobs failed, and LimitReached as `submit` does.
+    """
+    sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
+    earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
+    if earlier is not None:
+        return earlier
+    window = _window_of_ended(connection, tenant_id, batch_id)
+    check_open(connection, tenant_id, most_open)
+    values = {"id": new_batch_id, "batch_id": batch_id, "tenant_id": tenant_id, "window_s": window}
+    values["key_id"] = key_id
+    values |= {"idempotency_key": idempotency_key, "sha256": sha256}
+    if connection.execute(_INSERT, values).scalar() is None:
+        earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
+        assert earlier is not None, "only a used Idempotency-Key keeps the batch from being made"
+        return earlier
+    num_jobs = _copy_jobs(connection, tenant_id, batch_id, new_batch_id)
+    if num_jobs == 0:
+        raise Conflict(f"no job of {batch_id} failed or expired: there is nothing to retry")
+    connection.execute(text("UPDATE batches SET num_lines = :n WHERE id = :id"), {"n": num_jobs, "id": new_batch_id})
+    add_portions(connection, new_batch_id)
+    wake(connection)
+    return new_batch_id
+
+
+def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> int:
+    batch = connection.execute(
+        text("SELECT state, completion_window FROM batches WHERE id = :id AND tenant_id = :tenant_id"),
+        {"id": batch_id, "tenant_id": tenant_id},
+    ).first()
+    if batch is None:
+        raise NotFound(f"there is no batch {batch_id}", param="batch_id")
+    if batch.state not in _ENDED:
+        raise Conflict(f"the batch is {batch.state}; its jobs can be retried when it is one of {', '.join(_ENDED)}")
+    return window_s(batch.completion_window)
+
+
+def _copy_jobs(connection: Connection, tenant_id: str, batch_id: str, new_batch_id: str) -> int:
+    fingerprints = {name: model.fingerprint for name, model in served_models(connection).items()}
+    copied = connection.execute(
+        _JOBS,
+        {
+            "id": new_batch_id,
+            "batch_id": batch_id,
+            "tenant_id": tenant_id,
+            "fingerprints": json.dumps(fingerprints),
+        },
+    )
+    return copied.rowcount

@@ -1,0 +1,1 @@
+"""Learns what completed jobs took, and estimates what others will take."""

@@ -1,0 +1,145 @@
+"""Reserves what claimed jobs may spend of their batch's budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DBAPIError
+
+from ponder.domain.budget import Allowance, most_tokens
+from ponder.ledger.spending import allowances
+
+_TURN_S = 1.0
+"""How long a claim waits for another one of the same batch. One that is frozen in its transaction must not stop it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """The part of a batch's budget that is kept for one job; None where it has no such limit.
+
+    `most_tokens` is the job's own wall, over all its attempts.
+    """
+
+    job_id: int
+    tokens: int | None
+    nanodollars: int | None
+    most_tokens: int
+
+
+class Unfit(Exception):
+    """The budget of the batch admits none of the jobs now. `least_tokens` would do for one of them; None: unknown."""
+
+    def __init__(self, least_tokens: int | None) -> None:
+        super().__init__("no job fits into the budget")
+        self.least_tokens = least_tokens
+
+
+_IS_LIMITED = text("""
+    SELECT batches.id FROM shards JOIN batches ON batches.id = shards.batch_id
+    WHERE shards.id = :shard_id AND (limit_tokens IS NOT NULL OR limit_nanodollars IS NOT NULL)
+""")
+
+_LOCK = text("SELECT id FROM batches WHERE id = :batch_id FOR NO KEY UPDATE")
+
+_PATIENCE = text("SELECT current_setting('lock_timeout')")
+
+_SET_PATIENCE = text("SELECT set_config('lock_timeout', :patience, true)")
+
+_NEEDS = text("""
+    SELECT jobs.id, request, coalesce(context_length, 1) AS context_length,
+           (SELECT CAST(coalesce(sum(num_tokens), 0) AS bigint) FROM tree_deltas WHERE job_id = jobs.id) AS num_saved
+    FROM jobs LEFT JOIN models ON models.name = jobs.model AND models.fingerprint = jobs.fingerprint
+    WHERE jobs.id = ANY(CAST(:ids AS bigint[])) AND jobs.state = 'pending' ORDER BY jobs.id
+""")
+
+_LEAVE = text("""
+    WITH rest AS (
+        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, runs_alone)
+        SELECT tenant_id, batch_id, model, fingerprint, lane, CAST(:rest AS bigint[]),
+               (SELECT sum(estimated_tokens) FROM jobs WHERE id = ANY(CAST(:rest AS bigint[]))), runs_alone
+        FROM shards WHERE id = :shard_id
+    )
+    UPDATE shards SET job_ids = CAST(:taken AS bigint[]),
+        estimated_tokens = (SELECT sum(estimated_tokens) FROM jobs WHERE id = ANY(CAST(:taken AS bigint[])))
+    WHERE id = :shard_id
+""")
+
+
+def take_turn(connection: Connection, shard_id: int) -> bool:
+    """Makes other claims of the shard's batch wait if it has a budget, so that no two reserve the same rest of it.
+
+    Returns False if another claim has not ended in time.
+    """
+    batch_id = connection.execute(_IS_LIMITED, {"shard_id": shard_id}).scalar()
+    if batch_id is None:
+        return True
+    patience = connection.execute(_PATIENCE).scalar_one()
+    try:
+        with connection.begin_nested():
+            connection.execute(_SET_PATIENCE, {"patience": f"{_TURN_S:.0f}s"})
+            connection.execute(_LOCK, {"batch_id": batch_id})
+    except DBAPIError as error:
+        if "55P03" not in str(error.orig):  # lock_not_available
+            raise
+        return False
+    connection.execute(_SET_PATIENCE, {"patience": patience})
+    return True
+
+
+def reserve(connection: Connection, shard_id: int, batch_id: str, job_ids: Sequence[int]) -> list[Reserve] | None:
+    """Reserves for those jobs of a locked shard that fit into the budget. The others are left in a new shard.
+
+    Returns None if there is no budget. Raises Unfit if no pending job fits, or if the batch is paused.
+    """
+    allowance = allowances(connection, [batch_id]).get(batch_id)
+    if allowance is None:
+        return None
+    needs = connection.execute(_NEEDS, {"ids": job_ids}).all()
+    reserves = [_reserve(job, allowance) for job in needs]
+    taken = _fitting(reserves, allowance)
+    if not taken and reserves:
+        known = [one.tokens for one in reserves if one.tokens is not None]
+        raise Unfit(min(known, default=None))
+    if len(taken) < len(reserves):
+        rest = [one.job_id for one in reserves if one not in taken]
+        values = {"shard_id": shard_id, "taken": [one.job_id for one in taken], "rest": rest}
+        connection.execute(_LEAVE, values)
+    return taken
+
+
+def walls(connection: Connection, batch_id: str, job_ids: Sequence[int]) -> list[Reserve] | None:
+    """Returns again what was reserved for jobs, less what was drawn since: their walls are the same."""
+    allowance = allowances(connection, [batch_id]).get(batch_id)
+    if allowance is None:
+        return None
+    return [_reserve(job, allowance) for job in connection.execute(_NEEDS, {"ids": job_ids})]
+
+
+def _reserve(job: Row[Any], allowance: Allowance) -> Reserve:
+    most = most_tokens(job.request, job.context_length)
+    return Reserve(
+        job_id=job.id,
+        tokens=None if allowance.limit_tokens is None else max(0, most - job.num_saved),
+        nanodollars=None if allowance.limit_nanodollars is None else allowance.job_nanodollars,
+        most_tokens=most,
+    )
+
+
+def _fitting(reserves: Sequence[Reserve], allowance: Allowance) -> list[Reserve]:
+    """Returns the jobs that fit, in their order. A small one may fit behind a large one that does not."""
+    taken: list[Reserve] = []
+    if allowance.must_stop:
+        return taken
+    room_tokens, room_nanodollars = allowance.room_tokens or 0, allowance.room_nanodollars or 0
+    num_more = len(reserves) if allowance.num_more is None else allowance.num_more
+    for one in reserves:
+        if len(taken) == num_more:
+            break
+        if (one.tokens or 0) <= max(room_tokens, 0) and (one.nanodollars or 0) <= max(room_nanodollars, 0):
+            taken.append(one)
+            room_tokens -= one.tokens or 0
+            room_nanodollars -= one.nanodollars or 0
+    return taken

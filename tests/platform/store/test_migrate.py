@@ -1,0 +1,32 @@
+"""What a migration makes of the data that it finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alembic import command
+
+from ponder.store import migrate as module
+
+
+def test_batches_of_an_older_release_get_their_totals_and_numbers(world: Any) -> None:
+    batch, stopped, waiting = world.batch(3), world.batch(2), world.batch()
+    worker = world.worker()
+    jobs = [job for job in world.claim_all(worker) if job not in world.jobs(waiting)]
+    last = world.jobs(batch)[-1]
+    world.tick(worker, settled=[world.passed(last)], work=world.work(*jobs))
+    world.tick(worker, settled=[world.passed(job) for job in world.jobs(batch)[:-1]])
+    world.cancel(stopped)
+    world.tick(worker)
+    world.finish()
+
+    config = module._config()
+    with world.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0015")
+    module.migrate(world.engine)
+
+    for each in (batch, stopped, waiting):
+        assert world.totals(each) == world.counted(each)
+    assert world.numbered(batch) == [last, *world.jobs(batch)[:-1]]
+    assert sorted(world.numbered(stopped)) == world.jobs(stopped)

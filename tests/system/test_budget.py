@@ -1,0 +1,76 @@
+"""A dollar cap over two workers, one of which is killed, and the batch that goes on once the cap is raised."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from fleet import LEASE_S, Fleet, until
+
+from ponder.domain.batch.submission import Change
+from ponder.jobs.batch.change import change
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+NUM_JOBS = 12
+
+# The most that one tick of each worker booked on jobs.
+_ONE_TICK_EACH = """
+    SELECT CAST(sum(most) AS bigint) FROM (
+        SELECT max(booked) AS most FROM (
+            SELECT incarnation_id, sum(nanodollars) AS booked FROM ledger_entries
+            WHERE batch_id IS NOT NULL GROUP BY incarnation_id, until_at
+        ) AS ticks GROUP BY incarnation_id
+    ) AS workers
+"""
+
+
+def test_a_batch_stops_at_its_dollars_under_kill_9_and_goes_on_when_they_are_raised(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_workers(2, "--max-sequences", "4")
+    batch = fleet.submit(NUM_JOBS, max_tokens=300, strategy={"name": "direct"})
+    until(lambda: fleet.scalar("SELECT count(DISTINCT holder) FROM shards WHERE state = 'held'") == 2, 60)
+    until(lambda: fleet.num_saved_tokens() > 50, 60)
+    limit = _spent(fleet, batch) + _a_second(fleet)
+    _change(fleet, batch, dollars=limit / 1e9)
+    pid = fleet.scalar("SELECT min(pid) FROM incarnations WHERE state = 'ready'")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: fleet.scalar("SELECT exhausted_at FROM batches WHERE id = :id", id=batch), LEASE_S + 60)
+
+    overshoot, one_tick_each = _spent(fleet, batch) - limit, fleet.scalar(_ONE_TICK_EACH)
+    print(f"limit {limit:,}, overshoot {overshoot:,}, one tick of each worker {one_tick_each:,} nano-dollars")
+    assert 0 <= overshoot <= one_tick_each
+    assert fleet.scalar("SELECT state FROM batches WHERE id = :id", id=batch) == "in_progress"
+    assert fleet.scalar("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert {"preempted", "lost"} <= set(fleet.outcomes())
+    saved, num_left = fleet.saved_ids(), fleet.num_pending()
+    assert num_left > 0
+    assert saved, "jobs were handed back with their trees"
+
+    _change(fleet, batch, dollars=1e6)
+    until(lambda: fleet.num_pending() == 0, 120)
+    settled = fleet.settled_ids()
+    assert {node: settled[node][: len(ids)] for node, ids in saved.items()} == saved
+    fleet.check_settled_once(NUM_JOBS)
+    assert fleet.scalar("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    used = fleet.scalar("SELECT sum(completion_tokens) FROM usage")
+    rows = "SELECT generated_tokens FROM tallies UNION ALL SELECT generated_tokens FROM batch_totals"
+    spent = f"SELECT sum(generated_tokens) FROM ({rows}) AS each"
+    assert fleet.scalar(spent) == used
+    fleet.check_ledgers()
+
+
+def _spent(fleet: Fleet, batch: str) -> int:
+    return int(fleet.scalar("SELECT sum(nanodollars) FROM ledger_entries WHERE batch_id = :id", id=batch) or 0)
+
+
+def _a_second(fleet: Fleet) -> int:
+    """The price of a second of all workers."""
+    return int(fleet.scalar("SELECT sum(nanodollars_per_hour) / 3600 FROM incarnations WHERE state = 'ready'"))
+
+
+def _change(fleet: Fleet, batch: str, **limits: Any) -> None:
+    with fleet.engine.begin() as connection:
+        change(connection, "t", batch, Change.model_validate({"ponder": {"batch_budget": limits}}))

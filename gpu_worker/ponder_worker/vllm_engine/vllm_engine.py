@@ -16,6 +16,7 @@ from ponder_worker.engine.engine_request import generation, reading, scoring
 from ponder_worker.engine.latency import Latencies
 from ponder_worker.engine.sampling.grammars import Compilation, Grammars
 from ponder_worker.engine.sampling.sampling_params import SamplingParams
+from ponder_worker.engine.scheduling.step_size import StepSize
 from ponder_worker.engine.sequence import PRIORITY_RANKS, Priority, Sequence
 from ponder_worker.engine.step_plan import Output
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
@@ -78,6 +79,9 @@ class VllmEngine:
         self._grammars = Grammars(tokenizer, self._limits.vocabulary_size)
         self._tasks = frozenset(llm.get_supported_tasks())
         self._takes_edits = config.speculative_config is None
+        scheduling = config.scheduler_config
+        # A prompt that vLLM does not divide needs all the room of a step.
+        self._step_size = StepSize(scheduling.max_num_batched_tokens) if scheduling.enable_chunked_prefill else None
         self._numbers = itertools.count()
         self._requests: dict[str, _Live] = {}
         self._names: dict[str, str] = {}  # of requests in vLLM's scheduler, by the names in its outputs
@@ -201,8 +205,15 @@ class VllmEngine:
         outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in self._complete]
         self._complete = []
         if self._requests:
+            if self._step_size is not None:
+                self._view.bound_step(self._step_size.room(self._view.num_running))
             results = {result.request_id: result for result in self._llm.step()}
-            outputs += self._commit(results, self._view.take())
+            chunks = self._view.take()
+            if self._step_size is not None:
+                num_tokens = sum(chunk.end - chunk.start for chunk in chunks.values())
+                # A step that computed nothing had too little room for what vLLM does not divide: it counts as full.
+                self._step_size.observe(num_tokens or self._step_size.num_tokens, self._clock() - planned_s)
+            outputs += self._commit(results, chunks)
         self.latencies.observe(outputs, planned_s, self._clock())
         return outputs
 

@@ -1,6 +1,9 @@
 """What every engine promises of its steps: what they cost, whom they serve, and what they leave behind."""
 
+import itertools
 from itertools import pairwise
+
+import pytest
 
 from ponder_worker.engine.inference_engine import InferenceEngine
 
@@ -18,6 +21,31 @@ def test_outputs_say_what_was_computed_and_together_it_is_every_token_once(llm: 
     assert [token for output in outputs for token in output.tokens] == sequence.generated
     assert [output.finish_reason for output in outputs] == [None] * (len(outputs) - 1) + ["length"]
     assert llm.counters.computed_tokens - before == 304
+
+
+def test_steps_become_smaller_while_they_take_long_and_larger_again(
+    llm: InferenceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports and cancellations are answered between two steps."""
+
+    salts = itertools.count()
+
+    def chunks_of_a_prompt() -> list[int]:
+        llm.generate(
+            [3 + number % 290 for number in range(300)], prompt_length=300, sampling=greedy(1), salt=b"%d" % next(salts)
+        )
+        return [output.computed_tokens for output in finish(llm)]
+
+        chunks_of_a_prompt()
+
+    assert max(chunks_of_a_prompt()) > 64
+    seconds = itertools.count(step=5)
+    with monkeypatch.context() as slow:
+        slow.setattr(llm, "_clock", lambda: float(next(seconds)))
+        chunks_of_a_prompt()
+        assert max(chunks_of_a_prompt()) < 32
+    chunks_of_a_prompt()
+    assert max(chunks_of_a_prompt()) > 64
 
 
 def test_the_bytes_read_grow_with_the_context(llm: InferenceEngine) -> None:

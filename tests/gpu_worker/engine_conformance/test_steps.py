@@ -104,6 +104,18 @@ def test_the_more_urgent_are_served_first(llm: InferenceEngine) -> None:
     assert max(places[sequence] for sequence in [*urgent, batch[-1]]) < 16
 
 
+def test_what_an_old_family_asks_for_late_overtakes_the_younger_ones(llm: InferenceEngine) -> None:
+    """Otherwise all searches that sample in waves would end together, at the end."""
+    batch = [
+        llm.generate(PROMPT, prompt_length=len(PROMPT), sampling=sampled(3, seed), family=1 + seed // 8)
+        for seed in range(40)
+    ]
+    late = [llm.generate(PROMPT, prompt_length=len(PROMPT), sampling=sampled(3, seed), family=1) for seed in (50, 51)]
+    ended = [output.sequence for output in finish(llm) if output.finish_reason]
+    places = {sequence: place for place, sequence in enumerate(ended)}
+    assert max(places[sequence] for sequence in late) < 16 <= min(places[sequence] for sequence in batch[24:])
+
+
 def test_it_counts_what_runs_and_what_waits(llm: InferenceEngine) -> None:
     free = llm.free_tokens
     assert (llm.num_running, llm.num_waiting) == (0, 0)

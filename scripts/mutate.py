@@ -71,9 +71,13 @@ def _draw(session: Path, num: int, seed: int) -> None:
 
 
 def _is_declaration(path: str, row: int, column: int) -> bool:
-    """Returns whether this is the option of a decorator, or the `*` before keywords. No test should look at these."""
+    """Returns whether this is the option of a decorator, the `*` before keywords, or `strict` of a zip.
+
+    No test should look at these.
+    """
     line = Path(path).read_text().splitlines()[row - 1]
-    return line.lstrip().startswith("@") or line[column:].startswith("*,")
+    before, after = line[:column], line[column:]
+    return before.lstrip().startswith("@") or after.startswith(("@", "*,")) or before.endswith("strict=")
 
 
 def _outcome(session: Path) -> tuple[int, list[tuple[str, str]]]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from ponder.domain.storable import JsonObject
+from ponder.jobs.retention.check_kept import check_kept
 from ponder.store.job_state import JOB_STATE
 
 _COLUMNS = """
@@ -106,12 +107,13 @@ def _lines(
     query: TextClause,
     render: Callable[[Row[Any]], Mapping[str, Any]],
 ) -> Iterator[bytes]:
-    """Yields lines page by page, so that memory stays small and no transaction outlives a page."""
+    """Yields lines page by page, so that memory stays small and no transaction outlives a page. Raises Gone."""
     after = 0
     while True:
         values = {"tenant_id": tenant_id, "batch_id": batch_id, "after": after, "limit": _PAGE}
         with engine.connect() as connection:
             rows = connection.execute(query, values).all()
+            check_kept(connection, tenant_id, batch_id)
         if not rows:
             return
         yield encoded(map(render, rows))

@@ -52,6 +52,11 @@ tenants = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("quota_tokens", BigInteger, comment="estimated tokens in flight at a time; null: no limit"),
+    Column(
+        "output_expires_after_s",
+        Integer,
+        comment="how long results of new batches are kept by default; null: for ever",
+    ),
     _created_at(),
 )
 
@@ -81,6 +86,14 @@ files = Table(
     Column("batch_id", Text, comment="the batch whose results an output or error file streams"),
     _created_at(),
     _timestamp("deleted_at"),
+    Column(
+        "is_erasing",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="deleted, and its chunks follow",
+    ),
+    Index("ix_files_erasing", "id", postgresql_where=text("is_erasing")),
     Index(
         "ix_files_stored",
         "tenant_id",
@@ -135,9 +148,15 @@ batches = Table(
     Column("limit_nanodollars", BigInteger, comment="of the batch's budget, over all its jobs"),
     _timestamp("paused_at"),
     Column("exhausted_at", DateTime(timezone=True), comment="since when its budget admits no job, and none runs"),
+    Column("output_expires_after_s", Integer, comment="results are kept so long from its end on; null: for ever"),
+    Column("pruned_at", DateTime(timezone=True), comment="since when its results are deleted"),
+    Column("pruned_line", Integer, comment="of a pruned batch: the rows up to here are deleted; null: all are"),
     UniqueConstraint("tenant_id", "idempotency_key"),
     Index("ix_batches_followed", "followed_line", postgresql_where=text("followed_line IS NOT NULL")),
     Index("ix_batches_tenant_created", "tenant_id", "created_at", "id"),
+    Index("ix_batches_input_file_id", "input_file_id"),
+    Index("ix_batches_kept", "id", postgresql_where=text("output_expires_after_s IS NOT NULL AND pruned_at IS NULL")),
+    Index("ix_batches_pruned", "pruned_line", postgresql_where=text("pruned_line IS NOT NULL")),
     Index(
         "ix_batches_open",
         "state",

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 
-from ponder.api.auth import Caller, Tenant
+from ponder.api.auth import Tenant, chosen_tenant
 from ponder.api.services import Ponder, identifier
 from ponder.domain.dimension import KNOWN, read_dimensions, read_filter, read_moment
 from ponder.domain.money import NANODOLLARS, nanodollars
 from ponder.domain.storable import JsonObject
-from ponder.errors import Forbidden, InvalidInput, NotFound
+from ponder.errors import InvalidInput, NotFound
 from ponder.ledger.cost_report import CostRow, cost_report, unassigned
 from ponder.ledger.interval import CONFIDENCE, Comparison, Interval, compare
 from ponder.ledger.price_book import Billing
@@ -38,7 +38,7 @@ def _selection(
 ) -> Selection:
     return Selection(
         by=read_dimensions(by),
-        tenant_id=_tenant(tenant, caller),
+        tenant_id=chosen_tenant(tenant, caller),
         batch_ids=None if batch_id is None else tuple(identifier(one, "batch") for one in batch_id),
         since=read_moment(since, "since"),
         until=read_moment(until, "until"),
@@ -171,14 +171,6 @@ def _measured(ponder: Ponder, wanted: Report, selection: Selection) -> JsonObjec
 
 def _list(selection: Selection, rows: list[JsonObject]) -> JsonObject:
     return {"object": "list", "by": list(selection.by), "data": rows}
-
-
-def _tenant(wanted: str | None, caller: Caller) -> str | None:
-    if wanted is None or wanted == caller.tenant_id:
-        return caller.tenant_id
-    if not caller.is_operator:
-        raise Forbidden("only an operator's key can see what others spend")
-    return None if wanted == "all" else identifier(wanted, "tenant", "tenant")
 
 
 def _token_prices(input_: str | None, output: str | None, cached: str | None) -> TokenPrices | None:

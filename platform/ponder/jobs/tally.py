@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from sqlalchemy import Connection, text
 
 from ponder.errors import NotFound
+from ponder.ledger.cost_totals import begin_costs
 from ponder.store.folding import lock_folding
 
 RUN_LENGTH = 1_000
@@ -119,8 +120,9 @@ _PAGE = text("""
 
 
 def tally_lines(connection: Connection, batch_id: str) -> None:
-    """Counts the rejected lines and the oracle jobs of a new batch, once and for all."""
+    """Counts the rejected lines and the jobs of a new batch, once and for all."""
     connection.execute(_BEGUN, {"batch_id": batch_id})
+    begin_costs(connection, batch_id)
 
 
 def totals(connection: Connection, batch_ids: Collection[str]) -> dict[str, Totals]:

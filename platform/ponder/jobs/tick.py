@@ -22,6 +22,7 @@ from ponder.jobs.shard import finish_settled
 from ponder.jobs.tick_report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
+from ponder.ledger.cost_totals import add_late
 from ponder.ledger.spending import Draw, Spent, allowances, spend
 from ponder.store.document import dumps
 from ponder.store.job_state import JOB_STATE
@@ -140,6 +141,7 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     costs = book(
         connection, incarnation, now, overhead=incarnation.overhead, charges=charges, idle_fraction=report.idle_fraction
     )
+    add_late(connection, incarnation.id, now, _late(jobs, costs))
     observe(connection, settled)
     limited = connection.execute(_LIMITED, {"holder": incarnation.id}).scalars().all()
     _spend(connection, incarnation.id, _Growth(jobs, settled, saved, costs), limited)
@@ -225,6 +227,15 @@ def _bearer(work: Work, job: _Job) -> Bearer:
     elif job.state is not JobState.PENDING:
         kind = CostKind.DUPLICATE
     return Bearer(job.id, job.tenant_id, job.batch_id, kind)
+
+
+def _late(jobs: Mapping[int, _Job], costs: Mapping[Bearer, int]) -> dict[int, int]:
+    """Returns the nano-dollars of jobs that the incarnation held no more when the tick began."""
+    late: Counter[int] = Counter()
+    for bearer, nanodollars in costs.items():
+        if nanodollars and not jobs[bearer.job_id].is_open:
+            late[bearer.job_id] += nanodollars
+    return late
 
 
 def _spend(connection: Connection, incarnation_id: str, growth: _Growth, limited: Sequence[str]) -> None:

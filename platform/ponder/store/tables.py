@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
     UniqueConstraint,
@@ -368,6 +369,18 @@ batch_totals = Table(
     metadata,
     Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
     *_sums(),
+    Column(
+        "num_costed",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="the settled jobs up to this number are in cost_totals",
+    ),
+    Index(
+        "ix_batch_totals_uncosted",
+        "batch_id",
+        postgresql_where=text("num_costed < num_completed + num_failed + num_expired + num_cancelled"),
+    ),
 )
 
 result_runs = Table(
@@ -467,6 +480,92 @@ ledger_entries = Table(
     Index("ix_ledger_entries_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
     Index("ix_ledger_entries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_ledger_entries_until", "until_at"),
+)
+
+
+def _worker_hour(*, primary_key: bool = False) -> list[Column[object]]:
+    return [
+        Column("worker", Text, nullable=False, primary_key=primary_key),
+        Column("hour", DateTime(timezone=True), nullable=False, primary_key=primary_key),
+    ]
+
+
+hour_tallies = Table(
+    "hour_tallies",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    *_worker_hour(),
+    Column("direct_nanodollars", BigInteger, nullable=False),
+    Column("overhead_nanodollars", BigInteger, nullable=False),
+)
+
+hour_totals = Table(
+    "hour_totals",
+    metadata,
+    *_worker_hour(primary_key=True),
+    Column("direct_nanodollars", BigInteger, nullable=False),
+    Column("overhead_nanodollars", BigInteger, nullable=False),
+)
+
+cost_totals = Table(
+    "cost_totals",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("strategy", Text, nullable=False),
+    Column("level", Text),
+    *(
+        Column(name, BigInteger, nullable=False, server_default="0")
+        for name in [
+            "num_jobs",
+            "num_oracle",
+            "num_settled",
+            "num_passed",
+            "num_verdicts",
+            "num_failed",
+            "completion_tokens",
+        ]
+    ),
+    Index(
+        "ix_cost_totals_cell",
+        *("batch_id", "model", "strategy", "level"),
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+    ),
+)
+
+cost_hours = Table(
+    "cost_hours",
+    metadata,
+    Column("cell_id", BigInteger, ForeignKey("cost_totals.id"), primary_key=True),
+    *_worker_hour(primary_key=True),
+    Column("nanodollars", BigInteger, nullable=False),
+    Column("passed_nanodollars", BigInteger, nullable=False, comment="of jobs that passed"),
+)
+
+cost_products = Table(
+    "cost_products",
+    metadata,
+    Column("cell_id", BigInteger, ForeignKey("cost_totals.id"), primary_key=True),
+    *_worker_hour(primary_key=True),
+    Column("other_worker", Text, primary_key=True),
+    Column("other_hour", DateTime(timezone=True), primary_key=True),
+    Column(
+        "product",
+        Numeric,
+        nullable=False,
+        comment="of a job's nano-dollars in both, twice if they differ; the sum over jobs",
+    ),
+)
+
+late_costs = Table(
+    "late_costs",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False, index=True),
+    *_worker_hour(),
+    Column("nanodollars", BigInteger, nullable=False),
 )
 
 pulse = Table(

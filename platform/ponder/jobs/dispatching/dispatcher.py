@@ -26,6 +26,7 @@ from ponder.jobs.retention.prune import prune
 from ponder.jobs.tally import tally
 from ponder.jobs.validation.validations import Unvalidated, Validations
 from ponder.jobs.wake import CHANNEL
+from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
 from ponder.store.database import connect
@@ -36,6 +37,8 @@ _ROUND_S = 2.0
 """The interval of full rounds, whether woken or not."""
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
+_FOLD_S = 0.3
+"""The time that a round spends on folding costs."""
 _PRUNE_S = 0.2
 """The time that a round spends on deleting."""
 
@@ -179,6 +182,11 @@ class _Dispatcher:
         for folded in (fold, fold_observations):
             with self.engine.begin() as connection:
                 folded(connection)
+        end = monotonic() + _FOLD_S
+        is_left = True
+        while is_left and monotonic() < end and not self.stop.is_set():
+            with self.engine.begin() as connection:
+                is_left = fold_costs(connection)
 
     def _tally(self) -> None:
         is_full = True

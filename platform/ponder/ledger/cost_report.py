@@ -108,26 +108,58 @@ _LIVE = """
     WHERE followed_line IS NOT NULL AND line > followed_line AND jobs.state = 'pending'
 """
 
+# The costs of some jobs, entry by entry. OFFSET keeps the planner from reading the whole ledger for them.
+_COSTS = """
+    SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
+    FROM (
+        SELECT job_id, entry.* FROM {jobs} AS these CROSS JOIN LATERAL (
+            SELECT incarnation_id, date_trunc('hour', until_at, 'UTC') AS hour, nanodollars
+            FROM ledger_entries WHERE ledger_entries.job_id = these.job_id OFFSET 0
+        ) AS entry
+    ) AS booked
+    JOIN incarnations ON incarnations.id = incarnation_id JOIN factor USING (worker, hour)
+    GROUP BY job_id
+"""
+
+_JOBS = """
+    SELECT job_id, reported.* FROM {jobs} AS these CROSS JOIN LATERAL (
+        SELECT tenant_id, key_id, batch_id, model, strategy, level, state, verdict, completion_tokens
+        FROM reported_jobs WHERE reported_jobs.job_id = these.job_id OFFSET 0
+    ) AS reported
+"""
+
 # The same as _REPORT, where groups and conditions are those of a cell (see `cost_totals`).
 _FOLDED_REPORT = f"""
-    WITH live AS MATERIALIZED ({_LIVE}), counted AS (
-        SELECT * FROM ({_COUNTED}) AS counted WHERE job_id IN (SELECT job_id FROM live)
-    ), job AS ({_JOB}), cell AS MATERIALIZED (
+    WITH factor AS MATERIALIZED (
+        SELECT worker, hour, 1 + overhead_nanodollars / nullif(direct_nanodollars, 0) AS factor FROM worker_hours
+    ), cell AS MATERIALIZED (
         SELECT {{columns}} totals.*
         FROM (
             SELECT cost_totals.*, tenant_id, key_id FROM cost_totals JOIN batches ON batches.id = batch_id
         ) AS totals WHERE {{condition}}
-    ), factor AS MATERIALIZED (
-        SELECT worker, hour, 1 + overhead_nanodollars / nullif(direct_nanodollars, 0) AS factor FROM worker_hours
-    ), late AS (
-        SELECT {{columns}} jobs.job_id, CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed,
-               direct_nanodollars, loaded_nanodollars,
-               (SELECT sum(loaded_nanodollars) FROM cost_entries WHERE cost_entries.job_id = jobs.job_id) AS whole
-        FROM reported_jobs AS jobs JOIN (
-            SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
-            FROM late_costs JOIN factor USING (worker, hour)
-            WHERE job_id NOT IN (SELECT job_id FROM live) GROUP BY job_id
-        ) AS booked USING (job_id) WHERE {{condition}}
+    ), live AS MATERIALIZED ({_LIVE}), job AS (
+        SELECT {{columns}}
+               0 AS is_job,
+               CAST(state <> 'pending' AS int) AS is_settled,
+               CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed,
+               CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
+               CAST(state = 'failed' AS int) AS is_failed,
+               0 AS is_oracle,
+               coalesce(completion_tokens, 0) AS completion_tokens,
+               coalesce(direct_nanodollars, 0) AS direct_nanodollars,
+               coalesce(loaded_nanodollars, 0) AS loaded_nanodollars,
+               CAST(coalesce(loaded_nanodollars, 0) AS float8) AS cost
+        FROM ({_JOBS.format(jobs="live")}) AS jobs LEFT JOIN ({_COSTS.format(jobs="live")}) AS costs USING (job_id)
+        WHERE {{condition}}
+    ), late AS MATERIALIZED (
+        SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
+        FROM late_costs JOIN factor USING (worker, hour)
+        WHERE job_id NOT IN (SELECT job_id FROM live) GROUP BY job_id
+    ), late_job AS (
+        SELECT {{columns}} CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed, late.direct_nanodollars,
+               late.loaded_nanodollars, costs.loaded_nanodollars AS whole
+        FROM late JOIN ({_JOBS.format(jobs="late")}) AS jobs USING (job_id)
+        JOIN ({_COSTS.format(jobs="late")}) AS costs USING (job_id) WHERE {{condition}}
     ), part AS (
         SELECT {{groups}} num_jobs, num_settled, num_passed, num_verdicts, num_failed, num_oracle, completion_tokens,
                0 AS direct_nanodollars, 0 AS loaded_nanodollars, num_settled AS num_counted,
@@ -147,7 +179,7 @@ _FOLDED_REPORT = f"""
         UNION ALL
         SELECT {{groups}} 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars, 0,
                (2 * whole - loaded_nanodollars) * loaded_nanodollars, loaded_nanodollars * is_passed
-        FROM late
+        FROM late_job
     )
     SELECT {{groups}}
            sum(num_jobs) AS num_jobs, sum(num_settled) AS num_settled, sum(num_passed) AS num_passed,
@@ -205,5 +237,5 @@ def _row(row: Row[Any], selection: Selection) -> CostRow:
         nanodollars_per_job=float(loaded / row.num_settled) if row.num_settled else None,
         cost_per_successful_task=float(loaded / row.num_passed) if row.num_passed else None,
         # A job passes once or not at all, so that the sum of squares is the sum.
-        sums=Sums(row.num_counted, passed, float(loaded), passed, float(row.square_cost), float(row.passed_cost)),
+        sums=Sums(int(row.num_counted), passed, float(loaded), passed, float(row.square_cost), float(row.passed_cost)),
     )

@@ -44,8 +44,7 @@ class CostRow:
         return ratio_interval(self.sums)
 
 
-# What is asked of jobs and of ledger entries, one row each.
-_COUNTED = """
+COUNTED = """
     SELECT {columns}
            job_id,
            1 AS is_job,
@@ -63,6 +62,7 @@ _COUNTED = """
            job_id, 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars
     FROM cost_entries WHERE {condition}
 """
+"""SQL for what reports of costs ask of jobs and of ledger entries, a row each."""
 
 _JOB = """
     SELECT {groups}
@@ -86,7 +86,7 @@ _SUMMED = """
 """
 
 _REPORT = f"""
-    WITH counted AS ({_COUNTED}), job AS ({_JOB})
+    WITH counted AS ({COUNTED}), job AS ({_JOB})
     {_SUMMED} {{grouping}}
 """
 

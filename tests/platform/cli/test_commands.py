@@ -512,6 +512,7 @@ def test_every_report_is_a_table_json_and_csv(ponder: Ponder, problems: Path, tm
     assert code == exit_code.SETTLED
     assert "a success of A costs 1 times that of B" in said
     assert "may be chance" in said
+    assert "paired by prompt: 4 problems are in both" in said
     assert ponder("report", "cost", "--since", "yesterday")[0] == exit_code.USAGE
 
 

@@ -16,6 +16,7 @@ from ponder.domain.storable import JsonObject
 from ponder.errors import InvalidInput, NotFound
 from ponder.ledger.cost_report import CostRow, cost_report, unassigned
 from ponder.ledger.interval import CONFIDENCE, Comparison, Interval, compare
+from ponder.ledger.pairing import pair
 from ponder.ledger.price_book import Billing
 from ponder.ledger.reporting import LATENCY, QUALITY, Report, Selection, report, waste_report
 from ponder.ledger.what_if import MachinePrices, TokenPrices, what_if
@@ -68,20 +69,25 @@ def cost_comparison(
     a: Annotated[str, Query(max_length=500, description="DIMENSION=VALUE,… or the id of a batch")],
     b: Annotated[str, Query(max_length=500, description="the same")],
 ) -> JsonObject:
-    """Compares the cost per successful task of two sets of jobs: A's divided by B's, with its 95 % interval."""
-    selection = replace(selection, by=())
+    """Compares the cost per successful task of two sets of jobs: A's divided by B's, with its 95 % interval.
+
+    Problems that both answered are paired.
+    """
+    one, other = (replace(selection, by=(), where=read_filter(side, name)) for name, side in (("a", a), ("b", b)))
     with ponder.engine.connect() as connection:
-        first = cost_report(connection, replace(selection, where=read_filter(a, "a")))
-        second = cost_report(connection, replace(selection, where=read_filter(b, "b")))
+        first, second = cost_report(connection, one), cost_report(connection, other)
+        pairing = pair(connection, one, other) if first and second else None
     for param, rows in (("a", first), ("b", second)):
         if not rows:
             raise NotFound(f"{param}: there is no such job", param=param)
-    compared = compare(first[0].sums, second[0].sums)
+    compared = compare(first[0].sums, second[0].sums, None if pairing is None else pairing.variance)
     return {
         "object": "cost_comparison",
         "a": _cost(first[0]),
         "b": _cost(second[0]),
         **_comparison(compared),
+        "paired_by": None if pairing is None else pairing.by,
+        "paired_problems": 0 if pairing is None else pairing.num_paired,
     }
 
 

@@ -57,6 +57,7 @@ class _Job:
 
 
 # Only jobs that may be settled are locked. The others are only named in the ledger.
+# One document instead of rows, which the driver would decode value by value.
 _JOBS = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, state FROM jobs
@@ -66,9 +67,9 @@ _JOBS = text(f"""
         UNION ALL
         SELECT id, tenant_id, batch_id, state FROM jobs WHERE id = ANY(CAST(:others AS bigint[]))
     )
-    SELECT jobs.id, jobs.tenant_id, batch_id, {JOB_STATE} AS state, jobs.id IN (
+    SELECT coalesce(json_agg(json_build_array(jobs.id, jobs.tenant_id, batch_id, {JOB_STATE}, jobs.id IN (
         SELECT job_id FROM attempts WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
-    ) AS is_held
+    ))), '[]')
     FROM reported AS jobs JOIN batches ON batches.id = batch_id
 """)
 
@@ -174,8 +175,10 @@ def _reported_jobs(connection: Connection, report: TickReport) -> dict[int, _Job
     settled = {settlement.job_id for settlement in report.settled}
     others = {work.job_id for work in report.work} | set(report.deltas)
     values = {"settled": sorted(settled), "others": sorted(others - settled), "incarnation_id": report.incarnation_id}
-    rows = connection.execute(_JOBS, values) if settled or others else ()
-    jobs = {row.id: _Job(row.id, row.tenant_id, row.batch_id, JobState(row.state), row.is_held) for row in rows}
+    rows = connection.execute(_JOBS, values).scalar_one() if settled or others else ()
+    jobs = {
+        id_: _Job(id_, tenant_id, batch_id, JobState(state), held) for id_, tenant_id, batch_id, state, held in rows
+    }
     assert jobs.keys() == settled | others, "a report about jobs that do not exist"
     return jobs
 

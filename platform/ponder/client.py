@@ -86,15 +86,21 @@ class Client:
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
+        expires_after_s: int | None = None,
         idempotency_key: str | None = None,
     ) -> Json:
-        """Submits a batch. `options` is its `ponder` object. A repeated `idempotency_key` returns the same batch."""
+        """Submits a batch. `options` is its `ponder` object. A repeated `idempotency_key` returns the same batch.
+
+        Its results are deleted `expires_after_s` seconds after its end, by default as its tenant's retention says.
+        """
         body = {
             "input_file_id": input_file_id,
             "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": dict(metadata or {}),
         }
+        if expires_after_s is not None:
+            body["output_expires_after"] = _expiry(expires_after_s)
         if options:
             body["ponder"] = dict(options)
         return self._post("batches", body, idempotency_key or secrets.token_hex(16))
@@ -199,6 +205,16 @@ class Client:
     def set_quota(self, tenant_id: str, quota_tokens: int | None) -> Json:
         return self._wire.ask("PUT", f"tenants/{tenant_id}", json={"quota_tokens": quota_tokens})
 
+    def set_retention(self, tenant_id: str, seconds: int | None) -> Json:
+        """Sets how long the results of a tenant's new batches are kept by default. None means for ever."""
+        body = {"output_expires_after": None if seconds is None else _expiry(seconds)}
+        return self._wire.ask("PUT", f"tenants/{tenant_id}/retention", json=body)
+
+    def prune(self, *, dry_run: bool, older_than_s: int | None = None, tenant: str | None = None) -> Json:
+        """Deletes what expired batches left, or counts it. For operators, `tenant` may be another's id or `all`."""
+        body = {"dry_run": dry_run, "older_than_s": older_than_s, "tenant": tenant}
+        return self._wire.ask("POST", "prunes", json=body)
+
     def keys(self) -> list[Json]:
         return list(self._pages("keys", None))
 
@@ -240,3 +256,7 @@ class Client:
 
     def _post(self, path: str, body: Json, idempotency_key: str) -> Json:
         return self._wire.ask("POST", path, json=body, headers={"Idempotency-Key": idempotency_key}, repeatable=True)
+
+
+def _expiry(seconds: int) -> Json:
+    return {"anchor": "created_at", "seconds": seconds}

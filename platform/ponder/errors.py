@@ -6,6 +6,7 @@ PonderError
 │   ├── UnknownModel        no worker has ever registered this model
 │   └── UnknownMachine      the price book has no entry for this machine and market
 ├── NotFound                no such thing, or it belongs to another tenant
+├── Gone                    it was there, and was deleted once its time was over
 ├── Conflict                the request contradicts what is already there
 ├── LimitReached            a tenant has reached a limit: names the setting
 ├── Unauthorized            no key, a wrong key, a revoked key
@@ -71,6 +72,10 @@ class NotFound(PonderError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class Gone(PonderError):
+    """The results of a batch have expired and were deleted. The message says when."""
 
 
 class Conflict(PonderError):

@@ -11,13 +11,16 @@ from typing import Any
 
 import httpx2
 
-from ponder.errors import Conflict, Forbidden, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
+from ponder.errors import Conflict, Forbidden, Gone, InvalidInput, NotFound, PonderError, Unauthorized, Unreachable
 
 Json = dict[str, Any]
 
 CHUNK_BYTES = 64 * 1024
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _BUSY = (429, 502, 503, 504)
+_ERRORS: Mapping[int, type[PonderError]] = {
+    401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone
+}  # fmt: skip
 _BREAK_S = 0.5
 """The pause before a broken stream is asked for again."""
 _SHORT_S = 2.0
@@ -195,19 +198,12 @@ def _error(response: httpx2.Response, base_url: str) -> PonderError:
     response.read()
     error = _details(response)
     message = str(error.get("message") or f"{response.status_code} {response.reason_phrase}")
-    match response.status_code:
-        case 401:
-            return Unauthorized(message)
-        case 403:
-            return Forbidden(message)
-        case 404:
-            return NotFound(message)
-        case 409:
-            return Conflict(message)
-        case status if 400 <= status < 500 and status not in _BUSY:
-            return InvalidInput(message, param=error.get("param"), code=error.get("code") or "invalid_request")
-        case status:
-            return Unreachable(f"{base_url} answered {status}: {message}")
+    status = response.status_code
+    if status in _ERRORS:
+        return _ERRORS[status](message)
+    if 400 <= status < 500 and status not in _BUSY:
+        return InvalidInput(message, param=error.get("param"), code=error.get("code") or "invalid_request")
+    return Unreachable(f"{base_url} answered {status}: {message}")
 
 
 def _details(response: httpx2.Response) -> Json:

@@ -27,6 +27,7 @@ from ponder.jobs.shard import add_portions
 from ponder.jobs.tally import Totals, settled_after, tally, totals
 from ponder.jobs.tick import Settlement, TickReply, TickReport, Usage, Work, tick
 from ponder.ledger.book import check
+from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, queue_name
 from ponder.settings import Settings
 from ponder.store.first_key import ensure_operator_key
@@ -67,8 +68,9 @@ class World:
         budget: Mapping[str, Any] | None = None,
         tokens: int = 100,
         expires_in_s: float = 86_400,
+        num_oracle: int = 0,
     ) -> str:
-        """Makes a batch in progress, whose lines ask for `models` in turn."""
+        """Makes a batch in progress, whose lines ask for `models` in turn and whose first ones may see references."""
         tenant = tenant or self.tenant()
         batch_id = f"batch_{next(self._numbers):024x}"
         request = {
@@ -89,10 +91,10 @@ class World:
                         clock_timestamp(), clock_timestamp() + :expires_in_s * interval '1 second')
             )
             INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
-                              estimated_tokens)
+                              estimated_tokens, oracle)
             SELECT :tenant, :id, line, 'line-' || line,
                    (CAST(:models AS text[]))[1 + mod(line - 1, cardinality(CAST(:models AS text[])))],
-                   :fingerprint, CAST(:request AS jsonb), :strategy, :level, :tokens
+                   :fingerprint, CAST(:request AS jsonb), :strategy, :level, :tokens, line <= :num_oracle
             FROM generate_series(1, CAST(:num_jobs AS int)) AS line
             """,
             id=batch_id,
@@ -107,6 +109,7 @@ class World:
             request=json.dumps(request),
             tokens=tokens,
             expires_in_s=expires_in_s,
+            num_oracle=num_oracle,
         )
         with self.engine.begin() as connection:
             add_portions(connection, batch_id)
@@ -244,6 +247,27 @@ class World:
         """Folds and numbers as the dispatcher does."""
         with self.engine.begin() as connection:
             tally(connection)
+
+    def rewrite_ledger(self, statement: str, **values: Any) -> None:
+        """Changes entries, which nobody ever does, and the sums by hour with them."""
+        self.sql(statement, **values)
+        self.sql("DELETE FROM hour_totals")
+        self.sql("DELETE FROM hour_tallies")
+        self.sql(
+            """
+            INSERT INTO hour_tallies (worker, hour, direct_nanodollars, overhead_nanodollars)
+            SELECT worker, date_trunc('hour', until_at, 'UTC'), coalesce(sum(nanodollars) FILTER (WHERE job_id > 0), 0),
+                   coalesce(sum(nanodollars) FILTER (WHERE job_id IS NULL), 0)
+            FROM ledger_entries JOIN incarnations ON incarnations.id = incarnation_id GROUP BY 1, 2
+            """
+        )
+
+    def fold_costs(self) -> None:
+        """Folds as the dispatcher does, until nothing is left that can be."""
+        is_left = True
+        while is_left:
+            with self.engine.begin() as connection:
+                is_left = fold_costs(connection)
 
     def totals(self, batch_id: str) -> Totals:
         with self.engine.begin() as connection:

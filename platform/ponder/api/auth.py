@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import text
 
-from ponder.api.services import Ponder, Services
+from ponder.api.services import Ponder, Services, identifier
 from ponder.domain.role import Role
 from ponder.errors import Forbidden, Unauthorized
 
@@ -81,3 +81,15 @@ def _operator(caller: Tenant) -> Caller:
 
 
 Operator = Annotated[Caller, Depends(_operator)]
+
+
+def chosen_tenant(wanted: str | None, caller: Caller) -> str | None:
+    """Returns the tenant that a parameter `tenant` names, by default the caller's, or None for `all`.
+
+    Raises Forbidden for another tenant, unless the caller is an operator.
+    """
+    if wanted is None or wanted == caller.tenant_id:
+        return caller.tenant_id
+    if not caller.is_operator:
+        raise Forbidden("only an operator's key can name another tenant")
+    return None if wanted == "all" else identifier(wanted, "tenant", "tenant")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
@@ -118,10 +119,20 @@ def _object(connection: Connection, batch: Row[Any], sums: Totals, facts: dict[s
             "num_oracle": sums.num_oracle,
             "tokens_generated": sums.generated_tokens,
             "direct_nanodollars": sums.direct_nanodollars,
+            "results_expire_at": unix(_results_expire_at(batch)),
+            "pruned_at": unix(batch.pruned_at),
             "num_running": _sum(facts["running"]),
             "waiting": why_batch_waits(connection, batch, counts["pending"], bool(facts["running"])),
         },
     }
+
+
+def _results_expire_at(batch: Row[Any]) -> datetime | None:
+    """Returns until when its results are kept, or None if for ever or if it has not ended."""
+    ended_at: datetime | None = batch.completed_at or batch.failed_at or batch.expired_at or batch.cancelled_at
+    if ended_at is None or batch.output_expires_after_s is None:
+        return None
+    return ended_at + timedelta(seconds=batch.output_expires_after_s)
 
 
 def _budget(batch: Row[Any], allowance: Allowance | None) -> JsonObject | None:

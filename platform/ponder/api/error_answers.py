@@ -20,6 +20,7 @@ from ponder.domain.batch.refusal import path
 from ponder.errors import (
     Conflict,
     Forbidden,
+    Gone,
     InvalidInput,
     LimitReached,
     NotFound,
@@ -34,6 +35,7 @@ _STATUSES: tuple[tuple[type[PonderError], int, str], ...] = (
     (Forbidden, 403, "permission_error"),
     (NotFound, 404, "invalid_request_error"),
     (Conflict, 409, "invalid_request_error"),
+    (Gone, 410, "invalid_request_error"),
     (Unreachable, 503, "server_error"),
 )
 _CODES = {
@@ -42,6 +44,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     409: "conflict",
+    410: "results_expired",
     503: "unavailable",
 }
 _AWAY = ("08", "25P03", "40", "53", "55P03", "57")

@@ -18,7 +18,7 @@ COMPLETION_TOKENS = """
 """SQL for the tokens of a settled job, from its usage, or of an open one, from its tree so far."""
 _FIND = text(
     f"""
-    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, answer, finish_reason, error,
+    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, pruned_at, answer, finish_reason, error,
            prompt_tokens, thinking_tokens, {COMPLETION_TOKENS},
            reward_tokens, cached_tokens, recomputed_tokens, tree
     FROM jobs JOIN batches ON batches.id = jobs.batch_id
@@ -77,6 +77,7 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObjec
         "cost": {"direct_nanodollars": sum(by_kind.values()), "by_kind": by_kind},
         "attempts": [_attempt(attempt) for attempt in connection.execute(_ATTEMPTS, values)],
         "tree": row.tree,
+        "pruned_at": unix(row.pruned_at),
         "waiting": why_job_waits(connection, row, row.lane) if is_waiting else None,
     }
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from ponder.domain.storable import JsonObject
+from ponder.jobs.retention.check_kept import check_kept
 from ponder.store.job_state import JOB_STATE
 
 _COLUMNS = """
@@ -47,14 +49,16 @@ _ERRORS = text(
     ORDER BY line LIMIT :limit
     """
 )
+# One document instead of rows, which the driver would decode value by value.
 _SETTLED = text(
     f"""
-    SELECT {_COLUMNS}, jobs.state, error ->> 'code' AS code, NULL AS param, error ->> 'message' AS message
-    FROM unnest(CAST(:job_ids AS bigint[])) WITH ORDINALITY AS chosen(id, place)
-    JOIN jobs ON jobs.id = chosen.id
-    LEFT JOIN results ON results.job_id = jobs.id
-    LEFT JOIN usage ON usage.job_id = jobs.id
-    ORDER BY place
+    SELECT coalesce(json_agg(row_to_json(settled) ORDER BY place), '[]') FROM (
+        SELECT {_COLUMNS}, jobs.state, error ->> 'code' AS code, NULL AS param, error ->> 'message' AS message, place
+        FROM unnest(CAST(:job_ids AS bigint[])) WITH ORDINALITY AS chosen(id, place)
+        JOIN jobs ON jobs.id = chosen.id
+        LEFT JOIN results ON results.job_id = jobs.id
+        LEFT JOIN usage ON usage.job_id = jobs.id
+    ) AS settled
     """
 )
 _REJECTED = text(
@@ -65,6 +69,7 @@ _REJECTED = text(
 )
 _SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 _PAGE = 100
+_Row = Row[Any] | SimpleNamespace
 _REASONS = {
     "expired": ("batch_expired", "the job could not be finished before the batch's completion window ended"),
     "exhausted": ("budget_exhausted", "the batch's budget was exhausted until its completion window ended"),
@@ -85,7 +90,7 @@ def error_lines(engine: Engine, tenant_id: str, batch_id: str) -> Iterator[bytes
 
 def settled_lines(connection: Connection, job_ids: Sequence[int]) -> list[JsonObject]:
     """Returns the line of each settled job, in the order of the ids: that of the output file or of the error file."""
-    rows = connection.execute(_SETTLED, {"job_ids": job_ids})
+    rows = (SimpleNamespace(**row) for row in connection.execute(_SETTLED, {"job_ids": job_ids}).scalar_one())
     return [_output(row) if row.state == "completed" else _error(row) for row in rows]
 
 
@@ -106,19 +111,20 @@ def _lines(
     query: TextClause,
     render: Callable[[Row[Any]], Mapping[str, Any]],
 ) -> Iterator[bytes]:
-    """Yields lines page by page, so that memory stays small and no transaction outlives a page."""
+    """Yields lines page by page, so that memory stays small and no transaction outlives a page. Raises Gone."""
     after = 0
     while True:
         values = {"tenant_id": tenant_id, "batch_id": batch_id, "after": after, "limit": _PAGE}
         with engine.connect() as connection:
             rows = connection.execute(query, values).all()
+            check_kept(connection, tenant_id, batch_id)
         if not rows:
             return
         yield encoded(map(render, rows))
         after = rows[-1].line
 
 
-def _output(row: Row[Any]) -> JsonObject:
+def _output(row: _Row) -> JsonObject:
     return {
         "id": f"batch_req_{row.id}",
         "custom_id": row.custom_id,
@@ -127,7 +133,7 @@ def _output(row: Row[Any]) -> JsonObject:
     }
 
 
-def _error(row: Row[Any]) -> JsonObject:
+def _error(row: _Row) -> JsonObject:
     code, message = _REASONS.get(row.state, ("", ""))
     error = {"code": row.code or code, "message": row.message or message, "param": row.param, "line": row.line}
     if row.state != "rejected":
@@ -138,7 +144,7 @@ def _error(row: Row[Any]) -> JsonObject:
     return {"id": f"batch_req_{name}", "custom_id": row.custom_id, "response": response, "error": error}
 
 
-def completion(row: Row[Any]) -> JsonObject:
+def completion(row: _Row) -> JsonObject:
     """Returns OpenAI's object of a completed job, a chat completion or a text completion, with ponder's own fields
     beside OpenAI's.
     """
@@ -158,7 +164,7 @@ def completion(row: Row[Any]) -> JsonObject:
     return {"id": f"chatcmpl-{row.id}", "object": "chat.completion", "choices": answers} | common | tier
 
 
-def _ponder(row: Row[Any]) -> JsonObject:
+def _ponder(row: _Row) -> JsonObject:
     return {
         "job_id": f"job_{row.id}",
         "verdict": row.verdict,
@@ -237,7 +243,7 @@ def _token(value: Any) -> JsonObject:
     }
 
 
-def _usage(row: Row[Any]) -> JsonObject:
+def _usage(row: _Row) -> JsonObject:
     prompt, generated = row.prompt_tokens or 0, row.completion_tokens or 0
     return {
         "prompt_tokens": prompt,

@@ -1,10 +1,13 @@
-"""Formats the amounts of money in a table in one unit, so that they compare at a glance."""
+"""Amounts of money, formatted in one unit so that they compare at a glance, and of time, as users write them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import click
+
+from ponder.domain.batch.window import duration_s
 from ponder.domain.money import NANODOLLARS
 
 _SIZES = (
@@ -35,3 +38,23 @@ class Unit:
             return "–"
         number = nanodollars / self.size
         return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
+
+
+class Duration(click.ParamType[int]):
+    """A duration on the command line, such as `30d` or `1d12h`, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        seconds = value if isinstance(value, int) else duration_s(value)
+        if seconds is None:
+            self.fail(f"{value!r} is no duration: give weeks, days, hours, minutes or seconds, e.g. 30d or 1d12h")
+        return seconds
+
+
+def whole_duration(seconds: int) -> str:
+    """Returns a duration in its largest whole unit: 86400 is `1 day`."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds // length:,} {unit}{'' if seconds == length else 's'}"
+    return f"{seconds:,} seconds"

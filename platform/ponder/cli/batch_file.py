@@ -30,6 +30,7 @@ class BatchFile:
     options: Mapping[str, Any]
     metadata: Mapping[str, str]
     window: str
+    expires_after_s: int | None
     idempotency_key: str | None
 
     @classmethod
@@ -50,7 +51,15 @@ class BatchFile:
         dataset = Dataset(source, fields, body, given["system"], endpoint)
         dataset.check()
         metadata = metadata_of(given, file)
-        return cls(dataset, given["model"], options, metadata, given["window"], given["idempotency_key"])
+        return cls(
+            dataset,
+            given["model"],
+            options,
+            metadata,
+            given["window"],
+            given["output_expires_after"],
+            given["idempotency_key"],
+        )
 
     def send(self, client: Client) -> Json:
         """Uploads and submits, and reports the rows on stderr. Returns the batch.
@@ -65,6 +74,7 @@ class BatchFile:
                 completion_window=self.window,
                 metadata=self.metadata,
                 options=self.options,
+                expires_after_s=self.expires_after_s,
                 idempotency_key=self.idempotency_key,
             )
         _tell(self.dataset, "submitted")

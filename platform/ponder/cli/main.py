@@ -42,6 +42,7 @@ SECTIONS = {
         "report": Lazy("Report the cost per task and per successful task.", "ponder.cli.commands.report:report"),
     },
     "Administration": {
+        "prune": Lazy("Delete what expired batches left.", "ponder.cli.commands.batch:prune"),
         "tenant": Lazy("Create and list tenants.", "ponder.cli.commands.tenant:tenant"),
         "key": Lazy("Create, list and revoke API keys.", "ponder.cli.commands.key:key"),
         "price": Lazy("List and set the hourly prices of machines.", "ponder.cli.commands.price:price"),

@@ -12,6 +12,7 @@ import click
 from pydantic import ValidationError
 
 from ponder.cli import sampling_options
+from ponder.cli.amount import Duration
 from ponder.domain.batch.endpoint import ENDPOINTS
 from ponder.domain.batch.refusal import explain
 from ponder.domain.strategy import STRATEGY, STRATEGY_NAMES
@@ -60,6 +61,8 @@ _OPTIONS = [
     click.option("--max-tokens-total", type=click.IntRange(1), help="The most tokens the whole batch may generate."),
     click.option("--priority", type=click.Choice(["interactive", "batch"]), help="[default: batch]"),
     click.option("--window", default="24h", show_default=True, help="The time until it expires: 1h … 14d."),
+    click.option("--output-expires-after", type=Duration(), metavar="DURATION",
+                 help="Delete results, prompts and files so long after its end: 30d.  [default: the tenant's]"),
     click.option("--strict", is_flag=True, help="Fail the whole batch if a line is bad."),
     click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; repeatable."),
     click.option("--idempotency-key", metavar="KEY", help="A repeated key and file return the same batch."),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from sqlalchemy import Connection, text
 
 from ponder.errors import NotFound
+from ponder.ledger.cost_totals import begin_costs
 from ponder.store.folding import lock_folding
 
 RUN_LENGTH = 1_000
@@ -109,18 +110,22 @@ _NUMBERED = text("""
     WHERE batches.id = :batch_id AND tenant_id = :tenant_id
 """)
 
+# One text instead of a row for each job, which the driver would read one by one.
 _PAGE = text("""
-    SELECT last_number - cardinality(job_ids) + place AS number, job_id
-    FROM result_runs CROSS JOIN LATERAL unnest(job_ids) WITH ORDINALITY AS settled(job_id, place)
-    WHERE batch_id = :batch_id AND last_number > :after AND last_number < :until
-      AND last_number - cardinality(job_ids) + place > :after
-    ORDER BY number LIMIT :limit
+    SELECT string_agg(CAST(job_id AS text), ' ' ORDER BY number) AS job_ids FROM (
+        SELECT last_number - cardinality(job_ids) + place AS number, job_id
+        FROM result_runs CROSS JOIN LATERAL unnest(job_ids) WITH ORDINALITY AS settled(job_id, place)
+        WHERE batch_id = :batch_id AND last_number > :after AND last_number < :until
+          AND last_number - cardinality(job_ids) + place > :after
+        ORDER BY number LIMIT :limit
+    ) AS numbered
 """)
 
 
 def tally_lines(connection: Connection, batch_id: str) -> None:
-    """Counts the rejected lines and the oracle jobs of a new batch, once and for all."""
+    """Counts the rejected lines and the jobs of a new batch, once and for all."""
     connection.execute(_BEGUN, {"batch_id": batch_id})
+    begin_costs(connection, batch_id)
 
 
 def totals(connection: Connection, batch_ids: Collection[str]) -> dict[str, Totals]:
@@ -149,5 +154,5 @@ def numbered(connection: Connection, tenant_id: str, batch_id: str) -> Numbered:
 def settled_after(connection: Connection, batch_id: str, after: int, limit: int) -> dict[int, int]:
     """Returns up to `limit` settled jobs in order, by number, from `after` + 1 on. Numbers begin at 1."""
     values = {"batch_id": batch_id, "after": after, "limit": limit, "until": after + limit + RUN_LENGTH}
-    rows = connection.execute(_PAGE, values)
-    return {row.number: row.job_id for row in rows}
+    job_ids = connection.execute(_PAGE, values).scalar() or ""
+    return dict(enumerate(map(int, job_ids.split()), start=after + 1))

@@ -22,6 +22,7 @@ from ponder.jobs.shard import finish_settled
 from ponder.jobs.tick_report import EndReason, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
+from ponder.ledger.cost_totals import add_late
 from ponder.ledger.spending import Draw, Spent, allowances, spend
 from ponder.store.document import dumps
 from ponder.store.job_state import JOB_STATE
@@ -56,6 +57,7 @@ class _Job:
 
 
 # Only jobs that may be settled are locked. The others are only named in the ledger.
+# One document instead of rows, which the driver would decode value by value.
 _JOBS = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id, tenant_id, batch_id, state FROM jobs
@@ -65,9 +67,9 @@ _JOBS = text(f"""
         UNION ALL
         SELECT id, tenant_id, batch_id, state FROM jobs WHERE id = ANY(CAST(:others AS bigint[]))
     )
-    SELECT jobs.id, jobs.tenant_id, batch_id, {JOB_STATE} AS state, jobs.id IN (
+    SELECT coalesce(json_agg(json_build_array(jobs.id, jobs.tenant_id, batch_id, {JOB_STATE}, jobs.id IN (
         SELECT job_id FROM attempts WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
-    ) AS is_held
+    ))), '[]')
     FROM reported AS jobs JOIN batches ON batches.id = batch_id
 """)
 
@@ -140,6 +142,7 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     costs = book(
         connection, incarnation, now, overhead=incarnation.overhead, charges=charges, idle_fraction=report.idle_fraction
     )
+    add_late(connection, incarnation.id, now, _late(jobs, costs))
     observe(connection, settled)
     limited = connection.execute(_LIMITED, {"holder": incarnation.id}).scalars().all()
     _spend(connection, incarnation.id, _Growth(jobs, settled, saved, costs), limited)
@@ -172,8 +175,10 @@ def _reported_jobs(connection: Connection, report: TickReport) -> dict[int, _Job
     settled = {settlement.job_id for settlement in report.settled}
     others = {work.job_id for work in report.work} | set(report.deltas)
     values = {"settled": sorted(settled), "others": sorted(others - settled), "incarnation_id": report.incarnation_id}
-    rows = connection.execute(_JOBS, values) if settled or others else ()
-    jobs = {row.id: _Job(row.id, row.tenant_id, row.batch_id, JobState(row.state), row.is_held) for row in rows}
+    rows = connection.execute(_JOBS, values).scalar_one() if settled or others else ()
+    jobs = {
+        id_: _Job(id_, tenant_id, batch_id, JobState(state), held) for id_, tenant_id, batch_id, state, held in rows
+    }
     assert jobs.keys() == settled | others, "a report about jobs that do not exist"
     return jobs
 
@@ -225,6 +230,15 @@ def _bearer(work: Work, job: _Job) -> Bearer:
     elif job.state is not JobState.PENDING:
         kind = CostKind.DUPLICATE
     return Bearer(job.id, job.tenant_id, job.batch_id, kind)
+
+
+def _late(jobs: Mapping[int, _Job], costs: Mapping[Bearer, int]) -> dict[int, int]:
+    """Returns the nano-dollars of jobs that the incarnation held no more when the tick began."""
+    late: Counter[int] = Counter()
+    for bearer, nanodollars in costs.items():
+        if nanodollars and not jobs[bearer.job_id].is_open:
+            late[bearer.job_id] += nanodollars
+    return late
 
 
 def _spend(connection: Connection, incarnation_id: str, growth: _Growth, limited: Sequence[str]) -> None:

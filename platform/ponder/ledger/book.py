@@ -35,7 +35,7 @@ class Charge:
     weight: float
 
 
-# Entries, their sums by batch and `billed_until` are written together or not at all.
+# Entries, their sums by batch and by hour, and `billed_until` are written together or not at all.
 _BOOK = text("""
     WITH entry AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:entries AS json))
@@ -48,6 +48,12 @@ _BOOK = text("""
     ), tallied AS (
         INSERT INTO tallies (batch_id, direct_nanodollars)
         SELECT batch_id, sum(nanodollars) FROM entry WHERE batch_id IS NOT NULL GROUP BY batch_id
+    ), hours AS (
+        INSERT INTO hour_tallies (worker, hour, direct_nanodollars, overhead_nanodollars)
+        SELECT worker, date_trunc('hour', CAST(:until_at AS timestamptz), 'UTC'),
+               coalesce(sum(nanodollars) FILTER (WHERE job_id IS NOT NULL), 0),
+               coalesce(sum(nanodollars) FILTER (WHERE job_id IS NULL), 0)
+        FROM entry JOIN incarnations ON incarnations.id = :id GROUP BY worker
     )
     UPDATE incarnations SET billed_until = CAST(:until_at AS timestamptz) WHERE id = :id
 """)

@@ -44,33 +44,37 @@ class CostRow:
         return ratio_interval(self.sums)
 
 
-_REPORT = """
-    WITH counted AS (
-        SELECT {columns}
-               job_id,
-               1 AS is_job,
-               CAST(state <> 'pending' AS int) AS is_settled,
-               CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed,
-               CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
-               CAST(state = 'failed' AS int) AS is_failed,
-               CAST(oracle AS int) AS is_oracle,
-               coalesce(completion_tokens, 0) AS completion_tokens,
-               0 AS direct_nanodollars,
-               0 AS loaded_nanodollars
-        FROM reported_jobs WHERE {condition}
-        UNION ALL
-        SELECT {columns}
-               job_id, 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars
-        FROM cost_entries WHERE {condition}
-    ), job AS (
-        SELECT {groups}
-               sum(is_job) AS is_job, sum(is_settled) AS is_settled, sum(is_passed) AS is_passed,
-               sum(has_verdict) AS has_verdict, sum(is_failed) AS is_failed, sum(is_oracle) AS is_oracle,
-               sum(completion_tokens) AS completion_tokens,
-               sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars,
-               CAST(sum(loaded_nanodollars) AS float8) AS cost
-        FROM counted GROUP BY job_id{more_groups}  -- first the number: texts are slow to sort
-    )
+COUNTED = """
+    SELECT {columns}
+           job_id,
+           1 AS is_job,
+           CAST(state <> 'pending' AS int) AS is_settled,
+           CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed,
+           CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
+           CAST(state = 'failed' AS int) AS is_failed,
+           CAST(oracle AS int) AS is_oracle,
+           coalesce(completion_tokens, 0) AS completion_tokens,
+           0 AS direct_nanodollars,
+           0 AS loaded_nanodollars
+    FROM reported_jobs WHERE {condition}
+    UNION ALL
+    SELECT {columns}
+           job_id, 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars
+    FROM cost_entries WHERE {condition}
+"""
+"""SQL for what reports of costs ask of jobs and of ledger entries, a row each."""
+
+_JOB = """
+    SELECT {groups}
+           sum(is_job) AS is_job, sum(is_settled) AS is_settled, sum(is_passed) AS is_passed,
+           sum(has_verdict) AS has_verdict, sum(is_failed) AS is_failed, sum(is_oracle) AS is_oracle,
+           sum(completion_tokens) AS completion_tokens,
+           sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars,
+           CAST(sum(loaded_nanodollars) AS float8) AS cost
+    FROM counted GROUP BY job_id{more_groups}  -- first the number: texts are slow to sort
+"""
+
+_SUMMED = """
     SELECT {groups}
            sum(is_job) AS num_jobs, sum(is_settled) AS num_settled, sum(is_passed) AS num_passed,
            sum(has_verdict) AS num_verdicts, sum(is_failed) AS num_failed, sum(is_oracle) AS num_oracle,
@@ -78,7 +82,112 @@ _REPORT = """
            sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars,
            count(*) FILTER (WHERE is_settled > 0 OR cost > 0) AS num_counted,
            sum(cost * cost) AS square_cost, sum(cost * is_passed) AS passed_cost
-    FROM job {grouping}
+    FROM job
+"""
+
+_REPORT = f"""
+    WITH counted AS ({COUNTED}), job AS ({_JOB})
+    {_SUMMED} {{grouping}}
+"""
+
+# The jobs that are not in the totals: numbered or settled since, running or handed back, or of a stopped batch.
+_LIVE = """
+    SELECT job_id FROM batch_totals JOIN result_runs USING (batch_id)
+    CROSS JOIN LATERAL unnest(job_ids) WITH ORDINALITY AS settled(job_id, place)
+    WHERE num_costed < num_completed + num_failed + num_expired + num_cancelled
+      AND last_number > num_costed AND last_number - cardinality(job_ids) + place > num_costed
+    UNION
+    SELECT unnest(job_ids) FROM tallies
+    UNION
+    SELECT jobs.id FROM (SELECT unnest(job_ids) AS id FROM shards WHERE state <> 'finished') AS open
+    JOIN jobs USING (id) WHERE state = 'pending'
+    UNION
+    SELECT job_id FROM late_costs JOIN jobs ON jobs.id = job_id WHERE state = 'pending'
+    UNION
+    SELECT jobs.id FROM batches JOIN jobs ON batch_id = batches.id
+    WHERE followed_line IS NOT NULL AND line > followed_line AND jobs.state = 'pending'
+"""
+
+# The costs of some jobs, entry by entry. OFFSET keeps the planner from reading the whole ledger for them.
+_COSTS = """
+    SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
+    FROM (
+        SELECT job_id, entry.* FROM {jobs} AS these CROSS JOIN LATERAL (
+            SELECT incarnation_id, date_trunc('hour', until_at, 'UTC') AS hour, nanodollars
+            FROM ledger_entries WHERE ledger_entries.job_id = these.job_id OFFSET 0
+        ) AS entry
+    ) AS booked
+    JOIN incarnations ON incarnations.id = incarnation_id JOIN factor USING (worker, hour)
+    GROUP BY job_id
+"""
+
+_JOBS = """
+    SELECT job_id, reported.* FROM {jobs} AS these CROSS JOIN LATERAL (
+        SELECT tenant_id, key_id, batch_id, model, strategy, level, state, verdict, completion_tokens
+        FROM reported_jobs WHERE reported_jobs.job_id = these.job_id OFFSET 0
+    ) AS reported
+"""
+
+# The same as _REPORT, where groups and conditions are those of a cell (see `cost_totals`).
+_FOLDED_REPORT = f"""
+    WITH factor AS MATERIALIZED (
+        SELECT worker, hour, 1 + overhead_nanodollars / nullif(direct_nanodollars, 0) AS factor FROM worker_hours
+    ), cell AS MATERIALIZED (
+        SELECT {{columns}} totals.*
+        FROM (
+            SELECT cost_totals.*, tenant_id, key_id FROM cost_totals JOIN batches ON batches.id = batch_id
+        ) AS totals WHERE {{condition}}
+    ), live AS MATERIALIZED ({_LIVE}), job AS (
+        SELECT {{columns}}
+               0 AS is_job,
+               CAST(state <> 'pending' AS int) AS is_settled,
+               CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed,
+               CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
+               CAST(state = 'failed' AS int) AS is_failed,
+               0 AS is_oracle,
+               coalesce(completion_tokens, 0) AS completion_tokens,
+               coalesce(direct_nanodollars, 0) AS direct_nanodollars,
+               coalesce(loaded_nanodollars, 0) AS loaded_nanodollars,
+               CAST(coalesce(loaded_nanodollars, 0) AS float8) AS cost
+        FROM ({_JOBS.format(jobs="live")}) AS jobs LEFT JOIN ({_COSTS.format(jobs="live")}) AS costs USING (job_id)
+        WHERE {{condition}}
+    ), late AS MATERIALIZED (
+        SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
+        FROM late_costs JOIN factor USING (worker, hour)
+        WHERE job_id NOT IN (SELECT job_id FROM live) GROUP BY job_id
+    ), late_job AS (
+        SELECT {{columns}} CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed, late.direct_nanodollars,
+               late.loaded_nanodollars, costs.loaded_nanodollars AS whole
+        FROM late JOIN ({_JOBS.format(jobs="late")}) AS jobs USING (job_id)
+        JOIN ({_COSTS.format(jobs="late")}) AS costs USING (job_id) WHERE {{condition}}
+    ), part AS (
+        SELECT {{groups}} num_jobs, num_settled, num_passed, num_verdicts, num_failed, num_oracle, completion_tokens,
+               0 AS direct_nanodollars, 0 AS loaded_nanodollars, num_settled AS num_counted,
+               0 AS square_cost, 0 AS passed_cost
+        FROM cell
+        UNION ALL
+        SELECT {{groups}} 0, 0, 0, 0, 0, 0, 0, nanodollars, nanodollars * factor, 0, 0, passed_nanodollars * factor
+        FROM cell JOIN cost_hours ON cell_id = cell.id JOIN factor USING (worker, hour)
+        UNION ALL
+        SELECT {{groups}} 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, product * one.factor * other.factor, 0
+        FROM cell JOIN cost_products ON cell_id = cell.id JOIN factor AS one USING (worker, hour)
+        JOIN factor AS other ON (other.worker, other.hour) = (other_worker, other_hour)
+        UNION ALL
+        SELECT {{groups}} 0, num_settled, num_passed, num_verdicts, num_failed, 0, completion_tokens,
+               direct_nanodollars, loaded_nanodollars, num_counted, square_cost, passed_cost
+        FROM ({_SUMMED} {{grouping}}) AS summed WHERE num_settled IS NOT NULL
+        UNION ALL
+        SELECT {{groups}} 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars, 0,
+               (2 * whole - loaded_nanodollars) * loaded_nanodollars, loaded_nanodollars * is_passed
+        FROM late_job
+    )
+    SELECT {{groups}}
+           sum(num_jobs) AS num_jobs, sum(num_settled) AS num_settled, sum(num_passed) AS num_passed,
+           sum(num_verdicts) AS num_verdicts, sum(num_failed) AS num_failed, sum(num_oracle) AS num_oracle,
+           sum(completion_tokens) AS completion_tokens,
+           sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars,
+           sum(num_counted) AS num_counted, sum(square_cost) AS square_cost, sum(passed_cost) AS passed_cost
+    FROM part {{grouping}}
 """
 
 
@@ -91,7 +200,7 @@ def cost_report(connection: Connection, selection: Selection) -> list[CostRow]:
     """Returns one row per group, in order, or a single row without `by`."""
     selection.check_metadata(connection)
     groups = "".join(f"{name}, " for name in selection.names)
-    statement = _REPORT.format(
+    statement = (_FOLDED_REPORT if selection.is_of_cells else _REPORT).format(
         columns=selection.columns,
         condition=selection.condition,
         groups=groups,
@@ -128,5 +237,5 @@ def _row(row: Row[Any], selection: Selection) -> CostRow:
         nanodollars_per_job=float(loaded / row.num_settled) if row.num_settled else None,
         cost_per_successful_task=float(loaded / row.num_passed) if row.num_passed else None,
         # A job passes once or not at all, so that the sum of squares is the sum.
-        sums=Sums(row.num_counted, passed, float(loaded), passed, float(row.square_cost), float(row.passed_cost)),
+        sums=Sums(int(row.num_counted), passed, float(loaded), passed, float(row.square_cost), float(row.passed_cost)),
     )

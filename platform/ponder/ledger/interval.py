@@ -68,8 +68,10 @@ def ratio_interval(sums: Sums) -> Interval | None:
     return Interval(max(0.0, (b - root) / a), (b + root) / a)
 
 
-def compare(a: Sums, b: Sums) -> Comparison:
-    """Compares two ratios over different jobs, by the delta method on the logarithm of A's ratio over B's.
+def compare(a: Sums, b: Sums, variance: float | None = None) -> Comparison:
+    """Compares two ratios by the delta method on the logarithm of A's ratio over B's.
+
+    `variance` is that of this logarithm, if it is known from pairs. By default jobs are independent draws.
 
     A. Deng, U. Knoblich, J. Lu, Applying the Delta Method in Metric Analytics, KDD 2018,
     https://arxiv.org/abs/1803.06336.
@@ -77,7 +79,7 @@ def compare(a: Sums, b: Sums) -> Comparison:
     if min(a.num, b.num) < 2 or not all((a.x, b.x, a.y, b.y)):
         return Comparison(None, None, None)
     ratio = (a.y / a.x) / (b.y / b.x)
-    error = math.sqrt(_relative_variance(a) + _relative_variance(b))
+    error = math.sqrt(_relative_variance(a) + _relative_variance(b) if variance is None else variance)
     reach = student_quantile(min(a.num, b.num) - 1) * error
     distance = abs(math.log(ratio))
     p_value = 2 * (1 - _NORMAL.cdf(distance / error)) if error else float(distance == 0)

@@ -23,6 +23,7 @@ _COLUMNS = {name: name for name in DIMENSIONS} | {
     "day": "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
     "hour": "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24\"Z\"')",
 }
+_CELL = frozenset(("strategy", "level", "model", "batch", "tenant", "key"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Selection:
     def __post_init__(self) -> None:
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise InvalidInput("since must be before until", param="since", code="invalid_value")
+
+    @property
+    def is_of_cells(self) -> bool:
+        """Whether it neither groups nor chooses by anything in which jobs of a cell differ (see `cost_totals`)."""
+        return self.since is None and self.until is None and _CELL.issuperset((*self.by, *self.where))
 
     @property
     def names(self) -> list[str]:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
     UniqueConstraint,
@@ -52,6 +53,11 @@ tenants = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("quota_tokens", BigInteger, comment="estimated tokens in flight at a time; null: no limit"),
+    Column(
+        "output_expires_after_s",
+        Integer,
+        comment="how long results of new batches are kept by default; null: for ever",
+    ),
     _created_at(),
 )
 
@@ -81,6 +87,14 @@ files = Table(
     Column("batch_id", Text, comment="the batch whose results an output or error file streams"),
     _created_at(),
     _timestamp("deleted_at"),
+    Column(
+        "is_erasing",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="deleted, and its chunks follow",
+    ),
+    Index("ix_files_erasing", "id", postgresql_where=text("is_erasing")),
     Index(
         "ix_files_stored",
         "tenant_id",
@@ -135,9 +149,15 @@ batches = Table(
     Column("limit_nanodollars", BigInteger, comment="of the batch's budget, over all its jobs"),
     _timestamp("paused_at"),
     Column("exhausted_at", DateTime(timezone=True), comment="since when its budget admits no job, and none runs"),
+    Column("output_expires_after_s", Integer, comment="results are kept so long from its end on; null: for ever"),
+    Column("pruned_at", DateTime(timezone=True), comment="since when its results are deleted"),
+    Column("pruned_line", Integer, comment="of a pruned batch: the rows up to here are deleted; null: all are"),
     UniqueConstraint("tenant_id", "idempotency_key"),
     Index("ix_batches_followed", "followed_line", postgresql_where=text("followed_line IS NOT NULL")),
     Index("ix_batches_tenant_created", "tenant_id", "created_at", "id"),
+    Index("ix_batches_input_file_id", "input_file_id"),
+    Index("ix_batches_kept", "id", postgresql_where=text("output_expires_after_s IS NOT NULL AND pruned_at IS NULL")),
+    Index("ix_batches_pruned", "pruned_line", postgresql_where=text("pruned_line IS NOT NULL")),
     Index(
         "ix_batches_open",
         "state",
@@ -349,6 +369,18 @@ batch_totals = Table(
     metadata,
     Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
     *_sums(),
+    Column(
+        "num_costed",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="the settled jobs up to this number are in cost_totals",
+    ),
+    Index(
+        "ix_batch_totals_uncosted",
+        "batch_id",
+        postgresql_where=text("num_costed < num_completed + num_failed + num_expired + num_cancelled"),
+    ),
 )
 
 result_runs = Table(
@@ -448,6 +480,92 @@ ledger_entries = Table(
     Index("ix_ledger_entries_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
     Index("ix_ledger_entries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_ledger_entries_until", "until_at"),
+)
+
+
+def _worker_hour(*, primary_key: bool = False) -> list[Column[object]]:
+    return [
+        Column("worker", Text, nullable=False, primary_key=primary_key),
+        Column("hour", DateTime(timezone=True), nullable=False, primary_key=primary_key),
+    ]
+
+
+hour_tallies = Table(
+    "hour_tallies",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    *_worker_hour(),
+    Column("direct_nanodollars", BigInteger, nullable=False),
+    Column("overhead_nanodollars", BigInteger, nullable=False),
+)
+
+hour_totals = Table(
+    "hour_totals",
+    metadata,
+    *_worker_hour(primary_key=True),
+    Column("direct_nanodollars", BigInteger, nullable=False),
+    Column("overhead_nanodollars", BigInteger, nullable=False),
+)
+
+cost_totals = Table(
+    "cost_totals",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("strategy", Text, nullable=False),
+    Column("level", Text),
+    *(
+        Column(name, BigInteger, nullable=False, server_default="0")
+        for name in [
+            "num_jobs",
+            "num_oracle",
+            "num_settled",
+            "num_passed",
+            "num_verdicts",
+            "num_failed",
+            "completion_tokens",
+        ]
+    ),
+    Index(
+        "ix_cost_totals_cell",
+        *("batch_id", "model", "strategy", "level"),
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+    ),
+)
+
+cost_hours = Table(
+    "cost_hours",
+    metadata,
+    Column("cell_id", BigInteger, ForeignKey("cost_totals.id"), primary_key=True),
+    *_worker_hour(primary_key=True),
+    Column("nanodollars", BigInteger, nullable=False),
+    Column("passed_nanodollars", BigInteger, nullable=False, comment="of jobs that passed"),
+)
+
+cost_products = Table(
+    "cost_products",
+    metadata,
+    Column("cell_id", BigInteger, ForeignKey("cost_totals.id"), primary_key=True),
+    *_worker_hour(primary_key=True),
+    Column("other_worker", Text, primary_key=True),
+    Column("other_hour", DateTime(timezone=True), primary_key=True),
+    Column(
+        "product",
+        Numeric,
+        nullable=False,
+        comment="of a job's nano-dollars in both, twice if they differ; the sum over jobs",
+    ),
+)
+
+late_costs = Table(
+    "late_costs",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False, index=True),
+    *_worker_hour(),
+    Column("nanodollars", BigInteger, nullable=False),
 )
 
 pulse = Table(

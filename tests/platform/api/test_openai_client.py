@@ -298,7 +298,7 @@ def test_any_window_from_an_hour_to_two_weeks(client: openai.OpenAI, line: Line,
         ({"ponder": {"strategy": {"name": "magic"}}}, "ponder.strategy"),
         ({"ponder": {"priority": "urgent"}}, "ponder.priority"),
         ({"ponder": {"nonsense": 1}}, "ponder.nonsense"),
-        ({"output_expires_after": {"anchor": "created_at", "seconds": 3600}}, "output_expires_after"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 60}}, "output_expires_after.seconds"),
     ],
 )
 def test_a_batch_that_cannot_be_honoured_is_refused_by_name(

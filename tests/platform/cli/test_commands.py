@@ -390,6 +390,31 @@ def test_a_batch_can_be_paused_and_resumed(ponder: Ponder, problems: Path) -> No
     assert ponder("pause", batch_id)[0] == exit_code.FAILED
 
 
+def test_results_are_kept_for_as_long_as_the_batch_or_its_tenant_says_and_pruned_on_demand(
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out.jsonl")
+    run_it = ("run", str(problems), *FIELDS, "-o", out, "--format", "json")
+    batch = json.loads(ponder(*run_it, "--output-expires-after", "1d12h")[1])
+    assert batch["ponder"]["results_expire_at"] - batch["completed_at"] == 36 * 3600
+    tenant = json.loads(ponder("tenant", "list", "--format", "json")[1])[0]
+    code, _, said = ponder("tenant", "retention", tenant["id"], "30d")
+    assert (code, said) == (exit_code.SETTLED, "home: results are kept 30 days\n")
+    assert "30 days" in ponder("tenant", "list")[1]
+    assert "for ever" in ponder("tenant", "retention", tenant["id"])[2]
+
+    code, _, said = ponder("prune", "--dry-run", "--older-than", "0s")
+    assert code == exit_code.SETTLED
+    assert "would delete 1 batches with 4 lines, 2 files: 0.0 MB" in said
+    assert "0 batches" in ponder("prune", "--older-than", "1h")[2]
+    assert json.loads(ponder("prune", "--older-than", "0s", "--format", "json")[1])["lines"] == 4
+    code, _, said = ponder("results", batch["id"], "--follow")
+    assert code == exit_code.FAILED
+    assert "expired on" in said
+    code, _, said = ponder("prune", "--older-than", "soon")
+    assert (code, "'soon' is no duration" in said) == (exit_code.USAGE, True)
+
+
 def test_openai_lines_run_with_another_model(ponder: Ponder, worker: Worker, tmp_path: Path) -> None:
     body = {"model": "gpt-3.5-turbo-0125", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1000}
     lines = [{"custom_id": f"r{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(3)]
@@ -487,6 +512,7 @@ def test_every_report_is_a_table_json_and_csv(ponder: Ponder, problems: Path, tm
     assert code == exit_code.SETTLED
     assert "a success of A costs 1 times that of B" in said
     assert "may be chance" in said
+    assert "paired by prompt: 4 problems are in both" in said
     assert ponder("report", "cost", "--since", "yesterday")[0] == exit_code.USAGE
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,6 +27,8 @@ from ponder.jobs.batch.retry import retry
 from ponder.jobs.dispatching.dispatcher_status import beat
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.tick import Settlement, Usage, Work
+from ponder.ledger.cost_report import CostRow, cost_report
+from ponder.ledger.reporting import Selection
 
 KINDS: tuple[Literal["work", "recomputed", "speculated"], ...] = ("work", "recomputed", "speculated")
 
@@ -52,6 +56,15 @@ _HELD = """
 _COMPANY = """
     SELECT holder, count(*) AS num_shards FROM shards WHERE state = 'held' GROUP BY holder HAVING bool_or(runs_alone)
 """
+
+_HOURS = """
+    SELECT worker, date_trunc('hour', until_at, 'UTC') AS hour,
+           coalesce(sum(nanodollars) FILTER (WHERE job_id IS NOT NULL), 0) AS direct_nanodollars,
+           coalesce(sum(nanodollars) FILTER (WHERE job_id IS NULL), 0) AS overhead_nanodollars
+    FROM ledger_entries JOIN incarnations ON incarnations.id = incarnation_id GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+"""With a beginning, a report reads jobs and entries instead of totals."""
 
 # Every way in which a worker may settle a job, by the job's number.
 _ENDS: tuple[dict[str, Any], ...] = (
@@ -82,7 +95,7 @@ class Fleet(RuleBasedStateMachine):
 
     @initialize()
     def empty(self) -> None:
-        self.world.sql("TRUNCATE tenants, incarnations, models CASCADE")
+        self.world.sql("TRUNCATE tenants, incarnations, models, hour_totals, hour_tallies CASCADE")
         self.tenants = [self.world.tenant() for _ in range(2)]
         for model in "ab":
             self.start(model, room=3_000)
@@ -91,14 +104,23 @@ class Fleet(RuleBasedStateMachine):
         self.dispatch()
         self.everybody_claims()
 
-    @rule(tenant=_pick, num_jobs=st.integers(1, 8), tokens=st.integers(1, 600), models=st.sampled_from(["a", "ab"]))
-    def submit(self, tenant: int, num_jobs: int, tokens: int, models: str) -> None:
-        batch = self.world.batch(num_jobs, tenant=self.tenants[tenant % 2], tokens=tokens, models=list(models))
+    @rule(
+        tenant=_pick,
+        num_jobs=st.integers(1, 8),
+        tokens=st.integers(1, 600),
+        models=st.sampled_from(["a", "ab"]),
+        level=st.sampled_from([None, "", "1"]),
+    )
+    def submit(self, tenant: int, num_jobs: int, tokens: int, models: str, level: str | None = None) -> None:
+        batch = self.world.batch(
+            num_jobs, tenant=self.tenants[tenant % 2], tokens=tokens, models=list(models), level=level
+        )
         self.batches.append(batch)
 
     @rule(model=st.sampled_from("ab"), room=st.integers(0, 3_000))
     def start(self, model: str, room: int) -> None:
-        worker = self.world.worker(model=model, room_tokens=room)
+        name = f"worker {len(self.held) % 3}"
+        worker = self.world.worker(model=model, room_tokens=room, worker=name)
         self.workers.append(worker)
         self.held[worker] = []
 
@@ -135,13 +157,25 @@ class Fleet(RuleBasedStateMachine):
         is_draining=st.sampled_from([False, False, False, True]),
         is_answered=st.booleans(),
         idle=st.floats(0, 1),
+        others=st.lists(_pick, max_size=3),
     )
-    def tick(self, worker: int, data: st.DataObject, is_draining: bool, is_answered: bool, idle: float) -> None:
+    def tick(
+        self,
+        worker: int,
+        data: st.DataObject,
+        is_draining: bool,
+        is_answered: bool,
+        idle: float,
+        others: list[int],
+    ) -> None:
+        """Ticks with work for held jobs, and for `others`, as after a cancelling or a settlement elsewhere."""
         incarnation = self.workers[worker % len(self.workers)]
         held = self.held[incarnation]
         settled, grown, worked = (
             [job for job, is_chosen in zip(held, data.draw(_choices), strict=False) if is_chosen] for _ in range(3)
         )
+        jobs = [row.id for row in self.world.sql("SELECT id FROM jobs ORDER BY id")]
+        worked += [jobs[other % len(jobs)] for other in others if jobs]
         number = self.world.num_ticks[incarnation]
         deltas = {job: [{"tick": number, "by": incarnation}] for job in grown}
         report = self.world.report(
@@ -264,6 +298,10 @@ class Fleet(RuleBasedStateMachine):
     def tally(self) -> None:
         self.world.tally()
 
+    @rule()
+    def fold(self) -> None:
+        self.world.fold_costs()
+
     @rule(batch=_pick)
     def retry(self, batch: int) -> None:
         if self.batches:
@@ -287,6 +325,21 @@ class Fleet(RuleBasedStateMachine):
     def totals_are_those_of_the_rows(self) -> None:
         for batch in self.batches:
             assert self.world.totals(batch) == self.world.counted(batch)
+
+    @invariant()
+    def reports_of_totals_are_those_of_the_rows(self) -> None:
+        for by in (("strategy", "level"), ("batch", "model", "tenant")):
+            with self.world.engine.begin() as connection:
+                folded = cost_report(connection, Selection(by))
+                rows = cost_report(connection, Selection(by, since=_ALWAYS))
+            assert [_exact(row) for row in folded] == [_exact(row) for row in rows]
+            for one, other in zip(folded, rows, strict=True):
+                assert one.sums.yy == pytest.approx(other.sums.yy, rel=1e-9)
+                assert one.sums.xy == pytest.approx(other.sums.xy, rel=1e-9)
+
+    @invariant()
+    def hours_are_those_of_the_entries(self) -> None:
+        assert self.world.sql("SELECT * FROM worker_hours ORDER BY 1, 2") == self.world.sql(_HOURS)
 
     @invariant()
     def numbers_never_change(self) -> None:
@@ -336,6 +389,11 @@ class Fleet(RuleBasedStateMachine):
         self.a_job_is_settled_once()
         self.tally()
         self.totals_are_those_of_the_rows()
+        self.fold()
+        assert self.world.sql("SELECT 1 FROM late_costs") == []
+        assert self.world.sql("SELECT 1 FROM batch_totals WHERE num_costed <> num_completed + num_failed"
+                              " + num_expired + num_cancelled") == []  # fmt: skip
+        self.reports_of_totals_are_those_of_the_rows()
         for batch in self.batches:
             assert sorted(self.world.numbered(batch)) == sorted(self.world.jobs(batch))
 
@@ -355,6 +413,12 @@ class Fleet(RuleBasedStateMachine):
     def _forget(self, incarnation: str) -> None:
         if incarnation in self.workers:
             self.workers.remove(incarnation)
+
+
+def _exact(row: CostRow) -> tuple[Any, ...]:
+    """Returns what of a row must be the same to the last digit."""
+    counts = (row.num_jobs, row.num_settled, row.num_passed, row.num_oracle, row.accuracy, row.completion_tokens)
+    return (row.group, *counts, row.direct_nanodollars, row.loaded_nanodollars, row.sums.num)
 
 
 def test_any_order_of_events_keeps_the_books_and_the_jobs(world: Any, engine: Engine) -> None:

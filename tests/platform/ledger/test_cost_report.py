@@ -93,8 +93,7 @@ def test_work_on_two_markets_is_billed_where_it_arose(world: Any) -> None:
 
 
 def test_jobs_whose_search_was_told_the_reference_are_counted_in_every_report(world: Any) -> None:
-    batch = world.batch(3)
-    world.sql("UPDATE jobs SET oracle = true WHERE line < 3")
+    batch = world.batch(3, num_oracle=2)
     (row,) = _report(world, "strategy", batches=[batch])
     assert (row.num_jobs, row.num_oracle) == (3, 2)
     assert [row.num_oracle for row in world.sql("SELECT num_oracle FROM cost_per_successful_task")] == [2]

@@ -39,8 +39,8 @@ def worked(world: Any) -> str:
 def _lives(world: Any, worker: str, seconds: int) -> None:
     """Makes the worker's one entry that of a life of so many seconds."""
     price = world.sql("SELECT nanodollars_per_hour AS price FROM incarnations WHERE id = :id", id=worker)[0].price
-    world.sql("DELETE FROM ledger_entries WHERE incarnation_id = :id AND job_id IS NULL", id=worker)
-    world.sql("UPDATE ledger_entries SET nanodollars = :n", n=price * seconds // 3600 // 2)
+    world.rewrite_ledger("DELETE FROM ledger_entries WHERE incarnation_id = :id AND job_id IS NULL", id=worker)
+    world.rewrite_ledger("UPDATE ledger_entries SET nanodollars = :n", n=price * seconds // 3600 // 2)
     world.sql("UPDATE incarnations SET started_at = billed_until - :s * interval '1 second'", s=seconds)
 
 
@@ -109,8 +109,8 @@ def test_a_measured_speed_is_that_of_the_same_model_on_both_machines(world: Any)
         (job,) = world.claim_all(worker)
         world.tick(worker, work=world.work(job), settled=[_passed(job, tokens)])
         price = world.sql("SELECT nanodollars_per_hour AS price FROM incarnations WHERE id = :id", id=worker)[0].price
-        world.sql("DELETE FROM ledger_entries WHERE job_id IS NULL")
-        world.sql("UPDATE ledger_entries SET nanodollars = :n WHERE job_id = :job", n=price // 100, job=job)
+        world.rewrite_ledger("DELETE FROM ledger_entries WHERE job_id IS NULL")
+        world.rewrite_ledger("UPDATE ledger_entries SET nanodollars = :n WHERE job_id = :job", n=price // 100, job=job)
     exact = MachinePrices("h100", nanodollars_per_hour=nanodollars("1.20"), speed="measured")
     rows = {row.group["strategy"]: row for row in _what_if(world, exact, "strategy")}
     assert rows["h200"].ratio == pytest.approx(3 * 1.20 / 1.50)
@@ -153,8 +153,8 @@ def test_a_small_model_with_best_of_32_is_compared_with_a_large_one_at_the_price
         ]
         world.tick(worker, work=world.work(*jobs), settled=settled)
         gpu_seconds = Fraction(100 * 1_000 * samples * gpus, tokens_per_s)
-        world.sql("DELETE FROM ledger_entries WHERE job_id IS NULL")
-        world.sql(
+        world.rewrite_ledger("DELETE FROM ledger_entries WHERE job_id IS NULL")
+        world.rewrite_ledger(
             "UPDATE ledger_entries SET nanodollars = :n WHERE incarnation_id = :id",
             n=int(spot * gpu_seconds / 3600 / 100),
             id=worker,

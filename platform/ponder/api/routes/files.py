@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Annotated, Any, BinaryIO, Literal, cast
 
 from fastapi import APIRouter, Query, Request
@@ -18,20 +19,28 @@ from ponder.api.services import Ponder, identifier, unix
 from ponder.api.upload import check_room, keep, received
 from ponder.domain.storable import JsonObject
 from ponder.errors import Conflict, NotFound
+from ponder.store.retention import EXPIRED_AT, RESULTS_EXPIRE_AT
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-_COLUMNS = "id, tenant_id, filename, purpose, kind, bytes, batch_id, created_at"
-_FIND = text(f"SELECT {_COLUMNS} FROM files WHERE id = :id AND tenant_id = :tenant_id AND deleted_at IS NULL")
+_COLUMNS = f"""
+    files.id, files.tenant_id, filename, purpose, kind, bytes, batch_id, files.created_at,
+    {RESULTS_EXPIRE_AT} AS expires_at"""
+_FIND = text(f"""
+    SELECT {_COLUMNS}, deleted_at, {EXPIRED_AT} AS expired_at
+    FROM files LEFT JOIN batches ON batches.id = batch_id
+    WHERE files.id = :id AND files.tenant_id = :tenant_id
+""")
 _CURSOR = text("SELECT 1 FROM files WHERE id = :after AND tenant_id = :tenant_id")
 """A deleted file keeps its place in the list, so that one can list files while deleting them."""
 
 _NEWEST = """
-    SELECT {columns} FROM files
-    WHERE tenant_id = :tenant_id AND deleted_at IS NULL AND (CAST(:purpose AS text) IS NULL OR purpose = :purpose)
-      AND (CAST(:after AS text) IS NULL OR (created_at, id) {sign}
+    SELECT {columns} FROM files LEFT JOIN batches ON batches.id = batch_id
+    WHERE files.tenant_id = :tenant_id AND deleted_at IS NULL
+      AND (CAST(:purpose AS text) IS NULL OR purpose = :purpose)
+      AND (CAST(:after AS text) IS NULL OR (files.created_at, files.id) {sign}
            (SELECT created_at, id FROM files WHERE id = :after AND tenant_id = :tenant_id))
-    ORDER BY created_at {order}, id {order} LIMIT :limit
+    ORDER BY files.created_at {order}, files.id {order} LIMIT :limit
 """
 _LISTS = {
     "desc": text(_NEWEST.format(columns=_COLUMNS, sign="<", order="DESC")),
@@ -103,8 +112,7 @@ def delete_file(file_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
     """Deletes a file. The content of an input file is lost; results stay with their jobs."""
     values = {"id": identifier(file_id, "file"), "tenant_id": caller.tenant_id}
     with ponder.engine.begin() as connection:
-        if connection.execute(text(f"{_FIND.text} FOR UPDATE"), values).first() is None:
-            raise NotFound(f"there is no file {file_id}", param="file_id")
+        _present(connection.execute(text(f"{_FIND.text} FOR UPDATE OF files"), values).first(), file_id)
         waiting = connection.execute(
             text("SELECT id FROM batches WHERE input_file_id = :id AND state = 'validating' LIMIT 1"), values
         ).scalar()
@@ -118,9 +126,22 @@ def delete_file(file_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
 def _find(engine: Engine, tenant_id: str, file_id: str) -> Row[Any]:
     with engine.connect() as connection:
         row = connection.execute(_FIND, {"id": identifier(file_id, "file"), "tenant_id": tenant_id}).first()
+    return _present(row, file_id)
+
+
+def _present(row: Row[Any] | None, file_id: str) -> Row[Any]:
+    """Returns the file. Raises NotFound, as OpenAI does for a file that was there before."""
     if row is None:
         raise NotFound(f"there is no file {file_id}", param="file_id")
+    if row.expired_at is not None:
+        raise NotFound(f"{file_id} expired on {_moment(row.expired_at)} and was deleted", param="file_id")
+    if row.deleted_at is not None:
+        raise NotFound(f"{file_id} was deleted on {_moment(row.deleted_at)}", param="file_id")
     return row
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d at %H:%M:%S %Z}"
 
 
 def _content(engine: Engine, row: Row[Any]) -> Iterator[bytes]:
@@ -169,7 +190,7 @@ def _object(file: Mapping[str, Any]) -> JsonObject:
         "object": "file",
         "bytes": file["bytes"],
         "created_at": cast(int, unix(file["created_at"])),
-        "expires_at": None,
+        "expires_at": unix(file.get("expires_at")),
         "filename": file["filename"],
         "purpose": file["purpose"],
         "status": "processed",

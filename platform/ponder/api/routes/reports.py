@@ -8,14 +8,15 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 
-from ponder.api.auth import Caller, Tenant
+from ponder.api.auth import Tenant, chosen_tenant
 from ponder.api.services import Ponder, identifier
 from ponder.domain.dimension import KNOWN, read_dimensions, read_filter, read_moment
 from ponder.domain.money import NANODOLLARS, nanodollars
 from ponder.domain.storable import JsonObject
-from ponder.errors import Forbidden, InvalidInput, NotFound
+from ponder.errors import InvalidInput, NotFound
 from ponder.ledger.cost_report import CostRow, cost_report, unassigned
 from ponder.ledger.interval import CONFIDENCE, Comparison, Interval, compare
+from ponder.ledger.pairing import pair
 from ponder.ledger.price_book import Billing
 from ponder.ledger.reporting import LATENCY, QUALITY, Report, Selection, report, waste_report
 from ponder.ledger.what_if import MachinePrices, TokenPrices, what_if
@@ -38,7 +39,7 @@ def _selection(
 ) -> Selection:
     return Selection(
         by=read_dimensions(by),
-        tenant_id=_tenant(tenant, caller),
+        tenant_id=chosen_tenant(tenant, caller),
         batch_ids=None if batch_id is None else tuple(identifier(one, "batch") for one in batch_id),
         since=read_moment(since, "since"),
         until=read_moment(until, "until"),
@@ -68,20 +69,25 @@ def cost_comparison(
     a: Annotated[str, Query(max_length=500, description="DIMENSION=VALUE,… or the id of a batch")],
     b: Annotated[str, Query(max_length=500, description="the same")],
 ) -> JsonObject:
-    """Compares the cost per successful task of two sets of jobs: A's divided by B's, with its 95 % interval."""
-    selection = replace(selection, by=())
+    """Compares the cost per successful task of two sets of jobs: A's divided by B's, with its 95 % interval.
+
+    Problems that both answered are paired.
+    """
+    one, other = (replace(selection, by=(), where=read_filter(side, name)) for name, side in (("a", a), ("b", b)))
     with ponder.engine.connect() as connection:
-        first = cost_report(connection, replace(selection, where=read_filter(a, "a")))
-        second = cost_report(connection, replace(selection, where=read_filter(b, "b")))
+        first, second = cost_report(connection, one), cost_report(connection, other)
+        pairing = pair(connection, one, other) if first and second else None
     for param, rows in (("a", first), ("b", second)):
         if not rows:
             raise NotFound(f"{param}: there is no such job", param=param)
-    compared = compare(first[0].sums, second[0].sums)
+    compared = compare(first[0].sums, second[0].sums, None if pairing is None else pairing.variance)
     return {
         "object": "cost_comparison",
         "a": _cost(first[0]),
         "b": _cost(second[0]),
         **_comparison(compared),
+        "paired_by": None if pairing is None else pairing.by,
+        "paired_problems": 0 if pairing is None else pairing.num_paired,
     }
 
 
@@ -171,14 +177,6 @@ def _measured(ponder: Ponder, wanted: Report, selection: Selection) -> JsonObjec
 
 def _list(selection: Selection, rows: list[JsonObject]) -> JsonObject:
     return {"object": "list", "by": list(selection.by), "data": rows}
-
-
-def _tenant(wanted: str | None, caller: Caller) -> str | None:
-    if wanted is None or wanted == caller.tenant_id:
-        return caller.tenant_id
-    if not caller.is_operator:
-        raise Forbidden("only an operator's key can see what others spend")
-    return None if wanted == "all" else identifier(wanted, "tenant", "tenant")
 
 
 def _token_prices(input_: str | None, output: str | None, cached: str | None) -> TokenPrices | None:

@@ -20,6 +20,7 @@ from ponder.api.outcome import encoded, refused_lines, settled_lines
 from ponder.api.services import Ponder, identifier
 from ponder.domain.storable import JsonObject
 from ponder.errors import InvalidInput
+from ponder.jobs.retention.check_kept import check_kept
 from ponder.jobs.tally import numbered, settled_after
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -130,9 +131,10 @@ async def _follow(engine: Engine, position: _Position) -> AsyncIterator[bytes]:
 
 
 def _position(engine: Engine, tenant_id: str, batch_id: str, after: str | None) -> _Position:
-    """Returns the place that a cursor names. Raises InvalidInput, and NotFound for the batch."""
+    """Returns the place that a cursor names. Raises InvalidInput, and NotFound or Gone for the batch."""
     with engine.connect() as connection:
         known = numbered(connection, tenant_id, batch_id)
+        check_kept(connection, tenant_id, batch_id)
     begin = _Position(tenant_id, batch_id)
     if after is None:
         return begin
@@ -163,6 +165,7 @@ def _look(engine: Engine, begin: _Position, limit: int) -> _Page:
         known = numbered(connection, begin.tenant_id, begin.batch_id)
         if known.is_begun and end.number is None:
             refused = refused_lines(connection, begin.batch_id, begin.line, limit)
+            check_kept(connection, begin.tenant_id, begin.batch_id)
             end = end.after_line(max(refused, default=end.line))
             if len(refused) < limit:
                 end = end.after_job(0)
@@ -182,6 +185,7 @@ def _pieces(engine: Engine, page: _Page) -> Iterator[bytes]:
         piece = numbers[start : start + _PIECE]
         with engine.connect() as connection:
             lines = settled_lines(connection, [page.jobs[number] for number in piece])
+            check_kept(connection, page.begin.tenant_id, page.begin.batch_id)
         places = map(page.begin.after_job, piece)
         yield encoded(_with(place, line) for place, line in zip(places, lines, strict=True))
 

@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from ponder.api.auth import Operator
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
-from ponder.domain.batch.submission import StorableBody
+from ponder.domain.batch.submission import OutputExpiry, StorableBody
 from ponder.domain.storable import JsonObject
 from ponder.errors import Conflict, NotFound
 from ponder.jobs.wake import wake
@@ -22,15 +22,14 @@ router = APIRouter(prefix="/v1/tenants", tags=["administration"])
 _INSERT = text(
     """
     INSERT INTO tenants (id, name, quota_tokens) VALUES (:id, :name, :quota_tokens)
-    ON CONFLICT (name) DO NOTHING RETURNING id, name, quota_tokens, created_at
+    ON CONFLICT (name) DO NOTHING RETURNING *
     """
 )
-_SET_QUOTA = text(
-    "UPDATE tenants SET quota_tokens = :quota_tokens WHERE id = :id RETURNING id, name, quota_tokens, created_at"
-)
+_SET_QUOTA = text("UPDATE tenants SET quota_tokens = :quota_tokens WHERE id = :id RETURNING *")
+_SET_RETENTION = text("UPDATE tenants SET output_expires_after_s = :seconds WHERE id = :id RETURNING *")
 _LIST = text(
     """
-    SELECT id, name, quota_tokens, created_at FROM tenants
+    SELECT * FROM tenants
     WHERE CAST(:after AS text) IS NULL OR (created_at, id) > (SELECT created_at, id FROM tenants WHERE id = :after)
     ORDER BY created_at, id LIMIT :limit
     """
@@ -43,6 +42,11 @@ _CURSOR = text("SELECT 1 FROM tenants WHERE id = :after")
 class Quota(StorableBody):
     quota_tokens: int | None = Field(default=None, ge=1, le=2**62)
     """Estimated tokens in flight at a time. None means no limit."""
+
+
+class Retention(StorableBody):
+    output_expires_after: OutputExpiry | None
+    """For batches submitted from now on that do not say it themselves. None means that results are kept for ever."""
 
 
 class NewTenant(Quota):
@@ -78,11 +82,23 @@ def set_quota(tenant_id: str, body: Quota, ponder: Ponder, _caller: Operator) ->
     return _object(row)
 
 
+@router.put("/{tenant_id}/retention")
+def set_retention(tenant_id: str, body: Retention, ponder: Ponder, _caller: Operator) -> JsonObject:
+    seconds = body.output_expires_after and body.output_expires_after.seconds
+    with ponder.engine.begin() as connection:
+        row = connection.execute(_SET_RETENTION, {"id": identifier(tenant_id, "tenant"), "seconds": seconds}).first()
+    if row is None:
+        raise NotFound(f"there is no tenant {tenant_id}", param="tenant_id")
+    return _object(row)
+
+
 def _object(row: Row[Any]) -> JsonObject:
+    seconds = row.output_expires_after_s
     return {
         "id": row.id,
         "object": "tenant",
         "name": row.name,
         "quota_tokens": row.quota_tokens,
+        "output_expires_after": None if seconds is None else {"anchor": "created_at", "seconds": seconds},
         "created_at": unix(row.created_at),
     }

@@ -1,4 +1,4 @@
-"""The commands `ponder batches`, `cancel`, `budget`, `pause`, `resume` and `retry`."""
+"""The commands `ponder batches`, `cancel`, `budget`, `pause`, `resume`, `retry` and `prune`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ponder.cli.amount import Duration
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, moment, print_json, print_rows
 from ponder.cli.submission_options import batch_budget
@@ -116,3 +117,28 @@ def retry(batch: str, idempotency_key: str | None, form: str) -> None:
         return
     click.echo(document["id"])
     click.echo(f"`ponder watch {document['id']}` shows its progress", err=True)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--older-than", type=Duration(), metavar="DURATION", help="Also what ended longer ago: 30d, 12h.")
+@click.option("--tenant", metavar="TENANT", help="With an operator's key: another tenant's id, or all.")
+@format_option("table", "json")
+def prune(dry_run: bool, older_than: int | None, tenant: str | None, form: str) -> None:
+    """Delete the prompts, results, search trees and files of batches whose results have expired.
+
+    What reports add up stays. Nothing of a batch that has not ended is deleted.
+    """
+    with connect() as client:
+        found = client.prune(dry_run=dry_run, older_than_s=older_than, tenant=tenant)
+    if form == "json":
+        print_json(found)
+        return
+    what = f"{found['batches']:,} batches with {found['lines']:,} lines, {found['files']:,} files: {_size(found)}"
+    click.echo(
+        f"would delete {what}" if dry_run else f"deleted {what}; Postgres frees the room within minutes", err=True
+    )
+
+
+def _size(found: Mapping[str, Any]) -> str:
+    return f"{found['bytes'] / 1e6:,.1f} MB"

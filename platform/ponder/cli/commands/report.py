@@ -215,8 +215,15 @@ def _verdict(answer: Mapping[str, Any]) -> str:
     return (
         f"a success of A costs {answer['ratio']:.3g} times that of B "
         f"({answer['confidence']:.0%} interval {answer['ratio_low']:.3g} to {answer['ratio_high']:.3g}); "
-        f"the difference {said} (p = {answer['p_value']:.2g})"
+        f"the difference {said} (p = {answer['p_value']:.2g}); {_paired(answer)}"
     )
+
+
+def _paired(answer: Mapping[str, Any]) -> str:
+    if answer["paired_by"] is None:
+        return "not paired, because no two problems are in both"
+    key = {"prompt": "prompt", "custom_id": "custom id"}[answer["paired_by"]]
+    return f"paired by {key}: {answer['paired_problems']:,} problems are in both"
 
 
 def _keys(query: Mapping[str, Any]) -> list[str]:

@@ -59,6 +59,8 @@ def _facts(job: Json) -> list[tuple[str, str]]:
         facts.append(("error", f"{job['error'].get('code')}: {job['error'].get('message')}"))
     if job.get("waiting"):
         facts.append(("waiting", str(job["waiting"].get("message") or job["waiting"].get("reason"))))
+    if job.get("pruned_at"):
+        facts.append(("deleted", f"prompt, answer and tree, on {moment(job['pruned_at'])}"))
     facts.append(("model", f"{job['model']} ({str(job.get('fingerprint') or '')[:12]})"))
     facts.append(("strategy", job["strategy"] + (f", level {job['level']}" if job.get("level") else "")))
     if any((job.get("usage") or {}).values()):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
+from ponder.cli.amount import Duration, whole_duration
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, moment, print_json, print_rows
 
@@ -39,6 +43,19 @@ def quota(tenant_id: str, tokens: int | None) -> None:
     click.echo(f"{document['name']}: {'no quota' if limit is None else f'{limit:,} tokens in flight'}", err=True)
 
 
+@tenant.command()
+@click.argument("tenant_id", metavar="TENANT")
+@click.argument("duration", type=Duration(), required=False)
+def retention(tenant_id: str, duration: int | None) -> None:
+    """Delete results of TENANT's new batches DURATION (30d, 12h) after their end, unless a batch says otherwise.
+
+    Without DURATION, keep them for ever.
+    """
+    with connect() as client:
+        document = client.set_retention(tenant_id, duration)
+    click.echo(f"{document['name']}: results are kept {_retention(document)}", err=True)
+
+
 @tenant.command("list")
 @format_option("table", "json")
 def list_tenants(form: str) -> None:
@@ -54,6 +71,12 @@ def list_tenants(form: str) -> None:
                 Column("tenant", lambda row: row["id"]),
                 Column("name", lambda row: row["name"]),
                 Column("quota", lambda row: "–" if row["quota_tokens"] is None else f"{row['quota_tokens']:,}"),
+                Column("results kept", _retention),
                 Column("created", lambda row: moment(row["created_at"])),
             ],
         )
+
+
+def _retention(document: Mapping[str, Any]) -> str:
+    expiry = document["output_expires_after"]
+    return "for ever" if expiry is None else whole_duration(expiry["seconds"])

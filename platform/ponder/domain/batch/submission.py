@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -41,6 +41,16 @@ def _window(written: str | None) -> str | None:
     return written
 
 
+class OutputExpiry(BaseModel):
+    """OpenAI's `output_expires_after`: how long results are kept after the batch has ended. OpenAI allows 30 days."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    anchor: Literal["created_at"]
+    """The creation of the output file, which is the end of the batch."""
+    seconds: int = Field(ge=3_600, le=10 * 366 * 86_400)
+
+
 class Submission(StorableBody):
     """The body of a submission. `completion_window` is any duration from 1h to 14d."""
 
@@ -50,6 +60,7 @@ class Submission(StorableBody):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(
         default=None, max_length=16
     )
+    output_expires_after: OutputExpiry | None = None
     ponder: BatchOptions = BatchOptions()
 
     def sha256(self) -> bytes:

@@ -15,13 +15,20 @@ _PART = re.compile(r"(\d+)([wdhms])")
 
 def window_s(written: str) -> int:
     """Returns the seconds of a duration from 1h to 14d. Raises InvalidInput for anything else."""
-    text = written.strip().lower()
-    if not _DURATION.fullmatch(text):
+    seconds = duration_s(written)
+    if seconds is None:
         raise _refusal("is not a duration")
-    seconds = sum(int(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
     if not MIN_S <= seconds <= MAX_S:
         raise _refusal("is out of range")
     return seconds
+
+
+def duration_s(written: str) -> int | None:
+    """Returns the seconds of a duration such as `1d12h`, or None for any other text."""
+    text = written.strip().lower()
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(int(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
 
 
 def _refusal(what: str) -> InvalidInput:

@@ -8,7 +8,7 @@ import json
 from sqlalchemy import Connection, text
 
 from ponder.domain.batch.window import window_s
-from ponder.errors import Conflict, NotFound
+from ponder.errors import Conflict, Gone, NotFound
 from ponder.jobs.batch.submit import Idempotency, check_open, repeated
 from ponder.jobs.served import served_models
 from ponder.jobs.shard import add_portions
@@ -20,11 +20,11 @@ _INSERT = text(
     """
     INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, state,
                          idempotency_key, request_sha256, retry_of, key_id, expires_at, in_progress_at,
-                         limit_tokens, limit_nanodollars)
+                         limit_tokens, limit_nanodollars, output_expires_after_s)
     SELECT :id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, 'in_progress',
            CAST(:idempotency_key AS text), CAST(:sha256 AS bytea), id, CAST(:key_id AS text),
            clock_timestamp() + make_interval(secs => :window_s), clock_timestamp(),
-           limit_tokens, limit_nanodollars
+           limit_tokens, limit_nanodollars, output_expires_after_s
     FROM batches WHERE id = :batch_id AND tenant_id = :tenant_id
     ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
     RETURNING id
@@ -83,13 +83,19 @@ def retry(
 
 def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> int:
     batch = connection.execute(
-        text("SELECT state, completion_window FROM batches WHERE id = :id AND tenant_id = :tenant_id"),
+        # Shared, so that its prompts are not pruned before they are copied.
+        text(
+            "SELECT state, completion_window, pruned_at FROM batches"
+            " WHERE id = :id AND tenant_id = :tenant_id FOR SHARE"
+        ),
         {"id": batch_id, "tenant_id": tenant_id},
     ).first()
     if batch is None:
         raise NotFound(f"there is no batch {batch_id}", param="batch_id")
     if batch.state not in _ENDED:
         raise Conflict(f"the batch is {batch.state}; its jobs can be retried when it is one of {', '.join(_ENDED)}")
+    if batch.pruned_at is not None:
+        raise Gone(f"the prompts of {batch_id} were deleted on {batch.pruned_at:%Y-%m-%d}: submit its file again")
     return window_s(batch.completion_window)
 
 

@@ -17,11 +17,14 @@ from ponder.jobs.wake import wake
 _INSERT = text(
     """
     INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane,
-                         idempotency_key, request_sha256, key_id, expires_at, limit_tokens, limit_nanodollars)
+                         idempotency_key, request_sha256, key_id, expires_at, limit_tokens, limit_nanodollars,
+                         output_expires_after_s)
     SELECT :id, tenant_id, id, :endpoint, :completion_window, CAST(:metadata AS jsonb), CAST(:options AS jsonb), :lane,
            CAST(:idempotency_key AS text), CAST(:sha256 AS bytea), CAST(:key_id AS text),
            clock_timestamp() + make_interval(secs => :window_s),
-           CAST(:limit_tokens AS bigint), CAST(:limit_nanodollars AS bigint)
+           CAST(:limit_tokens AS bigint), CAST(:limit_nanodollars AS bigint),
+           coalesce(CAST(:output_expires_after_s AS integer),
+                    (SELECT output_expires_after_s FROM tenants WHERE tenants.id = files.tenant_id))
     FROM files
     WHERE id = :file_id AND tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL
     FOR SHARE
@@ -87,6 +90,7 @@ def submit(
             "window_s": window_s(submission.completion_window),
             "limit_tokens": budget.tokens,
             "limit_nanodollars": budget.limit_nanodollars,
+            "output_expires_after_s": submission.output_expires_after and submission.output_expires_after.seconds,
         },
     ).scalar()
     if inserted is None:  # there is no such file, or another connection has just used the same key

@@ -22,9 +22,11 @@ from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.learn import fold
+from ponder.jobs.retention.prune import prune
 from ponder.jobs.tally import tally
 from ponder.jobs.validation.validations import Unvalidated, Validations
 from ponder.jobs.wake import CHANNEL
+from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
 from ponder.store.database import connect
@@ -35,8 +37,12 @@ _ROUND_S = 2.0
 """The interval of full rounds, whether woken or not."""
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
+_FOLD_S = 0.3
+"""The time that a round spends on folding costs."""
+_PRUNE_S = 0.2
+"""The time that a round spends on deleting."""
 
-_HARMLESS = ("follow", "fold", "tally")
+_HARMLESS = ("follow", "fold", "tally", "prune")
 """Steps that may fail without holding up anybody's work."""
 
 _log = structlog.get_logger(__name__)
@@ -104,7 +110,7 @@ class _Dispatcher:
     def lead(self, listener: Connection) -> None:
         """Does rounds until `stop` is set or the listening connection breaks."""
         woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish, self._tally)
-        due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._record)
+        due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._prune, self._record)
         next_round = 0.0
         while not self.stop.is_set():
             is_woken = _is_woken(listener) or self.validations.has_news
@@ -176,12 +182,20 @@ class _Dispatcher:
         for folded in (fold, fold_observations):
             with self.engine.begin() as connection:
                 folded(connection)
+        end = monotonic() + _FOLD_S
+        is_left = True
+        while is_left and monotonic() < end and not self.stop.is_set():
+            with self.engine.begin() as connection:
+                is_left = fold_costs(connection)
 
     def _tally(self) -> None:
         is_full = True
         while is_full and not self.stop.is_set():
             with self.engine.begin() as connection:
                 is_full = tally(connection)
+
+    def _prune(self) -> None:
+        prune(self.engine, for_s=_PRUNE_S)
 
     def _republish(self) -> None:
         with self.engine.begin() as connection:

@@ -69,6 +69,22 @@ def test_two_sets_of_jobs_are_compared(http: httpx2.Client, batch: str) -> None:
     answer = http.get("/v1/reports/cost/comparison", params=sides).json()
     assert (answer["a"]["jobs"], answer["b"]["jobs"], answer["confidence"]) == (1, 1, 0.95)
     assert (answer["ratio"], answer["may_be_chance"]) == (None, None)  # one job each tells nothing
+    assert (answer["paired_by"], answer["paired_problems"]) == (None, 0)
+
+
+def test_batches_of_the_same_problems_are_compared_in_pairs(
+    http: httpx2.Client, worker: Any, submitted: Any, line: Any, passed: Any
+) -> None:
+    prompts = [{"messages": [{"role": "user", "content": f"Compute {number} + 1."}]} for number in range(3)]
+    batches = []
+    for strategy in ("direct", "self_consistency"):
+        lines = [line(f"{strategy}-{number}", **prompt) for number, prompt in enumerate(prompts)]
+        batches.append(submitted(lines, strategy={"name": strategy}).id)
+        worker.validate()
+        worker.work(passed)
+    answer = http.get("/v1/reports/cost/comparison", params={"a": batches[0], "b": batches[1]}).json()
+    assert (answer["paired_by"], answer["paired_problems"]) == ("prompt", 3)
+    assert answer["ratio_low"] <= answer["ratio"] <= answer["ratio_high"]
 
 
 def test_a_price_says_how_it_is_billed_and_does_not_begin_in_the_past(http: httpx2.Client) -> None:

@@ -61,6 +61,17 @@ def test_it_publishes_what_may_run_and_finishes_what_has_run(
     until(lambda: world.state(batch) == "completed", 30)
 
 
+def test_it_prunes_what_has_expired(world: Any, start: Callable[[], threading.Event]) -> None:
+    world.batch(2)
+    worker = world.worker()
+    world.tick(worker, settled=[world.passed(job) for job in world.claim_all(worker)])
+    world.finish()
+    world.sql("UPDATE batches SET output_expires_after_s = 60, completed_at = now() - interval '1 hour'")
+    start()
+    until(lambda: [row.request for row in world.sql("SELECT request FROM jobs")] == [{}, {}], 30)
+    until(lambda: world.sql("SELECT 1 FROM batches WHERE pruned_at IS NOT NULL AND pruned_line IS NULL"), 30)
+
+
 def test_the_next_one_takes_over_and_two_never_publish_twice(
     world: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event]
 ) -> None:

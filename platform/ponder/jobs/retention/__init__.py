@@ -1,0 +1,1 @@
+"""Deletes what users sent and got, once its time has passed."""

@@ -12,7 +12,7 @@ from ponder.domain.forecast.experience import Experience
 from ponder.domain.forecast.lengths import CellKey, Group, Lengths
 from ponder.domain.forecast.ratio import Estimate, mixed
 from ponder.domain.forecast.total import Total
-from ponder.jobs.estimating.fleet import Fleet, fleet_of, loading_of
+from ponder.jobs.estimating.fleet import Fleet, fleet_of
 from ponder.jobs.estimating.survey import JobGroup, Survey
 
 _HOUR_S = 3_600
@@ -40,8 +40,7 @@ class Prediction:
     reward: Total
     seconds: Total | None
     direct: Total | None
-    loaded: Total | None
-    loading: Estimate
+    """The direct cost, without overhead."""
     parts: Sequence[Part]
     fleets: Sequence[Fleet]
     unknown: str | None
@@ -62,7 +61,7 @@ class _Cell:
 
     key: CellKey
     is_scored: bool
-    num_jobs: int
+    num_jobs: float
     prompt_bytes: float
     prompt_ids: float
     generated: float
@@ -82,7 +81,6 @@ def predict(connection: Connection, survey: Survey, experience: Experience) -> P
     )
     fleets = {key: fleet_of(connection, key, experience) for key in sorted({cell.key[0] for cell in cells})}
     unknown = next((fleet.unknown for fleet in fleets.values() if fleet.unknown), None)
-    loading = loading_of(connection, list(fleets))
     tokens = Total(prompt.mean + generated.mean, prompt.variance + generated.variance)
     seconds = direct = None
     if unknown is None:
@@ -92,14 +90,12 @@ def predict(connection: Connection, survey: Survey, experience: Experience) -> P
         priced = [rate.times(price) for rate, price in zip(rates, prices, strict=True)]
         direct = _timed(cells, priced, experience).apply(tokens, num_jobs)
     return Prediction(
-        num_jobs=num_jobs,
+        num_jobs=round(num_jobs),
         prompt=prompt,
         generated=generated,
         reward=of_reward.apply(generated, num_jobs),
         seconds=seconds,
         direct=direct,
-        loaded=None if direct is None else direct.times(loading.value, loading.variance),
-        loading=loading,
         parts=_parts(groups, experience.lengths, survey.scale),
         fleets=list(fleets.values()),
         unknown=unknown,
@@ -107,7 +103,7 @@ def predict(connection: Connection, survey: Survey, experience: Experience) -> P
 
 
 def _group(group: JobGroup, scale: float) -> Group:
-    return Group(group.size.key, max(1, round(group.num_jobs * scale)), group.size.samples, group.cap / group.num_jobs)
+    return Group(group.size.key, group.num_jobs * scale, group.size.samples, group.cap / group.num_jobs)
 
 
 def _cells(groups: Sequence[JobGroup], asked: Sequence[Group], lengths: Lengths, scale: float) -> list[_Cell]:
@@ -128,7 +124,7 @@ def _cells(groups: Sequence[JobGroup], asked: Sequence[Group], lengths: Lengths,
     ]
 
 
-def _prompt(cells: Sequence[_Cell], experience: Experience, num_jobs: int) -> Total:
+def _prompt(cells: Sequence[_Cell], experience: Experience, num_jobs: float) -> Total:
     of_texts = mixed([(experience.prompt(cell.key), cell.prompt_bytes, cell.num_jobs) for cell in cells])
     texts = of_texts.apply(Total(sum(cell.prompt_bytes for cell in cells), 0.0), num_jobs)
     return Total(texts.mean + sum(cell.prompt_ids for cell in cells), texts.variance)

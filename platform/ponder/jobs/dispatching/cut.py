@@ -38,7 +38,7 @@ class Taken:
     estimated_tokens: int
 
 
-# Shards that were already begun come first, and those of pilots, then batches in the order of submission.
+# Shards that were already begun come first, and those of pilots, then the batches that expire first.
 _SOURCES = text(f"""
     SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id, least_tokens
     FROM (SELECT * FROM shards WHERE state = 'queued' AND published_at IS NULL ORDER BY id LIMIT 10000) AS released
@@ -48,7 +48,7 @@ _SOURCES = text(f"""
         FROM portions JOIN batches ON batches.id = portions.batch_id
         WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
           AND NOT {UNDECIDED}
-        ORDER BY batches.created_at, batches.id
+        ORDER BY batches.expires_at, batches.created_at, batches.id
     ) AS uncut
 """)
 

@@ -68,7 +68,7 @@ def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
     found = _object(connection, batch, facts)
     if batch.id in facts.pilots:
         found["ponder"]["pilot"]["estimate"] = facts.pilots[batch.id].estimate
-    found["ponder"]["projection"] = _projection(connection, batch, facts.sums.get(batch.id, Totals()))
+    found["ponder"]["projection"] = _projection(connection, batch, facts)
     return found | {"errors": _errors(batch, errors)}
 
 
@@ -145,10 +145,19 @@ def _object(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObjec
     }
 
 
-def _projection(connection: Connection, batch: Row[Any], sums: Totals) -> JsonObject | None:
+def _projection(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObject | None:
     if batch.state != BatchState.IN_PROGRESS:
         return None
-    return project(connection, Progress(batch.id, batch.tenant_id, batch.num_lines, batch.limit_nanodollars, sums))
+    pilot = facts.pilots.get(batch.id)
+    progress = Progress(
+        batch_id=batch.id,
+        tenant_id=batch.tenant_id,
+        num_lines=batch.num_lines,
+        limit_nanodollars=batch.limit_nanodollars,
+        totals=facts.sums.get(batch.id, Totals()),
+        num_pilot=0 if pilot is None else pilot.num_jobs,
+    )
+    return project(connection, progress)
 
 
 def _budget(batch: Row[Any], allowance: Allowance | None) -> JsonObject | None:

@@ -167,15 +167,18 @@ def observed(connection: Connection, tenant_id: str, fingerprints: Collection[st
     return Experience(_by_cell(rows))
 
 
-def observed_in(connection: Connection, tenant_id: str, batch_id: str, cells: Collection[CellKey]) -> BatchExperience:
+def observed_in(
+    connection: Connection, tenant_id: str, batch_id: str, cells: Collection[CellKey], *, num_pilot: int = 0
+) -> BatchExperience:
     """Returns what the tenant's jobs tell about the cells of a batch, its own jobs foremost.
 
+    `num_pilot` is the number of jobs of its pilot.
     Reads these cells and a few others of their models, because it is asked for again and again.
     """
     asked = [{"fingerprint": key[0], "strategy": key[1], "level": key[2]} for key in sorted(cells)]
     values = {"tenant_id": tenant_id, "batch_id": batch_id, "cells": dumps(asked)}
     own = connection.execute(_OBSERVED_IN, values)
-    return BatchExperience(_by_cell(own), _by_cell(connection.execute(_OBSERVED_NEAR, values)))
+    return BatchExperience(_by_cell(own), _by_cell(connection.execute(_OBSERVED_NEAR, values)), num_pilot)
 
 
 def fold_observations(connection: Connection) -> None:

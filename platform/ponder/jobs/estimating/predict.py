@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -16,6 +16,8 @@ from ponder.jobs.estimating.fleet import Fleet, fleet_of
 from ponder.jobs.estimating.survey import JobGroup, Survey
 
 _HOUR_S = 3_600
+_FULLER = 0.5
+"""A token's engine time in full steps may well be so much of that in the steps of a pilot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,13 @@ class Prediction:
     fleets: Sequence[Fleet]
     unknown: str | None
     """The reason why there is neither time nor money."""
+
+    def timed_by_pilot(self) -> Prediction:
+        """Returns it with intervals of time and money that reach down to what full workers may need.
+
+        A pilot leaves workers less full than the batch will, and a fuller step costs each of its jobs less.
+        """
+        return replace(self, seconds=_reaching_down(self.seconds), direct=_reaching_down(self.direct))
 
     def wall_seconds(self, num_workers: int) -> Total | None:
         """Returns the time of so many workers that are always busy, and do nothing else."""
@@ -100,6 +109,10 @@ def predict(connection: Connection, survey: Survey, experience: Experience) -> P
         fleets=list(fleets.values()),
         unknown=unknown,
     )
+
+
+def _reaching_down(total: Total | None) -> Total | None:
+    return total and replace(total, floor=min(total.floor, total.mean * _FULLER))
 
 
 def _group(group: JobGroup, scale: float) -> Group:

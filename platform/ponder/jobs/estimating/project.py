@@ -34,6 +34,8 @@ class Progress:
     num_lines: int
     limit_nanodollars: int | None
     totals: Totals
+    num_pilot: int
+    """The jobs of its pilot, or 0."""
 
     @property
     def num_pending(self) -> int:
@@ -48,9 +50,13 @@ def project(connection: Connection, progress: Progress) -> JsonObject | None:
     survey = stored_survey(connection, progress.batch_id)
     if survey is None or progress.num_pending < 1:
         return None
-    experience = observed_in(connection, progress.tenant_id, progress.batch_id, survey.cells)
+    experience = observed_in(
+        connection, progress.tenant_id, progress.batch_id, survey.cells, num_pilot=progress.num_pilot
+    )
     left = survey.remaining(experience.num_settled, progress.num_pending)
     found = predict(connection, left, experience)
+    if experience.is_timed_by_pilot:
+        found = found.timed_by_pilot()
     share = _share(connection, progress.batch_id, sorted(survey.fingerprints))
     total, seconds = _total(found, progress.totals), _seconds(found, share)
     ground = found.unknown or (

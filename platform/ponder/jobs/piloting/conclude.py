@@ -19,7 +19,7 @@ from ponder.store.document import dumps
 
 # A completed batch was nothing but its pilot.
 _SETTLED = text("""
-    SELECT batch_id, tenant_id, must_confirm, limit_nanodollars,
+    SELECT batch_id, tenant_id, must_confirm, limit_nanodollars, cardinality(job_ids) AS num_jobs,
            EXISTS (SELECT FROM jobs WHERE id = ANY(job_ids) AND state = 'completed') AS has_completed,
            NOT EXISTS (SELECT FROM jobs WHERE jobs.batch_id = pilots.batch_id AND state = 'pending') AS is_whole
     FROM pilots JOIN batches ON batches.id = batch_id
@@ -84,9 +84,11 @@ def _conclude(connection: Connection, pilot: Row[Any]) -> None:
 def _estimate(connection: Connection, pilot: Row[Any]) -> JsonObject:
     survey = stored_survey(connection, pilot.batch_id)
     assert survey is not None, "a pilot without a survey"
-    experience = observed_in(connection, pilot.tenant_id, pilot.batch_id, survey.cells)
-    loading = loading_of(connection, sorted(survey.fingerprints))
-    return estimate_object(predict(connection, survey, experience), survey, loading, None)
+    experience = observed_in(connection, pilot.tenant_id, pilot.batch_id, survey.cells, num_pilot=pilot.num_jobs)
+    found = predict(connection, survey, experience)
+    if experience.is_timed_by_pilot:
+        found = found.timed_by_pilot()
+    return estimate_object(found, survey, loading_of(connection, sorted(survey.fingerprints)), None)
 
 
 def _reason(pilot: Row[Any], estimate: JsonObject) -> Reason | None:

@@ -54,6 +54,30 @@ def test_a_level_that_the_batch_has_not_reached_is_known_from_earlier_jobs() -> 
     assert _mean(BatchExperience(own, own), _OTHER) < 300
 
 
+def test_engine_time_is_known_from_all_jobs_of_the_machine_alike() -> None:
+    own, earlier = {_CELL: _sums(10, 100, 3.0)}, _sums(1_000, 100, 1.0)
+    found = BatchExperience(own, {_CELL: _together(own[_CELL], earlier)})
+    seconds = found.seconds(_CELL, "m")
+    assert seconds is not None
+    assert seconds.value * 110 == pytest.approx(1.02, abs=0.01)
+
+
+def test_the_times_of_a_pilot_count_only_where_no_more_earlier_jobs_are_known() -> None:
+    own = {_CELL: _sums(30, 100, 3.0)}
+
+    def found(num_earlier: int, num_pilot: int) -> tuple[float, bool]:
+        tenant = {_CELL: _together(own[_CELL], _sums(num_earlier, 100, 1.0)) if num_earlier else own[_CELL]}
+        experience = BatchExperience(own, tenant, num_pilot)
+        seconds = experience.seconds(_CELL, "m")
+        assert seconds is not None
+        return round(seconds.value * 110, 1), experience.is_timed_by_pilot
+
+    assert found(0, 30) == (3.0, True)
+    assert found(10, 30) == (2.5, True)
+    assert found(60, 30) == (1.0, False)
+    assert found(60, 20) == (1.7, False), "others have settled too"
+
+
 def test_a_whole_read_a_moment_before_its_part_makes_nothing_negative() -> None:
     found = BatchExperience({_CELL: _sums(3, 100)}, {_CELL: _sums(2, 100)})
     assert _mean(found) == pytest.approx(_mean(Experience({_CELL: _sums(3, 100)})))

@@ -25,9 +25,9 @@ def _settle(world: Any, worker: str, num_jobs: int) -> None:
     world.tick(worker, settled=[world.passed(job) for job in jobs[:num_jobs]], work=world.work(*jobs[:num_jobs]))
 
 
-def _projection(world: Any, batch: str, limit: int | None = None) -> Any:
+def _projection(world: Any, batch: str, limit: int | None = None, num_pilot: int = 0) -> Any:
     row = world.sql("SELECT * FROM batches WHERE id = :id", id=batch)[0]
-    progress = Progress(batch, row.tenant_id, row.num_lines, limit, world.totals(batch))
+    progress = Progress(batch, row.tenant_id, row.num_lines, limit, world.totals(batch), num_pilot)
     with world.engine.connect() as connection:
         return project(connection, progress)
 
@@ -48,6 +48,20 @@ def test_the_total_is_what_is_spent_and_what_the_rest_will_cost_by_the_batch_s_o
     assert total["estimate"] == pytest.approx(2 * spent, rel=0.1)
     assert spent <= total["low"] < total["estimate"] < total["high"]
     assert total["rests_on"] == "20 settled jobs of this batch"
+
+
+def test_while_only_the_pilot_has_run_the_interval_reaches_down_to_what_full_workers_need(
+    desk: Any, world: Any, worker: str
+) -> None:
+    batch = _batch(desk)
+    _settle(world, worker, 20)
+    whole, piloted = (_projection(world, batch, num_pilot=number) for number in (0, 20))
+    spent = whole["spent_nanodollars"]
+    for name, settled in (("total_nanodollars", spent), ("seconds_left", 0)):
+        assert piloted[name]["estimate"] == whole[name]["estimate"]
+        assert piloted[name]["high"] == whole[name]["high"]
+        assert piloted[name]["low"] - settled <= 0.51 * (piloted[name]["estimate"] - settled)
+        assert whole[name]["low"] - settled > 0.55 * (whole[name]["estimate"] - settled)
 
 
 def test_folding_changes_nothing(desk: Any, world: Any, worker: str) -> None:

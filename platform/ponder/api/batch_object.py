@@ -50,7 +50,7 @@ _MODEL = text(
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What belongs to batches in other tables, by batch."""
+    """The rows of other tables that belong to batches, by batch."""
 
     sums: Mapping[str, Totals]
     running: Mapping[str, list[Row[Any]]]

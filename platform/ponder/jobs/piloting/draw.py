@@ -14,7 +14,7 @@ _JOBS_A_SHARD = 16
 _DRAW = text(f"""
     WITH drawn AS MATERIALIZED (
         SELECT id, line, tenant_id, model, fingerprint, estimated_tokens FROM jobs WHERE batch_id = :batch_id
-        ORDER BY md5(custom_id), line LIMIT :num_jobs
+        ORDER BY sha256(convert_to(custom_id, 'UTF8')), line LIMIT :num_jobs
     ), pilot AS (
         INSERT INTO pilots (batch_id, job_ids, must_confirm)
         SELECT :batch_id, array_agg(id ORDER BY line), :must_confirm FROM drawn HAVING count(*) > 0

@@ -3,10 +3,11 @@
     python benchmarks/batch_scale.py --out benchmarks/results/batch_scale.json
 
 Postgres is embedded. Jobs, results, usage and ledger entries are made by COPY, and the tallies as ticks of 256 jobs
-append them. The peers are counting, the queries that the batch object would need without totals, and the report that
-reads jobs and entries, as it does where it has a beginning. `processor_ms` is the processor time of the API and
-Postgres together for one call, which neighbours on the machine hardly change. The last line of standard output is one
-JSON object.
+append them. The batch has a pilot, and is projected from the cells of its five levels; then also while its tenant's
+experience has 1,000 cells of the model, the most there can be. The peers are counting, the queries that the batch
+object would need without totals, and the report that reads jobs and entries, as it does where it has a beginning.
+`processor_ms` is the processor time of the API and Postgres together for one call, which neighbours on the machine
+hardly change. The last line of standard output is one JSON object.
 """
 
 import json
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import click
@@ -27,8 +29,12 @@ import httpx2
 from circumstances import circumstances, publish
 from sqlalchemy import Engine, text
 
+from ponder.domain.forecast.experience import Observation
 from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.jobs.dispatching.dispatcher_status import record
+from ponder.jobs.estimating.observe import MOST_CELLS
+from ponder.jobs.estimating.sizer import JobSize
+from ponder.jobs.estimating.survey import JobGroup, Survey, store_survey
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tally import tally
 from ponder.ledger.cost_totals import fold_costs
@@ -37,6 +43,7 @@ from ponder.store.first_key import ensure_operator_key
 from ponder.store.migrate import migrate
 
 BATCH = "batch_00"
+LEVELS = 5
 PREFIX = f"batch-scale-{os.getpid()}-"
 REQUEST = json.dumps(
     {"messages": [{"role": "user", "content": "What is 17 + 25? " * 10}], "sampling": {}, "budget": {}}
@@ -97,6 +104,20 @@ COUNTING = tuple(
 )
 
 
+EXPERIENCE = text("""
+    INSERT INTO experience (tenant_id, fingerprint, strategy, level, sums)
+    SELECT :tenant, 'f', 'best_of_n', CAST(:level AS text), CAST(:sums AS jsonb)
+""")
+OWN = text("""
+    INSERT INTO batch_experience (batch_id, fingerprint, strategy, level, sums)
+    SELECT :batch_id, fingerprint, strategy, level, sums FROM experience
+""")
+PILOT = text("""
+    INSERT INTO pilots (batch_id, job_ids, must_confirm, state, estimate)
+    SELECT :batch_id, array_agg(id), false, 'passed', '{}' FROM jobs WHERE line <= 10000
+""")
+
+
 @click.command()
 @click.option("--jobs", default=1_000_000, show_default=True)
 @click.option("--rounds", default=20, show_default=True)
@@ -110,10 +131,13 @@ def main(jobs: int, rounds: int, out: Path | None) -> None:
         tenant = make_batch(engine, jobs, settled)
         made_s = round(time.monotonic() - began, 1)
         fold_s, cost_fold_s = make_tallies(engine, settled)
+        make_experience(engine, tenant, jobs, settled)
         with serving(postgres.url, Path(name)) as http:
             result = {"made_s": made_s, "fold_s": fold_s, "cost_fold_s": cost_fold_s} | measure(
                 engine, http, settled, rounds
             )
+            add_cells(engine, tenant)
+            result["batch_object_1000_cells"] = lap(rounds, lambda: look(http))
         engine.dispose()
     assert tenant
     what = (
@@ -133,8 +157,9 @@ def make_batch(engine: Engine, jobs: int, settled: int) -> str:
             "INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, state, num_lines,"
             " in_progress_at, expires_at) VALUES (:batch, :tenant, 'file-00', '/v1/chat/completions', '24h',"
             " 'in_progress', :jobs, clock_timestamp(), clock_timestamp() + interval '1 day')",
-            "INSERT INTO incarnations (id, worker, host, pid, model, machine, market, nanodollars_per_hour,"
-            " lease_until, billed_until) VALUES ('inc_0', 'w', 'h', 1, 'm', 'cpu', 'spot', 1, now(), now())",
+            "INSERT INTO incarnations (id, worker, host, pid, model, fingerprint, machine, market,"
+            " nanodollars_per_hour, lease_until, billed_until)"
+            " VALUES ('inc_0', 'w', 'h', 1, 'm', 'f', 'cpu', 'spot', 1, now(), now())",
         ):
             connection.execute(text(statement), {"tenant": tenant, "batch": BATCH, "jobs": jobs})
         connection.execute(text("SET LOCAL session_replication_role = replica"))  # checks no foreign keys
@@ -182,6 +207,40 @@ def make_tallies(engine: Engine, settled: int) -> tuple[float, float]:
     return fold_s, cost_fold_s
 
 
+def make_experience(engine: Engine, tenant: str, jobs: int, settled: int) -> None:
+    """Surveys the batch and observes its settled jobs, as validation and ticks do."""
+    survey = Survey()
+    for level in range(LEVELS):
+        size = JobSize(("f", "best_of_n", str(level)), 1, 2048, 170, 0, 90.0)
+        group = JobGroup(size, "m", True, jobs // LEVELS, 2048.0 * (jobs // LEVELS), 170.0 * (jobs // LEVELS))
+        survey.groups[(level,)] = group
+    with engine.begin() as connection:
+        store_survey(connection, BATCH, survey)
+        for level in range(LEVELS):
+            values = {"tenant": tenant, "level": level, "sums": json.dumps(cell(level, settled // LEVELS))}
+            connection.execute(EXPERIENCE, values)
+        connection.execute(OWN, {"batch_id": BATCH})
+        connection.execute(PILOT, {"batch_id": BATCH})
+
+
+def add_cells(engine: Engine, tenant: str) -> None:
+    with engine.begin() as connection:
+        for level in range(LEVELS, MOST_CELLS):
+            connection.execute(EXPERIENCE, {"tenant": tenant, "level": level, "sums": json.dumps(cell(level, 300))})
+
+
+def cell(level: int, num_jobs: int, drawn: int = 300) -> dict[str, float]:
+    """Returns the sums of a cell whose jobs are like those drawn."""
+    random = Random(level)
+    sums: dict[str, float] = {}
+    for _ in range(drawn):
+        tokens = round(random.lognormvariate(6 + level % 5 / 4, 0.6))
+        job = Observation(tokens, tokens > 2000, tokens, 90, tokens, 170, "cpu", tokens * 0.001)
+        for name, value in job.sums().items():
+            sums[name] = sums.get(name, 0.0) + value * num_jobs / drawn
+    return sums
+
+
 @contextmanager
 def serving(database_url: str, home: Path) -> Iterator[httpx2.Client]:
     """Yields a client of an API process."""
@@ -219,7 +278,7 @@ def measure(engine: Engine, http: httpx2.Client, settled: int, rounds: int) -> d
     numbers = [0, settled // 2, settled - 20 * 256 - 1_000]
     pages = {f"page_after_{number}": lap(rounds, lambda number=number: page(http, number)) for number in numbers}
     return {
-        "batch_object": lap(rounds, lambda: http.get(f"/v1/batches/{BATCH}").raise_for_status()),
+        "batch_object": lap(rounds, lambda: look(http)),
         "batch_list": lap(rounds, lambda: http.get("/v1/batches").raise_for_status()),
         **pages,
         "report_cost": lap(rounds, lambda: report(http)),
@@ -231,6 +290,11 @@ def measure(engine: Engine, http: httpx2.Client, settled: int, rounds: int) -> d
 def same(row: dict[str, Any]) -> dict[str, Any]:
     """Returns a row of a report without what rounding may change."""
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def look(http: httpx2.Client) -> None:
+    batch = http.get(f"/v1/batches/{BATCH}").raise_for_status().json()
+    assert batch["ponder"]["projection"]["total_nanodollars"]["estimate"] > 0, batch
 
 
 def page(http: httpx2.Client, number: int) -> None:

@@ -6,13 +6,14 @@ from enum import StrEnum
 
 from sqlalchemy import Engine, text
 
-from ponder.domain.state import LEGAL_MOVES, BatchState, IncarnationState, JobState, ShardState
+from ponder.domain.state import LEGAL_MOVES, BatchState, IncarnationState, JobState, PilotState, ShardState
 
 _TABLES: dict[str, type[StrEnum]] = {
     "batches": BatchState,
     "jobs": JobState,
     "shards": ShardState,
     "incarnations": IncarnationState,
+    "pilots": PilotState,
 }
 Move = tuple[type[StrEnum], str, str]
 LEGAL: set[Move] = {

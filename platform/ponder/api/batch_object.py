@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,10 @@ from sqlalchemy import Connection, Row, TextClause, text
 from ponder.api.services import unix
 from ponder.api.waiting import why_batch_waits
 from ponder.domain.budget import Allowance
+from ponder.domain.state import BatchState
 from ponder.domain.storable import JsonObject
+from ponder.jobs.estimating.project import Progress, project
+from ponder.jobs.piloting.pilot import PilotStatus, pilots
 from ponder.jobs.tally import Totals, totals
 from ponder.ledger.spending import allowances
 
@@ -45,37 +49,49 @@ _MODEL = text(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """The rows of other tables that belong to batches, by batch."""
+
+    sums: Mapping[str, Totals]
+    running: Mapping[str, list[Row[Any]]]
+    model: Mapping[str, list[Row[Any]]]
+    budgets: Mapping[str, Allowance]
+    pilots: Mapping[str, PilotStatus]
+
+
 def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
-    """Returns the object of a row of the table `batches`, with the first of its errors."""
+    """Returns the object of a row of the table `batches`, with the first of its errors, and what it is projected to
+    cost while it is in progress.
+    """
     errors = connection.execute(_ERRORS, {"ids": [batch.id], "limit": _MAX_ERRORS}).all()
-    [found] = batch_objects(connection, [batch])
+    facts = _facts(connection, [batch])
+    found = _object(connection, batch, facts)
+    if batch.id in facts.pilots:
+        found["ponder"]["pilot"]["estimate"] = facts.pilots[batch.id].estimate
+    found["ponder"]["projection"] = _projection(connection, batch, facts)
     return found | {"errors": _errors(batch, errors)}
 
 
 def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[JsonObject]:
-    """Returns objects in the order of the rows, without their errors' data, which may be a thousand each.
+    """Returns objects in the order of the rows, without their errors' data, which may be a thousand each, the
+    estimates of their pilots, and projections.
 
     Makes a fixed number of queries for any number of batches, and none that counts jobs.
     """
+    facts = _facts(connection, batches)
+    return [_object(connection, batch, facts) for batch in batches]
+
+
+def _facts(connection: Connection, batches: Sequence[Row[Any]]) -> _Facts:
     ids = [batch.id for batch in batches]
-    sums = totals(connection, ids)
-    facts = {
-        "running": _grouped(connection, _RUNNING, ids),
-        "model": _grouped(connection, _MODEL, ids),
-    }
-    budgets = allowances(connection, ids)
-    objects = [
-        _object(
-            connection,
-            batch,
-            sums.get(batch.id, Totals()),
-            {name: rows.get(batch.id, []) for name, rows in facts.items()},
-        )
-        for batch in batches
-    ]
-    for batch, found in zip(batches, objects, strict=True):
-        found["ponder"] |= {"paused": batch.paused_at is not None, "budget": _budget(batch, budgets.get(batch.id))}
-    return objects
+    return _Facts(
+        sums=totals(connection, ids),
+        running=_grouped(connection, _RUNNING, ids),
+        model=_grouped(connection, _MODEL, ids),
+        budgets=allowances(connection, ids),
+        pilots=pilots(connection, ids),
+    )
 
 
 def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
@@ -85,13 +101,15 @@ def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> d
     return groups
 
 
-def _object(connection: Connection, batch: Row[Any], sums: Totals, facts: dict[str, list[Row[Any]]]) -> JsonObject:
+def _object(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObject:
+    sums = facts.sums.get(batch.id, Totals())
+    running, model = facts.running.get(batch.id, []), facts.model.get(batch.id, [])
     counts = _counts(batch, sums)
     return {
         "id": batch.id,
         "object": "batch",
         "endpoint": batch.endpoint,
-        "model": facts["model"][0].model if facts["model"] else None,
+        "model": model[0].model if model else None,
         "errors": {"object": "list"} if batch.errors or sums.num_rejected else None,
         "input_file_id": batch.input_file_id,
         "completion_window": batch.completion_window,
@@ -121,8 +139,11 @@ def _object(connection: Connection, batch: Row[Any], sums: Totals, facts: dict[s
             "direct_nanodollars": sums.direct_nanodollars,
             "results_expire_at": unix(_results_expire_at(batch)),
             "pruned_at": unix(batch.pruned_at),
-            "num_running": _sum(facts["running"]),
-            "waiting": why_batch_waits(connection, batch, counts["pending"], bool(facts["running"])),
+            "num_running": _sum(running),
+            "waiting": why_batch_waits(connection, batch, counts["pending"], bool(running)),
+            "paused": batch.paused_at is not None,
+            "budget": _budget(batch, facts.budgets.get(batch.id)),
+            "pilot": _pilot(facts.pilots.get(batch.id), sums.num_settled),
         },
     }
 
@@ -133,6 +154,21 @@ def _results_expire_at(batch: Row[Any]) -> datetime | None:
     if ended_at is None or batch.output_expires_after_s is None:
         return None
     return ended_at + timedelta(seconds=batch.output_expires_after_s)
+
+
+def _projection(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObject | None:
+    if batch.state != BatchState.IN_PROGRESS:
+        return None
+    pilot = facts.pilots.get(batch.id)
+    progress = Progress(
+        batch_id=batch.id,
+        tenant_id=batch.tenant_id,
+        num_lines=batch.num_lines,
+        limit_nanodollars=batch.limit_nanodollars,
+        totals=facts.sums.get(batch.id, Totals()),
+        num_pilot=0 if pilot is None else pilot.num_jobs,
+    )
+    return project(connection, progress)
 
 
 def _budget(batch: Row[Any], allowance: Allowance | None) -> JsonObject | None:
@@ -158,6 +194,19 @@ def _budget(batch: Row[Any], allowance: Allowance | None) -> JsonObject | None:
             for percent in _WARN_AT
             if share >= percent / 100
         ],
+    }
+
+
+def _pilot(pilot: PilotStatus | None, num_settled: int) -> JsonObject | None:
+    """Returns the state of a pilot. Until it has passed, whatever has settled is part of it."""
+    if pilot is None:
+        return None
+    return {
+        "state": pilot.state.value,
+        "reason": pilot.reason,
+        "jobs": pilot.num_jobs,
+        "settled": min(num_settled, pilot.num_jobs),
+        "confirm": pilot.must_confirm,
     }
 
 

@@ -7,12 +7,13 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.money import dollars
-from ponder.domain.state import BatchState, is_final
+from ponder.domain.state import BatchState, PilotState, is_final
 from ponder.domain.storable import JsonObject
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
+from ponder.jobs.piloting.pilot import PilotStatus, pilots
 from ponder.ledger.spending import allowances
 
-Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window", "paused", "budget"]
+Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window", "paused", "budget", "pilot"]
 
 _ALIVE = text(
     """
@@ -41,7 +42,7 @@ _NEXT_JOB = text(
            AND line > cut_until AND line <= last_line
          ORDER BY line LIMIT 1
      ) AS first
-     WHERE portions.batch_id = :batch_id)
+     WHERE portions.batch_id = :batch_id AND NOT CAST(:has_undecided_pilot AS boolean))
     ORDER BY line LIMIT 1
     """
 )
@@ -93,8 +94,12 @@ def why_batch_waits(connection: Connection, batch: Row[Any], num_pending: int, i
         return _reason("validating", f"the input file is being read{trouble}", 0)
     if batch.state != "in_progress" or num_pending == 0:
         return None
-    job = connection.execute(_NEXT_JOB, {"batch_id": batch.id}).first()
-    return None if job is None else why_job_waits(connection, job, batch.lane)
+    pilot = pilots(connection, [batch.id]).get(batch.id)
+    values = {"batch_id": batch.id, "has_undecided_pilot": pilot is not None and pilot.is_undecided}
+    job = connection.execute(_NEXT_JOB, values).first()
+    if job is not None:
+        return why_job_waits(connection, job, batch.lane)
+    return _why_stopped(connection, batch.id, 0) if pilot is not None else None
 
 
 def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObject | None:
@@ -111,7 +116,7 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObjec
     status = dispatcher_status(connection)
     if not status.is_ok:
         return _reason("dispatcher", _remedy(status), ahead)
-    found = _why_stopped(connection, job.batch_id, ahead)
+    found = _why_stopped(connection, job.batch_id, ahead, is_of_pilot=shard is not None)
     if found is None and not connection.execute(_ALIVE, weights).scalar_one():
         found = _reason(
             "no_worker",
@@ -128,12 +133,24 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObjec
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
 
 
-def _why_stopped(connection: Connection, batch_id: str, ahead: int) -> JsonObject | None:
-    """Returns what its owner has stopped the batch by, if anything: a pause or a budget."""
+def _why_stopped(connection: Connection, batch_id: str, ahead: int, *, is_of_pilot: bool = False) -> JsonObject | None:
+    """Returns what its owner has stopped the batch by, if anything: a pause, a budget, or the pilot of other jobs."""
     stopped = connection.execute(_STOPPED, {"batch_id": batch_id}).one()
     if stopped.is_paused:
         return _reason("paused", f"the batch is paused: `ponder resume {batch_id}` continues it", ahead)
-    return _reason("budget", _exhausted(connection, batch_id), ahead) if stopped.is_exhausted else None
+    if stopped.is_exhausted:
+        return _reason("budget", _exhausted(connection, batch_id), ahead)
+    pilot = pilots(connection, [batch_id]).get(batch_id)
+    if pilot is None or not pilot.is_undecided or is_of_pilot:
+        return None
+    return _reason("pilot", f"{pilot.message}{_remedies(batch_id, pilot)}", ahead)
+
+
+def _remedies(batch_id: str, pilot: PilotStatus) -> str:
+    if pilot.state is not PilotState.WAITING:
+        return ""
+    budget = f", `ponder budget {batch_id}` raises the budget" if pilot.reason == "over_budget" else ""
+    return f": `ponder resume {batch_id}` runs the rest{budget}, `ponder cancel {batch_id}` gives it up"
 
 
 def _exhausted(connection: Connection, batch_id: str) -> str:

@@ -17,5 +17,8 @@ SOME_JOBS_FAILED = 3
 BUDGET_EXHAUSTED = 4
 """The batch waits, because its budget admits no further job. Raising the budget continues it."""
 
+PILOT_WAITING = 5
+"""The pilot is settled, and the rest of the batch waits for a yes or a higher budget."""
+
 INTERRUPTED = 130
 """The user pressed Ctrl-C. Submitted batches go on."""

@@ -41,6 +41,8 @@ class Snapshot:
     nanodollars: int
     word: str
     waiting: str
+    projection: Json | None = None
+    """The projection of the only batch, as the API makes it."""
 
 
 @dataclass(slots=True)
@@ -79,10 +81,20 @@ class Pace:
         return (amount(last) - amount(first)) / passed_s if passed_s > 0 else 0.0
 
 
+def is_over(batch: Json) -> bool:
+    """Returns whether a batch is settled, or waits for a larger budget or for a yes to its pilot."""
+    return batch["status"] in SETTLED or is_exhausted(batch) or is_pilot_waiting(batch)
+
+
 def follow(
-    client: Client, weights: Mapping[str, float], *, title: str = "jobs", each_round: Callable[[], None] | None = None
+    client: Client,
+    weights: Mapping[str, float],
+    *,
+    title: str = "jobs",
+    each_round: Callable[[], None] | None = None,
+    until: Callable[[Json], bool] = is_over,
 ) -> dict[str, Json]:
-    """Shows the progress of these batches until all are settled or have exhausted their budgets. Returns them.
+    """Shows the progress of these batches until all are over, or as far as `until` says. Returns them.
 
     `weights` are the relative amounts of work per job of each batch, for estimating the remaining time. `each_round` is
     called between two looks.
@@ -98,9 +110,9 @@ def follow(
             asking_s = time.monotonic() - asked_at_s
             snapshot = _snapshot(batches, weights)
             pace.add(snapshot)
-            is_over = all(batch["status"] in SETTLED or is_exhausted(batch) for batch in batches.values())
-            show(snapshot, pace, is_over)
-            if is_over:
+            is_last = all(until(batch) for batch in batches.values())
+            show(snapshot, pace, is_last)
+            if is_last:
                 return batches
             if each_round is not None:
                 each_round()
@@ -109,8 +121,18 @@ def follow(
 
 def is_exhausted(batch: Json) -> bool:
     """Returns whether a batch waits for a larger budget."""
+    return _waits_for(batch) == "budget"
+
+
+def is_pilot_waiting(batch: Json) -> bool:
+    """Returns whether the pilot of a batch is settled and the rest waits for an answer."""
+    pilot = (batch.get("ponder") or {}).get("pilot") or {}
+    return _waits_for(batch) == "pilot" and pilot.get("state") == "waiting"
+
+
+def _waits_for(batch: Json) -> str | None:
     waiting = (batch.get("ponder") or {}).get("waiting")
-    return isinstance(waiting, dict) and waiting.get("reason") == "budget"
+    return waiting.get("reason") if isinstance(waiting, dict) else None
 
 
 def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snapshot:
@@ -130,6 +152,9 @@ def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snap
         nanodollars=sum(_own(batch, "direct_nanodollars") for batch in batches.values()),
         word=_word(open_batches, batches),
         waiting=next((text for batch in open_batches if (text := _waiting(batch))), ""),
+        projection=(open_batches[0].get("ponder") or {}).get("projection")
+        if len(batches) == len(open_batches) == 1
+        else None,
     )
 
 
@@ -176,8 +201,10 @@ def _display(title: str) -> Iterator[_Show]:
         def show(snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
             line: Json = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
             bar.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
-            is_stuck = snapshot.waiting and not is_over and pace.is_still()
-            live.update(Group(bar, Text(f"  waiting: {snapshot.waiting}", style="yellow")) if is_stuck else bar)
+            below = [Text(f"  {told}", style="cyan")] if (told := outlook(snapshot.projection)) and not is_over else []
+            if snapshot.waiting and not is_over and pace.is_still():
+                below.append(Text(f"  waiting: {snapshot.waiting}", style="yellow"))
+            live.update(Group(bar, *below))
 
         yield show
 
@@ -198,7 +225,9 @@ class _Lines:
             self.last, self.last_s = word, snapshot.at_s
             waiting = f", waiting: {snapshot.waiting}" if snapshot.waiting and not is_over else ""
             figures = _figures(snapshot, pace, is_over)
-            self.console.print(f"{self.title}: {_jobs(snapshot)}, {figures}{waiting}", soft_wrap=True)
+            told = outlook(snapshot.projection)
+            more = f", {told}" if told and not is_over else ""
+            self.console.print(f"{self.title}: {_jobs(snapshot)}, {figures}{more}{waiting}", soft_wrap=True)
 
 
 def _jobs(snapshot: Snapshot) -> str:
@@ -212,6 +241,28 @@ def _figures(snapshot: Snapshot, pace: Pace, is_over: bool) -> str:
         return f"{snapshot.tokens:,} tokens, {spent}"
     if snapshot.word != "in progress":
         return f"{snapshot.word}, {spent}"
-    left_s = pace.left_s()
+    left_s = ((snapshot.projection or {}).get("seconds_left") or {}).get("estimate")
+    left_s = pace.left_s() if left_s is None else left_s
     left = f"{duration(left_s)} left" if left_s is not None else "time left unknown"
     return f"{pace.tokens_per_s():,.0f} tokens/s, {spent}, {left}"
+
+
+def outlook(projection: Json | None) -> str:
+    """Says what a batch is projected to cost, when it ends, and whether its budget lasts; nothing if nobody knows."""
+    if projection is None or projection["total_nanodollars"]["estimate"] is None:
+        return ""
+    said = [f"{between(projection['total_nanodollars'], dollars)} in the end"]
+    if projection["seconds_left"]["estimate"] is not None:
+        said.append(f"done in {between(projection['seconds_left'], duration)}")
+    budget = projection["budget"]
+    if budget is not None:
+        words = {"no": "the budget lasts", "maybe": "the budget may run out", "yes": "the budget runs out"}
+        is_timed = budget["seconds"]["estimate"] is not None
+        when = f" in {between(budget['seconds'], duration)}" if is_timed else ""
+        said.append(words[budget["runs_out"]] + when)
+    return ", ".join(said)
+
+
+def between(total: Json, written: Callable[[float], str]) -> str:
+    """Writes an estimate with its interval."""
+    return f"{written(total['estimate'])} ({written(total['low'])} to {written(total['high'])})"

@@ -59,6 +59,10 @@ _OPTIONS = [
                  help="Let the search use --answer: accuracy is then pass@k, and reports say so."),
     click.option("--max-dollars", type=click.FloatRange(0, min_open=True), help="The most the whole batch may cost."),
     click.option("--max-tokens-total", type=click.IntRange(1), help="The most tokens the whole batch may generate."),
+    click.option("--pilot", type=click.IntRange(1, 10_000), metavar="N",
+                 help="Run N problems first, drawn at random, and estimate the whole batch by them. It goes on "
+                 "unless the estimate exceeds --max-dollars."),
+    click.option("--confirm", is_flag=True, help="... and unless you say yes to the estimate."),
     click.option("--priority", type=click.Choice(["interactive", "batch"]), help="[default: batch]"),
     click.option("--window", default="24h", show_default=True, help="The time until it expires: 1h … 14d."),
     click.option("--output-expires-after", type=Duration(), metavar="DURATION",
@@ -87,7 +91,7 @@ def ponder_object(given: Mapping[str, Any]) -> Json:
     budget |= present(given, "deadline_s")
     if budget:
         options["budget"] = budget
-    options |= batch_budget(given)
+    options |= batch_budget(given) | _pilot(given)
     options |= {flag: True for flag in ("oracle", "strict") if given[flag]}
     return options | present(given, "structure", "verifier", "max_rounds", "priority")
 
@@ -97,6 +101,15 @@ def batch_budget(given: Mapping[str, Any]) -> Json:
     limits = {"dollars": given["max_dollars"], "tokens": given["max_tokens_total"]}
     budget = {name: limit for name, limit in limits.items() if limit is not None}
     return {"batch_budget": budget} if budget else {}
+
+
+def _pilot(given: Mapping[str, Any]) -> Json:
+    """Returns the pilot as a part of the batch's `ponder` object. Raises click's UsageError."""
+    if given["pilot"] is None:
+        if given["confirm"]:
+            raise click.UsageError("--confirm belongs to a --pilot N: name the number of problems that run first")
+        return {}
+    return {"pilot": {"jobs": given["pilot"], "confirm": given["confirm"]}}
 
 
 def _strategy(given: Mapping[str, Any]) -> Json | None:

@@ -52,6 +52,15 @@ class AttemptOutcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class PilotState(StrEnum):
+    """The state of a batch's pilot. A waiting one needs a yes or more budget; a stopped one ended with its batch."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    PASSED = "passed"
+    STOPPED = "stopped"
+
+
 class Verdict(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
@@ -70,6 +79,7 @@ LEGAL_MOVES: dict[type[StrEnum], dict[str, tuple[str, ...]]] = {
         "cancelling": ("cancelled",),
     },
     JobState: {"pending": ("completed", "failed", "cancelled", "expired")},
+    PilotState: {"running": ("waiting", "passed", "stopped"), "waiting": ("passed", "stopped")},
     # A released shard is finished and its unsettled jobs are recut, so no shard ever changes its holder.
     ShardState: {"queued": ("held", "finished"), "held": ("finished",)},
     IncarnationState: {

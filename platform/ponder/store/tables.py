@@ -392,6 +392,26 @@ result_runs = Table(
     CheckConstraint("cardinality(job_ids) BETWEEN 1 AND 1000", name="length"),
 )
 
+surveys = Table(
+    "surveys",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("document", JSONB, nullable=False, comment="the jobs of a batch, added up by cell"),
+)
+
+pilots = Table(
+    "pilots",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("job_ids", ARRAY(BigInteger), nullable=False, comment="drawn at random; they run first"),
+    Column("must_confirm", Boolean, nullable=False, comment="the batch waits for a yes after them"),
+    Column("state", Text, nullable=False, server_default="running", comment="running | waiting | passed | stopped"),
+    Column("reason", Text, comment="why it waits: confirm | over_budget | failed"),
+    Column("estimate", JSONB, comment="of the whole batch, made when the last of them settled"),
+    _timestamp("concluded_at"),
+    Index("ix_pilots_open", "batch_id", postgresql_where=text("state IN ('running', 'waiting')")),
+)
+
 experience = Table(
     "experience",
     metadata,
@@ -402,11 +422,22 @@ experience = Table(
     Column("sums", JSONB, nullable=False, comment="{name: number}, each the sum over completed jobs"),
 )
 
+batch_experience = Table(
+    "batch_experience",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
+    Column("strategy", Text, primary_key=True, comment="as in experience"),
+    Column("level", Text, primary_key=True, comment="as in experience"),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, each the sum over completed jobs of the batch"),
+)
+
 observations = Table(
     "observations",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     _tenant(),
+    Column("batch_id", Text, ForeignKey("batches.id"), comment="null: before this was kept"),
     Column("fingerprint", Text, nullable=False),
     Column("strategy", Text, nullable=False),
     Column("level", Text, nullable=False),

@@ -1,10 +1,48 @@
 from __future__ import annotations
 
-from ponder.cli.progress import Pace, Snapshot
+from typing import Any
+
+import pytest
+
+from ponder.cli.progress import Pace, Snapshot, outlook
 
 
 def snapshot(at_s: float, share: float, tokens: int = 0, num_done: int = 0) -> Snapshot:
     return Snapshot(at_s, num_done, 0, 100, share, tokens, 0, "in progress", "")
+
+
+def _total(estimate: float | None, low: float = 0, high: float = 0) -> dict[str, Any]:
+    return {"estimate": estimate, "low": low, "high": high}
+
+
+def _projection(runs_out: str | None = None, in_s: float | None = None) -> dict[str, Any]:
+    return {
+        "total_nanodollars": _total(2e9, 1.5e9, 3e9),
+        "seconds_left": _total(90, 60, 120),
+        "budget": None if runs_out is None else {"runs_out": runs_out, "seconds": _total(in_s, 50, 70)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ((None,), ""),
+        (("no",), ", the budget lasts"),
+        (("maybe", 60.0), ", the budget may run out in 1 min 00 s (50 s to 1 min 10 s)"),
+        (("yes", 60.0), ", the budget runs out in 1 min 00 s (50 s to 1 min 10 s)"),
+        (("yes",), ", the budget runs out"),
+    ],
+)
+def test_the_outlook_tells_cost_end_and_budget_with_their_intervals(budget: Any, said: str) -> None:
+    assert outlook(_projection(*budget)) == (
+        f"$2.00 ($1.50 to $3.00) in the end, done in 1 min 30 s (1 min 00 s to 2 min 00 s){said}"
+    )
+
+
+def test_nothing_is_said_of_what_nobody_knows() -> None:
+    assert outlook(None) == ""
+    assert outlook(_projection() | {"total_nanodollars": _total(None)}) == ""
+    assert outlook(_projection() | {"seconds_left": _total(None)}) == "$2.00 ($1.50 to $3.00) in the end"
 
 
 def pace(*snapshots: Snapshot) -> Pace:

@@ -8,7 +8,9 @@ import pytest
 from moves import LEGAL, moves, watch_moves
 from sqlalchemy import Engine
 
+from ponder.domain.batch.submission import Change
 from ponder.domain.state import IncarnationState, JobState
+from ponder.jobs.batch.change import change
 from ponder.jobs.dispatching.sweep import sweep
 from ponder.jobs.incarnation import drain
 from ponder.jobs.tick import Settlement
@@ -60,8 +62,28 @@ def _every_way_of_a_worker(engine: Engine, world: Any) -> None:
     sweep(engine, shard_tokens=1_000)
 
 
+def _every_way_of_a_pilot(desk: Any, world: Any) -> None:
+    lines = [desk.line(name) for name in "abc"]
+    worker = world.worker(fingerprint="f0")
+    for confirms in (False, True, True):
+        batch = desk.batch(*lines, pilot={"jobs": 1, "confirm": confirms})
+        world.tick(worker, settled=[world.passed(job) for job in world.claim_all(worker)])
+        world.conclude()
+    _confirm(world, batch)
+    batch = desk.batch(*lines, pilot={"jobs": 1})
+    for batch in [row.batch_id for row in world.sql("SELECT batch_id FROM pilots WHERE state <> 'passed'")]:
+        world.cancel(batch)
+    world.conclude()
+
+
+def _confirm(world: Any, batch: str) -> None:
+    with world.engine.begin() as connection:
+        change(connection, "tenant_00", batch, Change.model_validate({"ponder": {"paused": False}}))
+
+
 def test_every_legal_move_is_made_and_no_other(engine: Engine, desk: Any, world: Any) -> None:
     _every_way_of_a_batch(desk, world)
     _every_way_of_jobs_and_shards(world)
+    _every_way_of_a_pilot(desk, world)
     _every_way_of_a_worker(engine, world)
     assert moves(engine) == LEGAL

@@ -98,10 +98,12 @@ def pause(batch: str) -> None:
 @click.command()
 @click.argument("batch", metavar="BATCH")
 def resume(batch: str) -> None:
-    """Resume the paused BATCH."""
+    """Resume the paused BATCH, or say yes to the estimate of its pilot."""
     with connect() as client:
-        client.change(batch, ponder={"paused": False})
-    click.echo(f"{batch} continues", err=True)
+        document = client.change(batch, ponder={"paused": False})
+    waiting = document["ponder"]["waiting"] or {}
+    said = f"waits: {waiting['message']}" if waiting.get("reason") in ("pilot", "budget") else "continues"
+    click.echo(f"{batch} {said}", err=True)
 
 
 @click.command()

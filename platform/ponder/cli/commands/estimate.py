@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,20 @@ def estimate(file: Path, workers: int | None, form: str, *, is_json: bool, **giv
     if is_json or form == "json":
         print_json(found)
         return
-    print_rows(_rows(found), _COLUMNS)
+    print_rows([_row(*total) for total in totals_of(found)], _COLUMNS)
     if found["refused_lines"]:
         click.echo(f"{found['refused_lines']:,} lines would be refused: {found['first_refusal']}", err=True)
     click.echo(f"{found['jobs']:,} jobs; nothing was submitted", err=True)
 
 
-def _rows(found: Json) -> list[Json]:
-    rows = [_row(title, found[name], written) for title, name, written in _TOTALS]
+def totals_of(found: Json) -> Iterator[tuple[str, Json, Callable[[float], str]]]:
+    """Yields the totals of an estimate, each with its title and how its numbers are written."""
+    for title, name, written in _TOTALS:
+        yield title, found[name], written
     for name in ("wall_seconds", "wall_seconds_asked"):
         if (wall := found[name]) is not None:
             number = wall["workers"]
-            rows.append(_row(f"time, {number} worker{'s' * (number != 1)}", wall, duration))
-    return rows
+            yield f"time, {number} worker{'s' * (number != 1)}", wall, duration
 
 
 def _row(title: str, total: Mapping[str, Any], written: Callable[[float], str]) -> Json:

@@ -44,6 +44,11 @@ class ResultFiles:
         whole = {place: num_bytes for place, (cursor, num_bytes) in ends.items() if cursor is not None}
         return cls(batch_id, places, max(cursors, default=None), whole)
 
+    @property
+    def written(self) -> list[Path]:
+        """The files that hold lines of this batch."""
+        return [place for place in self.places if place in self._targets or place in self.whole]
+
     def __enter__(self) -> Self:
         return self
 

@@ -34,6 +34,7 @@ def run(file: Path, output: Path | None, form: str, **given: Any) -> None:
 
     The results are OpenAI output lines; lines in error go to a file beside them. While the batch runs, both files
     grow as jobs settle; once it has ended, they are in the order of the input. Ctrl-C leaves the batch running.
+    With --pilot, some problems run first, and their estimate of the whole batch is printed.
     A line's own strategy, budget and verifier take precedence over these options; --model and those about
     sampling (--max-tokens … --continue-final-message) override every line.
     """
@@ -45,7 +46,8 @@ def run(file: Path, output: Path | None, form: str, **given: Any) -> None:
         with ResultFiles.resume(batch["id"], output) as files:
             go_on = f"ponder results {batch['id']} --follow -o {output}"
             batch = watch_until_settled(client, batch["id"], each_round=lambda: files.catch_up(client), go_on=go_on)
-        written = fetch_all(client, batch, output)
+            files.catch_up(client)
+        written = fetch_all(client, batch, output) or files.written
     if form == "json":
         print_json(batch | {"files": [str(place) for place in written]})
     else:

@@ -17,9 +17,12 @@ from ponder.wire import Json
 def show(job: str, form: str) -> None:
     """Show one job: its search tree with scores, its answer, its attempts and its cost.
 
-    JOB is a job's id (job_123), or BATCH/CUSTOM_ID.
+    JOB is a job's id (job_123), or BATCH/CUSTOM_ID. Of a BATCH it shows how far it is, what it costs and why it waits.
     """
     with connect() as client:
+        if job.startswith("batch_") and "/" not in job:
+            print_batch(client.batch(job), form)
+            return
         if "/" in job:
             batch_id, _, custom_id = job.partition("/")
             job = next((row["id"] for row in client.jobs(batch_id, custom_id=custom_id)), "")
@@ -30,6 +33,29 @@ def show(job: str, form: str) -> None:
         print_json(document)
     else:
         print_job(document)
+
+
+def print_batch(batch: Json, form: str) -> None:
+    if form == "json":
+        print_json(batch)
+        return
+    from ponder.cli.progress import outlook
+
+    counts, own = batch["request_counts"], batch["ponder"]
+    facts = [
+        ("status", batch["status"].replace("_", " ")),
+        ("jobs", f"{counts['completed']:,} completed and {counts['failed']:,} failed of {counts['total']:,}"),
+        ("spent", dollars(own["direct_nanodollars"])),
+        ("projected", outlook(own["projection"])),
+        ("pilot", f"{own['pilot']['settled']:,} of {own['pilot']['jobs']:,} jobs, {own['pilot']['state']}"
+         if own["pilot"] else ""),
+        ("waiting", (own["waiting"] or {}).get("message", "")),
+    ]  # fmt: skip
+    console = out()
+    console.print(batch["id"], style="bold", markup=False)
+    for title, value in facts:
+        if value:
+            console.print(f"  {title:<9} {value}", markup=False)
 
 
 def print_job(job: Json) -> None:

@@ -9,6 +9,7 @@ import click
 
 from ponder.cli import exit_code
 from ponder.cli.api import connect
+from ponder.cli.commands.estimate import totals_of
 from ponder.cli.console import duration, format_option, print_json
 from ponder.client import Client
 from ponder.domain.money import dollars
@@ -22,7 +23,10 @@ PATIENCE_S = 120.0
 @click.argument("batch", metavar="BATCH")
 @format_option("table", "json")
 def watch(batch: str, form: str) -> None:
-    """Show the progress of BATCH until it is settled, or has exhausted its budget. Ctrl-C stops only the watching."""
+    """Show the progress of BATCH until it is settled, has exhausted its budget, or waits for a yes to its pilot.
+
+    Ctrl-C stops only the watching.
+    """
     with connect(patience_s=PATIENCE_S) as client:
         settled = watch_until_settled(client, batch)
         if form == "json":
@@ -35,20 +39,67 @@ def watch(batch: str, form: str) -> None:
 def watch_until_settled(
     client: Client, batch_id: str, *, each_round: Callable[[], None] | None = None, go_on: str | None = None
 ) -> Json:
-    """Returns the batch once it is settled or exhausts its budget.
+    """Returns the batch once it is settled, exhausts its budget or waits after its pilot.
 
-    Ctrl-C prints how to continue, with the command `go_on`, and ends the process.
+    Prints the estimate that a pilot makes, and on a terminal asks whether the rest shall run. Ctrl-C prints how to
+    continue, with the command `go_on`, and ends the process.
     """
-    from ponder.cli.progress import follow
+    from ponder.cli.progress import follow, is_over, is_pilot_waiting
+
+    def watch_until(until: Callable[[Json], bool]) -> Json:
+        return follow(client, {batch_id: 1.0}, title=batch_id, each_round=each_round, until=until)[batch_id]
 
     try:
-        return follow(client, {batch_id: 1.0}, title=batch_id, each_round=each_round)[batch_id]
-    except KeyboardInterrupt:
+        if _is_piloted(client.batch(batch_id)):
+            _tell_pilot(watch_until(lambda batch: is_over(batch) or _has_passed(batch)))
+        batch = watch_until(is_over)
+        while is_pilot_waiting(batch) and _says_yes(batch):
+            client.change(batch_id, ponder={"paused": False})
+            batch = watch_until(is_over)
+        return batch
+    except (KeyboardInterrupt, click.Abort):
         again = f"`{go_on}` goes on" if go_on else f"`ponder watch {batch_id}` watches again"
         click.echo(
             f"\nstopped watching; the batch continues. {again}, `ponder cancel {batch_id}` cancels it.", err=True
         )
         sys.exit(exit_code.INTERRUPTED)
+
+
+def _is_piloted(batch: Json) -> bool:
+    """Returns whether a pilot of the batch may still be running. Its row is made when the batch is validated."""
+    own = batch.get("ponder") or {}
+    is_asked_for = batch["status"] == "validating" and "pilot" in (own.get("options") or {})
+    return is_asked_for or (own.get("pilot") or {}).get("state") in ("running", "waiting")
+
+
+def _has_passed(batch: Json) -> bool:
+    return ((batch.get("ponder") or {}).get("pilot") or {}).get("state") == "passed"
+
+
+def _tell_pilot(batch: Json) -> None:
+    from ponder.cli.progress import between
+
+    pilot = (batch.get("ponder") or {}).get("pilot") or {}
+    estimate = pilot.get("estimate")
+    if estimate is None:
+        return
+    click.echo(f"pilot: {pilot['jobs']:,} of {estimate['jobs']:,} jobs. The whole batch, each 9 times in 10:", err=True)
+    for title, total, written in totals_of(estimate):
+        if total["estimate"] is not None:
+            click.echo(f"  {title}: {between(total, written)}", err=True)
+    click.echo(f"  resting on {estimate['generated_tokens']['rests_on']}", err=True)
+
+
+def _says_yes(batch: Json) -> bool:
+    """Asks on a terminal whether the rest of the batch shall run."""
+    if not _is_terminal():
+        return False
+    click.echo(f"  {batch['ponder']['waiting']['message']}", err=True)
+    return click.confirm("Run the rest?", err=True)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def tell_end(batch: Json) -> None:
@@ -59,13 +110,14 @@ def tell_end(batch: Json) -> None:
         None,
     )
     is_exhausted = code_of(batch) == exit_code.BUDGET_EXHAUSTED
-    state = "stopped at its budget" if is_exhausted else batch["status"]
+    is_waiting = code_of(batch) == exit_code.PILOT_WAITING
+    state = "stopped at its budget" if is_exhausted else "waits after its pilot" if is_waiting else batch["status"]
     took = f" in {duration(ended_at - batch['created_at'])}" if ended_at else ""
     spent = f", {dollars(own['direct_nanodollars'])}" if "direct_nanodollars" in own else ""
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
     done = f"{counts['completed']:,} of {counts['total']:,} jobs completed{failed}{spent}"
     click.echo(f"{batch['id']} {state}{took}: {done}", err=True)
-    if is_exhausted:
+    if is_exhausted or is_waiting:
         click.echo(f"  {own['waiting']['message']}", err=True)
     for error in ((batch.get("errors") or {}).get("data") or [])[:5]:
         # The message of a row that was refused before it was sent contains its place.
@@ -75,13 +127,16 @@ def tell_end(batch: Json) -> None:
     if counts["failed"] and batch["status"] != "failed":
         click.echo(f"  why: ponder results {batch['id']} --errors", err=True)
     # A refused line never became a job and would be refused again.
-    if not is_exhausted and any((own.get("counts") or {}).get(state) for state in ("failed", "expired")):
+    if not (is_exhausted or is_waiting) and any(
+        (own.get("counts") or {}).get(state) for state in ("failed", "expired")
+    ):
         click.echo(f"  again: ponder retry {batch['id']}", err=True)
 
 
 def code_of(batch: Json) -> int:
     """Returns the exit code for a batch that `watch_until_settled` returned."""
-    if ((batch.get("ponder") or {}).get("waiting") or {}).get("reason") == "budget":
-        return exit_code.BUDGET_EXHAUSTED
+    reason = ((batch.get("ponder") or {}).get("waiting") or {}).get("reason")
+    if reason in ("budget", "pilot"):
+        return exit_code.BUDGET_EXHAUSTED if reason == "budget" else exit_code.PILOT_WAITING
     is_clean = batch["status"] == "completed" and batch["request_counts"]["failed"] == 0
     return exit_code.SETTLED if is_clean else exit_code.SOME_JOBS_FAILED

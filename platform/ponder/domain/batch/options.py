@@ -59,6 +59,18 @@ class LineOptions(BaseModel):
     """How many times a job may try under the root of its tree while its verifier says no. The default is once."""
 
 
+class Pilot(BaseModel):
+    """A sample of the batch's jobs that runs first, to tell what the whole batch will cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    jobs: int = Field(ge=1, le=10_000)
+    """How many jobs are drawn at random."""
+
+    confirm: bool = False
+    """Whether the batch then waits for its owner's yes."""
+
+
 class BatchOptions(LineOptions):
     """The `ponder` object of a batch."""
 
@@ -67,6 +79,9 @@ class BatchOptions(LineOptions):
 
     batch_budget: BatchBudget | None = None
     """The limits of all jobs together."""
+
+    pilot: Pilot | None = None
+    """The jobs that run before the others."""
 
     model: StorableText | None = Field(default=None, min_length=1, max_length=256)
     """The model that runs every line, whatever the line names."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 _BINS_AN_OCTAVE = 8
 _FEWEST, _MOST = -6 * _BINS_AN_OCTAVE, 27 * _BINS_AN_OCTAVE
 _ROUNDS = 25
+_TOLERANCE = 1e-5
+"""A round that moves mean and variance by less is the last: that is a hundred-thousandth of a sample's tokens."""
+_LOG_OF_BIN = math.log(2) / _BINS_AN_OCTAVE
 _SHAPE_JOBS = 4.0
 """The weight, in jobs, of the assumed spread beside the observed one."""
 _PLACE_JOBS = 0.1
@@ -30,7 +33,7 @@ class Lognormal:
         deviation = math.sqrt(max(self.variance, 1e-6))
         first, last = bin_of(math.exp(self.mean - 4 * deviation)), bin_of(math.exp(self.mean + 4 * deviation))
         weights = {
-            place: math.exp(-(((math.log(middle(place)) - self.mean) / deviation) ** 2) / 2)
+            place: math.exp(-(((place * _LOG_OF_BIN - self.mean) / deviation) ** 2) / 2)
             for place in range(first, last + 1)
         }
         whole = sum(weights.values())
@@ -48,10 +51,9 @@ class Fit:
     @property
     def squares(self) -> float:
         """The sum of the squared deviations of logarithms, without anything assumed."""
-        logs = {place: math.log(middle(place)) for place in self.completed}
         whole = sum(self.completed.values())
-        mean = sum(jobs * logs[place] for place, jobs in self.completed.items()) / max(whole, 1e-9)
-        return sum(jobs * (logs[place] - mean) ** 2 for place, jobs in self.completed.items())
+        mean = sum(jobs * place for place, jobs in self.completed.items()) * _LOG_OF_BIN / max(whole, 1e-9)
+        return sum(jobs * (place * _LOG_OF_BIN - mean) ** 2 for place, jobs in self.completed.items())
 
 
 @dataclass(slots=True)
@@ -91,16 +93,17 @@ class Histogram:
         """
         found, completed = assumed, self._completed(assumed)
         for _ in range(_ROUNDS if self.censored else 1):
-            found = self._maximised(completed, assumed)
+            before, found = found, self._maximised(completed, assumed)
             completed = self._completed(found)
+            if max(abs(found.mean - before.mean), abs(found.variance - before.variance)) < _TOLERANCE:
+                break
         return Fit(found, self.num_jobs, completed)
 
     def _maximised(self, completed: Weights, assumed: Lognormal) -> Lognormal:
         whole = sum(completed.values())
-        logs = {place: math.log(middle(place)) for place in completed}
-        total = sum(jobs * logs[place] for place, jobs in completed.items())
+        total = sum(jobs * place for place, jobs in completed.items()) * _LOG_OF_BIN
         mean = (total + _PLACE_JOBS * assumed.mean) / (whole + _PLACE_JOBS) if self.censored else total / max(whole, 1)
-        squares = sum(jobs * (logs[place] - mean) ** 2 for place, jobs in completed.items())
+        squares = sum(jobs * (place * _LOG_OF_BIN - mean) ** 2 for place, jobs in completed.items())
         variance = (squares + _SHAPE_JOBS * assumed.variance) / (_SHAPE_JOBS + max(whole - 1, 0))
         return Lognormal(mean if whole else assumed.mean, variance)
 

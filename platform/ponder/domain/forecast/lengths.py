@@ -57,7 +57,7 @@ class Group:
     """Jobs of one cell that are alike: each generates at most `samples` times `cap` tokens."""
 
     key: CellKey
-    num_jobs: int
+    num_jobs: float
     samples: float
     cap: float
 

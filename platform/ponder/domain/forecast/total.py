@@ -41,7 +41,8 @@ class Total:
         mean = self.mean * factor
         own = self.relative_variance
         ceiling = self.ceiling * factor if relative_variance == 0 and factor > 0 else math.inf
-        return Total(mean, mean**2 * (own + relative_variance + own * relative_variance), ceiling, self.floor * factor)
+        floor = self.floor * factor if factor > 0 else math.inf
+        return Total(mean, mean**2 * (own + relative_variance + own * relative_variance), ceiling, floor)
 
     def _quantile(self, z: float) -> float:
         """Returns a quantile of the lognormal distribution with this mean and variance."""

@@ -10,6 +10,7 @@ from ponder.domain.batch.submission import Change
 from ponder.domain.batch.window import window_s
 from ponder.domain.state import BatchState
 from ponder.errors import Conflict, InvalidInput, NotFound
+from ponder.jobs.piloting.pilot import confirm
 from ponder.jobs.wake import wake
 
 _OPEN = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
@@ -42,7 +43,8 @@ _MOVE_QUEUED = text("""
 
 
 def change(connection: Connection, tenant_id: str, batch_id: str, wanted: Change) -> None:
-    """Changes what the request names and leaves the rest. Running jobs of a batch that may spend no more, or is paused,
+    """Changes what the request names and leaves the rest. `paused: false` for a batch that is not paused says yes to
+    its pilot, if that waits. Running jobs of a batch that may spend no more, or is paused,
     are handed back at their workers' next ticks.
 
     Raises NotFound, Conflict for a batch that has ended or is being cancelled, and InvalidInput for a window that would
@@ -71,6 +73,8 @@ def change(connection: Connection, tenant_id: str, batch_id: str, wanted: Change
             param="completion_window",
             code="invalid_completion_window",
         )
+    if wanted.ponder.paused is False and batch.paused_at is None:
+        confirm(connection, batch_id)
     if wanted.ponder.priority is not None:
         connection.execute(_MOVE_QUEUED, values)
     wake(connection)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.batch.window import window_s
 from ponder.errors import Conflict, Gone, NotFound
 from ponder.jobs.batch.submit import Idempotency, check_open, repeated
+from ponder.jobs.estimating.survey import store_survey, stored_survey
 from ponder.jobs.served import served_models
 from ponder.jobs.shard import add_portions
 from ponder.jobs.wake import wake
@@ -56,8 +57,8 @@ def retry(
 ) -> str:
     """Makes a new batch of the failed and expired jobs of an ended one, in progress at once. Returns its id.
 
-    Custom ids and line numbers stay. The jobs are pinned to the weights that are served now. Raises NotFound, Conflict
-    if the batch has not ended or none of its jobs failed, and LimitReached as `submit` does.
+    Custom ids and line numbers stay, and there is no pilot. The jobs are pinned to the weights that are served now.
+    Raises NotFound, Conflict if the batch has not ended or none of its jobs failed, and LimitReached as `submit` does.
     """
     sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
     earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
@@ -110,4 +111,7 @@ def _copy_jobs(connection: Connection, tenant_id: str, batch_id: str, new_batch_
             "fingerprints": json.dumps(fingerprints),
         },
     )
+    survey = stored_survey(connection, batch_id)
+    if survey is not None:  # its shares of cells are taken to be those of the failed jobs
+        store_survey(connection, new_batch_id, survey.pinned(fingerprints))
     return copied.rowcount

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from ponder.jobs.piloting.pilot import UNDECIDED
 from ponder.jobs.shard import MAX_JOBS
 
 _SPAN = 2_048
@@ -37,8 +38,8 @@ class Taken:
     estimated_tokens: int
 
 
-# Shards that were already begun come first, then batches in the order of submission.
-_SOURCES = text("""
+# Shards that were already begun come first, and those of pilots, then the batches that expire first.
+_SOURCES = text(f"""
     SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id, least_tokens
     FROM (SELECT * FROM shards WHERE state = 'queued' AND published_at IS NULL ORDER BY id LIMIT 10000) AS released
     UNION ALL
@@ -46,7 +47,8 @@ _SOURCES = text("""
         SELECT portions.tenant_id, model, fingerprint, lane, batch_id, least_tokens
         FROM portions JOIN batches ON batches.id = portions.batch_id
         WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
-        ORDER BY batches.created_at, batches.id
+          AND NOT {UNDECIDED}
+        ORDER BY batches.expires_at, batches.created_at, batches.id
     ) AS uncut
 """)
 
@@ -56,7 +58,8 @@ _PUBLISH = text("""
 """)
 
 # Uncut jobs are pending, or their batch is just ending, which `claim` finds out. If this statement asked for the state,
-# or set no upper bound for lines, Postgres would read all of a large batch each time until its first ANALYZE.
+# or set no upper bound for lines, Postgres would read all of a large batch each time until its first ANALYZE. The jobs
+# of a pilot have their shards already.
 _CUT = text(f"""
     WITH range AS MATERIALIZED (
         SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until FROM portions
@@ -65,6 +68,7 @@ _CUT = text(f"""
         SELECT id, line, estimated_tokens FROM jobs
         WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
           AND line > (SELECT cut_until FROM range) AND line <= (SELECT until FROM range)
+          AND id NOT IN (SELECT unnest(job_ids) FROM pilots WHERE batch_id = :batch_id)
         ORDER BY line LIMIT {MAX_JOBS + 1}
     ), summed AS MATERIALIZED (
         SELECT *, sum(estimated_tokens) OVER (ORDER BY line) AS tokens, row_number() OVER (ORDER BY line) AS number

@@ -22,6 +22,7 @@ from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.learn import fold
+from ponder.jobs.piloting.conclude import conclude
 from ponder.jobs.retention.prune import prune
 from ponder.jobs.tally import tally
 from ponder.jobs.validation.validations import Unvalidated, Validations
@@ -109,7 +110,7 @@ class _Dispatcher:
 
     def lead(self, listener: Connection) -> None:
         """Does rounds until `stop` is set or the listening connection breaks."""
-        woken = (self._validate, self._finish, self._follow, self._dispatch, self._publish, self._tally)
+        woken = (self._validate, self._conclude, self._finish, self._follow, self._dispatch, self._publish, self._tally)
         due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._prune, self._record)
         next_round = 0.0
         while not self.stop.is_set():
@@ -166,6 +167,10 @@ class _Dispatcher:
     def _check_redis(self) -> None:
         """Checks Redis even if there is nothing to publish, because workers wait for earlier messages."""
         check_redis(self.redis)
+
+    def _conclude(self) -> None:
+        with self.engine.begin() as connection:
+            conclude(connection)
 
     def _finish(self) -> None:
         with self.engine.begin() as connection:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from ponder.domain.state import BatchState, JobState
+from ponder.jobs.piloting.pilot import UNDECIDED
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
 from ponder.ledger.spending import open_allowances
@@ -28,13 +29,13 @@ _COMPLETE = text("""
 """)
 
 # What the budget of a batch must at least have left for one of its jobs.
-_LEAST = text("""
+_LEAST = text(f"""
     SELECT batch_id, min(coalesce(least_tokens, 1)) AS tokens FROM (
         SELECT batch_id, least_tokens FROM shards
         WHERE state = 'queued' AND batch_id = ANY(CAST(:batch_ids AS text[]))
         UNION ALL
-        SELECT batch_id, least_tokens FROM portions
-        WHERE cut_until < last_line AND batch_id = ANY(CAST(:batch_ids AS text[]))
+        SELECT batch_id, least_tokens FROM portions JOIN batches ON batches.id = batch_id
+        WHERE cut_until < last_line AND batch_id = ANY(CAST(:batch_ids AS text[])) AND NOT {UNDECIDED}
     ) AS waiting GROUP BY batch_id
 """)
 

@@ -16,6 +16,7 @@ from ponder.domain.storable import JsonObject
 from ponder.errors import InvalidInput, NotFound, Unreachable
 from ponder.failure import brief
 from ponder.jobs.estimating.estimate_object import estimate_object
+from ponder.jobs.estimating.fleet import loading_of
 from ponder.jobs.estimating.observe import observed
 from ponder.jobs.estimating.predict import predict
 from ponder.jobs.estimating.sizer import Sizer
@@ -93,7 +94,8 @@ def _estimate(engine: Engine, submission: Submission, asked: Mapping[str, Any]) 
         if not found.groups:
             reason = f"no line of the file can become a job ({found.refusal or 'it has none'})"
             raise InvalidInput(reason, param="input_file_id", code="invalid_file")
-        return estimate_object(predict(connection, found, experience), found, asked["num_workers"])
+        loading = loading_of(connection, sorted(found.fingerprints))
+        return estimate_object(predict(connection, found, experience), found, loading, asked["num_workers"])
 
 
 def _require_file(connection: Connection, tenant_id: str, file_id: str) -> None:

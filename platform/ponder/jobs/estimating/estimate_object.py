@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ponder.domain.forecast.ratio import Estimate
 from ponder.domain.forecast.total import COVERAGE, Total
 from ponder.domain.storable import JsonObject
 from ponder.jobs.estimating.predict import Part, Prediction
@@ -12,11 +13,14 @@ from ponder.jobs.estimating.survey import Survey
 _MOST_PARTS = 100
 
 
-def estimate_object(found: Prediction, survey: Survey, num_workers: int | None) -> JsonObject:
-    """Returns what `POST /v1/estimates` answers. `num_workers` is the number that the caller asks about."""
+def estimate_object(found: Prediction, survey: Survey, loading: Estimate, num_workers: int | None) -> JsonObject:
+    """Returns what `POST /v1/estimates` answers. `num_workers` is the number that the caller asks about.
+
+    `loading` is the loaded cost for each direct dollar.
+    """
     tokens = _ground(found.parts)
     time = found.unknown or _ground_of_time(found)
-    loaded = found.unknown or f"{time}; {found.loading.value:.2f} times the direct cost, as lately"
+    loaded = None if found.direct is None else found.direct.times(loading.value, loading.variance)
     return {
         "object": "estimate",
         "jobs": found.num_jobs,
@@ -29,7 +33,9 @@ def estimate_object(found: Prediction, survey: Survey, num_workers: int | None) 
         "reward_tokens": _total(found.reward, tokens),
         "engine_seconds": _total(found.seconds, time),
         "direct_nanodollars": _total(found.direct, time),
-        "loaded_nanodollars": _total(found.loaded, loaded),
+        "loaded_nanodollars": _total(
+            loaded, found.unknown or f"{time}; {loading.value:.2f} times the direct cost, as lately"
+        ),
         "wall_seconds": _wall(found, found.num_workers, time),
         "wall_seconds_asked": None if num_workers is None else _wall(found, num_workers, time),
         "machines": [

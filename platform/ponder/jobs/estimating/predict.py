@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -12,10 +12,12 @@ from ponder.domain.forecast.experience import Experience
 from ponder.domain.forecast.lengths import CellKey, Group, Lengths
 from ponder.domain.forecast.ratio import Estimate, mixed
 from ponder.domain.forecast.total import Total
-from ponder.jobs.estimating.fleet import Fleet, fleet_of, loading_of
+from ponder.jobs.estimating.fleet import Fleet, fleet_of
 from ponder.jobs.estimating.survey import JobGroup, Survey
 
 _HOUR_S = 3_600
+_FULLER = 0.5
+"""A token's engine time in full steps may well be so much of that in the steps of a pilot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,18 @@ class Prediction:
     reward: Total
     seconds: Total | None
     direct: Total | None
-    loaded: Total | None
-    loading: Estimate
+    """The direct cost, without overhead."""
     parts: Sequence[Part]
     fleets: Sequence[Fleet]
     unknown: str | None
     """The reason why there is neither time nor money."""
+
+    def timed_by_pilot(self) -> Prediction:
+        """Returns it with intervals of time and money that reach down to what full workers may need.
+
+        A pilot leaves workers less full than the batch will, and a fuller step costs each of its jobs less.
+        """
+        return replace(self, seconds=_reaching_down(self.seconds), direct=_reaching_down(self.direct))
 
     def wall_seconds(self, num_workers: int) -> Total | None:
         """Returns the time of so many workers that are always busy, and do nothing else."""
@@ -62,7 +70,7 @@ class _Cell:
 
     key: CellKey
     is_scored: bool
-    num_jobs: int
+    num_jobs: float
     prompt_bytes: float
     prompt_ids: float
     generated: float
@@ -82,7 +90,6 @@ def predict(connection: Connection, survey: Survey, experience: Experience) -> P
     )
     fleets = {key: fleet_of(connection, key, experience) for key in sorted({cell.key[0] for cell in cells})}
     unknown = next((fleet.unknown for fleet in fleets.values() if fleet.unknown), None)
-    loading = loading_of(connection, list(fleets))
     tokens = Total(prompt.mean + generated.mean, prompt.variance + generated.variance)
     seconds = direct = None
     if unknown is None:
@@ -92,22 +99,24 @@ def predict(connection: Connection, survey: Survey, experience: Experience) -> P
         priced = [rate.times(price) for rate, price in zip(rates, prices, strict=True)]
         direct = _timed(cells, priced, experience).apply(tokens, num_jobs)
     return Prediction(
-        num_jobs=num_jobs,
+        num_jobs=round(num_jobs),
         prompt=prompt,
         generated=generated,
         reward=of_reward.apply(generated, num_jobs),
         seconds=seconds,
         direct=direct,
-        loaded=None if direct is None else direct.times(loading.value, loading.variance),
-        loading=loading,
         parts=_parts(groups, experience.lengths, survey.scale),
         fleets=list(fleets.values()),
         unknown=unknown,
     )
 
 
+def _reaching_down(total: Total | None) -> Total | None:
+    return total and replace(total, floor=min(total.floor, total.mean * _FULLER))
+
+
 def _group(group: JobGroup, scale: float) -> Group:
-    return Group(group.size.key, max(1, round(group.num_jobs * scale)), group.size.samples, group.cap / group.num_jobs)
+    return Group(group.size.key, group.num_jobs * scale, group.size.samples, group.cap / group.num_jobs)
 
 
 def _cells(groups: Sequence[JobGroup], asked: Sequence[Group], lengths: Lengths, scale: float) -> list[_Cell]:
@@ -128,7 +137,7 @@ def _cells(groups: Sequence[JobGroup], asked: Sequence[Group], lengths: Lengths,
     ]
 
 
-def _prompt(cells: Sequence[_Cell], experience: Experience, num_jobs: int) -> Total:
+def _prompt(cells: Sequence[_Cell], experience: Experience, num_jobs: float) -> Total:
     of_texts = mixed([(experience.prompt(cell.key), cell.prompt_bytes, cell.num_jobs) for cell in cells])
     texts = of_texts.apply(Total(sum(cell.prompt_bytes for cell in cells), 0.0), num_jobs)
     return Total(texts.mean + sum(cell.prompt_ids for cell in cells), texts.variance)

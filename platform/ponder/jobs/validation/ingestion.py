@@ -17,6 +17,7 @@ from ponder.domain.state import Lane
 from ponder.domain.storable import JsonObject, clean
 from ponder.errors import InvalidInput, InvalidLine
 from ponder.jobs.estimating.sizer import Sizer
+from ponder.jobs.estimating.survey import Survey
 
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _PIECE_BYTES = 256 * 1024
@@ -50,6 +51,7 @@ class Ingestion:
         self.num_rejected = 0
         self.num_readable = 0
         self.is_interactive = False
+        self.survey = Survey()
         self._tenant_id = tenant_id
         self._batch_id = batch_id
         self._line = line
@@ -120,7 +122,9 @@ class Ingestion:
 
     def _job(self, number: int, request: JobRequest) -> bytes:
         model = request.model
-        tokens = min(self._sizer.tokens(self._sizer.size(request)), 2**31 - 1)
+        size = self._sizer.size(request)
+        self.survey.add(size, request)
+        tokens = min(self._sizer.tokens(size), 2**31 - 1)
         self.is_interactive = self.is_interactive or request.priority is Lane.INTERACTIVE
         # Of all that COPY escapes, JSON text can only contain backslashes.
         document = to_json(request.document).replace(b"\\", b"\\\\")

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pg8000.exceptions
@@ -19,6 +19,8 @@ from ponder.domain.state import Lane
 from ponder.domain.verifier_check import VerifierLimits
 from ponder.jobs.estimating.observe import observed
 from ponder.jobs.estimating.sizer import Sizer
+from ponder.jobs.estimating.survey import store_survey
+from ponder.jobs.piloting.draw import draw
 from ponder.jobs.served import served_models
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tally import tally_lines
@@ -120,7 +122,12 @@ def _validate(
         _fail(connection, batch.id, failure, num_lines=ingestion.num_lines, error_file_id=error_file_id)
         return
     add_portions(connection, batch.id)
+    num_lines, num_refused = ingestion.num_lines, ingestion.num_rejected
+    survey = replace(ingestion.survey, num_lines=num_lines, num_read=num_lines, num_refused=num_refused)
+    store_survey(connection, batch.id, survey)
     lane = options.priority or (Lane.INTERACTIVE if ingestion.is_interactive else Lane.BATCH)
+    if options.pilot is not None:
+        draw(connection, batch.id, options.pilot, lane=lane)
     begun = connection.execute(_BEGIN_PROGRESS, {"id": batch.id, "num_lines": ingestion.num_lines, "lane": lane})
     if begun.rowcount == 0:
         raise _Overtaken

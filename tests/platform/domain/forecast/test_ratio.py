@@ -69,3 +69,8 @@ def test_a_product_is_no_better_known_than_its_factors(
     assert product.mean == pytest.approx(mean * factor)
     assert product.relative_variance >= max(total.relative_variance, other) * (1 - 1e-9)
     assert product.low <= product.high
+
+
+def test_the_interval_of_nothing_is_nothing() -> None:
+    nothing = Estimate(0.0, 0.0, 0.0).apply(Total(100.0, 25.0), 10)
+    assert (nothing.low, nothing.mean, nothing.high) == (0, 0, 0)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from ponder.domain.batch.cell import Cell
 from ponder.domain.forecast.lengths import Group
 from ponder.domain.state import JobState
-from ponder.jobs.estimating.observe import MOST_CELLS, fold_observations, observe, observed
+from ponder.jobs.estimating.observe import MOST_CELLS, fold_observations, observe, observed, observed_in
 from ponder.jobs.tick import Settlement, Usage, Work
 
 _WIDE = 1e9
@@ -179,3 +179,25 @@ def test_a_request_without_a_strategy_settles_as_a_direct_one(world: Any) -> Non
     (job,) = world.claim_all(worker)
     world.tick(worker, settled=[_settled(world, job, 100)])
     assert _observed(world, _tenant(world, batch)).lengths.num_settled("f1", "direct", "") == 1
+
+
+def test_for_a_batch_its_own_cells_are_read_and_only_a_few_of_a_tenant_with_many(world: Any) -> None:
+    batch, worker = world.batch(2, level="own"), world.worker()
+    world.tick(worker, settled=[_settled(world, job, 100) for job in world.claim_all(worker)])
+    tenant = _tenant(world, batch)
+    world.sql(
+        """
+        INSERT INTO experience (tenant_id, fingerprint, strategy, level, sums)
+        SELECT :tenant, 'f1', 'direct', 'a' || number, '{"len.50": 2, "tokens": 152}'
+        FROM generate_series(1, 500) AS number
+        """,
+        tenant=tenant,
+    )
+    for is_folded in (False, True):
+        if is_folded:
+            with world.engine.begin() as connection:
+                fold_observations(connection)
+        with world.engine.connect() as connection:
+            found = observed_in(connection, tenant, batch, [("f1", "direct", "own"), ("f1", "direct", "none")])
+        assert found.num_own == 2
+        assert 20 <= sum(found.lengths.num_settled("f1", "direct", f"a{number}") > 0 for number in range(501)) <= 32

@@ -199,6 +199,17 @@ class Client:
     def set_quota(self, tenant_id: str, quota_tokens: int | None) -> Json:
         return self._wire.ask("PUT", f"tenants/{tenant_id}", json={"quota_tokens": quota_tokens})
 
+    def tenant_budget(self, tenant_id: str, **limits: float | None) -> Json:
+        """Changes the limits that are given (`dollars_per_day`, …; None lifts one) and returns the budget."""
+        return self._budget(f"tenants/{tenant_id}/budget", limits)
+
+    def key_budget(self, key_id: str, **limits: float | None) -> Json:
+        """Does for the batches of a key what `tenant_budget` does."""
+        return self._budget(f"keys/{key_id}/budget", limits)
+
+    def _budget(self, path: str, limits: Mapping[str, float | None]) -> Json:
+        return self._wire.ask("PATCH", path, json=dict(limits), repeatable=True) if limits else self._get(path)
+
     def keys(self) -> list[Json]:
         return list(self._pages("keys", None))
 

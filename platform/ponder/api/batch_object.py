@@ -7,16 +7,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
 
+from ponder.api.limit_object import limit_object
 from ponder.api.services import unix
 from ponder.api.waiting import why_batch_waits
-from ponder.domain.budget import Allowance
+from ponder.domain.budget import Allowance, BudgetName
 from ponder.domain.storable import JsonObject
 from ponder.jobs.tally import Totals, totals
 from ponder.ledger.spending import allowances
 
 _MAX_ERRORS = 1_000
 _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
-_WARN_AT = (80, 100)
 _TIMES_OF_CANCELLING = ("cancelling_at", "cancelled_at")
 
 _ERRORS = text(
@@ -44,6 +44,22 @@ _MODEL = text(
 )
 
 
+# A warning of a key or tenant concerns the batches that were open. The dispatcher may give it just after their end.
+_WARNINGS = text(
+    """
+    SELECT batches.id AS batch_id, budget, measure, percent, share, warned_at
+    FROM batches JOIN budget_warnings AS warning ON warning.tenant_id = batches.tenant_id
+    WHERE batches.id = ANY(CAST(:ids AS text[])) AND (
+        warning.batch_id = batches.id
+        OR (warning.batch_id IS NULL AND (warning.key_id IS NULL OR warning.key_id = batches.key_id)
+            AND warned_at BETWEEN batches.created_at
+                AND coalesce(completed_at, failed_at, expired_at, cancelled_at, 'infinity') + interval '10 seconds')
+    )
+    ORDER BY warned_at, warning.id
+    """
+)
+
+
 def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
     """Returns the object of a row of the table `batches`, with the first of its errors."""
     errors = connection.execute(_ERRORS, {"ids": [batch.id], "limit": _MAX_ERRORS}).all()
@@ -62,7 +78,7 @@ def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[J
         "running": _grouped(connection, _RUNNING, ids),
         "model": _grouped(connection, _MODEL, ids),
     }
-    budgets = allowances(connection, ids)
+    budgets, warnings = allowances(connection, ids), _grouped(connection, _WARNINGS, ids)
     objects = [
         _object(
             connection,
@@ -73,7 +89,11 @@ def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[J
         for batch in batches
     ]
     for batch, found in zip(batches, objects, strict=True):
-        found["ponder"] |= {"paused": batch.paused_at is not None, "budget": _budget(batch, budgets.get(batch.id))}
+        found["ponder"] |= {
+            "paused": batch.paused_at is not None,
+            "budget": _budget(batch, budgets.get(batch.id)),
+            "warnings": [_warning(row) for row in warnings.get(batch.id, [])],
+        }
     return objects
 
 
@@ -125,28 +145,19 @@ def _object(connection: Connection, batch: Row[Any], sums: Totals, facts: dict[s
 
 
 def _budget(batch: Row[Any], allowance: Allowance | None) -> JsonObject | None:
-    """Returns the batch's limits, what is spent and reserved of them, and warnings at 80 and 100 percent."""
-    if allowance is None or (allowance.limit_tokens is None and allowance.limit_nanodollars is None):
-        return None
-    limits = {
-        "tokens": (allowance.spent.tokens, allowance.limit_tokens),
-        "dollars": (allowance.spent.nanodollars, allowance.limit_nanodollars),
-    }
-    shares = {name: spent / limit for name, (spent, limit) in limits.items() if limit is not None}
+    """Returns the batch's own limits, and what is spent and reserved of them."""
+    own = None if allowance is None else allowance.own
+    return None if own is None else limit_object(own) | {"exhausted_at": unix(batch.exhausted_at)}
+
+
+def _warning(row: Row[Any]) -> JsonObject:
     return {
-        "limit_tokens": allowance.limit_tokens,
-        "spent_tokens": allowance.spent.tokens,
-        "reserved_tokens": allowance.reserved_tokens,
-        "limit_nanodollars": allowance.limit_nanodollars,
-        "spent_nanodollars": allowance.spent.nanodollars,
-        "reserved_nanodollars": allowance.reserved_nanodollars,
-        "exhausted_at": unix(batch.exhausted_at),
-        "warnings": [
-            {"limit": name, "percent": percent, "message": f"{percent} % of the batch's {name} are spent"}
-            for name, share in shares.items()
-            for percent in _WARN_AT
-            if share >= percent / 100
-        ],
+        "budget": row.budget,
+        "limit": row.measure,
+        "percent": row.percent,
+        "share": row.share,
+        "at": unix(row.warned_at),
+        "message": f"{row.percent} % of the {row.measure} of {BudgetName(row.budget).words} are spent",
     }
 
 

@@ -23,6 +23,7 @@ from ponder.api.error_answers import answer
 from ponder.api.limit import Limited
 from ponder.api.routes import (
     batches,
+    budgets,
     estimates,
     files,
     health,
@@ -44,7 +45,10 @@ from ponder.jobs.validation.check_limits import CheckLimits
 from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
 
-_ROUTES = (health, metrics, files, batches, result_lines, estimates, jobs, models, reports, tenants, keys, prices)
+_ROUTES = (
+    *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
+    *(tenants, keys, budgets, prices),
+)
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

@@ -108,9 +108,9 @@ def follow(
 
 
 def is_exhausted(batch: Json) -> bool:
-    """Returns whether a batch waits for a larger budget."""
+    """Returns whether a batch waits for a larger budget, or for its key's or tenant's next day or month."""
     waiting = (batch.get("ponder") or {}).get("waiting")
-    return isinstance(waiting, dict) and waiting.get("reason") == "budget"
+    return isinstance(waiting, dict) and bool(waiting.get("is_exhausted"))
 
 
 def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snapshot:

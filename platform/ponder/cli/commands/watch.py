@@ -22,7 +22,7 @@ PATIENCE_S = 120.0
 @click.argument("batch", metavar="BATCH")
 @format_option("table", "json")
 def watch(batch: str, form: str) -> None:
-    """Show the progress of BATCH until it is settled, or has exhausted its budget. Ctrl-C stops only the watching."""
+    """Show the progress of BATCH until it is settled, or has exhausted a budget. Ctrl-C stops only the watching."""
     with connect(patience_s=PATIENCE_S) as client:
         settled = watch_until_settled(client, batch)
         if form == "json":
@@ -35,7 +35,7 @@ def watch(batch: str, form: str) -> None:
 def watch_until_settled(
     client: Client, batch_id: str, *, each_round: Callable[[], None] | None = None, go_on: str | None = None
 ) -> Json:
-    """Returns the batch once it is settled or exhausts its budget.
+    """Returns the batch once it is settled or exhausts a budget.
 
     Ctrl-C prints how to continue, with the command `go_on`, and ends the process.
     """
@@ -59,7 +59,7 @@ def tell_end(batch: Json) -> None:
         None,
     )
     is_exhausted = code_of(batch) == exit_code.BUDGET_EXHAUSTED
-    state = "stopped at its budget" if is_exhausted else batch["status"]
+    state = "stopped at a budget" if is_exhausted else batch["status"]
     took = f" in {duration(ended_at - batch['created_at'])}" if ended_at else ""
     spent = f", {dollars(own['direct_nanodollars'])}" if "direct_nanodollars" in own else ""
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
@@ -81,7 +81,7 @@ def tell_end(batch: Json) -> None:
 
 def code_of(batch: Json) -> int:
     """Returns the exit code for a batch that `watch_until_settled` returned."""
-    if ((batch.get("ponder") or {}).get("waiting") or {}).get("reason") == "budget":
+    if ((batch.get("ponder") or {}).get("waiting") or {}).get("is_exhausted"):
         return exit_code.BUDGET_EXHAUSTED
     is_clean = batch["status"] == "completed" and batch["request_counts"]["failed"] == 0
     return exit_code.SETTLED if is_clean else exit_code.SOME_JOBS_FAILED

@@ -210,6 +210,16 @@ class Client:
     def _budget(self, path: str, limits: Mapping[str, float | None]) -> Json:
         return self._wire.ask("PATCH", path, json=dict(limits), repeatable=True) if limits else self._get(path)
 
+    def webhook(self) -> Json:
+        return self._get("webhook")
+
+    def set_webhook(self, url: str | None) -> Json:
+        """Sets where the tenant's events go. The answer's `secret`, if it is there, is shown only this once."""
+        return self._wire.ask("PUT", "webhook", json={"url": url})
+
+    def new_webhook_secret(self) -> Json:
+        return self._wire.ask("POST", "webhook/secret")
+
     def keys(self) -> list[Json]:
         return list(self._pages("keys", None))
 

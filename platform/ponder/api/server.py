@@ -35,6 +35,7 @@ from ponder.api.routes import (
     reports,
     result_lines,
     tenants,
+    webhook,
 )
 from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
@@ -47,7 +48,7 @@ from ponder.settings import Settings
 
 _ROUTES = (
     *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
-    *(tenants, keys, budgets, prices),
+    *(tenants, keys, budgets, webhook, prices),
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -58,6 +58,7 @@ _OPTIONS = [
                  help="Let the search use --answer: accuracy is then pass@k, and reports say so."),
     click.option("--max-dollars", type=click.FloatRange(0, min_open=True), help="The most the whole batch may cost."),
     click.option("--max-tokens-total", type=click.IntRange(1), help="The most tokens the whole batch may generate."),
+    click.option("--webhook", metavar="URL", help="Where its events go.  [default: your tenant's webhook]"),
     click.option("--priority", type=click.Choice(["interactive", "batch"]), help="[default: batch]"),
     click.option("--window", default="24h", show_default=True, help="The time until it expires: 1h … 14d."),
     click.option("--strict", is_flag=True, help="Fail the whole batch if a line is bad."),
@@ -86,7 +87,7 @@ def ponder_object(given: Mapping[str, Any]) -> Json:
         options["budget"] = budget
     options |= batch_budget(given)
     options |= {flag: True for flag in ("oracle", "strict") if given[flag]}
-    return options | present(given, "structure", "verifier", "max_rounds", "priority")
+    return options | present(given, "structure", "verifier", "max_rounds", "webhook", "priority")
 
 
 def batch_budget(given: Mapping[str, Any]) -> Json:

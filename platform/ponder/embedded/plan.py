@@ -73,6 +73,7 @@ class Plan:
             "PONDER_PORT": str(self.port),
             "PONDER_DATABASE_URL": database_url,
             "PONDER_REDIS_URL": redis_url,
+            "PONDER_WEBHOOK_KEY": os.environ.get("PONDER_WEBHOOK_KEY") or home.webhook_key(),
             "PYTHONUNBUFFERED": "1",
         }
         numbers = range(1, self.num_workers + 1)

@@ -409,6 +409,40 @@ budget_warnings = Table(
     ),
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    _tenant(primary_key=True),
+    Column("url", Text, comment="null: only batches that name one of their own have a webhook"),
+    Column("salt", LargeBinary, nullable=False, comment="the secret is made from it and the operator's key"),
+    Column("previous_salt", LargeBinary, comment="signs for a day after a new secret was made"),
+    Column("key_check", LargeBinary, nullable=False, comment="tells whether the operator's key is still the same"),
+    Column("secret_made_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    _timestamp("last_delivered_at"),
+    Column("last_error", Text, comment="of an attempt; it may be over"),
+    _timestamp("last_error_at"),
+)
+
+webhook_messages = Table(
+    "webhook_messages",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column(
+        "message_id",
+        Text,
+        nullable=False,
+        unique=True,
+        server_default=text("'msg_' || replace(CAST(gen_random_uuid() AS text), '-', '')"),
+        comment="the same in all attempts",
+    ),
+    Column("tenant_id", Text, ForeignKey("webhooks.tenant_id"), nullable=False),
+    Column("url", Text, comment="of the batch; null: the tenant's"),
+    Column("body", Text, nullable=False, comment="as it is signed and sent"),
+    Column("num_attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp(), index=True),
+    _created_at(),
+)
+
 result_runs = Table(
     "result_runs",
     metadata,

@@ -9,6 +9,7 @@ from threading import Timer
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from waiting import until
 
@@ -16,6 +17,7 @@ from ponder.cli import exit_code
 from ponder.cli.commands import watch
 from ponder.cli.main import run
 from ponder.jobs.dispatching.finish import finish
+from ponder.settings import Settings
 
 Ponder = Callable[..., tuple[int, str, str]]
 Worker = Callable[[int], None]
@@ -556,3 +558,23 @@ def test_an_operator_sets_and_lifts_the_budgets_of_tenants_and_keys(ponder: Pond
     key = json.loads(ponder("key", "create", "theirs", "--tenant", tenant, "--format", "json")[1])["id"]
     document = json.loads(ponder("key", "budget", key, "--dollars-per-month", "1", "--format", "json")[1])
     assert (document["key"], document["day"], document["month"]["limit_nanodollars"]) == (key, None, 10**9)
+
+
+class TestWebhooks:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return Settings(webhook_key=SecretStr("a key of the operator"))
+
+    def test_a_webhook_is_set_shown_and_removed_and_its_secret_printed_once(
+        self, ponder: Ponder, worker: Worker, problems: Path
+    ) -> None:
+        code, secret, said = ponder("tenant", "webhook", "https://example.com/hook")
+        assert (code, secret[:6]) == (0, "whsec_")
+        assert "events go to https://example.com/hook, 0 wait" in said
+        assert ponder("tenant", "webhook")[1] == ""
+        assert ponder("tenant", "webhook", "--new-secret")[1] not in ("", secret)
+        assert "events go to nobody" in ponder("tenant", "webhook", "--remove")[2]
+        assert ponder("tenant", "webhook", "https://example.com/hook", "--remove")[0] == 2
+        batch = ponder("submit", str(problems), *FIELDS, "--webhook", "https://example.com/own")[1].strip()
+        (document,) = json.loads(ponder("batches", "--format", "json")[1])
+        assert (document["id"], document["ponder"]["options"]["webhook"]) == (batch, "https://example.com/own")

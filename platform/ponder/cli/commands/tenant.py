@@ -25,7 +25,10 @@ _LIMITS = {
 
 @click.group()
 def tenant() -> None:
-    """Tenants, whose batches, keys and bills are invisible to each other. Needs an operator's key."""
+    """Tenants, whose batches, keys and bills are invisible to each other.
+
+    Needs an operator's key, except for `webhook` and for seeing one's own budget.
+    """
 
 
 @tenant.command()
@@ -101,6 +104,30 @@ def budget(tenant_id: str, lift: bool, form: str, **given: Any) -> None:
     """Change what TENANT may spend in a day and a month, or show it. A tenant may see its own."""
     with connect() as client:
         print_budget(client.tenant_budget(tenant_id, **changed_limits(given, lift=lift)), form)
+
+
+@tenant.command()
+@click.argument("url", required=False)
+@click.option("--remove", is_flag=True, help="Send no more events, except those of batches with a URL of their own.")
+@click.option("--new-secret", is_flag=True, help="Make a new secret. For a day the one before signs, too.")
+@format_option("table", "json")
+def webhook(url: str | None, remove: bool, new_secret: bool, form: str) -> None:
+    """Send the events of your own tenant's batches to URL, or show where they go. Prints a new secret, only once."""
+    if remove and url:
+        raise click.UsageError("--remove takes no URL")
+    with connect() as client:
+        document = client.set_webhook(url) if url or remove else client.webhook()
+        if new_secret and "secret" not in document:
+            document = client.new_webhook_secret()
+    if form == "json":
+        print_json(document)
+        return
+    if "secret" in document:
+        click.echo(document["secret"])
+        click.echo("save the secret now, it cannot be shown again", err=True)
+    click.echo(f"events go to {document['url'] or 'nobody'}, {document['num_waiting']:,} wait", err=True)
+    if document["last_error"]:
+        click.echo(f"last error, {moment(document['last_error_at'])}: {document['last_error']}", err=True)
 
 
 @tenant.command("list")

@@ -12,6 +12,7 @@ from ponder.domain.state import BatchState, JobState
 from ponder.jobs.budgets.warn import warn
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
+from ponder.jobs.webhooks.announce import announce, announce_exhausted, announce_warnings
 from ponder.ledger.spending import allowances, open_allowances
 from ponder.store.document import dumps
 
@@ -143,34 +144,39 @@ def finish(connection: Connection) -> int:
     """Completes batches without pending jobs, expires late ones and ends cancelled ones. Returns how many it moved.
 
     A batch of which no job runs, and whose budgets admit no further one, is marked as exhausted and gets its files.
-    Budgets that have passed 80 or 100 percent get a warning.
+    Budgets that have passed 80 or 100 percent get a warning. All of it is announced to webhooks.
     A cancelled batch ends when no worker holds any of its shards. Workers learn at their next tick that their batch was
     cancelled or has expired. `follow` updates the rows of its jobs later, and nobody waits for that.
     """
-    completed = connection.execute(_COMPLETE).scalars().all()
+    ended = {BatchState.COMPLETED: connection.execute(_COMPLETE).scalars().all()}
     limited = open_allowances(connection)
     _mark_exhausted(connection, limited)
-    stopped = [batch_id for statement in (_EXPIRE, _CANCEL) for batch_id in connection.execute(statement).scalars()]
-    ended = [*completed, *stopped]
-    warn(connection, (limited | allowances(connection, ended)).values())
-    if ended:
-        finish_queued(connection, ended)
-        _make_files(connection, ended)
-    if completed:
-        connection.execute(_FORGET_TREES, {"batch_ids": completed})
-    return len(ended)
+    for state, statement in {BatchState.EXPIRED: _EXPIRE, BatchState.CANCELLED: _CANCEL}.items():
+        ended[state] = connection.execute(statement).scalars().all()
+    batch_ids = [batch_id for moved in ended.values() for batch_id in moved]
+    announce_warnings(connection, warn(connection, (limited | allowances(connection, batch_ids)).values()))
+    if batch_ids:
+        finish_queued(connection, batch_ids)
+        _make_files(connection, batch_ids)
+    if ended[BatchState.COMPLETED]:
+        connection.execute(_FORGET_TREES, {"batch_ids": ended[BatchState.COMPLETED]})
+    for state, moved in ended.items():
+        announce(connection, state, moved)
+    return len(batch_ids)
 
 
 def _mark_exhausted(connection: Connection, limited: Mapping[str, Allowance]) -> None:
-    exhausted = [
-        row.batch_id
+    exhausted = {
+        row.batch_id: limit
         for row in connection.execute(_LEAST, {"batch_ids": sorted(limited)})
-        if limited[row.batch_id].exhausted(row.tokens) is not None
-    ]
-    marked = connection.execute(_EXHAUST, {"batch_ids": exhausted}).scalars().all() if exhausted else ()
-    connection.execute(_GO_ON, {"batch_ids": exhausted})
+        if (limit := limited[row.batch_id].exhausted(row.tokens)) is not None
+    }
+    batch_ids = sorted(exhausted)
+    marked = connection.execute(_EXHAUST, {"batch_ids": batch_ids}).scalars().all() if exhausted else ()
+    connection.execute(_GO_ON, {"batch_ids": batch_ids})
     if marked:
         _make_files(connection, marked)
+    announce_exhausted(connection, {batch_id: exhausted[batch_id] for batch_id in marked})
 
 
 def follow(connection: Connection) -> None:

@@ -55,61 +55,76 @@ IS_LIMITED = """
 """Whether a row of `batches` is paused or draws on any budget."""
 
 _SPENT = """
-    CAST(coalesce(sum(generated_tokens), 0) AS bigint) AS tokens,
-    CAST(coalesce(sum(direct_nanodollars), 0) AS bigint) AS nanodollars,
-    CAST(coalesce(sum(num_completed + num_failed), 0) AS bigint) AS num_settled,
-    CAST(coalesce(sum(settled_nanodollars), 0) AS bigint) AS settled_nanodollars
+    CAST(sum(generated_tokens) AS bigint) AS tokens, CAST(sum(direct_nanodollars) AS bigint) AS nanodollars,
+    CAST(sum(num_completed + num_failed) AS bigint) AS num_settled,
+    CAST(sum(settled_nanodollars) AS bigint) AS settled_nanodollars
 """
 _ADDED = "generated_tokens, direct_nanodollars, num_completed, num_failed, settled_nanodollars"
 _HELD = """
-    CAST(coalesce(sum(reserved_tokens), 0) AS bigint) AS reserved_tokens,
-    CAST(coalesce(sum(reserved_nanodollars), 0) AS bigint) AS reserved_nanodollars,
+    CAST(sum(reserved_tokens) AS bigint) AS reserved_tokens,
+    CAST(sum(reserved_nanodollars) AS bigint) AS reserved_nanodollars,
     count(*) AS num_running, count(*) FILTER (WHERE reserved_tokens IS NULL) AS num_unreserved
 """
+_NONE_IS_ZERO = ", ".join(
+    f"coalesce({name}, 0) AS {name}"
+    for name in (
+        *("tokens", "nanodollars", "num_settled", "settled_nanodollars"),
+        *("reserved_tokens", "reserved_nanodollars", "num_unreserved"),
+    )
+)
 
+# One pass over the jobs that run, however many batches and budgets there are.
 _BATCHES = text(f"""
-    SELECT batches.id, tenant_id, key_id, num_lines, paused_at IS NOT NULL AS is_paused, limit_tokens,
-           limit_nanodollars, spent.*, held.*
-    FROM batches
-    CROSS JOIN LATERAL (
-        SELECT {_SPENT} FROM (
-            SELECT {_ADDED} FROM batch_totals WHERE batch_id = batches.id
+    WITH chosen AS MATERIALIZED (
+        SELECT * FROM batches WHERE id = ANY(CAST(:batch_ids AS text[])) AND {IS_LIMITED}
+    ), spent AS (
+        SELECT batch_id, {_SPENT} FROM (
+            SELECT batch_id, {_ADDED} FROM batch_totals WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
             UNION ALL
-            SELECT {_ADDED} FROM tallies WHERE batch_id = batches.id
-        ) AS each
-    ) AS spent
-    CROSS JOIN LATERAL (
-        SELECT {_HELD} FROM attempts JOIN shards ON shards.id = attempts.shard_id
-        WHERE attempts.ended_at IS NULL AND shards.batch_id = batches.id AND shards.state = 'held'
-    ) AS held
-    WHERE batches.id = ANY(CAST(:batch_ids AS text[])) AND {IS_LIMITED}
+            SELECT batch_id, {_ADDED} FROM tallies WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
+        ) AS each GROUP BY batch_id
+    ), held AS (
+        SELECT shards.batch_id, {_HELD} FROM attempts JOIN shards ON shards.id = shard_id
+        WHERE ended_at IS NULL AND shards.state = 'held' AND shards.batch_id = ANY(CAST(:batch_ids AS text[]))
+        GROUP BY shards.batch_id
+    )
+    SELECT chosen.id, tenant_id, key_id, num_lines, paused_at IS NOT NULL AS is_paused, limit_tokens, limit_nanodollars,
+           {_NONE_IS_ZERO}, coalesce(num_running, 0) AS num_running
+    FROM chosen LEFT JOIN spent ON spent.batch_id = chosen.id LEFT JOIN held ON held.batch_id = chosen.id
 """)
 
 # What is spent and what is reserved are of one moment: a tick moves from one to the other.
 _RENEWING = text(f"""
-    SELECT budgets.tenant_id, budgets.key_id, period, limit_tokens, limit_nanodollars,
-           (since + CAST('1 ' || period AS interval)) AT TIME ZONE 'UTC' AS renews_at, spent.*, held.*
-    FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS now) AS clock CROSS JOIN budgets
-    CROSS JOIN LATERAL (SELECT date_trunc(period, now) AS since) AS started
-    CROSS JOIN LATERAL (
-        SELECT {_SPENT} FROM (
-            SELECT {_ADDED} FROM day_totals
-            WHERE day >= since AND tenant_id = budgets.tenant_id
-              AND (budgets.key_id IS NULL OR key_id = budgets.key_id)
-            UNION ALL
-            SELECT {_ADDED} FROM tallies JOIN batches ON batches.id = batch_id
-            WHERE day >= since AND tenant_id = budgets.tenant_id
-              AND (budgets.key_id IS NULL OR key_id = budgets.key_id)
-        ) AS each
-    ) AS spent
-    CROSS JOIN LATERAL (
-        SELECT {_HELD}
-        FROM attempts JOIN shards ON shards.id = shard_id JOIN batches ON batches.id = shards.batch_id
-        WHERE attempts.ended_at IS NULL AND shards.state = 'held' AND attempts.tenant_id = budgets.tenant_id
-          AND (budgets.key_id IS NULL OR batches.key_id = budgets.key_id)
-    ) AS held
-    WHERE budgets.tenant_id = ANY(CAST(:tenant_ids AS text[]))
-    ORDER BY key_id NULLS LAST, period
+    WITH clock AS MATERIALIZED (
+        SELECT clock_timestamp() AT TIME ZONE 'UTC' AS now
+    ), wanted AS MATERIALIZED (
+        SELECT budgets.*, date_trunc(period, now) AS since FROM budgets CROSS JOIN clock
+        WHERE tenant_id = ANY(CAST(:tenant_ids AS text[]))
+    ), spent AS MATERIALIZED (
+        SELECT tenant_id, key_id, day, {_ADDED} FROM day_totals
+        WHERE tenant_id IN (SELECT tenant_id FROM wanted) AND day >= (SELECT min(since) FROM wanted)
+        UNION ALL
+        SELECT tenant_id, key_id, day, {_ADDED} FROM tallies JOIN batches ON batches.id = batch_id
+        WHERE tenant_id IN (SELECT tenant_id FROM wanted)
+    ), held AS MATERIALIZED (
+        SELECT running.*, key_id
+        FROM (
+            SELECT tenant_id, shard_id, {_HELD} FROM attempts
+            WHERE ended_at IS NULL AND tenant_id = ANY(CAST(:tenant_ids AS text[])) GROUP BY tenant_id, shard_id
+        ) AS running JOIN shards ON shards.id = shard_id JOIN batches ON batches.id = shards.batch_id
+    )
+    SELECT wanted.tenant_id, wanted.key_id, period, limit_tokens, limit_nanodollars,
+           (since + CAST('1 ' || period AS interval)) AT TIME ZONE 'UTC' AS renews_at, {_NONE_IS_ZERO}
+    FROM wanted CROSS JOIN LATERAL (
+        SELECT {_SPENT} FROM spent
+        WHERE day >= since AND tenant_id = wanted.tenant_id AND (wanted.key_id IS NULL OR key_id = wanted.key_id)
+    ) AS spending CROSS JOIN LATERAL (
+        SELECT CAST(sum(reserved_tokens) AS bigint) AS reserved_tokens,
+               CAST(sum(reserved_nanodollars) AS bigint) AS reserved_nanodollars,
+               CAST(sum(num_unreserved) AS bigint) AS num_unreserved
+        FROM held WHERE tenant_id = wanted.tenant_id AND (wanted.key_id IS NULL OR key_id = wanted.key_id)
+    ) AS holding
+    ORDER BY wanted.key_id NULLS LAST, period
 """)
 
 _LIMITED = text(f"SELECT id FROM batches WHERE state = 'in_progress' AND {IS_LIMITED}")

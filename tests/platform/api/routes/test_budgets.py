@@ -109,6 +109,20 @@ def test_a_batch_that_waits_for_a_budget_says_for_which_and_until_when(
     assert http.get(path).json()["day"]["spent_tokens"] == 15
 
 
+def test_a_batch_that_waits_for_what_others_have_reserved_is_not_exhausted(
+    http: httpx2.Client, own: dict[str, str], submitted: Submitted, line: Any, worker: Any
+) -> None:
+    http.patch(f"/v1/tenants/{own['tenant']}/budget", json={"tokens_per_day": 30}).raise_for_status()
+    first, second = (submitted([line("a")], budget={"tokens": 20}) for _ in range(2))
+    worker.validate()
+    assert len(worker.claim()) == 1
+    worker.tick()
+    waits = {one.id: http.get(f"/v1/batches/{one.id}").json()["ponder"]["waiting"] for one in (first, second)}
+    assert waits[first.id] is None
+    assert (waits[second.id]["reason"], waits[second.id]["is_exhausted"]) == ("budget", False)
+    assert "0 of 30 tokens are spent, running jobs have the rest reserved" in waits[second.id]["message"]
+
+
 def engine_sql(worker: Any, statement: str) -> None:
     with worker.engine.begin() as connection:
         connection.execute(text(statement))

@@ -14,6 +14,8 @@ POSTGRES_PASSWORD=$(secret)
 REDIS_PASSWORD=$(secret)
 # The first operator's key: PONDER_API_KEY for \`ponder tenant\` and \`ponder key\`.
 PONDER_OPERATOR_KEY=pk-$(secret)
+# The secrets of webhooks are made from it.
+PONDER_WEBHOOK_KEY=$(secret)
 
 # Which workers run on this machine: demo (a CPU and the models that come with ponder), gpu, or none.
 COMPOSE_PROFILES=demo

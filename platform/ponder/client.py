@@ -215,6 +215,27 @@ class Client:
         body = {"dry_run": dry_run, "older_than_s": older_than_s, "tenant": tenant}
         return self._wire.ask("POST", "prunes", json=body)
 
+    def tenant_budget(self, tenant_id: str, **limits: float | None) -> Json:
+        """Changes the limits that are given (`dollars_per_day`, …; None lifts one) and returns the budget."""
+        return self._budget(f"tenants/{tenant_id}/budget", limits)
+
+    def key_budget(self, key_id: str, **limits: float | None) -> Json:
+        """Does for the batches of a key what `tenant_budget` does."""
+        return self._budget(f"keys/{key_id}/budget", limits)
+
+    def _budget(self, path: str, limits: Mapping[str, float | None]) -> Json:
+        return self._wire.ask("PATCH", path, json=dict(limits), repeatable=True) if limits else self._get(path)
+
+    def webhook(self) -> Json:
+        return self._get("webhook")
+
+    def set_webhook(self, url: str | None) -> Json:
+        """Sets where the tenant's events go. The answer's `secret`, if it is there, is shown only this once."""
+        return self._wire.ask("PUT", "webhook", json={"url": url})
+
+    def new_webhook_secret(self) -> Json:
+        return self._wire.ask("POST", "webhook/secret")
+
     def keys(self) -> list[Json]:
         return list(self._pages("keys", None))
 

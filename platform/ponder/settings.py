@@ -40,6 +40,13 @@ class Settings(BaseSettings):
     operator_key: SecretStr | None = None
     """The key that `ponder migrate` makes an operator's key: a fleet's first key, and the way to restore it."""
 
+    webhook_key: SecretStr | None = None
+    """The key that the secrets of webhooks are made from: 32 random characters or more. Unset means no webhooks, or
+    under `ponder up` a key that it makes."""
+
+    webhook_private: bool = False
+    """Whether webhooks may go to private addresses and over plain http."""
+
     tick_s: float = Field(default=2.0, gt=0)
     lease_s: float = Field(default=30.0, gt=0)
     """How long an incarnation may be silent before its work is handed on. It should be many ticks long."""

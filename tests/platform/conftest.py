@@ -14,9 +14,12 @@ import uvicorn
 from sqlalchemy import Engine, text
 
 from ponder.api.server import create_app, server_config
+from ponder.domain.budget import RenewingBudget
+from ponder.domain.money import NANODOLLARS
 from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.batch.cancel import cancel
+from ponder.jobs.budgets.change_budget import change_budget
 from ponder.jobs.claim import Claim, claim
 from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
 from ponder.jobs.dispatching.dispatcher_status import record
@@ -56,11 +59,39 @@ class World:
         self.sql("INSERT INTO tenants (id, name) VALUES (:id, :id)", id=tenant_id)
         return tenant_id
 
+    def key(self, tenant: str) -> str:
+        key_id = f"key_{next(self._numbers):016x}"
+        self.sql(
+            "INSERT INTO api_keys (id, tenant_id, name, sha256, hint)"
+            " VALUES (:id, :tenant, 'test', convert_to(:id, 'UTF8'), 'pk-')",
+            id=key_id,
+            tenant=tenant,
+        )
+        return key_id
+
+    def limit(self, tenant: str, key: str | None, period: str, *, tokens: int | None, nanodollars: int | None) -> None:
+        """Sets a budget of a tenant or key."""
+        wanted = RenewingBudget.model_validate(
+            {
+                f"tokens_per_{period}": tokens,
+                f"dollars_per_{period}": None if nanodollars is None else nanodollars / NANODOLLARS,
+            }
+        )
+        with self.engine.begin() as connection:
+            change_budget(connection, tenant, key, wanted)
+
+    def pass_days(self, num_days: int) -> None:
+        """Lets what was spent until now lie so many days back."""
+        for table in ("tallies", "day_totals"):
+            for shift in (-10_000 - num_days, 10_000):  # in two steps, because days are unique
+                self.sql(f"UPDATE {table} SET day = day + CAST(:shift AS int)", shift=shift)
+
     def batch(
         self,
         num_jobs: int = 1,
         *,
         tenant: str | None = None,
+        key: str | None = None,
         models: Sequence[str] = ("demo",),
         fingerprint: str = "f1",
         lane: str = "batch",
@@ -87,9 +118,9 @@ class World:
                 VALUES (:file, :tenant, 'in.jsonl', 'batch', 'input', 0)
             ), batch AS (
                 INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, lane, state, num_lines,
-                                     in_progress_at, expires_at)
+                                     key_id, in_progress_at, expires_at)
                 VALUES (:id, :tenant, :file, '/v1/chat/completions', '24h', :lane, 'in_progress', :num_jobs,
-                        clock_timestamp(), clock_timestamp() + :expires_in_s * interval '1 second')
+                        CAST(:key AS text), clock_timestamp(), clock_timestamp() + :expires_in_s * interval '1 second')
             )
             INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
                               estimated_tokens, oracle)
@@ -102,6 +133,7 @@ class World:
             file=f"file-{next(self._numbers):024x}",
             tenant=tenant,
             num_jobs=num_jobs,
+            key=key,
             models=list(models),
             fingerprint=fingerprint,
             lane=lane,

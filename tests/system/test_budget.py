@@ -1,4 +1,4 @@
-"""A dollar cap over two workers, one of which is killed, and the batch that goes on once the cap is raised."""
+"""A dollar cap over two workers, one of which is killed, and the batches that go on once it is raised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from fleet import LEASE_S, Fleet, until
 
 from ponder.domain.batch.submission import Change
+from ponder.domain.budget import RenewingBudget
 from ponder.jobs.batch.change import change
+from ponder.jobs.budgets.change_budget import change_budget
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -59,6 +61,37 @@ def test_a_batch_stops_at_its_dollars_under_kill_9_and_goes_on_when_they_are_rai
     rows = "SELECT generated_tokens FROM tallies UNION ALL SELECT generated_tokens FROM batch_totals"
     spent = f"SELECT sum(generated_tokens) FROM ({rows}) AS each"
     assert fleet.scalar(spent) == used
+    fleet.check_ledgers()
+
+
+def test_all_batches_of_a_tenant_stop_at_its_dollars_under_kill_9_and_go_on_once_they_are_raised(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_workers(2, "--max-sequences", "4")
+    batches = [fleet.submit(NUM_JOBS // 2, max_tokens=300, strategy={"name": "direct"}) for _ in range(2)]
+    held = "SELECT count(DISTINCT holder) FROM shards WHERE state = 'held'"
+    until(lambda: fleet.scalar(held) == 2 and fleet.num_saved_tokens() > 50, 120)
+    limit = sum(_spent(fleet, batch) for batch in batches) + _a_second(fleet)
+    with fleet.engine.begin() as connection:
+        change_budget(connection, "t", None, RenewingBudget(dollars_per_day=limit / 1e9))
+    os.kill(fleet.scalar("SELECT min(pid) FROM incarnations WHERE state = 'ready'"), signal.SIGKILL)
+    exhausted = "SELECT count(*) FROM batches WHERE exhausted_at IS NOT NULL AND state = 'in_progress'"
+    until(lambda: fleet.scalar(exhausted) == 2, LEASE_S + 60)
+
+    overshoot = sum(_spent(fleet, batch) for batch in batches) - limit
+    one_tick_each = fleet.scalar(_ONE_TICK_EACH)
+    print(f"limit {limit:,}, overshoot {overshoot:,}, one tick of each worker {one_tick_each:,} nano-dollars")
+    assert 0 <= overshoot <= one_tick_each
+    assert fleet.scalar("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert fleet.num_pending() > 0
+    assert fleet.scalar("SELECT count(*) FROM budget_warnings WHERE budget = 'tenant_day' AND percent = 100") == 1
+
+    with fleet.engine.begin() as connection:
+        change_budget(connection, "t", None, RenewingBudget(dollars_per_day=1e6))
+    until(lambda: fleet.num_pending() == 0, 120)
+    fleet.check_settled_once(NUM_JOBS)
+    until(lambda: fleet.scalar("SELECT count(*) FROM tallies") == 0, 20)
+    counted = fleet.scalar("SELECT sum(direct_nanodollars) FROM day_totals")
+    assert counted == sum(_spent(fleet, batch) for batch in batches)
     fleet.check_ledgers()
 
 

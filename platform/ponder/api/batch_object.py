@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
 
+from ponder.api.limit_object import limit_object
 from ponder.api.services import unix
 from ponder.api.waiting import why_batch_waits
-from ponder.domain.budget import Allowance
+from ponder.domain.budget import Allowance, BudgetName
 from ponder.domain.state import BatchState
 from ponder.domain.storable import JsonObject
 from ponder.jobs.estimating.project import Progress, project
@@ -21,7 +22,6 @@ from ponder.ledger.spending import allowances
 
 _MAX_ERRORS = 1_000
 _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
-_WARN_AT = (80, 100)
 _TIMES_OF_CANCELLING = ("cancelling_at", "cancelled_at")
 
 _ERRORS = text(
@@ -49,6 +49,22 @@ _MODEL = text(
 )
 
 
+# A warning of a key or tenant concerns the batches that were open. The dispatcher may give it just after their end.
+_WARNINGS = text(
+    """
+    SELECT batches.id AS batch_id, budget, measure, percent, share, warned_at
+    FROM batches JOIN budget_warnings AS warning ON warning.tenant_id = batches.tenant_id
+    WHERE batches.id = ANY(CAST(:ids AS text[])) AND (
+        warning.batch_id = batches.id
+        OR (warning.batch_id IS NULL AND (warning.key_id IS NULL OR warning.key_id = batches.key_id)
+            AND warned_at BETWEEN batches.created_at
+                AND coalesce(completed_at, failed_at, expired_at, cancelled_at, 'infinity') + interval '10 seconds')
+    )
+    ORDER BY warned_at, warning.id
+    """
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Facts:
     """The rows of other tables that belong to batches, by batch."""
@@ -57,6 +73,7 @@ class _Facts:
     running: Mapping[str, list[Row[Any]]]
     model: Mapping[str, list[Row[Any]]]
     budgets: Mapping[str, Allowance]
+    warnings: Mapping[str, list[Row[Any]]]
     pilots: Mapping[str, PilotStatus]
 
 
@@ -90,6 +107,7 @@ def _facts(connection: Connection, batches: Sequence[Row[Any]]) -> _Facts:
         running=_grouped(connection, _RUNNING, ids),
         model=_grouped(connection, _MODEL, ids),
         budgets=allowances(connection, ids),
+        warnings=_grouped(connection, _WARNINGS, ids),
         pilots=pilots(connection, ids),
     )
 
@@ -143,6 +161,7 @@ def _object(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObjec
             "waiting": why_batch_waits(connection, batch, counts["pending"], bool(running)),
             "paused": batch.paused_at is not None,
             "budget": _budget(batch, facts.budgets.get(batch.id)),
+            "warnings": [_warning(row) for row in facts.warnings.get(batch.id, [])],
             "pilot": _pilot(facts.pilots.get(batch.id), sums.num_settled),
         },
     }
@@ -172,28 +191,19 @@ def _projection(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonO
 
 
 def _budget(batch: Row[Any], allowance: Allowance | None) -> JsonObject | None:
-    """Returns the batch's limits, what is spent and reserved of them, and warnings at 80 and 100 percent."""
-    if allowance is None or (allowance.limit_tokens is None and allowance.limit_nanodollars is None):
-        return None
-    limits = {
-        "tokens": (allowance.spent.tokens, allowance.limit_tokens),
-        "dollars": (allowance.spent.nanodollars, allowance.limit_nanodollars),
-    }
-    shares = {name: spent / limit for name, (spent, limit) in limits.items() if limit is not None}
+    """Returns the batch's own limits, and what is spent and reserved of them."""
+    own = None if allowance is None else allowance.own
+    return None if own is None else limit_object(own) | {"exhausted_at": unix(batch.exhausted_at)}
+
+
+def _warning(row: Row[Any]) -> JsonObject:
     return {
-        "limit_tokens": allowance.limit_tokens,
-        "spent_tokens": allowance.spent.tokens,
-        "reserved_tokens": allowance.reserved_tokens,
-        "limit_nanodollars": allowance.limit_nanodollars,
-        "spent_nanodollars": allowance.spent.nanodollars,
-        "reserved_nanodollars": allowance.reserved_nanodollars,
-        "exhausted_at": unix(batch.exhausted_at),
-        "warnings": [
-            {"limit": name, "percent": percent, "message": f"{percent} % of the batch's {name} are spent"}
-            for name, share in shares.items()
-            for percent in _WARN_AT
-            if share >= percent / 100
-        ],
+        "budget": row.budget,
+        "limit": row.measure,
+        "percent": row.percent,
+        "share": row.share,
+        "at": unix(row.warned_at),
+        "message": f"{row.percent} % of the {row.measure} of {BudgetName(row.budget).words} are spent",
     }
 
 

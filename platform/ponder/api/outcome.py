@@ -72,7 +72,7 @@ _PAGE = 100
 _Row = Row[Any] | SimpleNamespace
 _REASONS = {
     "expired": ("batch_expired", "the job could not be finished before the batch's completion window ended"),
-    "exhausted": ("budget_exhausted", "the batch's budget was exhausted until its completion window ended"),
+    "exhausted": ("budget_exhausted", "a budget was exhausted until the batch's completion window ended"),
     "cancelled": ("batch_cancelled", "the batch was cancelled before the job was finished"),
     "failed": ("job_failed", "the job failed"),
 }

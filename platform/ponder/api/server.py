@@ -23,6 +23,7 @@ from ponder.api.error_answers import answer
 from ponder.api.limit import Limited
 from ponder.api.routes import (
     batches,
+    budgets,
     estimates,
     files,
     health,
@@ -35,6 +36,7 @@ from ponder.api.routes import (
     reports,
     result_lines,
     tenants,
+    webhook,
 )
 from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
@@ -47,7 +49,7 @@ from ponder.settings import Settings
 
 _ROUTES = (
     *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
-    *(tenants, keys, prices, prunes),
+    *(tenants, keys, budgets, webhook, prices, prunes),
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

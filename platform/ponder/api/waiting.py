@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
+from ponder.api.services import unix
+from ponder.domain.budget import Allowance, Limit, last_to_renew
 from ponder.domain.money import dollars
 from ponder.domain.state import BatchState, PilotState, is_final
 from ponder.domain.storable import JsonObject
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
-from ponder.jobs.piloting.pilot import PilotStatus, pilots
+from ponder.jobs.piloting.pilot import UNDECIDED, PilotStatus, pilots
 from ponder.ledger.spending import allowances
 
 Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window", "paused", "budget", "pilot"]
@@ -74,9 +77,16 @@ _QUOTA_REACHED = text(
 )
 
 
-_STOPPED = text(
-    """
-    SELECT paused_at IS NOT NULL AS is_paused, exhausted_at IS NOT NULL AS is_exhausted
+_NEED = text(
+    f"""
+    SELECT exhausted_at IS NOT NULL AS is_exhausted, (
+        SELECT min(coalesce(least_tokens, 1)) FROM (
+            SELECT least_tokens FROM shards WHERE state = 'queued' AND batch_id = batches.id
+            UNION ALL
+            SELECT least_tokens FROM portions
+            WHERE cut_until < last_line AND batch_id = batches.id AND NOT {UNDECIDED}
+        ) AS waiting
+    ) AS least_tokens
     FROM batches WHERE id = :batch_id
     """
 )
@@ -134,12 +144,13 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObjec
 
 
 def _why_stopped(connection: Connection, batch_id: str, ahead: int, *, is_of_pilot: bool = False) -> JsonObject | None:
-    """Returns what its owner has stopped the batch by, if anything: a pause, a budget, or the pilot of other jobs."""
-    stopped = connection.execute(_STOPPED, {"batch_id": batch_id}).one()
-    if stopped.is_paused:
-        return _reason("paused", f"the batch is paused: `ponder resume {batch_id}` continues it", ahead)
-    if stopped.is_exhausted:
-        return _reason("budget", _exhausted(connection, batch_id), ahead)
+    """Returns what has stopped the batch, if anything: a pause, a budget, or the pilot of other jobs."""
+    allowance = allowances(connection, [batch_id]).get(batch_id)
+    if allowance is not None:
+        if allowance.is_paused:
+            return _reason("paused", f"the batch is paused: `ponder resume {batch_id}` continues it", ahead)
+        if (refused := _why_refused(connection, batch_id, allowance, ahead)) is not None:
+            return refused
     pilot = pilots(connection, [batch_id]).get(batch_id)
     if pilot is None or not pilot.is_undecided or is_of_pilot:
         return None
@@ -153,20 +164,34 @@ def _remedies(batch_id: str, pilot: PilotStatus) -> str:
     return f": `ponder resume {batch_id}` runs the rest{budget}, `ponder cancel {batch_id}` gives it up"
 
 
-def _exhausted(connection: Connection, batch_id: str) -> str:
-    found = allowances(connection, [batch_id])
-    if batch_id not in found:  # the budget was lifted just now
-        return "the batch's budget admits no further job"
-    allowance = found[batch_id]
+def _why_refused(connection: Connection, batch_id: str, allowance: Allowance, ahead: int) -> JsonObject | None:
+    """Returns which budget admits no further job, if one does and no job runs that may return some of it."""
+    waits = connection.execute(_NEED, {"batch_id": batch_id}).one()
+    if allowance.num_running or waits.least_tokens is None:
+        return None
+    refusing = allowance.refusing(waits.least_tokens)
+    if not refusing:
+        return None
+    limit = last_to_renew(refusing)
+    return _reason("budget", _held_up_by(limit, batch_id), ahead) | {
+        "budget": limit.budget.value,
+        "renews_at": unix(limit.renews_at),
+        "is_exhausted": waits.is_exhausted,
+    }
+
+
+def _held_up_by(limit: Limit, batch_id: str) -> str:
     spent = []
-    if allowance.limit_nanodollars is not None:
-        spent.append(f"{dollars(allowance.spent.nanodollars)} of {dollars(allowance.limit_nanodollars)}")
-    if allowance.limit_tokens is not None:
-        spent.append(f"{allowance.spent.tokens:,} of {allowance.limit_tokens:,} tokens")
-    return (
-        f"{' and '.join(spent)} are spent, and no further job fits into the batch's budget: "
-        f"`ponder budget {batch_id}` raises it"
-    )
+    if limit.nanodollars is not None:
+        spent.append(f"{dollars(limit.spent.nanodollars)} of {dollars(limit.nanodollars)}")
+    if limit.tokens is not None:
+        spent.append(f"{limit.spent.tokens:,} of {limit.tokens:,} tokens")
+    reserved = "" if limit.is_settled else ", running jobs have the rest reserved"
+    if limit.renews_at is None:
+        remedy = f"`ponder budget {batch_id}` raises it"
+    else:
+        remedy = f"it renews at {limit.renews_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC, and the batch goes on by itself"
+    return f"{' and '.join(spent)} are spent{reserved}, and no further job fits into {limit.budget.words}: {remedy}"
 
 
 def _remedy(status: DispatcherStatus) -> str:

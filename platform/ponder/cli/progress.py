@@ -120,19 +120,20 @@ def follow(
 
 
 def is_exhausted(batch: Json) -> bool:
-    """Returns whether a batch waits for a larger budget."""
-    return _waits_for(batch) == "budget"
+    """Returns whether a batch waits for a larger budget, or for its key's or tenant's next day or month."""
+    return bool(_waiting_for(batch).get("is_exhausted"))
 
 
 def is_pilot_waiting(batch: Json) -> bool:
     """Returns whether the pilot of a batch is settled and the rest waits for an answer."""
     pilot = (batch.get("ponder") or {}).get("pilot") or {}
-    return _waits_for(batch) == "pilot" and pilot.get("state") == "waiting"
+    return _waiting_for(batch).get("reason") == "pilot" and pilot.get("state") == "waiting"
 
 
-def _waits_for(batch: Json) -> str | None:
+def _waiting_for(batch: Json) -> Json:
+    """Returns why a batch waits, as the API says it; empty if it does not."""
     waiting = (batch.get("ponder") or {}).get("waiting")
-    return waiting.get("reason") if isinstance(waiting, dict) else None
+    return waiting if isinstance(waiting, dict) else {}
 
 
 def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snapshot:

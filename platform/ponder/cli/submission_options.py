@@ -63,6 +63,7 @@ _OPTIONS = [
                  help="Run N problems first, drawn at random, and estimate the whole batch by them. It goes on "
                  "unless the estimate exceeds --max-dollars."),
     click.option("--confirm", is_flag=True, help="... and unless you say yes to the estimate."),
+    click.option("--webhook", metavar="URL", help="Where its events go.  [default: your tenant's webhook]"),
     click.option("--priority", type=click.Choice(["interactive", "batch"]), help="[default: batch]"),
     click.option("--window", default="24h", show_default=True, help="The time until it expires: 1h … 14d."),
     click.option("--output-expires-after", type=Duration(), metavar="DURATION",
@@ -93,7 +94,7 @@ def ponder_object(given: Mapping[str, Any]) -> Json:
         options["budget"] = budget
     options |= batch_budget(given) | _pilot(given)
     options |= {flag: True for flag in ("oracle", "strict") if given[flag]}
-    return options | present(given, "structure", "verifier", "max_rounds", "priority")
+    return options | present(given, "structure", "verifier", "max_rounds", "webhook", "priority")
 
 
 def batch_budget(given: Mapping[str, Any]) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import stat
 import time
 from dataclasses import dataclass
@@ -107,6 +108,13 @@ class Home:
 
     def write_key(self, key: str) -> None:
         self._write(self.key_file, key + "\n")
+
+    def webhook_key(self) -> str:
+        """Returns what the secrets of webhooks are made from. It is made the first time."""
+        file = self.path / "webhook_key"
+        if not file.exists():
+            self._write(file, secrets.token_hex(32) + "\n")
+        return file.read_text().strip()
 
     @property
     def _lock_file(self) -> Path:

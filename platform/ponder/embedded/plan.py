@@ -75,10 +75,11 @@ class Plan:
             "PONDER_REDIS_URL": redis_url,
             "PYTHONUNBUFFERED": "1",
         }
+        signing = {"PONDER_WEBHOOK_KEY": os.environ.get("PONDER_WEBHOOK_KEY") or home.webhook_key()}
         numbers = range(1, self.num_workers + 1)
         return [
-            Service("serve", [*_OURS, "serve"], environment, home.log("serve")),
-            Service("dispatcher", [*_OURS, "dispatcher"], environment, home.log("dispatcher")),
+            Service("serve", [*_OURS, "serve"], environment | signing, home.log("serve")),
+            Service("dispatcher", [*_OURS, "dispatcher"], environment | signing, home.log("dispatcher")),
             *(self._worker(number, home, environment) for number in numbers),
         ]
 

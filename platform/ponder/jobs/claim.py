@@ -17,6 +17,7 @@ from ponder.jobs.learn import learned
 from ponder.jobs.reserve import Reserve, Unfit, reserve, take_turn, walls
 from ponder.jobs.shard import finish_shard, hold_shard
 from ponder.jobs.wake import wake
+from ponder.ledger.spending import IS_LIMITED
 from ponder.store.document import dumps
 
 
@@ -45,10 +46,9 @@ class Claim:
     now: datetime = field(compare=False)
 
 
-_SHARD = text("""
+_SHARD = text(f"""
     SELECT state, holder, model, fingerprint, lane, job_ids, runs_alone, batch_id, least_tokens, created_at,
-           (SELECT paused_at IS NOT NULL OR limit_tokens IS NOT NULL OR limit_nanodollars IS NOT NULL
-            FROM batches WHERE batches.id = batch_id) AS is_limited
+           (SELECT {IS_LIMITED} FROM batches WHERE batches.id = batch_id) AS is_limited
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
 
@@ -135,8 +135,8 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     Returns None when there is nothing to do: the message is a duplicate, the shard is gone or has no pending jobs, or
     this incarnation may not have it. It may not if its weights differ, if it is not ready, or if this shard or what it
     holds runs alone; such a shard is published again at once.
-    If the batch has a budget, what its jobs may spend is reserved. Jobs that do not fit stay behind in a shard of their
-    own, and a paused batch gives none.
+    What its jobs may spend is reserved in each budget that the batch draws on. Jobs that do not fit stay behind in a
+    shard of their own, and a paused batch gives none.
     A shard that this incarnation already holds is returned again, because the answer to the first claim's commit may
     have been lost. Raises LeaseLost.
     """

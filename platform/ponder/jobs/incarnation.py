@@ -120,7 +120,7 @@ def hold(connection: Connection, id: str) -> Incarnation:
 
     A lease that ran out during an outage of Postgres, or in the grace of one lease after it, is extended here unless
     the sweep has already ended it. Every write of a worker begins with this call. Transactions that lock more take
-    locks in this order: incarnation, batch, portion, shards by id, jobs by id.
+    locks in this order: incarnation, tenant, batch, portion, shards by id, jobs by id.
     """
     row = connection.execute(_HOLD, {"id": id}).one_or_none()
     if row is None:

@@ -1,4 +1,4 @@
-"""Reserves what claimed jobs may spend of their batch's budget."""
+"""Reserves what claimed jobs may spend of the budgets that their batch draws on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from ponder.domain.budget import Allowance, most_tokens
-from ponder.ledger.spending import allowances
+from ponder.ledger.spending import IS_LIMITED, allowances
 
 _TURN_S = 1.0
-"""How long a claim waits for another one of the same batch. One that is frozen in its transaction must not stop it."""
+"""How long a claim waits for another one of the same budget. One that is frozen in its transaction must not stop it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """The part of a batch's budget that is kept for one job; None where it has no such limit.
+    """The part of each budget that is kept for one job; None where no budget has such a limit.
 
     `most_tokens` is the job's own wall, over all its attempts.
     """
@@ -30,19 +30,21 @@ class Reserve:
 
 
 class Unfit(Exception):
-    """The budget of the batch admits none of the jobs now. `least_tokens` would do for one of them; None: unknown."""
+    """The budgets of the batch admit none of the jobs now. `least_tokens` would do for one of them; None: unknown."""
 
     def __init__(self, least_tokens: int | None) -> None:
         super().__init__("no job fits into the budget")
         self.least_tokens = least_tokens
 
 
-_IS_LIMITED = text("""
-    SELECT batches.id FROM shards JOIN batches ON batches.id = shards.batch_id
-    WHERE shards.id = :shard_id AND (limit_tokens IS NOT NULL OR limit_nanodollars IS NOT NULL)
+_IS_LIMITED = text(f"""
+    SELECT batches.id AS batch_id, tenant_id, EXISTS (SELECT FROM budgets WHERE tenant_id = batches.tenant_id) AS renews
+    FROM batches WHERE id = (SELECT batch_id FROM shards WHERE id = :shard_id) AND {IS_LIMITED}
 """)
 
-_LOCK = text("SELECT id FROM batches WHERE id = :batch_id FOR NO KEY UPDATE")
+_LOCK_TENANT = text("SELECT id FROM tenants WHERE id = :tenant_id FOR NO KEY UPDATE")
+
+_LOCK_BATCH = text("SELECT id FROM batches WHERE id = :batch_id FOR NO KEY UPDATE")
 
 _PATIENCE = text("SELECT current_setting('lock_timeout')")
 
@@ -69,18 +71,20 @@ _LEAVE = text("""
 
 
 def take_turn(connection: Connection, shard_id: int) -> bool:
-    """Makes other claims of the shard's batch wait if it has a budget, so that no two reserve the same rest of it.
+    """Makes other claims wait that draw on the same budgets, so that no two reserve the same rest of one.
 
     Returns False if another claim has not ended in time.
     """
-    batch_id = connection.execute(_IS_LIMITED, {"shard_id": shard_id}).scalar()
-    if batch_id is None:
+    limited = connection.execute(_IS_LIMITED, {"shard_id": shard_id}).one_or_none()
+    if limited is None:
         return True
     patience = connection.execute(_PATIENCE).scalar_one()
     try:
         with connection.begin_nested():
             connection.execute(_SET_PATIENCE, {"patience": f"{_TURN_S:.0f}s"})
-            connection.execute(_LOCK, {"batch_id": batch_id})
+            if limited.renews:
+                connection.execute(_LOCK_TENANT, {"tenant_id": limited.tenant_id})
+            connection.execute(_LOCK_BATCH, {"batch_id": limited.batch_id})
     except DBAPIError as error:
         if "55P03" not in str(error.orig):  # lock_not_available
             raise
@@ -90,7 +94,7 @@ def take_turn(connection: Connection, shard_id: int) -> bool:
 
 
 def reserve(connection: Connection, shard_id: int, batch_id: str, job_ids: Sequence[int]) -> list[Reserve] | None:
-    """Reserves for those jobs of a locked shard that fit into the budget. The others are left in a new shard.
+    """Reserves for those jobs of a locked shard that fit into the budgets. The others are left in a new shard.
 
     Returns None if there is no budget. Raises Unfit if no pending job fits, or if the batch is paused.
     """
@@ -122,8 +126,8 @@ def _reserve(job: Row[Any], allowance: Allowance) -> Reserve:
     most = most_tokens(job.request, job.context_length)
     return Reserve(
         job_id=job.id,
-        tokens=None if allowance.limit_tokens is None else max(0, most - job.num_saved),
-        nanodollars=None if allowance.limit_nanodollars is None else allowance.job_nanodollars,
+        tokens=max(0, most - job.num_saved) if allowance.has_tokens else None,
+        nanodollars=allowance.job_nanodollars if allowance.has_dollars else None,
         most_tokens=most,
     )
 

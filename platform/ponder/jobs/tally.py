@@ -1,4 +1,4 @@
-"""Counts and sums of each batch, and the numbers of its settled jobs, without counting jobs.
+"""Counts and sums of each batch, the spending of each day, and the numbers of settled jobs, without counting jobs.
 
 Settling jobs and booking costs append a tally in the same transaction. The dispatcher folds tallies into totals and
 numbers their jobs, so numbers follow the order of commits: once a number can be read, all smaller ones can.
@@ -61,6 +61,8 @@ class Numbered:
 
 
 _SUMS = tuple(column.name for column in fields(Totals))
+_DAY_SUMS = ("num_completed", "num_failed", "direct_nanodollars", "generated_tokens", "settled_nanodollars")
+"""The sums that are also kept of each tenant, key and day, for their budgets (see `ledger/spending.py`)."""
 _ADDED = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in _SUMS)
 
 _BEGUN = text("""
@@ -97,6 +99,12 @@ _FOLD = text(f"""
         INSERT INTO batch_totals AS total (batch_id, {", ".join(_SUMS)})
         SELECT batch_id, {_ADDED} FROM taken GROUP BY batch_id ORDER BY batch_id
         ON CONFLICT (batch_id) DO UPDATE SET {", ".join(f"{name} = total.{name} + excluded.{name}" for name in _SUMS)}
+    ), dated AS (
+        INSERT INTO day_totals AS total (tenant_id, key_id, day, {", ".join(_DAY_SUMS)})
+        SELECT tenant_id, key_id, day, {", ".join(f"CAST(sum({name}) AS bigint)" for name in _DAY_SUMS)}
+        FROM taken JOIN batches ON batches.id = batch_id GROUP BY tenant_id, key_id, day
+        ON CONFLICT (tenant_id, key_id, day)
+        DO UPDATE SET {", ".join(f"{name} = total.{name} + excluded.{name}" for name in _DAY_SUMS)}
     )
     SELECT count(*) FROM taken
 """)

@@ -23,7 +23,7 @@ from ponder.jobs.tick_report import EndReason, Settlement, TickReply, TickReport
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
 from ponder.ledger.cost_totals import add_late
-from ponder.ledger.spending import Draw, Spent, allowances, spend
+from ponder.ledger.spending import IS_LIMITED, Draw, Spent, allowances, spend
 from ponder.store.document import dumps
 from ponder.store.job_state import JOB_STATE
 
@@ -93,10 +93,9 @@ _DROP = text(f"""
     SELECT job_id FROM dropped ORDER BY job_id
 """)
 
-_LIMITED = text("""
-    SELECT DISTINCT batch_id FROM shards JOIN batches ON batches.id = batch_id
-    WHERE holder = :holder AND shards.state = 'held'
-      AND (paused_at IS NOT NULL OR limit_tokens IS NOT NULL OR limit_nanodollars IS NOT NULL)
+_LIMITED = text(f"""
+    SELECT id FROM batches
+    WHERE id IN (SELECT batch_id FROM shards WHERE holder = :holder AND state = 'held') AND {IS_LIMITED}
 """)
 
 _DROPPED_BEFORE = text("""
@@ -264,7 +263,7 @@ def _spend(connection: Connection, incarnation_id: str, growth: _Growth, limited
 
 
 def _hand_back(connection: Connection, incarnation_id: str, now: datetime, limited: Sequence[str]) -> list[int]:
-    """Hands the jobs of batches back that are paused or at the limit of their budget. Returns these jobs."""
+    """Hands the jobs of batches back that are paused or at the limit of a budget. Returns these jobs."""
     stopped = [batch_id for batch_id, found in allowances(connection, limited).items() if found.must_stop]
     return hand_back(connection, incarnation_id, now, stopped) if stopped else []
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -148,7 +149,9 @@ batches = Table(
     Column("limit_tokens", BigInteger, comment="of the batch's budget, over all its jobs"),
     Column("limit_nanodollars", BigInteger, comment="of the batch's budget, over all its jobs"),
     _timestamp("paused_at"),
-    Column("exhausted_at", DateTime(timezone=True), comment="since when its budget admits no job, and none runs"),
+    Column(
+        "exhausted_at", DateTime(timezone=True), comment="since when a budget admits none of its jobs, and none runs"
+    ),
     Column("output_expires_after_s", Integer, comment="results are kept so long from its end on; null: for ever"),
     Column("pruned_at", DateTime(timezone=True), comment="since when its results are deleted"),
     Column("pruned_line", Integer, comment="of a pruned batch: the rows up to here are deleted; null: all are"),
@@ -299,7 +302,7 @@ attempts = Table(
     Column("outcome", Text, comment="settled | preempted | lost | cancelled"),
     Column("deadline_at", DateTime(timezone=True), comment="of the job's budget"),
     Column("limit_nanodollars", BigInteger, comment="of the job's budget, over all its attempts"),
-    Column("reserved_tokens", BigInteger, comment="of the batch's budget, less what was drawn; null: no such limit"),
+    Column("reserved_tokens", BigInteger, comment="of each budget, less what was drawn; null: no such limit"),
     Column("reserved_nanodollars", BigInteger, comment="likewise"),
     Index("ix_attempts_job", "job_id"),
     Index("ix_attempts_open", "incarnation_id", postgresql_where=text("ended_at IS NULL")),
@@ -346,12 +349,16 @@ lessons = Table(
 )
 
 
-def _sums() -> list[Column[object]]:
+_SUMS = """
+    num_completed num_failed num_expired num_cancelled num_rejected num_oracle
+    num_passed num_judged_wrong num_unverified
+    prompt_tokens cached_tokens completion_tokens thinking_tokens direct_nanodollars
+    generated_tokens settled_nanodollars
+"""
+
+
+def _sums(names: str = _SUMS) -> list[Column[object]]:
     """Makes the columns that tallies and totals share. Each is a sum, so that rows of both can be added."""
-    names = """num_completed num_failed num_expired num_cancelled num_rejected num_oracle
-               num_passed num_judged_wrong num_unverified
-               prompt_tokens cached_tokens completion_tokens thinking_tokens direct_nanodollars
-               generated_tokens settled_nanodollars"""
     return [Column(name, BigInteger, nullable=False, server_default="0") for name in names.split()]
 
 
@@ -362,6 +369,13 @@ tallies = Table(
     Column("batch_id", Text, ForeignKey("batches.id"), nullable=False, index=True),
     Column("job_ids", ARRAY(BigInteger), nullable=False, server_default="{}", comment="settled, and not numbered yet"),
     *_sums(),
+    Column(
+        "day",
+        Date,
+        nullable=False,
+        server_default=text("CAST(clock_timestamp() AT TIME ZONE 'UTC' AS date)"),
+        comment="of the budgets that it counts toward, in UTC",
+    ),
 )
 
 batch_totals = Table(
@@ -381,6 +395,84 @@ batch_totals = Table(
         "batch_id",
         postgresql_where=text("num_costed < num_completed + num_failed + num_expired + num_cancelled"),
     ),
+)
+
+day_totals = Table(
+    "day_totals",
+    metadata,
+    _tenant(),
+    Column("key_id", Text, ForeignKey("api_keys.id"), comment="null: batches from before this was kept"),
+    Column("day", Date, nullable=False, comment="in UTC"),
+    *_sums("num_completed num_failed direct_nanodollars generated_tokens settled_nanodollars"),
+    UniqueConstraint("tenant_id", "key_id", "day", postgresql_nulls_not_distinct=True),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    _tenant(),
+    Column("key_id", Text, ForeignKey("api_keys.id"), comment="null: of the tenant, over all its keys"),
+    Column("period", Text, nullable=False, comment="day | month, in UTC"),
+    Column("limit_tokens", BigInteger),
+    Column("limit_nanodollars", BigInteger),
+    UniqueConstraint("tenant_id", "key_id", "period", postgresql_nulls_not_distinct=True),
+    CheckConstraint("period IN ('day', 'month')", name="period"),
+    CheckConstraint("limit_tokens IS NOT NULL OR limit_nanodollars IS NOT NULL", name="limits"),
+)
+
+budget_warnings = Table(
+    "budget_warnings",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _tenant(),
+    Column("batch_id", Text, ForeignKey("batches.id"), comment="of a batch's own budget"),
+    Column("key_id", Text, ForeignKey("api_keys.id"), comment="of a key's budget; both null: of the tenant's"),
+    Column("budget", Text, nullable=False, comment="batch | key_day | key_month | tenant_day | tenant_month"),
+    Column("renews_at", DateTime(timezone=True), comment="the end of the day or month; null: of a batch"),
+    Column("measure", Text, nullable=False, comment="tokens | dollars"),
+    Column("percent", Integer, nullable=False, comment="80 | 100"),
+    Column("amount", BigInteger, nullable=False, comment="the limit, in tokens or nano-dollars"),
+    Column("share", Double, nullable=False, comment="of the limit, as it was found"),
+    Column("warned_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    UniqueConstraint(
+        *("tenant_id", "batch_id", "key_id", "budget", "renews_at", "measure", "percent", "amount"),
+        name="uq_budget_warnings_once",
+        postgresql_nulls_not_distinct=True,
+    ),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    _tenant(primary_key=True),
+    Column("url", Text, comment="null: only batches that name one of their own have a webhook"),
+    Column("salt", LargeBinary, nullable=False, comment="the secret is made from it and the operator's key"),
+    Column("previous_salt", LargeBinary, comment="signs for a day after a new secret was made"),
+    Column("key_check", LargeBinary, nullable=False, comment="tells whether the operator's key is still the same"),
+    Column("secret_made_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    _timestamp("last_delivered_at"),
+    Column("last_error", Text, comment="of an attempt; it may be over"),
+    _timestamp("last_error_at"),
+)
+
+webhook_messages = Table(
+    "webhook_messages",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column(
+        "message_id",
+        Text,
+        nullable=False,
+        unique=True,
+        server_default=text("'msg_' || replace(CAST(gen_random_uuid() AS text), '-', '')"),
+        comment="the same in all attempts",
+    ),
+    Column("tenant_id", Text, ForeignKey("webhooks.tenant_id"), nullable=False),
+    Column("url", Text, comment="of the batch; null: the tenant's"),
+    Column("body", Text, nullable=False, comment="as it is signed and sent"),
+    Column("num_attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp(), index=True),
+    _created_at(),
 )
 
 result_runs = Table(

@@ -9,6 +9,7 @@ from threading import Timer
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from waiting import until
 
@@ -16,6 +17,7 @@ from ponder.cli import exit_code
 from ponder.cli.commands import watch
 from ponder.cli.main import run
 from ponder.jobs.dispatching.finish import finish
+from ponder.settings import Settings
 
 Ponder = Callable[..., tuple[int, str, str]]
 Worker = Callable[[int], None]
@@ -369,7 +371,7 @@ def test_a_run_ends_at_its_budget_and_goes_on_once_it_is_raised(
     assert code == exit_code.BUDGET_EXHAUSTED
     num_done = len(read(out))
     assert 0 < num_done < 4
-    assert f"stopped at its budget: {num_done} of 4 jobs completed" in said
+    assert f"stopped at a budget: {num_done} of 4 jobs completed" in said
     batch_id = re.search(r"batch_\w+", said)
     assert batch_id is not None
     assert f"`ponder budget {batch_id[0]}` raises it" in said
@@ -568,3 +570,37 @@ def test_estimate_takes_what_run_takes_and_leaves_nothing_behind(
         assert connection.execute(text("SELECT count(*) FROM batches")).scalar_one() == 1
         assert connection.execute(text("SELECT count(*) FROM files WHERE filename = 'estimate.jsonl' "
                                        "AND deleted_at IS NULL")).scalar_one() == 0  # fmt: skip
+
+
+def test_an_operator_sets_and_lifts_the_budgets_of_tenants_and_keys(ponder: Ponder) -> None:
+    tenant = ponder("tenant", "create", "shop")[1].strip()
+    assert f"{tenant}: no budget" in ponder("tenant", "budget", tenant)[2]
+    said = ponder("tenant", "budget", tenant, "--dollars-per-day", "2.5", "--tokens-per-month", "1000")[2]
+    assert f"{tenant}: $0 of $2.50 spent; the day ends at " in said
+    assert f"{tenant}: 0 of 1,000 tokens generated; the month ends at " in said
+    said = ponder("tenant", "budget", tenant, "--tokens-per-day", "7", "--lift")[2]
+    assert "0 of 7 tokens generated; the day ends at " in said
+    assert "month" not in said
+    key = json.loads(ponder("key", "create", "theirs", "--tenant", tenant, "--format", "json")[1])["id"]
+    document = json.loads(ponder("key", "budget", key, "--dollars-per-month", "1", "--format", "json")[1])
+    assert (document["key"], document["day"], document["month"]["limit_nanodollars"]) == (key, None, 10**9)
+
+
+class TestWebhooks:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return Settings(webhook_key=SecretStr("a key of the operator"))
+
+    def test_a_webhook_is_set_shown_and_removed_and_its_secret_printed_once(
+        self, ponder: Ponder, worker: Worker, problems: Path
+    ) -> None:
+        code, secret, said = ponder("tenant", "webhook", "https://example.com/hook")
+        assert (code, secret[:6]) == (0, "whsec_")
+        assert "events go to https://example.com/hook, 0 wait" in said
+        assert ponder("tenant", "webhook")[1] == ""
+        assert ponder("tenant", "webhook", "--new-secret")[1] not in ("", secret)
+        assert "events go to nobody" in ponder("tenant", "webhook", "--remove")[2]
+        assert ponder("tenant", "webhook", "https://example.com/hook", "--remove")[0] == 2
+        batch = ponder("submit", str(problems), *FIELDS, "--webhook", "https://example.com/own")[1].strip()
+        (document,) = json.loads(ponder("batches", "--format", "json")[1])
+        assert (document["id"], document["ponder"]["options"]["webhook"]) == (batch, "https://example.com/own")

@@ -53,3 +53,26 @@ def test_a_path_that_is_not_a_model_is_refused_with_what_it_is(tmp_path: Path, m
 
 def test_without_workers_no_model_is_needed(tmp_path: Path) -> None:
     plan(tmp_path / "home", Path(), num_workers=0).check()
+
+
+def test_only_the_api_and_the_dispatcher_get_the_key_of_webhooks_and_it_stays_the_same(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PONDER_WEBHOOK_KEY", raising=False)
+    home = tmp_path / "home"
+    stack = plan(home, model)
+    stack.check()
+
+    def keys() -> dict[str, str | None]:
+        return {
+            one.name: one.environment.get("PONDER_WEBHOOK_KEY") for one in stack.services("postgresql://", "redis://")
+        }
+
+    first = keys()
+    assert first["serve"] == first["dispatcher"]
+    assert len(first["serve"] or "") == 64
+    assert first["worker"] is None
+    assert keys() == first
+    assert (home / "webhook_key").stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("PONDER_WEBHOOK_KEY", "the operator's own")
+    assert keys()["serve"] == "the operator's own"

@@ -36,6 +36,10 @@ class Purse:
         with self.world.engine.connect() as connection:
             return allowances(connection, [self.batch])[self.batch]
 
+    @property
+    def own(self) -> Any:
+        return self.allowance.own
+
     def grow(self, job_id: int, num_tokens: int, **said: Any) -> Any:
         deltas = {job_id: [{"nodes": [{"node": 1, "ids": [0] * num_tokens}]}]}
         return self.world.tick(self.worker, deltas=deltas, work=self.world.work(job_id), **said)
@@ -56,11 +60,11 @@ class Purse:
 def test_a_claim_takes_only_jobs_whose_tokens_fit_and_settling_returns_the_rest(world: Any) -> None:
     purse = Purse(world, 5, tokens=25)
     first, second = world.claim_all(purse.worker)
-    assert (purse.allowance.reserved_tokens, purse.allowance.room_tokens) == (20, 5)
+    assert (purse.own.reserved_tokens, purse.allowance.room_tokens) == (20, 5)
     purse.grow(first, 4)
-    assert (purse.allowance.spent.tokens, purse.allowance.reserved_tokens) == (4, 16)
+    assert (purse.allowance.spent.tokens, purse.own.reserved_tokens) == (4, 16)
     purse.settle(first, second, tokens=7)
-    assert (purse.allowance.spent.tokens, purse.allowance.reserved_tokens) == (14, 0)
+    assert (purse.allowance.spent.tokens, purse.own.reserved_tokens) == (14, 0)
     (third,) = world.claim_all(purse.worker)
     purse.settle(third, tokens=10)
     assert world.claim_all(purse.worker) == []
@@ -74,10 +78,10 @@ def test_a_job_that_was_handed_back_reserves_only_what_its_tree_has_left(world: 
     (job,) = world.claim_all(purse.worker)
     purse.grow(job, 6)
     world.release(purse.worker)
-    assert (purse.allowance.spent.tokens, purse.allowance.reserved_tokens) == (6, 0)
+    assert (purse.allowance.spent.tokens, purse.own.reserved_tokens) == (6, 0)
     purse.worker = world.worker()
     assert world.claim_all(purse.worker) == [job]
-    assert purse.allowance.reserved_tokens == 4
+    assert purse.own.reserved_tokens == 4
     purse.settle(job, tokens=10)
     assert purse.allowance.spent.tokens == 10
 
@@ -88,7 +92,7 @@ def test_a_lost_worker_returns_what_it_had_reserved(world: Any) -> None:
     purse.grow(first, 3)
     world.lapse(purse.worker)
     sweep(world.engine, shard_tokens=1_000)
-    assert (purse.allowance.spent.tokens, purse.allowance.reserved_tokens) == (3, 0)
+    assert (purse.allowance.spent.tokens, purse.own.reserved_tokens) == (3, 0)
 
 
 def test_a_small_job_goes_on_where_a_large_one_does_not_fit(world: Any) -> None:
@@ -113,7 +117,7 @@ def test_a_job_without_a_limit_of_its_own_gets_the_most_that_its_strategy_can_re
     assert [job.request["budget"]["tokens"] for job in claimed.jobs] == [1_024]
     again = world.claim(shard, purse.worker)
     assert [(job.job_id, job.request) for job in again.jobs] == [(job.job_id, job.request) for job in claimed.jobs]
-    assert purse.allowance.reserved_tokens == 1_024
+    assert purse.own.reserved_tokens == 1_024
 
 
 def test_a_tick_past_the_dollars_hands_all_jobs_back_with_their_trees(world: Any) -> None:
@@ -125,7 +129,7 @@ def test_a_tick_past_the_dollars_hands_all_jobs_back_with_their_trees(world: Any
     assert list(reply.dropped) == jobs
     assert [row.outcome for row in world.sql("SELECT outcome FROM attempts")] == ["preempted"] * len(jobs)
     assert world.sql("SELECT sum(num_tokens) AS n FROM tree_deltas")[0].n == 8
-    assert purse.allowance.reserved_nanodollars == 0
+    assert purse.own.reserved_nanodollars == 0
     assert world.dispatch() == []
     assert purse.is_exhausted()
     assert purse.settle(*jobs).dropped == (), "its result comes too late"

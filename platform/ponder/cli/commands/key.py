@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ponder.cli.api import connect
+from ponder.cli.commands.tenant import budget_options, changed_limits, print_budget
 from ponder.cli.console import Column, format_option, moment, print_json, print_rows
 from ponder.domain.role import Role
 
@@ -34,6 +37,16 @@ def create(name: str, tenant: str | None, role: str, form: str) -> None:
     else:
         click.echo(document["key"])
         click.echo(f"{document['id']}: save the key now, it cannot be shown again", err=True)
+
+
+@key.command()
+@click.argument("key_id", metavar="KEY")
+@budget_options
+@format_option("table", "json")
+def budget(key_id: str, lift: bool, form: str, **given: Any) -> None:
+    """Change what the batches of KEY, an id, may spend in a day and a month, or show it. Only operators change it."""
+    with connect() as client:
+        print_budget(client.key_budget(key_id, **changed_limits(given, lift=lift)), form)
 
 
 @key.command("list")

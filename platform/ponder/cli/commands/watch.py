@@ -23,7 +23,7 @@ PATIENCE_S = 120.0
 @click.argument("batch", metavar="BATCH")
 @format_option("table", "json")
 def watch(batch: str, form: str) -> None:
-    """Show the progress of BATCH until it is settled, has exhausted its budget, or waits for a yes to its pilot.
+    """Show the progress of BATCH until it is settled, has exhausted a budget, or waits for a yes to its pilot.
 
     Ctrl-C stops only the watching.
     """
@@ -39,7 +39,7 @@ def watch(batch: str, form: str) -> None:
 def watch_until_settled(
     client: Client, batch_id: str, *, each_round: Callable[[], None] | None = None, go_on: str | None = None
 ) -> Json:
-    """Returns the batch once it is settled, exhausts its budget or waits after its pilot.
+    """Returns the batch once it is settled, exhausts a budget or waits after its pilot.
 
     Prints the estimate that a pilot makes, and on a terminal asks whether the rest shall run. Ctrl-C prints how to
     continue, with the command `go_on`, and ends the process.
@@ -111,7 +111,7 @@ def tell_end(batch: Json) -> None:
     )
     is_exhausted = code_of(batch) == exit_code.BUDGET_EXHAUSTED
     is_waiting = code_of(batch) == exit_code.PILOT_WAITING
-    state = "stopped at its budget" if is_exhausted else "waits after its pilot" if is_waiting else batch["status"]
+    state = "stopped at a budget" if is_exhausted else "waits after its pilot" if is_waiting else batch["status"]
     took = f" in {duration(ended_at - batch['created_at'])}" if ended_at else ""
     spent = f", {dollars(own['direct_nanodollars'])}" if "direct_nanodollars" in own else ""
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
@@ -135,8 +135,10 @@ def tell_end(batch: Json) -> None:
 
 def code_of(batch: Json) -> int:
     """Returns the exit code for a batch that `watch_until_settled` returned."""
-    reason = ((batch.get("ponder") or {}).get("waiting") or {}).get("reason")
-    if reason in ("budget", "pilot"):
-        return exit_code.BUDGET_EXHAUSTED if reason == "budget" else exit_code.PILOT_WAITING
+    waiting = (batch.get("ponder") or {}).get("waiting") or {}
+    if waiting.get("is_exhausted"):
+        return exit_code.BUDGET_EXHAUSTED
+    if waiting.get("reason") == "pilot":
+        return exit_code.PILOT_WAITING
     is_clean = batch["status"] == "completed" and batch["request_counts"]["failed"] == 0
     return exit_code.SETTLED if is_clean else exit_code.SOME_JOBS_FAILED

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from ponder.domain.batch.webhook_url import WebhookUrl
 from ponder.domain.budget import BatchBudget, Budget
 from ponder.domain.state import Lane
 from ponder.domain.storable import StorableText
@@ -82,6 +83,9 @@ class BatchOptions(LineOptions):
 
     pilot: Pilot | None = None
     """The jobs that run before the others."""
+
+    webhook: WebhookUrl | None = None
+    """Where the batch's events go. The default is the tenant's webhook."""
 
     model: StorableText | None = Field(default=None, min_length=1, max_length=256)
     """The model that runs every line, whatever the line names."""

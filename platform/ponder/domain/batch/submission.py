@@ -82,10 +82,8 @@ class ChangedOptions(BaseModel):
         if "batch_budget" not in self.model_fields_set:
             return {"limit_tokens": tokens, "limit_nanodollars": nanodollars}
         budget = self.batch_budget or BatchBudget(tokens=None, dollars=None)
-        return {
-            "limit_tokens": budget.tokens if "tokens" in budget.model_fields_set else tokens,
-            "limit_nanodollars": budget.limit_nanodollars if "dollars" in budget.model_fields_set else nanodollars,
-        }
+        limit_tokens, limit_nanodollars = budget.replacing(tokens, nanodollars)
+        return {"limit_tokens": limit_tokens, "limit_nanodollars": limit_nanodollars}
 
 
 class Change(StorableBody):

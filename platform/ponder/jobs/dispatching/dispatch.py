@@ -137,7 +137,7 @@ def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = 
     Each queue gets shards while its window is open, interactive queues first and within their share. The next turn goes
     to the tenant that cost least in the last ten minutes, then to the one with the fewest tokens in flight. Within a
     tenant, shards that were begun come first, then the batch that expires first. A tenant whose tokens in flight reach
-    its quota gets none, and neither does a batch that is paused or whose budget admits no more.
+    its quota gets none, and neither does a batch that is paused or of whose budgets one admits no more.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     tenants = _tenants(connection, shares)

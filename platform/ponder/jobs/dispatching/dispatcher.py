@@ -27,6 +27,7 @@ from ponder.jobs.retention.prune import prune
 from ponder.jobs.tally import tally
 from ponder.jobs.validation.validations import Unvalidated, Validations
 from ponder.jobs.wake import CHANNEL
+from ponder.jobs.webhooks.deliverer import keep_delivering
 from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
@@ -61,6 +62,9 @@ def run(database_url: str, redis_url: str, settings: Settings, stop: threading.E
     # The pulse has its own thread, because a round may take a while.
     pulse = threading.Thread(target=keep_beating, args=(engine,), kwargs={"lease_s": settings.lease_s, "stop": stop})
     pulse.start()
+    # So do webhooks, because receivers are slow.
+    webhooks = threading.Thread(target=keep_delivering, args=(engine, settings, stop))
+    webhooks.start()
     with closing(Validations(engine, database_url, settings)) as validations:
         service = _Dispatcher(engine, app, client, settings, stop, validations)
         while not stop.is_set():
@@ -71,6 +75,7 @@ def run(database_url: str, redis_url: str, settings: Settings, stop: threading.E
                 _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
                 stop.wait(_RETRY_S)
     pulse.join()
+    webhooks.join()
     client.close()
     app.close()
     engine.dispose()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
+from ponder.domain.budget import Allowance
 from ponder.domain.state import BatchState, JobState
+from ponder.jobs.budgets.warn import warn
 from ponder.jobs.piloting.pilot import UNDECIDED
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
-from ponder.ledger.spending import open_allowances
+from ponder.jobs.webhooks.announce import announce, announce_exhausted, announce_warnings
+from ponder.ledger.spending import allowances, open_allowances
 from ponder.store.document import dumps
 
 _AT_A_TIME = 20_000
@@ -28,7 +31,7 @@ _COMPLETE = text("""
     RETURNING id
 """)
 
-# What the budget of a batch must at least have left for one of its jobs.
+# What the budgets of a batch must at least have left for one of its jobs.
 _LEAST = text(f"""
     SELECT batch_id, min(coalesce(least_tokens, 1)) AS tokens FROM (
         SELECT batch_id, least_tokens FROM shards
@@ -141,33 +144,40 @@ _FILES = text("""
 def finish(connection: Connection) -> int:
     """Completes batches without pending jobs, expires late ones and ends cancelled ones. Returns how many it moved.
 
-    A batch whose budget admits no further job, and of which none runs, is marked as exhausted and gets its files.
+    A batch of which no job runs, and whose budgets admit no further one, is marked as exhausted and gets its files.
+    Budgets that have passed 80 or 100 percent get a warning. All of it is announced to webhooks.
     A cancelled batch ends when no worker holds any of its shards. Workers learn at their next tick that their batch was
     cancelled or has expired. `follow` updates the rows of its jobs later, and nobody waits for that.
     """
-    completed = connection.execute(_COMPLETE).scalars().all()
-    _mark_exhausted(connection)
-    stopped = [batch_id for statement in (_EXPIRE, _CANCEL) for batch_id in connection.execute(statement).scalars()]
-    ended = [*completed, *stopped]
-    if ended:
-        finish_queued(connection, ended)
-        _make_files(connection, ended)
-    if completed:
-        connection.execute(_FORGET_TREES, {"batch_ids": completed})
-    return len(ended)
+    ended = {BatchState.COMPLETED: connection.execute(_COMPLETE).scalars().all()}
+    limited = open_allowances(connection)
+    _mark_exhausted(connection, limited)
+    for state, statement in {BatchState.EXPIRED: _EXPIRE, BatchState.CANCELLED: _CANCEL}.items():
+        ended[state] = connection.execute(statement).scalars().all()
+    batch_ids = [batch_id for moved in ended.values() for batch_id in moved]
+    announce_warnings(connection, warn(connection, (limited | allowances(connection, batch_ids)).values()))
+    if batch_ids:
+        finish_queued(connection, batch_ids)
+        _make_files(connection, batch_ids)
+    if ended[BatchState.COMPLETED]:
+        connection.execute(_FORGET_TREES, {"batch_ids": ended[BatchState.COMPLETED]})
+    for state, moved in ended.items():
+        announce(connection, state, moved)
+    return len(batch_ids)
 
 
-def _mark_exhausted(connection: Connection) -> None:
-    limited = {batch_id: found for batch_id, found in open_allowances(connection).items() if not found.is_paused}
-    exhausted = [
-        row.batch_id
+def _mark_exhausted(connection: Connection, limited: Mapping[str, Allowance]) -> None:
+    exhausted = {
+        row.batch_id: limit
         for row in connection.execute(_LEAST, {"batch_ids": sorted(limited)})
-        if limited[row.batch_id].num_running == 0 and not limited[row.batch_id].admits(row.tokens)
-    ]
-    marked = connection.execute(_EXHAUST, {"batch_ids": exhausted}).scalars().all() if exhausted else ()
-    connection.execute(_GO_ON, {"batch_ids": exhausted})
+        if (limit := limited[row.batch_id].exhausted(row.tokens)) is not None
+    }
+    batch_ids = sorted(exhausted)
+    marked = connection.execute(_EXHAUST, {"batch_ids": batch_ids}).scalars().all() if exhausted else ()
+    connection.execute(_GO_ON, {"batch_ids": batch_ids})
     if marked:
         _make_files(connection, marked)
+    announce_exhausted(connection, {batch_id: exhausted[batch_id] for batch_id in marked})
 
 
 def follow(connection: Connection) -> None:

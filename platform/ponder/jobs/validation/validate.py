@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from ponder.domain.batch.line import split
 from ponder.domain.batch.options import BatchOptions
 from ponder.domain.batch.request import Terms
-from ponder.domain.state import Lane
+from ponder.domain.state import BatchState, Lane
 from ponder.domain.verifier_check import VerifierLimits
 from ponder.jobs.estimating.observe import observed
 from ponder.jobs.estimating.sizer import Sizer
@@ -26,6 +26,7 @@ from ponder.jobs.shard import add_portions
 from ponder.jobs.tally import tally_lines
 from ponder.jobs.validation.ingestion import Ingestion
 from ponder.jobs.wake import wake
+from ponder.jobs.webhooks.announce import announce
 
 _OPEN = text(
     """
@@ -162,6 +163,7 @@ def _fail(
     )
     if failed.rowcount == 0:
         raise _Overtaken
+    announce(connection, BatchState.FAILED, [batch_id])
 
 
 def _error_file(connection: Connection, batch: Row[Any]) -> str:

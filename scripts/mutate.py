@@ -62,7 +62,7 @@ def _draw(session: Path, num: int, seed: int) -> None:
         rows = database.execute(
             "SELECT module_path, start_pos_row, start_pos_col, operator_name, occurrence, job_id FROM mutation_specs"
         ).fetchall()
-        found = sorted(row for row in rows if row[3].endswith(_KEPT) and not _is_decorator(row[0], row[1]))
+        found = sorted(row for row in rows if row[3].endswith(_KEPT) and not _is_declaration(*row[:3]))
         kept = {row[-1] for row in random.Random(seed).sample(found, min(num, len(found)))}  # noqa: S311
         for *_, job in rows:
             if job not in kept:
@@ -70,9 +70,14 @@ def _draw(session: Path, num: int, seed: int) -> None:
                 database.execute("DELETE FROM work_items WHERE job_id = ?", [job])
 
 
-def _is_decorator(path: str, row: int) -> bool:
-    """Returns whether the line is a decorator. No test should look at the options of a dataclass."""
-    return Path(path).read_text().splitlines()[row - 1].lstrip().startswith("@")
+def _is_declaration(path: str, row: int, column: int) -> bool:
+    """Returns whether this is the option of a decorator, the `*` before keywords, or `strict` of a zip.
+
+    No test should look at these.
+    """
+    line = Path(path).read_text().splitlines()[row - 1]
+    before, after = line[:column], line[column:]
+    return before.lstrip().startswith("@") or after.startswith(("@", "*,")) or before.endswith("strict=")
 
 
 def _outcome(session: Path) -> tuple[int, list[tuple[str, str]]]:

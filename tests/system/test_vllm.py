@@ -24,7 +24,7 @@ SPREAD = (*ALONE, "--engine-arg", "tensor_parallel_size=2")
 
 
 def test_whichever_process_dies_the_next_worker_on_vllm_goes_on_from_its_tokens(fleet: Fleet) -> None:
-    """One worker is killed, the engine process of one, and one is told to go; a fourth finishes."""
+    """One worker is killed, the engine process of one, and one is told to stop; a fourth finishes."""
     fleet.start_dispatcher()
     for arguments in (SPREAD, SPREAD, ALONE, ALONE):
         fleet.start_worker(*arguments)

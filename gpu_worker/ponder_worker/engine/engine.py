@@ -140,13 +140,16 @@ class Engine:
         turn_start: int | None = None,
         salt: bytes = b"",
         priority: Priority = "batch",
+        family: int = 0,
     ) -> Sequence:
         """Adds a request to generate. Tokens after prompt_length were generated before, and the sequence goes on as if
         it had never been interrupted.
 
         turn_start: where the text that the request continues begins in the prompt, so that a stop string may begin
         there; None if it continues none. salt: sequences of different salts share no pages. priority: the more urgent
-        is served first and preempted last. Raises InvalidRequest or OversizedRequest.
+        is served first and preempted last. family: within a priority, lower numbers are served first, then those that
+        came first; so what an old family asks for late overtakes younger ones. Raises InvalidRequest or
+        OversizedRequest.
         """
         sequence = generation(
             tokens,
@@ -157,7 +160,7 @@ class Engine:
             grammars=self._grammars,
             turn_start=turn_start,
         )
-        return self._add(sequence, salt, priority)
+        return self._add(sequence, salt, priority, family)
 
     def compile(self, grammar: str) -> Compilation:
         """Prepares the grammar of a structure, which may take a second; in any thread. Raises InvalidSampling.
@@ -166,13 +169,21 @@ class Engine:
         """
         return self._grammars.compile(grammar)
 
-    def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
+    def score(
+        self,
+        tokens: Series[int],
+        *,
+        start: int,
+        salt: bytes = b"",
+        priority: Priority = "batch",
+        family: int = 0,
+    ) -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all tokens before it.
 
         What pages already hold is not computed again: a longer version of a scored sequence costs its new tokens and
         at most a page. Raises InvalidRequest or OversizedRequest.
         """
-        return self._add(scoring(tokens, start, self._limits), salt, priority)
+        return self._add(scoring(tokens, start, self._limits), salt, priority, family)
 
     def read(
         self,
@@ -182,16 +193,17 @@ class Engine:
         *,
         salt: bytes = b"",
         priority: Priority = "batch",
+        family: int = 0,
     ) -> Sequence:
         """Adds a request for what `readout` reads at the marks, which are positions in rising order.
 
         The results are in `Sequence.readings`. As with `score`, what pages already hold is not computed again.
         Raises InvalidRequest or OversizedRequest.
         """
-        return self._add(reading(tokens, marks, readout, self._limits), salt, priority)
+        return self._add(reading(tokens, marks, readout, self._limits), salt, priority, family)
 
-    def _add(self, sequence: Sequence, salt: bytes, priority: Priority) -> Sequence:
-        sequence.table.salt, sequence.priority = salt, priority
+    def _add(self, sequence: Sequence, salt: bytes, priority: Priority, family: int) -> Sequence:
+        sequence.table.salt, sequence.priority, sequence.family = salt, priority, family
         sequence.arrived_s = self._clock()
         self._scheduler.add(sequence)
         return sequence

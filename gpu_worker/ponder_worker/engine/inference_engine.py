@@ -34,6 +34,7 @@ class InferenceEngine(Protocol):
         turn_start: int | None = None,
         salt: bytes = b"",
         priority: Priority = "batch",
+        family: int = 0,
     ) -> Sequence:
         """Adds a request to generate. Tokens after prompt_length were generated before and are kept: stop strings are
         found across the seam, penalties and max_tokens count them, a structure goes on where they end, and what is
@@ -41,7 +42,8 @@ class InferenceEngine(Protocol):
 
         turn_start: where the text that the request continues begins in the prompt, so that a stop string may begin
         there; None if it continues none. salt: sequences of different salts share no keys and values. priority: the
-        more urgent is served first.
+        more urgent is served first. family: within a priority, lower numbers are served first, then those that came
+        first; so what an old family asks for late overtakes younger ones.
         """
 
     def compile(self, grammar: str) -> Compilation:
@@ -50,7 +52,15 @@ class InferenceEngine(Protocol):
         It stays prepared for as long as the result is held.
         """
 
-    def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
+    def score(
+        self,
+        tokens: Series[int],
+        *,
+        start: int,
+        salt: bytes = b"",
+        priority: Priority = "batch",
+        family: int = 0,
+    ) -> Sequence:
         """Adds a request for the log-probabilities of tokens[start:], each given all tokens before it."""
 
     def read(
@@ -61,6 +71,7 @@ class InferenceEngine(Protocol):
         *,
         salt: bytes = b"",
         priority: Priority = "batch",
+        family: int = 0,
     ) -> Sequence:
         """Adds a request for what `readout` reads at the marks, which are positions in rising order."""
 

@@ -17,8 +17,8 @@ PRIORITY_RANKS = {name: rank for rank, name in enumerate(get_args(Priority))}
 TopLogprobs = tuple[tuple[int, float], ...]
 """The likeliest tokens at one place with their log-probabilities, best first."""
 
-Urgency = tuple[int, float]
-"""The rank of the priority, then the order of arrival. The smaller is served first and preempted last."""
+Urgency = tuple[float, ...]
+"""The rank of the priority, the family, then the arrival. The smaller is served first and preempted last."""
 MOST_URGENT: Urgency = (-1, 0)
 """More urgent than any sequence."""
 
@@ -48,6 +48,7 @@ class Sequence:
     the model's distribution before temperature, filters and penalties. A resumed sequence has those of its new tokens.
     top_logprobs: the likeliest tokens at each place of `logprobs`; empty unless the sampling parameters ask for them.
     readings: one probability for each mark, in the order of the marks, where a reward model reads the sequence.
+    family: a number that sequences of one search share. The older search has the lower one, and is served first.
     table, other_tables: the pages of the model's first group of layers, and those of its other groups. Most models have
     a single group. No other table has fewer pages than the first.
     """
@@ -56,6 +57,7 @@ class Sequence:
         "arrival",
         "arrived_s",
         "cancelled",
+        "family",
         "finish_reason",
         "logprobs",
         "marks",
@@ -112,6 +114,7 @@ class Sequence:
         self.max_length = len(tokens) if sampling is None else prompt_length + sampling.max_tokens
         self.sampling = sampling
         self.priority = priority
+        self.family = 0
         self.arrived_s = 0.0
         self.started_s: float | None = None  # when it was first part of a step
         self.token_s: float | None = None  # when its last token was committed
@@ -148,7 +151,7 @@ class Sequence:
 
     @property
     def urgency(self) -> Urgency:
-        return PRIORITY_RANKS[self.priority], self.arrival
+        return PRIORITY_RANKS[self.priority], self.family, self.arrival
 
     @property
     def lowest_urgency_of_priority(self) -> Urgency:

@@ -37,6 +37,7 @@ class EngineClient:
         salt: bytes,
         meter: Meter,
         priority: Priority,
+        family: int,
         prompt_length: int,
         guard: Callable[[Callable[[], None]], None],
         questions: Questions,
@@ -50,6 +51,7 @@ class EngineClient:
         self._salt = salt
         self._meter = meter
         self._priority = priority
+        self._family = family
         self._prompt_length = prompt_length
         self._guard = guard
         self._questions = questions
@@ -99,6 +101,7 @@ class EngineClient:
             turn_start=request.turn_start,
             salt=self._salt,
             priority=priority,
+            family=self._family,
         )
         return self._core.track(
             sequence,
@@ -135,7 +138,7 @@ class EngineClient:
                 self._guard(lambda: done(kind.score([])))
                 return
             self._meter.reward_tokens += len(tokens) - start
-            sequence = reward.score(tokens, start=start, salt=self._salt, priority=self._priority)
+            sequence = reward.score(tokens, start=start, salt=self._salt, priority=self._priority, family=self._family)
         self._scoring.add(self._core.track(sequence, self._meter, finish))
 
     def cancel_scores(self) -> None:
@@ -189,7 +192,8 @@ class EngineClient:
         tokens = self._reward_prompt(reward.tokenizer) + kind.tokens(reward.tokenizer, steps)
         # Only the new step and its mark are computed: what comes before them is still in pages.
         self._meter.reward_tokens += len(kind.tokens(reward.tokenizer, [request.text]))
-        return reward.read(tokens, [len(tokens) - 1], readout, salt=self._salt, priority=self._priority)
+        marks = [len(tokens) - 1]
+        return reward.read(tokens, marks, readout, salt=self._salt, priority=self._priority, family=self._family)
 
     def _reward_tokens(self, request: ScoreRequest) -> tuple[list[int], int]:
         """Returns the ids that the reward model reads, and where the step begins in them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -52,6 +53,8 @@ class EngineCore:
     def __init__(self, engines: Engines, on_order: Callable[[], None]) -> None:
         self.engines = engines
         self.num_steps = 0
+        self.families = itertools.count(1)
+        """Numbers for jobs, which are served in the order in which they came."""
         self.clock_s: float | None = None
         self._book = WorkBook()
         self.step_time = StepTime()

@@ -53,6 +53,7 @@ class Job:
         self._request = admitted.request
         self._tenant = admitted.tenant_id
         self._priority = _PRIORITIES[admitted.lane]
+        self._family = next(core.families)
         self._core = core
         self._questions = questions
         self._learned = learned
@@ -170,6 +171,7 @@ class Job:
             salt=self._tenant.encode(),
             meter=self._meter,
             priority=self._priority,
+            family=self._family,
             prompt_length=len(self.tree.root.ids),
             guard=self._guard,
             questions=self._questions,

@@ -14,7 +14,7 @@ class ScheduledChunk:
 
 
 class SchedulerView:
-    """Reads the scheduler of an engine core in this process, and changes nothing but priorities."""
+    """Reads the scheduler of an engine core in this process, and changes nothing but priorities and the step's size."""
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
@@ -61,6 +61,10 @@ class SchedulerView:
 
     def waiting_tokens(self) -> int:
         return sum(request.num_tokens for queue in self._queues for request in queue)
+
+    def bound_step(self, num_tokens: int) -> None:
+        """Sets the most tokens of the next steps, which may not exceed vLLM's max_num_batched_tokens."""
+        self._scheduler.max_num_scheduled_tokens = num_tokens
 
     def promote(self, request_id: str, priority: int) -> None:
         """Changes the priority of a request, which is the key of the heap that it may wait in."""

@@ -16,6 +16,7 @@ from ponder_worker.engine.engine_request import generation, reading, scoring
 from ponder_worker.engine.latency import Latencies
 from ponder_worker.engine.sampling.grammars import Compilation, Grammars
 from ponder_worker.engine.sampling.sampling_params import SamplingParams
+from ponder_worker.engine.scheduling.step_size import StepSize
 from ponder_worker.engine.sequence import PRIORITY_RANKS, Priority, Sequence
 from ponder_worker.engine.step_plan import Output
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
@@ -78,6 +79,9 @@ class VllmEngine:
         self._grammars = Grammars(tokenizer, self._limits.vocabulary_size)
         self._tasks = frozenset(llm.get_supported_tasks())
         self._takes_edits = config.speculative_config is None
+        scheduling = config.scheduler_config
+        # A prompt that vLLM does not divide needs all the room of a step.
+        self._step_size = StepSize(scheduling.max_num_batched_tokens) if scheduling.enable_chunked_prefill else None
         self._numbers = itertools.count()
         self._requests: dict[str, _Live] = {}
         self._names: dict[str, str] = {}  # of requests in vLLM's scheduler, by the names in its outputs
@@ -94,6 +98,7 @@ class VllmEngine:
         turn_start: int | None = None,
         salt: bytes = b"",
         priority: Priority = "batch",
+        family: int = 0,
     ) -> Sequence:
         if not self._takes_edits and (sampling.edits_logits or sampling.min_tokens):
             raise InvalidRequest(
@@ -115,7 +120,7 @@ class VllmEngine:
             return sequence
         with _in_our_words():
             request = Generation.of(sequence, sampling)
-        return self._begin(sequence, salt, priority, [request])
+        return self._begin(sequence, salt, priority, family, [request])
 
     def share_grammars(self) -> None:
         """Has logits processors of this process use what `compile` prepares. Others compile in their own first step."""
@@ -129,9 +134,17 @@ class VllmEngine:
     def compile(self, grammar: str) -> Compilation:
         return self._grammars.compile(grammar)
 
-    def score(self, tokens: Series[int], *, start: int, salt: bytes = b"", priority: Priority = "batch") -> Sequence:
+    def score(
+        self,
+        tokens: Series[int],
+        *,
+        start: int,
+        salt: bytes = b"",
+        priority: Priority = "batch",
+        family: int = 0,
+    ) -> Sequence:
         sequence = scoring(tokens, start, self._limits)
-        return self._begin(sequence, salt, priority, [Scoring.of(sequence)])
+        return self._begin(sequence, salt, priority, family, [Scoring.of(sequence)])
 
     def read(
         self,
@@ -141,6 +154,7 @@ class VllmEngine:
         *,
         salt: bytes = b"",
         priority: Priority = "batch",
+        family: int = 0,
     ) -> Sequence:
         sequence = reading(tokens, marks, readout, self._limits)
         found = Reading(sequence)
@@ -151,10 +165,12 @@ class VllmEngine:
             requests = [MarkReading.by_head(sequence, found, mark) for mark in marks]
         else:
             requests = [TokenwiseReading.of(sequence, found)]
-        return self._begin(sequence, salt, priority, requests)
+        return self._begin(sequence, salt, priority, family, requests)
 
-    def _begin(self, sequence: Sequence, salt: bytes, priority: Priority, requests: Series[VllmRequest]) -> Sequence:
-        sequence.table.salt, sequence.priority = salt, priority
+    def _begin(
+        self, sequence: Sequence, salt: bytes, priority: Priority, family: int, requests: Series[VllmRequest]
+    ) -> Sequence:
+        sequence.table.salt, sequence.priority, sequence.family = salt, priority, family
         sequence.arrived_s = self._clock()
         self._ids[sequence] = set()
         try:
@@ -170,9 +186,8 @@ class VllmEngine:
 
         sequence, number = request.sequence, str(next(self._numbers))
         prompt = tokens_input(list(request.prompt), cache_salt=sequence.table.salt.hex() or None)
-        rank = PRIORITY_RANKS[sequence.priority]
         with _in_our_words():
-            request_id = self._llm.add_request(number, prompt, request.params, priority=rank)
+            request_id = self._llm.add_request(number, prompt, request.params, priority=_rank(sequence))
         self._requests[request_id] = _Live(request, number)
         self._names[number] = request_id
         self._ids[sequence].add(request_id)
@@ -186,7 +201,7 @@ class VllmEngine:
         if sequence.finish_reason is None:
             sequence.priority = priority
             for request_id in self._ids[sequence]:
-                self._view.promote(request_id, PRIORITY_RANKS[priority])
+                self._view.promote(request_id, _rank(sequence))
 
     def _drop(self, sequence: Sequence) -> None:
         """Forgets a sequence, and ends what vLLM still computes of it."""
@@ -201,8 +216,15 @@ class VllmEngine:
         outputs = [Output(sequence, [], [], sequence.finish_reason, 0, 0, 0.0) for sequence in self._complete]
         self._complete = []
         if self._requests:
+            if self._step_size is not None:
+                self._view.bound_step(self._step_size.room(self._view.num_running))
             results = {result.request_id: result for result in self._llm.step()}
-            outputs += self._commit(results, self._view.take())
+            chunks = self._view.take()
+            if self._step_size is not None:
+                num_tokens = sum(chunk.end - chunk.start for chunk in chunks.values())
+                # A step that computed nothing had too little room for what vLLM does not divide: it counts as full.
+                self._step_size.observe(num_tokens or self._step_size.num_tokens, self._clock() - planned_s)
+            outputs += self._commit(results, chunks)
         self.latencies.observe(outputs, planned_s, self._clock())
         return outputs
 
@@ -310,6 +332,11 @@ class VllmEngine:
         if not self._requests:
             assert self._view.num_requests == 0, "vLLM computes a request that nobody waits for"
             assert self._view.num_free_blocks == self._view.num_blocks, "blocks are held by no request"
+
+
+def _rank(sequence: Sequence) -> int:
+    """Returns vLLM's priority. Of equal ones vLLM serves the one that came first."""
+    return (PRIORITY_RANKS[sequence.priority] << 32) + sequence.family
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def print_tree(job: Json) -> None:
     console.print(_problem(job))
     console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
     console.print(
-        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3 came three times, forced: inserted, not sampled; "
+        "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3: generated three times, forced: not sampled; "
         "the numbers are scores",
         style="dim",
     )

@@ -23,7 +23,7 @@ def release(connection: Connection, incarnation_id: str, *, reason: str, shard_t
     handed = recut(connection, incarnation_id, now, outcome=AttemptOutcome.PREEMPTED, shard_tokens=shard_tokens)
     end(connection, incarnation, now, reason)
     wake(connection)
-    return handed.num_handed_on + handed.num_failed
+    return handed.num_handed_on
 
 
 def abandon(connection: Connection, incarnation_id: str, *, reason: str) -> None:

@@ -1,6 +1,9 @@
 """What every engine promises of its steps: what they cost, whom they serve, and what they leave behind."""
 
+import itertools
 from itertools import pairwise
+
+import pytest
 
 from ponder_worker.engine.inference_engine import InferenceEngine
 
@@ -18,6 +21,31 @@ def test_outputs_say_what_was_computed_and_together_it_is_every_token_once(llm: 
     assert [token for output in outputs for token in output.tokens] == sequence.generated
     assert [output.finish_reason for output in outputs] == [None] * (len(outputs) - 1) + ["length"]
     assert llm.counters.computed_tokens - before == 304
+
+
+def test_steps_become_smaller_while_they_take_long_and_larger_again(
+    llm: InferenceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports and cancellations are answered between two steps."""
+
+    salts = itertools.count()
+
+    def chunks_of_a_prompt() -> list[int]:
+        llm.generate(
+            [3 + number % 290 for number in range(300)], prompt_length=300, sampling=greedy(1), salt=b"%d" % next(salts)
+        )
+        return [output.computed_tokens for output in finish(llm)]
+
+        chunks_of_a_prompt()
+
+    assert max(chunks_of_a_prompt()) > 64
+    seconds = itertools.count(step=5)
+    with monkeypatch.context() as slow:
+        slow.setattr(llm, "_clock", lambda: float(next(seconds)))
+        chunks_of_a_prompt()
+        assert max(chunks_of_a_prompt()) < 32
+    chunks_of_a_prompt()
+    assert max(chunks_of_a_prompt()) > 64
 
 
 def test_the_bytes_read_grow_with_the_context(llm: InferenceEngine) -> None:
@@ -74,6 +102,18 @@ def test_the_more_urgent_are_served_first(llm: InferenceEngine) -> None:
     ended = [output.sequence for output in finish(llm) if output.finish_reason]
     places = {sequence: place for place, sequence in enumerate(ended)}
     assert max(places[sequence] for sequence in [*urgent, batch[-1]]) < 16
+
+
+def test_what_an_old_family_asks_for_late_overtakes_the_younger_ones(llm: InferenceEngine) -> None:
+    """Otherwise all searches that sample in waves would end together, at the end."""
+    batch = [
+        llm.generate(PROMPT, prompt_length=len(PROMPT), sampling=sampled(3, seed), family=1 + seed // 8)
+        for seed in range(40)
+    ]
+    late = [llm.generate(PROMPT, prompt_length=len(PROMPT), sampling=sampled(3, seed), family=1) for seed in (50, 51)]
+    ended = [output.sequence for output in finish(llm) if output.finish_reason]
+    places = {sequence: place for place, sequence in enumerate(ended)}
+    assert max(places[sequence] for sequence in late) < 16 <= min(places[sequence] for sequence in batch[24:])
 
 
 def test_it_counts_what_runs_and_what_waits(llm: InferenceEngine) -> None:

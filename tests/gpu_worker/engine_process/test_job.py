@@ -225,6 +225,20 @@ def test_an_interactive_job_overtakes_a_full_batch(tiny_llama: Path, reward_llam
     assert len(order) < 20
 
 
+def test_jobs_that_sample_in_waves_end_one_after_the_other(tiny_llama: Path) -> None:
+    """The first answers come early, and a machine that vanishes leaves few half-grown trees behind."""
+    strategy = {"name": "self_consistency", "n": 12, "early_stopping": "beta"}
+    process = Process(model=str(tiny_llama), num_threads=1, max_sequences=8)
+    process.admit(*(job(number, strategy) for number in range(16)))
+    tokens_at_results: list[float] = []
+    while len(tokens_at_results) < 16:
+        report = process.report()
+        tokens_at_results += [report.metrics.numbers["generated_tokens"]] * len(report.results)
+        time.sleep(0.02)
+    process.close()
+    assert tokens_at_results[3] < tokens_at_results[-1] / 2
+
+
 def test_a_job_reports_when_its_first_tokens_came_and_keeps_the_times_of_its_first_attempt(
     shared_process: Process,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Faults of workers: they are killed, told to go, frozen, cut off, poisoned."""
+"""Faults of workers: they are killed, told to stop, frozen, cut off, poisoned."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _verifier_killed(scene: Scene) -> Disturbance:
     return Disturbance(is_over)
 
 
-def _told_to_go(scene: Scene) -> Disturbance:
+def _told_to_stop(scene: Scene) -> Disturbance:
     is_over = _handed_on(scene.testbed, scene.worker)
     send(signal.SIGTERM, [scene.worker.pid])
     return Disturbance(is_over)
@@ -111,7 +111,7 @@ WORKER_FAULTS = (
     Kind("worker_killed", "worker", _killed),
     Kind("engine_killed", "worker", _engine_killed),
     Kind("verifier_killed", "worker", _verifier_killed),
-    Kind("worker_told_to_go", "worker", _told_to_go),
+    Kind("worker_told_to_stop", "worker", _told_to_stop),
     Kind("worker_frozen_briefly", "worker", _frozen_briefly),
     Kind("worker_frozen", "worker", _frozen),
     Kind("engine_frozen", "worker", _engine_frozen),

@@ -15,7 +15,7 @@ from ponder_worker.engine.step_plan import Output, Row, StepPlan, StepResult, ou
 
 
 class Scheduler:
-    """Serves sequences by priority, then in order of arrival.
+    """Serves sequences by priority, then family by family, then in order of arrival.
 
     There is no prefill phase and no decode phase: in each step every sequence's computed tokens catch up with its known
     ones, under one budget of tokens. When pages run out, the least urgent sequence releases its own and goes on later;
@@ -68,7 +68,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         sequence.arrival = next(self._slabs.arrivals)
         self._kv.open(sequence)
-        self.waiting.append(sequence)
+        self.waiting.insert(sequence)
         self.counters.prompt_tokens += sequence.prompt_length
 
     def cancel(self, sequence: Sequence) -> None:

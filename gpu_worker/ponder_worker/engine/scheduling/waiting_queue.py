@@ -3,12 +3,15 @@
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from ponder_worker.engine.sequence import PRIORITY_RANKS, Sequence
 
+_URGENCY = attrgetter("urgency")
+
 
 class WaitingQueue:
-    """Orders sequences by urgency: one queue for each priority, each in the order of arrival."""
+    """Orders sequences by urgency, in one queue for each priority."""
 
     def __init__(self) -> None:
         self._queues: tuple[deque[Sequence], ...] = tuple(deque() for _ in PRIORITY_RANKS)
@@ -24,14 +27,13 @@ class WaitingQueue:
     def first(self) -> Sequence:
         return next(queue[0] for queue in self._queues if queue)
 
-    def append(self, sequence: Sequence) -> None:
-        """Adds a sequence that has arrived after all others."""
-        self._queues[PRIORITY_RANKS[sequence.priority]].append(sequence)
-
     def insert(self, sequence: Sequence) -> None:
-        """Adds a sequence in its place by arrival among those of its priority."""
+        """Adds a sequence in its place among those of its priority."""
         queue = self._queues[PRIORITY_RANKS[sequence.priority]]
-        queue.insert(bisect(queue, sequence.arrival, key=lambda other: other.arrival), sequence)
+        if queue and sequence.urgency < queue[-1].urgency:
+            queue.insert(bisect(queue, sequence.urgency, key=_URGENCY), sequence)
+        else:
+            queue.append(sequence)
 
     def pop(self) -> Sequence:
         """Removes and returns the first sequence."""

@@ -28,7 +28,9 @@ def request(chance: random.Random, num_pages: int) -> Sequence:
     priority = chance.choice(get_args(Priority))
     stops = frozenset({1} if chance.random() < 0.3 else ())
     sampling = SamplingParams(length - len(prompt), presence_penalty=chance.choice([0.0, 0.0, 1.0]))
-    return Sequence(prompt, len(prompt), sampling, salt=salt, priority=priority, stop_token_ids=stops)
+    sequence = Sequence(prompt, len(prompt), sampling, salt=salt, priority=priority, stop_token_ids=stops)
+    sequence.family = chance.randint(0, 3)
+    return sequence
 
 
 def expected_tokens(sequence: Sequence) -> list[int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ def test_a_network_retry_pays_once(desk: Any, ended: str) -> None:
     assert retried(desk, ended, key="k") == first
     with pytest.raises(Conflict):
         desk.submit(desk.file(b"{}"), key="k")
+
+
+def test_many_network_retries_at_once_make_one_batch(desk: Any, ended: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: retried(desk, ended, key="k"), range(24)))
+    assert len(made) == 1
+    assert len(desk.sql("SELECT id FROM batches WHERE retry_of = :id", id=ended)) == 1
 
 
 def test_a_batch_that_goes_on_or_has_no_failures_cannot_be_retried(desk: Any) -> None:

@@ -151,6 +151,17 @@ def test_interactive_work_has_its_share_while_other_work_waits(world: Any) -> No
     assert world.dispatch() != []  # nothing else waits any more
 
 
+def test_what_workers_hold_counts_as_capacity_that_is_shared(world: Any) -> None:
+    world.batch(400)  # shards of 1,000 tokens
+    worker = world.worker(room_tokens=8_000)
+    for shard in world.dispatch()[:4]:
+        world.claim(shard, worker)
+    world.tick(worker, room_tokens=4_000)
+    world.batch(200, lane="interactive")
+    world.dispatch()
+    assert _lanes(world).count("interactive") == 6  # three quarters of 8,000
+
+
 def test_a_batch_in_redis_holds_interactive_work_within_its_share(world: Any) -> None:
     world.batch(1)
     world.worker(room_tokens=8_000)

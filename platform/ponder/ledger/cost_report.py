@@ -106,6 +106,7 @@ _LIVE = """
     UNION
     SELECT jobs.id FROM batches JOIN jobs ON batch_id = batches.id
     WHERE followed_line IS NOT NULL AND line > followed_line AND jobs.state = 'pending'
+      AND (CAST(:tenant_id AS text) IS NULL OR batches.tenant_id = CAST(:tenant_id AS text))
 """
 
 # The costs of some jobs, entry by entry. OFFSET keeps the planner from reading the whole ledger for them.

@@ -6,6 +6,8 @@ from typing import Any
 
 from alembic import command
 
+from ponder.ledger.cost_report import cost_report
+from ponder.ledger.reporting import Selection
 from ponder.store import migrate as module
 
 
@@ -28,5 +30,11 @@ def test_batches_of_an_older_release_get_their_totals_and_numbers(world: Any) ->
 
     for each in (batch, stopped, waiting):
         assert world.totals(each) == world.counted(each)
+    with world.engine.begin() as connection:
+        before = cost_report(connection, Selection(("batch", "model")))
+    world.fold_costs()
+    with world.engine.begin() as connection:
+        assert cost_report(connection, Selection(("batch", "model"))) == before
+    assert [(row.num_jobs, row.num_settled) for row in before] == [(3, 3), (2, 2), (1, 0)]
     assert world.numbered(batch) == [last, *world.jobs(batch)[:-1]]
     assert sorted(world.numbered(stopped)) == world.jobs(stopped)

@@ -110,6 +110,8 @@ class _Dispatcher:
     """Messages that Redis has not accepted yet, by shard."""
     errors: dict[str, str] = field(default_factory=dict)
     """The error of each step whose last try failed."""
+    is_pruning: bool = False
+    """Whether there is more to delete than the last round had time for."""
     held_up_by: set[str] = field(default_factory=set)
     """The failing steps that hold work up."""
 
@@ -126,6 +128,8 @@ class _Dispatcher:
                 show_alive(self.settings.alive_file)
             elif is_woken:
                 self._attempt(woken)
+            elif self.is_pruning:
+                self._attempt((self._prune,))
             self.stop.wait(_POLL_S)
 
     def _attempt(self, steps: Iterable[Callable[[], None]]) -> None:
@@ -205,7 +209,7 @@ class _Dispatcher:
                 is_full = tally(connection)
 
     def _prune(self) -> None:
-        prune(self.engine, for_s=_PRUNE_S)
+        self.is_pruning = prune(self.engine, for_s=_PRUNE_S)
 
     def _republish(self) -> None:
         with self.engine.begin() as connection:

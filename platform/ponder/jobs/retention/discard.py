@@ -56,6 +56,7 @@ _MARK_OLD = _mark(f"({_IS_DUE} OR {_IS_OLD})")
 _UNUSED = f"""
     SELECT files.id FROM files JOIN tenants ON tenants.id = files.tenant_id
     WHERE kind = 'input' AND deleted_at IS NULL AND {_IS_MINE.format(table="files")}
+      AND (output_expires_after_s IS NOT NULL OR CAST(:older_than_s AS float8) IS NOT NULL)
       AND files.created_at <= clock_timestamp() - interval '1 second'
           * least(CAST(:older_than_s AS float8), tenants.output_expires_after_s)
       AND NOT EXISTS (SELECT FROM batches WHERE input_file_id = files.id)

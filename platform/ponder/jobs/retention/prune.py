@@ -41,7 +41,8 @@ _PRUNE = text(f"""
         RETURNING id
     ), result AS (
         UPDATE results SET answer = NULL, choices = NULL,
-                           error = CASE WHEN error IS NOT NULL THEN jsonb_build_object('code', error -> 'code') END
+                           error = CASE WHEN error IS NOT NULL THEN
+                               jsonb_build_object('code', error -> 'code', 'message', 'deleted with the results') END
         FROM job WHERE results.job_id = job.id
     ), tree AS (
         DELETE FROM search_trees USING job WHERE search_trees.job_id = job.id

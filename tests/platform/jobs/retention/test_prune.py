@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from ponder.domain.state import JobState
 from ponder.errors import Gone
 from ponder.jobs.batch.retry import retry
 from ponder.jobs.retention import prune as module
 from ponder.jobs.retention.discard import Discarded, discard, discardable
 from ponder.jobs.retention.prune import prune
-from ponder.jobs.tick import tick
+from ponder.jobs.tick import Settlement, tick
 from ponder.ledger.cost_report import cost_report
 from ponder.ledger.reporting import QUALITY, Selection, report, waste_report
 
@@ -233,6 +234,21 @@ def test_a_dry_run_says_what_goes_and_deletes_nothing(world: Any) -> None:
         discard(connection, other, DAY_S)
     _prune(world)
     assert _left(world, old) == _left(world, due) == NOTHING
+
+
+def test_a_failed_job_keeps_the_code_of_its_error_and_no_text(world: Any) -> None:
+    world.batch()
+    worker = world.worker()
+    (job,) = world.claim_all(worker)
+    error = {"code": "invalid_request", "message": "quotes the prompt"}
+    world.tick(worker, settled=[Settlement(job, JobState.FAILED, error=error)])
+    world.finish()
+    with world.engine.begin() as connection:
+        discard(connection, None, older_than_s=0)
+    _prune(world)
+    assert [row.error for row in world.sql("SELECT error FROM results")] == [
+        {"code": "invalid_request", "message": "deleted with the results"}
+    ]
 
 
 def test_a_pruned_batch_cannot_be_retried(world: Any) -> None:

@@ -36,6 +36,18 @@ def test_steps_are_short_on_any_machine_and_full_on_a_fast_one(base_s: float, pe
         assert size.num_tokens == most
 
 
+@given(base_s=st.floats(2.1, 4.0), per_token_s=st.floats(0, 5e-4), most=st.sampled_from([256, 2048]))
+def test_steps_that_take_long_whatever_their_size_are_large(base_s: float, per_token_s: float, most: int) -> None:
+    """As they do where reading the weights takes seconds: small steps would compute a few tokens in the same time."""
+    machine, size = Machine(base_s, per_token_s), StepSize(most)
+    num_tokens, seconds = 0, 0.0
+    for _ in range(500):
+        took_s = machine.takes_s(size.num_tokens)
+        num_tokens, seconds = num_tokens + size.num_tokens, seconds + took_s
+        size.observe(size.num_tokens, took_s)
+    assert num_tokens / seconds > 0.6 * most / machine.takes_s(most)
+
+
 def test_one_long_step_costs_a_fast_machine_one_smaller_step() -> None:
     size = StepSize(1024)
     for _ in range(5):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pg8000.dbapi
@@ -22,7 +22,6 @@ _STATEMENT_S = 600.0
 _LOCK_S = 10.0
 _IDLE_IN_TRANSACTION_S = 60.0
 _URL = "database_url"
-_CONVERT = pg8000.dbapi.convert_paramstyle
 _SILENCE_S = 30.0
 """Either side gives up a TCP connection whose other end acknowledges nothing for this long."""
 
@@ -37,7 +36,6 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
     `timeout_s`, and the caller waits a little longer for the answer. By default the limits are those of a service: 10
     minutes, 10 seconds and 1 minute. Every error of a connection is an SQLAlchemyError.
     """
-    pg8000.dbapi.convert_paramstyle = _converted
     parsed = _parse(url)
     query = dict(parsed.query)
     arguments: dict[str, Any] = {"tcp_keepalive": True}
@@ -60,21 +58,6 @@ def connect(url: str, *, pool_size: int = 5, timeout_s: float | None = None) -> 
     event.listen(engine, "set_connection_execution_options", _leave_the_check_behind)
     event.listen(engine, "do_connect", partial(_connect, _limits(timeout_s)))
     return engine
-
-
-def _converted(style: str, statement: str, values: Sequence[Any]) -> tuple[str, Sequence[Any]]:
-    """Does what pg8000 does to the placeholders of a statement, once for each statement.
-
-    It reads them character by character at each execution, which took a twentieth of the time of a settlement.
-    """
-    assert style == "format", f"SQLAlchemy's dialect uses the style {style}"
-    return _numbered(statement), values
-
-
-@lru_cache(maxsize=500)
-def _numbered(statement: str) -> str:
-    converted, _ = _CONVERT("format", statement, ())
-    return str(converted)
 
 
 def url_of(engine: Engine) -> str:

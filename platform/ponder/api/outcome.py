@@ -30,11 +30,12 @@ _OUTPUT = text(
     ORDER BY line LIMIT :limit
     """
 )
+_STATE = f"""
+    CASE WHEN {JOB_STATE} = 'expired' AND exhausted_at IS NOT NULL THEN 'exhausted' ELSE {JOB_STATE} END"""
+"""SQL for the state of a job, a key of `_REASONS` unless it completed."""
 _ERRORS = text(
     f"""
-    (SELECT jobs.id, line, custom_id, CASE WHEN {JOB_STATE} = 'expired' AND exhausted_at IS NOT NULL
-                                        THEN 'exhausted' ELSE {JOB_STATE} END AS state,
-            error ->> 'code' AS code, NULL AS param,
+    (SELECT jobs.id, line, custom_id, {_STATE} AS state, error ->> 'code' AS code, NULL AS param,
             error ->> 'message' AS message
      FROM jobs JOIN batches ON batches.id = batch_id LEFT JOIN results ON results.job_id = jobs.id
      WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
@@ -53,9 +54,10 @@ _ERRORS = text(
 _SETTLED = text(
     f"""
     SELECT coalesce(json_agg(row_to_json(settled) ORDER BY place), '[]') FROM (
-        SELECT {_COLUMNS}, jobs.state, error ->> 'code' AS code, NULL AS param, error ->> 'message' AS message, place
+        SELECT {_COLUMNS}, {_STATE} AS state, error ->> 'code' AS code, NULL AS param,
+               error ->> 'message' AS message, place
         FROM unnest(CAST(:job_ids AS bigint[])) WITH ORDINALITY AS chosen(id, place)
-        JOIN jobs ON jobs.id = chosen.id
+        JOIN jobs ON jobs.id = chosen.id JOIN batches ON batches.id = batch_id
         LEFT JOIN results ON results.job_id = jobs.id
         LEFT JOIN usage ON usage.job_id = jobs.id
     ) AS settled

@@ -48,6 +48,11 @@ def _ids(lines: list[dict[str, Any]]) -> list[Any]:
     return [line["custom_id"] for line in lines]
 
 
+def _change(engine: Engine, statement: str, **values: Any) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+
+
 def _page(http: httpx2.Client, batch: str, **query: Any) -> tuple[list[dict[str, Any]], bool]:
     """Returns the lines, and whether that is all."""
     answer = http.get(f"/v1/batches/{batch}/results", params=query).raise_for_status()
@@ -55,6 +60,36 @@ def _page(http: httpx2.Client, batch: str, **query: Any) -> tuple[list[dict[str,
     assert answer.headers["Content-Type"] == "application/jsonl"
     assert all(line["cursor"] <= answer.headers["Ponder-Cursor"] for line in lines)
     return lines, answer.headers["Ponder-Complete"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("is_exhausted", "end", "code"),
+    [
+        (True, "expired", "budget_exhausted"),
+        (False, "expired", "batch_expired"),
+        (True, "cancelled", "batch_cancelled"),
+    ],
+)
+def test_lines_name_the_same_error_as_the_error_file(
+    batch: str, http: httpx2.Client, engine: Engine, fold: Any, is_exhausted: bool, end: str, code: str
+) -> None:
+    if end == "cancelled":
+        http.post(f"/v1/batches/{batch}/cancel").raise_for_status()
+    _change(engine, "UPDATE batches SET expires_at = now() WHERE :end = 'expired'", end=end)
+    fold()
+    _change(engine, "UPDATE batches SET exhausted_at = now() WHERE :is_exhausted", is_exhausted=is_exhausted)
+    found = http.get(f"/v1/batches/{batch}").json()
+    file = http.get(f"/v1/files/{found['error_file_id']}/content").text
+    from_file = [json.loads(line) for line in file.splitlines()]
+    lines, is_complete = _page(http, batch)
+    assert (found["status"], is_complete) == (end, True)
+    assert sorted((line["custom_id"] or "", line["error"]["code"]) for line in lines) == [
+        ("", "invalid_json_line"),
+        *((name, code) for name in "abcd"),
+    ]
+    for line in lines:
+        del line["cursor"]
+    assert sorted(lines, key=lambda line: line["error"]["line"]) == from_file
 
 
 def test_lines_come_as_jobs_settle_as_in_the_files_with_a_cursor_each(

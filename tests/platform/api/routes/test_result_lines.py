@@ -12,10 +12,11 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
+from ponder.api.outcome import refused_lines, settled_lines
 from ponder.api.routes import result_lines
 from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.dispatching.finish import finish, follow
-from ponder.jobs.tally import tally
+from ponder.jobs.tally import settled_after, tally
 from ponder.settings import Settings
 
 
@@ -133,6 +134,20 @@ def test_pages_of_any_size_have_every_line_once(
             assert len(page) <= limit
             lines += page
         assert _ids(lines) == [None, "a", "b", "c", "d"]
+
+
+def test_each_query_is_of_one_tenant(
+    worker: Any, batch: str, http: httpx2.Client, passed: Any, engine: Engine, fold: Any
+) -> None:
+    worker.work(passed)
+    fold()
+    mine = http.get("/v1/tenants").json()["data"][0]["id"]
+    for tenant, num_refused, num_settled in ((mine, 1, 4), ("tenant_00", 0, 0)):
+        with engine.connect() as connection:
+            assert len(refused_lines(connection, tenant, batch, 0, 10)) == num_refused
+            assert len(settled_after(connection, tenant, batch, 0, 10)) == num_settled
+            jobs = list(settled_after(connection, mine, batch, 0, 10).values())
+            assert len(settled_lines(connection, tenant, jobs)) == num_settled
 
 
 def test_a_cancelled_batch_has_its_files_at_once_and_its_lines_when_the_rows_have_followed(

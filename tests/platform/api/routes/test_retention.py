@@ -186,6 +186,37 @@ def test_a_tenants_default_is_for_batches_submitted_from_then_on_that_do_not_say
     assert answer.json()["output_expires_after"] is None
 
 
+def test_a_prune_discards_every_unused_file(http: httpx2.Client, engine: Engine) -> None:
+    tenant = http.get("/v1/tenants").json()["data"][0]["id"]
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO files (id, tenant_id, filename, purpose, kind, bytes, created_at)
+                SELECT 'file-' || n, :tenant_id, 'x', 'batch', 'input', 1, now() - interval '1 hour'
+                FROM generate_series(1, 2100) AS n
+            """),
+            {"tenant_id": tenant},
+        )
+    counted = http.post("/v1/prunes", json={"older_than_s": 60, "dry_run": True}).json()
+    assert (counted["files"], counted["bytes"]) == (2_100, 2_100)
+    assert http.post("/v1/prunes", json={"older_than_s": 60}).json() == {**counted, "dry_run": False}
+    assert http.get("/v1/files").json()["data"] == []
+
+
+def test_a_prune_reports_only_what_it_discards(
+    http: httpx2.Client, ended: Callable[..., openai.types.Batch], age: Callable[..., None], engine: Engine
+) -> None:
+    first, second = ended(), ended()
+    age(7_300, is_pruned=False)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM batches WHERE id = :id FOR SHARE"), {"id": first.id})
+        found = http.post("/v1/prunes", json={"older_than_s": 60}).json()
+    assert (found["batches"], found["lines"], found["files"]) == (1, 2, 3)
+    pruned_at = [http.get(f"/v1/batches/{batch.id}").json()["ponder"]["pruned_at"] for batch in (first, second)]
+    assert (pruned_at[0] is None, pruned_at[1] is None) == (True, False)
+    assert http.post("/v1/prunes", json={"older_than_s": 60}).json()["batches"] == 1
+
+
 def test_a_tenant_prunes_its_own_batches_only(
     http: httpx2.Client, stranger: httpx2.Client, ended: Callable[..., openai.types.Batch], age: Callable[..., None]
 ) -> None:

@@ -147,17 +147,25 @@ class Client:
             lines = [ResultLine.of(text) for text in answer.lines]
             return ResultPage(lines, answer.headers.get("Ponder-Complete") == "true")
 
-    def follow_results(self, batch_id: str, *, after: str | None = None) -> Iterator[ResultLine]:
+    def follow_results(
+        self, batch_id: str, *, after: str | None = None, has_stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[ResultLine]:
         """Yields every line after a cursor once, as jobs settle, until the batch has ended and all lines are there.
 
-        Reconnects, after the last line that came, for as long as the API comes back in time.
+        Reconnects, after the last line that came, for as long as the API comes back in time. While no line comes,
+        `has_stopped` is asked about every ten seconds. Once it is true, the lines that are there are the last ones.
         """
 
         def query() -> Mapping[str, str]:
             return {"follow": "true"} | ({"after": after} if after else {})
 
+        is_stopped = False
         while True:
             for text in self._wire.follow(f"batches/{batch_id}/results", query):
+                if not text.strip():
+                    if is_stopped := has_stopped():
+                        break
+                    continue
                 line = ResultLine.of(text)
                 after = line.cursor
                 yield line
@@ -166,7 +174,7 @@ class Client:
             for line in page.lines:
                 after = line.cursor
                 yield line
-            if page.is_last:
+            if page.is_last or is_stopped:
                 return
 
     # Jobs, models, reports

@@ -30,7 +30,7 @@ _MAX_SHORT = 20
 
 @dataclass(frozen=True, slots=True)
 class LineStream:
-    """An answer of lines. `lines` are whole, with their ends; blank ones, which keep it open, are left out."""
+    """An answer of lines. `lines` are whole, with their ends. A blank one comes while there is no other."""
 
     headers: Mapping[str, str]
     lines: Iterator[bytes]
@@ -171,11 +171,11 @@ class _Reader:
 
 
 def _whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields lines without blank ones, and without one that was cut off."""
+    """Yields lines without one that was cut off."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
-        yield from (line + b"\n" for line in lines if line)
+        yield from (line + b"\n" for line in lines)
 
 
 @contextmanager

@@ -344,7 +344,9 @@ class World:
     def numbered(self, batch_id: str) -> list[int]:
         """Returns the numbered jobs of a batch in order, after checking that their numbers have no gaps."""
         with self.engine.begin() as connection:
-            jobs = settled_after(connection, batch_id, 0, 100_000)
+            tenant = text("SELECT tenant_id FROM batches WHERE id = :id")
+            tenant_id = connection.execute(tenant, {"id": batch_id}).scalar_one()
+            jobs = settled_after(connection, tenant_id, batch_id, 0, 100_000)
         assert list(jobs) == list(range(1, len(jobs) + 1))
         return list(jobs.values())
 

@@ -19,19 +19,17 @@ from ponder.jobs.estimating.project import Progress, project
 from ponder.jobs.piloting.pilot import PilotStatus, pilots
 from ponder.jobs.tally import Totals, totals
 from ponder.ledger.spending import allowances
+from ponder.store.retention import EXPIRED_AT
 
 _MAX_ERRORS = 1_000
 _TIMES = ("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at")
 _TIMES_OF_CANCELLING = ("cancelling_at", "cancelled_at")
 
 _ERRORS = text(
-    """
-    SELECT batch.id AS batch_id, line, code, left(message, 200) AS message, left(param, 200) AS param
-    FROM unnest(CAST(:ids AS text[])) AS batch(id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM rejected_lines WHERE batch_id = batch.id ORDER BY line LIMIT :limit
-    ) AS rejected
-    ORDER BY batch.id, line
+    f"""
+    SELECT line, code, left(message, 200) AS message, left(param, 200) AS param
+    FROM batches JOIN rejected_lines ON batch_id = batches.id
+    WHERE batches.id = :id AND {EXPIRED_AT} IS NULL ORDER BY line LIMIT :limit
     """
 )
 _RUNNING = text(
@@ -78,10 +76,10 @@ class _Facts:
 
 
 def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
-    """Returns the object of a row of the table `batches`, with the first of its errors, and what it is projected to
-    cost while it is in progress.
+    """Returns the object of a row of the table `batches` with its `results_expired_at`, with the first of its errors,
+    and what it is projected to cost while it is in progress.
     """
-    errors = connection.execute(_ERRORS, {"ids": [batch.id], "limit": _MAX_ERRORS}).all()
+    errors = connection.execute(_ERRORS, {"id": batch.id, "limit": _MAX_ERRORS}).all()
     facts = _facts(connection, [batch])
     found = _object(connection, batch, facts)
     if batch.id in facts.pilots:
@@ -143,7 +141,7 @@ def _object(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObjec
         "usage": _usage(sums),
         "metadata": batch.metadata or None,
         "ponder": {
-            "options": batch.options,
+            "options": batch.options if batch.results_expired_at is None else {},
             "lane": batch.lane,
             "retry_of": batch.retry_of,
             "counts": counts,
@@ -156,7 +154,7 @@ def _object(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObjec
             "tokens_generated": sums.generated_tokens,
             "direct_nanodollars": sums.direct_nanodollars,
             "results_expire_at": unix(_results_expire_at(batch)),
-            "pruned_at": unix(batch.pruned_at),
+            "pruned_at": unix(batch.results_expired_at),
             "num_running": _sum(running),
             "waiting": why_batch_waits(connection, batch, counts["pending"], bool(running)),
             "paused": batch.paused_at is not None,

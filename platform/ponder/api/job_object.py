@@ -11,16 +11,20 @@ from ponder.api.waiting import why_job_waits
 from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 from ponder.store.job_state import JOB_STATE
+from ponder.store.retention import ERROR_LEFT, EXPIRED_AT, REQUEST_LEFT, until_expired
 
 COMPLETION_TOKENS = """
     coalesce(completion_tokens, (SELECT CAST(sum(num_tokens) AS bigint) FROM tree_deltas WHERE job_id = jobs.id))
         AS completion_tokens"""
 """SQL for the tokens of a settled job, from its usage, or of an open one, from its tree so far."""
+OUTCOME = f"""
+    {until_expired("answer")} AS answer, finish_reason, {until_expired("error", ERROR_LEFT)} AS error"""
+"""SQL for how a job ended. Texts are left out once the results of its batch have expired."""
 _FIND = text(
     f"""
-    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, pruned_at, answer, finish_reason, error,
-           prompt_tokens, thinking_tokens, {COMPLETION_TOKENS},
-           reward_tokens, cached_tokens, recomputed_tokens, tree
+    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, {EXPIRED_AT} AS results_expired_at, {OUTCOME},
+           {until_expired("request", REQUEST_LEFT)} AS request_left, {until_expired("tree")} AS tree,
+           prompt_tokens, thinking_tokens, {COMPLETION_TOKENS}, reward_tokens, cached_tokens, recomputed_tokens
     FROM jobs JOIN batches ON batches.id = jobs.batch_id
     LEFT JOIN results ON results.job_id = jobs.id
     LEFT JOIN usage ON usage.job_id = jobs.id
@@ -71,13 +75,13 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObjec
     by_kind = {cost.kind: int(cost.num) for cost in connection.execute(_COST, values)}
     is_waiting = row.current_state == "pending"
     return job_summary(row) | {
-        "request": row.request,
+        "request": row.request_left,
         "estimated_tokens": row.estimated_tokens,
         "usage": {f"{name}_tokens": row._mapping[f"{name}_tokens"] or 0 for name in _TOKENS},
         "cost": {"direct_nanodollars": sum(by_kind.values()), "by_kind": by_kind},
         "attempts": [_attempt(attempt) for attempt in connection.execute(_ATTEMPTS, values)],
         "tree": row.tree,
-        "pruned_at": unix(row.pruned_at),
+        "pruned_at": unix(row.results_expired_at),
         "waiting": why_job_waits(connection, row, row.lane) if is_waiting else None,
     }
 

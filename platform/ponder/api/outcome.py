@@ -30,11 +30,12 @@ _OUTPUT = text(
     ORDER BY line LIMIT :limit
     """
 )
+_STATE = f"""
+    CASE WHEN {JOB_STATE} = 'expired' AND exhausted_at IS NOT NULL THEN 'exhausted' ELSE {JOB_STATE} END"""
+"""SQL for the state of a job, a key of `_REASONS` unless it completed."""
 _ERRORS = text(
     f"""
-    (SELECT jobs.id, line, custom_id, CASE WHEN {JOB_STATE} = 'expired' AND exhausted_at IS NOT NULL
-                                        THEN 'exhausted' ELSE {JOB_STATE} END AS state,
-            error ->> 'code' AS code, NULL AS param,
+    (SELECT jobs.id, line, custom_id, {_STATE} AS state, error ->> 'code' AS code, NULL AS param,
             error ->> 'message' AS message
      FROM jobs JOIN batches ON batches.id = batch_id LEFT JOIN results ON results.job_id = jobs.id
      WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
@@ -53,9 +54,10 @@ _ERRORS = text(
 _SETTLED = text(
     f"""
     SELECT coalesce(json_agg(row_to_json(settled) ORDER BY place), '[]') FROM (
-        SELECT {_COLUMNS}, jobs.state, error ->> 'code' AS code, NULL AS param, error ->> 'message' AS message, place
+        SELECT {_COLUMNS}, {_STATE} AS state, error ->> 'code' AS code, NULL AS param,
+               error ->> 'message' AS message, place
         FROM unnest(CAST(:job_ids AS bigint[])) WITH ORDINALITY AS chosen(id, place)
-        JOIN jobs ON jobs.id = chosen.id
+        JOIN jobs ON jobs.id = chosen.id AND jobs.tenant_id = :tenant_id JOIN batches ON batches.id = batch_id
         LEFT JOIN results ON results.job_id = jobs.id
         LEFT JOIN usage ON usage.job_id = jobs.id
     ) AS settled
@@ -64,7 +66,10 @@ _SETTLED = text(
 _REJECTED = text(
     """
     SELECT NULL AS id, line, custom_id, 'rejected' AS state, code, param, message
-    FROM rejected_lines WHERE batch_id = :batch_id AND line > :after ORDER BY line LIMIT :limit
+    FROM rejected_lines
+    WHERE batch_id = :batch_id AND line > :after
+      AND EXISTS (SELECT FROM batches WHERE id = :batch_id AND tenant_id = :tenant_id)
+    ORDER BY line LIMIT :limit
     """
 )
 _SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
@@ -88,15 +93,19 @@ def error_lines(engine: Engine, tenant_id: str, batch_id: str) -> Iterator[bytes
     return _lines(engine, tenant_id, batch_id, _ERRORS, _error)
 
 
-def settled_lines(connection: Connection, job_ids: Sequence[int]) -> list[JsonObject]:
+def settled_lines(connection: Connection, tenant_id: str, job_ids: Sequence[int]) -> list[JsonObject]:
     """Returns the line of each settled job, in the order of the ids: that of the output file or of the error file."""
-    rows = (SimpleNamespace(**row) for row in connection.execute(_SETTLED, {"job_ids": job_ids}).scalar_one())
+    values = {"tenant_id": tenant_id, "job_ids": job_ids}
+    rows = (SimpleNamespace(**row) for row in connection.execute(_SETTLED, values).scalar_one())
     return [_output(row) if row.state == "completed" else _error(row) for row in rows]
 
 
-def refused_lines(connection: Connection, batch_id: str, after: int, limit: int) -> dict[int, JsonObject]:
+def refused_lines(
+    connection: Connection, tenant_id: str, batch_id: str, after: int, limit: int
+) -> dict[int, JsonObject]:
     """Returns the error file's lines of refused lines, by line, in order."""
-    rows = connection.execute(_REJECTED, {"batch_id": batch_id, "after": after, "limit": limit})
+    values = {"tenant_id": tenant_id, "batch_id": batch_id, "after": after, "limit": limit}
+    rows = connection.execute(_REJECTED, values)
     return {row.line: _error(row) for row in rows}
 
 

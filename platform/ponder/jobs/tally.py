@@ -125,6 +125,7 @@ _PAGE = text("""
         FROM result_runs CROSS JOIN LATERAL unnest(job_ids) WITH ORDINALITY AS settled(job_id, place)
         WHERE batch_id = :batch_id AND last_number > :after AND last_number < :until
           AND last_number - cardinality(job_ids) + place > :after
+          AND EXISTS (SELECT FROM batches WHERE id = :batch_id AND tenant_id = :tenant_id)
         ORDER BY number LIMIT :limit
     ) AS numbered
 """)
@@ -159,8 +160,9 @@ def numbered(connection: Connection, tenant_id: str, batch_id: str) -> Numbered:
     return Numbered(**row._mapping)
 
 
-def settled_after(connection: Connection, batch_id: str, after: int, limit: int) -> dict[int, int]:
+def settled_after(connection: Connection, tenant_id: str, batch_id: str, after: int, limit: int) -> dict[int, int]:
     """Returns up to `limit` settled jobs in order, by number, from `after` + 1 on. Numbers begin at 1."""
-    values = {"batch_id": batch_id, "after": after, "limit": limit, "until": after + limit + RUN_LENGTH}
+    values = {"tenant_id": tenant_id, "batch_id": batch_id, "after": after, "limit": limit}
+    values["until"] = after + limit + RUN_LENGTH
     job_ids = connection.execute(_PAGE, values).scalar() or ""
     return dict(enumerate(map(int, job_ids.split()), start=after + 1))

@@ -105,7 +105,7 @@ def test_every_call_is_answered_or_refused_in_openais_form(http: httpx2.Client, 
         sent = {*call.path, *call.query, *call.headers}
         if answer.status_code == 404:
             assert error["param"] in sent | {"input_file_id", "tenant"}, (call, answer.text)
-        elif error["param"] is None:
+        elif error["param"] is None and answer.status_code != 409:  # a conflict is no fault of the request
             # The body as a whole is missing, not JSON or not an object.
             assert call.body is not None, (call, answer.text)
 

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from waiting import until
 
+from ponder.api.routes import result_lines
 from ponder.cli import exit_code
 from ponder.cli.commands import watch
 from ponder.cli.main import run
@@ -330,6 +331,30 @@ def test_results_are_followed_until_the_batch_has_ended(
     assert ponder("results", "batch_00", "--follow")[0] == exit_code.FAILED
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the API say soon that no line comes."""
+    monkeypatch.setattr(result_lines, "_HEARTBEAT_S", 0.2)
+
+
+def test_whoever_follows_the_results_of_a_paused_batch_is_told_and_gets_them_later(
+    ponder: Ponder, worker: Worker, problems: Path, engine: Engine, impatient: None
+) -> None:
+    batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    ponder("pause", batch)
+
+    def resume() -> None:
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE batches SET paused_at = NULL"))
+
+    timer = Timer(4.0, resume)
+    timer.start()
+    code, printed, said = ponder("results", batch, "--follow")
+    timer.join()
+    assert (code, len(printed.splitlines())) == (exit_code.SETTLED, 4)
+    assert said.count(f"waiting: the batch is paused: `ponder resume {batch}` continues it") == 1
+
+
 def test_a_run_writes_while_it_runs_and_goes_on_after_ctrl_c_without_a_duplicate_line(
     ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,7 +386,7 @@ def _num_numbered(engine: Engine) -> int:
 
 
 def test_a_run_ends_at_its_budget_and_goes_on_once_it_is_raised(
-    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path
+    ponder: Ponder, worker: Worker, problems: Path, tmp_path: Path, impatient: None
 ) -> None:
     """The worker generates 12 tokens a job, and each reserves 20."""
     out = tmp_path / "out.jsonl"
@@ -375,6 +400,11 @@ def test_a_run_ends_at_its_budget_and_goes_on_once_it_is_raised(
     batch_id = re.search(r"batch_\w+", said)
     assert batch_id is not None
     assert f"`ponder budget {batch_id[0]}` raises it" in said
+    for more in ((), ("-o", str(tmp_path / "followed.jsonl"))):
+        code, _, said = ponder("results", batch_id[0], "--follow", *more)
+        assert code == exit_code.BUDGET_EXHAUSTED
+        assert f"`ponder budget {batch_id[0]}` raises it" in said
+    assert len(read(tmp_path / "followed.jsonl")) == num_done
 
     assert "of 45 tokens generated" in ponder("budget", batch_id[0])[2]
     assert "of 100 tokens generated" in ponder("budget", batch_id[0], "--max-tokens-total", "100")[2]

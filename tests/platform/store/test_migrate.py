@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, replace
 from typing import Any
 
+import pytest
 from alembic import command
 
 from ponder.ledger.cost_report import cost_report
@@ -34,7 +36,11 @@ def test_batches_of_an_older_release_get_their_totals_and_numbers(world: Any) ->
         before = cost_report(connection, Selection(("batch", "model")))
     world.fold_costs()
     with world.engine.begin() as connection:
-        assert cost_report(connection, Selection(("batch", "model"))) == before
+        after = cost_report(connection, Selection(("batch", "model")))
+    for one, other in zip(before, after, strict=True):
+        assert replace(one, sums=other.sums) == other
+        # Floating-point numbers that are added in another order differ in their last digits.
+        assert astuple(one.sums) == pytest.approx(astuple(other.sums))
     assert [(row.num_jobs, row.num_settled) for row in before] == [(3, 3), (2, 2), (1, 0)]
     assert world.numbered(batch) == [last, *world.jobs(batch)[:-1]]
     assert sorted(world.numbered(stopped)) == world.jobs(stopped)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from ponder.api.auth import Caller, Tenant
 from ponder.api.batch_object import batch_object, batch_objects
-from ponder.api.job_object import COMPLETION_TOKENS, job_summary
+from ponder.api.job_object import COMPLETION_TOKENS, OUTCOME, job_summary
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, Services, identifier, job_number
 from ponder.api.submitted import SUBMISSION, raw_body
@@ -24,13 +24,16 @@ from ponder.jobs.batch.retry import retry
 from ponder.jobs.batch.submit import submit
 from ponder.jobs.webhooks.subscription import check_webhook
 from ponder.store.job_state import JOB_STATE
+from ponder.store.retention import EXPIRED_AT
 from ponder.store.tables import batches
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
 IdempotencyKey = Annotated[StorableText | None, Header(min_length=1, max_length=255)]
 
-_FIND = text("SELECT * FROM batches WHERE id = :id AND tenant_id = :tenant_id")
+_FIND = text(f"""
+    SELECT batches.*, {EXPIRED_AT} AS results_expired_at FROM batches WHERE id = :id AND tenant_id = :tenant_id
+""")
 _OPTIONS_BYTES = 4_096
 """Lists leave out longer options, which may be a megabyte per batch."""
 _LIST = text(
@@ -38,7 +41,7 @@ _LIST = text(
     SELECT {", ".join(column.name for column in batches.columns if column.name != "options")},
            CASE WHEN pg_column_size(options) <= {_OPTIONS_BYTES} THEN
                CASE WHEN octet_length(CAST(options AS text)) <= {_OPTIONS_BYTES} THEN options END
-           END AS options
+           END AS options, {EXPIRED_AT} AS results_expired_at
     FROM batches
     WHERE tenant_id = :tenant_id
       AND (CAST(:after AS text) IS NULL
@@ -51,7 +54,7 @@ _JOBS_CURSOR = text("SELECT 1 FROM jobs WHERE id = :after AND batch_id = :batch_
 _JOBS = text(
     f"""
     SELECT jobs.id, batch_id, custom_id, line, jobs.model, jobs.fingerprint, {JOB_STATE} AS current_state, verdict,
-           jobs.oracle, strategy, level, jobs.created_at, settled_at, answer, finish_reason, error, {COMPLETION_TOKENS}
+           jobs.oracle, strategy, level, jobs.created_at, settled_at, {OUTCOME}, {COMPLETION_TOKENS}
     FROM jobs JOIN batches ON batches.id = batch_id
     LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id

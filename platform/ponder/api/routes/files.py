@@ -19,15 +19,16 @@ from ponder.api.services import Ponder, identifier, unix
 from ponder.api.upload import check_room, keep, received
 from ponder.domain.storable import JsonObject
 from ponder.errors import Conflict, NotFound
-from ponder.store.retention import EXPIRED_AT, RESULTS_EXPIRE_AT
+from ponder.store.retention import EXPIRED_AT, INPUT_EXPIRED_AT, RESULTS_EXPIRE_AT
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _COLUMNS = f"""
     files.id, files.tenant_id, filename, purpose, kind, bytes, batch_id, files.created_at,
     {RESULTS_EXPIRE_AT} AS expires_at"""
+_EXPIRED_AT = f"coalesce({EXPIRED_AT}, {INPUT_EXPIRED_AT})"
 _FIND = text(f"""
-    SELECT {_COLUMNS}, deleted_at, {EXPIRED_AT} AS expired_at
+    SELECT {_COLUMNS}, deleted_at, {_EXPIRED_AT} AS expired_at
     FROM files LEFT JOIN batches ON batches.id = batch_id
     WHERE files.id = :id AND files.tenant_id = :tenant_id
 """)
@@ -36,15 +37,15 @@ _CURSOR = text("SELECT 1 FROM files WHERE id = :after AND tenant_id = :tenant_id
 
 _NEWEST = """
     SELECT {columns} FROM files LEFT JOIN batches ON batches.id = batch_id
-    WHERE files.tenant_id = :tenant_id AND deleted_at IS NULL
+    WHERE files.tenant_id = :tenant_id AND deleted_at IS NULL AND {expired_at} IS NULL
       AND (CAST(:purpose AS text) IS NULL OR purpose = :purpose)
       AND (CAST(:after AS text) IS NULL OR (files.created_at, files.id) {sign}
            (SELECT created_at, id FROM files WHERE id = :after AND tenant_id = :tenant_id))
     ORDER BY files.created_at {order}, files.id {order} LIMIT :limit
 """
 _LISTS = {
-    "desc": text(_NEWEST.format(columns=_COLUMNS, sign="<", order="DESC")),
-    "asc": text(_NEWEST.format(columns=_COLUMNS, sign=">", order="ASC")),
+    "desc": text(_NEWEST.format(columns=_COLUMNS, expired_at=_EXPIRED_AT, sign="<", order="DESC")),
+    "asc": text(_NEWEST.format(columns=_COLUMNS, expired_at=_EXPIRED_AT, sign=">", order="ASC")),
 }
 _CHUNK = text("SELECT data FROM file_chunks WHERE file_id = :id AND ordinal = :ordinal")
 

@@ -12,8 +12,7 @@ from ponder.api.auth import Tenant, chosen_tenant
 from ponder.api.services import Ponder
 from ponder.domain.batch.submission import StorableBody
 from ponder.domain.storable import JsonObject
-from ponder.jobs.retention.discard import discard, discardable
-from ponder.jobs.wake import wake
+from ponder.jobs.retention.discard import discard_all, discardable
 
 router = APIRouter(prefix="/v1/prunes", tags=["batches"])
 
@@ -34,9 +33,9 @@ def prune(body: Prune, ponder: Ponder, caller: Tenant) -> JsonObject:
     From the answer on nobody sees them; the dispatcher deletes their rows.
     """
     tenant_id = chosen_tenant(body.tenant, caller)
-    with ponder.engine.begin() as connection:
-        found = discardable(connection, tenant_id, body.older_than_s)
-        if not body.dry_run:
-            discard(connection, tenant_id, body.older_than_s)
-            wake(connection)
+    if body.dry_run:
+        with ponder.engine.connect() as connection:
+            found = discardable(connection, tenant_id, body.older_than_s)
+    else:
+        found = discard_all(ponder.engine, tenant_id, body.older_than_s)
     return {"object": "prune", "dry_run": body.dry_run, **asdict(found)}

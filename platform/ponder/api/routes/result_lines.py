@@ -164,13 +164,13 @@ def _look(engine: Engine, begin: _Position, limit: int) -> _Page:
         # Asked first: whatever is committed later is left for the next page.
         known = numbered(connection, begin.tenant_id, begin.batch_id)
         if known.is_begun and end.number is None:
-            refused = refused_lines(connection, begin.batch_id, begin.line, limit)
+            refused = refused_lines(connection, begin.tenant_id, begin.batch_id, begin.line, limit)
             check_kept(connection, begin.tenant_id, begin.batch_id)
             end = end.after_line(max(refused, default=end.line))
             if len(refused) < limit:
                 end = end.after_job(0)
         if end.number is not None and end.number < known.num_settled and len(refused) < limit:
-            jobs = settled_after(connection, begin.batch_id, end.number, limit - len(refused))
+            jobs = settled_after(connection, begin.tenant_id, begin.batch_id, end.number, limit - len(refused))
             end = end.after_job(max(jobs, default=end.number))
     is_last = known.is_final and end.number is not None and end.number >= known.num_settled
     return _Page(begin, refused, jobs, end, is_last)
@@ -184,7 +184,7 @@ def _pieces(engine: Engine, page: _Page) -> Iterator[bytes]:
     for start in range(0, len(numbers), _PIECE):
         piece = numbers[start : start + _PIECE]
         with engine.connect() as connection:
-            lines = settled_lines(connection, [page.jobs[number] for number in piece])
+            lines = settled_lines(connection, page.begin.tenant_id, [page.jobs[number] for number in piece])
             check_kept(connection, page.begin.tenant_id, page.begin.batch_id)
         places = map(page.begin.after_job, piece)
         yield encoded(_with(place, line) for place, line in zip(places, lines, strict=True))

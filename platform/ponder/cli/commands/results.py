@@ -5,16 +5,18 @@ from __future__ import annotations
 import codecs
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from ponder.cli.api import connect
 from ponder.cli.commands.result_files import ResultFiles, check_writable, fetch, fetch_all
-from ponder.cli.commands.watch import PATIENCE_S
+from ponder.cli.commands.watch import PATIENCE_S, code_of, tell_end
 from ponder.cli.terminal import below
 from ponder.client import Client
 from ponder.errors import Conflict
+from ponder.wire import Json
 
 
 @click.command()
@@ -27,16 +29,47 @@ def results(batch: str, output: Path | None, errors: bool, follow: bool) -> None
 
     With --follow it need not have ended. Each line then has a `cursor`, too. With -o it does what `ponder run` does:
     FILE and the file of lines in error beside it grow, are resumed where they end, and end in the order of the input.
+    It ends early, as `ponder watch` does, if the batch has exhausted a budget or waits for a yes to its pilot.
     """
     if follow and errors and output is not None:
         raise click.UsageError("--follow -o FILE also writes the lines in error, beside FILE: leave out --errors")
     with connect(patience_s=PATIENCE_S if follow else 3.0) as client:
-        if follow and output is not None:
-            _follow_into(client, batch, output)
-        elif follow:
-            _print(line.text for line in client.follow_results(batch) if line.is_error is errors)
-        else:
+        if not follow:
             _fetch(client, batch, output, errors)
+            return
+        lookout = _Lookout(client, batch)
+        if output is not None:
+            _follow_into(client, batch, output, lookout)
+        else:
+            lines = client.follow_results(batch, has_stopped=lookout.has_stopped)
+            _print(line.text for line in lines if line.is_error is errors)
+        if lookout.stopped is not None:
+            tell_end(lookout.stopped)
+            sys.exit(code_of(lookout.stopped))
+
+
+@dataclass(slots=True)
+class _Lookout:
+    """Looks at a batch while none of its lines comes, and says why it waits whenever the reason changes."""
+
+    client: Client
+    batch_id: str
+    reason: str | None = None
+    stopped: Json | None = None
+    """The batch, once it only goes on with a higher budget or a yes to its pilot."""
+
+    def has_stopped(self) -> bool:
+        from ponder.cli.progress import is_exhausted, is_pilot_waiting
+
+        batch = self.client.batch(self.batch_id)
+        if is_exhausted(batch) or is_pilot_waiting(batch):
+            self.stopped = batch
+            return True
+        waiting = batch["ponder"]["waiting"] or {}
+        if waiting and waiting["reason"] != self.reason:
+            click.echo(f"waiting: {waiting['message']}", err=True)
+        self.reason = waiting.get("reason")
+        return False
 
 
 def _fetch(client: Client, batch: str, output: Path | None, errors: bool) -> None:
@@ -58,12 +91,12 @@ def _fetch(client: Client, batch: str, output: Path | None, errors: bool) -> Non
         click.echo(f"written to {output}", err=True)
 
 
-def _follow_into(client: Client, batch: str, output: Path) -> None:
+def _follow_into(client: Client, batch: str, output: Path, lookout: _Lookout) -> None:
     check_writable(output)
     with ResultFiles.resume(batch, output) as files:
-        for line in client.follow_results(batch, after=files.cursor):
+        for line in client.follow_results(batch, after=files.cursor, has_stopped=lookout.has_stopped):
             files.write(line)
-    for place in fetch_all(client, client.batch(batch), output):
+    for place in fetch_all(client, client.batch(batch), output) or files.written:
         click.echo(f"written to {place}", err=True)
 
 

@@ -15,6 +15,7 @@ from ponder.jobs.served import served_models
 from ponder.jobs.shard import add_portions
 from ponder.jobs.wake import wake
 from ponder.store.job_state import JOB_STATE
+from ponder.store.retention import EXPIRED_AT
 
 _ENDED = ("completed", "expired", "cancelled")
 _INSERT = text(
@@ -86,7 +87,7 @@ def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> i
     batch = connection.execute(
         # Shared, so that its prompts are not pruned before they are copied.
         text(
-            "SELECT state, completion_window, pruned_at FROM batches"
+            f"SELECT state, completion_window, {EXPIRED_AT} AS expired_at FROM batches"
             " WHERE id = :id AND tenant_id = :tenant_id FOR SHARE"
         ),
         {"id": batch_id, "tenant_id": tenant_id},
@@ -95,8 +96,8 @@ def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> i
         raise NotFound(f"there is no batch {batch_id}", param="batch_id")
     if batch.state not in _ENDED:
         raise Conflict(f"the batch is {batch.state}; its jobs can be retried when it is one of {', '.join(_ENDED)}")
-    if batch.pruned_at is not None:
-        raise Gone(f"the prompts of {batch_id} were deleted on {batch.pruned_at:%Y-%m-%d}: submit its file again")
+    if batch.expired_at is not None:
+        raise Gone(f"the prompts of {batch_id} expired on {batch.expired_at:%Y-%m-%d}: submit its file again")
     return window_s(batch.completion_window)
 
 

@@ -13,9 +13,10 @@ from ponder.domain.budget import BatchBudget
 from ponder.domain.state import Lane
 from ponder.errors import Conflict, LimitReached, NotFound
 from ponder.jobs.wake import wake
+from ponder.store.retention import INPUT_EXPIRED_AT
 
 _INSERT = text(
-    """
+    f"""
     INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane,
                          idempotency_key, request_sha256, key_id, expires_at, limit_tokens, limit_nanodollars,
                          output_expires_after_s)
@@ -27,6 +28,7 @@ _INSERT = text(
                     (SELECT output_expires_after_s FROM tenants WHERE tenants.id = files.tenant_id))
     FROM files
     WHERE id = :file_id AND tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL
+      AND {INPUT_EXPIRED_AT} IS NULL
     FOR SHARE
     ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
     RETURNING id

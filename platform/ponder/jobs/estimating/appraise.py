@@ -26,11 +26,13 @@ from ponder.jobs.validation.check_limits import CheckLimits, LineClock
 from ponder.jobs.validation.limited_process import LimitedProcess, ProcessEnded
 from ponder.settings import Settings
 from ponder.store.database import connect, url_of
+from ponder.store.retention import INPUT_EXPIRED_AT
 
 _PATIENCE_S = 300.0
 
-_FILE = text("""
-    SELECT 1 FROM files WHERE id = :id AND tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL
+_FILE = text(f"""
+    SELECT 1 FROM files
+    WHERE id = :id AND tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL AND {INPUT_EXPIRED_AT} IS NULL
 """)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
+from ponder.jobs.wake import wake
 from ponder.store.retention import ENDED_AT, RESULTS_EXPIRE_AT
 
 
@@ -18,6 +19,22 @@ class Discarded:
     lines: int
     files: int
     bytes: int
+
+    def __add__(self, other: Discarded) -> Discarded:
+        return Discarded(
+            self.batches + other.batches,
+            self.lines + other.lines,
+            self.files + other.files,
+            self.bytes + other.bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The batches, and the input files that no batch uses, that a transaction discards or would discard."""
+
+    batch_ids: Sequence[str]
+    file_ids: Sequence[str]
 
 
 # Of a batch that has ended, a worker may hold jobs until its next tick, and rows may still follow.
@@ -51,6 +68,7 @@ def _mark(which: str) -> TextClause:
 
 _MARK_DUE = _mark(_IS_DUE)
 _MARK_OLD = _mark(f"({_IS_DUE} OR {_IS_OLD})")
+_FIND = text(_chosen(f"({_IS_DUE} OR {_IS_OLD})"))
 
 # A submission holds a share lock on its file until its batch can be seen.
 _UNUSED = f"""
@@ -61,6 +79,7 @@ _UNUSED = f"""
           * least(CAST(:older_than_s AS float8), tenants.output_expires_after_s)
       AND NOT EXISTS (SELECT FROM batches WHERE input_file_id = files.id)
 """
+_FIND_UNUSED = text(_UNUSED)
 _LOCK_UNUSED = text(f"{_UNUSED} ORDER BY files.id LIMIT 1000 FOR UPDATE OF files SKIP LOCKED")
 _LOCK_INPUT = text("""
     SELECT files.id FROM files JOIN batches ON batches.input_file_id = files.id
@@ -70,10 +89,11 @@ _ERASE = text("""
     UPDATE files SET deleted_at = clock_timestamp(), is_erasing = true
     WHERE id = ANY(CAST(:ids AS text[]))
       AND NOT EXISTS (SELECT FROM batches WHERE input_file_id = files.id AND pruned_at IS NULL)
+    RETURNING id
 """)
 
-_MEASURE = text(f"""
-    WITH chosen AS MATERIALIZED ({_chosen(f"({_IS_DUE} OR {_IS_OLD})")}),
+_MEASURE = text("""
+    WITH chosen AS MATERIALIZED (SELECT unnest(CAST(:batch_ids AS text[])) AS id),
     file AS MATERIALIZED (
         SELECT files.id, files.bytes FROM files
         WHERE kind = 'input' AND deleted_at IS NULL
@@ -81,7 +101,7 @@ _MEASURE = text(f"""
           AND NOT EXISTS (SELECT FROM batches WHERE input_file_id = files.id AND pruned_at IS NULL
                           AND id NOT IN (SELECT id FROM chosen))
         UNION ALL
-        SELECT id, bytes FROM files WHERE id IN ({_UNUSED})
+        SELECT id, bytes FROM files WHERE id = ANY(CAST(:file_ids AS text[]))
     ), job AS MATERIALIZED (
         SELECT jobs.id, pg_column_size(request) AS bytes FROM jobs JOIN chosen ON chosen.id = batch_id
     )
@@ -96,20 +116,33 @@ _MEASURE = text(f"""
 
 
 def discardable(connection: Connection, tenant_id: str | None, older_than_s: float | None) -> Discarded:
-    """Returns what `discard` would discard now. `tenant_id` None means all tenants."""
-    row = connection.execute(_MEASURE, {"tenant_id": tenant_id, "older_than_s": older_than_s}).one()
-    return Discarded(int(row.batches), int(row.lines), int(row.files), int(row.bytes))
+    """Returns what `discard_all` would discard now. `tenant_id` None means all tenants."""
+    values = {"tenant_id": tenant_id, "older_than_s": older_than_s}
+    batch_ids = connection.execute(_FIND, values).scalars().all()
+    return _measured(connection, Marked(batch_ids, connection.execute(_FIND_UNUSED, values).scalars().all()))
 
 
-def discard(connection: Connection, tenant_id: str | None = None, older_than_s: float | None = None) -> None:
-    """Discards ended batches whose results have expired, or that ended before `older_than_s` seconds, and input files
-    that no batch has used for so long.
+def discard_all(engine: Engine, tenant_id: str | None, older_than_s: float | None) -> Discarded:
+    """Discards in as many transactions as it takes. Returns what was discarded."""
+    found = Discarded(0, 0, 0, 0)
+    while True:
+        with engine.begin() as connection:
+            marked = discard(connection, tenant_id, older_than_s)
+            found += _measured(connection, marked)
+            wake(connection)
+        if not marked.file_ids:  # only files may be left over
+            return found
+
+
+def discard(connection: Connection, tenant_id: str | None = None, older_than_s: float | None = None) -> Marked:
+    """Discards ended batches whose results have expired, or that ended before `older_than_s` seconds, and up to 1,000
+    input files that no batch has used for so long.
 
     Nothing of a batch that has not ended is discarded, nor an input file that one uses.
     """
     values = {"tenant_id": tenant_id, "older_than_s": older_than_s}
-    connection.execute(_MARK_DUE if older_than_s is None else _MARK_OLD, values)
-    erase(connection, connection.execute(_LOCK_UNUSED, values).scalars().all())
+    batch_ids = connection.execute(_MARK_DUE if older_than_s is None else _MARK_OLD, values).scalars().all()
+    return Marked(batch_ids, erase(connection, connection.execute(_LOCK_UNUSED, values).scalars().all()))
 
 
 def discard_input(connection: Connection, batch_id: str) -> None:
@@ -117,7 +150,13 @@ def discard_input(connection: Connection, batch_id: str) -> None:
     erase(connection, connection.execute(_LOCK_INPUT, {"batch_id": batch_id}).scalars().all())
 
 
-def erase(connection: Connection, file_ids: Sequence[str]) -> None:
-    """Deletes those of these files, which the caller has locked, that no batch needs."""
-    if file_ids:  # asked anew, because a batch may have been submitted until the lock was there
-        connection.execute(_ERASE, {"ids": list(file_ids)})
+def erase(connection: Connection, file_ids: Sequence[str]) -> Sequence[str]:
+    """Deletes those of these files, which the caller has locked, that no batch needs. Returns them."""
+    # Asked anew, because a batch may have been submitted until the lock was there.
+    return connection.execute(_ERASE, {"ids": list(file_ids)}).scalars().all() if file_ids else ()
+
+
+def _measured(connection: Connection, marked: Marked) -> Discarded:
+    values = {"batch_ids": list(marked.batch_ids), "file_ids": list(marked.file_ids)}
+    row = connection.execute(_MEASURE, values).one()
+    return Discarded(int(row.batches), int(row.lines), int(row.files), int(row.bytes))

@@ -7,6 +7,7 @@ from time import monotonic
 from sqlalchemy import Connection, Engine, text
 
 from ponder.jobs.retention.discard import discard, discard_input
+from ponder.store.retention import ERROR_LEFT, REQUEST_LEFT
 
 _LINES = 500
 """Lines of a batch that are pruned in one transaction."""
@@ -32,17 +33,14 @@ _PRUNE = text(f"""
     ), reach AS (
         SELECT max(line) AS line, count(*) AS num FROM piece
     ), job AS (
-        UPDATE jobs SET request = CASE WHEN request #> '{{kept,metadata}}' IS NULL THEN '{{}}' ELSE
-            jsonb_build_object('kept', jsonb_build_object('metadata', request #> '{{kept,metadata}}')) END
+        UPDATE jobs SET request = {REQUEST_LEFT}
         WHERE id IN (
             SELECT id FROM jobs, reach
             WHERE batch_id = :batch_id AND jobs.line > :after AND jobs.line <= reach.line ORDER BY id FOR NO KEY UPDATE
         )
         RETURNING id
     ), result AS (
-        UPDATE results SET answer = NULL, choices = NULL,
-                           error = CASE WHEN error IS NOT NULL THEN
-                               jsonb_build_object('code', error -> 'code', 'message', 'deleted with the results') END
+        UPDATE results SET answer = NULL, choices = NULL, error = {ERROR_LEFT}
         FROM job WHERE results.job_id = job.id
     ), tree AS (
         DELETE FROM search_trees USING job WHERE search_trees.job_id = job.id

@@ -12,10 +12,11 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
+from ponder.api.outcome import refused_lines, settled_lines
 from ponder.api.routes import result_lines
 from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.dispatching.finish import finish, follow
-from ponder.jobs.tally import tally
+from ponder.jobs.tally import settled_after, tally
 from ponder.settings import Settings
 
 
@@ -48,6 +49,11 @@ def _ids(lines: list[dict[str, Any]]) -> list[Any]:
     return [line["custom_id"] for line in lines]
 
 
+def _change(engine: Engine, statement: str, **values: Any) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+
+
 def _page(http: httpx2.Client, batch: str, **query: Any) -> tuple[list[dict[str, Any]], bool]:
     """Returns the lines, and whether that is all."""
     answer = http.get(f"/v1/batches/{batch}/results", params=query).raise_for_status()
@@ -55,6 +61,36 @@ def _page(http: httpx2.Client, batch: str, **query: Any) -> tuple[list[dict[str,
     assert answer.headers["Content-Type"] == "application/jsonl"
     assert all(line["cursor"] <= answer.headers["Ponder-Cursor"] for line in lines)
     return lines, answer.headers["Ponder-Complete"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("is_exhausted", "end", "code"),
+    [
+        (True, "expired", "budget_exhausted"),
+        (False, "expired", "batch_expired"),
+        (True, "cancelled", "batch_cancelled"),
+    ],
+)
+def test_lines_name_the_same_error_as_the_error_file(
+    batch: str, http: httpx2.Client, engine: Engine, fold: Any, is_exhausted: bool, end: str, code: str
+) -> None:
+    if end == "cancelled":
+        http.post(f"/v1/batches/{batch}/cancel").raise_for_status()
+    _change(engine, "UPDATE batches SET expires_at = now() WHERE :end = 'expired'", end=end)
+    fold()
+    _change(engine, "UPDATE batches SET exhausted_at = now() WHERE :is_exhausted", is_exhausted=is_exhausted)
+    found = http.get(f"/v1/batches/{batch}").json()
+    file = http.get(f"/v1/files/{found['error_file_id']}/content").text
+    from_file = [json.loads(line) for line in file.splitlines()]
+    lines, is_complete = _page(http, batch)
+    assert (found["status"], is_complete) == (end, True)
+    assert sorted((line["custom_id"] or "", line["error"]["code"]) for line in lines) == [
+        ("", "invalid_json_line"),
+        *((name, code) for name in "abcd"),
+    ]
+    for line in lines:
+        del line["cursor"]
+    assert sorted(lines, key=lambda line: line["error"]["line"]) == from_file
 
 
 def test_lines_come_as_jobs_settle_as_in_the_files_with_a_cursor_each(
@@ -98,6 +134,20 @@ def test_pages_of_any_size_have_every_line_once(
             assert len(page) <= limit
             lines += page
         assert _ids(lines) == [None, "a", "b", "c", "d"]
+
+
+def test_each_query_is_of_one_tenant(
+    worker: Any, batch: str, http: httpx2.Client, passed: Any, engine: Engine, fold: Any
+) -> None:
+    worker.work(passed)
+    fold()
+    mine = http.get("/v1/tenants").json()["data"][0]["id"]
+    for tenant, num_refused, num_settled in ((mine, 1, 4), ("tenant_00", 0, 0)):
+        with engine.connect() as connection:
+            assert len(refused_lines(connection, tenant, batch, 0, 10)) == num_refused
+            assert len(settled_after(connection, tenant, batch, 0, 10)) == num_settled
+            jobs = list(settled_after(connection, mine, batch, 0, 10).values())
+            assert len(settled_lines(connection, tenant, jobs)) == num_settled
 
 
 def test_a_cancelled_batch_has_its_files_at_once_and_its_lines_when_the_rows_have_followed(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 
+from ponder.api.routes import result_lines
 from ponder.cli import exit_code
 
 FIELDS = ("--model", "demo", "--prompt", "question", "--answer", "answer")
@@ -45,7 +46,7 @@ def test_a_run_prints_the_estimate_of_its_pilot_and_goes_on(
 
 
 def test_without_a_terminal_a_run_that_must_be_confirmed_ends_and_says_how_to_answer(
-    ponder: Any, worker: Any, problems: Path, tmp_path: Path
+    ponder: Any, worker: Any, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.jsonl"
     code, _, said = ponder("run", str(problems), *FIELDS, "--pilot", "5", "--confirm", "-o", str(out))
@@ -54,6 +55,10 @@ def test_without_a_terminal_a_run_that_must_be_confirmed_ends_and_says_how_to_an
     assert "waits after its pilot: 5 of 20 jobs completed" in said
     assert f"`ponder resume {batch}` runs the rest" in said
     assert ponder("watch", batch)[0] == exit_code.PILOT_WAITING
+    monkeypatch.setattr(result_lines, "_HEARTBEAT_S", 0.2)
+    code, printed, said = ponder("results", batch, "--follow")
+    assert (code, len(printed.splitlines())) == (exit_code.PILOT_WAITING, 5)
+    assert f"`ponder resume {batch}` runs the rest" in said
     shown = ponder("show", batch)[1]
     assert re.search(r"pilot +5 of 5 jobs, waiting", shown)
     assert f"`ponder resume {batch}` runs the rest" in shown

@@ -161,7 +161,7 @@ def _remedies(batch_id: str, pilot: PilotStatus) -> str:
     if pilot.state is not PilotState.WAITING:
         return ""
     budget = f", `ponder budget {batch_id}` raises the budget" if pilot.reason == "over_budget" else ""
-    return f": `ponder resume {batch_id}` runs the rest{budget}, `ponder cancel {batch_id}` gives it up"
+    return f": `ponder confirm {batch_id}` runs the rest{budget}, `ponder cancel {batch_id}` gives it up"
 
 
 def _why_refused(connection: Connection, batch_id: str, allowance: Allowance, ahead: int) -> JsonObject | None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.money import dollars
 from ponder.domain.state import PilotState
 from ponder.domain.storable import JsonObject
+from ponder.errors import Conflict
 
 Reason = Literal["confirm", "over_budget", "failed"]
 
@@ -22,7 +23,9 @@ _FIND = text("""
     FROM pilots WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
 """)
 
-_CONFIRM = text("UPDATE pilots SET state = 'passed', reason = NULL WHERE batch_id = :batch_id AND state = 'waiting'")
+_CONFIRM = text("""
+    UPDATE pilots SET state = 'passed', reason = NULL WHERE batch_id = :batch_id AND state IN ('waiting', 'passed')
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +71,9 @@ def pilots(connection: Connection, batch_ids: Collection[str]) -> dict[str, Pilo
 
 
 def confirm(connection: Connection, batch_id: str) -> None:
-    """Lets the rest of a batch run whose pilot waits, whatever it waits for. Does nothing to another."""
-    connection.execute(_CONFIRM, {"batch_id": batch_id})
+    """Lets the rest of a batch run whose pilot waits, whatever it waits for. A pilot that has passed stays so.
+
+    Raises Conflict if there is no estimate to say yes to.
+    """
+    if not connection.execute(_CONFIRM, {"batch_id": batch_id}).rowcount:
+        raise Conflict("the batch has no pilot that waits for a yes: `ponder.waiting` of the batch says when it does")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ponder.domain.batch.submission import Change
 from ponder.domain.state import JobState
+from ponder.errors import Conflict
 from ponder.jobs.batch.change import change
 from ponder.jobs.batch.retry import retry
 from ponder.jobs.tick import Settlement, Usage
@@ -93,7 +94,8 @@ def test_the_same_jobs_are_drawn_of_the_same_file_and_they_are_spread_over_it(de
 def test_the_rest_waits_for_a_yes_that_was_asked_for(desk: Any, world: Any, worker: str) -> None:
     batch = _batch(desk, confirm=True)
     _settle(world, worker)
-    _change(world, batch, paused=False)
+    with pytest.raises(Conflict, match="no pilot that waits"):
+        _change(world, batch, pilot={"confirmed": True})
     world.conclude()
     assert (_pilot(world, batch).state, _pilot(world, batch).reason) == ("waiting", "confirm")
     world.finish()
@@ -101,9 +103,11 @@ def test_the_rest_waits_for_a_yes_that_was_asked_for(desk: Any, world: Any, work
     assert world.state(batch) == "in_progress"
 
     _change(world, batch, paused=True)
-    _change(world, batch, paused=False)
-    assert _pilot(world, batch).state == "waiting", "resuming a paused batch is no answer to its pilot"
-    _change(world, batch, paused=False)
+    for _ in range(2):
+        _change(world, batch, paused=False)
+        assert _pilot(world, batch).state == "waiting", "the end of a pause is no answer to the pilot"
+    _change(world, batch, pilot={"confirmed": True})
+    _change(world, batch, pilot={"confirmed": True})
     assert len(_settle(world, worker)) == 32
 
 
@@ -129,7 +133,7 @@ def test_a_yes_overrules_the_estimate_but_not_the_budget(desk: Any, world: Any, 
     spent = world.totals(batch).direct_nanodollars
     _change(world, batch, batch_budget={"dollars": 1.5 * spent / 1e9})
     world.conclude()
-    _change(world, batch, paused=False)
+    _change(world, batch, pilot={"confirmed": True})
     assert 0 < len(world.claim_all(worker)) <= 4
 
 
@@ -150,7 +154,7 @@ def test_a_pilot_of_which_nothing_completed_waits_and_a_yes_goes_on(desk: Any, w
     world.conclude()
     assert (_pilot(world, batch).state, _pilot(world, batch).reason) == ("waiting", "failed")
     assert world.claim_all(worker) == []
-    _change(world, batch, paused=False)
+    _change(world, batch, pilot={"confirmed": True})
     assert len(world.claim_all(worker)) == 32
 
 

@@ -197,6 +197,25 @@ def add_late(connection: Connection, incarnation_id: str, until: datetime, costs
         connection.execute(_LATE, {"incarnation_id": incarnation_id, "until": until, "costs": dumps(rows)})
 
 
+def hours_among(pairs: str) -> str:
+    """Returns SQL for those rows of the view `worker_hours` whose worker and hour are in a relation, once each.
+
+    The view itself would add up the hours of all workers that there ever were.
+    """
+    return f"""
+        SELECT worker, hour, sum(direct_nanodollars) AS direct_nanodollars,
+               sum(overhead_nanodollars) AS overhead_nanodollars
+        FROM (
+            SELECT worker, hour, direct_nanodollars, overhead_nanodollars
+            FROM {pairs} JOIN hour_totals USING (worker, hour)
+            UNION ALL
+            SELECT worker, hour, direct_nanodollars, overhead_nanodollars
+            FROM {pairs} JOIN hour_tallies USING (worker, hour)
+        ) AS added
+        GROUP BY worker, hour
+    """
+
+
 def fold_costs(connection: Connection) -> bool:
     """Folds up to 1,000 settled jobs, the overhead of hours, and late costs. Returns whether more may be waiting.
 

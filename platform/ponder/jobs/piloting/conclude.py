@@ -10,9 +10,7 @@ from ponder.domain.state import PilotState
 from ponder.domain.storable import JsonObject
 from ponder.jobs.estimating.estimate_object import estimate_object
 from ponder.jobs.estimating.fleet import loading_of
-from ponder.jobs.estimating.observe import observed_in
-from ponder.jobs.estimating.predict import predict
-from ponder.jobs.estimating.survey import stored_survey
+from ponder.jobs.estimating.predict import predict_batch
 from ponder.jobs.piloting.pilot import Reason
 from ponder.jobs.wake import wake
 from ponder.store.document import dumps
@@ -82,13 +80,10 @@ def _conclude(connection: Connection, pilot: Row[Any]) -> None:
 
 
 def _estimate(connection: Connection, pilot: Row[Any]) -> JsonObject:
-    survey = stored_survey(connection, pilot.batch_id)
-    assert survey is not None, "a pilot without a survey"
-    experience = observed_in(connection, pilot.tenant_id, pilot.batch_id, survey.cells, num_pilot=pilot.num_jobs)
-    found = predict(connection, survey, experience)
-    if experience.is_timed_by_pilot:
-        found = found.timed_by_pilot()
-    return estimate_object(found, survey, loading_of(connection, sorted(survey.fingerprints)), None)
+    found = predict_batch(connection, pilot.tenant_id, pilot.batch_id, num_pilot=pilot.num_jobs)
+    assert found is not None, "a pilot without a survey"
+    loading = loading_of(connection, sorted(found.survey.fingerprints))
+    return estimate_object(found.totals, found.survey, loading, None)
 
 
 def _reason(pilot: Row[Any], estimate: JsonObject) -> Reason | None:

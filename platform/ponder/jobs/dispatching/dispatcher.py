@@ -22,7 +22,7 @@ from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.learn import fold
-from ponder.jobs.piloting.conclude import conclude
+from ponder.jobs.piloting.conclusions import Conclusions
 from ponder.jobs.retention.prune import prune
 from ponder.jobs.tally import tally
 from ponder.jobs.validation.validations import Unvalidated, Validations
@@ -66,7 +66,7 @@ def run(database_url: str, redis_url: str, settings: Settings, stop: threading.E
     webhooks = threading.Thread(target=keep_delivering, args=(engine, settings, stop))
     webhooks.start()
     with closing(Validations(engine, database_url, settings)) as validations:
-        service = _Dispatcher(engine, app, client, settings, stop, validations)
+        service = _Dispatcher(engine, app, client, settings, stop, validations, Conclusions(engine))
         while not stop.is_set():
             try:
                 with _leadership(engine, settings, stop) as listener:
@@ -106,6 +106,7 @@ class _Dispatcher:
     settings: Settings
     stop: threading.Event
     validations: Validations
+    conclusions: Conclusions
     unsent: dict[int, Message] = field(default_factory=dict)
     """Messages that Redis has not accepted yet, by shard."""
     errors: dict[str, str] = field(default_factory=dict)
@@ -178,8 +179,7 @@ class _Dispatcher:
         check_redis(self.redis)
 
     def _conclude(self) -> None:
-        with self.engine.begin() as connection:
-            conclude(connection)
+        self.conclusions.turn(monotonic())
 
     def _finish(self) -> None:
         with self.engine.begin() as connection:

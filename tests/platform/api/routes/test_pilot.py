@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import openai
 import pytest
 from sqlalchemy import Engine
 
-from ponder.jobs.piloting.conclude import conclude
+from ponder.jobs.piloting.conclusions import Conclusions
 
 Submitted = Callable[..., openai.types.Batch]
 
@@ -28,8 +29,7 @@ def _patch(http: httpx2.Client, batch_id: str, **changes: Any) -> httpx2.Respons
 
 
 def _conclude(engine: Engine) -> None:
-    with engine.begin() as connection:
-        conclude(connection)
+    Conclusions(engine).turn(time.monotonic())
 
 
 @pytest.mark.parametrize(

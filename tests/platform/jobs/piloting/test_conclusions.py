@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,9 @@ from ponder.domain.state import JobState
 from ponder.errors import Conflict
 from ponder.jobs.batch.change import change
 from ponder.jobs.batch.retry import retry
+from ponder.jobs.estimating import fleet
+from ponder.jobs.piloting import conclusions
+from ponder.jobs.piloting.conclusions import Conclusions
 from ponder.jobs.tick import Settlement, Usage
 
 TENANT = "tenant_00"
@@ -216,6 +220,52 @@ def test_a_retry_has_no_pilot_and_keeps_the_survey(desk: Any, world: Any, worker
     assert world.sql("SELECT 1 FROM pilots WHERE batch_id = :id", id=again) == []
     assert len(world.sql("SELECT 1 FROM surveys WHERE batch_id = :id", id=again)) == 1
     assert len(world.claim_all(worker)) == 5
+
+
+def test_a_pilot_that_cannot_be_concluded_holds_up_no_other_and_is_tried_again(
+    desk: Any, world: Any, worker: str
+) -> None:
+    batches = [_batch(desk, 12, jobs=4) for _ in range(7)]
+    _settle(world, worker)
+    broken = min(batches)
+    (kept,) = world.sql("SELECT * FROM surveys WHERE batch_id = :id", id=broken)
+    world.sql("DELETE FROM surveys WHERE batch_id = :id", id=broken)
+    concluding = Conclusions(world.engine)
+
+    def states() -> list[str]:
+        return [_pilot(world, batch).state for batch in sorted(batches)]
+
+    concluding.turn(0.0)
+    assert states() == ["running", *["passed"] * 4, *["running"] * 2], "a few a turn"
+    concluding.turn(1.0)
+    assert states() == ["running", *["passed"] * 6]
+
+    world.sql(
+        "INSERT INTO surveys (batch_id, document) VALUES (:id, CAST(:document AS jsonb))",
+        id=broken,
+        document=json.dumps(kept.document),
+    )
+    concluding.turn(2.0)
+    assert states()[0] == "running", "not again at once"
+    concluding.turn(60.0)
+    assert states()[0] == "passed"
+
+
+def test_the_overhead_is_read_once_for_all_pilots_of_the_same_models(
+    desk: Any, world: Any, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+
+    def loading_of(connection: Any, fingerprints: Any) -> Any:
+        read.append(fingerprints)
+        return fleet.loading_of(connection, fingerprints)
+
+    monkeypatch.setattr(conclusions, "loading_of", loading_of)
+    for _ in range(3):
+        _batch(desk, 12, jobs=4)
+    _settle(world, worker)
+    world.conclude()
+    assert read == [("f0",)]
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

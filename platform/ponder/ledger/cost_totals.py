@@ -206,8 +206,11 @@ def hours_among(pairs: str) -> str:
         SELECT worker, hour, sum(direct_nanodollars) AS direct_nanodollars,
                sum(overhead_nanodollars) AS overhead_nanodollars
         FROM (
-            SELECT worker, hour, direct_nanodollars, overhead_nanodollars
-            FROM {pairs} JOIN hour_totals USING (worker, hour)
+            SELECT worker, hour, total.* FROM {pairs} CROSS JOIN LATERAL (
+                SELECT direct_nanodollars, overhead_nanodollars FROM hour_totals
+                WHERE hour_totals.worker = {pairs}.worker AND hour_totals.hour = {pairs}.hour
+                OFFSET 0  -- keeps the planner from reading them all
+            ) AS total
             UNION ALL
             SELECT worker, hour, direct_nanodollars, overhead_nanodollars
             FROM {pairs} JOIN hour_tallies USING (worker, hour)

@@ -48,18 +48,18 @@ class PilotStatus:
         """The reason why the rest of the batch does not run yet."""
         if self.state is PilotState.RUNNING:
             return f"the pilot of {self.num_jobs:,} job{'s' * (self.num_jobs != 1)} runs first"
+        if self.reason == "failed":
+            failed = f"none of the pilot's {self.num_jobs:,} jobs completed"
+            if self.num_jobs == 1:
+                failed = "the pilot's only job did not complete"
+            return f"{failed}, so nothing is known about the others"
         total = (self.estimate or {}).get("direct_nanodollars") or {}
         if total.get("estimate") is None:
-            said = "unknown dollars"
-        else:
-            said = f"{dollars(total['estimate'])} ({dollars(total['low'])} to {dollars(total['high'])})"
-        match self.reason:
-            case "failed":
-                return f"no job of the pilot completed, so nothing is known of the other jobs (all {self.num_jobs:,})"
-            case "over_budget":
-                return f"the pilot's estimate, {said}, exceeds the batch's budget"
-            case _:
-                return f"the pilot's estimate of the whole batch is {said}"
+            return "the pilot does not tell what the whole batch will cost"
+        said = f"{dollars(total['estimate'])} ({dollars(total['low'])} to {dollars(total['high'])})"
+        if self.reason == "over_budget":
+            return f"the pilot's estimate of the whole batch, {said}, exceeds the batch's budget"
+        return f"the pilot's estimate of the whole batch is {said}"
 
 
 def pilots(connection: Connection, batch_ids: Collection[str]) -> dict[str, PilotStatus]:

@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ponder.domain.batch.submission import Change
-from ponder.domain.state import JobState
+from ponder.domain.state import JobState, PilotState
 from ponder.errors import Conflict
 from ponder.jobs.batch.change import change
 from ponder.jobs.batch.retry import retry
 from ponder.jobs.estimating import fleet
 from ponder.jobs.piloting import conclusions
 from ponder.jobs.piloting.conclusions import Conclusions
+from ponder.jobs.piloting.pilot import PilotStatus, Reason
 from ponder.jobs.tick import Settlement, Usage
 
 TENANT = "tenant_00"
@@ -266,6 +267,28 @@ def test_the_overhead_is_read_once_for_all_pilots_of_the_same_models(
     _settle(world, worker)
     world.conclude()
     assert read == [("f0",)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "num_jobs", "estimate", "message"),
+    [
+        ("failed", 30, None, "none of the pilot's 30 jobs completed, so nothing is known about the others"),
+        ("failed", 1, None, "the pilot's only job did not complete, so nothing is known about the others"),
+        ("confirm", 30, None, "the pilot does not tell what the whole batch will cost"),
+        ("confirm", 30, 2e9, "the pilot's estimate of the whole batch is $2.00 ($1.00 to $4.00)"),
+        (
+            "over_budget",
+            30,
+            2e9,
+            "the pilot's estimate of the whole batch, $2.00 ($1.00 to $4.00), exceeds the batch's budget",
+        ),
+    ],
+)
+def test_a_pilot_says_why_the_rest_waits(reason: Reason, num_jobs: int, estimate: float | None, message: str) -> None:
+    bounds = {"low": None, "high": None} if estimate is None else {"low": estimate / 2, "high": estimate * 2}
+    document = {"direct_nanodollars": {"estimate": estimate, **bounds}}
+    pilot = PilotStatus(PilotState.WAITING, must_confirm=True, reason=reason, estimate=document, num_jobs=num_jobs)
+    assert pilot.message == message
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

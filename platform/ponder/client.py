@@ -131,7 +131,10 @@ class Client:
         return self._wire.ask("POST", f"batches/{batch_id}/cancel", repeatable=True)
 
     def change(self, batch_id: str, **changes: Any) -> Json:
-        """Changes a batch that has not ended: `completion_window`, or in `ponder` its budget, pause or priority."""
+        """Changes a batch that has not ended: `completion_window`, or in `ponder` its budget, pause or priority.
+
+        `ponder={"pilot": {"confirmed": True}}` says yes to the estimate of its pilot.
+        """
         return self._wire.ask("PATCH", f"batches/{batch_id}", json=changes, repeatable=True)
 
     def retry(self, batch_id: str, *, idempotency_key: str | None = None) -> Json:

@@ -25,7 +25,7 @@ from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
 from ponder.jobs.dispatching.dispatcher_status import record
 from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.incarnation import ready, register
-from ponder.jobs.piloting.conclude import conclude
+from ponder.jobs.piloting.conclusions import Conclusions
 from ponder.jobs.release import release
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tally import Totals, settled_after, tally, totals
@@ -247,8 +247,7 @@ class World:
 
     def conclude(self) -> None:
         """Concludes pilots as the dispatcher does."""
-        with self.engine.begin() as connection:
-            conclude(connection)
+        Conclusions(self.engine).turn(time.monotonic())
 
     def cancel(self, batch_id: str) -> None:
         tenant_id = self.sql("SELECT tenant_id FROM batches WHERE id = :id", id=batch_id)[0].tenant_id

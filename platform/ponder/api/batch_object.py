@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from ponder.api.limit_object import limit_object
 from ponder.api.services import unix
-from ponder.api.waiting import why_batch_waits
+from ponder.api.waiting import Stops, why_batch_waits, why_listed_batch_waits
 from ponder.domain.budget import Allowance, BudgetName
 from ponder.domain.state import BatchState
 from ponder.domain.storable import JsonObject
+from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
 from ponder.jobs.estimating.project import Progress, project
 from ponder.jobs.piloting.pilot import PilotStatus, pilots
 from ponder.jobs.tally import Totals, totals
@@ -73,6 +74,10 @@ class _Facts:
     budgets: Mapping[str, Allowance]
     warnings: Mapping[str, list[Row[Any]]]
     pilots: Mapping[str, PilotStatus]
+    status: DispatcherStatus
+
+    def stops(self, batch_id: str) -> Stops:
+        return Stops(self.status, self.budgets.get(batch_id), self.pilots.get(batch_id))
 
 
 def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
@@ -81,21 +86,25 @@ def batch_object(connection: Connection, batch: Row[Any]) -> JsonObject:
     """
     errors = connection.execute(_ERRORS, {"id": batch.id, "limit": _MAX_ERRORS}).all()
     facts = _facts(connection, [batch])
-    found = _object(connection, batch, facts)
+    found = _object(batch, facts)
+    own = found["ponder"]
+    own["waiting"] = why_batch_waits(
+        connection, batch, own["counts"]["pending"], bool(own["num_running"]), facts.stops(batch.id)
+    )
     if batch.id in facts.pilots:
-        found["ponder"]["pilot"]["estimate"] = facts.pilots[batch.id].estimate
-    found["ponder"]["projection"] = _projection(connection, batch, facts)
+        own["pilot"]["estimate"] = facts.pilots[batch.id].estimate
+    own["projection"] = _projection(connection, batch, facts)
     return found | {"errors": _errors(batch, errors)}
 
 
 def batch_objects(connection: Connection, batches: Sequence[Row[Any]]) -> list[JsonObject]:
     """Returns objects in the order of the rows, without their errors' data, which may be a thousand each, the
-    estimates of their pilots, and projections.
+    estimates of their pilots, and projections. `waiting` tells only what stops a whole batch.
 
     Makes a fixed number of queries for any number of batches, and none that counts jobs.
     """
     facts = _facts(connection, batches)
-    return [_object(connection, batch, facts) for batch in batches]
+    return [_object(batch, facts) for batch in batches]
 
 
 def _facts(connection: Connection, batches: Sequence[Row[Any]]) -> _Facts:
@@ -107,6 +116,7 @@ def _facts(connection: Connection, batches: Sequence[Row[Any]]) -> _Facts:
         budgets=allowances(connection, ids),
         warnings=_grouped(connection, _WARNINGS, ids),
         pilots=pilots(connection, ids),
+        status=dispatcher_status(connection),
     )
 
 
@@ -117,7 +127,7 @@ def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> d
     return groups
 
 
-def _object(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObject:
+def _object(batch: Row[Any], facts: _Facts) -> JsonObject:
     sums = facts.sums.get(batch.id, Totals())
     running, model = facts.running.get(batch.id, []), facts.model.get(batch.id, [])
     counts = _counts(batch, sums)
@@ -156,7 +166,7 @@ def _object(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObjec
             "results_expire_at": unix(_results_expire_at(batch)),
             "pruned_at": unix(batch.results_expired_at),
             "num_running": _sum(running),
-            "waiting": why_batch_waits(connection, batch, counts["pending"], bool(running)),
+            "waiting": why_listed_batch_waits(batch, counts["pending"], bool(running), facts.stops(batch.id)),
             "paused": batch.paused_at is not None,
             "budget": _budget(batch, facts.budgets.get(batch.id)),
             "warnings": [_warning(row) for row in facts.warnings.get(batch.id, [])],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Literal
 
@@ -92,28 +93,59 @@ _NEED = text(
 )
 
 
-def why_batch_waits(connection: Connection, batch: Row[Any], num_pending: int, is_running: bool) -> JsonObject | None:
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """The facts that can stop all of a batch: its dispatcher, its pause and budgets, and its pilot."""
+
+    status: DispatcherStatus
+    allowance: Allowance | None
+    pilot: PilotStatus | None
+
+
+def why_listed_batch_waits(batch: Row[Any], num_pending: int, is_running: bool, stops: Stops) -> JsonObject | None:
+    """Returns the reason if it is the dispatcher, the validation, a pause, or a pilot that waits. Makes no query."""
+    if is_final(BatchState(batch.state)) or is_running:
+        return None
+    if (found := _why_not_begun(batch, stops.status)) is not None:
+        return found
+    if batch.state != "in_progress" or num_pending == 0:
+        return None
+    if stops.allowance is not None and stops.allowance.is_paused:
+        return _paused(batch.id, 0)
+    if stops.pilot is not None and stops.pilot.state is PilotState.WAITING:
+        return _piloted(batch.id, stops.pilot, 0)
+    return None
+
+
+def why_batch_waits(
+    connection: Connection, batch: Row[Any], num_pending: int, is_running: bool, stops: Stops
+) -> JsonObject | None:
     """Returns None if the batch has ended, if a job runs, or if nothing is wrong and no job is left."""
     if is_final(BatchState(batch.state)) or is_running:
         return None
-    status = dispatcher_status(connection)
-    if not status.is_ok:  # the dispatcher validates, dispatches and finishes batches, so every batch waits for it
-        return _reason("dispatcher", _remedy(status), 0)
-    if batch.state == "validating":
-        trouble = f"; the dispatcher's last round failed: {status.current_error}" if status.current_error else ""
-        return _reason("validating", f"the input file is being read{trouble}", 0)
+    if (found := _why_not_begun(batch, stops.status)) is not None:
+        return found
     if batch.state != "in_progress" or num_pending == 0:
         return None
-    pilot = pilots(connection, [batch.id]).get(batch.id)
-    values = {"batch_id": batch.id, "has_undecided_pilot": pilot is not None and pilot.is_undecided}
+    has_undecided_pilot = stops.pilot is not None and stops.pilot.is_undecided
+    values = {"batch_id": batch.id, "has_undecided_pilot": has_undecided_pilot}
     job = connection.execute(_NEXT_JOB, values).first()
     if job is not None:
-        return why_job_waits(connection, job, batch.lane)
-    return _why_stopped(connection, batch.id, 0) if pilot is not None else None
+        return _why_job_waits(connection, job, batch.lane, stops)
+    return _why_stopped(connection, batch.id, 0, stops) if stops.pilot is not None else None
 
 
 def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObject | None:
     """Returns None if a worker has the job. `job` is pending, with id, batch_id, line, model and fingerprint."""
+    stops = Stops(
+        dispatcher_status(connection),
+        allowances(connection, [job.batch_id]).get(job.batch_id),
+        pilots(connection, [job.batch_id]).get(job.batch_id),
+    )
+    return _why_job_waits(connection, job, lane, stops)
+
+
+def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stops) -> JsonObject | None:
     shard = connection.execute(_SHARD_OF_JOB, {"batch_id": job.batch_id, "job_id": job.id}).first()
     if shard is not None and shard.state == "held":
         return None
@@ -123,10 +155,9 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObjec
     if shard is None:
         uncut = {**weights, "batch_id": job.batch_id, "line": job.line}
         ahead += int(connection.execute(_UNCUT, uncut).scalar_one())
-    status = dispatcher_status(connection)
-    if not status.is_ok:
-        return _reason("dispatcher", _remedy(status), ahead)
-    found = _why_stopped(connection, job.batch_id, ahead, is_of_pilot=shard is not None)
+    if not stops.status.is_ok:
+        return _reason("dispatcher", _remedy(stops.status), ahead)
+    found = _why_stopped(connection, job.batch_id, ahead, stops, is_of_pilot=shard is not None)
     if found is None and not connection.execute(_ALIVE, weights).scalar_one():
         found = _reason(
             "no_worker",
@@ -143,17 +174,37 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObjec
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
 
 
-def _why_stopped(connection: Connection, batch_id: str, ahead: int, *, is_of_pilot: bool = False) -> JsonObject | None:
+def _why_not_begun(batch: Row[Any], status: DispatcherStatus) -> JsonObject | None:
+    """Returns the reason if it is the dispatcher or the validation. The dispatcher does that too, and finishes batches,
+    so every batch waits for it.
+    """
+    if not status.is_ok:
+        return _reason("dispatcher", _remedy(status), 0)
+    if batch.state == "validating":
+        trouble = f"; the dispatcher's last round failed: {status.current_error}" if status.current_error else ""
+        return _reason("validating", f"the input file is being read{trouble}", 0)
+    return None
+
+
+def _why_stopped(
+    connection: Connection, batch_id: str, ahead: int, stops: Stops, *, is_of_pilot: bool = False
+) -> JsonObject | None:
     """Returns what has stopped the batch, if anything: a pause, a budget, or the pilot of other jobs."""
-    allowance = allowances(connection, [batch_id]).get(batch_id)
-    if allowance is not None:
-        if allowance.is_paused:
-            return _reason("paused", f"the batch is paused: `ponder resume {batch_id}` continues it", ahead)
-        if (refused := _why_refused(connection, batch_id, allowance, ahead)) is not None:
+    if stops.allowance is not None:
+        if stops.allowance.is_paused:
+            return _paused(batch_id, ahead)
+        if (refused := _why_refused(connection, batch_id, stops.allowance, ahead)) is not None:
             return refused
-    pilot = pilots(connection, [batch_id]).get(batch_id)
-    if pilot is None or not pilot.is_undecided or is_of_pilot:
+    if stops.pilot is None or not stops.pilot.is_undecided or is_of_pilot:
         return None
+    return _piloted(batch_id, stops.pilot, ahead)
+
+
+def _paused(batch_id: str, ahead: int) -> JsonObject:
+    return _reason("paused", f"the batch is paused: `ponder resume {batch_id}` continues it", ahead)
+
+
+def _piloted(batch_id: str, pilot: PilotStatus, ahead: int) -> JsonObject:
     return _reason("pilot", f"{pilot.message}{_remedies(batch_id, pilot)}", ahead)
 
 
@@ -161,7 +212,7 @@ def _remedies(batch_id: str, pilot: PilotStatus) -> str:
     if pilot.state is not PilotState.WAITING:
         return ""
     budget = f", `ponder budget {batch_id}` raises the budget" if pilot.reason == "over_budget" else ""
-    return f": `ponder resume {batch_id}` runs the rest{budget}, `ponder cancel {batch_id}` gives it up"
+    return f": `ponder confirm {batch_id}` runs the rest{budget}, `ponder cancel {batch_id}` gives it up"
 
 
 def _why_refused(connection: Connection, batch_id: str, allowance: Allowance, ahead: int) -> JsonObject | None:

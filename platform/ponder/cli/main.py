@@ -36,6 +36,7 @@ SECTIONS = {
         "budget": Lazy("Change what a batch may spend.", "ponder.cli.commands.batch:budget"),
         "pause": Lazy("Pause a batch.", "ponder.cli.commands.batch:pause"),
         "resume": Lazy("Resume a paused batch.", "ponder.cli.commands.batch:resume"),
+        "confirm": Lazy("Say yes to the estimate of a batch's pilot.", "ponder.cli.commands.batch:confirm"),
         "retry": Lazy("Run a batch's failed and expired jobs again.", "ponder.cli.commands.batch:retry"),
         "batches": Lazy("List the batches, newest first.", "ponder.cli.commands.batch:batches"),
         "show": Lazy("Show one job: its search tree, attempts and cost.", "ponder.cli.commands.show:show"),

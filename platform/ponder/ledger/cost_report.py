@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from ponder.ledger.cost_totals import hours_among
 from ponder.ledger.interval import Interval, Sums, ratio_interval
 from ponder.ledger.reporting import Group, Selection
 
@@ -92,34 +93,21 @@ _REPORT = f"""
 
 # The jobs that are not in the totals: numbered or settled since, running or handed back, or of a stopped batch.
 _LIVE = """
-    SELECT job_id FROM batch_totals JOIN result_runs USING (batch_id)
+    SELECT job_id FROM chosen JOIN batch_totals USING (batch_id) JOIN result_runs USING (batch_id)
     CROSS JOIN LATERAL unnest(job_ids) WITH ORDINALITY AS settled(job_id, place)
     WHERE num_costed < num_completed + num_failed + num_expired + num_cancelled
       AND last_number > num_costed AND last_number - cardinality(job_ids) + place > num_costed
     UNION
-    SELECT unnest(job_ids) FROM tallies
+    SELECT unnest(job_ids) FROM chosen JOIN tallies USING (batch_id)
     UNION
-    SELECT jobs.id FROM (SELECT unnest(job_ids) AS id FROM shards WHERE state <> 'finished') AS open
-    JOIN jobs USING (id) WHERE state = 'pending'
+    SELECT jobs.id FROM (
+        SELECT unnest(job_ids) AS id FROM chosen JOIN shards USING (batch_id) WHERE state <> 'finished'
+    ) AS open JOIN jobs USING (id) WHERE state = 'pending'
     UNION
-    SELECT job_id FROM late_costs JOIN jobs ON jobs.id = job_id WHERE state = 'pending'
+    SELECT job_id FROM late_costs JOIN jobs ON jobs.id = job_id JOIN chosen USING (batch_id) WHERE state = 'pending'
     UNION
-    SELECT jobs.id FROM batches JOIN jobs ON batch_id = batches.id
+    SELECT jobs.id FROM chosen JOIN jobs USING (batch_id)
     WHERE followed_line IS NOT NULL AND line > followed_line AND jobs.state = 'pending'
-      AND (CAST(:tenant_id AS text) IS NULL OR batches.tenant_id = CAST(:tenant_id AS text))
-"""
-
-# The costs of some jobs, entry by entry. OFFSET keeps the planner from reading the whole ledger for them.
-_COSTS = """
-    SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
-    FROM (
-        SELECT job_id, entry.* FROM {jobs} AS these CROSS JOIN LATERAL (
-            SELECT incarnation_id, date_trunc('hour', until_at, 'UTC') AS hour, nanodollars
-            FROM ledger_entries WHERE ledger_entries.job_id = these.job_id OFFSET 0
-        ) AS entry
-    ) AS booked
-    JOIN incarnations ON incarnations.id = incarnation_id JOIN factor USING (worker, hour)
-    GROUP BY job_id
 """
 
 _JOBS = """
@@ -131,14 +119,35 @@ _JOBS = """
 
 # The same as _REPORT, where groups and conditions are those of a cell (see `cost_totals`).
 _FOLDED_REPORT = f"""
-    WITH factor AS MATERIALIZED (
-        SELECT worker, hour, 1 + overhead_nanodollars / nullif(direct_nanodollars, 0) AS factor FROM worker_hours
+    WITH chosen AS MATERIALIZED (
+        SELECT batch_id, followed_line FROM (SELECT id AS batch_id, tenant_id, followed_line FROM batches) AS each
+        WHERE {{scope}}
     ), cell AS MATERIALIZED (
         SELECT {{columns}} totals.*
         FROM (
             SELECT cost_totals.*, tenant_id, key_id FROM cost_totals JOIN batches ON batches.id = batch_id
         ) AS totals WHERE {{condition}}
-    ), live AS MATERIALIZED ({_LIVE}), job AS (
+    ), live AS MATERIALIZED ({_LIVE}), late_cost AS MATERIALIZED (
+        SELECT job_id, worker, hour, nanodollars
+        FROM late_costs JOIN jobs ON jobs.id = job_id JOIN chosen USING (batch_id)
+        WHERE job_id NOT IN (SELECT job_id FROM live)
+    ), booked AS MATERIALIZED (
+        SELECT job_id, worker, hour, nanodollars
+        FROM (SELECT job_id FROM live UNION SELECT job_id FROM late_cost) AS these CROSS JOIN LATERAL (
+            SELECT incarnation_id, date_trunc('hour', until_at, 'UTC') AS hour, nanodollars
+            FROM ledger_entries WHERE ledger_entries.job_id = these.job_id
+            OFFSET 0  -- keeps the planner from reading the whole ledger
+        ) AS entry JOIN incarnations ON incarnations.id = incarnation_id
+    ), worked AS MATERIALIZED (
+        SELECT worker, hour FROM cell JOIN cost_hours ON cell_id = cell.id
+        UNION SELECT worker, hour FROM booked UNION SELECT worker, hour FROM late_cost
+    ), factor AS MATERIALIZED (
+        SELECT worker, hour, 1 + overhead_nanodollars / nullif(direct_nanodollars, 0) AS factor
+        FROM ({hours_among("worked")}) AS hours
+    ), cost AS MATERIALIZED (
+        SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
+        FROM booked JOIN factor USING (worker, hour) GROUP BY job_id
+    ), job AS (
         SELECT {{columns}}
                0 AS is_job,
                CAST(state <> 'pending' AS int) AS is_settled,
@@ -150,17 +159,16 @@ _FOLDED_REPORT = f"""
                coalesce(direct_nanodollars, 0) AS direct_nanodollars,
                coalesce(loaded_nanodollars, 0) AS loaded_nanodollars,
                CAST(coalesce(loaded_nanodollars, 0) AS float8) AS cost
-        FROM ({_JOBS.format(jobs="live")}) AS jobs LEFT JOIN ({_COSTS.format(jobs="live")}) AS costs USING (job_id)
+        FROM ({_JOBS.format(jobs="live")}) AS jobs LEFT JOIN cost USING (job_id)
         WHERE {{condition}}
     ), late AS MATERIALIZED (
         SELECT job_id, sum(nanodollars) AS direct_nanodollars, sum(nanodollars * factor) AS loaded_nanodollars
-        FROM late_costs JOIN factor USING (worker, hour)
-        WHERE job_id NOT IN (SELECT job_id FROM live) GROUP BY job_id
+        FROM late_cost JOIN factor USING (worker, hour) GROUP BY job_id
     ), late_job AS (
         SELECT {{columns}} CAST(coalesce(verdict, '') = 'passed' AS int) AS is_passed, late.direct_nanodollars,
-               late.loaded_nanodollars, costs.loaded_nanodollars AS whole
+               late.loaded_nanodollars, cost.loaded_nanodollars AS whole
         FROM late JOIN ({_JOBS.format(jobs="late")}) AS jobs USING (job_id)
-        JOIN ({_COSTS.format(jobs="late")}) AS costs USING (job_id) WHERE {{condition}}
+        JOIN cost USING (job_id) WHERE {{condition}}
     ), part AS (
         SELECT {{groups}} num_jobs, num_settled, num_passed, num_verdicts, num_failed, num_oracle, completion_tokens,
                0 AS direct_nanodollars, 0 AS loaded_nanodollars, num_settled AS num_counted,
@@ -204,6 +212,7 @@ def cost_report(connection: Connection, selection: Selection) -> list[CostRow]:
     statement = (_FOLDED_REPORT if selection.is_of_cells else _REPORT).format(
         columns=selection.columns,
         condition=selection.condition,
+        scope=selection.scope.condition,
         groups=groups,
         more_groups="".join(f", {name}" for name in selection.names),
         grouping=selection.grouping,

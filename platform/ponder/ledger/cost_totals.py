@@ -197,6 +197,28 @@ def add_late(connection: Connection, incarnation_id: str, until: datetime, costs
         connection.execute(_LATE, {"incarnation_id": incarnation_id, "until": until, "costs": dumps(rows)})
 
 
+def hours_among(pairs: str) -> str:
+    """Returns SQL for those rows of the view `worker_hours` whose worker and hour are in a relation, once each.
+
+    The view itself would add up the hours of all workers that there ever were.
+    """
+    return f"""
+        SELECT worker, hour, sum(direct_nanodollars) AS direct_nanodollars,
+               sum(overhead_nanodollars) AS overhead_nanodollars
+        FROM (
+            SELECT worker, hour, total.* FROM {pairs} CROSS JOIN LATERAL (
+                SELECT direct_nanodollars, overhead_nanodollars FROM hour_totals
+                WHERE hour_totals.worker = {pairs}.worker AND hour_totals.hour = {pairs}.hour
+                OFFSET 0  -- keeps the planner from reading them all
+            ) AS total
+            UNION ALL
+            SELECT worker, hour, direct_nanodollars, overhead_nanodollars
+            FROM {pairs} JOIN hour_tallies USING (worker, hour)
+        ) AS added
+        GROUP BY worker, hour
+    """
+
+
 def fold_costs(connection: Connection) -> bool:
     """Folds up to 1,000 settled jobs, the overhead of hours, and late costs. Returns whether more may be waiting.
 

@@ -51,6 +51,11 @@ class Selection:
         return self.since is None and self.until is None and _CELL.issuperset((*self.by, *self.where))
 
     @property
+    def scope(self) -> Selection:
+        """The tenant and the batches alone, which other tables have as well."""
+        return Selection(tenant_id=self.tenant_id, batch_ids=self.batch_ids)
+
+    @property
     def names(self) -> list[str]:
         return [f"group_{index}" for index in range(len(self.by))]
 
@@ -96,12 +101,11 @@ class Selection:
 
     def check_metadata(self, connection: Connection) -> None:
         """Raises InvalidInput for a field of the metadata that no job has, because it is probably misspelt."""
-        scope = Selection(tenant_id=self.tenant_id, batch_ids=self.batch_ids)
         for name in (*self.by, *self.where):
             if not name.startswith(METADATA):
                 continue
-            values = {"field": name.removeprefix(METADATA), **scope.values}
-            if connection.execute(text(_HAS_FIELD.format(condition=scope.condition)), values).first() is None:
+            values = {"field": name.removeprefix(METADATA), **self.scope.values}
+            if connection.execute(text(_HAS_FIELD.format(condition=self.scope.condition)), values).first() is None:
                 raise InvalidInput(
                     f"no job has the metadata field {name.removeprefix(METADATA)!r}",
                     param="by" if name in self.by else "compare",

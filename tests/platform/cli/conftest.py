@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from ponder.jobs.claim import claim
 from ponder.jobs.dispatching.dispatch import dispatch
 from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.incarnation import ready, register
-from ponder.jobs.piloting.conclude import conclude
+from ponder.jobs.piloting.conclusions import Conclusions
 from ponder.jobs.tally import tally
 from ponder.jobs.tick import Settlement, TickReport, Usage, Work, tick
 from ponder.jobs.validation.validate import validate
@@ -99,8 +100,8 @@ def _work(engine: Engine, bad_lines: set[int], stop: threading.Event) -> None:
                 number += 1
                 settled = [_settle(job_id, lines[job_id] in bad_lines) for job_id in ids]
                 tick(connection, _report(number, settled))
+        Conclusions(engine).turn(time.monotonic())
         with engine.begin() as connection:
-            conclude(connection)
             finish(connection)
         with engine.begin() as connection:
             tally(connection)

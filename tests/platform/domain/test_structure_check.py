@@ -106,7 +106,7 @@ def test_a_part_is_checked_with_what_it_refers_to(schema: dict[str, Any], place:
 
 
 @pytest.mark.parametrize("structure", [{"regex": "("}, {"regex": r"(?=a)b"}, {"grammar": "start: x"}, {"grammar": "x"}])
-def test_patterns_and_grammars_that_are_none_are_refused(structure: dict[str, Any]) -> None:
+def test_malformed_patterns_and_grammars_are_refused(structure: dict[str, Any]) -> None:
     assert refusal(structure).param == "schema"
 
 

@@ -78,7 +78,7 @@ def _every_way_of_a_pilot(desk: Any, world: Any) -> None:
 
 def _confirm(world: Any, batch: str) -> None:
     with world.engine.begin() as connection:
-        change(connection, "tenant_00", batch, Change.model_validate({"ponder": {"paused": False}}))
+        change(connection, "tenant_00", batch, Change.model_validate({"ponder": {"pilot": {"confirmed": True}}}))
 
 
 def test_every_legal_move_is_made_and_no_other(engine: Engine, desk: Any, world: Any) -> None:

@@ -117,3 +117,47 @@ def test_folding_and_ticks_do_not_wait_for_each_other(world: Any) -> None:
         world.tally()
         world.fold_costs()
         assert time.monotonic() - started_at < 0.9, "it would give up on a lock after a second"
+
+
+def _read_by_report(world: Any, table: str, **chosen: Any) -> int:
+    """Returns how many rows of a table a report reads."""
+    with world.engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))  # a small table would be read whole
+        read = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = :table"
+        before = int(connection.execute(text(read), {"table": table}).scalar_one())
+        cost_report(connection, Selection(**chosen))
+        return int(connection.execute(text(read), {"table": table}).scalar_one()) - before
+
+
+def test_a_report_reads_only_the_hours_in_which_its_jobs_were_computed(world: Any) -> None:
+    world.batch(2)
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    world.tick(worker, work=world.work(*jobs), settled=[world.passed(job) for job in jobs])
+    world.tally()
+    world.fold_costs()
+    world.sql(
+        """
+        INSERT INTO hour_totals (worker, hour, direct_nanodollars, overhead_nanodollars)
+        SELECT 'old-' || number % 10, '2025-01-01Z'::timestamptz + number / 10 * interval '1 hour', 5, 5
+        FROM generate_series(1, 50000) AS number
+        """
+    )
+    world.sql("ANALYZE hour_totals")
+    assert _read_by_report(world, "hour_totals") < 100
+    _assert_same(world)
+
+
+def test_what_waits_to_be_folded_of_others_does_not_slow_a_report(world: Any) -> None:
+    tenant, other = world.tenant(), world.tenant()
+    own, foreign = world.batch(2, tenant=tenant), world.batch(30, tenant=other)
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    world.tick(worker, work=world.work(*jobs), settled=[world.passed(job) for job in jobs])
+    world.tick(world.worker(), work=world.work(*jobs))
+    world.tally()
+    whole = _read_by_report(world, "ledger_entries")
+    assert whole >= 64
+    assert _read_by_report(world, "ledger_entries", tenant_id=tenant) <= 4
+    assert _read_by_report(world, "ledger_entries", batch_ids=(own,)) <= 4
+    assert _read_by_report(world, "ledger_entries", tenant_id=other, batch_ids=(foreign,)) >= 60

@@ -129,7 +129,7 @@ def retry_batch(batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: 
 
 @router.patch("/{batch_id}")
 def change_batch(batch_id: str, body: Change, ponder: Ponder, caller: Tenant) -> JsonObject:
-    """Changes the budget, pause, priority or completion window of a batch that has not ended."""
+    """Changes the budget, pause, pilot, priority or completion window of a batch that has not ended."""
     with ponder.engine.begin() as connection:
         change(connection, caller.tenant_id, identifier(batch_id, "batch"), body)
         return _one(connection, caller.tenant_id, batch_id)

@@ -1,4 +1,4 @@
-"""The commands `ponder batches`, `cancel`, `budget`, `pause`, `resume`, `retry` and `prune`."""
+"""The commands `ponder batches`, `cancel`, `budget`, `pause`, `resume`, `confirm`, `retry` and `prune`."""
 
 from __future__ import annotations
 
@@ -98,12 +98,23 @@ def pause(batch: str) -> None:
 @click.command()
 @click.argument("batch", metavar="BATCH")
 def resume(batch: str) -> None:
-    """Resume the paused BATCH, or say yes to the estimate of its pilot."""
+    """Resume the paused BATCH."""
     with connect() as client:
-        document = client.change(batch, ponder={"paused": False})
+        _tell_whether_it_continues(client.change(batch, ponder={"paused": False}))
+
+
+@click.command()
+@click.argument("batch", metavar="BATCH")
+def confirm(batch: str) -> None:
+    """Say yes to the estimate that the pilot of BATCH made, so that the rest runs."""
+    with connect() as client:
+        _tell_whether_it_continues(client.change(batch, ponder={"pilot": {"confirmed": True}}))
+
+
+def _tell_whether_it_continues(document: Mapping[str, Any]) -> None:
     waiting = document["ponder"]["waiting"] or {}
-    said = f"waits: {waiting['message']}" if waiting.get("reason") in ("pilot", "budget") else "continues"
-    click.echo(f"{batch} {said}", err=True)
+    is_stopped = waiting.get("reason") in ("pilot", "budget", "paused")
+    click.echo(f"{document['id']} {'waits: ' + waiting['message'] if is_stopped else 'continues'}", err=True)
 
 
 @click.command()

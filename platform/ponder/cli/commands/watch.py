@@ -54,7 +54,7 @@ def watch_until_settled(
             _tell_pilot(watch_until(lambda batch: is_over(batch) or _has_passed(batch)))
         batch = watch_until(is_over)
         while is_pilot_waiting(batch) and _says_yes(batch):
-            client.change(batch_id, ponder={"paused": False})
+            client.change(batch_id, ponder={"pilot": {"confirmed": True}})
             batch = watch_until(is_over)
         return batch
     except (KeyboardInterrupt, click.Abort):

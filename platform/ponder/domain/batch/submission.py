@@ -68,6 +68,14 @@ class Submission(StorableBody):
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).digest()
 
 
+class Confirmation(BaseModel):
+    """The owner's yes to the estimate of a pilot. It can be repeated, and cannot be taken back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    confirmed: Literal[True]
+
+
 class ChangedOptions(BaseModel):
     """The `ponder` object of a change. A limit that is null is lifted; one that is left out stays."""
 
@@ -75,6 +83,7 @@ class ChangedOptions(BaseModel):
 
     batch_budget: BatchBudget | None = None
     paused: bool | None = None
+    pilot: Confirmation | None = None
     priority: Annotated[Lane | None, BeforeValidator(lane)] = None
 
     def limits(self, tokens: int | None, nanodollars: int | None) -> dict[str, int | None]:

@@ -1,4 +1,4 @@
-"""Changes a batch that has not ended: its budget, pause, priority and completion window."""
+"""Changes a batch that has not ended: its budget, pause, pilot, priority and completion window."""
 
 from __future__ import annotations
 
@@ -43,12 +43,11 @@ _MOVE_QUEUED = text("""
 
 
 def change(connection: Connection, tenant_id: str, batch_id: str, wanted: Change) -> None:
-    """Changes what the request names and leaves the rest. `paused: false` for a batch that is not paused says yes to
-    its pilot, if that waits. Running jobs of a batch that may spend no more, or is paused,
-    are handed back at their workers' next ticks.
+    """Changes what the request names and leaves the rest. The same change may be repeated.
 
-    Raises NotFound, Conflict for a batch that has ended or is being cancelled, and InvalidInput for a window that would
-    already be over.
+    Running jobs of a batch that may spend no more, or is paused, are handed back at their workers' next ticks.
+    Raises NotFound, Conflict for a batch that has ended or is being cancelled and for a pilot without an estimate, and
+    InvalidInput for a window that would already be over.
     """
     batch = connection.execute(_FIND, {"id": batch_id, "tenant_id": tenant_id}).first()
     if batch is None:
@@ -73,7 +72,7 @@ def change(connection: Connection, tenant_id: str, batch_id: str, wanted: Change
             param="completion_window",
             code="invalid_completion_window",
         )
-    if wanted.ponder.paused is False and batch.paused_at is None:
+    if wanted.ponder.pilot is not None:
         confirm(connection, batch_id)
     if wanted.ponder.priority is not None:
         connection.execute(_MOVE_QUEUED, values)

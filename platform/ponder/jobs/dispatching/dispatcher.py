@@ -22,7 +22,7 @@ from ponder.jobs.dispatching.finish import finish, follow
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
 from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.learn import fold
-from ponder.jobs.piloting.conclude import conclude
+from ponder.jobs.piloting.conclusions import Conclusions
 from ponder.jobs.retention.prune import prune
 from ponder.jobs.tally import tally
 from ponder.jobs.validation.validations import Unvalidated, Validations
@@ -40,11 +40,11 @@ _ROUND_S = 2.0
 _REPUBLISH_AFTER_S = 15.0
 _RETRY_S = 1.0
 _FOLD_S = 0.3
-"""The time that a round spends on folding costs."""
+"""The time that one step spends on folding costs."""
 _PRUNE_S = 0.2
-"""The time that a round spends on deleting."""
+"""The time that one step spends on deleting."""
 
-_HARMLESS = ("follow", "fold", "tally", "prune")
+_HARMLESS = ("follow", "fold", "fold_costs", "tally", "prune")
 """Steps that may fail without holding up anybody's work."""
 
 _log = structlog.get_logger(__name__)
@@ -66,7 +66,7 @@ def run(database_url: str, redis_url: str, settings: Settings, stop: threading.E
     webhooks = threading.Thread(target=keep_delivering, args=(engine, settings, stop))
     webhooks.start()
     with closing(Validations(engine, database_url, settings)) as validations:
-        service = _Dispatcher(engine, app, client, settings, stop, validations)
+        service = _Dispatcher(engine, app, client, settings, stop, validations, Conclusions(engine))
         while not stop.is_set():
             try:
                 with _leadership(engine, settings, stop) as listener:
@@ -106,19 +106,23 @@ class _Dispatcher:
     settings: Settings
     stop: threading.Event
     validations: Validations
+    conclusions: Conclusions
     unsent: dict[int, Message] = field(default_factory=dict)
     """Messages that Redis has not accepted yet, by shard."""
     errors: dict[str, str] = field(default_factory=dict)
     """The error of each step whose last try failed."""
+    is_folding_costs: bool = False
+    """Whether there are more costs to fold than the last step had time for."""
     is_pruning: bool = False
-    """Whether there is more to delete than the last round had time for."""
+    """Whether there is more to delete than the last step had time for."""
     held_up_by: set[str] = field(default_factory=set)
     """The failing steps that hold work up."""
 
     def lead(self, listener: Connection) -> None:
         """Does rounds until `stop` is set or the listening connection breaks."""
         woken = (self._validate, self._conclude, self._finish, self._follow, self._dispatch, self._publish, self._tally)
-        due = (self._sweep, self._republish, *woken, self._check_redis, self._fold, self._prune, self._record)
+        folds = (self._fold, self._fold_costs)
+        due = (self._sweep, self._republish, *woken, self._check_redis, *folds, self._prune, self._record)
         next_round = 0.0
         while not self.stop.is_set():
             is_woken = _is_woken(listener) or self.validations.has_news
@@ -126,10 +130,10 @@ class _Dispatcher:
                 next_round = monotonic() + _ROUND_S
                 self._attempt(due)
                 show_alive(self.settings.alive_file)
-            elif is_woken:
-                self._attempt(woken)
-            elif self.is_pruning:
-                self._attempt((self._prune,))
+            else:
+                # On a busy fleet nearly every turn is woken, and costs must be folded as fast as jobs settle.
+                steps = [*(woken if is_woken else ()), *((self._fold_costs,) if self.is_folding_costs else ())]
+                self._attempt(steps or ([self._prune] if self.is_pruning else ()))
             self.stop.wait(_POLL_S)
 
     def _attempt(self, steps: Iterable[Callable[[], None]]) -> None:
@@ -178,8 +182,7 @@ class _Dispatcher:
         check_redis(self.redis)
 
     def _conclude(self) -> None:
-        with self.engine.begin() as connection:
-            conclude(connection)
+        self.conclusions.turn(monotonic())
 
     def _finish(self) -> None:
         with self.engine.begin() as connection:
@@ -196,11 +199,15 @@ class _Dispatcher:
         for folded in (fold, fold_observations):
             with self.engine.begin() as connection:
                 folded(connection)
+
+    def _fold_costs(self) -> None:
+        self.is_folding_costs = False
         end = monotonic() + _FOLD_S
         is_left = True
         while is_left and monotonic() < end and not self.stop.is_set():
             with self.engine.begin() as connection:
                 is_left = fold_costs(connection)
+        self.is_folding_costs = is_left
 
     def _tally(self) -> None:
         is_full = True

@@ -10,11 +10,11 @@ from sqlalchemy import Connection, text
 from ponder.domain.forecast.experience import Experience
 from ponder.domain.forecast.ratio import Estimate, Ratio
 from ponder.errors import UnknownMachine
+from ponder.ledger.cost_totals import hours_among
 from ponder.ledger.price_book import price_at
 
 _LOADING = Estimate(1.25, 0.04, 0.1)
 """Loaded cost for each direct dollar, as long as no hour of the model's workers is known."""
-_MOST_ENTRIES = 100_000
 
 _LIVE = text("""
     SELECT machine, market, count(*) AS num_workers, CAST(avg(nanodollars_per_hour) AS float8) AS price
@@ -26,21 +26,24 @@ _LAST = text("""
     WHERE fingerprint = :fingerprint AND machine = :machine ORDER BY started_at DESC LIMIT 1
 """)
 
-# Overhead is spread over the jobs that the same worker served in the same hour, as reports do.
+# Overhead is spread over the jobs that the same worker served in the same hour, as reports do. Of a worker that served
+# other models in the same hour, the whole hour counts.
 _HOURS = text(f"""
-    SELECT CAST(sum(direct) AS float8) AS x, CAST(sum(direct + overhead) AS float8) AS y, count(*) AS n,
-           CAST(sum(direct * direct) AS float8) AS xx, CAST(sum(direct * (direct + overhead)) AS float8) AS xy,
-           CAST(sum((direct + overhead) * (direct + overhead)) AS float8) AS yy
-    FROM (
-        SELECT sum(nanodollars) FILTER (WHERE job_id IS NOT NULL) AS direct,
-               coalesce(sum(nanodollars) FILTER (WHERE job_id IS NULL), 0) AS overhead
-        FROM (
-            SELECT incarnation_id, job_id, nanodollars, until_at FROM ledger_entries
-            WHERE until_at > clock_timestamp() - interval '24 hours' ORDER BY until_at DESC LIMIT {_MOST_ENTRIES}
-        ) AS entry JOIN incarnations ON incarnations.id = incarnation_id
+    WITH up AS (
+        SELECT DISTINCT worker, hour FROM incarnations CROSS JOIN LATERAL generate_series(
+            date_trunc('hour', greatest(started_at, clock_timestamp() - interval '23 hours'), 'UTC'), billed_until,
+            interval '1 hour'
+        ) AS hour
         WHERE fingerprint = ANY(CAST(:fingerprints AS text[]))
-        GROUP BY worker, date_trunc('hour', until_at)
-    ) AS hours WHERE direct > 0
+          AND billed_until > clock_timestamp() - interval '24 hours'
+    )
+    SELECT CAST(sum(direct) AS float8) AS x, CAST(sum(loaded) AS float8) AS y, count(*) AS n,
+           CAST(sum(direct * direct) AS float8) AS xx, CAST(sum(direct * loaded) AS float8) AS xy,
+           CAST(sum(loaded * loaded) AS float8) AS yy
+    FROM (
+        SELECT direct_nanodollars AS direct, direct_nanodollars + overhead_nanodollars AS loaded
+        FROM ({hours_among("up")}) AS hours WHERE direct_nanodollars > 0
+    ) AS served
 """)
 
 
@@ -81,7 +84,7 @@ def fleet_of(connection: Connection, fingerprint: str, experience: Experience) -
 
 
 def loading_of(connection: Connection, fingerprints: Sequence[str]) -> Estimate:
-    """Returns the loaded cost for each direct dollar of models' workers in the last day, by worker and hour."""
+    """Returns the loaded cost for each direct dollar of models' workers, by their hours of the last day."""
     row = connection.execute(_HOURS, {"fingerprints": list(fingerprints)}).one()
     if not row.n:
         return _LOADING

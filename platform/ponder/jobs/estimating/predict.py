@@ -13,7 +13,8 @@ from ponder.domain.forecast.lengths import CellKey, Group, Lengths
 from ponder.domain.forecast.ratio import Estimate, mixed
 from ponder.domain.forecast.total import Total
 from ponder.jobs.estimating.fleet import Fleet, fleet_of
-from ponder.jobs.estimating.survey import JobGroup, Survey
+from ponder.jobs.estimating.observe import observed_in
+from ponder.jobs.estimating.survey import JobGroup, Survey, stored_survey
 
 _HOUR_S = 3_600
 _FULLER = 0.5
@@ -75,6 +76,34 @@ class _Cell:
     prompt_ids: float
     generated: float
     """The mean of its total."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPrediction:
+    """The totals of a batch's jobs, the survey of these, and how many settled jobs of its own they rest on."""
+
+    totals: Prediction
+    survey: Survey
+    num_own: int
+
+
+def predict_batch(
+    connection: Connection, tenant_id: str, batch_id: str, *, num_pilot: int, num_pending: int | None = None
+) -> BatchPrediction | None:
+    """Predicts the totals of all jobs of a batch, or of those that are pending, by its own settled jobs foremost.
+
+    `num_pilot` is the number of jobs of its pilot. Returns None for a batch that was begun before surveys were kept.
+    """
+    survey = stored_survey(connection, batch_id)
+    if survey is None:
+        return None
+    experience = observed_in(connection, tenant_id, batch_id, survey.cells, num_pilot=num_pilot)
+    if num_pending is not None:
+        survey = survey.remaining(experience.num_settled, num_pending)
+    found = predict(connection, survey, experience)
+    if experience.is_timed_by_pilot:
+        found = found.timed_by_pilot()
+    return BatchPrediction(found, survey, experience.num_own)
 
 
 def predict(connection: Connection, survey: Survey, experience: Experience) -> Prediction:

@@ -9,9 +9,7 @@ from sqlalchemy import Connection, text
 
 from ponder.domain.forecast.total import COVERAGE, Total
 from ponder.domain.storable import JsonObject
-from ponder.jobs.estimating.observe import observed_in
-from ponder.jobs.estimating.predict import Prediction, predict
-from ponder.jobs.estimating.survey import stored_survey
+from ponder.jobs.estimating.predict import Prediction, predict_batch
 from ponder.jobs.tally import Totals
 
 _HOUR_S = 3_600
@@ -47,21 +45,21 @@ def project(connection: Connection, progress: Progress) -> JsonObject | None:
 
     Reads no job: what is left is known from the survey of the batch and the cells of its settled jobs.
     """
-    survey = stored_survey(connection, progress.batch_id)
-    if survey is None or progress.num_pending < 1:
+    if progress.num_pending < 1:
         return None
-    experience = observed_in(
-        connection, progress.tenant_id, progress.batch_id, survey.cells, num_pilot=progress.num_pilot
+    left = predict_batch(
+        connection,
+        progress.tenant_id,
+        progress.batch_id,
+        num_pilot=progress.num_pilot,
+        num_pending=progress.num_pending,
     )
-    left = survey.remaining(experience.num_settled, progress.num_pending)
-    found = predict(connection, left, experience)
-    if experience.is_timed_by_pilot:
-        found = found.timed_by_pilot()
-    share = _share(connection, progress.batch_id, sorted(survey.fingerprints))
+    if left is None:
+        return None
+    found = left.totals
+    share = _share(connection, progress.batch_id, sorted(left.survey.fingerprints))
     total, seconds = _total(found, progress.totals), _seconds(found, share)
-    ground = found.unknown or (
-        f"{experience.num_own:,} settled jobs of this batch" if experience.num_own else "earlier jobs"
-    )
+    ground = found.unknown or (f"{left.num_own:,} settled jobs of this batch" if left.num_own else "earlier jobs")
     pace = found.unknown or _pace(found.num_workers, share)
     return {
         "coverage": COVERAGE,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.money import dollars
 from ponder.domain.state import PilotState
 from ponder.domain.storable import JsonObject
+from ponder.errors import Conflict
 
 Reason = Literal["confirm", "over_budget", "failed"]
 
@@ -22,7 +23,9 @@ _FIND = text("""
     FROM pilots WHERE batch_id = ANY(CAST(:batch_ids AS text[]))
 """)
 
-_CONFIRM = text("UPDATE pilots SET state = 'passed', reason = NULL WHERE batch_id = :batch_id AND state = 'waiting'")
+_CONFIRM = text("""
+    UPDATE pilots SET state = 'passed', reason = NULL WHERE batch_id = :batch_id AND state IN ('waiting', 'passed')
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +48,18 @@ class PilotStatus:
         """The reason why the rest of the batch does not run yet."""
         if self.state is PilotState.RUNNING:
             return f"the pilot of {self.num_jobs:,} job{'s' * (self.num_jobs != 1)} runs first"
+        if self.reason == "failed":
+            failed = f"none of the pilot's {self.num_jobs:,} jobs completed"
+            if self.num_jobs == 1:
+                failed = "the pilot's only job did not complete"
+            return f"{failed}, so nothing is known about the others"
         total = (self.estimate or {}).get("direct_nanodollars") or {}
         if total.get("estimate") is None:
-            said = "unknown dollars"
-        else:
-            said = f"{dollars(total['estimate'])} ({dollars(total['low'])} to {dollars(total['high'])})"
-        match self.reason:
-            case "failed":
-                return f"no job of the pilot completed, so nothing is known of the other jobs (all {self.num_jobs:,})"
-            case "over_budget":
-                return f"the pilot's estimate, {said}, exceeds the batch's budget"
-            case _:
-                return f"the pilot's estimate of the whole batch is {said}"
+            return "the pilot does not tell what the whole batch will cost"
+        said = f"{dollars(total['estimate'])} ({dollars(total['low'])} to {dollars(total['high'])})"
+        if self.reason == "over_budget":
+            return f"the pilot's estimate of the whole batch, {said}, exceeds the batch's budget"
+        return f"the pilot's estimate of the whole batch is {said}"
 
 
 def pilots(connection: Connection, batch_ids: Collection[str]) -> dict[str, PilotStatus]:
@@ -68,5 +71,9 @@ def pilots(connection: Connection, batch_ids: Collection[str]) -> dict[str, Pilo
 
 
 def confirm(connection: Connection, batch_id: str) -> None:
-    """Lets the rest of a batch run whose pilot waits, whatever it waits for. Does nothing to another."""
-    connection.execute(_CONFIRM, {"batch_id": batch_id})
+    """Lets the rest of a batch run whose pilot waits, whatever it waits for. A pilot that has passed stays so.
+
+    Raises Conflict if there is no estimate to say yes to.
+    """
+    if not connection.execute(_CONFIRM, {"batch_id": batch_id}).rowcount:
+        raise Conflict("the batch has no pilot that waits for a yes: `ponder.waiting` of the batch says when it does")

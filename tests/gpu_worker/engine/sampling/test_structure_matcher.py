@@ -162,6 +162,6 @@ def test_a_grammar_that_is_held_is_compiled_once_whatever_comes_after_it(
     assert grammars.compile(NUMBER) is held
 
 
-def test_a_grammar_that_is_none_is_refused(grammars: Grammars) -> None:
+def test_a_malformed_grammar_is_refused(grammars: Grammars) -> None:
     with pytest.raises(InvalidSampling, match="cannot be enforced"):
         grammars.compile(LLMatcher.grammar_from_regex("("))

@@ -24,7 +24,7 @@ Submitted = Callable[..., openai.types.Batch]
         ({"euros": 1}, "ponder.batch_budget.euros"),
     ],
 )
-def test_a_budget_that_is_none_is_refused_by_its_field(
+def test_a_malformed_budget_is_refused_by_its_field(
     submitted: Submitted, line: Any, http: httpx2.Client, budget: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refusal:

@@ -36,7 +36,7 @@ def own(http: httpx2.Client) -> dict[str, str]:
         ({"tokens_per_week": 5}, "tokens_per_week"),
     ],
 )
-def test_a_limit_that_is_none_is_refused_by_its_field(
+def test_a_malformed_limit_is_refused_by_its_field(
     http: httpx2.Client, own: dict[str, str], limits: dict[str, Any], param: str
 ) -> None:
     for path in (f"/v1/tenants/{own['tenant']}/budget", f"/v1/keys/{own['key']}/budget"):

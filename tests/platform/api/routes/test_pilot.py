@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import openai
 import pytest
 from sqlalchemy import Engine
 
-from ponder.jobs.piloting.conclude import conclude
+from ponder.jobs.piloting.conclusions import Conclusions
 
 Submitted = Callable[..., openai.types.Batch]
 
@@ -23,9 +24,12 @@ def _own(http: httpx2.Client, batch_id: str) -> Any:
     return http.get(f"/v1/batches/{batch_id}").raise_for_status().json()["ponder"]
 
 
+def _patch(http: httpx2.Client, batch_id: str, **changes: Any) -> httpx2.Response:
+    return http.patch(f"/v1/batches/{batch_id}", json={"ponder": changes})
+
+
 def _conclude(engine: Engine) -> None:
-    with engine.begin() as connection:
-        conclude(connection)
+    Conclusions(engine).turn(time.monotonic())
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def _conclude(engine: Engine) -> None:
         (30, "ponder.pilot"),
     ],
 )
-def test_a_pilot_that_is_none_is_refused_by_its_field(
+def test_a_malformed_pilot_is_refused_by_its_field(
     submitted: Submitted, line: Any, http: httpx2.Client, pilot: Any, param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refusal:
@@ -50,12 +54,41 @@ def test_a_pilot_that_is_none_is_refused_by_its_field(
     assert refusal.value.param == param
 
 
+def test_ending_a_pause_twice_is_no_yes_to_the_pilot(
+    submitted: Submitted, line: Any, worker: Any, passed: Any, http: httpx2.Client, engine: Engine
+) -> None:
+    batch = submitted(_lines(line), pilot={"jobs": 5, "confirm": True})
+    worker.validate()
+    worker.work(passed)
+    _conclude(engine)
+    _patch(http, batch.id, paused=True).raise_for_status()
+    for _ in range(2):
+        changed = _patch(http, batch.id, paused=False).raise_for_status().json()["ponder"]
+        assert (changed["paused"], changed["pilot"]["state"]) == (False, "waiting")
+
+
+def test_a_yes_before_there_is_an_estimate_is_refused(
+    submitted: Submitted, line: Any, worker: Any, http: httpx2.Client
+) -> None:
+    for pilot in ({}, {"pilot": {"jobs": 5, "confirm": True}}):
+        batch = submitted(_lines(line), **pilot)
+        worker.validate()
+        refused = _patch(http, batch.id, pilot={"confirmed": True})
+        assert (refused.status_code, "has no pilot that waits" in refused.text) == (409, True)
+
+
+@pytest.mark.parametrize("confirmed", [False, None, "yes"])
+def test_a_yes_cannot_be_taken_back(submitted: Submitted, line: Any, http: httpx2.Client, confirmed: Any) -> None:
+    refused = _patch(http, submitted([line()]).id, pilot={"confirmed": confirmed})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "ponder.pilot.confirmed")
+
+
 def test_a_line_and_a_change_have_no_pilot(submitted: Submitted, line: Any, worker: Any, http: httpx2.Client) -> None:
     batch = submitted([line(ponder={"pilot": {"jobs": 1}}), line("b")])
     worker.validate()
     assert http.get(f"/v1/batches/{batch.id}").json()["errors"]["data"][0]["param"] == "body.ponder.pilot"
     refused = http.patch(f"/v1/batches/{batch.id}", json={"ponder": {"pilot": {"jobs": 1}}})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "ponder.pilot")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "ponder.pilot.confirmed")
 
 
 def test_a_batch_waits_for_a_yes_to_its_pilot_s_estimate(
@@ -76,15 +109,16 @@ def test_a_batch_waits_for_a_yes_to_its_pilot_s_estimate(
     assert (own["pilot"]["state"], own["pilot"]["reason"]) == ("waiting", "confirm")
     assert own["pilot"]["estimate"]["jobs"] == 20
     assert own["waiting"]["reason"] == "pilot"
-    assert f"`ponder resume {batch.id}` runs the rest" in own["waiting"]["message"]
+    assert f"`ponder confirm {batch.id}` runs the rest" in own["waiting"]["message"]
     job = http.get(f"/v1/batches/{batch.id}/jobs", params={"state": "pending"}).json()["data"][0]
     assert http.get(f"/v1/jobs/{job['id']}").json()["waiting"]["reason"] == "pilot"
     listed = http.get("/v1/batches").json()["data"][0]["ponder"]
     assert listed["pilot"]["state"] == "waiting"
     assert not {"estimate", "projection"} & (listed["pilot"].keys() | listed.keys())
 
-    changed = http.patch(f"/v1/batches/{batch.id}", json={"ponder": {"paused": False}}).raise_for_status().json()
-    assert (changed["ponder"]["pilot"]["state"], changed["ponder"]["pilot"]["reason"]) == ("passed", None)
+    for _ in range(2):
+        changed = _patch(http, batch.id, pilot={"confirmed": True}).raise_for_status().json()
+        assert (changed["ponder"]["pilot"]["state"], changed["ponder"]["pilot"]["reason"]) == ("passed", None)
     worker.work(passed)
     ended = http.get(f"/v1/batches/{batch.id}").json()
     assert (ended["status"], ended["request_counts"]["completed"]) == ("completed", 20)

@@ -74,7 +74,7 @@ def test_the_openai_client_sets_when_results_expire_and_sees_it_on_the_files(
         ({**EXPIRY, "days": 1}, "output_expires_after.days"),
     ],
 )
-def test_a_retention_that_is_none_is_refused_by_its_field(
+def test_a_malformed_retention_is_refused_by_its_field(
     http: httpx2.Client, submitted: Submitted, line: Any, expiry: Any, param: str
 ) -> None:
     body = {"input_file_id": submitted([line()]).input_file_id, "completion_window": "24h"}

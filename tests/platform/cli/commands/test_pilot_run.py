@@ -53,7 +53,7 @@ def test_without_a_terminal_a_run_that_must_be_confirmed_ends_and_says_how_to_an
     assert code == exit_code.PILOT_WAITING
     batch = _batch(said)
     assert "waits after its pilot: 5 of 20 jobs completed" in said
-    assert f"`ponder resume {batch}` runs the rest" in said
+    assert f"`ponder confirm {batch}` runs the rest" in said
     assert ponder("watch", batch)[0] == exit_code.PILOT_WAITING
     monkeypatch.setattr(result_lines, "_HEARTBEAT_S", 0.2)
     code, printed, said = ponder("results", batch, "--follow")
@@ -61,9 +61,12 @@ def test_without_a_terminal_a_run_that_must_be_confirmed_ends_and_says_how_to_an
     assert f"`ponder resume {batch}` runs the rest" in said
     shown = ponder("show", batch)[1]
     assert re.search(r"pilot +5 of 5 jobs, waiting", shown)
-    assert f"`ponder resume {batch}` runs the rest" in shown
+    assert f"`ponder confirm {batch}` runs the rest" in shown
 
-    assert "continues" in ponder("resume", batch)[2]
+    for _ in range(2):
+        assert "waits: the pilot's estimate" in ponder("resume", batch)[2], "the end of a pause is no yes"
+    assert ponder("confirm", batch) == (exit_code.SETTLED, "", f"{batch} continues\n")
+    assert ponder("confirm", batch)[0] == exit_code.SETTLED
     assert ponder("watch", batch)[0] == exit_code.SETTLED
     assert ponder("results", batch, "--follow", "-o", str(out))[0] == exit_code.SETTLED
     assert _lines(out) == 20

@@ -19,7 +19,7 @@ _URL = TypeAdapter(WebhookUrl)
         *("2001:db8::1", "2001::1", "2001:0:7f00:1::1"),
     ],
 )
-def test_an_address_that_is_not_of_the_public_internet_is_none(address: str) -> None:
+def test_an_address_outside_the_public_internet_is_recognised(address: str) -> None:
     assert not is_public(address)
 
 

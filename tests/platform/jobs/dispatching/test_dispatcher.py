@@ -14,6 +14,7 @@ from waiting import until
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.dispatching import dispatcher
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status, record
+from ponder.jobs.wake import wake
 from ponder.queue.celery_app import queue_lengths, queue_name, redis_client
 from ponder.settings import Settings
 
@@ -162,6 +163,28 @@ def test_the_failure_of_a_harmless_step_is_reported_and_the_status_stays_ok(
     start()
     until(lambda: "fold: OSError: no room" in [row.error for row in world.sql("SELECT error FROM dispatcher")], 30)
     assert _status(engine) == "ok"
+
+
+def test_it_goes_on_folding_costs_between_rounds_while_any_are_left_and_dispatches_meanwhile(
+    world: Any, redis_server: EmbeddedRedis, start: Callable[[], threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded: list[float] = []
+
+    def fold_costs(*_: object) -> bool:
+        time.sleep(0.1)
+        folded.append(time.monotonic())
+        return True
+
+    monkeypatch.setattr(dispatcher, "fold_costs", fold_costs)
+    monkeypatch.setattr(dispatcher, "_ROUND_S", 600.0)
+    start()
+    until(lambda: len(folded) > 10, 30)
+    world.batch(5)
+    with world.engine.begin() as connection:
+        wake(connection)
+    until(lambda: _length(redis_server) == 1, 30)
+    num_folded = len(folded)
+    until(lambda: len(folded) > num_folded, 30)
 
 
 def test_the_status_is_that_of_the_active_dispatcher_and_then_of_its_successor(

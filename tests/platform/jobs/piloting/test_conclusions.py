@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ponder.domain.batch.submission import Change
-from ponder.domain.state import JobState
+from ponder.domain.state import JobState, PilotState
+from ponder.errors import Conflict
 from ponder.jobs.batch.change import change
 from ponder.jobs.batch.retry import retry
+from ponder.jobs.estimating import fleet
+from ponder.jobs.piloting import conclusions
+from ponder.jobs.piloting.conclusions import Conclusions
+from ponder.jobs.piloting.pilot import PilotStatus, Reason
 from ponder.jobs.tick import Settlement, Usage
 
 TENANT = "tenant_00"
@@ -93,7 +99,8 @@ def test_the_same_jobs_are_drawn_of_the_same_file_and_they_are_spread_over_it(de
 def test_the_rest_waits_for_a_yes_that_was_asked_for(desk: Any, world: Any, worker: str) -> None:
     batch = _batch(desk, confirm=True)
     _settle(world, worker)
-    _change(world, batch, paused=False)
+    with pytest.raises(Conflict, match="no pilot that waits"):
+        _change(world, batch, pilot={"confirmed": True})
     world.conclude()
     assert (_pilot(world, batch).state, _pilot(world, batch).reason) == ("waiting", "confirm")
     world.finish()
@@ -101,9 +108,11 @@ def test_the_rest_waits_for_a_yes_that_was_asked_for(desk: Any, world: Any, work
     assert world.state(batch) == "in_progress"
 
     _change(world, batch, paused=True)
-    _change(world, batch, paused=False)
-    assert _pilot(world, batch).state == "waiting", "resuming a paused batch is no answer to its pilot"
-    _change(world, batch, paused=False)
+    for _ in range(2):
+        _change(world, batch, paused=False)
+        assert _pilot(world, batch).state == "waiting", "the end of a pause is no answer to the pilot"
+    _change(world, batch, pilot={"confirmed": True})
+    _change(world, batch, pilot={"confirmed": True})
     assert len(_settle(world, worker)) == 32
 
 
@@ -129,7 +138,7 @@ def test_a_yes_overrules_the_estimate_but_not_the_budget(desk: Any, world: Any, 
     spent = world.totals(batch).direct_nanodollars
     _change(world, batch, batch_budget={"dollars": 1.5 * spent / 1e9})
     world.conclude()
-    _change(world, batch, paused=False)
+    _change(world, batch, pilot={"confirmed": True})
     assert 0 < len(world.claim_all(worker)) <= 4
 
 
@@ -150,7 +159,7 @@ def test_a_pilot_of_which_nothing_completed_waits_and_a_yes_goes_on(desk: Any, w
     world.conclude()
     assert (_pilot(world, batch).state, _pilot(world, batch).reason) == ("waiting", "failed")
     assert world.claim_all(worker) == []
-    _change(world, batch, paused=False)
+    _change(world, batch, pilot={"confirmed": True})
     assert len(world.claim_all(worker)) == 32
 
 
@@ -212,6 +221,74 @@ def test_a_retry_has_no_pilot_and_keeps_the_survey(desk: Any, world: Any, worker
     assert world.sql("SELECT 1 FROM pilots WHERE batch_id = :id", id=again) == []
     assert len(world.sql("SELECT 1 FROM surveys WHERE batch_id = :id", id=again)) == 1
     assert len(world.claim_all(worker)) == 5
+
+
+def test_a_pilot_that_cannot_be_concluded_holds_up_no_other_and_is_tried_again(
+    desk: Any, world: Any, worker: str
+) -> None:
+    batches = [_batch(desk, 12, jobs=4) for _ in range(7)]
+    _settle(world, worker)
+    broken = min(batches)
+    (kept,) = world.sql("SELECT * FROM surveys WHERE batch_id = :id", id=broken)
+    world.sql("DELETE FROM surveys WHERE batch_id = :id", id=broken)
+    concluding = Conclusions(world.engine)
+
+    def states() -> list[str]:
+        return [_pilot(world, batch).state for batch in sorted(batches)]
+
+    concluding.turn(0.0)
+    assert states() == ["running", *["passed"] * 4, *["running"] * 2], "a few a turn"
+    concluding.turn(1.0)
+    assert states() == ["running", *["passed"] * 6]
+
+    world.sql(
+        "INSERT INTO surveys (batch_id, document) VALUES (:id, CAST(:document AS jsonb))",
+        id=broken,
+        document=json.dumps(kept.document),
+    )
+    concluding.turn(2.0)
+    assert states()[0] == "running", "not again at once"
+    concluding.turn(60.0)
+    assert states()[0] == "passed"
+
+
+def test_the_overhead_is_read_once_for_all_pilots_of_the_same_models(
+    desk: Any, world: Any, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+
+    def loading_of(connection: Any, fingerprints: Any) -> Any:
+        read.append(fingerprints)
+        return fleet.loading_of(connection, fingerprints)
+
+    monkeypatch.setattr(conclusions, "loading_of", loading_of)
+    for _ in range(3):
+        _batch(desk, 12, jobs=4)
+    _settle(world, worker)
+    world.conclude()
+    assert read == [("f0",)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "num_jobs", "estimate", "message"),
+    [
+        ("failed", 30, None, "none of the pilot's 30 jobs completed, so nothing is known about the others"),
+        ("failed", 1, None, "the pilot's only job did not complete, so nothing is known about the others"),
+        ("confirm", 30, None, "the pilot does not tell what the whole batch will cost"),
+        ("confirm", 30, 2e9, "the pilot's estimate of the whole batch is $2.00 ($1.00 to $4.00)"),
+        (
+            "over_budget",
+            30,
+            2e9,
+            "the pilot's estimate of the whole batch, $2.00 ($1.00 to $4.00), exceeds the batch's budget",
+        ),
+    ],
+)
+def test_a_pilot_says_why_the_rest_waits(reason: Reason, num_jobs: int, estimate: float | None, message: str) -> None:
+    bounds = {"low": None, "high": None} if estimate is None else {"low": estimate / 2, "high": estimate * 2}
+    document = {"direct_nanodollars": {"estimate": estimate, **bounds}}
+    pilot = PilotStatus(PilotState.WAITING, must_confirm=True, reason=reason, estimate=document, num_jobs=num_jobs)
+    assert pilot.message == message
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

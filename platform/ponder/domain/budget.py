@@ -256,6 +256,11 @@ class Allowance:
         """Returns whether another job may start that may generate so many tokens (None: unknown)."""
         return not self.is_paused and self.num_more != 0 and not self.refusing(tokens)
 
+    @property
+    def admits_none(self) -> bool:
+        """Whether no job may start, however few tokens it may generate."""
+        return not self.admits(0)
+
     def exhausted(self, tokens: int | None) -> Limit | None:
         """Returns the budget that keeps the batch from going on, once none of its jobs runs.
 

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 
 from ponder.domain.budget import Allowance
 from ponder.domain.state import BatchState, JobState
+from ponder.jobs.budgets.need import least_needs
 from ponder.jobs.budgets.warn import warn
-from ponder.jobs.piloting.pilot import UNDECIDED
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
 from ponder.jobs.webhooks.announce import announce, announce_exhausted, announce_warnings
@@ -29,17 +29,6 @@ _COMPLETE = text("""
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     )
     RETURNING id
-""")
-
-# What the budgets of a batch must at least have left for one of its jobs.
-_LEAST = text(f"""
-    SELECT batch_id, min(coalesce(least_tokens, 1)) AS tokens FROM (
-        SELECT batch_id, least_tokens FROM shards
-        WHERE state = 'queued' AND batch_id = ANY(CAST(:batch_ids AS text[]))
-        UNION ALL
-        SELECT batch_id, least_tokens FROM portions JOIN batches ON batches.id = batch_id
-        WHERE cut_until < last_line AND batch_id = ANY(CAST(:batch_ids AS text[])) AND NOT {UNDECIDED}
-    ) AS waiting GROUP BY batch_id
 """)
 
 _EXHAUST = text("""
@@ -168,9 +157,9 @@ def finish(connection: Connection) -> int:
 
 def _mark_exhausted(connection: Connection, limited: Mapping[str, Allowance]) -> None:
     exhausted = {
-        row.batch_id: limit
-        for row in connection.execute(_LEAST, {"batch_ids": sorted(limited)})
-        if (limit := limited[row.batch_id].exhausted(row.tokens)) is not None
+        batch_id: limit
+        for batch_id, least in least_needs(connection, limited).items()
+        if (limit := limited[batch_id].exhausted(least)) is not None
     }
     batch_ids = sorted(exhausted)
     marked = connection.execute(_EXHAUST, {"batch_ids": batch_ids}).scalars().all() if exhausted else ()

@@ -155,20 +155,18 @@ def _remedies(batch_id: str, pilot: PilotStatus) -> str:
 def _why_refused(connection: Connection, batch_id: str, allowance: Allowance, ahead: int) -> JsonObject | None:
     """Returns which budget admits no further job, if one does and no job runs that may return some of it."""
     least = least_needs(connection, [batch_id]).get(batch_id)
-    if allowance.num_running or least is None:
+    held_up_by = () if least is None else allowance.held_up_by(least)
+    if not held_up_by:
         return None
-    refusing = allowance.refusing(least)
-    if not refusing:
-        return None
-    limit = last_to_renew(refusing)
-    return _reason("budget", _held_up_by(limit, batch_id), ahead) | {
+    limit = last_to_renew(held_up_by)
+    return _reason("budget", _words(limit, batch_id), ahead) | {
         "budget": limit.budget.value,
         "renews_at": unix(limit.renews_at),
         "is_exhausted": connection.execute(_IS_EXHAUSTED, {"batch_id": batch_id}).scalar_one(),
     }
 
 
-def _held_up_by(limit: Limit, batch_id: str) -> str:
+def _words(limit: Limit, batch_id: str) -> str:
     spent = []
     if limit.nanodollars is not None:
         spent.append(f"{dollars(limit.spent.nanodollars)} of {dollars(limit.nanodollars)}")

@@ -78,7 +78,7 @@ _PUBLISH = text("""
 # of a pilot have their shards already.
 _CUT = text(f"""
     WITH range AS MATERIALIZED (
-        SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until FROM portions
+        SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until, least_tokens FROM portions
         WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
     ), waiting AS (
         SELECT id, line, estimated_tokens FROM jobs
@@ -92,9 +92,10 @@ _CUT = text(f"""
     ), taken AS MATERIALIZED (
         SELECT * FROM summed WHERE number = 1 OR (number <= {MAX_JOBS} AND tokens <= :shard_tokens)
     ), shard AS (
-        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, published_at)
+        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, least_tokens,
+                            published_at)
         SELECT :tenant_id, :batch_id, :model, :fingerprint, :lane, array_agg(id ORDER BY line), max(tokens),
-               clock_timestamp()
+               (SELECT least_tokens FROM range), clock_timestamp()
         FROM taken HAVING count(*) > 0
         RETURNING id, estimated_tokens
     ), portion AS (

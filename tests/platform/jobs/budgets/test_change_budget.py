@@ -20,7 +20,7 @@ class House:
         self.key = world.key(self.tenant)
         self.worker = world.worker()
 
-    def batch(self, num_jobs: int, *, key: str | None = None, cap: int = 10) -> str:
+    def batch(self, num_jobs: int, *, key: str | None = None, cap: int | None = 10) -> str:
         return str(self.world.batch(num_jobs, tenant=self.tenant, key=key, budget={"tokens": cap}))
 
     def limit(
@@ -196,3 +196,23 @@ def test_a_batch_that_got_a_job_in_is_no_longer_exhausted(world: Any, house: Hou
     world.sql("UPDATE batches SET exhausted_at = clock_timestamp() WHERE id = :id", id=batch)
     assert not house.is_exhausted(batch), "it was claimed while it was being marked"
     house.settle(job, tokens=10)
+
+
+@pytest.mark.parametrize(("cap", "room"), [(10, 9), (None, 1_023)])
+def test_nothing_is_cut_of_a_batch_whose_smallest_job_does_not_fit(
+    world: Any, house: House, cap: int | None, room: int
+) -> None:
+    """The context of the model has 1,024 tokens, which limit a job without tokens of its own."""
+    batch = house.batch(30, cap=cap)
+    house.limit(tokens=room)
+    assert world.dispatch() == []
+    assert house.is_exhausted(batch)
+    world.sql("DELETE FROM budgets")
+    world.sql("UPDATE batches SET limit_tokens = :room", room=room)
+    assert world.dispatch() == []
+    assert house.is_exhausted(batch)
+    world.sql("UPDATE batches SET limit_tokens = :room + 1", room=room)
+    assert not house.is_exhausted(batch)
+    assert world.claim_all(house.worker) == world.jobs(batch)[:1]
+    (left,) = world.sql("SELECT DISTINCT least_tokens FROM shards WHERE state = 'queued'")
+    assert left.least_tokens == room + 1, "its jobs go out again only when there is room for one"

@@ -166,7 +166,7 @@ def make_batch(engine: Engine, jobs: int, settled: int) -> str:
         cursor: Any = connection.connection.cursor()
         for table, row in COPIES.items():
             cursor.execute(f"COPY {table} FROM STDIN", stream=rows(row, tenant, jobs, settled))
-        add_portions(connection, BATCH)
+        add_portions(connection, BATCH, {})
         connection.execute(text("UPDATE portions SET cut_until = :line"), {"line": settled})
         connection.execute(text("ANALYZE"))  # as autovacuum does
     return tenant

@@ -88,7 +88,7 @@ def _submit(engine: Engine, num_jobs: int) -> None:
             """),
             {"request": json.dumps(request), "num_jobs": num_jobs},
         )
-        add_portions(connection, "b")
+        add_portions(connection, "b", {})
 
 
 def _start(engine: Engine, number: int) -> str:

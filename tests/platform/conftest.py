@@ -14,7 +14,7 @@ import uvicorn
 from sqlalchemy import Engine, text
 
 from ponder.api.server import create_app, server_config
-from ponder.domain.budget import RenewingBudget
+from ponder.domain.budget import RenewingBudget, most_tokens
 from ponder.domain.money import NANODOLLARS
 from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
 from ponder.embedded.redis import EmbeddedRedis
@@ -35,6 +35,8 @@ from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, queue_name
 from ponder.settings import Settings
 from ponder.store.first_key import ensure_operator_key
+
+CONTEXT_LENGTH = 1_024
 
 
 class World:
@@ -145,7 +147,8 @@ class World:
             num_oracle=num_oracle,
         )
         with self.engine.begin() as connection:
-            add_portions(connection, batch_id)
+            least = most_tokens(request, CONTEXT_LENGTH)
+            add_portions(connection, batch_id, dict.fromkeys(models, least))
         return batch_id
 
     def jobs(self, batch_id: str) -> list[int]:
@@ -189,7 +192,7 @@ class World:
                 connection,
                 incarnation_id,
                 fingerprint=fingerprint,
-                context_length=1024,
+                context_length=CONTEXT_LENGTH,
                 has_reward_model=True,
                 room_tokens=room_tokens,
             )

@@ -13,8 +13,9 @@ from ponder.domain.budget import Allowance, Limit, last_to_renew
 from ponder.domain.money import dollars
 from ponder.domain.state import BatchState, PilotState, is_final
 from ponder.domain.storable import JsonObject
+from ponder.jobs.budgets.need import least_needs
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
-from ponder.jobs.piloting.pilot import UNDECIDED, PilotStatus, pilots
+from ponder.jobs.piloting.pilot import PilotStatus, pilots
 from ponder.ledger.spending import allowances
 
 Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window", "paused", "budget", "pilot"]
@@ -77,20 +78,7 @@ _QUOTA_REACHED = text(
     """
 )
 
-
-_NEED = text(
-    f"""
-    SELECT exhausted_at IS NOT NULL AS is_exhausted, (
-        SELECT min(coalesce(least_tokens, 1)) FROM (
-            SELECT least_tokens FROM shards WHERE state = 'queued' AND batch_id = batches.id
-            UNION ALL
-            SELECT least_tokens FROM portions
-            WHERE cut_until < last_line AND batch_id = batches.id AND NOT {UNDECIDED}
-        ) AS waiting
-    ) AS least_tokens
-    FROM batches WHERE id = :batch_id
-    """
-)
+_IS_EXHAUSTED = text("SELECT exhausted_at IS NOT NULL FROM batches WHERE id = :batch_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,21 +205,19 @@ def _remedies(batch_id: str, pilot: PilotStatus) -> str:
 
 def _why_refused(connection: Connection, batch_id: str, allowance: Allowance, ahead: int) -> JsonObject | None:
     """Returns which budget admits no further job, if one does and no job runs that may return some of it."""
-    waits = connection.execute(_NEED, {"batch_id": batch_id}).one()
-    if allowance.num_running or waits.least_tokens is None:
+    least = least_needs(connection, [batch_id]).get(batch_id)
+    held_up_by = () if least is None else allowance.held_up_by(least)
+    if not held_up_by:
         return None
-    refusing = allowance.refusing(waits.least_tokens)
-    if not refusing:
-        return None
-    limit = last_to_renew(refusing)
-    return _reason("budget", _held_up_by(limit, batch_id), ahead) | {
+    limit = last_to_renew(held_up_by)
+    return _reason("budget", _words(limit, batch_id), ahead) | {
         "budget": limit.budget.value,
         "renews_at": unix(limit.renews_at),
-        "is_exhausted": waits.is_exhausted,
+        "is_exhausted": connection.execute(_IS_EXHAUSTED, {"batch_id": batch_id}).scalar_one(),
     }
 
 
-def _held_up_by(limit: Limit, batch_id: str) -> str:
+def _words(limit: Limit, batch_id: str) -> str:
     spent = []
     if limit.nanodollars is not None:
         spent.append(f"{dollars(limit.spent.nanodollars)} of {dollars(limit.nanodollars)}")

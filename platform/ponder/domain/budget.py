@@ -256,15 +256,22 @@ class Allowance:
         """Returns whether another job may start that may generate so many tokens (None: unknown)."""
         return not self.is_paused and self.num_more != 0 and not self.refusing(tokens)
 
+    @property
+    def admits_none(self) -> bool:
+        """Whether no job may start, however few tokens it may generate."""
+        return not self.admits(0)
+
+    def held_up_by(self, tokens: int | None) -> tuple[Limit, ...]:
+        """Returns the budgets without room for another job, if none of the batch runs that may return some of it."""
+        return () if self.num_running else self.refusing(tokens)
+
     def exhausted(self, tokens: int | None) -> Limit | None:
         """Returns the budget that keeps the batch from going on, once none of its jobs runs.
 
         While a budget has something reserved, it is not exhausted. The one that renews last is returned.
         """
-        if self.is_paused or self.num_running:
-            return None
-        spent = [limit for limit in self.refusing(tokens) if limit.is_settled]
-        return last_to_renew(spent) if spent else None
+        spent = [limit for limit in self.held_up_by(tokens) if limit.is_settled]
+        return last_to_renew(spent) if spent and not self.is_paused else None
 
     @property
     def must_stop(self) -> bool:

@@ -59,9 +59,11 @@ _NEEDS = text("""
 
 _LEAVE = text("""
     WITH rest AS (
-        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, runs_alone)
+        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, runs_alone,
+                            least_tokens)
         SELECT tenant_id, batch_id, model, fingerprint, lane, CAST(:rest AS bigint[]),
-               (SELECT sum(estimated_tokens) FROM jobs WHERE id = ANY(CAST(:rest AS bigint[]))), runs_alone
+               (SELECT sum(estimated_tokens) FROM jobs WHERE id = ANY(CAST(:rest AS bigint[]))), runs_alone,
+               CAST(:least_tokens AS bigint)
         FROM shards WHERE id = :shard_id
     )
     UPDATE shards SET job_ids = CAST(:taken AS bigint[]),
@@ -105,12 +107,11 @@ def reserve(connection: Connection, shard_id: int, batch_id: str, job_ids: Seque
     reserves = [_reserve(job, allowance) for job in needs]
     taken = _fitting(reserves, allowance)
     if not taken and reserves:
-        known = [one.tokens for one in reserves if one.tokens is not None]
-        raise Unfit(min(known, default=None))
+        raise Unfit(_least(reserves))
     if len(taken) < len(reserves):
-        rest = [one.job_id for one in reserves if one not in taken]
-        values = {"shard_id": shard_id, "taken": [one.job_id for one in taken], "rest": rest}
-        connection.execute(_LEAVE, values)
+        rest = [one for one in reserves if one not in taken]
+        ids = {"taken": [one.job_id for one in taken], "rest": [one.job_id for one in rest]}
+        connection.execute(_LEAVE, ids | {"shard_id": shard_id, "least_tokens": _least(rest)})
     return taken
 
 
@@ -130,6 +131,10 @@ def _reserve(job: Row[Any], allowance: Allowance) -> Reserve:
         nanodollars=allowance.job_nanodollars if allowance.has_dollars else None,
         most_tokens=most,
     )
+
+
+def _least(reserves: Sequence[Reserve]) -> int | None:
+    return min((one.tokens for one in reserves if one.tokens is not None), default=None)
 
 
 def _fitting(reserves: Sequence[Reserve], allowance: Allowance) -> list[Reserve]:

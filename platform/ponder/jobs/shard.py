@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, TextClause, text
 
 from ponder.jobs.tally import tally_lines
+from ponder.store.document import dumps
 
 MAX_JOBS = 256
 """The most jobs in one shard."""
 
 _ADD_PORTIONS = text("""
     INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line, least_tokens)
-    SELECT batch_id, model, fingerprint, tenant_id, max(line),
-           CASE WHEN EXISTS (SELECT FROM batches WHERE id = :batch_id AND limit_tokens IS NOT NULL)
-                 AND bool_and(request -> 'budget' ->> 'tokens' IS NOT NULL)
-                THEN min(CAST(request -> 'budget' ->> 'tokens' AS bigint)) END
+    SELECT batch_id, model, fingerprint, tenant_id, max(line), CAST(CAST(:least_tokens AS jsonb) ->> model AS bigint)
     FROM jobs WHERE batch_id = :batch_id
     GROUP BY batch_id, model, fingerprint, tenant_id
 """)
@@ -47,12 +45,13 @@ _FINISH_SETTLED = _finish("""
 """)
 
 
-def add_portions(connection: Connection, batch_id: str) -> None:
+def add_portions(connection: Connection, batch_id: str, least_tokens: Mapping[str, int]) -> None:
     """Makes a portion of each group of a new batch's jobs that need the same weights, so that they can be cut.
 
+    `least_tokens` says for each model the most tokens that the smallest of its jobs may generate, where it is known.
     Also begins the batch's totals.
     """
-    connection.execute(_ADD_PORTIONS, {"batch_id": batch_id})
+    connection.execute(_ADD_PORTIONS, {"batch_id": batch_id, "least_tokens": dumps(dict(least_tokens))})
     tally_lines(connection, batch_id)
 
 

@@ -441,6 +441,21 @@ budget_warnings = Table(
     ),
 )
 
+exhaustions = Table(
+    "exhaustions",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=False),
+    Column("budget", Text, nullable=False, comment="that kept the batch from going on"),
+    Column("renews_at", DateTime(timezone=True), comment="the end of the day or month; null: of a batch"),
+    Column("limit_tokens", BigInteger),
+    Column("limit_nanodollars", BigInteger),
+    UniqueConstraint(
+        *("batch_id", "budget", "renews_at", "limit_tokens", "limit_nanodollars"),
+        name="uq_exhaustions_once",
+        postgresql_nulls_not_distinct=True,
+    ),
+)
+
 webhooks = Table(
     "webhooks",
     metadata,

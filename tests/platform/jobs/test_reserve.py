@@ -53,8 +53,11 @@ class Purse:
 
     def is_exhausted(self) -> bool:
         self.world.finish()
-        rows = self.world.sql("SELECT exhausted_at, output_file_id FROM batches WHERE id = :id", id=self.batch)
-        return rows[0].exhausted_at is not None
+        return self.exhausted_at is not None
+
+    @property
+    def exhausted_at(self) -> Any:
+        return self.world.sql("SELECT exhausted_at FROM batches WHERE id = :id", id=self.batch)[0].exhausted_at
 
 
 def test_a_claim_takes_only_jobs_whose_tokens_fit_and_settling_returns_the_rest(world: Any) -> None:
@@ -210,6 +213,21 @@ def test_a_claim_does_not_wait_for_one_that_is_frozen_in_its_transaction(world: 
         assert world.claim(shard, purse.worker) is None
         assert world.tick(purse.worker).dropped == ()
     assert world.claim_all(purse.worker) == world.jobs(purse.batch)
+
+
+def test_only_another_budget_makes_a_batch_go_on_at_once(world: Any) -> None:
+    purse = Purse(world, 2, tokens=15)
+    purse.settle(*world.claim_all(purse.worker), tokens=10)
+    assert purse.is_exhausted()
+    for said in ({"priority": "interactive"}, {"paused": True}, {"paused": False}, {"batch_budget": {"tokens": 15}}):
+        purse.change(**said)
+        assert purse.exhausted_at is not None, said
+    purse.change(paused=True)
+    assert purse.is_exhausted()
+    purse.change(batch_budget={"tokens": 16})
+    assert purse.exhausted_at is None
+    purse.change(paused=False)
+    assert purse.is_exhausted(), "16 tokens are too few as well"
 
 
 @pytest.mark.parametrize("limit", ["tokens", "nanodollars"])

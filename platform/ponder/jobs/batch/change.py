@@ -21,13 +21,15 @@ _FIND = text("""
     FROM batches WHERE id = :id AND tenant_id = :tenant_id FOR NO KEY UPDATE
 """)
 
-# The next round of the dispatcher finds out whether the new budget is exhausted too.
+# The next round of the dispatcher finds out whether another budget is exhausted too.
 _CHANGE = text("""
     UPDATE batches SET lane = :lane, completion_window = :completion_window,
         expires_at = created_at + make_interval(secs => CAST(:window_s AS float8)),
         limit_tokens = CAST(:limit_tokens AS bigint), limit_nanodollars = CAST(:limit_nanodollars AS bigint),
         paused_at = CASE WHEN CAST(:is_paused AS boolean) THEN coalesce(paused_at, clock_timestamp()) END,
-        exhausted_at = NULL
+        exhausted_at = CASE WHEN limit_tokens IS NOT DISTINCT FROM CAST(:limit_tokens AS bigint)
+                             AND limit_nanodollars IS NOT DISTINCT FROM CAST(:limit_nanodollars AS bigint)
+                            THEN exhausted_at END
     WHERE id = :id AND tenant_id = :tenant_id
     RETURNING expires_at > clock_timestamp() AS is_ahead
 """)

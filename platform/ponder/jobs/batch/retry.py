@@ -45,6 +45,13 @@ _JOBS = text(
     """
 )
 
+_LEAST_TOKENS = text("""
+    SELECT model, least_tokens FROM portions WHERE batch_id = :batch_id AND least_tokens IS NOT NULL AND EXISTS (
+        SELECT FROM jobs
+        WHERE batch_id = :id AND jobs.model = portions.model AND jobs.fingerprint = portions.fingerprint
+    )
+""")
+
 
 def retry(
     connection: Connection,
@@ -78,9 +85,15 @@ def retry(
     if num_jobs == 0:
         raise Conflict(f"no job of {batch_id} failed or expired: there is nothing to retry")
     connection.execute(text("UPDATE batches SET num_lines = :n WHERE id = :id"), {"n": num_jobs, "id": new_batch_id})
-    add_portions(connection, new_batch_id)
+    add_portions(connection, new_batch_id, _least_tokens(connection, batch_id, new_batch_id))
     wake(connection)
     return new_batch_id
+
+
+def _least_tokens(connection: Connection, batch_id: str, new_batch_id: str) -> dict[str, int]:
+    """Returns what the smallest jobs of the earlier batch may generate, of the models whose weights are the same."""
+    rows = connection.execute(_LEAST_TOKENS, {"batch_id": batch_id, "id": new_batch_id})
+    return {row.model: row.least_tokens for row in rows}
 
 
 def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> int:

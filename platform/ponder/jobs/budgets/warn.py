@@ -1,8 +1,8 @@
-"""Warns once when 80 and 100 percent of a budget are spent."""
+"""Warns once when 80 and 100 percent of a budget are spent, and when it keeps a batch from going on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, text
 
@@ -25,6 +25,16 @@ _WARN = text("""
     RETURNING id
 """)
 
+_NOTE = text("""
+    INSERT INTO exhaustions (batch_id, budget, renews_at, limit_tokens, limit_nanodollars)
+    SELECT exhausted.* FROM json_to_recordset(CAST(:exhausted AS json)) AS exhausted(
+        batch_id text, budget text, renews_at timestamptz, limit_tokens bigint, limit_nanodollars bigint)
+    JOIN batches ON batches.id = batch_id AND exhausted_at IS NOT NULL
+    ORDER BY batch_id
+    ON CONFLICT DO NOTHING
+    RETURNING batch_id
+""")
+
 
 def warn(connection: Connection, allowances: Iterable[Allowance]) -> list[int]:
     """Records which budgets have just passed a threshold. Returns the ids of the new warnings."""
@@ -33,6 +43,23 @@ def warn(connection: Connection, allowances: Iterable[Allowance]) -> list[int]:
     if not crossed:
         return []
     return list(connection.execute(_WARN, {"crossed": dumps(crossed)}).scalars())
+
+
+def note_exhausted(connection: Connection, exhausted: Mapping[str, Limit]) -> list[str]:
+    """Records which budget keeps each batch that is marked as exhausted from going on. Returns those of which that
+    was not known yet.
+    """
+    rows = [
+        {
+            "batch_id": batch_id,
+            "budget": limit.budget.value,
+            "renews_at": None if limit.renews_at is None else limit.renews_at.isoformat(),
+            "limit_tokens": limit.tokens,
+            "limit_nanodollars": limit.nanodollars,
+        }
+        for batch_id, limit in exhausted.items()
+    ]
+    return list(connection.execute(_NOTE, {"exhausted": dumps(rows)}).scalars()) if rows else []
 
 
 def _crossed(limit: Limit) -> list[dict[str, object]]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from ponder.domain.budget import Allowance
 from ponder.jobs.piloting.pilot import UNDECIDED
 from ponder.jobs.shard import MAX_JOBS
+from ponder.store.document import dumps
 
+_MOST_RELEASED = 1_000
+"""Shards of one tenant and queue that are looked at in one round."""
 _SPAN = 2_048
 """Lines searched for one shard. Where a batch mixes models, a shard may get fewer jobs than fit in it."""
 
@@ -24,8 +29,6 @@ class Source:
     lane: str
     shard_id: int | None
     batch_id: str
-    least_tokens: int | None
-    """The tokens that a budget must have left for one of its jobs. None: unknown."""
 
     @property
     def queue(self) -> tuple[str, str, str]:
@@ -38,18 +41,31 @@ class Taken:
     estimated_tokens: int
 
 
-# Shards that were already begun come first, and those of pilots, then the batches that expire first.
+# Not a join: without statistics, Postgres would compare each row with each budget.
+_FITS = """
+    batch_id <> ALL(CAST(:stopped AS text[]))
+    AND coalesce(coalesce(least_tokens, 1) <= CAST(CAST(:rooms AS jsonb) ->> batch_id AS bigint), true)
+"""
+"""Whether the budgets of a row's batch have room for one of its jobs."""
+
+# Shards that were already begun come first, and those of pilots, then the batches that expire first. What cannot go out
+# must not take the place of what can: neither that of batches that may start no job, nor that of other tenants or
+# queues.
 _SOURCES = text(f"""
-    SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id, least_tokens
-    FROM (SELECT * FROM shards WHERE state = 'queued' AND published_at IS NULL ORDER BY id LIMIT 10000) AS released
+    WITH released AS (
+        SELECT tenant_id, model, fingerprint, lane, id, batch_id,
+               row_number() OVER (PARTITION BY tenant_id, model, fingerprint, lane ORDER BY id) AS number
+        FROM shards
+        WHERE state = 'queued' AND published_at IS NULL AND {_FITS}
+    )
+    (SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id FROM released
+     WHERE number <= {_MOST_RELEASED} ORDER BY id)
     UNION ALL
-    SELECT tenant_id, model, fingerprint, lane, NULL, batch_id, least_tokens FROM (
-        SELECT portions.tenant_id, model, fingerprint, lane, batch_id, least_tokens
-        FROM portions JOIN batches ON batches.id = portions.batch_id
-        WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
-          AND NOT {UNDECIDED}
-        ORDER BY batches.expires_at, batches.created_at, batches.id
-    ) AS uncut
+    (SELECT portions.tenant_id, model, fingerprint, lane, NULL, batch_id
+     FROM portions JOIN batches ON batches.id = portions.batch_id
+     WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
+       AND NOT {UNDECIDED} AND {_FITS}
+     ORDER BY batches.expires_at, batches.created_at, batches.id)
 """)
 
 _PUBLISH = text("""
@@ -62,7 +78,7 @@ _PUBLISH = text("""
 # of a pilot have their shards already.
 _CUT = text(f"""
     WITH range AS MATERIALIZED (
-        SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until FROM portions
+        SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until, least_tokens FROM portions
         WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
     ), waiting AS (
         SELECT id, line, estimated_tokens FROM jobs
@@ -76,9 +92,10 @@ _CUT = text(f"""
     ), taken AS MATERIALIZED (
         SELECT * FROM summed WHERE number = 1 OR (number <= {MAX_JOBS} AND tokens <= :shard_tokens)
     ), shard AS (
-        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, published_at)
+        INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, least_tokens,
+                            published_at)
         SELECT :tenant_id, :batch_id, :model, :fingerprint, :lane, array_agg(id ORDER BY line), max(tokens),
-               clock_timestamp()
+               (SELECT least_tokens FROM range), clock_timestamp()
         FROM taken HAVING count(*) > 0
         RETURNING id, estimated_tokens
     ), portion AS (
@@ -92,9 +109,16 @@ _CUT = text(f"""
 """)
 
 
-def sources(connection: Connection) -> list[Source]:
-    """Returns all sources of work, in the order in which each tenant's own work is done."""
-    return [Source(**row._mapping) for row in connection.execute(_SOURCES)]
+def sources(connection: Connection, limited: Mapping[str, Allowance]) -> list[Source]:
+    """Returns the sources of work, in the order in which each tenant's own work is done.
+
+    Those of `limited` batches are left out if none of their jobs may start now.
+    """
+    values = {
+        "stopped": [batch_id for batch_id, allowance in limited.items() if allowance.admits_none],
+        "rooms": dumps({batch_id: allowance.room_tokens for batch_id, allowance in limited.items()}),
+    }
+    return [Source(**row._mapping) for row in connection.execute(_SOURCES, values)]
 
 
 def cut(connection: Connection, waiting: deque[Source], shard_tokens: int, *, lane: str) -> Taken | None:

@@ -158,10 +158,7 @@ def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = 
 def _tenants(connection: Connection, shares: LaneShares) -> dict[str, _Tenant]:
     """Returns the tenants that have waiting work, by id."""
     tenants: dict[str, _Tenant] = {}
-    limited = open_allowances(connection)
-    for source in sources(connection):
-        if source.batch_id in limited and not limited[source.batch_id].admits(source.least_tokens):
-            continue
+    for source in sources(connection, open_allowances(connection)):
         tenant = tenants.setdefault(source.tenant_id, _Tenant(source.tenant_id, shares.interactive_tokens))
         tenant.waiting[source.queue].append(source)
     for row in connection.execute(_QUOTAS, {"tenant_ids": list(tenants)}):

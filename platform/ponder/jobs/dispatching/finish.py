@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 
 from ponder.domain.budget import Allowance
 from ponder.domain.state import BatchState, JobState
-from ponder.jobs.budgets.warn import warn
-from ponder.jobs.piloting.pilot import UNDECIDED
+from ponder.jobs.budgets.need import least_needs
+from ponder.jobs.budgets.warn import note_exhausted, warn
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
 from ponder.jobs.webhooks.announce import announce, announce_exhausted, announce_warnings
@@ -31,17 +31,6 @@ _COMPLETE = text("""
     RETURNING id
 """)
 
-# What the budgets of a batch must at least have left for one of its jobs.
-_LEAST = text(f"""
-    SELECT batch_id, min(coalesce(least_tokens, 1)) AS tokens FROM (
-        SELECT batch_id, least_tokens FROM shards
-        WHERE state = 'queued' AND batch_id = ANY(CAST(:batch_ids AS text[]))
-        UNION ALL
-        SELECT batch_id, least_tokens FROM portions JOIN batches ON batches.id = batch_id
-        WHERE cut_until < last_line AND batch_id = ANY(CAST(:batch_ids AS text[])) AND NOT {UNDECIDED}
-    ) AS waiting GROUP BY batch_id
-""")
-
 _EXHAUST = text("""
     UPDATE batches SET exhausted_at = clock_timestamp()
     WHERE id IN (
@@ -52,11 +41,12 @@ _EXHAUST = text("""
     RETURNING id
 """)
 
+# A batch stays marked while others hold a reserve of its budget, until there is room for one of its jobs.
 _GO_ON = text("""
     UPDATE batches SET exhausted_at = NULL
     WHERE id IN (
         SELECT id FROM batches
-        WHERE state = 'in_progress' AND exhausted_at IS NOT NULL AND id <> ALL(CAST(:batch_ids AS text[]))
+        WHERE state = 'in_progress' AND exhausted_at IS NOT NULL AND id <> ALL(CAST(:held_up AS text[]))
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     )
 """)
@@ -167,17 +157,19 @@ def finish(connection: Connection) -> int:
 
 
 def _mark_exhausted(connection: Connection, limited: Mapping[str, Allowance]) -> None:
+    needs = least_needs(connection, limited)
     exhausted = {
-        row.batch_id: limit
-        for row in connection.execute(_LEAST, {"batch_ids": sorted(limited)})
-        if (limit := limited[row.batch_id].exhausted(row.tokens)) is not None
+        batch_id: limit
+        for batch_id, least in needs.items()
+        if (limit := limited[batch_id].exhausted(least)) is not None
     }
-    batch_ids = sorted(exhausted)
-    marked = connection.execute(_EXHAUST, {"batch_ids": batch_ids}).scalars().all() if exhausted else ()
-    connection.execute(_GO_ON, {"batch_ids": batch_ids})
+    marked = connection.execute(_EXHAUST, {"batch_ids": sorted(exhausted)}).scalars().all() if exhausted else ()
+    held_up = [batch_id for batch_id, least in needs.items() if limited[batch_id].held_up_by(least)]
+    connection.execute(_GO_ON, {"held_up": held_up})
     if marked:
         _make_files(connection, marked)
-    announce_exhausted(connection, {batch_id: exhausted[batch_id] for batch_id in marked})
+    news = note_exhausted(connection, exhausted)
+    announce_exhausted(connection, {batch_id: exhausted[batch_id] for batch_id in news})
 
 
 def follow(connection: Connection) -> None:

@@ -22,8 +22,11 @@ _DRAW = text(f"""
         SELECT *, (row_number() OVER (PARTITION BY model, fingerprint ORDER BY line) - 1) / {_JOBS_A_SHARD} AS number
         FROM drawn
     )
-    INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens)
-    SELECT tenant_id, :batch_id, model, fingerprint, :lane, array_agg(id ORDER BY line), sum(estimated_tokens)
+    INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, least_tokens)
+    SELECT tenant_id, :batch_id, model, fingerprint, :lane, array_agg(id ORDER BY line), sum(estimated_tokens), (
+        SELECT least_tokens FROM portions
+        WHERE batch_id = :batch_id AND model = numbered.model AND fingerprint = numbered.fingerprint
+    )
     FROM numbered GROUP BY tenant_id, model, fingerprint, number ORDER BY min(line)
 """)
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from ponder.domain.batch.line import decode
 from ponder.domain.batch.request import JobRequest, Terms, parse, refuse_told
+from ponder.domain.budget import most_tokens
 from ponder.domain.forecast.experience import Experience
 from ponder.domain.state import Lane
 from ponder.domain.storable import JsonObject, clean
@@ -52,6 +53,8 @@ class Ingestion:
         self.num_readable = 0
         self.is_interactive = False
         self.survey = Survey()
+        self.least_tokens: dict[str, int] = {}
+        """The most tokens that the smallest job of each model may generate."""
         self._tenant_id = tenant_id
         self._batch_id = batch_id
         self._line = line
@@ -125,6 +128,8 @@ class Ingestion:
         size = self._sizer.size(request)
         self.survey.add(size, request)
         tokens = min(self._sizer.tokens(size), 2**31 - 1)
+        most = most_tokens(request.document, model.context_length)
+        self.least_tokens[model.name] = min(self.least_tokens.get(model.name, most), most)
         self.is_interactive = self.is_interactive or request.priority is Lane.INTERACTIVE
         # Of all that COPY escapes, JSON text can only contain backslashes.
         document = to_json(request.document).replace(b"\\", b"\\\\")

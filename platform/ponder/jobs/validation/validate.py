@@ -122,7 +122,7 @@ def _validate(
         error_file_id = _error_file(connection, batch) if ingestion.num_rejected else None
         _fail(connection, batch.id, failure, num_lines=ingestion.num_lines, error_file_id=error_file_id)
         return
-    add_portions(connection, batch.id)
+    add_portions(connection, batch.id, ingestion.least_tokens)
     num_lines, num_refused = ingestion.num_lines, ingestion.num_rejected
     survey = replace(ingestion.survey, num_lines=num_lines, num_read=num_lines, num_refused=num_refused)
     store_survey(connection, batch.id, survey)

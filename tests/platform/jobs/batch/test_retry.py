@@ -71,3 +71,11 @@ def test_a_batch_that_goes_on_or_has_no_failures_cannot_be_retried(desk: Any) ->
 def test_another_tenants_batch_does_not_exist(desk: Any, ended: str) -> None:
     with pytest.raises(NotFound):
         retried(desk, ended, tenant="tenant_01")
+
+
+def test_the_new_batch_knows_what_its_smallest_job_may_generate(desk: Any) -> None:
+    batch = desk.batch(desk.line("a", max_tokens=30), desk.line("b"))
+    desk.sql("UPDATE batches SET state = 'expired', expired_at = now()")
+    again = retried(desk, batch)
+    (portion,) = desk.sql("SELECT least_tokens FROM portions WHERE batch_id = :id", id=again)
+    assert portion.least_tokens == 30

@@ -20,8 +20,8 @@ class House:
         self.key = world.key(self.tenant)
         self.worker = world.worker()
 
-    def batch(self, num_jobs: int, *, key: str | None = None) -> str:
-        return str(self.world.batch(num_jobs, tenant=self.tenant, key=key, budget={"tokens": 10}))
+    def batch(self, num_jobs: int, *, key: str | None = None, cap: int | None = 10) -> str:
+        return str(self.world.batch(num_jobs, tenant=self.tenant, key=key, budget={"tokens": cap}))
 
     def limit(
         self, period: str = "day", *, key: str | None = None, tokens: int | None = None, nanodollars: int | None = None
@@ -168,3 +168,51 @@ def test_folding_keeps_one_row_of_a_tenant_key_and_day(world: Any, house: House)
         world.tally()
         assert house.left() == before
     assert [row.generated_tokens for row in world.sql("SELECT * FROM day_totals ORDER BY key_id")] == [6, 12]
+
+
+def test_a_batch_stays_exhausted_while_another_holds_a_reserve_and_at_its_end_its_jobs_say_so(
+    world: Any, house: House
+) -> None:
+    batch = house.batch(2)
+    house.limit(tokens=15)
+    house.settle(*world.claim_all(house.worker), tokens=10)
+    assert house.is_exhausted(batch)
+    house.batch(1, cap=2)
+    (small,) = world.claim_all(house.worker)
+    assert (house.left().reserved_tokens, house.is_exhausted(batch)) == (2, True)
+    world.sql("UPDATE batches SET expires_at = clock_timestamp() WHERE id = :id", id=batch)
+    house.settle(small, tokens=1)
+    assert house.is_exhausted(batch), "its error file names the budget"
+
+
+def test_a_batch_that_got_a_job_in_is_no_longer_exhausted(world: Any, house: House) -> None:
+    batch = house.batch(2)
+    house.limit(tokens=15)
+    house.settle(*world.claim_all(house.worker), tokens=10)
+    assert house.is_exhausted(batch)
+    house.limit(tokens=25)
+    assert not house.is_exhausted(batch)
+    (job,) = world.claim_all(house.worker)
+    world.sql("UPDATE batches SET exhausted_at = clock_timestamp() WHERE id = :id", id=batch)
+    assert not house.is_exhausted(batch), "it was claimed while it was being marked"
+    house.settle(job, tokens=10)
+
+
+@pytest.mark.parametrize(("cap", "room"), [(10, 9), (None, 1_023)])
+def test_nothing_is_cut_of_a_batch_whose_smallest_job_does_not_fit(
+    world: Any, house: House, cap: int | None, room: int
+) -> None:
+    """The context of the model has 1,024 tokens, which limit a job without tokens of its own."""
+    batch = house.batch(30, cap=cap)
+    house.limit(tokens=room)
+    assert world.dispatch() == []
+    assert house.is_exhausted(batch)
+    world.sql("DELETE FROM budgets")
+    world.sql("UPDATE batches SET limit_tokens = :room", room=room)
+    assert world.dispatch() == []
+    assert house.is_exhausted(batch)
+    world.sql("UPDATE batches SET limit_tokens = :room + 1", room=room)
+    assert not house.is_exhausted(batch)
+    assert world.claim_all(house.worker) == world.jobs(batch)[:1]
+    (left,) = world.sql("SELECT DISTINCT least_tokens FROM shards WHERE state = 'queued'")
+    assert left.least_tokens == room + 1, "its jobs go out again only when there is room for one"

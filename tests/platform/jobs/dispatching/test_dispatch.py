@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ponder.jobs.dispatching.dispatch import LaneShares
 from ponder.jobs.tick import Work
 
@@ -252,3 +254,36 @@ def test_an_interactive_dollar_counts_as_often_as_the_operator_says(world: Any) 
     world.batch(100, tenant=patient)
     world.shares = LaneShares(interactive_factor=factor)
     assert _tenants(world, world.dispatch()) == [patient, patient]
+
+
+@pytest.mark.parametrize("held_up_by", ["a pause", "its budget", "no worker", "its quota"])
+@pytest.mark.parametrize("is_own", [True, False])
+def test_shards_that_cannot_go_out_hold_up_no_others_however_many(world: Any, held_up_by: str, is_own: bool) -> None:
+    hog = world.tenant()
+    tenant = hog if is_own and held_up_by != "its quota" else world.tenant()
+    large = world.batch(1, tenant=hog, models=["rare" if held_up_by == "no worker" else "demo"])
+    world.sql("UPDATE portions SET cut_until = last_line")
+    world.sql(
+        "INSERT INTO shards (tenant_id, batch_id, model, fingerprint, lane, job_ids, estimated_tokens, least_tokens)"
+        " SELECT tenant_id, batch_id, model, fingerprint, 'batch', ARRAY[id], 100, 20 FROM jobs"
+        " CROSS JOIN generate_series(1, 10100)"
+    )
+    world.sql(
+        {
+            "a pause": "UPDATE batches SET paused_at = now()",
+            "its budget": "UPDATE batches SET limit_tokens = 19",
+            "no worker": "SELECT 1",
+            "its quota": "UPDATE tenants SET quota_tokens = 0",
+        }[held_up_by]
+    )
+    worker, waiting = world.worker(), world.batch(1, tenant=tenant)
+    if held_up_by == "its quota":
+        world.sql("UPDATE tenants SET quota_tokens = NULL WHERE id = :id", id=tenant)
+    (shard,) = (one for one in world.dispatch() if _batch(world, one) != large)
+    world.claim(shard, worker)
+    world.release(worker)
+    assert waiting in [_batch(world, one) for one in world.dispatch()]
+
+
+def _batch(world: Any, shard: int) -> str:
+    return str(world.sql("SELECT batch_id FROM shards WHERE id = :id", id=shard)[0].batch_id)

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ponder.domain.batch.line import MAX_LINE_BYTES
+from ponder.domain.budget import most_tokens
 from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.validation.validate import validate
 
@@ -184,3 +185,26 @@ def test_a_validation_that_breaks_off_can_be_done_again(desk: Any, engine: Engin
 def test_more_refusals_than_memory_holds_are_kept(desk: Any) -> None:
     batch = desk.batch(desk.line("good"), *(b"bad %d" % number for number in range(40_000)))
     assert (len(desk.rejected(batch)), len(desk.jobs(batch))) == (40_000, 1)
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [{}],
+        [{"max_tokens": 40}, {"max_tokens": 30}, {}],
+        [{"max_tokens": 40, "n": 3}, {"max_tokens": 100}],
+        [
+            {"ponder": {"strategy": {"name": "self_consistency", "n": 4}, "budget": {"tokens_per_sample": 20}}},
+            {"max_tokens": 90},
+        ],
+        [{"ponder": {"budget": {"tokens": 25}}}, {"max_tokens": 24}],
+        [{"reasoning_effort": "minimal"}, {"ponder": {"budget": {"tokens": 2_000}}}],
+    ],
+)
+def test_a_portion_knows_what_its_smallest_job_may_generate(desk: Any, bodies: list[dict[str, Any]]) -> None:
+    batch = desk.batch(*(desk.line(f"c{number}", **body) for number, body in enumerate(bodies)), pilot={"jobs": 1})
+    jobs = desk.jobs(batch)
+    assert len(jobs) == len(bodies)
+    least = min(most_tokens(job.request, 512) for job in jobs)
+    for table in ("portions", "shards"):
+        assert [row.least_tokens for row in desk.sql(f"SELECT least_tokens FROM {table}")] == [least]

@@ -80,6 +80,28 @@ def test_an_exhausted_budget_is_announced_with_its_name_and_when_it_renews(world
     assert data["output_file_id"] is not None
 
 
+def test_an_exhausted_budget_is_announced_again_only_for_another_limit_or_period(world: Any, tenant: str) -> None:
+    worker = world.worker()
+    first, second = (world.batch(2, tenant=tenant, budget={"tokens": 10}) for _ in range(2))
+    world.limit(tenant, None, "day", tokens=15, nanodollars=None)
+    settle(world, worker, 10)
+
+    def announced() -> list[str]:
+        return [event["data"]["id"] for _, event in said(world) if event["type"] == "batch.budget_exhausted"]
+
+    assert announced() == [first, second]
+    world.sql("UPDATE batches SET exhausted_at = NULL")
+    world.finish()
+    assert announced() == [first, second]
+    world.limit(tenant, None, "day", tokens=16, nanodollars=None)
+    world.finish()
+    assert announced() == [first, second] * 2
+    world.pass_days(1)
+    world.sql("UPDATE exhaustions SET renews_at = renews_at - interval '1 day'")
+    settle(world, worker, 10)
+    assert announced() == [first, second] * 3
+
+
 def test_a_warning_of_a_batch_goes_where_its_events_go(world: Any, tenant: str) -> None:
     worker = world.worker()
     batches = [world.batch(1, tenant=tenant, budget={"tokens": 10}) for _ in range(2)]

@@ -23,6 +23,7 @@ from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.jobs.batch.submit import submit
 from ponder.ledger.book import check
+from ponder.settings import Settings
 from ponder.store.database import connect
 
 LEASE_S = 6.0
@@ -135,7 +136,7 @@ class Fleet:
                 {"id": f"file-{number}", "data": data},
             )
             submission = Submission(input_file_id=f"file-{number}", endpoint=CHAT, completion_window="1h")
-            return submit(connection, "t", submission, batch_id=f"batch_{number}")
+            return submit(connection, "t", submission, Settings(), batch_id=f"batch_{number}")
 
     def rows(self, statement: str, **parameters: Any) -> list[Row[Any]]:
         with self.engine.connect() as connection:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, Row, text
 from ponder.domain.batch.submission import Submission
 from ponder.jobs.batch.submit import submit
 from ponder.jobs.validation.validate import validate
+from ponder.settings import Settings
 
 TENANT = "tenant_00"
 
@@ -70,6 +71,7 @@ class Desk:
                 connection,
                 tenant,
                 Submission.model_validate(body),
+                Settings(),
                 batch_id=f"batch_{next(self.numbers):x}",
                 idempotency_key=key,
                 most_open=most_open,

@@ -22,7 +22,6 @@ from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.batch.change import change
 from ponder.jobs.batch.retry import retry
 from ponder.jobs.batch.submit import submit
-from ponder.jobs.webhooks.subscription import check_webhook
 from ponder.store.job_state import JOB_STATE
 from ponder.store.retention import EXPIRED_AT
 from ponder.store.tables import batches
@@ -75,11 +74,11 @@ def create(
         submission = ponder.reader.read(body)
     batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
-        check_webhook(connection, ponder.settings, caller.tenant_id, submission.ponder.webhook)
         batch_id = submit(
             connection,
             caller.tenant_id,
             submission,
+            ponder.settings,
             batch_id=batch_id,
             key_id=caller.key_id,
             idempotency_key=idempotency_key,

@@ -13,6 +13,8 @@ from ponder.domain.budget import BatchBudget
 from ponder.domain.state import Lane
 from ponder.errors import Conflict, LimitReached, NotFound
 from ponder.jobs.wake import wake
+from ponder.jobs.webhooks.subscription import check_webhook
+from ponder.settings import Settings
 from ponder.store.retention import INPUT_EXPIRED_AT
 
 _INSERT = text(
@@ -58,6 +60,7 @@ def submit(
     connection: Connection,
     tenant_id: str,
     submission: Submission,
+    settings: Settings,
     *,
     batch_id: str,
     key_id: str | None = None,
@@ -66,13 +69,15 @@ def submit(
 ) -> str:
     """Returns the id of the new batch, or of the one that the same request with the same key made before.
 
-    Raises NotFound for an unknown file, Conflict for a key that was used for another request, and LimitReached if the
-    tenant already has `most_open` batches that have not ended. None means no limit. `key_id` is the caller's API key.
+    Raises NotFound for an unknown file, InvalidInput or Conflict for a webhook that could not be called, Conflict for a
+    key that was used for another request, and LimitReached if the tenant already has `most_open` batches that have not
+    ended. None means no limit. `key_id` is the caller's API key.
     """
     idempotency = Idempotency(idempotency_key, submission.sha256())
     earlier = repeated(connection, tenant_id, idempotency)
     if earlier is not None:
         return earlier
+    check_webhook(connection, settings, tenant_id, submission.ponder.webhook)
     check_open(connection, tenant_id, most_open)
     budget = submission.ponder.batch_budget or BatchBudget()
     inserted = connection.execute(

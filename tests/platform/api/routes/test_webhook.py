@@ -133,3 +133,20 @@ class TestWithPrivateAddresses:
     def test_they_and_plain_http_are_taken(self, http: httpx2.Client) -> None:
         for url in ("http://127.0.0.1:9/hook", "https://10.0.0.1/"):
             assert http.put("/v1/webhook", json={"url": url}).raise_for_status().json()["url"] == url
+
+
+def test_a_repeated_submission_gets_its_batch_although_webhooks_are_refused_by_now(
+    http: httpx2.Client, submitted: Submitted, line: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http.put("/v1/webhook", json={"url": URL}).raise_for_status()
+    body = {
+        "input_file_id": submitted([line()]).input_file_id,
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "ponder": {"webhook": URL},
+    }
+    first = http.post("/v1/batches", json=body, headers={"Idempotency-Key": "once"}).raise_for_status().json()
+    monkeypatch.setattr("ponder.jobs.webhooks.subscription.SecretMaker.of", lambda settings: None)
+    again = http.post("/v1/batches", json=body, headers={"Idempotency-Key": "once"})
+    assert (again.status_code, again.json().get("id")) == (200, first["id"])
+    assert http.post("/v1/batches", json=body, headers={"Idempotency-Key": "twice"}).status_code == 409

@@ -14,7 +14,7 @@ from ponder.domain.state import IncarnationState, Lane, ShardState
 from ponder.domain.storable import JsonObject
 from ponder.jobs.incarnation import Incarnation, hold
 from ponder.jobs.learn import learned
-from ponder.jobs.reserve import Reserve, Unfit, reserve, take_turn, walls
+from ponder.jobs.reserve import Reserve, Turn, Unfit, reserve, take_turn, walls
 from ponder.jobs.shard import finish_shard, hold_shard
 from ponder.jobs.wake import wake
 from ponder.ledger.spending import IS_LIMITED
@@ -141,7 +141,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     have been lost. Raises LeaseLost.
     """
     incarnation = hold(connection, incarnation_id)
-    has_turn = take_turn(connection, shard_id)
+    turn = take_turn(connection, shard_id)
     shard = connection.execute(_SHARD, {"id": shard_id}).one_or_none()
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
         again = walls(connection, shard.batch_id, shard.job_ids) if shard.is_limited else None
@@ -152,6 +152,8 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
     company = connection.execute(_COMPANY, {"holder": incarnation_id}).one()
     is_alone = not company.has_suspect and (company.num_shards == 0 or not shard.runs_alone)
+    # A limit may have been set since the turn was asked for: then this claim has none, and the next one does.
+    has_turn = turn is (Turn.TAKEN if shard.is_limited else Turn.NOT_NEEDED)
     may_claim = fits and is_alone and incarnation.state is IncarnationState.READY and has_turn
     if not may_claim or _just_handed_back(connection, incarnation, shard):
         _give_back(connection, shard_id, shard.least_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -72,14 +73,21 @@ _LEAVE = text("""
 """)
 
 
-def take_turn(connection: Connection, shard_id: int) -> bool:
-    """Makes other claims wait that draw on the same budgets, so that no two reserve the same rest of one.
+class Turn(Enum):
+    """The answer to a claim that asks for its turn at the budgets of a batch."""
 
-    Returns False if another claim has not ended in time.
-    """
+    TAKEN = auto()
+    NOT_NEEDED = auto()
+    """The batch draws on no budget."""
+    MISSED = auto()
+    """Another claim has not ended in time."""
+
+
+def take_turn(connection: Connection, shard_id: int) -> Turn:
+    """Makes other claims wait that draw on the same budgets, so that no two reserve the same rest of one."""
     limited = connection.execute(_IS_LIMITED, {"shard_id": shard_id}).one_or_none()
     if limited is None:
-        return True
+        return Turn.NOT_NEEDED
     patience = connection.execute(_PATIENCE).scalar_one()
     try:
         with connection.begin_nested():
@@ -90,9 +98,9 @@ def take_turn(connection: Connection, shard_id: int) -> bool:
     except DBAPIError as error:
         if "55P03" not in str(error.orig):  # lock_not_available
             raise
-        return False
+        return Turn.MISSED
     connection.execute(_SET_PATIENCE, {"patience": patience})
-    return True
+    return Turn.TAKEN
 
 
 def reserve(connection: Connection, shard_id: int, batch_id: str, job_ids: Sequence[int]) -> list[Reserve] | None:

@@ -7,6 +7,7 @@ import pytest
 from ponder.domain.batch.submission import Change
 from ponder.jobs.batch.change import change
 from ponder.jobs.dispatching.sweep import sweep
+from ponder.jobs.reserve import Turn, take_turn
 from ponder.jobs.tally import tally
 from ponder.jobs.tick import Settlement, Usage
 from ponder.ledger.spending import allowances
@@ -228,6 +229,22 @@ def test_only_another_budget_makes_a_batch_go_on_at_once(world: Any) -> None:
     assert purse.exhausted_at is None
     purse.change(paused=False)
     assert purse.is_exhausted(), "16 tokens are too few as well"
+
+
+def test_a_limit_set_during_a_claim_gives_the_shard_back(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    purse = Purse(world, 2)
+    (shard,) = world.dispatch()
+
+    def overtaken(*args: Any) -> Turn:
+        turn = take_turn(*args)
+        purse.limit(tokens=15)
+        return turn
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ponder.jobs.claim.take_turn", overtaken)
+        assert world.claim(shard, purse.worker) is None
+    assert world.claim_all(purse.worker) == world.jobs(purse.batch)[:1]
+    assert purse.own.reserved_tokens == 10
 
 
 @pytest.mark.parametrize("limit", ["tokens", "nanodollars"])

@@ -17,6 +17,8 @@ from receiver import Receiver, receiving
 
 from ponder.jobs.webhooks.sender import Sender, Undelivered
 
+HIDDEN = "the URL's host has no address that webhooks may go to"
+
 
 class Names:
     """Name servers that answer each question with the next of some addresses."""
@@ -61,8 +63,30 @@ def test_a_name_is_asked_for_once_so_that_it_cannot_change_after_the_check(
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["169.254.169.254"], ["fd00:ec2::254"]])
 def test_a_name_with_any_private_address_is_refused(addresses: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ponder.jobs.webhooks.sender.socket.getaddrinfo", Names(addresses))
-    with pytest.raises(Undelivered, match=f"has the address {addresses[-1]}, which is not a public one"):
+    with pytest.raises(Undelivered) as refused:
         post("https://inside.example/hook", allows_private=False)
+    assert str(refused.value) == HIDDEN
+
+
+@pytest.mark.parametrize("fault", [socket.gaierror(-2, "Name not known to 10.0.0.2"), UnicodeError("too long")])
+def test_a_tenant_does_not_learn_what_the_operators_name_servers_say(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr("ponder.jobs.webhooks.sender.socket.getaddrinfo", fail)
+    with pytest.raises(Undelivered) as refused:
+        post("https://inside.example/hook", allows_private=False)
+    assert str(refused.value) == HIDDEN
+
+
+def test_the_next_address_is_tried_where_one_refuses_connections(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.jobs.webhooks.sender.socket.getaddrinfo", Names(["127.0.0.9", "127.0.0.1"]))
+    post(named(receiver, "two.example"))
+    assert len(receiver.received) == 1
 
 
 @pytest.mark.parametrize("url", ["http://example.com/", "https://127.0.0.1/", "https://[::ffff:127.0.0.1]/"])

@@ -32,7 +32,7 @@ _ONE_TICK_EACH = """
 def test_a_batch_stops_at_its_dollars_under_kill_9_and_goes_on_when_they_are_raised(fleet: Fleet) -> None:
     fleet.start_dispatcher()
     fleet.start_workers(2, "--max-sequences", "4")
-    batch = fleet.submit(NUM_JOBS, max_tokens=300, strategy={"name": "direct"})
+    batch = fleet.submit(NUM_JOBS, max_tokens=800, strategy={"name": "direct"})
     until(lambda: fleet.scalar("SELECT count(DISTINCT holder) FROM shards WHERE state = 'held'") == 2, 60)
     until(lambda: fleet.num_saved_tokens() > 50, 60)
     limit = _spent(fleet, batch) + _a_second(fleet)
@@ -43,7 +43,7 @@ def test_a_batch_stops_at_its_dollars_under_kill_9_and_goes_on_when_they_are_rai
 
     overshoot, one_tick_each = _spent(fleet, batch) - limit, fleet.scalar(_ONE_TICK_EACH)
     print(f"limit {limit:,}, overshoot {overshoot:,}, one tick of each worker {one_tick_each:,} nano-dollars")
-    assert 0 <= overshoot <= one_tick_each
+    assert -limit / 2 < overshoot <= one_tick_each  # below the limit if what is left of it is too little for a job
     assert fleet.scalar("SELECT state FROM batches WHERE id = :id", id=batch) == "in_progress"
     assert fleet.scalar("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert {"preempted", "lost"} <= set(fleet.outcomes())
@@ -80,10 +80,11 @@ def test_all_batches_of_a_tenant_stop_at_its_dollars_under_kill_9_and_go_on_once
     overshoot = sum(_spent(fleet, batch) for batch in batches) - limit
     one_tick_each = fleet.scalar(_ONE_TICK_EACH)
     print(f"limit {limit:,}, overshoot {overshoot:,}, one tick of each worker {one_tick_each:,} nano-dollars")
-    assert 0 <= overshoot <= one_tick_each
+    assert -limit / 2 < overshoot <= one_tick_each  # below the limit if what is left of it is too little for a job
     assert fleet.scalar("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert fleet.num_pending() > 0
-    assert fleet.scalar("SELECT count(*) FROM budget_warnings WHERE budget = 'tenant_day' AND percent = 100") == 1
+    warnings = fleet.scalar("SELECT count(*) FROM budget_warnings WHERE budget = 'tenant_day' AND percent = 100")
+    assert warnings == (1 if overshoot >= 0 else 0)
 
     with fleet.engine.begin() as connection:
         change_budget(connection, "t", None, RenewingBudget(dollars_per_day=1e6))

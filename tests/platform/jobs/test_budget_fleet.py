@@ -4,6 +4,7 @@ may, and none costs more than its dollars and one tick of each worker.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from random import Random
 from typing import Any
@@ -38,10 +39,11 @@ class Worker:
         self.trees: dict[int, int] = {}
         self.is_alive = True
 
-    def claim(self, shard_id: int) -> None:
+    def claim(self, shard_id: int, walled: set[str]) -> None:
+        """Claims a shard. Jobs of the `walled` batches come with a limit of tokens, whether they had one or not."""
         claimed = self.world.claim(shard_id, self.id)
         for job in claimed.jobs if claimed else ():
-            assert job.request["budget"]["tokens"] == CAP
+            assert job.request["budget"].get("tokens", None if job.batch_id in walled else CAP) == CAP
             self.trees[job.job_id] = sum(len(node["ids"]) for delta in job.deltas for node in delta["nodes"])
 
     def tick(self, growth: int, lengths: dict[int, int], seconds: float) -> None:
@@ -113,7 +115,7 @@ def _limits(draw: Random) -> _Limits:
 
 
 class Play:
-    """A tenant with two batches. The first has a key, and a budget of its own."""
+    """A tenant with two batches. The first has a key, and a budget of its own. Every other job has no token budget."""
 
     def __init__(self, world: Any, prices: list[int], lengths: list[int], limits: dict[BudgetName, _Limits]) -> None:
         self.world = world
@@ -124,6 +126,11 @@ class Play:
         self.batches = [world.batch(half, **numbers), world.batch(len(lengths) - half, **numbers | {"key": None})]
         jobs = [job for batch in self.batches for job in world.jobs(batch)]
         self.lengths = dict(zip(jobs, lengths, strict=True))
+        world.sql(
+            "UPDATE jobs SET request = request || CAST(:request AS jsonb) WHERE id = ANY(CAST(:ids AS bigint[]))",
+            request=json.dumps({"budget": {}, "sampling": {"max_tokens": CAP}}),
+            ids=jobs[::2],
+        )
         self.prices = prices
         self.workers = [Worker(world, price) for price in prices]
         self.messages: list[int] = []
@@ -223,7 +230,12 @@ class Play:
             for worker in self.workers:
                 if worker.is_alive:
                     for shard in [*self.world.dispatch(), *self.messages]:
-                        worker.claim(shard)
+                        worker.claim(shard, self.walled)
+
+    @property
+    def walled(self) -> set[str]:
+        """The batches that draw on a budget of tokens."""
+        return {batch for name, (tokens, _) in self.limits.items() if tokens is not None for batch in self.of(name)}
 
     def of(self, name: BudgetName) -> list[str]:
         """The batches that draw on a budget."""

@@ -338,10 +338,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_whoever_follows_the_results_of_a_paused_batch_is_told_and_gets_them_later(
-    ponder: Ponder, worker: Worker, problems: Path, engine: Engine, impatient: None
+    ponder: Ponder, problems: Path, engine: Engine, impatient: None, request: pytest.FixtureRequest
 ) -> None:
     batch = ponder("submit", str(problems), *FIELDS)[1].strip()
     ponder("pause", batch)
+    request.getfixturevalue("worker")  # only now, so that it has not run the jobs before
 
     def resume() -> None:
         with engine.begin() as connection:

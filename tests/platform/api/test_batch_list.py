@@ -69,7 +69,8 @@ def test_any_number_of_batches_takes_the_same_number_of_queries(
 
         with engine.connect() as connection:
             rows = connection.execute(
-                text("SELECT * FROM batches ORDER BY paused_at LIMIT :limit"), {"limit": limit}
+                text("SELECT *, NULL AS results_expired_at FROM batches ORDER BY paused_at LIMIT :limit"),
+                {"limit": limit},
             ).all()
             event.listen(connection, "before_cursor_execute", note)
             assert len(batch_objects(connection, rows)) == limit

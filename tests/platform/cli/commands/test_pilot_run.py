@@ -58,7 +58,7 @@ def test_without_a_terminal_a_run_that_must_be_confirmed_ends_and_says_how_to_an
     monkeypatch.setattr(result_lines, "_HEARTBEAT_S", 0.2)
     code, printed, said = ponder("results", batch, "--follow")
     assert (code, len(printed.splitlines())) == (exit_code.PILOT_WAITING, 5)
-    assert f"`ponder resume {batch}` runs the rest" in said
+    assert f"`ponder confirm {batch}` runs the rest" in said
     shown = ponder("show", batch)[1]
     assert re.search(r"pilot +5 of 5 jobs, waiting", shown)
     assert f"`ponder confirm {batch}` runs the rest" in shown

@@ -1,6 +1,6 @@
 """exhaustions: which budgets have kept which batches from going on, so that each is announced once
 
-Revision ID: 0026
+Revision ID: 0025
 Revises: 0024
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0026"
+revision = "0025"
 down_revision = "0024"
 branch_labels = None
 depends_on = None

@@ -66,7 +66,6 @@ def test_without_a_terminal_a_run_that_must_be_confirmed_ends_and_says_how_to_an
     for _ in range(2):
         assert "waits: the pilot's estimate" in ponder("resume", batch)[2], "the end of a pause is no yes"
     assert ponder("confirm", batch) == (exit_code.SETTLED, "", f"{batch} continues\n")
-    assert ponder("confirm", batch)[0] == exit_code.SETTLED
     assert ponder("watch", batch)[0] == exit_code.SETTLED
     assert ponder("results", batch, "--follow", "-o", str(out))[0] == exit_code.SETTLED
     assert _lines(out) == 20

@@ -126,7 +126,7 @@ def test_a_worker_that_has_loaded_while_postgres_is_away_does_not_load_again(fle
     until(lambda: "ready_waits_for_postgres" in fleet.log_of(worker), 60)
     time.sleep(LEASE_S)
     fleet.postgres.start()
-    until(lambda: fleet.scalar("SELECT count(*) FROM incarnations WHERE state = 'ready'"), 30)
+    until(lambda: fleet.scalar("SELECT count(*) FROM incarnations WHERE state = 'ready'"), 90)
     fleet.submit(1, max_tokens=50, strategy=SAMPLE)
     until(lambda: fleet.scalar("SELECT count(*) FROM results") == 1, 60)
     assert worker.poll() is None

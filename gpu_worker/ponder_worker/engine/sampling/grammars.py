@@ -23,7 +23,7 @@ _SHOWN = 300
 
 
 class Compilation:
-    """A grammar that is being compiled, or was. Whoever holds it keeps it in the cache."""
+    """A grammar that is being compiled, or was. It stays in the cache for as long as this is held."""
 
     __slots__ = ("__weakref__", "future")
 

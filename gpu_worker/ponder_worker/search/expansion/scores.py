@@ -43,7 +43,7 @@ class Scores:
         return future
 
     def end(self) -> None:
-        """Cancels what is pending. Whoever waits for a score goes on without it."""
+        """Cancels what is pending. Callers that wait for a score go on without it."""
         self._engine.cancel_scores()
         for future in self._pending.values():
             future.set_result(None)

@@ -46,8 +46,9 @@ def warn(connection: Connection, allowances: Iterable[Allowance]) -> list[int]:
 
 
 def note_exhausted(connection: Connection, exhausted: Mapping[str, Limit]) -> list[str]:
-    """Records which budget keeps each batch that is marked as exhausted from going on. Returns those of which that
-    was not known yet.
+    """Records which budget keeps each exhausted batch from going on.
+
+    Returns the batches that this budget had not stopped before.
     """
     rows = [
         {

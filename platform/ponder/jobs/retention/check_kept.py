@@ -13,7 +13,7 @@ _EXPIRED = text(f"SELECT {EXPIRED_AT} AS at FROM batches WHERE id = :batch_id AN
 def check_kept(connection: Connection, tenant_id: str, batch_id: str) -> None:
     """Raises Gone if the results of a batch have expired.
 
-    Whoever asks after reading them has read whole ones, because nothing is deleted before this says so.
+    Call it after reading them: nothing is deleted before it raises, so what was read is whole.
     """
     at = connection.execute(_EXPIRED, {"tenant_id": tenant_id, "batch_id": batch_id}).scalar()
     if at is not None:

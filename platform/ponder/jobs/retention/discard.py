@@ -135,10 +135,10 @@ def discard_all(engine: Engine, tenant_id: str | None, older_than_s: float | Non
 
 
 def discard(connection: Connection, tenant_id: str | None = None, older_than_s: float | None = None) -> Marked:
-    """Discards ended batches whose results have expired, or that ended before `older_than_s` seconds, and up to 1,000
-    input files that no batch has used for so long.
+    """Discards ended batches whose results have expired, and up to 1,000 input files that no batch uses.
 
-    Nothing of a batch that has not ended is discarded, nor an input file that one uses.
+    With `older_than_s`, also discards batches that ended, and unused files that came, so many seconds ago. Nothing of a
+    batch that has not ended is discarded, nor an input file that one uses.
     """
     values = {"tenant_id": tenant_id, "older_than_s": older_than_s}
     batch_ids = connection.execute(_MARK_DUE if older_than_s is None else _MARK_OLD, values).scalars().all()

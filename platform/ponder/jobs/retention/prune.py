@@ -14,7 +14,7 @@ _LINES = 500
 _CHUNKS = 16
 """Chunks of a file that are deleted in one transaction."""
 
-# Nothing depends on one piece. Whoever locks a row of an ended batch does so for a moment.
+# Nothing depends on one piece. Other transactions lock rows of an ended batch only for a moment.
 _HURRY = text("SET LOCAL lock_timeout = '200ms'")
 
 _NEXT = text("""

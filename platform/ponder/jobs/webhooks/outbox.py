@@ -1,4 +1,4 @@
-"""The messages that are not delivered yet. Whoever takes one has a while to deliver it; then it is due again."""
+"""The messages that are not delivered yet. What a dispatcher takes and does not deliver in time is due again."""
 
 from __future__ import annotations
 

@@ -186,12 +186,12 @@ def _results_expire_at(batch: Row[Any]) -> datetime | None:
 def _projection(connection: Connection, batch: Row[Any], facts: _Facts) -> JsonObject | None:
     if batch.state != BatchState.IN_PROGRESS:
         return None
-    pilot = facts.pilots.get(batch.id)
+    pilot, allowance = facts.pilots.get(batch.id), facts.budgets.get(batch.id)
     progress = Progress(
         batch_id=batch.id,
         tenant_id=batch.tenant_id,
         num_lines=batch.num_lines,
-        limit_nanodollars=batch.limit_nanodollars,
+        limits=() if allowance is None else allowance.limits,
         totals=facts.sums.get(batch.id, Totals()),
         num_pilot=0 if pilot is None else pilot.num_jobs,
     )

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ponder.cli.console import duration, err
 from ponder.client import Client
+from ponder.domain.budget import BudgetName
 from ponder.domain.money import dollars
 from ponder.wire import Json
 
@@ -257,7 +258,8 @@ def outlook(projection: Json | None) -> str:
         said.append(f"done in {between(projection['seconds_left'], duration)}")
     budget = projection["budget"]
     if budget is not None:
-        words = {"no": "the budget lasts", "maybe": "the budget may run out", "yes": "the budget runs out"}
+        which = BudgetName(budget["budget"]).words.replace("budget", f"budget of {budget['measure']}")
+        words = {"no": "the budget lasts", "maybe": f"{which} may run out", "yes": f"{which} runs out"}
         is_timed = budget["seconds"]["estimate"] is not None
         when = f" in {between(budget['seconds'], duration)}" if is_timed else ""
         said.append(words[budget["runs_out"]] + when)

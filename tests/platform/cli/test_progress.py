@@ -15,11 +15,12 @@ def _total(estimate: float | None, low: float = 0, high: float = 0) -> dict[str,
     return {"estimate": estimate, "low": low, "high": high}
 
 
-def _projection(runs_out: str | None = None, in_s: float | None = None) -> dict[str, Any]:
+def _projection(runs_out: str | None = None, in_s: float | None = None, budget: str = "batch") -> dict[str, Any]:
+    lasts = {"budget": budget, "measure": "dollars", "runs_out": runs_out, "seconds": _total(in_s, 50, 70)}
     return {
         "total_nanodollars": _total(2e9, 1.5e9, 3e9),
         "seconds_left": _total(90, 60, 120),
-        "budget": None if runs_out is None else {"runs_out": runs_out, "seconds": _total(in_s, 50, 70)},
+        "budget": None if runs_out is None else lasts,
     }
 
 
@@ -28,9 +29,9 @@ def _projection(runs_out: str | None = None, in_s: float | None = None) -> dict[
     [
         ((None,), ""),
         (("no",), ", the budget lasts"),
-        (("maybe", 60.0), ", the budget may run out in 1 min 00 s (50 s to 1 min 10 s)"),
-        (("yes", 60.0), ", the budget runs out in 1 min 00 s (50 s to 1 min 10 s)"),
-        (("yes",), ", the budget runs out"),
+        (("maybe", 60.0), ", the batch's budget of dollars may run out in 1 min 00 s (50 s to 1 min 10 s)"),
+        (("yes", 60.0), ", the batch's budget of dollars runs out in 1 min 00 s (50 s to 1 min 10 s)"),
+        (("yes", None, "tenant_day"), ", the tenant's budget of dollars of the day runs out"),
     ],
 )
 def test_the_outlook_tells_cost_end_and_budget_with_their_intervals(budget: Any, said: str) -> None:

@@ -10,6 +10,7 @@ from ponder.domain.state import JobState
 from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.estimating.project import Progress, project
 from ponder.jobs.tick import Settlement
+from ponder.ledger.spending import allowances
 
 
 def _batch(desk: Any, num_jobs: int = 40) -> str:
@@ -25,10 +26,14 @@ def _settle(world: Any, worker: str, num_jobs: int) -> None:
     world.tick(worker, settled=[world.passed(job) for job in jobs[:num_jobs]], work=world.work(*jobs[:num_jobs]))
 
 
-def _projection(world: Any, batch: str, limit: int | None = None, num_pilot: int = 0) -> Any:
+def _projection(world: Any, batch: str, nanodollars: int | None = None, num_pilot: int = 0) -> Any:
+    """Projects the batch, with a budget of its own if `nanodollars` says so."""
+    world.sql("UPDATE batches SET limit_nanodollars = :limit WHERE id = :id", limit=nanodollars, id=batch)
     row = world.sql("SELECT * FROM batches WHERE id = :id", id=batch)[0]
-    progress = Progress(batch, row.tenant_id, row.num_lines, limit, world.totals(batch), num_pilot)
     with world.engine.connect() as connection:
+        allowance = allowances(connection, [batch]).get(batch)
+        limits = () if allowance is None else allowance.limits
+        progress = Progress(batch, row.tenant_id, row.num_lines, limits, world.totals(batch), num_pilot)
         return project(connection, progress)
 
 
@@ -116,6 +121,41 @@ def test_it_says_whether_the_dollars_run_out_and_when(desk: Any, world: Any, wor
     assert little["seconds"]["estimate"] == pytest.approx(0.3 * spent / rate, rel=0.01, abs=0.002)
     assert little["seconds"]["low"] <= little["seconds"]["estimate"] <= little["seconds"]["high"]
     assert none["seconds"]["estimate"] == 0
+
+
+def test_of_all_budgets_that_it_draws_on_it_names_the_one_that_runs_out_first(
+    desk: Any, world: Any, worker: str
+) -> None:
+    batch = _batch(desk)
+    _settle(world, worker, 20)
+    totals = world.totals(batch)
+    tenant = world.sql("SELECT tenant_id FROM batches")[0][0]
+
+    def outlook(period: str, tokens: int | None = None, nanodollars: int | None = None) -> Any:
+        world.limit(tenant, None, period, tokens=tokens, nanodollars=nanodollars)
+        return _projection(world, batch, round(1.5 * totals.direct_nanodollars))["budget"]
+
+    own = _projection(world, batch, round(1.5 * totals.direct_nanodollars))["budget"]
+    assert (own["budget"], own["measure"], own["runs_out"]) == ("batch", "dollars", "yes")
+    later = outlook("month", nanodollars=round(1.8 * totals.direct_nanodollars))
+    assert later == own, "the tenant's dollars last longer than the batch's"
+    first = outlook("month", tokens=round(1.2 * totals.generated_tokens))
+    assert (first["budget"], first["measure"], first["runs_out"]) == ("tenant_month", "tokens", "yes")
+    assert first["seconds"]["estimate"] < own["seconds"]["estimate"]
+
+
+def test_a_budget_that_is_renewed_before_it_runs_out_lasts(desk: Any, world: Any, worker: str) -> None:
+    batch = _batch(desk)
+    _settle(world, worker, 20)
+    tenant = world.sql("SELECT tenant_id FROM batches")[0][0]
+    world.sql("UPDATE incarnations SET nanodollars_per_hour = 1")
+    world.limit(tenant, None, "day", tokens=None, nanodollars=world.totals(batch).direct_nanodollars + 1_000)
+    assert _projection(world, batch)["budget"] == {
+        "budget": "tenant_day",
+        "measure": "dollars",
+        "runs_out": "no",
+        "seconds": {"estimate": None, "low": None, "high": None},
+    }
 
 
 def test_failed_jobs_are_not_waited_for_again(desk: Any, world: Any, worker: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 import structlog
 
+from ponder.domain.batch.stages import Pin
 from ponder.domain.state import Lane
 from ponder.domain.strategy import STRATEGY
 from ponder.jobs.tick_report import Usage
@@ -17,13 +17,14 @@ from ponder_worker.engine_process import job_request
 from ponder_worker.engine_process.engine_client import EngineClient
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job_result import EXPECTED, Made, as_choices, as_document, job_error
+from ponder_worker.engine_process.job_stage import JobStage, dumped
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.engine_process.prompts import Prompt
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.reward import Mark
 from ponder_worker.protocol import AdmittedJob, Document, JobResult, Sums
-from ponder_worker.search import strategies
+from ponder_worker.search import acceptance, strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.search_error import NothingMade
@@ -50,7 +51,8 @@ class Job:
         """Raises anything at all for a malformed request or delta. The job's result is then `unreadable`."""
         self.id = admitted.job_id
         self.batch_id = admitted.batch_id
-        self._request = admitted.request
+        self._stage = JobStage.of(admitted.request, admitted.deltas)
+        self._request = self._stage.request
         self._tenant = admitted.tenant_id
         self._priority = _PRIORITIES[admitted.lane]
         self._family = next(core.families)
@@ -67,8 +69,8 @@ class Job:
         self._grammar: object = None  # held, so that it stays compiled
         sampling = self._request["sampling"]
         self.tree = SearchTree.fold(
-            root_seed(self.id, sampling.get("seed")),
-            admitted.deltas,
+            self._stage.seed(root_seed(self.id, sampling.get("seed"))),
+            self._stage.deltas,
             keep=job_request.kept_logprobs(sampling),
         )
         self._meter.first_token_ms = self.tree.counts.get("first_token_ms")
@@ -100,10 +102,27 @@ class Job:
         if self.search is not None:
             self.search.expander.streams.sync_all()
         self._count()
-        return self.tree.delta()
+        delta = self.tree.delta()
+        return None if delta is None else self._stage.marked(delta)
+
+    def last_delta(self) -> Document:
+        """Returns the last delta of a stage that is over: its result is in it."""
+        delta = self.delta() or self._stage.marked({"nodes": []})
+        return delta | {"result": dumped(self._result())}
+
+    @property
+    def next_stage(self) -> Pin | None:
+        """The weights of the model that the job goes on with; None if it is to settle."""
+        if self.tree.ended is not None or self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", True):
+            return None
+        return self._stage.next if self._stage.has_room(self.tree.num_tokens) else None
 
     def result(self) -> JobResult:
         """Returns the job's result. Its tree is complete, so that no deltas are needed beside it."""
+        return self._stage.whole_result(self._result(), self.tree.ended)
+
+    def _result(self) -> JobResult:
+        """Returns the result of the stage that ran here."""
         self._count()
         made = self._made
         return JobResult(
@@ -114,8 +133,8 @@ class Job:
             if made
             else (),
             usage=self._usage(),
-            tree=as_document(self.tree, self.search, made),
-            learned=self._lessons(),
+            tree=self._stage.document(as_document(self.tree, self.search, made), dict(self.tree.decisions)),
+            learned=self._stage.taught(self._lessons()),
             first_token_ms=self.tree.counts.get("first_token_ms"),
             first_visible_token_ms=self.tree.counts.get("first_visible_token_ms"),
         )
@@ -152,6 +171,8 @@ class Job:
             self.search = search = self._open(prompt, spec.uses_scores, structure)
             ranked = await strategies.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
+            if (rule := self._stage.accept) is not None:
+                await acceptance.decide(search, rule, ranked)
         except asyncio.CancelledError:
             return
         except Exception as error:
@@ -186,7 +207,7 @@ class Job:
             SearchLimits(budget.tokens, min(caps) if caps else None, room, budget.thinking_tokens),
             num_choices=int(request.get("n") or 1),
             answer_of=job_request.answer_of(request, prompt.begun),
-            learned=partial(self._learned.of, self.batch_id),
+            learned=lambda: self._stage.lessons_of(self._learned.of(self.batch_id)),
             # A score at a mark judges all steps up to it; a likelihood is that of its own step.
             aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",
         )
@@ -214,6 +235,8 @@ class Job:
         self._error = error
         if not isinstance(error, EXPECTED):
             _log.error("job_broke", job=self.id, exc_info=error)
+        elif self._stage.next is not None:
+            self.tree.decide(acceptance.DECISION, {"accepted": False, "error": job_error(error).code})
         self._finish()
 
     def _finish(self) -> None:

@@ -72,7 +72,8 @@ _HAND_BACK = text("""
 _JUST_HANDED_BACK = text("""
     SELECT EXISTS (
         SELECT FROM attempts
-        WHERE job_id = ANY(CAST(:ids AS bigint[])) AND incarnation_id = :incarnation_id AND outcome = 'preempted'
+        WHERE job_id = ANY(CAST(:ids AS bigint[])) AND incarnation_id = :incarnation_id
+          AND outcome IN ('preempted', 'handed_on')
           AND ended_at >= CAST(:last_tick AS timestamptz)
     )
 """)
@@ -177,7 +178,8 @@ def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:
 
 
 def _just_handed_back(connection: Connection, incarnation: Incarnation, shard: Row[Any]) -> bool:
-    """Returns whether the incarnation's last tick handed the jobs back: only the next one proves that it stopped them.
+    """Returns whether the incarnation's last tick handed the jobs back or on: only the next one proves that it stopped
+    them.
 
     Their shard was cut by that tick, so an older one needs no look.
     """

@@ -7,6 +7,7 @@ import json
 
 from sqlalchemy import Connection, text
 
+from ponder.domain.batch.stages import Pin
 from ponder.domain.batch.window import window_s
 from ponder.errors import Conflict, Gone, NotFound
 from ponder.jobs.batch.submit import Idempotency, check_open, repeated
@@ -36,10 +37,14 @@ _JOBS = text(
     f"""
     INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
                       oracle, estimated_tokens)
-    SELECT jobs.tenant_id, :id, line, custom_id, model, coalesce(served.value, fingerprint), request, strategy, level,
-           oracle, estimated_tokens
+    SELECT jobs.tenant_id, :id, line, custom_id, model, coalesce(served.value ->> 'fingerprint', fingerprint),
+           CASE WHEN jsonb_exists(request, 'stages') THEN jsonb_set(request, '{{stages}}', (
+               SELECT jsonb_agg(pin || coalesce(CAST(:pins AS jsonb) -> (pin ->> 'model'), '{{}}') ORDER BY place)
+               FROM jsonb_array_elements(request -> 'stages') WITH ORDINALITY AS stage(pin, place)
+           )) ELSE request END,
+           strategy, level, oracle, estimated_tokens
     FROM jobs JOIN batches ON batches.id = batch_id
-    LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
+    LEFT JOIN jsonb_each(CAST(:pins AS jsonb)) AS served ON served.key = model
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')
     ORDER BY line
     """
@@ -115,17 +120,18 @@ def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> i
 
 
 def _copy_jobs(connection: Connection, tenant_id: str, batch_id: str, new_batch_id: str) -> int:
-    fingerprints = {name: model.fingerprint for name, model in served_models(connection).items()}
+    models = served_models(connection).values()
+    pins = {model.name: Pin(model.name, model.fingerprint, model.context_length).document() for model in models}
     copied = connection.execute(
         _JOBS,
         {
             "id": new_batch_id,
             "batch_id": batch_id,
             "tenant_id": tenant_id,
-            "fingerprints": json.dumps(fingerprints),
+            "pins": json.dumps(pins),
         },
     )
     survey = stored_survey(connection, batch_id)
     if survey is not None:  # its shares of cells are taken to be those of the failed jobs
-        store_survey(connection, new_batch_id, survey.pinned(fingerprints))
+        store_survey(connection, new_batch_id, survey.pinned({model.name: model.fingerprint for model in models}))
     return copied.rowcount

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -53,6 +54,7 @@ class Job:
         self.batch_id = admitted.batch_id
         self._stage = JobStage.of(admitted.request, admitted.deltas)
         self._request = self._stage.request
+        self._scope = self._stage.scope(core.engines.fingerprint)
         self._tenant = admitted.tenant_id
         self._priority = _PRIORITIES[admitted.lane]
         self._family = next(core.families)
@@ -134,7 +136,7 @@ class Job:
             else (),
             usage=self._usage(),
             tree=self._stage.document(as_document(self.tree, self.search, made), dict(self.tree.decisions)),
-            learned=self._stage.taught(self._lessons()),
+            learned=self._lessons(),
             first_token_ms=self.tree.counts.get("first_token_ms"),
             first_visible_token_ms=self.tree.counts.get("first_visible_token_ms"),
         )
@@ -154,7 +156,7 @@ class Job:
         """Returns none for a search that failed or was told to end, because it did not spend as it would have."""
         if self.search is None or self._made is None or self.tree.ended is not None:
             return {}
-        return self.search.lessons
+        return {f"{self._scope}{name}": number for name, number in self.search.lessons.items()}
 
     async def _run(self) -> None:
         try:
@@ -207,7 +209,7 @@ class Job:
             SearchLimits(budget.tokens, min(caps) if caps else None, room, budget.thinking_tokens),
             num_choices=int(request.get("n") or 1),
             answer_of=job_request.answer_of(request, prompt.begun),
-            learned=lambda: self._stage.lessons_of(self._learned.of(self.batch_id)),
+            learned=partial(self._learned.of, self.batch_id, self._scope),
             # A score at a mark judges all steps up to it; a likelihood is that of its own step.
             aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",
         )

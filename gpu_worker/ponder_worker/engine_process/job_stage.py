@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
-from ponder.domain.batch.stages import Pin, pins, stage_request
+from ponder.domain.batch.stages import Pin, lesson_scope, pins, stage_request
 from ponder.domain.strategy import ACCEPT, AnyAccept
 from ponder.jobs.tick_report import Usage
 from ponder_worker.protocol import RESULT, Document, JobResult, Sums
@@ -78,15 +78,10 @@ class JobStage:
         """Returns the seed of this stage's root: a stage of the same model must not repeat the samples of another."""
         return child_seed(root_seed, _FIRST_STAGE_ORDINAL + self.number) if self.number else root_seed
 
-    def lessons_of(self, sums: Mapping[str, float]) -> Mapping[str, float]:
-        """Returns those of a batch's sums that are about this stage."""
-        if not self.pins:
-            return sums
-        return {name.removeprefix(self._prefix): value for name, value in sums.items() if name.startswith(self._prefix)}
-
-    def taught(self, lessons: Sums) -> Sums:
-        """Returns the lessons of this stage as they are added to the batch's sums."""
-        return {f"{self._prefix}{name}": value for name, value in lessons.items()} if self.pins else lessons
+    def scope(self, fingerprint: str) -> str:
+        """Returns the beginning of the names of sums that are about this stage of jobs like this."""
+        scope = f"{lesson_scope(self.whole, fingerprint)}:"
+        return f"{scope}stage{self.number}." if self.pins else scope
 
     def marked(self, delta: Document) -> Document:
         """Returns a delta that says which stage it belongs to."""
@@ -123,10 +118,6 @@ class JobStage:
         answer = results[answered_by]
         reason = answer.finish_reason if answer is last else ended or answer.finish_reason
         return replace(whole, error=None, choices=answer.choices, finish_reason=reason)
-
-    @property
-    def _prefix(self) -> str:
-        return f"stage{self.number}."
 
     @property
     def _num_used(self) -> int:

@@ -178,6 +178,7 @@ class Loop:
         arrived |= {job.job_id: job for job in self._arrived}  # one that waits already may have been told to end
         self._arrived = deque(sorted(arrived.values(), key=lambda job: job.lane is not Lane.INTERACTIVE))
         self._learn(command.learned)
+        self._learned.take_former(command.former)
         self._core.clock_s = command.clock_s
 
     def _learn(self, learned: Mapping[str, Sums]) -> None:

@@ -348,6 +348,15 @@ lessons = Table(
     Column("sums", JSONB, nullable=False, comment="{name: number}, of some settled jobs"),
 )
 
+tenant_learnings = Table(
+    "tenant_learnings",
+    metadata,
+    Column("tenant_id", Text, ForeignKey("tenants.id"), primary_key=True),
+    Column("scope", Text, primary_key=True, comment="names the weights and the strategy of the jobs"),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, as of learnt_at"),
+    Column("learnt_at", DateTime(timezone=True), nullable=False, comment="they halve with every week since"),
+)
+
 
 _SUMS = """
     num_completed num_failed num_expired num_cancelled num_rejected num_oracle

@@ -118,4 +118,4 @@ def test_a_resumed_stage_decides_as_it_had_decided(shared_process: Process) -> N
 def test_adaptive_stages_learn_each_for_itself(shared_process: Process) -> None:
     stages = (stage(NEVER, name="adaptive", n=2), stage(name="adaptive", n=2))
     result, _ = run(shared_process, cascade(18, *stages))
-    assert {name.partition(".")[0] for name in result.learned} == {"stage0", "stage1"}
+    assert {name.partition(":")[2].partition(".")[0] for name in result.learned} == {"stage0", "stage1"}

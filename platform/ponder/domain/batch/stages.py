@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,17 @@ class Pin:
 def pins(request: Mapping[str, Any]) -> tuple[Pin, ...]:
     """Returns the weights of a cascade's stages in order, and none for a job that is no cascade."""
     return tuple(Pin(**pin) for pin in request.get("stages") or ())
+
+
+def lesson_scope(request: Mapping[str, Any], fingerprint: str) -> str:
+    """Returns a name that jobs share if they may learn from each other: they have the same models and strategy.
+
+    fingerprint: of the worker's weights. Those of a cascade are its stages', each with everything that it says.
+    """
+    strategy = request.get("strategy") or {}
+    stages = zip(pins(request), strategy.get("stages", ()), strict=False)
+    parts = [(pin.fingerprint, stage) for pin, stage in stages] or [(fingerprint, strategy.get("name"))]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def stage_request(request: Mapping[str, Any], number: int, *, num_used: int = 0) -> JsonObject:

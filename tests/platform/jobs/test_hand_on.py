@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from ponder.jobs.batch.retry import retry
 from ponder.jobs.dispatching.dispatcher_status import record
 from ponder.jobs.dispatching.sweep import sweep
 from ponder.jobs.tick import NextStage, Settlement, Usage
+from ponder.ledger.cost_report import cost_report
+from ponder.ledger.reporting import QUALITY, Selection, report, waste_report
 
 LARGE = NextStage("large", "f1")
 
@@ -149,3 +152,30 @@ def test_a_retried_cascade_is_pinned_to_the_weights_of_today_in_every_stage(worl
     (row,) = world.sql("SELECT request FROM jobs WHERE batch_id = 'batch_again'")
     pins = [(pin["model"], pin["fingerprint"]) for pin in row.request["stages"]]
     assert pins == [("demo", "f1"), ("large", "f2")]
+
+
+def test_costs_by_the_workers_model_are_those_of_the_stage_that_spent_them(world: Any) -> None:
+    _, worker, (first, second) = _begun(world)
+    world.tick(worker, deltas={first: [_ended(6)]}, handed_on={first: LARGE}, work=world.work(first, second))
+    other = world.worker(model="large")
+    world.claim_all(other)
+    stages = [
+        {"nodes": [{"parent": -1}, {"parent": 0, "ordinal": 0, "tokens": 3}], "candidates": [{"node": 1}]},
+        {"nodes": [{"parent": -1}, {"parent": 0, "ordinal": 0, "tokens": 4}], "candidates": [{"node": 1}]},
+    ]
+    settled = replace(world.passed(first), tree={"stages": stages, "answered_by": 1})
+    world.tick(other, settled=[settled], work=world.work(first))
+    world.tick(worker, settled=[world.passed(second)])
+
+    with world.engine.begin() as connection:
+        costs = cost_report(connection, Selection(("worker_model",)))
+        (quality,) = report(connection, QUALITY, Selection())
+        waste = waste_report(connection, Selection(("worker_model",), where={"strategy": "cascade"}))
+    spent = {row.group["worker_model"]: (row.direct_nanodollars, row.num_passed) for row in costs}
+    assert spent == {"demo": (world.kinds(worker)["work"], 1), "large": (world.kinds(other)["work"], 1)}
+    assert {row.group["worker_model"] for row in waste} == {"demo", "large"}
+    assert quality.numbers["restart_rate"] == 0, "a cascade that goes on was not interrupted"
+    (row,) = world.sql(
+        "SELECT chosen_tokens, pruned_tokens, other_round_tokens FROM usage WHERE job_id = :id", id=first
+    )
+    assert tuple(row) == (4, 0, 3)

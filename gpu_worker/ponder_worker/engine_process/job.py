@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from random import Random
 
 import structlog
 
@@ -25,16 +26,18 @@ from ponder_worker.engine_process.prompts import Prompt
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.reward import Mark
 from ponder_worker.protocol import AdmittedJob, Document, JobResult, Sums
-from ponder_worker.search import acceptance, strategies
+from ponder_worker.search import acceptance, routing, strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.search_error import NothingMade
 from ponder_worker.search.tree.candidate import Candidate
-from ponder_worker.search.tree.node import root_seed
+from ponder_worker.search.tree.node import child_seed, root_seed
 from ponder_worker.search.tree.search_tree import SearchTree
 
 _log = structlog.get_logger(__name__)
 
+_ROUTE_ORDINAL = (1 << 33) - 1
+"""An ordinal that belongs to no child, for the random numbers that route a job."""
 _PRIORITIES: dict[Lane, Priority] = {Lane.INTERACTIVE: "interactive", Lane.BATCH: "batch"}
 
 
@@ -115,7 +118,9 @@ class Job:
     @property
     def next_stage(self) -> Pin | None:
         """The weights of the model that the job goes on with; None if it is to settle."""
-        if self.tree.ended is not None or self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", True):
+        is_skipped = self.tree.decisions.get(routing.DECISION, {}).get("skipped", False)
+        is_accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", not is_skipped)
+        if self.tree.ended is not None or is_accepted:
             return None
         return self._stage.next if self._stage.has_room(self.tree.num_tokens) else None
 
@@ -152,14 +157,39 @@ class Job:
             recomputed_tokens=counts.get("recomputed_tokens", 0),
         )
 
+    def _is_skipped(self) -> bool:
+        """Decides whether this stage of a cascade is left out, before anything is computed for it."""
+        if self._stage.next is None or not self._stage.is_routed:
+            return False
+        if routing.DECISION not in self.tree.decisions:
+            here = self._learned.of(self.batch_id, self._scope)
+            there = self._learned.of(self.batch_id, self._stage.scope(self._core.engines.fingerprint, ahead=1))
+            random = Random(child_seed(self.tree.root.seed, _ROUTE_ORDINAL))  # noqa: S311
+            route = routing.choose(here, there, routing.groups(self._request), random)
+            self.tree.decide(routing.DECISION, route.document())
+        return bool(self.tree.decisions[routing.DECISION]["skipped"])
+
     def _lessons(self) -> Sums:
         """Returns none for a search that failed or was told to end, because it did not spend as it would have."""
         if self.search is None or self._made is None or self.tree.ended is not None:
             return {}
-        return {f"{self._scope}{name}": number for name, number in self.search.lessons.items()}
+        lessons = dict(self.search.lessons)
+        if self._stage.pins:
+            is_accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", True)
+            lessons |= routing.lessons(routing.groups(self._request), is_accepted=is_accepted, work=self._work())
+        return {f"{self._scope}{name}": number for name, number in lessons.items()}
+
+    def _work(self) -> float:
+        """Returns the operations of everything that was computed for this stage once."""
+        usage, engines = self._usage(), self._core.engines
+        work = float((usage.prompt_tokens + usage.completion_tokens) * engines.generator.flops_per_token)
+        return work + usage.reward_tokens * (engines.reward.flops_per_token if engines.reward is not None else 0)
 
     async def _run(self) -> None:
         try:
+            if self._is_skipped():
+                self._finish()
+                return
             spec = STRATEGY.validate_python(self._request["strategy"])
             max_rounds = int(self._request.get("max_rounds") or 1)
             if spec.needs_verifier or max_rounds > 1:

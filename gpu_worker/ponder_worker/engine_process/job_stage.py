@@ -78,10 +78,15 @@ class JobStage:
         """Returns the seed of this stage's root: a stage of the same model must not repeat the samples of another."""
         return child_seed(root_seed, _FIRST_STAGE_ORDINAL + self.number) if self.number else root_seed
 
-    def scope(self, fingerprint: str) -> str:
-        """Returns the beginning of the names of sums that are about this stage of jobs like this."""
+    @property
+    def is_routed(self) -> bool:
+        """Whether a stage may be skipped."""
+        return bool(self.pins) and bool(self.whole["strategy"].get("route", True))
+
+    def scope(self, fingerprint: str, *, ahead: int = 0) -> str:
+        """Returns the beginning of the names of sums that are about this stage of jobs like this, or a later one."""
         scope = f"{lesson_scope(self.whole, fingerprint)}:"
-        return f"{scope}stage{self.number}." if self.pins else scope
+        return f"{scope}stage{self.number + ahead}." if self.pins else scope
 
     def marked(self, delta: Document) -> Document:
         """Returns a delta that says which stage it belongs to."""

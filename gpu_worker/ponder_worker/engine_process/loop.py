@@ -174,6 +174,7 @@ class Loop:
     def _admit(self, command: Admit) -> None:
         """Queues the jobs that are not here yet, interactive ones before all others."""
         here = self._jobs.keys() | {result.job_id for result in self._results}
+        here |= {one.job_id for one in self._handed_on}
         arrived = {job.job_id: job for job in command.jobs if job.job_id not in here}
         arrived |= {job.job_id: job for job in self._arrived}  # one that waits already may have been told to end
         self._arrived = deque(sorted(arrived.values(), key=lambda job: job.lane is not Lane.INTERACTIVE))

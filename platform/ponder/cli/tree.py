@@ -139,6 +139,9 @@ def _trees(job: Json) -> list[tuple[str, Mapping[str, Any]]]:
 
 def decision(decisions: Mapping[str, Any]) -> str:
     """Returns the words for what was decided about a stage of a cascade, and none if nothing was."""
+    route = decisions.get("route") or {}
+    if route.get("skipped"):
+        return f"skipped: too seldom accepted ({route['chance']:.0%})"
     told = decisions.get("accept")
     if told is None:
         return ""

@@ -279,12 +279,14 @@ class Cascade(StrategySpec):
     """Several models in turn, the cheapest first: a problem goes on to the next stage if an answer is not accepted
     (Chen et al. 2023, arXiv:2305.05176).
 
-    With `show_tried` the next stage also reads the answer that was not accepted.
+    With `show_tried` the next stage also reads the answer that was not accepted. With `route` a stage is skipped where
+    the batch has learnt that it does not pay.
     """
 
     name: Literal["cascade"] = "cascade"
     stages: tuple[Stage, ...] = Field(min_length=2, max_length=8)
     show_tried: bool = False
+    route: bool = True
 
     @field_validator("stages")
     @classmethod

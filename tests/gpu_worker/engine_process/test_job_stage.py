@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from random import Random
 from typing import Any
 
-from ponder_worker.protocol import AdmittedJob, Document, JobResult
+import pytest
+
+from ponder.domain.batch.stages import lesson_scope
+from ponder_worker.protocol import Admit, AdmittedJob, Document, Drop, JobResult
+from ponder_worker.search import routing
 
 from ..process import Process, error_of, job
 
@@ -23,11 +29,13 @@ def stage(accept: Document | None = None, budget: Document | None = None, **stra
     return {"strategy": {"name": "direct"} | strategy, "budget": budget or {}, "accept": accept}
 
 
-def run(process: Process, admitted: AdmittedJob) -> tuple[JobResult, list[Document]]:
+def run(
+    process: Process, admitted: AdmittedJob, learned: dict[str, dict[str, float]] | None = None
+) -> tuple[JobResult, list[Document]]:
     """Runs a job to its end, as the parents of one worker after the other would."""
     deltas: list[Document] = []
     while True:
-        process.admit(replace(admitted, deltas=tuple(deltas)))
+        process.send(Admit((replace(admitted, deltas=tuple(deltas)),), learned or {}))
         while True:
             report = process.report()
             deltas += [delta for job_id, delta in report.deltas.items() if job_id == admitted.job_id]
@@ -115,7 +123,61 @@ def test_a_resumed_stage_decides_as_it_had_decided(shared_process: Process) -> N
     assert len(result.tree["stages"]) == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cascade_that_is_interrupted_anywhere_makes_no_token_twice(shared_process: Process, seed: int) -> None:
+    draw = Random(seed)
+    admitted = cascade(30 + seed, stage(NEVER, name="best_of_n", n=3), stage(NEVER), stage(name="best_of_n", n=2))
+    deltas: list[Document] = []
+    results: list[JobResult] = []
+    while not results:
+        shared_process.admit(replace(admitted, deltas=tuple(deltas)))
+        for _ in range(draw.randint(1, 6)):
+            time.sleep(draw.random() * 0.02)
+            report = shared_process.report()
+            # What a worker reports together is saved together.
+            deltas += [delta for job_id, delta in report.deltas.items() if job_id == admitted.job_id]
+            results += [result for result in report.results if result.job_id == admitted.job_id]
+            if report.handed_on:
+                break
+        shared_process.send(Drop((admitted.job_id,)))
+    (result,) = results
+    stages = result.tree["stages"]
+    told: dict[tuple[int, int], list[int]] = {}
+    for delta in deltas:
+        for row in delta["nodes"]:
+            if row["node"]:
+                told.setdefault((delta["stage"], row["node"]), []).extend(row.get("ids", ()))
+    made = {
+        (number, index): node["ids"] for number, tree in enumerate(stages) for index, node in enumerate(tree["nodes"])
+    }
+    assert told == {place: ids for place, ids in made.items() if place[1]}
+    assert result.usage.completion_tokens == sum(map(len, told.values()))
+    assert [len(tree["nodes"]) for tree in stages] == [4, 2, 3]
+
+
 def test_adaptive_stages_learn_each_for_itself(shared_process: Process) -> None:
     stages = (stage(NEVER, name="adaptive", n=2), stage(name="adaptive", n=2))
     result, _ = run(shared_process, cascade(18, *stages))
     assert {name.partition(":")[2].partition(".")[0] for name in result.learned} == {"stage0", "stage1"}
+
+
+def test_a_stage_that_never_pays_is_skipped_before_it_computes_anything(shared_process: Process) -> None:
+    admitted = cascade(20, stage(NEVER), stage(), batch_id="hopeless")
+    scope = lesson_scope(admitted.request, shared_process.ready.fingerprint)
+    sums = {"num": 1e6, "accepted": 0.0, "work": 1e12}
+    learned = {
+        f"{scope}:stage{number}.{group}.{name}": value
+        for number in range(2)
+        for group in routing.groups(admitted.request)
+        for name, value in sums.items()
+    }
+    skipped = []
+    for number in range(20, 30):
+        one = replace(admitted, job_id=number)
+        result, deltas = run(shared_process, one, {"hopeless": learned})
+        first = result.tree["stages"][0]
+        skipped.append(first["decisions"]["route"]["skipped"])
+        assert (len(first["nodes"]) == 1) == skipped[-1]
+        assert next(delta["decisions"] for delta in deltas if "decisions" in delta).keys() >= {"route"}
+        assert result.tree["answered_by"] == 1
+    assert sum(skipped) >= 8

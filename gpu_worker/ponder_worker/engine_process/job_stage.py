@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from ponder.domain.batch.stages import Pin, lesson_scope, pins, stage_request
 from ponder.domain.strategy import ACCEPT, AnyAccept
 from ponder.jobs.tick_report import Usage
+from ponder_worker.answers.equality import canonical
 from ponder_worker.protocol import RESULT, Document, JobResult, Sums
+from ponder_worker.search import acceptance
 from ponder_worker.search.tree.node import child_seed
 
 _FIRST_STAGE_ORDINAL = 1 << 33
@@ -114,7 +116,7 @@ class JobStage:
             last,
             usage=_added(result.usage for result in results),
             tree={"stages": stages, "answered_by": answered_by},
-            learned=_united(result.learned for result in results),
+            learned=_united(result.learned for result in results) | self._confirmed(results, ended),
             first_token_ms=_first(result.first_token_ms for result in results),
             first_visible_token_ms=_first(result.first_visible_token_ms for result in results),
         )
@@ -123,6 +125,23 @@ class JobStage:
         answer = results[answered_by]
         reason = answer.finish_reason if answer is last else ended or answer.finish_reason
         return replace(whole, error=None, choices=answer.choices, finish_reason=reason)
+
+    def _confirmed(self, results: Sequence[JobResult], ended: str | None) -> Sums:
+        """Returns what the job teaches about the measures of its answers.
+
+        An answer is right if a verifier said so that may be asked, or else if the last model found the same. No
+        reference is looked at.
+        """
+        lessons: Sums = {}
+        scope = lesson_scope(self.whole, "")
+        for number, result in enumerate(results):
+            decision = result.tree.get("decisions", {}).get(acceptance.DECISION)
+            is_right = _is_right(result, results[-1])
+            if decision is None or is_right is None or ended is not None:
+                continue
+            for name, value in acceptance.lessons(decision, is_right=is_right).items():
+                lessons[f"{scope}:stage{number}.{name}"] = value
+        return lessons
 
     @property
     def _num_used(self) -> int:
@@ -154,6 +173,20 @@ def _answering(results: Sequence[JobResult]) -> int | None:
     answered = [number for number, result in enumerate(results) if result.choices]
     complete = [number for number in answered if results[number].choices[0].finish_reason == "stop"]
     return max(complete or answered, default=None)
+
+
+def _is_right(result: JobResult, last: JobResult) -> bool | None:
+    """Returns whether a stage's answer is right, None if nobody knows."""
+    candidates = result.tree.get("candidates") or ()
+    if candidates:
+        passed: bool | None = result.tree["nodes"][candidates[0]["node"]].get("passed")
+        if passed is not None:
+            return passed
+    if result is last or not last.choices or last.choices[0].finish_reason != "stop":
+        return None
+    if result.answer is None or last.answer is None:
+        return False
+    return canonical(result.answer) == canonical(last.answer)
 
 
 def _added(usages: Iterable[Usage]) -> Usage:

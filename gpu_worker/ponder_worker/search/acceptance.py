@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
-from ponder.domain.strategy import AcceptByAgreement, AcceptByReward, AcceptByVerifier, AnyAccept
+from ponder.domain.strategy import AcceptByAgreement, AcceptByReward, AcceptByVerifier, AnyAccept, Measured
 from ponder_worker.answers.equality import canonical
 from ponder_worker.search.search import Search
 from ponder_worker.search.tree.candidate import Candidate
 
 DECISION = "accept"
 """The name under which a tree keeps the decision: {accepted, by, and the numbers that it rests on}."""
+
+
+LEARNT = "measure"
+"""What the names of the sums of answers of one measure begin with."""
+_NUM_PLACES = 10
+_PRIOR_JOBS = 4.0
+"""How many jobs the measure itself counts for."""
+_LEAST = 0.01
+_RANDOM = 1 << 20
+"""The number of its randomness among the search's, which no strategy uses."""
 
 
 async def decide(search: Search, rule: AnyAccept, ranked: Sequence[Candidate]) -> None:
@@ -32,12 +43,31 @@ async def _decision(search: Search, rule: AnyAccept, ranked: Sequence[Candidate]
             reply = await search.verify(ranked[0])
             return {"accepted": reply.passed is True}
         case AcceptByAgreement():
-            share = agreement(ranked)
-            return {"accepted": share >= rule.threshold, "agreement": share, "threshold": rule.threshold}
+            return _measured(search, rule, "agreement", agreement(ranked))
         case AcceptByReward():
-            probability = await _probability(search, ranked[0])
-            accepted = probability >= rule.threshold
-            return {"accepted": accepted, "probability": probability, "threshold": rule.threshold}
+            return _measured(search, rule, "probability", await _probability(search, ranked[0]))
+
+
+def _measured(search: Search, rule: Measured, name: str, measure: float) -> dict[str, Any]:
+    if not rule.learn:
+        return {"accepted": measure >= rule.threshold, name: measure, "threshold": rule.threshold}
+    place = f"{LEARNT}{min(int(measure * _NUM_PLACES), _NUM_PLACES - 1)}"
+    chance = _chance(search.learned(), place, measure, search.random(_RANDOM))
+    accepted = chance >= rule.threshold
+    return {"accepted": accepted, name: measure, "chance": chance, "threshold": rule.threshold, "place": place}
+
+
+def _chance(sums: Mapping[str, float], place: str, measure: float, random: Random) -> float:
+    """Draws the chance that an answer of this measure is right from its posterior. A priori the measure is right."""
+    num, right = sums.get(f"{place}.num", 0.0), sums.get(f"{place}.right", 0.0)
+    prior = _PRIOR_JOBS * min(max(measure, _LEAST), 1 - _LEAST)
+    return random.betavariate(prior + right, _PRIOR_JOBS - prior + num - right)
+
+
+def lessons(decision: Mapping[str, Any], *, is_right: bool) -> dict[str, float]:
+    """Returns what a job adds to the sums of a stage when it is known whether the stage's answer was right."""
+    place = decision.get("place")
+    return {} if place is None else {f"{place}.num": 1.0, f"{place}.right": float(is_right)}
 
 
 def agreement(ranked: Sequence[Candidate]) -> float:

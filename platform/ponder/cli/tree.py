@@ -148,8 +148,10 @@ def decision(decisions: Mapping[str, Any]) -> str:
     if "error" in told:
         return f"not accepted: {told['error']}"
     said = "accepted" if told["accepted"] else "not accepted"
-    number = next((f"{name} {told[name]:.2f} of {told['threshold']:g}" for name in _MEASURES if name in told), None)
-    return f"{said} by {number or told['by']}"
+    measure = next((f"{name} {told[name]:.2f}" for name in _MEASURES if name in told), told["by"])
+    chance = f": right with a chance of {told['chance']:.2f}" if "chance" in told else ""
+    least = f" of {told['threshold']:g}" if "threshold" in told else ""
+    return f"{said} by {measure}{chance}{least}"
 
 
 def _problem(job: Json) -> str:

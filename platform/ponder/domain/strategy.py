@@ -237,15 +237,25 @@ class AcceptByVerifier(Spec):
     by: Literal["verifier"] = "verifier"
 
 
-class AcceptByAgreement(Spec):
-    """A stage's answer is accepted if at least this share of its samples give it."""
+class Measured(Spec):
+    """A stage's answer is accepted if a measure of it reaches a threshold.
+
+    With `learn` the measure only says which answers are alike, and the threshold is for the chance that such an answer
+    is right, as the batch has learnt it.
+    """
+
+    threshold: float = Field(default=0.75, gt=0, le=1)
+    learn: bool = False
+
+
+class AcceptByAgreement(Measured):
+    """The measure is the share of the stage's samples that give the answer."""
 
     by: Literal["agreement"] = "agreement"
-    threshold: float = Field(default=0.75, gt=0, le=1)
 
 
-class AcceptByReward(Spec):
-    """A stage's answer is accepted if the reward model gives its text at least this probability of being right."""
+class AcceptByReward(Measured):
+    """The measure is the probability of being right that the reward model gives the answer's text."""
 
     by: Literal["reward"] = "reward"
     threshold: float = Field(default=0.8, gt=0, le=1)

@@ -181,3 +181,18 @@ def test_a_stage_that_never_pays_is_skipped_before_it_computes_anything(shared_p
         assert next(delta["decisions"] for delta in deltas if "decisions" in delta).keys() >= {"route"}
         assert result.tree["answered_by"] == 1
     assert sum(skipped) >= 8
+
+
+def test_the_next_models_answer_teaches_the_batch_what_a_measure_is_worth(shared_process: Process) -> None:
+    learning = {"by": "agreement", "threshold": 1.0, "learn": True}
+    ended = {"stop": ["a", "e", "t", "1", " "]}
+    taught = 0
+    for number in range(40, 46):
+        admitted = cascade(number, stage(learning, name="self_consistency", n=2), stage(), sampling=ended)
+        result, _ = run(shared_process, admitted)
+        decision = result.tree["stages"][0]["decisions"]["accept"]
+        scope = f"{lesson_scope(admitted.request, '')}:stage0.{decision['place']}"
+        is_known = result.tree["answered_by"] == 1 and result.choices[0].finish_reason == "stop"
+        assert (result.learned.get(f"{scope}.num") == 1) == is_known
+        taught += is_known
+    assert taught

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ponder.domain.strategy import ACCEPT
-from ponder_worker.search.acceptance import DECISION, agreement, decide
+from ponder_worker.search.acceptance import DECISION, agreement, decide, lessons
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.tree.candidate import Candidate
 
@@ -20,9 +20,12 @@ from .conftest import Attempt, attempt, run
 SHORT = SearchLimits(None, None, 12)
 
 
-def judged(rule: dict[str, Any], strategy: dict[str, Any], *, job_seed: int = 0) -> tuple[dict[str, Any], Attempt]:
+def judged(
+    rule: dict[str, Any], strategy: dict[str, Any], *, job_seed: int = 0, learned: dict[str, float] | None = None
+) -> tuple[dict[str, Any], Attempt]:
     """Returns the decision about what a strategy has made."""
     one = attempt(SHORT, rng=random.Random(job_seed), job_seed=job_seed)
+    one.search.learned = lambda: learned or {}
     ranked = run(one, strategy)
     assert ranked
 
@@ -80,3 +83,27 @@ def test_a_verdict_decides_and_is_asked_for_once() -> None:
         assert decision == {"by": "verifier", "accepted": bool(one.ranked[0].node.passed)}
         decided.add(decision["accepted"])
     assert decided == {True, False}
+
+
+def test_a_learnt_threshold_goes_by_how_often_answers_of_this_measure_were_right() -> None:
+    votes = {"name": "self_consistency", "n": 4, "early_stopping": None}
+    right = {f"measure{place}.{name}": 1e6 for place in range(10) for name in ("num", "right")}
+    wrong = right | {f"measure{place}.right": 0.0 for place in range(10)}
+    rule = {"by": "agreement", "threshold": 0.75, "learn": True}
+    for job_seed in range(5):
+        decision, _ = judged(rule, votes, job_seed=job_seed, learned=right)
+        assert decision["accepted"], "however few agree"
+        assert decision["chance"] > 0.99
+        assert not judged(rule, votes, job_seed=job_seed, learned=wrong)[0]["accepted"], "however many agree"
+
+
+def test_before_anything_is_learnt_the_measure_itself_is_the_chance() -> None:
+    votes = {"name": "self_consistency", "n": 4, "early_stopping": None}
+    rule = {"by": "agreement", "learn": True}
+    decisions = [judged(rule, votes, job_seed=job_seed)[0] for job_seed in range(40)]
+    told = sum(decision["agreement"] for decision in decisions) / len(decisions)
+    drawn = sum(decision["chance"] for decision in decisions) / len(decisions)
+    assert drawn == pytest.approx(told, abs=0.15)
+    assert lessons(decisions[0], is_right=True).keys() == {
+        f"{decisions[0]['place']}.{name}" for name in ("num", "right")
+    }

@@ -204,7 +204,7 @@ class Job:
             ranked = await strategies.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
             if (rule := self._stage.accept) is not None:
-                await acceptance.decide(search, rule, ranked)
+                await acceptance.decide(search, rule, ranked, self._stage.calibration)
         except asyncio.CancelledError:
             return
         except Exception as error:

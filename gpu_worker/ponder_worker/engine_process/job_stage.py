@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
+from ponder.domain.batch.calibration import Calibration
 from ponder.domain.batch.stages import Pin, lesson_scope, pins, stage_request
 from ponder.domain.strategy import ACCEPT, AnyAccept
 from ponder.jobs.tick_report import Usage
@@ -60,6 +61,12 @@ class JobStage:
         if self.next is None:
             return None
         return ACCEPT.validate_python(self.whole["strategy"]["stages"][self.number]["accept"])
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The worth of the reward model's probabilities, if it was measured."""
+        document = self.pins[self.number].calibration
+        return None if document is None else Calibration.read(document)
 
     @property
     def request(self) -> Document:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
+from ponder.domain.batch.calibration import Calibration
 from ponder.domain.strategy import AcceptByAgreement, AcceptByReward, AcceptByVerifier, AnyAccept, Measured
 from ponder_worker.answers.equality import canonical
 from ponder_worker.search.search import Search
@@ -17,7 +18,7 @@ DECISION = "accept"
 
 
 LEARNT = "measure"
-"""What the names of the sums of answers of one measure begin with."""
+"""The beginning of the names of the sums of answers of one measure."""
 _NUM_PLACES = 10
 _PRIOR_JOBS = 4.0
 """How many jobs the measure itself counts for."""
@@ -26,18 +27,24 @@ _RANDOM = 1 << 20
 """The number of its randomness among the search's, which no strategy uses."""
 
 
-async def decide(search: Search, rule: AnyAccept, ranked: Sequence[Candidate]) -> None:
+async def decide(
+    search: Search, rule: AnyAccept, ranked: Sequence[Candidate], calibration: Calibration | None = None
+) -> None:
     """Decides whether the first candidate is accepted, and records it in the tree, before anybody acts on it.
+
+    calibration: what the reward model's probabilities are worth; None: what they say.
 
     A search that was told to end decides nothing: what it has is the answer.
     """
     if DECISION not in search.tree.decisions:
-        decision = await _decision(search, rule, ranked)
+        decision = await _decision(search, rule, ranked, calibration)
         if search.tree.ended is None:
             search.tree.decide(DECISION, {"by": rule.by} | decision)
 
 
-async def _decision(search: Search, rule: AnyAccept, ranked: Sequence[Candidate]) -> dict[str, Any]:
+async def _decision(
+    search: Search, rule: AnyAccept, ranked: Sequence[Candidate], calibration: Calibration | None
+) -> dict[str, Any]:
     match rule:
         case AcceptByVerifier():
             reply = await search.verify(ranked[0])
@@ -45,7 +52,12 @@ async def _decision(search: Search, rule: AnyAccept, ranked: Sequence[Candidate]
         case AcceptByAgreement():
             return _measured(search, rule, "agreement", agreement(ranked))
         case AcceptByReward():
-            return _measured(search, rule, "probability", await _probability(search, ranked[0]))
+            probability = await _probability(search, ranked[0])
+            if calibration is None:
+                return _measured(search, rule, "probability", probability)
+            chance = calibration.chance(probability)
+            told = {"probability": probability, "chance": chance, "threshold": rule.threshold}
+            return {"accepted": chance >= rule.threshold, "calibrated_on": calibration.batch_id} | told
 
 
 def _measured(search: Search, rule: Measured, name: str, measure: float) -> dict[str, Any]:

@@ -259,6 +259,9 @@ class AcceptByReward(Measured):
 
     by: Literal["reward"] = "reward"
     threshold: float = Field(default=0.8, gt=0, le=1)
+    calibrated_on: str | None = Field(default=None, max_length=64)
+    """A batch of other problems, which tells the chance that a text of some probability is right. The threshold is then
+    for that chance."""
 
 
 AnyAccept = AcceptByVerifier | AcceptByAgreement | AcceptByReward
@@ -335,9 +338,17 @@ def _why_wrong(stage: Stage, *, is_first: bool, is_last: bool) -> str | None:
         return "is the last, whose answer always counts: leave out its accept" if stage.accept is not None else None
     if stage.accept is None:
         return f"does not say when its answer is good enough: add accept by {', '.join(ACCEPT_NAMES)}"
-    if isinstance(stage.accept, AcceptByAgreement) and (stage.strategy.num_candidates or 1) < 2:
+    return _why_not_accepted(stage, stage.accept)
+
+
+def _why_not_accepted(stage: Stage, accept: AnyAccept) -> str | None:
+    if isinstance(accept, AcceptByAgreement) and (stage.strategy.num_candidates or 1) < 2:
         return f"is accepted by agreement, but {stage.strategy.name} makes a single sample: let several vote"
-    return None
+    if not isinstance(accept, AcceptByReward) or accept.calibrated_on is None:
+        return None
+    if stage.model is None:
+        return "is calibrated on a batch, but names no model: name the one that was used there"
+    return "cannot both learn and be calibrated on a batch: leave one out" if accept.learn else None
 
 
 AnyStrategy = PlainStrategy | Cascade

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ponder.domain.batch.calibration import Calibration
 from ponder.domain.strategy import ACCEPT
 from ponder_worker.search.acceptance import DECISION, agreement, decide, lessons
 from ponder_worker.search.expansion.search_limits import SearchLimits
@@ -21,7 +22,12 @@ SHORT = SearchLimits(None, None, 12)
 
 
 def judged(
-    rule: dict[str, Any], strategy: dict[str, Any], *, job_seed: int = 0, learned: dict[str, float] | None = None
+    rule: dict[str, Any],
+    strategy: dict[str, Any],
+    *,
+    job_seed: int = 0,
+    learned: dict[str, float] | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[dict[str, Any], Attempt]:
     """Returns the decision about what a strategy has made."""
     one = attempt(SHORT, rng=random.Random(job_seed), job_seed=job_seed)
@@ -30,7 +36,7 @@ def judged(
     assert ranked
 
     async def live() -> None:
-        task = asyncio.ensure_future(decide(one.search, ACCEPT.validate_python(rule), ranked))
+        task = asyncio.ensure_future(decide(one.search, ACCEPT.validate_python(rule), ranked, calibration))
         while not task.done():
             await asyncio.sleep(0)
             one.engine.step()
@@ -107,3 +113,16 @@ def test_before_anything_is_learnt_the_measure_itself_is_the_chance() -> None:
     assert lessons(decisions[0], is_right=True).keys() == {
         f"{decisions[0]['place']}.{name}" for name in ("num", "right")
     }
+
+
+def test_a_calibrated_probability_counts_for_what_it_was_worth_elsewhere() -> None:
+    calibration = Calibration("batch_other", 50, ((1e-6, 0.1), (1.0, 0.7)))
+    rule = {"by": "reward", "threshold": 0.6}
+    decided = set()
+    for job_seed in range(12):
+        decision, _ = judged(rule, {"name": "best_of_n", "n": 2}, job_seed=job_seed, calibration=calibration)
+        assert decision["chance"] == (0.1 if decision["probability"] <= 1e-6 else 0.7)
+        assert decision["accepted"] == (decision["chance"] == 0.7)
+        assert decision["calibrated_on"] == "batch_other"
+        decided.add(decision["accepted"])
+    assert True in decided

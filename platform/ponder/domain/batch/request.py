@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ponder.domain.batch.body import Body
+from ponder.domain.batch.calibration import prompt_hash
 from ponder.domain.batch.completion_body import CompletionBody
 from ponder.domain.batch.endpoint import CHAT, AnyBody, read_body
 from ponder.domain.batch.options import LineOptions
@@ -104,6 +105,7 @@ def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
     _check_strategy(strategy, body, models)
     for model in models:
         _check_length(body, model)
+    _check_calibration(strategy, body, own, terms)
     if own.priority and terms.options.priority and own.priority != terms.options.priority:
         raise InvalidInput(
             f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
@@ -118,7 +120,7 @@ def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
         **_effort(body, own),
         **_structure(body, own, terms),
         **verification.document(),
-        **_pins(strategy, models),
+        **_pins(strategy, models, terms),
         "kept": {name: kept for name in _KEPT if (kept := getattr(body, name)) is not None},
     }
     level = (body.metadata or {}).get("level")
@@ -167,11 +169,34 @@ def _stage_models(strategy: Cascade, body: AnyBody, terms: Terms) -> list[Served
     return models
 
 
-def _pins(strategy: AnyStrategy, models: Sequence[ServedModel]) -> JsonObject:
+def _pins(strategy: AnyStrategy, models: Sequence[ServedModel], terms: Terms) -> JsonObject:
     if not isinstance(strategy, Cascade):
         return {}
-    pins = [Pin(model.name, model.fingerprint, model.context_length) for model in models]
-    return {"stages": [pin.document() for pin in pins]}
+    pins = []
+    for number, model in enumerate(models):
+        calibration = terms.calibrations.by_stage.get(number) if strategy is terms.strategy else None
+        document = None if calibration is None else calibration.document()
+        pins.append(Pin(model.name, model.fingerprint, model.context_length, document).document())
+    return {"stages": pins}
+
+
+def _check_calibration(strategy: AnyStrategy, body: AnyBody, own: LineOptions, terms: Terms) -> None:
+    """Refuses problems that the reward model would be calibrated on: their verdicts would accept their own answers."""
+    if own.strategy is not None and isinstance(strategy, Cascade):
+        for number, stage in enumerate(strategy.stages):
+            if isinstance(stage.accept, AcceptByReward) and stage.accept.calibrated_on is not None:
+                raise InvalidInput(
+                    "only the strategy of a whole batch can be calibrated: put it into the batch's ponder.strategy",
+                    param=f"{_STRATEGY}.stages[{number}].accept.calibrated_on",
+                    code="invalid_value",
+                )
+    prompts = terms.calibrations.prompts
+    if own.strategy is None and prompts and prompt_hash(next(iter(body.prompt_document().values()))) in prompts:
+        raise InvalidInput(
+            "this problem is in the batch that the cascade is calibrated on: calibrate on other problems",
+            param=f"body.{body.prompt_field}",
+            code="calibrated_on_itself",
+        )
 
 
 def _check_strategy(strategy: AnyStrategy, body: AnyBody, models: Sequence[ServedModel]) -> None:

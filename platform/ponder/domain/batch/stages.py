@@ -13,14 +13,20 @@ from ponder.domain.storable import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The weights that a stage is pinned to, and their context in tokens."""
+    """The weights that a stage is pinned to, and their context in tokens.
+
+    calibration: what their reward model's probabilities are worth, if the stage asks for that.
+    """
 
     model: str
     fingerprint: str
     context_length: int
+    calibration: JsonObject | None = None
 
     def document(self) -> JsonObject:
-        return {"model": self.model, "fingerprint": self.fingerprint, "context_length": self.context_length}
+        document: JsonObject = {"model": self.model, "fingerprint": self.fingerprint}
+        document["context_length"] = self.context_length
+        return document if self.calibration is None else document | {"calibration": self.calibration}
 
 
 def pins(request: Mapping[str, Any]) -> tuple[Pin, ...]:

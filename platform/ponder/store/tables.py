@@ -299,7 +299,7 @@ attempts = Table(
     Column("incarnation_id", Text, ForeignKey("incarnations.id"), nullable=False),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     _timestamp("ended_at"),
-    Column("outcome", Text, comment="settled | preempted | lost | cancelled"),
+    Column("outcome", Text, comment="settled | preempted | handed_on | lost | cancelled"),
     Column("deadline_at", DateTime(timezone=True), comment="of the job's budget"),
     Column("limit_nanodollars", BigInteger, comment="of the job's budget, over all its attempts"),
     Column("reserved_tokens", BigInteger, comment="of each budget, less what was drawn; null: no such limit"),

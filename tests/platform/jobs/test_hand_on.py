@@ -10,6 +10,7 @@ import pytest
 from ponder.api.job_object import job_object
 from ponder.domain.batch.submission import Change, ChangedOptions
 from ponder.domain.state import JobState
+from ponder.errors import Conflict
 from ponder.jobs.batch.change import change
 from ponder.jobs.batch.retry import retry
 from ponder.jobs.dispatching.dispatcher_status import record
@@ -152,6 +153,11 @@ def test_a_retried_cascade_is_pinned_to_the_weights_of_today_in_every_stage(worl
     (row,) = world.sql("SELECT request FROM jobs WHERE batch_id = 'batch_again'")
     pins = [(pin["model"], pin["fingerprint"]) for pin in row.request["stages"]]
     assert pins == [("demo", "f1"), ("large", "f2")]
+    world.sql(
+        "UPDATE jobs SET request = jsonb_set(request, '{stages,1,calibration}', '{}') WHERE batch_id = :id", id=batch
+    )
+    with world.engine.begin() as connection, pytest.raises(Conflict, match="large has other weights"):
+        retry(connection, tenant, batch, new_batch_id="batch_more")
 
 
 def test_costs_by_the_workers_model_are_those_of_the_stage_that_spent_them(world: Any) -> None:

@@ -50,6 +50,15 @@ _JOBS = text(
     """
 )
 
+_UNCALIBRATED = text(f"""
+    SELECT pin ->> 'model' FROM jobs JOIN batches ON batches.id = batch_id
+    CROSS JOIN LATERAL jsonb_array_elements(request -> 'stages') AS pin
+    WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')
+      AND jsonb_exists(pin, 'calibration')
+      AND pin ->> 'fingerprint' <> CAST(:pins AS jsonb) -> (pin ->> 'model') ->> 'fingerprint'
+    LIMIT 1
+""")
+
 _LEAST_TOKENS = text("""
     SELECT model, least_tokens FROM portions WHERE batch_id = :batch_id AND least_tokens IS NOT NULL AND EXISTS (
         SELECT FROM jobs
@@ -71,7 +80,8 @@ def retry(
     """Makes a new batch of the failed and expired jobs of an ended one, in progress at once. Returns its id.
 
     Custom ids and line numbers stay, and there is no pilot. The jobs are pinned to the weights that are served now.
-    Raises NotFound, Conflict if the batch has not ended or none of its jobs failed, and LimitReached as `submit` does.
+    Raises NotFound, Conflict if the batch has not ended, none of its jobs failed or a calibration is of other weights,
+    and LimitReached as `submit` does.
     """
     sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
     earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
@@ -122,15 +132,11 @@ def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> i
 def _copy_jobs(connection: Connection, tenant_id: str, batch_id: str, new_batch_id: str) -> int:
     models = served_models(connection).values()
     pins = {model.name: Pin(model.name, model.fingerprint, model.context_length).document() for model in models}
-    copied = connection.execute(
-        _JOBS,
-        {
-            "id": new_batch_id,
-            "batch_id": batch_id,
-            "tenant_id": tenant_id,
-            "pins": json.dumps(pins),
-        },
-    )
+    values = {"batch_id": batch_id, "tenant_id": tenant_id, "pins": json.dumps(pins)}
+    changed = connection.execute(_UNCALIBRATED, values).scalar()
+    if changed is not None:
+        raise Conflict(f"{changed} has other weights than those that the cascade is calibrated for: submit it again")
+    copied = connection.execute(_JOBS, values | {"id": new_batch_id})
     survey = stored_survey(connection, batch_id)
     if survey is not None:  # its shares of cells are taken to be those of the failed jobs
         store_survey(connection, new_batch_id, survey.pinned({model.name: model.fingerprint for model in models}))

@@ -297,13 +297,13 @@ class Cascade(StrategySpec):
     """
 
     name: Literal["cascade"] = "cascade"
-    stages: tuple[Stage, ...] = Field(min_length=2, max_length=8)
+    stages: list[Stage] = Field(min_length=2, max_length=8)
     show_tried: bool = False
     route: bool = True
 
     @field_validator("stages")
     @classmethod
-    def _has_an_end(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    def _has_an_end(cls, stages: list[Stage]) -> list[Stage]:
         for number, stage in enumerate(stages):
             if (wrong := _why_wrong(stage, is_first=number == 0, is_last=stage is stages[-1])) is not None:
                 raise PydanticCustomError("stage", "stage {number} {wrong}", {"number": number, "wrong": wrong})

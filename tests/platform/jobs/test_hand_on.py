@@ -18,6 +18,7 @@ from ponder.jobs.dispatching.sweep import sweep
 from ponder.jobs.tick import NextStage, Settlement, Usage
 from ponder.ledger.cost_report import cost_report
 from ponder.ledger.reporting import QUALITY, Selection, report, waste_report
+from ponder.ledger.spending import allowances
 
 LARGE = NextStage("large", "f1")
 
@@ -185,3 +186,26 @@ def test_costs_by_the_workers_model_are_those_of_the_stage_that_spent_them(world
         "SELECT chosen_tokens, pruned_tokens, other_round_tokens FROM usage WHERE job_id = :id", id=first
     )
     assert tuple(row) == (4, 0, 3)
+
+
+def test_a_batchs_budget_is_reserved_for_what_all_stages_may_generate_and_holds_over_them(world: Any) -> None:
+    batch = world.batch(2, stages=("demo", "large"), budget={"tokens": 20})
+    world.sql("UPDATE batches SET limit_tokens = 30 WHERE id = :id", id=batch)
+
+    def purse() -> tuple[int, int]:
+        with world.engine.begin() as connection:
+            own = allowances(connection, [batch])[batch].own
+        return own.spent.tokens, own.reserved_tokens
+
+    worker, other = world.worker(room_tokens=10_000), world.worker(model="large")
+    (first,) = world.claim_all(worker)
+    assert purse() == (0, 20), "the second job does not fit beside it"
+    world.tick(worker, deltas={first: [_ended(5, 6)]}, handed_on={first: LARGE})
+    assert purse() == (2, 0), "while it waits it keeps nothing from others"
+    assert world.claim_all(other) == [first]
+    assert purse() == (2, 18), "what former stages made is part of its wall"
+    passed = replace(world.passed(first), usage=Usage(completion_tokens=20))
+    world.tick(other, settled=[passed])
+    assert purse() == (20, 0)
+    world.finish()
+    assert world.sql("SELECT exhausted_at IS NOT NULL AS is_so FROM batches")[0].is_so

@@ -40,7 +40,7 @@ def calibrate(connection: Connection, tenant_id: str, options: BatchOptions) -> 
     """
     by_stage: dict[int, Calibration] = {}
     prompts: set[bytes] = set()
-    stages = options.strategy.stages if isinstance(options.strategy, Cascade) else ()
+    stages = options.strategy.stages if isinstance(options.strategy, Cascade) else []
     for number, stage in enumerate(stages):
         if not isinstance(stage.accept, AcceptByReward) or stage.accept.calibrated_on is None:
             continue

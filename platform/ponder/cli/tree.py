@@ -149,8 +149,8 @@ def decision(decisions: Mapping[str, Any]) -> str:
         return f"not accepted: {told['error']}"
     said = "accepted" if told["accepted"] else "not accepted"
     measure = next((f"{name} {told[name]:.2f}" for name in _MEASURES if name in told), told["by"])
-    chance = f": right with a chance of {told['chance']:.2f}" if "chance" in told else ""
-    least = f" of {told['threshold']:g}" if "threshold" in told else ""
+    chance = f", which is right with a chance of {told['chance']:.2f}" if "chance" in told else ""
+    least = f" (needed: {told['threshold']:g})" if "threshold" in told else ""
     source = f", calibrated on {told['calibrated_on']}" if "calibrated_on" in told else ""
     return f"{said} by {measure}{chance}{least}{source}"
 

@@ -123,10 +123,12 @@ def test_a_cascade_is_drawn_stage_by_stage_with_what_was_decided(capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     text = " ".join(" ".join(lines).split())
     assert "stage 0 tiny (f0), skipped: too seldom accepted (2%)" in text
-    assert "stage 1 small (f1), not accepted by agreement 0.50 of 0.75" in text
-    calibrated = "accepted by probability 0.90: right with a chance of 0.70 of 0.6, calibrated on batch_a"
+    assert "stage 1 small (f1), not accepted by agreement 0.50 (needed: 0.75)" in text
+    calibrated = (
+        "accepted by probability 0.90, which is right with a chance of 0.70 (needed: 0.6), calibrated on batch_a"
+    )
     assert f"stage 2 large (f2), {calibrated}, gave the answer" in text
     assert "stage 3 tiny (f0), was not needed" in text
     drawn_stages = [line for line in lines if line.startswith("stage")]
-    assert drawn_stages[1] == "stage 1: self_consistency on small, not accepted by agreement 0.50 of 0.75"
+    assert drawn_stages[1] == "stage 1: self_consistency on small, not accepted by agreement 0.50 (needed: 0.75)"
     assert [line.strip("└─ ").partition(" ")[0] for line in lines if " = 4" in line or "= 4" in line] == ["4", "✓"]

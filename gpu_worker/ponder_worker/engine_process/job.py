@@ -174,7 +174,7 @@ class Job:
         if self.search is None or self._made is None or self.tree.ended is not None:
             return {}
         lessons = dict(self.search.lessons)
-        if self._stage.pins:
+        if self._stage.teaches:
             is_accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", True)
             lessons |= routing.lessons(routing.groups(self._request), is_accepted=is_accepted, work=self._work())
         return {f"{self._scope}{name}": number for name, number in lessons.items()}

@@ -88,6 +88,11 @@ class JobStage:
         return child_seed(root_seed, _FIRST_STAGE_ORDINAL + self.number) if self.number else root_seed
 
     @property
+    def teaches(self) -> bool:
+        """Whether the batch learns from how the stages of a cascade fare; not where verdicts may see a reference."""
+        return bool(self.pins) and not self.whole.get("oracle")
+
+    @property
     def is_routed(self) -> bool:
         """Whether a stage may be skipped."""
         return bool(self.pins) and bool(self.whole["strategy"].get("route", True))
@@ -140,6 +145,8 @@ class JobStage:
         reference is looked at.
         """
         lessons: Sums = {}
+        if not self.teaches:
+            return lessons
         scope = lesson_scope(self.whole, "")
         for number, result in enumerate(results):
             decision = result.tree.get("decisions", {}).get(acceptance.DECISION)

@@ -196,3 +196,8 @@ def test_the_next_models_answer_teaches_the_batch_what_a_measure_is_worth(shared
         assert (result.learned.get(f"{scope}.num") == 1) == is_known
         taught += is_known
     assert taught
+
+
+def test_jobs_whose_verdicts_may_see_a_reference_teach_nothing(shared_process: Process) -> None:
+    result, _ = run(shared_process, cascade(50, stage(NEVER), stage(), oracle=True))
+    assert result.learned == {}

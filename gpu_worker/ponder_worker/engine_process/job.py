@@ -158,8 +158,11 @@ class Job:
         )
 
     def _is_skipped(self) -> bool:
-        """Decides whether this stage of a cascade is left out, before anything is computed for it."""
-        if self._stage.next is None or not self._stage.is_routed:
+        """Decides whether this stage of a cascade is left out, before anything is computed for it.
+
+        None is where the job was told to end: no other stage will run.
+        """
+        if self._stage.next is None or not self._stage.is_routed or self.tree.ended is not None:
             return False
         if routing.DECISION not in self.tree.decisions:
             here = self._learned.of(self.batch_id, self._scope)

@@ -15,8 +15,6 @@ from ponder_worker.search.tree.candidate import Candidate
 
 DECISION = "accept"
 """The name under which a tree keeps the decision: {accepted, by, and the numbers that it rests on}."""
-
-
 LEARNT = "measure"
 """The beginning of the names of the sums of answers of one measure."""
 _NUM_PLACES = 10
@@ -32,9 +30,8 @@ async def decide(
 ) -> None:
     """Decides whether the first candidate is accepted, and records it in the tree, before anybody acts on it.
 
-    calibration: what the reward model's probabilities are worth; None: what they say.
-
-    A search that was told to end decides nothing: what it has is the answer.
+    A search that was told to end decides nothing: what it has is the answer. calibration: what the reward model's
+    probabilities are worth; None: what they say.
     """
     if DECISION not in search.tree.decisions:
         decision = await _decision(search, rule, ranked, calibration)

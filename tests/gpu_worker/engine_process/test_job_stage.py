@@ -29,6 +29,17 @@ def stage(accept: Document | None = None, budget: Document | None = None, **stra
     return {"strategy": {"name": "direct"} | strategy, "budget": budget or {}, "accept": accept}
 
 
+def never_accepted(admitted: AdmittedJob) -> dict[str, float]:
+    """Returns sums by which the first of two stages wastes as much as the second takes."""
+    scope, sums = lesson_scope(admitted.request, ""), {"num": 1e6, "accepted": 0.0, "work": 1e12}
+    return {
+        f"{scope}:stage{number}.{group}.{name}": value
+        for number in range(2)
+        for group in routing.groups(admitted.request)
+        for name, value in sums.items()
+    }
+
+
 def run(
     process: Process, admitted: AdmittedJob, learned: dict[str, dict[str, float]] | None = None
 ) -> tuple[JobResult, list[Document]]:
@@ -163,14 +174,7 @@ def test_adaptive_stages_learn_each_for_itself(shared_process: Process) -> None:
 
 def test_a_stage_that_never_pays_is_skipped_before_it_computes_anything(shared_process: Process) -> None:
     admitted = cascade(20, stage(NEVER), stage(), batch_id="hopeless")
-    scope = lesson_scope(admitted.request, shared_process.ready.fingerprint)
-    sums = {"num": 1e6, "accepted": 0.0, "work": 1e12}
-    learned = {
-        f"{scope}:stage{number}.{group}.{name}": value
-        for number in range(2)
-        for group in routing.groups(admitted.request)
-        for name, value in sums.items()
-    }
+    learned = never_accepted(admitted)
     skipped = []
     for number in range(20, 30):
         one = replace(admitted, job_id=number)
@@ -201,3 +205,25 @@ def test_the_next_models_answer_teaches_the_batch_what_a_measure_is_worth(shared
 def test_jobs_whose_verdicts_may_see_a_reference_teach_nothing(shared_process: Process) -> None:
     result, _ = run(shared_process, cascade(50, stage(NEVER), stage(), oracle=True))
     assert result.learned == {}
+
+
+def test_a_job_that_is_over_before_it_begins_skips_no_stage_and_says_what_ended_it(shared_process: Process) -> None:
+    admitted = cascade(51, stage(NEVER), stage(), batch_id="hopeless")
+    ended = replace(admitted, deltas=({"ended": "deadline"},))
+    shared_process.send(Admit((ended,), {"hopeless": never_accepted(admitted)}))
+    (result,) = shared_process.finish(1)[0].values()
+    assert error_of(result).code == "nothing_made"
+    assert "deadline" in error_of(result).message
+
+
+def test_a_later_stage_that_is_over_before_it_begins_leaves_the_former_answer(shared_process: Process) -> None:
+    admitted = cascade(52, stage(NEVER), stage())
+    shared_process.admit(admitted)
+    deltas: list[Document] = []
+    while not (report := shared_process.report()).handed_on:
+        deltas += report.deltas.values()
+    deltas += report.deltas.values()
+    shared_process.admit(replace(admitted, deltas=(*deltas, {"ended": "deadline"})))
+    (result,) = shared_process.finish(1)[0].values()
+    assert (result.error, result.finish_reason, result.tree["answered_by"]) == (None, "deadline", 0)
+    assert result.choices

@@ -150,11 +150,12 @@ def finish(connection: Connection) -> int:
     if batch_ids:
         finish_queued(connection, batch_ids)
         _make_files(connection, batch_ids)
-        remember(connection, batch_ids)
     if ended[BatchState.COMPLETED]:
         connection.execute(_FORGET_TREES, {"batch_ids": ended[BatchState.COMPLETED]})
     for state, moved in ended.items():
         announce(connection, state, moved)
+    if batch_ids:
+        remember(connection, batch_ids)
     return len(batch_ids)
 
 

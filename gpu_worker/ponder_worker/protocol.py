@@ -53,13 +53,14 @@ class AdmittedJob(_Strict):
 class Admit(_Strict):
     """Start these jobs. A job that is here already is left alone.
 
-    learned: the sums of their batches, by batch. former: those of ended batches, by `scope:name`. clock_s: Postgres's
-    Unix time less this machine's monotonic clock, which all its processes share.
+    learned: the sums of their batches, by batch. former: those of their tenant's ended batches, by the
+    batch that begins with them. clock_s: Postgres's Unix time less this machine's monotonic clock, which all its
+    processes share.
     """
 
     jobs: tuple[AdmittedJob, ...]
     learned: dict[str, Sums] = field(default_factory=dict)
-    former: Sums = field(default_factory=dict)
+    former: dict[str, Sums] = field(default_factory=dict)
     clock_s: float | None = None
     type: Literal["admit"] = "admit"
 

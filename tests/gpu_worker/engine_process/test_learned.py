@@ -17,10 +17,13 @@ def test_the_newest_sums_of_a_batch_count_and_a_batch_without_jobs_here_is_forgo
     assert learned.of("b", "s:") == {"x": 5.0}
 
 
-def test_what_former_batches_taught_is_added_and_other_models_and_strategies_teach_nothing() -> None:
+def test_what_former_batches_taught_is_added_and_other_models_strategies_and_tenants_teach_nothing() -> None:
     learned = Learned()
-    learned.take({"a": {"s:x": 1, "other:x": 7}}, ["a"])
-    learned.take_former({"s:x": 0.5, "s:z": 2, "other:z": 9})
+    learned.take({"a": {"s:x": 1, "other:x": 7}}, ["a", "another tenant's"])
+    learned.take_former({"a": {"s:x": 0.5, "s:z": 2, "other:z": 9}})
     assert learned.of("a", "s:") == {"x": 1.5, "z": 2}
-    learned.take_former({"s:x": 0.25})
-    assert learned.of("new", "s:") == {"x": 0.25, "z": 2}
+    learned.take_former({"a": {"s:x": 0.25}})
+    assert learned.of("a", "s:") == {"x": 1.25, "z": 2}
+    assert learned.of("another tenant's", "s:") == {}
+    learned.take({}, [])
+    assert learned.of("a", "s:") == {}

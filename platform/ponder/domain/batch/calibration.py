@@ -18,7 +18,10 @@ LEAST_JOBS = 30
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A map from probabilities to chances that never falls. steps: (highest probability, chance), in order."""
+    """A map from probabilities to chances that never falls. steps: (highest probability, chance), in order.
+
+    Probabilities are rounded to hundredths, because every job carries the steps.
+    """
 
     batch_id: str
     num_jobs: int
@@ -30,7 +33,7 @@ class Calibration:
         adjacent violators (Zadrozny and Elkan 2002, https://doi.org/10.1145/775047.775151).
         """
         pools: list[tuple[float, int, int]] = []  # (highest probability, answers, right ones)
-        rows = sorted(judged)
+        rows = sorted((round(probability, 2), is_right) for probability, is_right in judged)
         for probability, same in groupby(rows, key=lambda row: row[0]):
             rights = [is_right for _, is_right in same]
             pools.append((probability, len(rights), sum(rights)))
@@ -53,7 +56,7 @@ class Calibration:
 
     def chance(self, probability: float) -> float:
         """Returns the chance that a text of this probability is right."""
-        index = bisect_left(self.steps, (probability, 0.0))
+        index = bisect_left(self.steps, (round(probability, 2), 0.0))
         return self.steps[min(index, len(self.steps) - 1)][1]
 
 

@@ -88,3 +88,4 @@ def test_a_higher_probability_is_never_worth_less(judged: list[tuple[float, bool
     assert chances == sorted(chances)
     assert all(0 < chance < 1 for chance in chances)
     assert made.num_jobs == len(judged)
+    assert len(made.steps) <= 101

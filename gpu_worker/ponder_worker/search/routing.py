@@ -56,13 +56,12 @@ def groups(request: Mapping[str, Any]) -> tuple[str, ...]:
 
 def choose(here: Sums, there: Sums, names: Sequence[str], random: Random) -> Route:
     """Decides by the sums of this stage and of the next one whether to skip this one for a problem of these groups."""
-    chance = 0.5
+    chance, strength = 0.5, 2.0  # all values are as likely before anything is known
     for name in names:
-        num, accepted = here.get(f"{name}.num", 0.0), here.get(f"{name}.accepted", 0.0)
-        strength = _PRIOR_JOBS if name != names[0] else 2.0  # all values are as likely before anything is known
-        chance = random.betavariate(
-            strength * chance + accepted + 1e-3, strength * (1 - chance) + num - accepted + 1e-3
-        )
+        accepted = here.get(f"{name}.accepted", 0.0)
+        refused = here.get(f"{name}.num", 0.0) - accepted
+        chance = random.betavariate(_LEAST + strength * chance + accepted, _LEAST + strength * (1 - chance) + refused)
+        strength = _PRIOR_JOBS
     work, next_work = _mean(here, names), _mean(there, names)
     may_skip = random.random() >= _EXPLORED and work is not None and next_work is not None
     is_waste = work is not None and next_work is not None and chance * next_work < work

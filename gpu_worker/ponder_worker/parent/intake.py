@@ -116,4 +116,5 @@ def _admit(claimed: Claim) -> Admit:
         for job in claimed.jobs
     )
     learned = {job.batch_id: dict(claimed.learned) for job in claimed.jobs}
-    return Admit(jobs, learned, clock_s=claimed.now.timestamp() - time.monotonic())
+    former = {job.batch_id: dict(claimed.former) for job in claimed.jobs}
+    return Admit(jobs, learned, former, clock_s=claimed.now.timestamp() - time.monotonic())

@@ -27,7 +27,7 @@ from ponder_worker.parent.heartbeat import Heartbeat
 from ponder_worker.parent.settlement import Settling, Submit
 from ponder_worker.parent.verifier_bridge import VerifierBridge
 from ponder_worker.parent.worker_capacity import WorkerCapacity
-from ponder_worker.protocol import Ask, Choice, Command, Drop, EngineMetrics, JobResult, Learn, Report
+from ponder_worker.protocol import Ask, Choice, Command, Drop, EngineMetrics, HandOn, JobResult, Learn, Report
 from ponder_worker.verify import Judgement
 
 from ..shard import queue_shard_of_two
@@ -290,3 +290,18 @@ def test_what_a_job_has_taught_is_told_to_the_engine_once_it_is_saved(engine: En
     assert Learn({"b": {"x": 0.5}}) in worker.engine.sent
     with engine.connect() as connection:
         assert connection.execute(text("SELECT sums FROM lessons")).scalar_one() == {"x": 0.5}
+
+
+def test_a_job_that_is_handed_on_is_saved_let_go_and_asked_about_no_more(worker: Worker, engine: Engine) -> None:
+    other = worker.claim.jobs[1].job_id
+    worker.beat(**worker.delta(7, 8), handed_on=(HandOn(worker.job_id, "large", "f2"),))
+    assert worker.capacity.job_ids == [other]
+    assert _ids(engine) == [7, 8]
+    with engine.connect() as connection:
+        shards = connection.execute(text("SELECT model, fingerprint, job_ids FROM shards WHERE state = 'queued'")).all()
+        outcomes = connection.execute(text("SELECT outcome FROM attempts ORDER BY job_id")).scalars().all()
+    assert [tuple(shard) for shard in shards] == [("large", "f2", [worker.job_id])]
+    assert outcomes == ["handed_on", None]
+    assert not any(isinstance(command, Drop) for command in worker.engine.sent), "the engine let it go by itself"
+    worker.beat()
+    _check_ledger(engine)

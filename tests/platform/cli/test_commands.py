@@ -213,6 +213,19 @@ def test_parameters_of_a_strategy_are_text_or_json(ponder: Ponder, worker: Worke
     assert {name: limit for name, limit in request["budget"].items() if limit} == {"thinking_tokens": 99}
 
 
+def test_the_stages_of_a_cascade_are_a_parameter_and_shown_with_the_job(
+    ponder: Ponder, worker: Worker, problems: Path
+) -> None:
+    stages = '[{"strategy": "best_of_n", "accept": {"by": "reward"}}, {"model": "demo"}]'
+    options = ["--strategy", "cascade", "--param", f"stages={stages}", "--param", "show_tried=true"]
+    batch = ponder("submit", str(problems), *FIELDS, *options)[1].strip()
+    ponder("watch", batch)
+    shown = json.loads(ponder("show", f"{batch}/row-1", "--format", "json")[1])
+    assert [stage["model"] for stage in shown["stages"]] == ["demo", "demo"]
+    assert shown["request"]["strategy"]["stages"][0]["strategy"]["n"] == 8
+    assert "stage 1" in ponder("show", f"{batch}/row-1")[1]
+
+
 def test_options_about_sampling_are_fields_of_every_line(ponder: Ponder, worker: Worker, problems: Path) -> None:
     options = ["--top-k", "5", "--min-p", "0.1", "--repetition-penalty", "1.1", "--min-tokens", "2", "--ignore-eos"]
     options += ["--stop-token-ids", "7,8", "--logit-bias", '{"9": -1}']
@@ -500,6 +513,11 @@ def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Pa
         (
             ["submit", str(problems), *FIELDS, "--strategy", "rebase", "--param", "temperature=warm"],
             "strategy.temperature",
+        ),
+        (["submit", str(problems), *FIELDS, "--strategy", "cascade"], "strategy.stages: is missing"),
+        (
+            ["submit", str(problems), *FIELDS, "--strategy", "cascade", "--param", 'stages=[{}, {"model": "large"}]'],
+            "stage 0 does not say when its answer is good enough",
         ),
         (["submit", str(problems), *FIELDS, "--verifier", "{name"], "nor JSON"),
         (["submit", str(problems), *FIELDS, "--verifier", "divination"], "verifier"),

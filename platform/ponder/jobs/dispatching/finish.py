@@ -11,6 +11,7 @@ from ponder.domain.budget import Allowance
 from ponder.domain.state import BatchState, JobState
 from ponder.jobs.budgets.need import least_needs
 from ponder.jobs.budgets.warn import note_exhausted, warn
+from ponder.jobs.learn import remember
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
 from ponder.jobs.webhooks.announce import announce, announce_exhausted, announce_warnings
@@ -153,6 +154,8 @@ def finish(connection: Connection) -> int:
         connection.execute(_FORGET_TREES, {"batch_ids": ended[BatchState.COMPLETED]})
     for state, moved in ended.items():
         announce(connection, state, moved)
+    if batch_ids:
+        remember(connection, batch_ids)
     return len(batch_ids)
 
 

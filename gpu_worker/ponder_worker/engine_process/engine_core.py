@@ -15,6 +15,7 @@ from ponder_worker.engine.latency import BUCKETS_S
 from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.engine_process.loading.engines import Engines
+from ponder_worker.engine_process.loading.memory_sizes import held_bytes
 from ponder_worker.engine_process.prompts import Prompts
 from ponder_worker.engine_process.speculative_work import SpeculativeWork
 from ponder_worker.engine_process.step_time import StepTime
@@ -159,6 +160,7 @@ class EngineCore:
         numbers: dict[str, int | float] = asdict(generator.counters) | {
             "num_running": generator.num_running,
             "num_waiting": generator.num_waiting,
+            "memory_bytes": held_bytes(),
         }
         numbers |= generator.pages | asdict(self.speculation.stats)
         if reward is not None:

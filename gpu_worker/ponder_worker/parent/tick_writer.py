@@ -86,6 +86,7 @@ class TickWriter:
             idle_fraction=content.idle_fraction,
             deltas=content.unsettled_deltas,
             settled=list(content.settled.values()),
+            sample=content.sample,
         )
         return _Tick(report, content)
 

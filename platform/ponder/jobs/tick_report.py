@@ -6,12 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ponder.domain.state import IncarnationState, JobState, Verdict
 
 EndReason = Literal["dollars", "deadline"]
 WorkKind = Literal["work", "recomputed", "speculated"]
+
+_SAMPLED_COUNTS = (
+    "prompt_tokens",
+    "generated_tokens",
+    "computed_tokens",
+    "num_steps",
+    "num_preemptions",
+    "prefix_queries",
+    "prefix_hits",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,39 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """The load of a worker's generator: what it holds now, and what it did in the `seconds` since the sample before.
+
+    A row tells only about its own seconds, so rows of one worker can be added up, and shown one without another.
+    kv_usage: the share of the pages of keys and values that sequences hold. memory_bytes: on a GPU what the process has
+    allocated there, on a CPU what is resident.
+    """
+
+    seconds: float
+    num_running: int
+    num_waiting: int
+    kv_usage: float
+    memory_bytes: int
+    prompt_tokens: int
+    generated_tokens: int
+    computed_tokens: int
+    num_steps: int
+    num_preemptions: int
+    prefix_queries: int
+    prefix_hits: int
+
+    @classmethod
+    def of(cls, before: Mapping[str, float], after: Mapping[str, float], seconds: float) -> Self:
+        """Makes a sample of an engine's metrics at the ends of its `seconds`. A metric that is not there counts as 0.
+
+        The names are those of the worker's metrics; those of counters begin with 0 in each process.
+        """
+        gauges = {name: int(after.get(name, 0)) for name in ("num_running", "num_waiting", "memory_bytes")}
+        counts = {name: max(0, int(after.get(name, 0) - before.get(name, 0))) for name in _SAMPLED_COUNTS}
+        return cls(seconds=seconds, kv_usage=float(after.get("kv_cache_usage_perc", 0.0)), **gauges, **counts)
+
+
+@dataclass(frozen=True, slots=True)
 class TickReport:
     """Everything since the last tick.
 
@@ -86,6 +129,7 @@ class TickReport:
     work: Sequence[Work] = ()
     deltas: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     settled: Sequence[Settlement] = ()
+    sample: WorkerSample | None = None
 
     def __post_init__(self) -> None:
         assert 0.0 <= self.idle_fraction <= 1.0, f"an idle fraction of {self.idle_fraction}"

@@ -727,3 +727,38 @@ dispatcher = Table(
     Column("failing_since", DateTime(timezone=True), comment="null: its last round was well"),
     CheckConstraint("is_only", name="is_only"),
 )
+
+bench_runs = Table(
+    "bench_runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("name", Text, nullable=False, comment="of the suite"),
+    Column("document", JSON, nullable=False, comment="settings, batches and figures; no prompt or answer"),
+    _created_at(),
+    Index("ix_bench_runs_tenant", "tenant_id", "created_at"),
+)
+
+worker_samples = Table(
+    "worker_samples",
+    metadata,
+    Column("incarnation_id", Text, ForeignKey("incarnations.id"), primary_key=True),
+    Column("at", DateTime(timezone=True), primary_key=True),
+    Column("seconds", Double, nullable=False, comment="that its counts cover, up to `at`"),
+    Column("kv_usage", Double, nullable=False, comment="share of the generator's pages that are held"),
+    *(Column(name, Integer, nullable=False) for name in ("num_running", "num_waiting")),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in [
+            "prompt_tokens",
+            "generated_tokens",
+            "computed_tokens",
+            "num_steps",
+            "num_preemptions",
+            "prefix_queries",
+            "prefix_hits",
+        ]
+    ),
+    Column("memory_bytes", BigInteger, nullable=False, comment="of the engine process or on its GPU"),
+    Index("ix_worker_samples_at", "at"),
+)

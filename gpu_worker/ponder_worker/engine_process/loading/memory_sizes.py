@@ -145,6 +145,13 @@ def available_bytes(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/
     return max(0, min(left))
 
 
+def held_bytes(*, proc: Path = Path("/proc")) -> int:
+    """Returns what this process has allocated on GPUs, or where it uses none, what of it is resident."""
+    if torch.cuda.is_available():
+        return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count())))
+    return _field(proc / "self/status", "VmRSS:") << 10
+
+
 def _field(path: Path, name: str) -> int:
     """Returns the number behind a name at the start of a line; 0 if there is no such line."""
     lines = path.read_text().splitlines() if path.is_file() else []

@@ -1,4 +1,4 @@
-"""bench_runs: what `ponder bench` measured, as documents
+"""bench_runs: what `ponder bench` measured, as documents; usage: when a job's search ended
 
 Revision ID: 0026
 Revises: 0025
@@ -27,8 +27,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_bench_runs"),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_bench_runs_tenant_id"),
     )
+    op.add_column(
+        "usage",
+        sa.Column("ended_at", sa.DateTime(timezone=True), comment="when the search ended, before the answer was verified"),
+    )
     op.create_index("ix_bench_runs_tenant", "bench_runs", ["tenant_id", "created_at"])
 
 
 def downgrade() -> None:
+    op.drop_column("usage", "ended_at")
     op.drop_table("bench_runs")

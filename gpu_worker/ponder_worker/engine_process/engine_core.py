@@ -51,7 +51,7 @@ class EngineCore:
     job has come.
     """
 
-    def __init__(self, engines: Engines, on_order: Callable[[], None]) -> None:
+    def __init__(self, engines: Engines, on_order: Callable[[], None], *, speculates: bool = True) -> None:
         self.engines = engines
         self.num_steps = 0
         self.families = itertools.count(1)
@@ -59,10 +59,15 @@ class EngineCore:
         self.clock_s: float | None = None
         self._book = WorkBook()
         self.step_time = StepTime()
-        self.speculation = SpeculativeWork(self._book, self.step_time)
+        self.speculation = SpeculativeWork(self._book, self.step_time, is_on=speculates)
         self._on_order = on_order
         self._owners: dict[Sequence, _Owner] = {}
         self._steps_since_scores = 0
+
+    @property
+    def now_ms(self) -> int | None:
+        """Postgres's Unix time in milliseconds, or None before any job has come."""
+        return None if self.clock_s is None else round((self.clock_s + time.monotonic()) * 1000)
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -205,9 +210,9 @@ class EngineCore:
 
     def _note_first(self, owner: _Owner, sequence: Sequence) -> None:
         """Notes when a job's first token came, and its first visible one."""
-        if self.clock_s is None or sequence.sampling is None:
+        now_ms = self.now_ms
+        if now_ms is None or sequence.sampling is None:
             return
-        now_ms = round((self.clock_s + time.monotonic()) * 1000)
         if owner.meter.first_token_ms is None:
             owner.meter.first_token_ms = now_ms
         if owner.is_visible(sequence):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from ponder.bench.figures.accuracy import Accuracy, accuracy_of
 from ponder.bench.figures.grades import Grades
 from ponder.bench.figures.interval_estimate import Estimate, bootstrap
@@ -51,7 +53,10 @@ class CellFigures(Part):
 
 
 class BenchRun(Part):
-    """A run: its suite, the release of ponder that ran it, its cells, and how they differ from the first setting."""
+    """A run: its suite, the release of ponder that ran it, its cells, and how they differ from the first setting.
+
+    `skipped`: why a setting of the workers could not be started, by its name.
+    """
 
     version: Literal[1] = 1
     ponder: str
@@ -60,6 +65,7 @@ class BenchRun(Part):
     ended_at: float
     cells: tuple[CellFigures, ...]
     differences: tuple[Difference, ...] = ()
+    skipped: dict[str, str] = Field(default_factory=dict)
 
     @property
     def settings(self) -> Sequence[str]:

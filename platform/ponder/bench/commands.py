@@ -217,6 +217,8 @@ def _print(found: BenchRun, run_id: str, form: str) -> None:
     took = duration(found.ended_at - found.began_at)
     click.echo(f"{run_id}: {found.suite.name}, {took}; times in seconds, cost in {unit.name}, direct", err=True)
     print_rows(cell_rows(found), cell_columns(unit))
+    for name, reason in found.skipped.items():
+        click.echo(f"{name} was not measured: {reason}", err=True)
     if found.differences:
         rows = verdict_rows(found)
         print_rows(rows, columns_of(rows))

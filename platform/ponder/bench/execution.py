@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from ponder.bench.paired import Difference, difference_of
 from ponder.bench.problem_set import Problem, read_problems
 from ponder.bench.suite import Suite, WorkerSetting
 from ponder.client import Client
-from ponder.errors import InvalidInput
+from ponder.errors import InvalidInput, SetupError
 
 Stack = Callable[[WorkerSetting | None], AbstractContextManager[Client]]
 """A client of workers with a setting, for as long as the context lasts; None: of those that are there."""
@@ -48,6 +48,7 @@ class Execution:
     most_problems: int | None = None
     clock: Callable[[], float] = time.time
     _measured: list[_Measured] = field(default_factory=list)
+    _skipped: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> tuple[str, BenchRun]:
         """Runs every cell, keeps the run in Postgres, and returns its id and the run.
@@ -57,16 +58,45 @@ class Execution:
         problems = {data.name: read_problems(data, self.folder, self.most_problems) for data in self.suite.data}
         began_at = self.clock()
         settings: Sequence[WorkerSetting | None] = self.suite.workers or (None,)
+        started: list[WorkerSetting | None] = []
         for setting in settings:
-            with self.stack(setting) as client:
-                for model in self._models(client):
-                    for cell in cells(self.suite, model, None if setting is None else setting.name):
-                        self._measured.append(self._run_cell(client, cell, problems[cell.data.name]))
-                if setting is settings[-1]:  # overhead is spread over all cells, so the bill comes last
-                    found = self._document(client, problems, began_at)
-                    kept = client.keep_bench_run(self.suite.name, found.model_dump(mode="json"))
-                    return str(kept["id"]), found
-        raise AssertionError("there is at least one setting")
+            with ExitStack() as running:
+                client = self._start(running, setting)
+                if client is None:
+                    continue
+                started.append(setting)
+                self._run_cells(client, setting, problems)
+                if setting is settings[-1]:
+                    return self._finish(client, problems, began_at)
+        if not started:
+            raise SetupError(f"no worker could be started: {next(iter(self._skipped.values()))}")
+        with self.stack(started[-1]) as client:
+            return self._finish(client, problems, began_at)
+
+    def _start(self, running: ExitStack, setting: WorkerSetting | None) -> Client | None:
+        """Returns a client of workers with a setting, or None for a setting that this machine cannot run."""
+        try:
+            return running.enter_context(self.stack(setting))
+        except SetupError as error:
+            if setting is None:
+                raise
+            self._skipped[setting.name] = error.args[0]
+            return None
+
+    def _run_cells(
+        self, client: Client, setting: WorkerSetting | None, problems: Mapping[str, Sequence[Problem]]
+    ) -> None:
+        for model in self._models(client):
+            for cell in cells(self.suite, model, None if setting is None else setting.name):
+                self._measured.append(self._run_cell(client, cell, problems[cell.data.name]))
+
+    def _finish(
+        self, client: Client, problems: Mapping[str, Sequence[Problem]], began_at: float
+    ) -> tuple[str, BenchRun]:
+        """Reads the bill, which is right only after the last cell, over all of which overhead is spread."""
+        found = self._document(client, problems, began_at)
+        kept = client.keep_bench_run(self.suite.name, found.model_dump(mode="json"))
+        return str(kept["id"]), found
 
     def _models(self, client: Client) -> Sequence[str]:
         """Returns the models to measure. Raises InvalidInput for one without a worker."""
@@ -103,6 +133,7 @@ class Execution:
             ended_at=self.clock(),
             cells=tuple(figures),
             differences=tuple(self._differences()),
+            skipped=self._skipped,
         )
 
     def _grades(self, data: str, problems: Sequence[Problem]) -> Grades:

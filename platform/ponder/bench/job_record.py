@@ -25,7 +25,8 @@ class Candidate:
 class JobRecord:
     """A settled job. Times are Postgres's, in Unix seconds; None where there was no such token.
 
-    A job is submitted with its batch. It runs from its first token to its settlement.
+    A job is submitted with its batch. It runs from its first token to the end of its search, and is settled with the
+    worker's next tick.
     """
 
     problem: str
@@ -36,6 +37,7 @@ class JobRecord:
     submitted_at: float
     first_token_at: float | None
     first_visible_token_at: float | None
+    ended_at: float | None
     settled_at: float
     prompt_tokens: int
     completion_tokens: int
@@ -65,6 +67,11 @@ class JobRecord:
         return float(found[0]) if found else None
 
     @property
+    def done_at(self) -> float:
+        """When its search ended, or at the latest when it was settled."""
+        return self.settled_at if self.ended_at is None else self.ended_at
+
+    @property
     def end_to_end_s(self) -> float:
         return self.settled_at - self.submitted_at
 
@@ -78,7 +85,9 @@ class JobRecord:
 
     @property
     def running_s(self) -> float | None:
-        return None if self.first_token_at is None else self.settled_at - self.first_token_at
+        if self.first_token_at is None or self.ended_at is None:
+            return None
+        return self.ended_at - self.first_token_at
 
     @property
     def token_s(self) -> float | None:

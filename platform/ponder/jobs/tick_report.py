@@ -42,7 +42,7 @@ class Settlement:
 
     `learned` holds numbers by name that the job adds to its batch's sums (see `learn`), never anything from prompts.
     `first_token_ms` and `first_visible_token_ms` are milliseconds of Postgres's Unix time: when the first token came,
-    and the first one outside a thought.
+    and the first one outside a thought; `ended_ms` is when the search ended, before the answer was verified.
     """
 
     job_id: int
@@ -57,6 +57,7 @@ class Settlement:
     learned: Mapping[str, float] = field(default_factory=dict)
     first_token_ms: int | None = None
     first_visible_token_ms: int | None = None
+    ended_ms: int | None = None
 
     def __post_init__(self) -> None:
         assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} learns NaN or infinity"

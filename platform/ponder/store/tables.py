@@ -577,6 +577,7 @@ usage = Table(
     # These are null for jobs settled before they were there.
     Column("first_token_at", DateTime(timezone=True), comment="in the job's first attempt that made one"),
     Column("first_visible_token_at", DateTime(timezone=True), comment="the first one after a thought"),
+    Column("ended_at", DateTime(timezone=True), comment="when the search ended, before the answer was verified"),
     Column("num_rounds", Integer, comment="1, and one more for each choice that a verifier refused"),
     Column("chosen_tokens", BigInteger, comment="on the paths of the answers that were returned"),
     Column("pruned_tokens", BigInteger, comment="in the answers' rounds, on other paths"),

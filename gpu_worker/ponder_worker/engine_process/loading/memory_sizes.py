@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,8 @@ def held_bytes(*, proc: Path = Path("/proc")) -> int:
     """Returns what this process has allocated on GPUs, or where it uses none, what of it is resident."""
     if torch.cuda.is_available():
         return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count())))
-    return _field(proc / "self/status", "VmRSS:") << 10
+    statm = proc / "self/statm"
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.is_file() else 0
 
 
 def _field(path: Path, name: str) -> int:

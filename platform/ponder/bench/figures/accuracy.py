@@ -48,13 +48,15 @@ class Accuracy(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class Sample:
+    """An answer, its score if it has one, and whether it is known to be right."""
+
     answer: str | None
     score: float | None
     is_right: bool
 
 
-_Samples = Sequence[_Sample]
+_Samples = Sequence[Sample]
 
 
 def accuracy_of(records: Sequence[JobRecord], strategy: str, grades: Grades) -> Accuracy:
@@ -102,6 +104,8 @@ def best_at_k(samples: _Samples, k: int) -> float:
 
 def majority_at_k(samples: _Samples, k: int) -> float:
     """Returns how often the most frequent answer of k samples is right, over draws; the first one wins a tie."""
+    if k == 1:
+        return sum(one.is_right for one in samples) / len(samples)
     if k == len(samples):
         return float(_majority(samples))
     rng = Random(k)  # noqa: S311
@@ -127,16 +131,16 @@ def _by_k(sets: Sequence[Sequence[_Samples]], estimator: Callable[[_Samples, int
     return found if most > 1 else {}
 
 
-def _sample_sets(problems: Sequence[Sequence[JobRecord]], strategy: str, grades: Grades) -> list[list[list[_Sample]]]:
+def _sample_sets(problems: Sequence[Sequence[JobRecord]], strategy: str, grades: Grades) -> list[list[list[Sample]]]:
     """Returns for each problem one or several sets of independent samples; none for a strategy that makes no such."""
     if strategy not in _SAMPLERS:
         return []
 
-    def sample(record: JobRecord, one: Candidate) -> _Sample:
-        return _Sample(one.answer, one.score, grades.grade(record.problem, one.answer) is True)
+    def sample(record: JobRecord, one: Candidate) -> Sample:
+        return Sample(one.answer, one.score, grades.grade(record.problem, one.answer) is True)
 
     if strategy == "direct":
-        return [[[_Sample(job.answer, None, job.has_passed) for job in jobs]] for jobs in problems]
+        return [[[Sample(job.answer, None, job.has_passed) for job in jobs]] for jobs in problems]
     return [[[sample(job, one) for one in job.candidates] for job in jobs] for jobs in problems]
 
 

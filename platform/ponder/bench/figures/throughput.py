@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean, pstdev
 
 from ponder.bench.figures.interval_estimate import mean, quantile
 from ponder.bench.job_record import JobRecord
@@ -26,7 +27,8 @@ class Service(Part):
     """Figures of the time from the first submission to the last settlement.
 
     Those of the keys and values are shares of the generator's pages: their mean, 99th percentile and most, the mean
-    change from one sample to the next (`kv_swing`), and the largest fall between two (`kv_fall`). `batch_fill` is
+    change from one sample to the next (`kv_swing`), and the largest fall between two (`kv_fall`). `kv_variation` is the
+    standard deviation divided by the mean. `batch_fill` is
     tokens a step. What is None was not sampled, or not for this key to see.
     """
 
@@ -40,6 +42,7 @@ class Service(Part):
     kv_most: float | None = None
     kv_swing: float | None = None
     kv_fall: float | None = None
+    kv_variation: float | None = None
     running_mean: float | None = None
     batch_fill: float | None = None
     preemptions: int | None = None
@@ -88,6 +91,7 @@ def _load(samples: Sequence[Json]) -> Json:
         "kv_most": usage[-1],
         "kv_swing": mean([abs(change) for change in changes]),
         "kv_fall": max((-change for change in changes), default=None),
+        "kv_variation": pstdev(usage) / fmean(usage) if usage[-1] else None,
         "running_mean": mean([one["num_running"] for one in samples]),
         "batch_fill": sum(one["computed_tokens"] for one in samples) / num_steps if num_steps else None,
         "preemptions": sum(one["num_preemptions"] for one in samples),

@@ -39,10 +39,10 @@ class LevelTimes(Part):
 class UserTimes(Part):
     """Seconds from a job's submission, and how jobs differ.
 
-    `running_s` is from the first token to the settlement, which is part of a tick of the worker, so that a time shorter
-    than a tick is not exact. `stragglers` is the share of the cell's time that was left when 90 % of its jobs had
-    settled, and `settled_by_s` are the seconds after which 0 %, 5 %, … 100 % of them had. The rank correlations are of
-    the level with the time from the first token on, and with the output tokens.
+    `end_to_end_s` is until the settlement, which is part of a tick of the worker; `running_s` is from the first token
+    to the end of the search. `stragglers` is the share of the cell's time that was left when 90 % of its searches had
+    ended, and `ended_by_s` are the seconds after which 0 %, 5 %, … 100 % of them had. The rank correlations are of
+    the level with the time `running_s`, and with the output tokens.
     """
 
     first_token_s: Spread
@@ -54,7 +54,7 @@ class UserTimes(Part):
     stragglers: float
     level_and_time: float | None
     level_and_tokens: float | None
-    settled_by_s: tuple[float, ...]
+    ended_by_s: tuple[float, ...]
     by_level: tuple[LevelTimes, ...]
 
 
@@ -71,14 +71,14 @@ def user_times_of(records: Sequence[JobRecord]) -> UserTimes:
         stragglers=_stragglers(records),
         level_and_time=rank_correlation(levels, [one.running_s or 0.0 for _, one in leveled]),
         level_and_tokens=rank_correlation(levels, [one.completion_tokens for _, one in leveled]),
-        settled_by_s=_settled_by(records),
+        ended_by_s=_ended_by(records),
         by_level=tuple(_level_times(records)),
     )
 
 
-def _settled_by(records: Sequence[JobRecord]) -> tuple[float, ...]:
+def _ended_by(records: Sequence[JobRecord]) -> tuple[float, ...]:
     began = min(one.submitted_at for one in records)
-    after = sorted(one.settled_at - began for one in records)
+    after = sorted(one.done_at - began for one in records)
     return tuple(round(quantile(after, step / _STEPS) or 0.0, 3) for step in range(_STEPS + 1))
 
 
@@ -93,7 +93,7 @@ def _level_times(records: Sequence[JobRecord]) -> Iterator[LevelTimes]:
 
 
 def _stragglers(records: Sequence[JobRecord]) -> float:
-    ended = sorted(one.settled_at for one in records)
+    ended = sorted(one.done_at for one in records)
     began = min(one.submitted_at for one in records)
     early = ended[max(0, round(_EARLY * len(ended)) - 1)]
     return (ended[-1] - early) / (ended[-1] - began) if ended[-1] > began else 0.0

@@ -28,9 +28,9 @@ figcaption { color: #59636e; font-size: 13px } svg { width: 100%; font: 11px sys
   th, td { border-color: #2c343c } h2 { border-color: #39424b } svg { fill: #b6c0ca } .grid { stroke: #2c343c } }
 """
 _NOTES = """Times are Postgres's. A job is submitted with its batch, so its times include the reading of the batch and
-the wait for a worker. Settling is part of the worker's tick, every two seconds, so times below that are not exact.
+the wait for a worker. Settling is part of the worker's tick, every two seconds, so E2E is no finer than that.
 TTFT and TTFVT: time to the first token, and to the first visible one, which is not part of a thought; E2E: end to end.
-Stragglers: the share of a cell's time that was left when 90 % of its jobs had settled. KV: the share of the generator's
+Stragglers: the share of a cell's time that was left when 90 % of its jobs were done. KV: the share of the generator's
 pages of keys and values that were held, sampled every two seconds. Direct cost is the engine time that jobs caused;
 loaded cost has its share of loading and idling. Intervals hold the truth with a probability of 95 %."""
 
@@ -47,6 +47,7 @@ def as_html(run: BenchRun) -> str:
         f"<p>{began:%Y-%m-%d %H:%M} UTC, {took}, ponder {escape(run.ponder)}; times in seconds, "
         f"cost in {unit.name}.</p>",
         _table(rows),
+        *(f"<p>{escape(f'{name} was not measured: {reason}')}</p>" for name, reason in run.skipped.items()),
         _section("Does it keep its accuracy?", _table(verdict_rows(run)) if run.differences else ""),
         *(_section(f"B: {one.b.label}. A: {one.a.label}", _table(difference_rows(one))) for one in run.differences),
         _section("Accuracy", _table(_accuracy_rows(run)) + _accuracy_plots(run)),
@@ -153,6 +154,7 @@ def _service_rows(run: BenchRun) -> list[Mapping[str, str]]:
             "KV p99": percent(cell.service.kv_p99),
             "KV swing": percent(cell.service.kv_swing),
             "largest fall": percent(cell.service.kv_fall),
+            "variation": written(cell.service.kv_variation, 2),
             "running": written(cell.service.running_mean),
             "tokens a step": written(cell.service.batch_fill),
             "preemptions": written(cell.service.preemptions),
@@ -201,10 +203,7 @@ def _user_plots(run: BenchRun) -> str:
     settled = [
         Series(
             cell.key.label,
-            [
-                Dot(after, index / (len(cell.user.settled_by_s) - 1))
-                for index, after in enumerate(cell.user.settled_by_s)
-            ],
+            [Dot(after, index / (len(cell.user.ended_by_s) - 1)) for index, after in enumerate(cell.user.ended_by_s)],
             has_marks=False,
         )
         for cell in run.cells
@@ -217,7 +216,7 @@ def _user_plots(run: BenchRun) -> str:
         if len(cell.user.by_level) > 1
     ]
     return _figure(
-        plot(settled, x="seconds since the start", y="share of jobs settled", y_top=1), "Stragglers are the flat end."
+        plot(settled, x="seconds since the start", y="share of jobs done", y_top=1), "Stragglers are the flat end."
     ) + _figure(plot(tokens, x="level, easiest first", y="output tokens, median"), "Length by difficulty.")
 
 

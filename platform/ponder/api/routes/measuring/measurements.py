@@ -17,11 +17,20 @@ from ponder.store.retention import until_expired
 router = APIRouter(prefix="/v1/measurements", tags=["reports"])
 
 _TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
-_TIMES = ("submitted_at", "created_at", "started_at", "first_token_at", "first_visible_token_at", "settled_at")
+_TIMES = (
+    "submitted_at",
+    "created_at",
+    "started_at",
+    "first_token_at",
+    "first_visible_token_at",
+    "ended_at",
+    "settled_at",
+)
 _FIND = text(f"""
     SELECT jobs.id, batch_id, custom_id, line, level, jobs.model, strategy, jobs.oracle, verdict,
            {JOB_STATE} AS current_state, {until_expired("answer")} AS answer, finish_reason,
-           batches.created_at AS submitted_at, jobs.created_at, settled_at, first_token_at, first_visible_token_at,
+           batches.created_at AS submitted_at, jobs.created_at, settled_at,
+           first_token_at, first_visible_token_at, usage.ended_at,
            (SELECT min(started_at) FROM attempts WHERE job_id = jobs.id) AS started_at,
            {", ".join(f"{name}_tokens" for name in _TOKENS)},
            (SELECT CAST(coalesce(sum(nanodollars), 0) AS bigint) FROM ledger_entries WHERE job_id = jobs.id)
@@ -48,7 +57,8 @@ def list_measurements(
     """Lists the jobs of batches with their times (Unix seconds), tokens, cost, verdict and candidates.
 
     `candidates` are the answers that a search chose from, the best first, until the results of the batch expire. A job
-    is submitted with its batch, created when its line was read, and started when a worker took it.
+    is submitted with its batch, created when its line was read, started when a worker took it, ended when its search
+    did, and settled after its answer was verified.
     """
     values = {
         "tenant_id": caller.tenant_id,

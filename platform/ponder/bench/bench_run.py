@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -12,7 +12,7 @@ from ponder.bench.figures.grades import Grades
 from ponder.bench.figures.interval_estimate import Estimate, bootstrap
 from ponder.bench.figures.throughput import Point, Service, points_of, service_of
 from ponder.bench.figures.user_times import UserTimes, user_times_of
-from ponder.bench.grid import CellKey
+from ponder.bench.grid import CellKey, short_labels
 from ponder.bench.job_record import JobRecord
 from ponder.bench.paired import Difference
 from ponder.bench.suite import Part, Suite
@@ -44,6 +44,7 @@ class CellFigures(Part):
 
     key: CellKey
     domain: str
+    began_at: float
     batch_ids: tuple[str, ...]
     accuracy: Accuracy
     service: Service
@@ -68,9 +69,9 @@ class BenchRun(Part):
     skipped: dict[str, str] = Field(default_factory=dict)
 
     @property
-    def settings(self) -> Sequence[str]:
-        """The models or workers, the first of which the others are compared with."""
-        return list(dict.fromkeys(cell.key.setting for cell in self.cells))
+    def labels(self) -> Mapping[CellKey, str]:
+        """The labels of its cells, without what all of them have in common."""
+        return short_labels([cell.key for cell in self.cells])
 
 
 def records_of(client: Client, batch_ids: Sequence[str]) -> list[JobRecord]:
@@ -102,6 +103,7 @@ def figures_of(
     return CellFigures(
         key=key,
         domain=domain,
+        began_at=began_at,
         batch_ids=tuple(batch_ids),
         accuracy=accuracy_of(records, key.strategy.partition(" ")[0], grades),
         service=service_of(records, samples),

@@ -216,7 +216,7 @@ def _print(found: BenchRun, run_id: str, form: str) -> None:
     unit = unit_of(found)
     took = duration(found.ended_at - found.began_at)
     click.echo(f"{run_id}: {found.suite.name}, {took}; times in seconds, cost in {unit.name}, direct", err=True)
-    print_rows(cell_rows(found), cell_columns(unit))
+    print_rows(cell_rows(found), cell_columns(found, unit))
     for name, reason in found.skipped.items():
         click.echo(f"{name} was not measured: {reason}", err=True)
     if found.differences:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -31,16 +31,36 @@ class CellKey(Part):
         return self.worker or self.model
 
     @property
+    def parts(self) -> Sequence[str]:
+        """The text of each setting, empty for one that sets nothing."""
+        return (
+            self.data,
+            self.setting,
+            self.strategy,
+            "" if self.budget_tokens is None else f"{self.budget_tokens:,} tokens",
+            "" if self.concurrency is None else f"{self.concurrency} in flight",
+            "" if self.arrivals == AtOnce().label else self.arrivals,
+        )
+
+    @property
     def label(self) -> str:
-        budget = [] if self.budget_tokens is None else [f"{self.budget_tokens:,} tokens"]
-        concurrency = [] if self.concurrency is None else [f"{self.concurrency} in flight"]
-        arrivals = [] if self.arrivals == AtOnce().label else [self.arrivals]
-        return ", ".join([self.data, self.setting, self.strategy, *budget, *concurrency, *arrivals])
+        return ", ".join(filter(None, self.parts))
 
     def is_comparable(self, other: CellKey) -> bool:
         """Whether they differ in nothing but model and workers."""
         same = {"model": other.model, "worker": other.worker}
         return self.model_copy(update=same) == other
+
+
+def short_labels(keys: Sequence[CellKey]) -> dict[CellKey, str]:
+    """Returns a label of each cell that leaves out what all of them have in common."""
+    columns = list(zip(*(key.parts for key in keys), strict=True))
+    varies = [len(set(column)) > 1 for column in columns]
+
+    def short(key: CellKey) -> str:
+        return ", ".join(part for part, is_own in zip(key.parts, varies, strict=True) if part and is_own) or key.label
+
+    return {key: short(key) for key in keys}
 
 
 @dataclass(frozen=True, slots=True)

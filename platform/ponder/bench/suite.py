@@ -188,8 +188,10 @@ def read_suite(named: str) -> tuple[Suite, Path]:
 
 
 def strategy_label(strategy: AnyStrategy) -> str:
-    """Returns a strategy's name with the parameters that are not its defaults: `best_of_n n=4`."""
-    changed = strategy.model_dump(exclude_defaults=True, exclude={"name"})
+    """Returns a strategy's name with its n and the parameters that are not its defaults: `best_of_n n=4`."""
+    settings = strategy.model_dump(exclude={"name"})
+    defaults = type(strategy)().model_dump()
+    changed = {name: value for name, value in settings.items() if name == "n" or value != defaults[name]}
     name = str(type(strategy).model_fields["name"].default)
     shown = ["off" if value is None else str(value) for value in changed.values()]
     return " ".join([name, *(f"{key}={value}" for key, value in zip(changed, shown, strict=True))])

@@ -42,21 +42,24 @@ def with_interval(estimate: Estimate, digits: int = 2) -> str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
+    if value is None:
+        return "–"
+    return f"{100 * value:.0f} %" if abs(value) >= 0.1 or not value else f"{100 * value:.2g} %"
 
 
 def unit_of(run: BenchRun) -> Unit:
     return Unit.of([cell.bill.direct_per_success.value for cell in run.cells])
 
 
-def cell_columns(unit: Unit) -> list[Column]:
+def cell_columns(run: BenchRun, unit: Unit) -> list[Column]:
     """Returns the columns of the table of cells; its rows are {"cell": CellFigures}."""
+    labels = run.labels
 
     def number(title: str, read: Callable[[CellFigures], str]) -> Column:
         return Column(title, lambda row: read(row["cell"]), is_number=True)
 
     return [
-        Column("cell", lambda row: row["cell"].key.label, may_fold=True),
+        Column("cell", lambda row: labels[row["cell"].key], may_fold=True),
         number("pass@1 (95 %)", lambda cell: with_interval(cell.accuracy.pass_1)),
         number("tokens/s", lambda cell: written(cell.service.output_tokens_per_s)),
         number("KV p99", lambda cell: percent(cell.service.kv_p99)),
@@ -82,8 +85,7 @@ def verdict_rows(run: BenchRun) -> list[Mapping[str, str]]:
     differences = {one.b: one for one in run.differences}
     return [
         {
-            "setting": cell.key.setting,
-            "cell": cell.key.label,
+            "cell": run.labels[cell.key],
             "kept accuracy?": _kept(differences.get(cell.key)),
             "accuracy": with_interval(cell.accuracy.pass_1),
             "tokens/s": written(cell.service.output_tokens_per_s),

@@ -20,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2126; background: #fff; m
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #d5dae0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; width: 100% }
 th, td { padding: 4px 8px; text-align: right; border-bottom: 1px solid #e6e9ed; vertical-align: top }
-th:first-child, td:first-child { text-align: left } th { background: #f5f7f9 }
+th:first-child, td:first-child { text-align: left; min-width: 15em } th { background: #f5f7f9 }
 figure { margin: 1em 0; display: inline-block; width: 49%; min-width: 420px; vertical-align: top }
 figcaption { color: #59636e; font-size: 13px } svg { width: 100%; font: 11px system-ui, sans-serif; fill: #3a424a }
 .axis { stroke: #59636e } .grid { stroke: #e6e9ed } p.note { color: #59636e; max-width: 75ch }
@@ -40,7 +40,7 @@ def as_html(run: BenchRun) -> str:
     began = datetime.fromtimestamp(run.began_at, UTC)
     took = duration(run.ended_at - run.began_at)
     unit = unit_of(run)
-    columns = cell_columns(unit)
+    columns = cell_columns(run, unit)
     rows = [{column.title: str(column.value(row)) for column in columns} for row in cell_rows(run)]
     sections = [
         f"<p>{escape(run.suite.description)}</p>" if run.suite.description else "",
@@ -89,7 +89,7 @@ def _accuracy_rows(run: BenchRun) -> list[Mapping[str, str]]:
             for name, found in _by_k(cell).items()
         }
         rows.append(
-            {"cell": cell.key.label}
+            {"cell": run.labels[cell.key]}
             | {f"level {level}": written(at_level.get(level), 2) for level in levels}
             | last
             | {"unverified": percent(cell.accuracy.unverified), "graded samples": percent(cell.accuracy.graded)}
@@ -103,20 +103,23 @@ def _by_k(cell: CellFigures) -> Mapping[str, Mapping[int, Estimate]]:
 
 def _accuracy_plots(run: BenchRun) -> str:
     by_k = [
-        Series(f"{name} {cell.key.label}", [Dot(k, *_bounds(one)) for k, one in found.items()])
+        Series(f"{name} {run.labels[cell.key]}", [Dot(k, *_bounds(one)) for k, one in found.items()])
         for cell in run.cells
         for name, found in _by_k(cell).items()
         if found
     ]
     by_level = [
         Series(
-            cell.key.label, [Dot(index, *_bounds(one.pass_1)) for index, one in enumerate(cell.accuracy.by_level, 1)]
+            run.labels[cell.key],
+            [Dot(index, *_bounds(one.pass_1)) for index, one in enumerate(cell.accuracy.by_level, 1)],
         )
         for cell in run.cells
         if len(cell.accuracy.by_level) > 1
     ]
     costs = [
-        Series(cell.key.label, [Dot(cell.bill.direct_per_task / unit_of(run).size, *_bounds(cell.accuracy.pass_1))])
+        Series(
+            run.labels[cell.key], [Dot(cell.bill.direct_per_task / unit_of(run).size, *_bounds(cell.accuracy.pass_1))]
+        )
         for cell in run.cells
         if cell.bill.direct_per_task > 0
     ]
@@ -146,7 +149,7 @@ def _budget_curves(run: BenchRun) -> Iterator[Series]:
 def _service_rows(run: BenchRun) -> list[Mapping[str, str]]:
     return [
         {
-            "cell": cell.key.label,
+            "cell": run.labels[cell.key],
             "jobs/s": written(cell.service.jobs_per_s),
             "output tokens/s": written(cell.service.output_tokens_per_s),
             "total tokens/s": written(cell.service.total_tokens_per_s),
@@ -168,20 +171,24 @@ def _service_rows(run: BenchRun) -> list[Mapping[str, str]]:
 def _service_plots(run: BenchRun) -> str:
     def over_time(read: Callable[[Point], float]) -> list[Series]:
         return [
-            Series(cell.key.label, [Dot(point.at_s, read(point)) for point in cell.points], has_marks=False)
+            Series(
+                run.labels[cell.key],
+                [Dot(cell.began_at - run.began_at + point.at_s, read(point)) for point in cell.points],
+                has_marks=False,
+            )
             for cell in run.cells
             if len(cell.points) > 1
         ]
 
-    usage = plot(over_time(lambda point: point.kv_usage), x="seconds", y="pages held, share")
-    running = plot(over_time(lambda point: point.num_running), x="seconds", y="sequences running")
+    usage = plot(over_time(lambda point: point.kv_usage), x="seconds since the run began", y="pages held, share")
+    running = plot(over_time(lambda point: point.num_running), x="seconds since the run began", y="sequences running")
     return _figure(usage, "Keys and values over time.") + _figure(running, "Running sequences over time.")
 
 
 def _user_rows(run: BenchRun) -> list[Mapping[str, str]]:
     return [
         {
-            "cell": cell.key.label,
+            "cell": run.labels[cell.key],
             "TTFT p50/p95/p99": _spread(cell.user.first_token_s),
             "TTFVT": _spread(cell.user.first_visible_token_s),
             "per output token": _spread(cell.user.token_s),
@@ -202,7 +209,7 @@ def _spread(spread: Spread) -> str:
 def _user_plots(run: BenchRun) -> str:
     settled = [
         Series(
-            cell.key.label,
+            run.labels[cell.key],
             [Dot(after, index / (len(cell.user.ended_by_s) - 1)) for index, after in enumerate(cell.user.ended_by_s)],
             has_marks=False,
         )
@@ -210,7 +217,8 @@ def _user_plots(run: BenchRun) -> str:
     ]
     tokens = [
         Series(
-            cell.key.label, [Dot(index, one.output_tokens or 0.0) for index, one in enumerate(cell.user.by_level, 1)]
+            run.labels[cell.key],
+            [Dot(index, one.output_tokens or 0.0) for index, one in enumerate(cell.user.by_level, 1)],
         )
         for cell in run.cells
         if len(cell.user.by_level) > 1

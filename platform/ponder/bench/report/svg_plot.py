@@ -11,6 +11,8 @@ _WIDTH, _HEIGHT = 620, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 150, 16, 44
 _COLOURS = ("#2563a8", "#d1603d", "#3f8f5b", "#8a5fb0", "#b58900", "#5c6670", "#c2478f", "#2a9d9d")
 _TICKS = 5
+_FEW = 3
+"""The most powers of ten on a logarithmic axis between which there are ticks too."""
 _SHOWN_NAME = 22
 
 
@@ -51,7 +53,10 @@ class _Axis:
         if self.is_log:
             first, last = math.ceil(_log(self.low) - 1e-9), math.floor(_log(self.high) + 1e-9)
             decades = [10.0**power for power in range(first, last + 1)]
-            return decades if len(decades) > 1 else [self.low, self.high]
+            if len(decades) > _FEW:
+                return decades
+            found = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in (1, 2, 5)]
+            return [tick for tick in found if self.low <= tick <= self.high] or [self.low, self.high]
         step = _round_step((self.high - self.low) / _TICKS)
         first = math.ceil(self.low / step - 1e-9)
         return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]

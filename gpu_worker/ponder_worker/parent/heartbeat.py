@@ -149,12 +149,14 @@ class Heartbeat:
                 self._settling.add(job, result)
 
     def _sample(self, now: float) -> None:
-        """Adds a sample of the load to the tick, unless it has one or the last one is too fresh."""
+        """Adds a sample of the load to the tick, unless it has one, the last one is too fresh, or there is no load."""
         seconds = now - self._sampled_at
         if seconds < _SAMPLE_S or self._writer.gathered.sample is not None:
             return
-        self._writer.gathered.sample = WorkerSample.of(self._sampled.numbers, self.metrics.numbers, seconds)
+        sample = WorkerSample.of(self._sampled.numbers, self.metrics.numbers, seconds)
         self._sampled, self._sampled_at = self.metrics, now
+        if not sample.is_idle:
+            self._writer.gathered.sample = sample
 
     def _collect_verdicts(self, timeout_s: float) -> None:
         for settlement in self._settling.take(timeout_s):

@@ -109,6 +109,11 @@ class WorkerSample:
         counts = {name: max(0, int(after.get(name, 0) - before.get(name, 0))) for name in _SAMPLED_COUNTS}
         return cls(seconds=seconds, kv_usage=float(after.get("kv_cache_usage_perc", 0.0)), **gauges, **counts)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was computed, and nothing waits to be."""
+        return not (self.num_running or self.num_waiting or self.num_steps)
+
 
 @dataclass(frozen=True, slots=True)
 class TickReport:

@@ -1,4 +1,4 @@
-"""Samples of a worker's load: one small row for an incarnation every two seconds, kept for a week."""
+"""Samples of a worker's load: one small row for a busy incarnation every two seconds, kept for a week."""
 
 from __future__ import annotations
 

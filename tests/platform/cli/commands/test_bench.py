@@ -5,11 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ponder.bench.execution import Execution
+from ponder.bench.suite import Suite, WorkerSetting
+from ponder.bench.summary_table import verdict_rows
+from ponder.client import Client
+from ponder.errors import SetupError
 
 SUITE = """
 name = "sums"
@@ -98,3 +105,21 @@ def test_the_shipped_suites_are_listed(ponder: Any) -> None:
     assert {"demo", "gsm8k", "math500", "aime", "gpqa", "humaneval"} <= {
         row.split("\t")[0] for row in listed.splitlines()
     }
+
+
+def test_a_setting_of_the_workers_that_cannot_run_here_is_left_out_with_its_reason(
+    suite: Path, base_url: str, operator_key: str, worker: Any
+) -> None:
+    settings = ({"name": "as shipped"}, {"name": "int8"}, {"name": "steps"}, {"name": "fp8"})
+    found = Suite.model_validate(tomllib.loads(SUITE) | {"workers": settings, "budgets": (0,)})
+
+    def stack(setting: WorkerSetting | None) -> Client:
+        if setting is not None and "8" in setting.name:
+            raise SetupError("this processor cannot")
+        return Client.of(base_url, operator_key)
+
+    _, run = Execution(found, suite.parent, stack, lambda *progress: None).run()
+    assert run.skipped == {"int8": "this processor cannot", "fp8": "this processor cannot"}
+    assert [cell.key.setting for cell in run.cells] == ["as shipped", "steps"]
+    rows = verdict_rows(run)
+    assert [row["kept accuracy?"] for row in rows] == ["baseline", "no loss seen: +0.00 (+0.00 to +0.00)"]

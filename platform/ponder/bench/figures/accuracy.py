@@ -11,7 +11,7 @@ from random import Random
 from pydantic import Field
 
 from ponder.bench.figures.grades import Grades
-from ponder.bench.figures.interval_estimate import Estimate, bootstrap, mean, share
+from ponder.bench.figures.interval_estimate import Estimate, mean, mean_share, share
 from ponder.bench.job_record import Candidate, JobRecord
 from ponder.bench.suite import Part
 
@@ -127,7 +127,7 @@ def _by_k(sets: Sequence[Sequence[_Samples]], estimator: Callable[[_Samples, int
     found = {}
     for k in ks:
         values = [sum(estimator(samples, k) for samples in jobs) / len(jobs) for jobs in sets]
-        found[k] = bootstrap(values, mean)
+        found[k] = mean_share(values)
     return found if most > 1 else {}
 
 
@@ -156,7 +156,7 @@ def _all_scored(samples: Iterable[_Samples]) -> bool:
 def _pass_1(problems: Sequence[Sequence[JobRecord]]) -> Estimate:
     if all(len(jobs) == 1 for jobs in problems):
         return share(sum(jobs[0].has_passed for jobs in problems), len(problems))
-    return bootstrap([_part(jobs, lambda one: one.has_passed) for jobs in problems], mean)
+    return mean_share([_part(jobs, lambda one: one.has_passed) for jobs in problems])
 
 
 def _part(records: Sequence[JobRecord], condition: Callable[[JobRecord], bool]) -> float:

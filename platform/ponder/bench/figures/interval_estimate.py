@@ -53,6 +53,15 @@ def share(num: int, of: int) -> Estimate:
     return Estimate(value=p, low=(middle - reach) / (1 + z2 / of), high=(middle + reach) / (1 + z2 / of))
 
 
+def mean_share(values: Sequence[float]) -> Estimate:
+    """Returns the mean of shares, one of each problem, with its interval.
+
+    Resampling values that are all 0 or all 1 shows no spread, however few they are, so there Wilson's interval is used.
+    """
+    is_uniform = bool(values) and set(values) in ({0.0}, {1.0})
+    return share(round(sum(values)), len(values)) if is_uniform else bootstrap(values, mean)
+
+
 def mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 

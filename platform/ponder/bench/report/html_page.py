@@ -89,7 +89,7 @@ def _accuracy_rows(run: BenchRun) -> list[Mapping[str, str]]:
             for name, found in _by_k(cell).items()
         }
         rows.append(
-            {"cell": run.labels[cell.key]}
+            {"cell": run.labels[cell.key], "domain": cell.domain}
             | {f"level {level}": written(at_level.get(level), 2) for level in levels}
             | last
             | {"unverified": percent(cell.accuracy.unverified), "graded samples": percent(cell.accuracy.graded)}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bench_records import record
 
-from ponder.bench.figures.interval_estimate import bootstrap, quantile, rank_correlation, share
+from ponder.bench.figures.interval_estimate import bootstrap, mean_share, quantile, rank_correlation, share
 from ponder.bench.figures.throughput import service_of
 from ponder.bench.figures.user_times import user_times_of
 
@@ -65,4 +65,7 @@ def test_intervals_hold_the_value_and_shrink_with_more_items() -> None:
         assert one.value is not None
         assert one.low <= one.value <= one.high
     assert (many.high or 0) - (many.low or 0) < (few.high or 0) - (few.low or 0)
+    never = mean_share([0.0] * 8)
+    assert (never.value, never.low) == (0.0, 0.0)
+    assert 0.2 < (never.high or 0) < 0.5, "eight failures do not show that there is never a success"
     assert quantile([1.0, 2.0, 4.0], 0.75) == 3.0

@@ -43,9 +43,8 @@ class Problem:
             "messages": [*system, {"role": "user", "content": self.prompt}],
             "seed": seed,
             "metadata": {"level": self.level} if self.level is not None else {},
+            **data.sampling,
         }
-        if data.max_tokens is not None:
-            body["max_tokens"] = data.max_tokens
         if self.reference is not None:
             body["ponder"] = {"reference": self.reference}
         return {

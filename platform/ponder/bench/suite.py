@@ -46,7 +46,8 @@ class DataSet(Part):
     """Problems of a file. `path` is relative to the suite or to `--data`; `hf:org/name/FILE` is on the Hub.
 
     `prompt`, `answer`, `id` and `level` are names of fields, or texts with fields in braces: `{question}\\nThink.`
-    `problems`: how many are taken, spread evenly over the file. `domain` is what kinds of problems are compared by.
+    `sampling`: fields of each line's body, such as `temperature` and `max_tokens`. `problems`: how many are taken,
+    spread evenly over the file. `domain` is what kinds of problems are compared by.
     """
 
     name: str = Field(min_length=1, max_length=64)
@@ -58,7 +59,7 @@ class DataSet(Part):
     domain: str | None = None
     system: str | None = None
     verifier: Annotated[Verifier | None, BeforeValidator(_named)] = None
-    max_tokens: int | None = Field(default=None, ge=1)
+    sampling: dict[str, Any] = Field(default_factory=dict)
     problems: int | None = Field(default=None, ge=1)
     multiple_choice: MultipleChoice | None = None
 

@@ -58,11 +58,20 @@ def test_a_suite_that_is_not_there_lists_the_shipped_ones() -> None:
 
 
 def test_problems_are_taken_at_equal_distances_and_lines_name_problem_and_seed(folder: Path) -> None:
-    data = DataSet(name="sums", path="sums.jsonl", prompt="{q} Think.", answer="a", level="level", problems=3)
+    data = DataSet(
+        name="sums",
+        path="sums.jsonl",
+        prompt="{q} Think.",
+        answer="a",
+        level="level",
+        problems=3,
+        sampling={"temperature": 0.5},
+    )
     problems = read_problems(data, folder, None)
     assert [problem.prompt for problem in problems] == [f"What is {n} + {n}? Think." for n in (0, 3, 6)]
     line = problems[1].line(data, "demo", 5)
-    assert (line["body"]["seed"], line["body"]["metadata"]) == (5, {"level": "0"})
+    body = line["body"]
+    assert (body["seed"], body["metadata"], body["temperature"]) == (5, {"level": "0"}, 0.5)
     assert problem_of(line["custom_id"]) == (problems[1].id, 5)
 
 
@@ -91,4 +100,4 @@ def test_every_combination_is_a_cell(folder: Path) -> None:
     labels = [cell.key.label for cell in cells(suite, "demo", None)]
     assert len(labels) == len(set(labels)) == 8
     assert labels[0] == "sums, demo, direct"
-    assert labels[-1] == "sums, demo, best_of_n, 64 tokens, 4 in flight"
+    assert labels[-1] == "sums, demo, best_of_n n=8, 64 tokens, 4 in flight"

@@ -213,7 +213,7 @@ class Client:
         """Yields what each job of some batches took: its times, tokens, cost, verdict and candidates."""
         for first in range(0, len(batch_ids), _BATCHES_AT_A_TIME):
             query = {"batch_id": list(batch_ids[first : first + _BATCHES_AT_A_TIME])}
-            yield from self._pages("measurements", None, query, at_a_time=1_000)
+            yield from self._pages("measurements", None, query, at_a_time=200)
 
     def worker_samples(self, since: float, until: float) -> list[Json]:
         """Returns the load of workers between two moments in Unix seconds, as far as the key may see it."""

@@ -10,6 +10,7 @@ from ponder.bench.bench_run import BenchRun, CellFigures
 from ponder.bench.figures.interval_estimate import Estimate
 from ponder.bench.figures.throughput import Point
 from ponder.bench.figures.user_times import Spread
+from ponder.bench.grid import CellKey, short_labels
 from ponder.bench.report.svg_plot import Dot, Series, plot
 from ponder.bench.summary_table import cell_columns, cell_rows, difference_rows, percent, unit_of, verdict_rows, written
 from ponder.cli.console import duration
@@ -19,6 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2126; background: #fff; m
        padding: 0 1em }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #d5dae0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; width: 100% }
+table { display: block; overflow-x: auto } td + td { white-space: nowrap }
 th, td { padding: 4px 8px; text-align: right; border-bottom: 1px solid #e6e9ed; vertical-align: top }
 th:first-child, td:first-child { text-align: left; min-width: 15em } th { background: #f5f7f9 }
 figure { margin: 1em 0; display: inline-block; width: 49%; min-width: 420px; vertical-align: top }
@@ -136,14 +138,15 @@ def _accuracy_plots(run: BenchRun) -> str:
 
 def _budget_curves(run: BenchRun) -> Iterator[Series]:
     """Yields accuracy over the budget, for whatever has several budgets and is otherwise the same."""
-    curves: dict[str, list[Dot]] = {}
+    curves: dict[CellKey, list[Dot]] = {}
     for cell in run.cells:
         if cell.key.budget_tokens is not None:
-            name = cell.key.model_copy(update={"budget_tokens": None}).label
-            curves.setdefault(name, []).append(Dot(cell.key.budget_tokens, *_bounds(cell.accuracy.pass_1)))
-    for name, dots in curves.items():
+            key = cell.key.model_copy(update={"budget_tokens": None})
+            curves.setdefault(key, []).append(Dot(cell.key.budget_tokens, *_bounds(cell.accuracy.pass_1)))
+    labels = short_labels(list(curves))
+    for key, dots in curves.items():
         if len(dots) > 1:
-            yield Series(name, sorted(dots, key=lambda dot: dot.x))
+            yield Series(labels[key], sorted(dots, key=lambda dot: dot.x))
 
 
 def _service_rows(run: BenchRun) -> list[Mapping[str, str]]:

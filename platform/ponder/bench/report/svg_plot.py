@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Self
 
 _WIDTH, _HEIGHT = 620, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 150, 16, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 166, 16, 44
 _COLOURS = ("#2563a8", "#d1603d", "#3f8f5b", "#8a5fb0", "#b58900", "#5c6670", "#c2478f", "#2a9d9d")
 _TICKS = 5
 _FEW = 3
 """The most powers of ten on a logarithmic axis between which there are ticks too."""
-_SHOWN_NAME = 22
+_SHOWN_END = 11
+"""Characters of a long name that are shown at its start and at its end, which tell cells apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,23 @@ class Series:
     name: str
     dots: Sequence[Dot]
     has_marks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Stroke:
+    """How a series is drawn: in a colour of its own, with dashes once the colours have begun again."""
+
+    colour: str
+    num_dashes: int
+
+    @classmethod
+    def of(cls, index: int) -> Self:
+        return cls(_COLOURS[index % len(_COLOURS)], index // len(_COLOURS))
+
+    @property
+    def attributes(self) -> str:
+        dashes = f' stroke-dasharray="{2 + 2 * self.num_dashes} {1 + self.num_dashes}"' if self.num_dashes else ""
+        return f'stroke="{self.colour}"{dashes}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +91,8 @@ def plot(series: Sequence[Series], *, x: str, y: str, log_x: bool = False, y_top
     up = _axis([0.0, *highs, *([] if y_top is None else [y_top])], _HEIGHT - _TOP - _BOTTOM, is_log=False)
     parts = [_frame(across, up, x, y)]
     for index, one in enumerate(series):
-        parts.append(_drawn(one, _COLOURS[index % len(_COLOURS)], across, up))
-        parts.append(_legend(one.name, _COLOURS[index % len(_COLOURS)], index))
+        parts.append(_drawn(one, _Stroke.of(index), across, up))
+        parts.append(_legend(one.name, _Stroke.of(index), index))
     title = escape(f"{y} over {x}")
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg">'
@@ -88,20 +107,20 @@ def _axis(values: Sequence[float], length: float, *, is_log: bool) -> _Axis:
     return _Axis(low, high, is_log, length)
 
 
-def _drawn(series: Series, colour: str, across: _Axis, up: _Axis) -> str:
+def _drawn(series: Series, stroke: _Stroke, across: _Axis, up: _Axis) -> str:
     places = [(_LEFT + across.at(dot.x), _TOP + up.length - up.at(dot.y), dot) for dot in series.dots]
     path = " ".join(f"{left:.1f},{top:.1f}" for left, top, _ in places)
-    line = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>' if len(places) > 1 else ""
-    marks = [_mark(left, top, dot, colour, up) for left, top, dot in places] if series.has_marks else []
+    line = f'<polyline points="{path}" fill="none" {stroke.attributes} stroke-width="1.6"/>' if len(places) > 1 else ""
+    marks = [_mark(left, top, dot, stroke, up) for left, top, dot in places] if series.has_marks else []
     return line + "".join(marks)
 
 
-def _mark(left: float, top: float, dot: Dot, colour: str, up: _Axis) -> str:
-    circle = f'<circle cx="{left:.1f}" cy="{top:.1f}" r="3" fill="{colour}"/>'
+def _mark(left: float, top: float, dot: Dot, stroke: _Stroke, up: _Axis) -> str:
+    circle = f'<circle cx="{left:.1f}" cy="{top:.1f}" r="3" fill="{stroke.colour}"/>'
     if dot.low is None or dot.high is None:
         return circle
     ends = (_TOP + up.length - up.at(max(up.low, dot.low)), _TOP + up.length - up.at(dot.high))
-    bar = f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}" stroke="{colour}"/>'
+    bar = f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}" {stroke.attributes}/>'
     return bar + circle
 
 
@@ -122,11 +141,11 @@ def _frame(across: _Axis, up: _Axis, x: str, y: str) -> str:
     return "".join(parts)
 
 
-def _legend(name: str, colour: str, index: int) -> str:
+def _legend(name: str, stroke: _Stroke, index: int) -> str:
     left, top = _WIDTH - _RIGHT + 14, _TOP + 8 + 16 * index
-    shown = name if len(name) <= _SHOWN_NAME else f"{name[: _SHOWN_NAME - 1]}…"
+    shown = name if len(name) <= 2 * _SHOWN_END else f"{name[:_SHOWN_END]}…{name[1 - _SHOWN_END :]}"
     return (
-        f'<line x1="{left}" x2="{left + 14}" y1="{top}" y2="{top}" stroke="{colour}" stroke-width="3"/>'
+        f'<line x1="{left}" x2="{left + 14}" y1="{top}" y2="{top}" {stroke.attributes} stroke-width="3"/>'
         f'<text x="{left + 19}" y="{top + 4}"><title>{escape(name)}</title>{escape(shown)}</text>'
     )
 

@@ -16,6 +16,8 @@ from ponder.store.retention import until_expired
 
 router = APIRouter(prefix="/v1/measurements", tags=["reports"])
 
+_MOST = 200
+"""Jobs in a page. Postgres reads the whole tree of each for its candidates, which may be a megabyte."""
 _TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
 _TIMES = (
     "submitted_at",
@@ -51,7 +53,7 @@ def list_measurements(
     caller: Tenant,
     *,
     batch_id: Annotated[list[str], Query(min_length=1, max_length=100)],
-    limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
+    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
     after: After = None,
 ) -> JsonObject:
     """Lists the jobs of batches with their times (Unix seconds), tokens, cost, verdict and candidates.

@@ -11,6 +11,10 @@ from ponder.domain.strategy import AnyStrategy
 from ponder.wire import Json
 
 
+_UNSET = ("", "", "", "no budget", "no limit", AtOnce().label)
+"""The words for each part of a key that sets nothing."""
+
+
 class CellKey(Part):
     """The settings that tell a cell from the others of its run. `budget_tokens` and `concurrency` None mean no limit.
 
@@ -58,7 +62,8 @@ def short_labels(keys: Sequence[CellKey]) -> dict[CellKey, str]:
     varies = [len(set(column)) > 1 for column in columns]
 
     def short(key: CellKey) -> str:
-        return ", ".join(part for part, is_own in zip(key.parts, varies, strict=True) if part and is_own) or key.label
+        parts = [part or unset for part, unset in zip(key.parts, _UNSET, strict=True)]
+        return ", ".join(part for part, is_own in zip(parts, varies, strict=True) if is_own) or key.label
 
     return {key: short(key) for key in keys}
 

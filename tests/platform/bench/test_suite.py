@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder.bench.grid import cells
+from ponder.bench.grid import cells, short_labels
 from ponder.bench.problem_set import problem_of, read_problems
 from ponder.bench.suite import DataSet, MultipleChoice, Suite, read_suite, shipped
 from ponder.errors import InvalidInput
@@ -100,4 +100,7 @@ def test_every_combination_is_a_cell(folder: Path) -> None:
     labels = [cell.key.label for cell in cells(suite, "demo", None)]
     assert len(labels) == len(set(labels)) == 8
     assert labels[0] == "sums, demo, direct"
+    keys = [cell.key for cell in cells(suite, "demo", None)]
+    assert short_labels(keys)[keys[1]] == "direct, no budget, 4 in flight"
+    assert short_labels(keys[:1])[keys[0]] == labels[0]
     assert labels[-1] == "sums, demo, best_of_n n=8, 64 tokens, 4 in flight"

@@ -10,7 +10,6 @@ from ponder.bench.suite import AtOnce, DataSet, Gamma, Part, Poisson, Suite, Tra
 from ponder.domain.strategy import AnyStrategy
 from ponder.wire import Json
 
-
 _UNSET = ("", "", "", "no budget", "no limit", AtOnce().label)
 """The words for each part of a key that sets nothing."""
 

@@ -90,7 +90,7 @@ def _load(samples: Sequence[Json]) -> Json:
         "kv_p99": quantile(usage, 0.99),
         "kv_most": usage[-1],
         "kv_swing": mean([abs(change) for change in changes]),
-        "kv_fall": max((-change for change in changes), default=None),
+        "kv_fall": max(0.0, *(-change for change in changes)) if changes else None,
         "kv_variation": pstdev(usage) / fmean(usage) if usage[-1] else None,
         "running_mean": mean([one["num_running"] for one in samples]),
         "batch_fill": sum(one["computed_tokens"] for one in samples) / num_steps if num_steps else None,

@@ -236,6 +236,9 @@ class Client:
     def bench_run(self, run_id: str) -> Json:
         return self._get(f"bench/runs/{run_id}")
 
+    def delete_bench_run(self, run_id: str) -> None:
+        self._wire.ask("DELETE", f"bench/runs/{run_id}")
+
     # Administration
 
     def tenants(self) -> list[Json]:

@@ -1,4 +1,4 @@
-"""The commands `ponder bench run`, `list`, `show` and `compare`."""
+"""The commands `ponder bench run`, `list`, `show`, `delete` and `compare`."""
 
 from __future__ import annotations
 
@@ -101,6 +101,14 @@ def show(run_id: str, output: Path | None, form: str) -> None:
     if output is not None:
         _write(found, output)
     _print(found, run_id, form)
+
+
+@bench.command()
+@click.argument("run_id", metavar="RUN")
+def delete(run_id: str) -> None:
+    """Delete a run that is kept. Its batches and their results stay."""
+    with connect() as client:
+        client.delete_bench_run(run_id)
 
 
 @bench.command()

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
+from ponder.api.routes.measuring import bench_runs
 from ponder.jobs.retention.prune import prune
 from ponder.jobs.tick_report import WorkerSample
 from ponder.jobs.worker_sample import keep
@@ -103,6 +104,18 @@ def test_a_bench_run_is_kept_as_it_was_sent_for_its_tenant_alone(http: httpx2.Cl
     assert [run["id"] for run in http.get("/v1/bench/runs").json()["data"]] == [kept["id"]]
     assert stranger.get(f"/v1/bench/runs/{kept['id']}").status_code == 404
     assert stranger.get("/v1/bench/runs").json()["data"] == []
+    assert stranger.delete(f"/v1/bench/runs/{kept['id']}").status_code == 404
+    assert http.delete(f"/v1/bench/runs/{kept['id']}").json()["deleted"]
+    assert http.get("/v1/bench/runs").json()["data"] == []
+
+
+def test_a_tenant_keeps_only_so_many_runs(http: httpx2.Client, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_runs, "_MOST", 1)
+    run = {"name": "demo", "document": {}}
+    http.post("/v1/bench/runs", json=run).raise_for_status()
+    answer = http.post("/v1/bench/runs", json=run)
+    assert answer.status_code == 429
+    assert "ponder bench delete" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

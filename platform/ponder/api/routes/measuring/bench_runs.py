@@ -16,10 +16,14 @@ from ponder.api.services import Ponder, identifier, unix
 from ponder.api.submitted import raw_body
 from ponder.domain.batch.refusal import explain
 from ponder.domain.storable import JsonObject, StorableText, fault
-from ponder.errors import InvalidInput, NotFound
+from ponder.errors import InvalidInput, LimitReached, NotFound
 
 router = APIRouter(prefix="/v1/bench/runs", tags=["bench"])
 
+_MOST = 1_000
+"""Runs that a tenant may keep, so that nobody fills the database with documents."""
+_COUNT = text("SELECT count(*) FROM bench_runs WHERE tenant_id = :tenant_id")
+_DELETE = text("DELETE FROM bench_runs WHERE id = :id AND tenant_id = :tenant_id RETURNING id")
 _INSERT = text("""
     INSERT INTO bench_runs (id, tenant_id, name, document) VALUES (:id, :tenant_id, :name, CAST(:document AS json))
     RETURNING id, name, created_at
@@ -56,6 +60,12 @@ def keep_run(body: Annotated[bytes, Depends(raw_body)], ponder: Ponder, caller: 
         "document": json.dumps(run.document),
     }
     with ponder.engine.begin() as connection:
+        if connection.execute(_COUNT, values).scalar_one() >= _MOST:
+            raise LimitReached(
+                f"a tenant may keep {_MOST:,} bench runs: `ponder bench delete RUN` deletes one",
+                code="too_many_bench_runs",
+                is_passing=False,
+            )
         return _object(connection.execute(_INSERT, values).one())
 
 
@@ -77,6 +87,16 @@ def get_run(run_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
     if row is None:
         raise NotFound(f"there is no bench run {run_id}", param="run_id")
     return _object(row) | {"document": row.document}
+
+
+@router.delete("/{run_id}")
+def delete_run(run_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
+    """Deletes a run. Its batches stay."""
+    values = {"id": identifier(run_id, "bench run", "run_id"), "tenant_id": caller.tenant_id}
+    with ponder.engine.begin() as connection:
+        if connection.execute(_DELETE, values).first() is None:
+            raise NotFound(f"there is no bench run {run_id}", param="run_id")
+    return {"id": run_id, "object": "bench_run", "deleted": True}
 
 
 def _read(body: bytes) -> _NewRun:

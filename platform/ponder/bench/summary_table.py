@@ -10,7 +10,7 @@ from typing import Any
 
 from ponder.bench.bench_run import BenchRun, CellFigures
 from ponder.bench.figures.interval_estimate import Estimate
-from ponder.bench.paired import Difference
+from ponder.bench.paired import Difference, Measure
 from ponder.cli.amount import Unit
 from ponder.cli.console import Column
 
@@ -22,6 +22,9 @@ _MEASURE_NAMES = {
     "end_to_end_s": "end to end, s",
     "direct_nanodollars": "direct cost of a job, nano-dollars",
 }
+
+_OF_THE_MACHINE = ("first_visible_token_s", "end_to_end_s", "direct_nanodollars")
+"""Measures that all jobs of a cell share a part of: how busy the machine was. No resampling of problems shows that."""
 
 
 def written(value: float | None, digits: int = 3) -> str:
@@ -118,10 +121,16 @@ def difference_rows(difference: Difference) -> list[Mapping[str, str]]:
             "A": written(one.a),
             "B": written(one.b),
             "B - A (95 %)": _signed(one.difference),
-            "so B is": "perhaps no different: it may be chance" if one.meaning == "may be chance" else one.meaning,
+            "so B is": _conclusion(one),
         }
         for one in difference.measures
     ]
+
+
+def _conclusion(measure: Measure) -> str:
+    if measure.meaning == "may be chance":
+        return "perhaps no different: it may be chance"
+    return f"{measure.meaning}, unless other load explains it" if measure.name in _OF_THE_MACHINE else measure.meaning
 
 
 def _signed(estimate: Estimate) -> str:

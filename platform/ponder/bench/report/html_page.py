@@ -34,7 +34,9 @@ the wait for a worker. Settling is part of the worker's tick, every two seconds,
 TTFT and TTFVT: time to the first token, and to the first visible one, which is not part of a thought; E2E: end to end.
 Stragglers: the share of a cell's time that was left when 90 % of its jobs were done. KV: the share of the generator's
 pages of keys and values that were held, sampled every two seconds. Direct cost is the engine time that jobs caused;
-loaded cost has its share of loading and idling. Intervals hold the truth with a probability of 95 %."""
+loaded cost has its share of loading and idling. Intervals hold the truth with a probability of 95 %. They
+tell which differences another draw of problems may explain; what else ran on the machine is in no interval, so repeat a
+run whose times matter."""
 
 
 def as_html(run: BenchRun) -> str:

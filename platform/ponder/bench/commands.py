@@ -53,9 +53,9 @@ def bench() -> None:
 def run(
     *, suite: str, data: Path | None, models: tuple[str, ...], problems: int | None, output: Path | None, form: str
 ) -> None:
-    """Run SUITE, a TOML file or the name of a shipped suite, and report what was measured.
+    """Run SUITE and report what was measured.
 
-    It uses the API of PONDER_BASE_URL, or what `ponder up` started, or else starts everything on this machine and stops
+    SUITE is a TOML file or the name of a shipped suite (`ponder bench list --suites`). It uses the API of PONDER_BASE_URL, or what `ponder up` started, or else starts everything on this machine and stops
     it at the end. The run is kept in Postgres, and as JSON, CSV and an HTML page in the output folder.
     """
     found, folder = read_suite(suite)
@@ -116,9 +116,9 @@ def delete(run_id: str) -> None:
 @click.argument("b")
 @format_option("table", "json")
 def compare(a: str, b: str, form: str) -> None:
-    """Compare run B with run A: their jobs are paired by problem and seed.
+    """Compare run B with run A, job by job.
 
-    Each side is a run, or RUN:NUMBER for one of its cells, counted from 1. Two runs are compared cell by cell, wherever
+    Jobs are paired by problem and seed. Each side is a run, or RUN:NUMBER for one of its cells, counted from 1. Two runs are compared cell by cell, wherever
     nothing but the model or the workers differs. A difference whose 95 % interval holds 0 may be chance.
     """
     with connect() as client:

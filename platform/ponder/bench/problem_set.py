@@ -78,8 +78,11 @@ def read_problems(data: DataSet, folder: Path, most: int | None) -> list[Problem
 
 
 def _found(folder: Path, name: str) -> Path:
-    """Returns a path relative to a folder, or the folder itself if it is the file."""
-    return folder if folder.is_file() else folder / name
+    """Returns a path relative to a folder, or the folder itself if it is the file. Raises InvalidInput."""
+    path = folder if folder.is_file() else folder / name
+    if not path.is_file():
+        raise InvalidInput(f"{path}: there is no such file; --data names the folder, or the file, of the problems")
+    return path
 
 
 def _from_hub(name: str) -> Path:

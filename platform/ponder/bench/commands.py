@@ -55,8 +55,9 @@ def run(
 ) -> None:
     """Run SUITE and report what was measured.
 
-    SUITE is a TOML file or the name of a shipped suite (`ponder bench list --suites`). It uses the API of PONDER_BASE_URL, or what `ponder up` started, or else starts everything on this machine and stops
-    it at the end. The run is kept in Postgres, and as JSON, CSV and an HTML page in the output folder.
+    SUITE is a TOML file or the name of a shipped suite (`ponder bench list --suites`). It uses the API of
+    PONDER_BASE_URL, or what `ponder up` started, or else starts everything on this machine and stops it at the end.
+    The run is kept in Postgres, and as JSON, CSV and an HTML page in the output folder.
     """
     found, folder = read_suite(suite)
     if models:
@@ -118,8 +119,9 @@ def delete(run_id: str) -> None:
 def compare(a: str, b: str, form: str) -> None:
     """Compare run B with run A, job by job.
 
-    Jobs are paired by problem and seed. Each side is a run, or RUN:NUMBER for one of its cells, counted from 1. Two runs are compared cell by cell, wherever
-    nothing but the model or the workers differs. A difference whose 95 % interval holds 0 may be chance.
+    Jobs are paired by problem and seed. Each side is a run, or RUN:NUMBER for one of its cells, counted from 1. Two
+    runs are compared cell by cell, wherever nothing but the model or the workers differs. A difference whose 95 %
+    interval holds 0 may be chance.
     """
     with connect() as client:
         differences = list(_differences(client, a, b))

@@ -128,6 +128,9 @@ def difference_rows(difference: Difference) -> list[Mapping[str, str]]:
 
 
 def _conclusion(measure: Measure) -> str:
+    change = measure.difference
+    if change.value == change.low == change.high == 0:
+        return "no different in these problems"
     if measure.meaning == "may be chance":
         return "perhaps no different: it may be chance"
     return f"{measure.meaning}, unless other load explains it" if measure.name in _OF_THE_MACHINE else measure.meaning

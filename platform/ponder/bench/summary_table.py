@@ -23,6 +23,8 @@ _MEASURE_NAMES = {
     "direct_nanodollars": "direct cost of a job, nano-dollars",
 }
 
+_FEW = 20
+"""Problems below which equal accuracy shows nothing."""
 _OF_THE_MACHINE = ("first_visible_token_s", "end_to_end_s", "direct_nanodollars")
 """Measures that all jobs of a cell share a part of: how busy the machine was. No resampling of problems shows that."""
 
@@ -103,10 +105,10 @@ def verdict_rows(run: BenchRun) -> list[Mapping[str, str]]:
 
 def _kept(difference: Difference | None) -> str:
     accuracy = difference.measure("accuracy") if difference is not None else None
-    if accuracy is None:
+    if difference is None or accuracy is None:
         return "baseline"
     change = accuracy.difference
-    if change.low is None or change.high is None:
+    if change.low is None or change.high is None or difference.num_problems < _FEW:
         return "too few problems to tell"
     between = f"{change.value or 0.0:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
     answer = {"lower": "no", "higher": "yes, higher", "may be chance": "no loss seen"}[accuracy.meaning]

@@ -188,7 +188,8 @@ class JobResult(_Strict):
 
     choices: the chosen one first. tree: the whole tree, beside which no deltas are needed. learned: what the job adds
     to the sums of its batch. first_token_ms, first_visible_token_ms: when the job's first token came, and its first
-    one outside a thought, in milliseconds of Postgres's Unix time; None if there was none.
+    one outside a thought, in milliseconds of Postgres's Unix time; None if there was none. ended_ms: when its search
+    ended.
     """
 
     job_id: int
@@ -200,6 +201,7 @@ class JobResult(_Strict):
     learned: Sums = field(default_factory=dict)
     first_token_ms: int | None = None
     first_visible_token_ms: int | None = None
+    ended_ms: int | None = None
 
     @property
     def answer(self) -> str | None:

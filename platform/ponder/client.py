@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from ponder.wire import Json, Wire
 
+_BATCHES_AT_A_TIME = 100
+"""Batches that one request may name."""
 Lines = Callable[[], Iterable[bytes]]
 """A function that opens the content of an upload again, so that the upload can be retried."""
 
@@ -205,6 +207,38 @@ class Client:
         """Returns a report: cost, cost/comparison, waste, latency, quality or what-if. A None is left out."""
         return self._get(f"reports/{name}", {key: value for key, value in query.items() if value is not None})
 
+    # Measuring
+
+    def measurements(self, batch_ids: Sequence[str]) -> Iterator[Json]:
+        """Yields what each job of some batches took: its times, tokens, cost, verdict and candidates."""
+        for first in range(0, len(batch_ids), _BATCHES_AT_A_TIME):
+            query = {"batch_id": list(batch_ids[first : first + _BATCHES_AT_A_TIME])}
+            yield from self._pages("measurements", None, query, at_a_time=200)
+
+    def worker_samples(self, since: float, until: float) -> list[Json]:
+        """Returns the load of workers between two moments in Unix seconds, as far as the key may see it."""
+        samples: list[Json] = []
+        has_more = True
+        while has_more and since < until:
+            answer = self._get("worker-samples", {"since": since, "until": until})
+            samples += answer["data"]
+            has_more = answer["has_more"]
+            since = samples[-1]["at"] if samples else until
+        return samples
+
+    def keep_bench_run(self, name: str, document: Json) -> Json:
+        return self._wire.ask("POST", "bench/runs", json={"name": name, "document": document})
+
+    def bench_runs(self, limit: int | None = None) -> Iterator[Json]:
+        """Yields the runs of `ponder bench`, newest first, without their documents."""
+        return self._pages("bench/runs", limit)
+
+    def bench_run(self, run_id: str) -> Json:
+        return self._get(f"bench/runs/{run_id}")
+
+    def delete_bench_run(self, run_id: str) -> None:
+        self._wire.ask("DELETE", f"bench/runs/{run_id}")
+
     # Administration
 
     def tenants(self) -> list[Json]:
@@ -270,12 +304,18 @@ class Client:
 
     # Requests
 
-    def _pages(self, path: str, limit: int | None, query: Mapping[str, Any] | None = None) -> Iterator[Json]:
+    def _pages(
+        self, path: str, limit: int | None, query: Mapping[str, Any] | None = None, *, at_a_time: int = 100
+    ) -> Iterator[Json]:
         """Yields the objects of a list, page by page, up to `limit`."""
         after: str | None = None
         num_left = limit
         while num_left is None or num_left > 0:
-            page = dict(query or {}) | {"limit": min(100, num_left or 100)} | ({"after": after} if after else {})
+            page = (
+                dict(query or {})
+                | {"limit": min(at_a_time, num_left or at_a_time)}
+                | ({"after": after} if after else {})
+            )
             answer = self._get(path, page)
             yield from answer["data"]
             if not answer["data"] or not answer.get("has_more"):

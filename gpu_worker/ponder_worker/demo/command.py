@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,13 +47,14 @@ def demo(ctx: click.Context, problems: int, port: int | None) -> None:
 
 
 def _show(problems: int, port: int | None) -> int:
+    from ponder.cli.commands.stack import client_of_stack, plan
     from ponder.cli.progress import follow
     from ponder.embedded.plan import MODEL_NAME
     from ponder_worker.demo.demo_run import RELATIVE_WORK, STRATEGIES
     from ponder_worker.demo.summary import print_summary
 
     home = Home(Settings().home)
-    with _stack(home, port) as client:
+    with client_of_stack(home, lambda: plan(port=port)) as client:
         fingerprint = _fingerprint(client, MODEL_NAME)
         run = _find_run(client, home.path / "demo", problems, fingerprint)
         _introduce(run.problems_per_level, len(STRATEGIES))
@@ -102,29 +101,3 @@ def _introduce(problems_per_level: int, num_strategies: int) -> None:
         f"{num_problems * num_strategies:,} jobs",
         err=True,
     )
-
-
-@contextmanager
-def _stack(home: Home, port: int | None) -> Iterator[Client]:
-    """A client of the stack that runs in this home, or of a stack that runs as long as this context."""
-    from ponder.cli.commands.stack import phases, plan
-    from ponder.embedded.launch import in_foreground, wait_until_ready
-
-    if home.running_pid() is not None:
-        wait_until_ready(home)
-        with _client(home) as client:
-            yield client
-        return
-    with ExitStack() as running:
-        with phases() as on_phase:
-            running.enter_context(in_foreground(home, plan(port=port), on_phase))
-        with _client(home) as client:
-            yield client
-        click.echo("\nstopping what was started …", err=True)
-
-
-def _client(home: Home) -> Client:
-    key, url = home.key(), home.recorded_url()
-    assert key is not None, "a ready stack has written its key"
-    assert url is not None, "a ready stack has recorded its address"
-    return Client.of(url, key, patience_s=60)

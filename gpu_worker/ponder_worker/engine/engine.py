@@ -50,6 +50,7 @@ class Engine:
         max_step_tokens: int = 2048,
         max_sequences: int = 256,
         memory: Memory | None = None,
+        prefix_caching: bool = True,
         num_offload_pages: int = 0,
         offload_costs: OffloadCosts | None = None,
         overlap: bool | None = None,
@@ -60,7 +61,8 @@ class Engine:
 
         num_pages: num_pages * page_size tokens of context for all sequences together, in all layers; where a model's
         layers form several groups, each group has a page in place of one. memory: instead of num_pages, a memory that
-        several engines share. max_step_tokens: the most tokens that one step computes. num_offload_pages: likewise
+        several engines share. max_step_tokens: the most tokens that one step computes. prefix_caching: whether a
+        sequence finds the pages that others computed of its front, those of its family too. num_offload_pages: likewise
         pages in host memory for preempted sequences, used where `offload_costs` say that copying them is cheaper than
         computing them again.
         overlap: plan a step while the one before it is computed, and learn its tokens a step later; None: on a GPU.
@@ -83,7 +85,9 @@ class Engine:
             num_offload_pages=num_offload_pages,
         )
         slab_pages = storage.slab_pages if memory else 0
-        self._pool = PagePool(storage.num_pages, page_size, slab_pages=slab_pages, copy=storage.copy)
+        self._pool = PagePool(
+            storage.num_pages, page_size, slab_pages=slab_pages, prefix_caching=prefix_caching, copy=storage.copy
+        )
         offload = None
         if num_offload_pages:
             costs = offload_costs or OffloadCosts.estimated(model.flops_per_token, storage.page_bytes)

@@ -15,6 +15,7 @@ from ponder_worker.engine.latency import BUCKETS_S
 from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.engine_process.loading.engines import Engines
+from ponder_worker.engine_process.loading.memory_sizes import held_bytes
 from ponder_worker.engine_process.prompts import Prompts
 from ponder_worker.engine_process.speculative_work import SpeculativeWork
 from ponder_worker.engine_process.step_time import StepTime
@@ -50,7 +51,7 @@ class EngineCore:
     job has come.
     """
 
-    def __init__(self, engines: Engines, on_order: Callable[[], None]) -> None:
+    def __init__(self, engines: Engines, on_order: Callable[[], None], *, speculates: bool = True) -> None:
         self.engines = engines
         self.num_steps = 0
         self.families = itertools.count(1)
@@ -58,10 +59,15 @@ class EngineCore:
         self.clock_s: float | None = None
         self._book = WorkBook()
         self.step_time = StepTime()
-        self.speculation = SpeculativeWork(self._book, self.step_time)
+        self.speculation = SpeculativeWork(self._book, self.step_time, is_on=speculates)
         self._on_order = on_order
         self._owners: dict[Sequence, _Owner] = {}
         self._steps_since_scores = 0
+
+    @property
+    def now_ms(self) -> int | None:
+        """Postgres's Unix time in milliseconds, or None before any job has come."""
+        return None if self.clock_s is None else round((self.clock_s + time.monotonic()) * 1000)
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -159,6 +165,7 @@ class EngineCore:
         numbers: dict[str, int | float] = asdict(generator.counters) | {
             "num_running": generator.num_running,
             "num_waiting": generator.num_waiting,
+            "memory_bytes": held_bytes(),
         }
         numbers |= generator.pages | asdict(self.speculation.stats)
         if reward is not None:
@@ -203,9 +210,9 @@ class EngineCore:
 
     def _note_first(self, owner: _Owner, sequence: Sequence) -> None:
         """Notes when a job's first token came, and its first visible one."""
-        if self.clock_s is None or sequence.sampling is None:
+        now_ms = self.now_ms
+        if now_ms is None or sequence.sampling is None:
             return
-        now_ms = round((self.clock_s + time.monotonic()) * 1000)
         if owner.meter.first_token_ms is None:
             owner.meter.first_token_ms = now_ms
         if owner.is_visible(sequence):

@@ -144,6 +144,7 @@ class Job:
             learned=self._lessons(),
             first_token_ms=self.tree.counts.get("first_token_ms"),
             first_visible_token_ms=self.tree.counts.get("first_visible_token_ms"),
+            ended_ms=self._core.now_ms,
         )
 
     def _usage(self) -> Usage:

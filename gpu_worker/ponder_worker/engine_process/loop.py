@@ -58,7 +58,7 @@ class Loop:
         self._engines = engines
         self._options = options
         self._wake = asyncio.Event()
-        self._core = EngineCore(engines, self._wake.set)
+        self._core = EngineCore(engines, self._wake.set, speculates=options.speculation)
         self._questions = Questions(self._pipe.send)
         self._learned = Learned()
         self._jobs: dict[int, Job] = {}

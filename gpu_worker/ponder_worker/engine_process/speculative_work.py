@@ -45,8 +45,9 @@ class SpeculativeWork:
     rows in a step. With every question the hit rate drifts back to a half, so that it is tried again from time to time.
     """
 
-    def __init__(self, book: WorkBook, step_time: StepTime) -> None:
+    def __init__(self, book: WorkBook, step_time: StepTime, *, is_on: bool = True) -> None:
         self.stats = SpeculationStats()
+        self._is_on = is_on
         self._book = book
         self._step_time = step_time
         self._unbooked: dict[Sequence, UnbookedWork] = {}
@@ -63,7 +64,7 @@ class SpeculativeWork:
     def pays(self, generator: InferenceEngine) -> bool:
         """Tells whether one more sequence would pay. To be asked before each."""
         num_rows = generator.num_running + generator.num_waiting
-        if num_rows >= generator.max_sequences or not generator.free_tokens:
+        if not self._is_on or num_rows >= generator.max_sequences or not generator.free_tokens:
             return False
         self._learn(0, 0)
         fit = self._step_time.fit()

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ponder.domain.state import IncarnationState
 from ponder.errors import LedgerImbalance
 from ponder.jobs.tick import TickReply
+from ponder.jobs.tick_report import WorkerSample
 from ponder.ledger.book import check
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.engine_reports import EngineReports
@@ -27,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 _VERDICT_S = 0.2
 """How long a tick waits for verdicts; a job whose verdict takes longer settles with a later tick."""
+_SAMPLE_S = 1.9
+"""The least time between samples of the load; a little less than the usual tick, which is never quite on time."""
 
 
 class Heartbeat:
@@ -57,6 +60,8 @@ class Heartbeat:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.metrics = EngineMetrics()
+        self._sampled = EngineMetrics()
+        self._sampled_at = self._reported_at
 
     def start(self, on_end: Callable[[BaseException], None]) -> None:
         """Beats in a thread of its own; `on_end` is told why it ended, unless it was asked to stop."""
@@ -137,10 +142,21 @@ class Heartbeat:
         self._writer.gathered.add_report(report, now - self._reported_at)
         self._reported_at = now
         self.metrics = report.metrics
+        self._sample(now)
         for result in report.results:
             job = self._capacity.get(result.job_id)
             if job is not None:
                 self._settling.add(job, result)
+
+    def _sample(self, now: float) -> None:
+        """Adds a sample of the load to the tick, unless it has one, the last one is too fresh, or there is no load."""
+        seconds = now - self._sampled_at
+        if seconds < _SAMPLE_S or self._writer.gathered.sample is not None:
+            return
+        sample = WorkerSample.of(self._sampled.numbers, self.metrics.numbers, seconds)
+        self._sampled, self._sampled_at = self.metrics, now
+        if not sample.is_idle:
+            self._writer.gathered.sample = sample
 
     def _collect_verdicts(self, timeout_s: float) -> None:
         for settlement in self._settling.take(timeout_s):

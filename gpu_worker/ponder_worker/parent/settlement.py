@@ -79,6 +79,7 @@ def _settlement(result: JobResult, judgement: Judgement) -> Settlement:
         learned=result.learned,
         first_token_ms=result.first_token_ms,
         first_visible_token_ms=result.first_visible_token_ms,
+        ended_ms=result.ended_ms,
     )
 
 

@@ -87,6 +87,7 @@ class TickWriter:
             deltas=content.unsettled_deltas,
             settled=list(content.settled.values()),
             handed_on=content.handed_on,
+            sample=content.sample,
         )
         return _Tick(report, content)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ponder.jobs.tick_report import NextStage, Settlement, Work, WorkKind
+from ponder.jobs.tick_report import NextStage, Settlement, Work, WorkerSample, WorkKind
 from ponder_worker.protocol import Document, Report
 
 _WorkKey = tuple[int, WorkKind]
@@ -27,6 +27,7 @@ class Unsaved:
     settled: dict[int, Settlement] = field(default_factory=dict)
     handed_on: dict[int, NextStage] = field(default_factory=dict)
     awaits_verdicts: bool = False
+    sample: WorkerSample | None = None
 
     def add_report(self, report: Report, elapsed_s: float) -> None:
         """Adds everything but the results, which are settled separately."""

@@ -10,7 +10,7 @@ from ponder.api.tenant_limits import Rate
 MAX_BODY_BYTES = 16 * 1024
 """The limit on bodies parsed in the event loop, where a few thousand fields already take milliseconds."""
 MAX_SUBMISSION_BYTES = 1024 * 1024
-_SUBMISSIONS = ("/v1/batches", "/v1/estimates")
+_SUBMISSIONS = ("/v1/batches", "/v1/estimates", "/v1/bench/runs")
 _UPLOADS = "/v1/files"
 
 

@@ -38,6 +38,7 @@ from ponder.api.routes import (
     tenants,
     webhook,
 )
+from ponder.api.routes.measuring import bench_runs, measurements, worker_samples
 from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
 from ponder.api.tenant_limits import TenantLimits
@@ -49,7 +50,7 @@ from ponder.settings import Settings
 
 _ROUTES = (
     *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
-    *(tenants, keys, budgets, webhook, prices, prunes),
+    *(tenants, keys, budgets, webhook, prices, prunes, measurements, worker_samples, bench_runs),
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

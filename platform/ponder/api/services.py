@@ -21,6 +21,7 @@ _IDS = {
     "job": re.compile(r"job_[0-9]{1,18}"),
     "key": re.compile(r"key_[0-9a-f]{1,64}"),
     "tenant": re.compile(r"tenant_[0-9a-f]{1,64}"),
+    "bench run": re.compile(r"bench_[0-9a-f]{1,64}"),
 }
 
 
@@ -55,6 +56,11 @@ def identifier(value: str, kind: str, param: str | None = None) -> str:
 def job_number(value: str, param: str | None = None) -> int:
     """Returns the number of a job in Postgres from its id."""
     return int(identifier(value, "job", param).removeprefix("job_"))
+
+
+def seconds(at: datetime | None) -> float | None:
+    """Returns a moment in Unix time, to the microsecond."""
+    return None if at is None else at.timestamp()
 
 
 def unix(at: datetime | None) -> int | None:

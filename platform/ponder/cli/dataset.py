@@ -130,7 +130,7 @@ class Dataset:
             if row.values is None:
                 raise InvalidInput(row.trouble)
             if self.fields.id is not None:
-                custom_id = _text(row.values, self.fields.id)
+                custom_id = text_of(row.values, self.fields.id)
             body = {**self._body(row.values), **self.body}
             return _encoded({"custom_id": custom_id, "method": "POST", "url": self.endpoint, "body": body})
         except InvalidInput as error:
@@ -139,7 +139,7 @@ class Dataset:
     def _body(self, values: Mapping[str, Any]) -> Json:
         assert self.fields.prompt is not None, "check() was not called"
         if self.endpoint == COMPLETIONS:
-            return {"prompt": _text(values, self.fields.prompt)} | self._about(values)
+            return {"prompt": text_of(values, self.fields.prompt)} | self._about(values)
         system = [{"role": "system", "content": self.system}] if self.system else []
         return {"messages": [*system, *_messages(values, self.fields.prompt)]} | self._about(values)
 
@@ -147,11 +147,11 @@ class Dataset:
         """Returns what a row says about its prompt."""
         body: Json = {}
         if self.fields.answer is not None:
-            body["ponder"] = {"reference": _text(values, self.fields.answer)}
+            body["ponder"] = {"reference": text_of(values, self.fields.answer)}
         if self.fields.level is not None:
             # A missing level only matters in reports.
             with suppress(InvalidInput):
-                body["metadata"] = {"level": _text(values, self.fields.level)}
+                body["metadata"] = {"level": text_of(values, self.fields.level)}
         return body
 
     def _refused(self, row: Row, custom_id: str, reason: str) -> bytes:
@@ -181,14 +181,15 @@ def _messages(values: Mapping[str, Any], name: str) -> list[Any]:
             raise InvalidInput(f"its field {name!r} is an empty conversation")
         if any(isinstance(part, dict) and "role" in part for part in value):
             return [_without_nulls(part) if isinstance(part, dict) else part for part in value]
-    return [{"role": "user", "content": _text(values, name)}]
+    return [{"role": "user", "content": text_of(values, name)}]
 
 
 def _without_nulls(message: Json) -> Json:
     return {key: value for key, value in message.items() if value is not None}
 
 
-def _text(values: Mapping[str, Any], name: str) -> str:
+def text_of(values: Mapping[str, Any], name: str) -> str:
+    """Returns a field of a row as text. Raises InvalidInput if it is missing or empty."""
     value = values.get(name)
     if value is None:
         raise InvalidInput(f"it has no field {name!r}" if name not in values else f"its field {name!r} is empty")

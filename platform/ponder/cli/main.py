@@ -41,6 +41,7 @@ SECTIONS = {
         "batches": Lazy("List the batches, newest first.", "ponder.cli.commands.batch:batches"),
         "show": Lazy("Show one job: its search tree, attempts and cost.", "ponder.cli.commands.show:show"),
         "report": Lazy("Report the cost per task and per successful task.", "ponder.cli.commands.report:report"),
+        "bench": Lazy("Measure models, strategies and serving settings together.", "ponder.bench.commands:bench"),
     },
     "Administration": {
         "prune": Lazy("Delete what expired batches left.", "ponder.cli.commands.batch:prune"),

@@ -72,6 +72,15 @@ _OPTIONS = (
         help="The most samples computed at a time.",
     ),
     click.option(
+        "--step-tokens",
+        type=click.IntRange(16, 1_048_576),
+        default=2048,
+        show_default=True,
+        help="The most tokens of one step: longer prompts are computed in pieces.",
+    ),
+    click.option("--no-prefix-caching", is_flag=True, help="Compute every prompt anew, to measure what that saves."),
+    click.option("--no-speculation", is_flag=True, help="Begin no step before it is asked for, likewise."),
+    click.option(
         "--threads",
         type=click.IntRange(1, 1024),
         help="Threads that compute on the CPU.  [default: a core each; several workers of `ponder up` share]",

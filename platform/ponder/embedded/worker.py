@@ -26,6 +26,9 @@ class WorkerOptions:
     reward_engine: str | None = None
     engine_arg: tuple[str, ...] = ()
     memory_split: float | None = None
+    step_tokens: int = 2048
+    no_prefix_caching: bool = False
+    no_speculation: bool = False
 
     def of(self, number: int, num_workers: int) -> WorkerOptions:
         """Returns the options of one worker, counted from 1, with its own name and port and its share of the cores."""

@@ -21,7 +21,7 @@ _SETTLE = text("""
             job_id bigint, state text, verdict text, answer text, finish_reason text, choices jsonb, error jsonb,
             tree text, prompt_tokens bigint, completion_tokens bigint, thinking_tokens bigint, reward_tokens bigint,
             cached_tokens bigint, recomputed_tokens bigint, first_token_ms bigint, first_visible_token_ms bigint,
-            num_rounds int, chosen_tokens bigint, pruned_tokens bigint, other_round_tokens bigint)
+            ended_ms bigint, num_rounds int, chosen_tokens bigint, pruned_tokens bigint, other_round_tokens bigint)
     ), job AS (
         UPDATE jobs SET state = settlement.state, verdict = settlement.verdict,
                         settled_at = CAST(:now AS timestamptz)
@@ -32,14 +32,16 @@ _SETTLE = text("""
         SELECT job_id, tenant_id, answer, finish_reason, choices, error FROM settlement JOIN job USING (job_id)
     ), used AS (
         INSERT INTO usage (job_id, tenant_id, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens,
-                           cached_tokens, recomputed_tokens, first_token_at, first_visible_token_at, num_rounds,
-                           chosen_tokens, pruned_tokens, other_round_tokens)
+                           cached_tokens, recomputed_tokens, first_token_at, first_visible_token_at, ended_at,
+                           num_rounds, chosen_tokens, pruned_tokens, other_round_tokens)
         SELECT job_id, tenant_id, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens,
                cached_tokens, recomputed_tokens,
                CASE WHEN first_token_ms IS NOT NULL
                     THEN least(to_timestamp(first_token_ms / 1000.0), CAST(:now AS timestamptz)) END,
                CASE WHEN first_visible_token_ms IS NOT NULL
                     THEN least(to_timestamp(first_visible_token_ms / 1000.0), CAST(:now AS timestamptz)) END,
+               CASE WHEN ended_ms IS NOT NULL
+                    THEN least(to_timestamp(ended_ms / 1000.0), CAST(:now AS timestamptz)) END,
                num_rounds,
                chosen_tokens, pruned_tokens, other_round_tokens
         FROM settlement JOIN job USING (job_id)
@@ -95,6 +97,7 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
             **_usage(settlement.usage),
             "first_token_ms": settlement.first_token_ms,
             "first_visible_token_ms": settlement.first_visible_token_ms,
+            "ended_ms": settlement.ended_ms,
             "num_rounds": max(1, len(settlement.tree.get("rounds", ()))),
             **_fates(settlement.tree, len(settlement.choices)),
         }

@@ -21,6 +21,7 @@ from ponder.jobs.settle import settle
 from ponder.jobs.shard import finish_settled
 from ponder.jobs.tick_report import EndReason, NextStage, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.wake import wake
+from ponder.jobs.worker_sample import keep
 from ponder.ledger.book import Bearer, Charge, book
 from ponder.ledger.cost_totals import add_late
 from ponder.ledger.spending import IS_LIMITED, Draw, Spent, allowances, spend
@@ -153,6 +154,8 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
         finish_settled(connection, incarnation.id, now)
         wake(connection)
     lease_until = _extend(connection, incarnation, report)
+    if report.sample is not None:
+        keep(connection, incarnation.id, now, report.sample)
     ended = _ended(connection, incarnation.id, now)
     return TickReply(now, lease_until, dropped, ended, learn(connection, _lessons(report, jobs, settled)))
 

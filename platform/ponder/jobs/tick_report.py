@@ -6,12 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ponder.domain.state import IncarnationState, JobState, Verdict
 
 EndReason = Literal["dollars", "deadline"]
 WorkKind = Literal["work", "recomputed", "speculated"]
+
+_SAMPLED_COUNTS = (
+    "prompt_tokens",
+    "generated_tokens",
+    "computed_tokens",
+    "num_steps",
+    "num_preemptions",
+    "prefix_queries",
+    "prefix_hits",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,7 @@ class Settlement:
 
     `learned` holds numbers by name that the job adds to its batch's sums (see `learn`), never anything from prompts.
     `first_token_ms` and `first_visible_token_ms` are milliseconds of Postgres's Unix time: when the first token came,
-    and the first one outside a thought.
+    and the first one outside a thought; `ended_ms` is when the search ended, before the answer was verified.
     """
 
     job_id: int
@@ -47,6 +57,7 @@ class Settlement:
     learned: Mapping[str, float] = field(default_factory=dict)
     first_token_ms: int | None = None
     first_visible_token_ms: int | None = None
+    ended_ms: int | None = None
 
     def __post_init__(self) -> None:
         assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} learns NaN or infinity"
@@ -75,6 +86,44 @@ class NextStage:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """The load of a worker's generator: what it holds now, and what it did in the `seconds` since the sample before.
+
+    A row tells only about its own seconds, so rows of one worker can be added up, and shown one without another.
+    kv_usage: the share of the pages of keys and values that sequences hold. memory_bytes: on a GPU what the process has
+    allocated there, on a CPU what is resident.
+    """
+
+    seconds: float
+    num_running: int
+    num_waiting: int
+    kv_usage: float
+    memory_bytes: int
+    prompt_tokens: int
+    generated_tokens: int
+    computed_tokens: int
+    num_steps: int
+    num_preemptions: int
+    prefix_queries: int
+    prefix_hits: int
+
+    @classmethod
+    def of(cls, before: Mapping[str, float], after: Mapping[str, float], seconds: float) -> Self:
+        """Makes a sample of an engine's metrics at the ends of its `seconds`. A metric that is not there counts as 0.
+
+        The names are those of the worker's metrics; those of counters begin with 0 in each process.
+        """
+        gauges = {name: int(after.get(name, 0)) for name in ("num_running", "num_waiting", "memory_bytes")}
+        counts = {name: max(0, int(after.get(name, 0) - before.get(name, 0))) for name in _SAMPLED_COUNTS}
+        return cls(seconds=seconds, kv_usage=float(after.get("kv_cache_usage_perc", 0.0)), **gauges, **counts)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was computed, and nothing waits to be."""
+        return not (self.num_running or self.num_waiting or self.num_steps)
+
+
+@dataclass(frozen=True, slots=True)
 class TickReport:
     """Everything since the last tick.
 
@@ -96,6 +145,7 @@ class TickReport:
     deltas: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     settled: Sequence[Settlement] = ()
     handed_on: Mapping[int, NextStage] = field(default_factory=dict)
+    sample: WorkerSample | None = None
 
     def __post_init__(self) -> None:
         assert 0.0 <= self.idle_fraction <= 1.0, f"an idle fraction of {self.idle_fraction}"

@@ -586,6 +586,7 @@ usage = Table(
     # These are null for jobs settled before they were there.
     Column("first_token_at", DateTime(timezone=True), comment="in the job's first attempt that made one"),
     Column("first_visible_token_at", DateTime(timezone=True), comment="the first one after a thought"),
+    Column("ended_at", DateTime(timezone=True), comment="when the search ended, before the answer was verified"),
     Column("num_rounds", Integer, comment="1, and one more for each choice that a verifier refused"),
     Column("chosen_tokens", BigInteger, comment="on the paths of the answers that were returned"),
     Column("pruned_tokens", BigInteger, comment="in the answers' rounds, on other paths"),
@@ -735,4 +736,39 @@ dispatcher = Table(
     _timestamp("error_at"),
     Column("failing_since", DateTime(timezone=True), comment="null: its last round was well"),
     CheckConstraint("is_only", name="is_only"),
+)
+
+bench_runs = Table(
+    "bench_runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("name", Text, nullable=False, comment="of the suite"),
+    Column("document", JSON, nullable=False, comment="settings, batches and figures; no prompt or answer"),
+    _created_at(),
+    Index("ix_bench_runs_tenant", "tenant_id", "created_at"),
+)
+
+worker_samples = Table(
+    "worker_samples",
+    metadata,
+    Column("incarnation_id", Text, ForeignKey("incarnations.id"), primary_key=True),
+    Column("at", DateTime(timezone=True), primary_key=True),
+    Column("seconds", Double, nullable=False, comment="that its counts cover, up to `at`"),
+    Column("kv_usage", Double, nullable=False, comment="share of the generator's pages that are held"),
+    *(Column(name, Integer, nullable=False) for name in ("num_running", "num_waiting")),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in [
+            "prompt_tokens",
+            "generated_tokens",
+            "computed_tokens",
+            "num_steps",
+            "num_preemptions",
+            "prefix_queries",
+            "prefix_hits",
+        ]
+    ),
+    Column("memory_bytes", BigInteger, nullable=False, comment="of the engine process or on its GPU"),
+    Index("ix_worker_samples_at", "at"),
 )

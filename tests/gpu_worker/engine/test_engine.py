@@ -111,6 +111,18 @@ def test_sequences_of_different_salts_share_nothing(llm: Engine) -> None:
     assert llm.counters.prefix_hits == 0
 
 
+def test_without_prefix_caching_every_sequence_computes_all_its_tokens(llm: Engine) -> None:
+    alone = Engine(llm.model, llm.tokenizer, num_pages=64, prefix_caching=False)
+    texts = []
+    for engine in (llm, alone):
+        sequences = [engine.generate(range(3, 3 + 40), prompt_length=40, sampling=sampled(4, seed)) for seed in (1, 2)]
+        finish(engine)
+        texts.append([sequence.tokens for sequence in sequences])
+    assert texts[0] == texts[1]
+    assert (llm.counters.prompt_tokens > 0, llm.counters.prefix_hits > 0, alone.counters.prefix_hits) == (True, True, 0)
+    alone.check()
+
+
 def test_a_cancelled_sequence_gives_its_pages_back_after_the_next_step(llm: Engine) -> None:
     sequences = crowd(llm, 6)
     llm.step()

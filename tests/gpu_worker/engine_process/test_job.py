@@ -255,5 +255,7 @@ def test_a_job_reports_when_its_first_tokens_came_and_keeps_the_times_of_its_fir
     assert first.first_token_ms is not None
     assert 1_000_000_000 <= first.first_token_ms <= after_ms
     assert first.first_visible_token_ms == first.first_token_ms, "this model does not think"
+    assert first.ended_ms is not None
+    assert first.first_token_ms <= first.ended_ms <= after_ms
     assert first.tree["rounds"] == [0]
     assert (resumed.first_token_ms, resumed.first_visible_token_ms) == (7, 8)

@@ -305,3 +305,17 @@ def test_a_job_that_is_handed_on_is_saved_let_go_and_asked_about_no_more(worker:
     assert not any(isinstance(command, Drop) for command in worker.engine.sent), "the engine let it go by itself"
     worker.beat()
     _check_ledger(engine)
+
+
+def test_the_load_is_sampled_with_a_tick_but_not_with_every_one(engine: Engine, worker: Worker) -> None:
+    def beat(generated_tokens: int, **gauges: float) -> None:
+        worker.beat(metrics=EngineMetrics({"generated_tokens": generated_tokens, **gauges}))
+
+    for generated, age_s in ((40, 3.0), (60, 0.0), (100, 3.0)):
+        worker.heartbeat._sampled_at -= age_s
+        beat(generated, num_running=2, kv_cache_usage_perc=0.5)
+    worker.heartbeat._sampled_at -= 3.0
+    beat(100)  # an idle worker writes nothing
+    with engine.connect() as connection:
+        query = text("SELECT generated_tokens, num_running, kv_usage FROM worker_samples ORDER BY at")
+        assert connection.execute(query).all() == [(40, 2, 0.5), (60, 2, 0.5)]

@@ -38,13 +38,27 @@ def command_lines(of: Plan) -> list[str]:
 
 def test_every_option_reaches_the_worker(tmp_path: Path) -> None:
     options = WorkerOptions(
-        "cpu", "bfloat16", "fp8", 64, 3, "box", True, 9100, "vllm", "own", ("quantization=fp8", "seed=1"), 0.7
+        "cpu",
+        "bfloat16",
+        "fp8",
+        64,
+        3,
+        "box",
+        True,
+        9100,
+        "vllm",
+        "own",
+        ("quantization=fp8", "seed=1"),
+        0.7,
+        512,
+        True,
+        True,
     )
     (line,) = command_lines(plan(tmp_path, 1, options))
     assert line.endswith(
         "--device cpu --dtype bfloat16 --kv-dtype fp8 --max-sequences 64 --threads 3 --worker-name box --allow-code "
         "--metrics-port 9100 --engine vllm --reward-engine own --engine-arg quantization=fp8 --engine-arg seed=1 "
-        "--memory-split 0.7"
+        "--memory-split 0.7 --step-tokens 512 --no-prefix-caching --no-speculation"
     )
 
 

@@ -26,14 +26,23 @@ class PagePool:
     """
 
     def __init__(
-        self, num_pages: int, page_size: int, *, slab_pages: int = 0, copy: Callable[[PagePairs], None] = lambda _: None
+        self,
+        num_pages: int,
+        page_size: int,
+        *,
+        slab_pages: int = 0,
+        prefix_caching: bool = True,
+        copy: Callable[[PagePairs], None] = lambda _: None,
     ) -> None:
-        """Makes a pool. copy: copies pages at once and in any order; it is called when a slab is given up."""
+        """Makes a pool. copy: copies pages at once and in any order; it is called when a slab is given up.
+
+        prefix_caching: whether sequences find the pages of others.
+        """
         self.num_pages = num_pages
         self.page_size = page_size
         self.slab_pages = slab_pages or num_pages
         self.slabs: set[int] = set()
-        self.prefixes = PrefixCache(page_size, num_remembered=_REMEMBERED_PER_PAGE * num_pages)
+        self.prefixes = PrefixCache(page_size, num_remembered=_REMEMBERED_PER_PAGE * num_pages, is_on=prefix_caching)
         self._copy = copy
         self._tables: dict[PageTable, None] = {}  # those that hold pages
         self._num_holders = array("i", bytes(4 * num_pages))

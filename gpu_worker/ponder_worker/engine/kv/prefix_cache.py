@@ -53,13 +53,15 @@ class PrefixMatch:
 class PrefixCache:
     """Finds full pages by their chain of keys, and one partly filled page by the key of what comes before it.
 
+    is_on: whether it finds anything; off, every sequence computes all of its tokens, those of its siblings' prompt too.
     num_evicted: findable pages that were taken for something else. num_thrashed: pages that were evicted and computed
     again, as far back as the cache remembers, which is `num_remembered` pages.
     """
 
-    def __init__(self, page_size: int, *, num_remembered: int) -> None:
+    def __init__(self, page_size: int, *, num_remembered: int, is_on: bool = True) -> None:
         self._page_size = page_size
         self._num_remembered = num_remembered
+        self._is_on = is_on
         self._page_of: dict[PageKey, int] = {}
         self._of_page: dict[int, tuple[PageKey, bytes]] = {}  # key and tokens
         self._partial_of: dict[PageKey, int] = {}  # key of what comes before the page -> the page
@@ -145,6 +147,9 @@ class PrefixCache:
         A page that was computed again, because others that belong to it were missing, is found in place of the older
         one, which will be evicted before it.
         """
+        if not self._is_on:
+            table.num_registered = max(table.num_registered, num_tokens // self._page_size)
+            return
         for index in range(table.num_registered, num_tokens // self._page_size):
             page, key = table.pages[index], table.keys[index]
             if key in self._evicted:
@@ -160,7 +165,7 @@ class PrefixCache:
     def register_partial(self, table: PageTable, tokens: Series[int], num_computed: int) -> None:
         """Lets others copy the page that num_computed tokens fill in part; replaces an older one after the same key."""
         index, used = divmod(num_computed, self._page_size)
-        if not used or index > len(table.keys):
+        if not self._is_on or not used or index > len(table.keys):
             return
         page, parent = table.pages[index], table.parent_key(index)
         self._forget_partial(page)

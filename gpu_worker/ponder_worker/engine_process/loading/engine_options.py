@@ -18,6 +18,8 @@ class EngineOptions:
     kv_dtype: of keys and values in pages; "auto" is dtype, "fp8" takes half of bfloat16's memory and is less precise.
     kv_bytes: memory for the keys and values of both models; None takes what the device has left, or 1 GiB on a CPU.
     kv_split: the generator's fixed share of it; with None, generator and reward model trade it as their loads change.
+    prefix_caching, speculation: of our own engine; without them, prefixes are computed again by each sequence, and
+        nothing is begun before it is asked for.
     engine, reward_engine: "own" or "vllm", of the generator and of the reward model; None takes the generator's.
     engine_args: NAME=VALUE pairs, vLLM's engine arguments.
     shard_tokens: the estimated tokens of the largest shard, the unit in which room is reported.
@@ -35,6 +37,8 @@ class EngineOptions:
     kv_bytes: int | None = None
     kv_split: float | None = None
     num_threads: int | None = None
+    prefix_caching: bool = True
+    speculation: bool = True
     engine: EngineName = "own"
     reward_engine: EngineName | None = None
     engine_args: tuple[str, ...] = ()

@@ -117,6 +117,9 @@ def _engine_names(options: EngineOptions) -> list[EngineName]:
         names.append(options.reward_engine or options.engine)
     if options.engine_args and "vllm" not in names:
         raise InvalidSetting(f"--engine-arg {options.engine_args[0]}: our own engine takes none; say --engine vllm too")
+    if "own" not in names and not (options.prefix_caching and options.speculation):
+        switch = "speculation" if options.prefix_caching else "prefix-caching"
+        raise InvalidSetting(f"--no-{switch} is for our own engine: vLLM has switches of its own, see --engine-arg")
     return names
 
 

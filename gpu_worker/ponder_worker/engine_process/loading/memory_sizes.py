@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,14 @@ def available_bytes(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/
         if most is not None and taken is not None:
             left.append(most - taken + _field(groups / told, cached))  # weights just read from files are in that cache
     return max(0, min(left))
+
+
+def held_bytes(*, proc: Path = Path("/proc")) -> int:
+    """Returns what this process has allocated on GPUs, or where it uses none, what of it is resident."""
+    if torch.cuda.is_available():
+        return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count())))
+    statm = proc / "self/statm"
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.is_file() else 0
 
 
 def _field(path: Path, name: str) -> int:

@@ -49,6 +49,7 @@ def engines_of(tokenizers: list[Tokenizer], models: list[Transformer], options: 
             max_step_tokens=options.max_step_tokens,
             max_sequences=options.max_sequences,
             memory=memory,
+            prefix_caching=options.prefix_caching,
             num_offload_pages=offload_pages,
             capture=captured if model.device.type == "cuda" else None,
         )

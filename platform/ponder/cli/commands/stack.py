@@ -14,6 +14,7 @@ from ponder.cli import exit_code
 from ponder.cli.console import Column, err, format_option, moment, print_json, print_rows
 from ponder.cli.remedy import pip_install
 from ponder.cli.worker_options import worker_options
+from ponder.client import Client
 from ponder.domain.model_source import absolute, model_name
 from ponder.embedded.home import Home
 from ponder.embedded.plan import MODEL_NAME, Plan, demo_weights
@@ -160,6 +161,31 @@ def phases() -> Iterator[Callable[[str], None]]:
     console = err()
     with console.status("starting …") as line:
         yield lambda phase: line.update(f"starting {phase} …") if console.is_terminal else None
+
+
+@contextmanager
+def client_of_stack(home: Home, stack: Callable[[], Plan]) -> Iterator[Client]:
+    """Yields a client of the stack that runs in this home, or of one that runs as long as this context."""
+    from ponder.embedded.launch import in_foreground, wait_until_ready
+
+    if home.running_pid() is not None:
+        wait_until_ready(home)
+        with _client(home) as client:
+            yield client
+        return
+    with ExitStack() as running:
+        with phases() as on_phase:
+            running.enter_context(in_foreground(home, stack(), on_phase))
+        with _client(home) as client:
+            yield client
+        click.echo("\nstopping what was started …", err=True)
+
+
+def _client(home: Home) -> Client:
+    key, url = home.key(), home.recorded_url()
+    assert key is not None, "a ready stack has written its key"
+    assert url is not None, "a ready stack has recorded its address"
+    return Client.of(url, key, patience_s=60)
 
 
 def _say_up(stack: Plan) -> None:

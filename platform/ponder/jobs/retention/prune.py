@@ -7,6 +7,7 @@ from time import monotonic
 from sqlalchemy import Connection, Engine, text
 
 from ponder.jobs.retention.discard import discard, discard_input
+from ponder.jobs.worker_sample import forget
 from ponder.store.retention import ERROR_LEFT, REQUEST_LEFT
 
 _LINES = 500
@@ -71,11 +72,15 @@ _ERASE_CHUNKS = text(f"""
 
 
 def prune(engine: Engine, *, for_s: float) -> bool:
-    """Discards what has expired, then deletes for about so many seconds. Returns whether more is left."""
+    """Discards what has expired and old samples of workers, then deletes for about so many seconds.
+
+    Returns whether more is left to delete.
+    """
     end = monotonic() + for_s
     with engine.begin() as connection:
         connection.execute(_HURRY)
         discard(connection)
+        forget(connection)
     is_left = True
     while is_left and monotonic() < end:
         with engine.begin() as connection:

@@ -138,6 +138,12 @@ def test_without_vllm_its_engine_is_refused_and_the_way_to_it_named(tiny_llama: 
         loading.load(EngineOptions(str(tiny_llama), device="cpu", engine="vllm"))
 
 
+@pytest.mark.parametrize("switch", ["prefix_caching", "speculation"])
+def test_switches_of_our_own_engine_are_refused_for_vllm(tiny_llama: Path, switch: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"--no-{switch.replace('_', '-')} is for our own engine"):
+        loading.load(EngineOptions(str(tiny_llama), device="cpu", engine="vllm", **{switch: False}))
+
+
 def test_our_engine_takes_no_engine_args(tiny_llama: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"--engine-arg seed=1: .*--engine vllm"):
         loading.load(EngineOptions(str(tiny_llama), device="cpu", engine_args=("seed=1",)))

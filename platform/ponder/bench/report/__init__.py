@@ -1,0 +1,1 @@
+"""One page that shows a run, with plots of its own."""

@@ -59,7 +59,8 @@ class Search:
         """The numbers that this job adds to the sums of `learned` when it settles."""
         self.rounds: list[int] = []
         """The ordinal of the root's next child when each round, or each further try, began."""
-        self._answer_of = answer_of
+        self.answer_of = answer_of
+        """Reads the answer out of a text."""
         self._aggregate = aggregate
         self._pending_verdict: asyncio.Future[None] | None = None
 
@@ -74,11 +75,14 @@ class Search:
         score: bool = False,
         options: GenerationOptions | None = None,
     ) -> Samples:
-        """Requests n whole samples below a node: `async for candidate in …`, in `NodeExpander.generate`'s order."""
+        """Requests n whole samples below a node: `async for candidate in …`, in `NodeExpander.generate`'s order.
+
+        A sample that was stopped for its low confidence comes too, cut off and without a score.
+        """
 
         async def candidate_of(leaf: Node) -> Candidate:
             candidate = self.candidate(leaf)
-            return candidate.scored(await self.path_score(leaf)) if score else candidate
+            return candidate.scored(await self.path_score(leaf)) if score and leaf.stop != "confidence" else candidate
 
         return Samples(self.expander.generate(node, n, options or self.options, score=score), candidate_of)
 
@@ -125,7 +129,7 @@ class Search:
             ids = [token for step in turn for token in step.ids]
             thought, said, is_cut = self._parted(self.options.thought, ids, text, leaf.stop_chars)
         # What a thought that was cut off marks as its answer counts.
-        answer = self._answer_of(f"{THINKING}{thought}" if is_cut else said)
+        answer = self.answer_of(f"{THINKING}{thought}" if is_cut else said)
         return Candidate(leaf, text, answer, is_complete, thought=thought, reply=said)
 
     def _parted(self, thought: Thought, ids: Sequence[int], text: str, stop_chars: int) -> tuple[str | None, str, bool]:

@@ -145,8 +145,7 @@ def _model(body: AnyBody, terms: Terms) -> ServedModel:
 def _check_strategy(strategy: Strategy, body: AnyBody, model: ServedModel) -> None:
     if strategy.needs_turns and isinstance(body, CompletionBody):
         raise InvalidInput(
-            f"{strategy.name} answers its verifier's feedback in further turns, which a text completion has not: "
-            f"take {CHAT}",
+            f"{strategy.name} goes on in further turns, which a text completion has not: take {CHAT}",
             param="body.ponder.strategy",
             code="invalid_value",
         )

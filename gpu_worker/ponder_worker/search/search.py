@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ponder.domain.strategy import Aggregate
@@ -92,7 +92,11 @@ class Search:
         A path without any text has none, because the logarithm of its likelihood, 0, would be the highest of all. A
         path has none either if one of its steps was not scored before the search was told to end. Raises NoRewardModel.
         """
-        asked = [await self.scores.of(step) for step in node.path() if step.stop != "forced" and self.text(step)]
+        steps = [step for step in node.path() if step.stop != "forced" and self.text(step)]
+        for step in steps:
+            if step.score is None:
+                self.scores.request(step)
+        asked = [await self.scores.of(step) for step in steps]
         scores = [score for score in asked if score is not None]
         return aggregate(scores, by or self._aggregate) if scores and len(scores) == len(asked) else None
 
@@ -171,14 +175,17 @@ class Search:
 
         The tree of a former attempt may hold more: nodes that the strategy, which runs anew, has not requested yet.
         """
-        requested = range(ordinal, self.expander.num_requested(self.root))
-        paths = (node.path() for node in self.tree.nodes[1:])
-        return sum(len(path[-1].ids) for path in paths if path[0].ordinal in requested)
+        return sum(len(node.ids) for node in self._nodes_since(ordinal))
 
-    def teach(self, name: str, number: float) -> None:
+    def num_scored_since(self, ordinal: int) -> int:
+        """Counts those of these tokens that the reward model has read."""
+        return sum(len(node.ids) for node in self._nodes_since(ordinal) if node.score is not None)
+
+    def teach(self, lesson: Mapping[str, float]) -> None:
         """Adds to the job's lessons. A strategy that runs anew on its tree teaches the same again."""
-        assert math.isfinite(number)
-        self.lessons[name] = self.lessons.get(name, 0.0) + number
+        for name, number in lesson.items():
+            assert math.isfinite(number)
+            self.lessons[name] = self.lessons.get(name, 0.0) + number
 
     def random(self, number: int) -> random.Random:
         """Returns the strategy's own source of randomness of this number, which is the same in every attempt."""
@@ -195,6 +202,10 @@ class Search:
         self.scores.end()
         if self._pending_verdict is not None:
             self._pending_verdict.cancel()
+
+    def _nodes_since(self, ordinal: int) -> Iterator[Node]:
+        requested = range(ordinal, self.expander.num_requested(self.root))
+        return (node for node in self.tree.nodes[1:] if node.path()[0].ordinal in requested)
 
     async def _ask_verifier(self, candidate: Candidate) -> None:
         self._pending_verdict = pending = asyncio.get_running_loop().create_future()

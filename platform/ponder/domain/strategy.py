@@ -257,7 +257,7 @@ class AnswerProbing(StrategySpec):
 
 class Adaptive(StrategySpec):
     """Adaptive allocation: probes tell how hard a job is, and earlier jobs of the batch how much more to spend on it,
-    up to n samples or paths of beam searches. Without a reward model it uses only the agreement of samples.
+    up to n samples, sure paths or particles. Without a reward model it goes by the agreement of answers.
 
     `worth` is the price of one more solved task, in multiples of the average; a higher one buys more accuracy.
     """
@@ -265,7 +265,7 @@ class Adaptive(StrategySpec):
     name: Literal["adaptive"] = "adaptive"
     n: int = Field(default=16, ge=1, le=256)
     num_probes: int = Field(default=1, ge=1, le=64)
-    worth: float = Field(default=50.0, gt=0, le=1e6)
+    worth: float = Field(default=10.0, gt=0, le=1e6)
     separator: str = Field(default="\n", min_length=1, max_length=16)
 
     @property

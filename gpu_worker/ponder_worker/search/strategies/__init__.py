@@ -11,7 +11,7 @@ from ponder.domain.strategy import AnyStrategy
 from ponder_worker.search.ranking import Select
 from ponder_worker.search.search import Search
 from ponder_worker.search.strategies.ab_mcts import ab_mcts
-from ponder_worker.search.strategies.adaptive import adaptive
+from ponder_worker.search.strategies.allocation.adaptive import adaptive
 from ponder_worker.search.strategies.answer_probing import answer_probing
 from ponder_worker.search.strategies.beam_search import beam_search
 from ponder_worker.search.strategies.best_of_n import best_of_n

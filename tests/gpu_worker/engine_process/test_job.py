@@ -149,7 +149,12 @@ def test_a_budget_is_never_passed(shared_process: Process) -> None:
 
 def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_batch(shared_process: Process) -> None:
     adaptive = {"name": "adaptive", "n": 8}
-    learned = {"solved": 1e6, "spent": 1e6} | {f"1.{bucket}.samples.tokens": 1e9 for bucket in range(3)}
+    learned = {"solved": 1e6, "spent": 1e6} | {
+        f"{wave}.{bucket}.{arm}.tokens": 1e9
+        for wave in range(4)
+        for bucket in range(3)
+        for arm in ("samples", "steps", "particles")
+    }
     jobs = [job(80 + number, adaptive, batch_id="hopeless" if number < 8 else "new") for number in range(16)]
     shared_process.send(Admit(tuple(jobs), {"hopeless": learned, "other": {"x": 1}}))
     finished, _ = shared_process.finish(16)
@@ -157,7 +162,7 @@ def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_ba
     assert sum(num_nodes[number] == 1 for number in range(80, 88)) >= 6, "more had helped nobody"
     assert sum(num_nodes[number] > 2 for number in range(88, 96)) >= 6
     for entry in finished.values():
-        assert entry.learned["spent"] == entry.usage.completion_tokens
+        assert entry.learned["spent"] >= entry.usage.completion_tokens, "scored tokens count too"
         assert 0 <= entry.learned["solved"] <= 1
 
 

@@ -25,29 +25,34 @@ async def adaptive(search: Search, spec: Adaptive) -> list[Candidate]:
     made = min(spec.n, max(spec.num_probes, search.num_choices))
     first = search.expander.num_requested(search.root)
     found = await weigh(search, [], await _sample(search, made))
-    num_waves = 0
+    spent: list[str] = []
     while found and made < spec.n and _believed(found) < SURE:
         start = search.expander.num_requested(search.root)
-        bucket = difficulty(num_waves, _believed(found))
-        arm = _decide(search, spec, found, bucket, _arms(search, found, made, spec.n - made))
+        bucket = difficulty(len(spent), _believed(found))
+        arm = _decide(search, spec, found, bucket, _arms(search, found, made, spec.n - made, spent))
         candidates = await _spend(search, spec, arm, found) if arm is not None else []
         if arm is None or not candidates:  # nothing more is worth it, or the budget has no room
             break
         before, found = found, await weigh(search, found, candidates)
         search.teach(lesson(bucket, arm.name, _gain(before, found), _num_computed(search, start)))
         made += arm.num_paths
-        num_waves += 1
+        spent.append(arm.name)
     # A later round only runs because a verifier rejected the first: the job is solved at most once.
     solved = 0.0 if first else _believed(found)
     search.teach(balance(solved, _num_computed(search, first)))
     return [one.candidate for one in found]
 
 
-def _arms(search: Search, found: Sequence[Believed], made: int, left: int) -> list[Arm]:
-    """Returns the arms for the next wave: as many samples as there are paths so far, one sure path, or particles."""
+def _arms(search: Search, found: Sequence[Believed], made: int, left: int, spent: Sequence[str]) -> list[Arm]:
+    """Returns the arms for the next wave: as many samples as there are paths so far, one sure path, or particles.
+
+    Without a reward model there are no particles, and a second sure path would hardly differ from the first.
+    """
     sample = sum(len(step.ids) for one in found for step in one.candidate.node.path()) / len(found)
     size = min(made, left)
-    arms = [Arm("samples", size, size * sample, 0.1), Arm("steps", 1, 2 * sample, 0.4)]
+    arms = [Arm("samples", size, size * sample, 0.1)]
+    if "steps" not in spent:
+        arms.append(Arm("steps", 1, 2 * sample, 0.3))
     if search.engine.can_score and left > 1:
         size = min(_PARTICLES, left)
         arms.append(Arm("particles", size, 2 * size * sample, 0.3))  # each step is generated, and scored

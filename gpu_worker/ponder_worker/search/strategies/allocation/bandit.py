@@ -19,7 +19,7 @@ EXPLORED = 0.03
 """The share of decisions that are made at random, whatever was learnt."""
 _LATE = 3
 """Waves from this one on share a bucket."""
-_PRIOR_JOBS = 4.0
+_PRIOR_JOBS = 10.0
 """How many jobs the prior counts for."""
 
 Sums = Mapping[str, float]

@@ -44,7 +44,9 @@ ONE_IN = 5
 SENSELESS = {"refine": "the demo's problems have no verifier that says what is wrong"}
 ONE_SAMPLE = ("direct", "budget_forcing")
 STOPPING = ("self_consistency", "best_of_n")
-RULES = ("beta", "window")
+CONFIDENCE = {"keep": 0.9, "window": 16, "num_warmup": 4}
+"""For samples of some hundred tokens; the default window is longer than they are."""
+RULES = ("beta", "window", "confidence")
 WORTHS = (3.0, 100.0)
 """What else one more solved task may cost `adaptive`, besides its default, at the largest n below LARGE."""
 TASKS = text("""
@@ -58,7 +60,7 @@ TASKS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One strategy with its parameters, which is a point on a curve."""
+    """One strategy with its parameters, which is a point on a curve. early_stopping: one of RULES."""
 
     strategy: str
     n: int
@@ -76,7 +78,9 @@ class Setting:
         if self.n > 1:
             spec["n"] = self.n
         if self.strategy in STOPPING:
-            spec["early_stopping"] = self.early_stopping
+            spec["early_stopping"] = None if self.early_stopping == "confidence" else self.early_stopping
+        if self.early_stopping == "confidence":
+            spec["confidence"] = CONFIDENCE
         if self.worth is not None:
             spec["worth"] = self.worth
         return spec

@@ -24,7 +24,7 @@ _DOUBTFUL = 0.5
 """From here up to SURE, the score of a probe is worth its tokens, because it may save the first wave."""
 _HOPELESS = 0.1
 """From here up to SURE, a score is worth its tokens after a wave, because it may decide between answers."""
-_PRIOR_TEXTS = 2.0
+_PRIOR_TEXTS = 6.0
 """How many texts the prior counts for, of which half are right."""
 _LEAST = -20
 """Texts of a lower surprisal than two to the power of half of this share a bucket."""
@@ -44,24 +44,28 @@ def surprisal(path: Sequence[Node]) -> float:
     return -sum(step.logprob for step in path) / num_tokens if num_tokens else 0.0
 
 
-def bucket_of(leaf: Node) -> str:
+def bucket_of(leaf: Node) -> int:
     """Returns the bucket of texts that are about as surprising to the generator, by a factor of at most 1.4."""
     value = surprisal(leaf.path())
-    return f"sure.{max(_LEAST, math.floor(2 * math.log2(value))) if value > 0 else _LEAST}"
+    return max(_LEAST, math.floor(2 * math.log2(value))) if value > 0 else _LEAST
 
 
 def lesson_of(candidate: Candidate) -> dict[str, float]:
     """Returns what a scored candidate adds to the sums of its bucket."""
     bucket = bucket_of(candidate.node)
-    return {f"{bucket}.right": probability(candidate.score), f"{bucket}.num": 1.0}
+    return {f"sure.{bucket}.right": probability(candidate.score), f"sure.{bucket}.num": 1.0}
 
 
-def expected(sums: Sums, bucket: str, random: Random) -> float | None:
-    """Returns the probability that a text of this bucket is right; None for a few, which are scored in any case."""
+def expected(sums: Sums, bucket: int, random: Random) -> float | None:
+    """Returns the probability that a text of this bucket is right; None for a few, which are scored in any case.
+
+    Neighbouring buckets count too. Otherwise a few lucky texts would make all later ones of their bucket pass unscored.
+    """
     if random.random() < EXPLORED:
         return None
-    known = sums.get(f"{bucket}.right", 0.0) + _PRIOR_TEXTS / 2
-    return known / (sums.get(f"{bucket}.num", 0.0) + _PRIOR_TEXTS)
+    near = range(bucket - 1, bucket + 2)
+    right, num = (sum(sums.get(f"sure.{place}.{what}", 0.0) for place in near) for what in ("right", "num"))
+    return (right + _PRIOR_TEXTS / 2) / (num + _PRIOR_TEXTS)
 
 
 async def weigh(search: Search, found: Sequence[Believed], new: Sequence[Candidate]) -> list[Believed]:

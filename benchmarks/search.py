@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 from circumstances import circumstances, publish
-from search_figures import Task, compare_adaptive, compare_stopping, figures
+from search_figures import Task, compare_adaptive, compare_stopping, figures, reached
 from sqlalchemy import text
 
 from ponder.cli.commands.stack import plan
@@ -44,7 +44,11 @@ ONE_IN = 5
 SENSELESS = {"refine": "the demo's problems have no verifier that says what is wrong"}
 ONE_SAMPLE = ("direct", "budget_forcing")
 STOPPING = ("self_consistency", "best_of_n")
-RULES = ("beta", "window")
+CONFIDENCE = {"keep": 0.9, "window": 16, "num_warmup": 4}
+"""For samples of some hundred tokens; the default window is longer than they are."""
+RULES = ("beta", "window", "confidence")
+WORTHS = (3.0, 100.0)
+"""What else one more solved task may cost `adaptive`, besides its default, at the largest n below LARGE."""
 TASKS = text("""
     SELECT jobs.custom_id, jobs.verdict, usage.completion_tokens, usage.reward_tokens,
            coalesce((SELECT sum(nanodollars) FROM ledger_entries WHERE job_id = jobs.id), 0) AS nanodollars,
@@ -56,15 +60,17 @@ TASKS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One strategy with its parameters, which is a point on a curve."""
+    """One strategy with its parameters, which is a point on a curve. early_stopping: one of RULES."""
 
     strategy: str
     n: int
     early_stopping: str | None = None
+    worth: float | None = None
 
     @property
     def name(self) -> str:
-        return " ".join(filter(None, (self.strategy, f"n={self.n}", self.early_stopping)))
+        worth = None if self.worth is None else f"worth={self.worth:g}"
+        return " ".join(filter(None, (self.strategy, f"n={self.n}", self.early_stopping, worth)))
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -72,7 +78,11 @@ class Setting:
         if self.n > 1:
             spec["n"] = self.n
         if self.strategy in STOPPING:
-            spec["early_stopping"] = self.early_stopping
+            spec["early_stopping"] = None if self.early_stopping == "confidence" else self.early_stopping
+        if self.early_stopping == "confidence":
+            spec["confidence"] = CONFIDENCE
+        if self.worth is not None:
+            spec["worth"] = self.worth
         return spec
 
 
@@ -133,6 +143,7 @@ def main(
         "settings": {one.name: described(one) | figures(tasks[one]) for one in tasks},
         "early_stopping": compare_stopping({one: tasks[one] for one in tasks if one.strategy in STOPPING}),
         "adaptive": compare_adaptive(tasks),
+        "reached": reached(tasks),
         "seconds": round(time.monotonic() - began),
     }
     publish(report, out)
@@ -146,6 +157,8 @@ def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
             if (n == 1) == (name in ONE_SAMPLE):
                 rules = RULES if name in STOPPING and 4 < n < LARGE else ()
                 made += [Setting(name, n, rule) for rule in (None, *rules)]
+        if name == "adaptive" and (small := [n for n in sizes if 1 < n < LARGE]):
+            made += [Setting(name, max(small), worth=worth) for worth in WORTHS]
     return made
 
 
@@ -173,7 +186,12 @@ def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
 
 
 def described(setting: Setting) -> dict[str, Any]:
-    return {"strategy": setting.strategy, "n": setting.n, "early_stopping": setting.early_stopping}
+    return {
+        "strategy": setting.strategy,
+        "n": setting.n,
+        "early_stopping": setting.early_stopping,
+        "worth": setting.worth,
+    }
 
 
 @contextmanager

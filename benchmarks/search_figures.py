@@ -97,6 +97,36 @@ def compare_adaptive(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]
     return compared
 
 
+def reached(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
+    """The levels of accuracy that fixed strategies reach above one sample, and what `adaptive` pays for each.
+
+    A level is a fixed setting that no cheaper one equals in accuracy. Of the sizes of `adaptive` that are as accurate,
+    the cheapest is compared; None if there is none. Settings of other problems are left out.
+    """
+    one_sample = next((one for one in tasks if one.strategy == "direct"), None)
+    if one_sample is None:
+        return []
+    comparable = {one: _price(tasks[one]) for one in tasks if len(tasks[one]) == len(tasks[one_sample])}
+    adaptive = [one for one in comparable if one.strategy == "adaptive"]
+    levels, most = [], comparable[one_sample][0]
+    for fixed in sorted(comparable.keys() - set(adaptive), key=lambda one: comparable[one][1]):
+        accuracy = comparable[fixed][0]
+        if accuracy <= most:
+            continue
+        most = accuracy
+        equal = [one for one in adaptive if comparable[one][0] >= accuracy - TOLERANCE]
+        cheapest = min(equal, key=lambda one: comparable[one][1], default=None)
+        against = _against(tasks[cheapest], tasks[fixed]) if cheapest is not None else {}
+        levels.append({"fixed": fixed.name, "adaptive": cheapest.name if cheapest is not None else None} | against)
+    return levels
+
+
+def _price(tasks: Sequence[Task]) -> tuple[float, float]:
+    """The accuracy, and the nano-dollars per success."""
+    num_passed = sum(task.passed for task in tasks)
+    return num_passed / len(tasks), sum(task.nanodollars for task in tasks) / max(num_passed, 1)
+
+
 def _best(against: Mapping[str, Mapping[str, Any]]) -> str | None:
     most = max((cell["accuracy_of_other"] for cell in against.values()), default=0.0)
     equal = [

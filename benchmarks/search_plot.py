@@ -81,7 +81,8 @@ def curves(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     settings = drawn(report)
     points: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for setting in settings.values():
-        if setting["early_stopping"] is None and setting["strategy"] not in OFF_SCALE:
+        is_plain = setting["early_stopping"] is None and setting.get("worth") is None
+        if is_plain and setting["strategy"] not in OFF_SCALE:
             points[setting["strategy"]].append(setting)
     one = [settings["direct n=1"]] if "direct n=1" in settings else []
     return {

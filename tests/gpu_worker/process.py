@@ -41,8 +41,11 @@ STRATEGIES: list[dict[str, Any]] = [
     {"name": "mcts", "n": 3, "width": 2, "separator": "a"},
     {"name": "particle_filter", "n": 3, "max_rounds": 3, "separator": "a"},
     {"name": "budget_forcing", "answer": "="},
+    {"name": "self_consistency", "n": 4, "confidence": {"window": 4, "num_warmup": 2}},
+    {"name": "answer_probing", "every": 8, "probe": "=", "probe_tokens": 4, "answer": "="},
+    {"name": "ab_mcts", "n": 3, "refine": "Again"},
 ]
-SCORELESS = {"direct", "self_consistency", "budget_forcing"}
+SCORELESS = {"direct", "self_consistency", "budget_forcing", "answer_probing"}
 
 
 class EnginePipe:

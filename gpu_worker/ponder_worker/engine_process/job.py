@@ -25,7 +25,7 @@ from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.engine_process.prompts import Prompt
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.reward import Mark
-from ponder_worker.protocol import AdmittedJob, Document, JobResult, Sums
+from ponder_worker.protocol import AdmittedJob, Choice, Document, JobResult, Sums
 from ponder_worker.search import acceptance, routing, strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
@@ -76,7 +76,7 @@ class Job:
         self.tree = SearchTree.fold(
             self._stage.seed(root_seed(self.id, sampling.get("seed"))),
             self._stage.deltas,
-            keep=job_request.kept_logprobs(sampling),
+            keep=job_request.kept_logprobs(self._request),
         )
         self._meter.first_token_ms = self.tree.counts.get("first_token_ms")
         self._meter.first_visible_token_ms = self.tree.counts.get("first_visible_token_ms")
@@ -98,10 +98,9 @@ class Job:
         self._release()
 
     def look(self) -> None:
-        """Wakes the strategy where it can go on. To be called after every step."""
-        if self.search is not None and self.search.expander.blocked:
-            for expansion in list(self.search.expander.blocked):
-                expansion.wake()
+        """Lets the search act on what its streams have brought. Must be called after every step."""
+        if self.search is not None:
+            self._guard(self.search.expander.look)
 
     def delta(self) -> Document | None:
         if self.search is not None:
@@ -136,15 +135,21 @@ class Job:
             job_id=self.id,
             error=None if self._error is None else job_error(self._error),
             finish_reason=made.finish_reason if made else None,
-            choices=as_choices(made, self._core.engines.generator.tokenizer, is_chat="prompt" not in self._request)
-            if made
-            else (),
+            choices=self._choices(made) if made else (),
             usage=self._usage(),
             tree=self._stage.document(as_document(self.tree, self.search, made), dict(self.tree.decisions)),
             learned=self._lessons(),
             first_token_ms=self.tree.counts.get("first_token_ms"),
             first_visible_token_ms=self.tree.counts.get("first_visible_token_ms"),
             ended_ms=self._core.now_ms,
+        )
+
+    def _choices(self, made: Made) -> tuple[Choice, ...]:
+        return as_choices(
+            made,
+            self._core.engines.generator.tokenizer,
+            is_chat="prompt" not in self._request,
+            has_logprobs=bool(self._request["sampling"].get("logprobs")),
         )
 
     def _usage(self) -> Usage:

@@ -54,8 +54,8 @@ def structure(request: Document, thought: Thought | None, prompt: Sequence[int])
         return None
     grammar = grammar_of(request["structure"])
     if thought is None:
-        if request["strategy"]["name"] == "budget_forcing":
-            raise InvalidRequest("budget_forcing with a structure needs a model that marks where its thought ends")
+        if (name := request["strategy"]["name"]) in ("budget_forcing", "answer_probing"):
+            raise InvalidRequest(f"{name} with a structure needs a model that marks where its thought ends")
         return Structure(grammar)
     is_open = thought.is_open(prompt)
     (open_id,), (close_id,) = thought.open_ids, thought.close_ids
@@ -92,10 +92,11 @@ def sampling(request: Document, defaults: SamplingDefaults, structure: Structure
     )
 
 
-def kept_logprobs(sampling: Document) -> Keep:
-    """Returns what the job's tree keeps of each id."""
+def kept_logprobs(request: Document) -> Keep:
+    """Returns what the job's tree keeps of each id: what the user asks for, or what confidence is made of."""
+    sampling = request["sampling"]
     if not sampling.get("logprobs"):
-        return Keep.NOTHING
+        return Keep.LOGPROBS if (request.get("strategy") or {}).get("confidence") is not None else Keep.NOTHING
     return Keep.TOP_LOGPROBS if sampling.get("top_logprobs") else Keep.LOGPROBS
 
 

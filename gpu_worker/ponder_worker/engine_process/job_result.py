@@ -36,7 +36,9 @@ class Made:
         return self.ended_by or _finish_reason(self.ranked[0])
 
 
-def as_choices(made: Made, tokenizer: Tokenizer, *, is_chat: bool = True) -> tuple[Choice, ...]:
+def as_choices(
+    made: Made, tokenizer: Tokenizer, *, is_chat: bool = True, has_logprobs: bool = False
+) -> tuple[Choice, ...]:
     """Returns the choices. is_chat: a thought is returned apart; else it is part of the text that was completed."""
     return tuple(
         Choice(
@@ -45,7 +47,7 @@ def as_choices(made: Made, tokenizer: Tokenizer, *, is_chat: bool = True) -> tup
             answer=candidate.answer,
             finish_reason=_finish_reason(candidate),
             score=candidate.score,
-            logprobs=_logprobs(candidate.node, tokenizer),
+            logprobs=_logprobs(candidate.node, tokenizer) if has_logprobs else None,
         )
         for candidate in made.ranked[: made.num_choices]
     )
@@ -90,7 +92,7 @@ def _finish_reason(candidate: Candidate) -> str:
 
 
 def _logprobs(leaf: Node, tokenizer: Tokenizer) -> Document | None:
-    """Returns those of every token of the text, in OpenAI's form; None if they were not kept."""
+    """Returns those of every token of the text, in OpenAI's form; None if there are none."""
     nodes = leaf.path()
     if not any(node.logprobs for node in nodes):
         return None

@@ -15,8 +15,9 @@ Select = Literal["best", "weighted", "majority"]
 def rank(candidates: Sequence[Candidate], by: Select) -> list[Candidate]:
     """Sorts candidates from the best on. Complete texts come before those that were cut off.
 
-    best: by score. majority: by how frequent the canonical answer is. weighted: by the sum of an answer's
-    probabilities, of which the scores are the logarithms; a sum of logarithms would punish agreement.
+    best: by score. majority: by how frequent the canonical answer is; a sample whose confidence is known has as much
+    of a vote. weighted: by the sum of an answer's probabilities, of which the scores are the logarithms; a sum of
+    logarithms would punish agreement.
     """
     whole = [candidate for candidate in candidates if candidate.is_complete]
     cut = [candidate for candidate in candidates if not candidate.is_complete]
@@ -30,7 +31,7 @@ def by_score(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _majority(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return _by_answer(candidates, lambda candidate: 1.0)
+    return _by_answer(candidates, lambda candidate: 1.0 if candidate.confidence is None else candidate.confidence)
 
 
 def _weighted(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ponder.domain.strategy import Aggregate
@@ -59,7 +59,8 @@ class Search:
         """The numbers that this job adds to the sums of `learned` when it settles."""
         self.rounds: list[int] = []
         """The ordinal of the root's next child when each round, or each further try, began."""
-        self._answer_of = answer_of
+        self.answer_of = answer_of
+        """Reads the answer out of a text."""
         self._aggregate = aggregate
         self._pending_verdict: asyncio.Future[None] | None = None
 
@@ -74,11 +75,14 @@ class Search:
         score: bool = False,
         options: GenerationOptions | None = None,
     ) -> Samples:
-        """Requests n whole samples below a node: `async for candidate in …`, in `NodeExpander.generate`'s order."""
+        """Requests n whole samples below a node: `async for candidate in …`, in `NodeExpander.generate`'s order.
+
+        A sample that was stopped for its low confidence comes too, cut off and without a score.
+        """
 
         async def candidate_of(leaf: Node) -> Candidate:
             candidate = self.candidate(leaf)
-            return candidate.scored(await self.path_score(leaf)) if score else candidate
+            return candidate.scored(await self.path_score(leaf)) if score and leaf.stop != "confidence" else candidate
 
         return Samples(self.expander.generate(node, n, options or self.options, score=score), candidate_of)
 
@@ -88,7 +92,11 @@ class Search:
         A path without any text has none, because the logarithm of its likelihood, 0, would be the highest of all. A
         path has none either if one of its steps was not scored before the search was told to end. Raises NoRewardModel.
         """
-        asked = [await self.scores.of(step) for step in node.path() if step.stop != "forced" and self.text(step)]
+        steps = [step for step in node.path() if step.stop != "forced" and self.text(step)]
+        for step in steps:
+            if step.score is None:
+                self.scores.request(step)
+        asked = [await self.scores.of(step) for step in steps]
         scores = [score for score in asked if score is not None]
         return aggregate(scores, by or self._aggregate) if scores and len(scores) == len(asked) else None
 
@@ -125,7 +133,7 @@ class Search:
             ids = [token for step in turn for token in step.ids]
             thought, said, is_cut = self._parted(self.options.thought, ids, text, leaf.stop_chars)
         # What a thought that was cut off marks as its answer counts.
-        answer = self._answer_of(f"{THINKING}{thought}" if is_cut else said)
+        answer = self.answer_of(f"{THINKING}{thought}" if is_cut else said)
         return Candidate(leaf, text, answer, is_complete, thought=thought, reply=said)
 
     def _parted(self, thought: Thought, ids: Sequence[int], text: str, stop_chars: int) -> tuple[str | None, str, bool]:
@@ -167,14 +175,17 @@ class Search:
 
         The tree of a former attempt may hold more: nodes that the strategy, which runs anew, has not requested yet.
         """
-        requested = range(ordinal, self.expander.num_requested(self.root))
-        paths = (node.path() for node in self.tree.nodes[1:])
-        return sum(len(path[-1].ids) for path in paths if path[0].ordinal in requested)
+        return sum(len(node.ids) for node in self._nodes_since(ordinal))
 
-    def teach(self, name: str, number: float) -> None:
+    def num_scored_since(self, ordinal: int) -> int:
+        """Counts those of these tokens that the reward model has read."""
+        return sum(len(node.ids) for node in self._nodes_since(ordinal) if node.score is not None)
+
+    def teach(self, lesson: Mapping[str, float]) -> None:
         """Adds to the job's lessons. A strategy that runs anew on its tree teaches the same again."""
-        assert math.isfinite(number)
-        self.lessons[name] = self.lessons.get(name, 0.0) + number
+        for name, number in lesson.items():
+            assert math.isfinite(number)
+            self.lessons[name] = self.lessons.get(name, 0.0) + number
 
     def random(self, number: int) -> random.Random:
         """Returns the strategy's own source of randomness of this number, which is the same in every attempt."""
@@ -191,6 +202,10 @@ class Search:
         self.scores.end()
         if self._pending_verdict is not None:
             self._pending_verdict.cancel()
+
+    def _nodes_since(self, ordinal: int) -> Iterator[Node]:
+        requested = range(ordinal, self.expander.num_requested(self.root))
+        return (node for node in self.tree.nodes[1:] if node.path()[0].ordinal in requested)
 
     async def _ask_verifier(self, candidate: Candidate) -> None:
         self._pending_verdict = pending = asyncio.get_running_loop().create_future()

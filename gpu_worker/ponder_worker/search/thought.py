@@ -10,6 +10,8 @@ _OPENS_WITHIN = 8
 _PROMPT_TAIL = 8
 """A mark counts in a prompt only if at most this many tokens follow it: the chat template has opened a thought there,
 or has left an empty one so that the model does not think. Marks that the user writes further up mean nothing."""
+_UNMARKED_ANSWER_TOKENS = 128
+"""The tokens that a sample keeps for its answer if the model has no marks around its thought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Thought:
     closing_ids: tuple[int, ...]
     answer_tokens: int
     is_strict: bool = False
+
+    @classmethod
+    def unmarked(cls, closing_ids: Sequence[int]) -> Thought:
+        """Returns the thought of a model without marks around it: all of a sample until it is made to answer."""
+        return cls((), (), "", tuple(closing_ids), _UNMARKED_ANSWER_TOKENS)
 
     def measure(self, prompt: Sequence[int], ids: Sequence[int]) -> tuple[int, bool]:
         """Returns how many of a sample's ids are thought, marks not counted, and whether the thought is still open."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Aggregate = Literal["last", "min", "product", "mean"]
@@ -61,28 +61,56 @@ class Direct(StrategySpec):
         return False
 
 
-class SelfConsistency(StrategySpec):
+class Confidence(Spec):
+    """The use of a sample's confidence in itself: the lowest geometric mean of the probabilities of any `window` tokens
+    in a row that it consists of (DeepConf: Fu et al. 2025, arXiv:2508.15260).
+
+    Votes are weighted by it, and only the share `keep` of the most confident samples has a vote. After `num_warmup`
+    whole samples, a sample is stopped as soon as it is less confident than the share `keep` of those was.
+    """
+
+    keep: float = Field(default=0.9, gt=0, le=1)
+    window: int = Field(default=2048, ge=1, le=65536)
+    num_warmup: int = Field(default=16, ge=1, le=1024)
+
+
+class SampleSpec(StrategySpec):
+    """A choice among n whole samples. If only the `shortest` samples are to choose from, the others are cut off as soon
+    as so many have ended (short-m@k: Hassid et al. 2025, arXiv:2505.17813).
+    """
+
+    n: int = Field(default=8, ge=1, le=1024)
+    early_stopping: EarlyStopping | None = "beta"
+    shortest: int | None = Field(default=None, ge=1, le=1024)
+    confidence: Confidence | None = None
+
+    @model_validator(mode="after")
+    def _check_shortest(self) -> Self:
+        if self.shortest is not None and self.shortest > self.n:
+            raise ValueError(f"shortest is {self.shortest}; it must be at most n, {self.n}")
+        if self.shortest is not None and self.confidence is not None:
+            raise ValueError("shortest needs all samples at once, and confidence the first of them before the others")
+        return self
+
+
+class SelfConsistency(SampleSpec):
     """The majority among the canonical answers of n samples (Wang et al. 2022, arXiv:2203.11171)."""
 
     name: Literal["self_consistency"] = "self_consistency"
-    n: int = Field(default=8, ge=1, le=1024)
-    early_stopping: EarlyStopping | None = "beta"
 
     @property
     def needs_scores(self) -> bool:
         return False
 
 
-class BestOfN(StrategySpec):
+class BestOfN(SampleSpec):
     """The best of n samples, each scored by the reward model (Cobbe et al. 2021, arXiv:2110.14168).
 
     `best` takes the highest score, `weighted` the highest sum of scores per answer, `majority` the most frequent one.
     """
 
     name: Literal["best_of_n"] = "best_of_n"
-    n: int = Field(default=8, ge=1, le=1024)
     select: Literal["best", "weighted", "majority"] = "best"
-    early_stopping: EarlyStopping | None = "beta"
 
     @property
     def needs_scores(self) -> bool:
@@ -155,6 +183,23 @@ class ParticleFilter(StepSearch):
     temperature: float = Field(default=1.0, gt=0, le=100)
 
 
+class AbMcts(StrategySpec):
+    """Adaptive branching Monte Carlo tree search over whole answers: each of the n answers is a new one, or the
+    refinement of an earlier one in a further turn that says `refine`, as Thompson sampling over the reward model's
+    scores decides (AB-MCTS-A: Inoue et al. 2025, arXiv:2503.04412).
+    """
+
+    name: Literal["ab_mcts"] = "ab_mcts"
+    n: int = Field(default=8, ge=1, le=256)
+    refine: str = Field(
+        default="Check each step of that answer. Then give the best answer that you can.", min_length=1, max_length=1024
+    )
+
+    @property
+    def needs_turns(self) -> bool:
+        return True
+
+
 class Refine(StrategySpec):
     """Up to n tries in one conversation: an answer that fails verification is tried again with the verifier's feedback
     (Madaan et al. 2023, arXiv:2303.17651; with an external verifier: Huang et al. 2023, arXiv:2310.01798).
@@ -192,9 +237,29 @@ class BudgetForcing(StrategySpec):
         return False
 
 
+class AnswerProbing(StrategySpec):
+    """One sample whose thinking ends as soon as its answer has settled (Certaindex: Fu et al. 2024, arXiv:2412.20993).
+
+    Every `every` tokens `probe` is put behind the unfinished thought, and the model says its answer in at most
+    `probe_tokens` tokens, which are then left out. After `num_equal` equal answers the thought is closed. A model
+    without thinking marks is made to answer by `answer` instead.
+    """
+
+    name: Literal["answer_probing"] = "answer_probing"
+    every: int = Field(default=256, ge=1, le=65536)
+    num_equal: int = Field(default=3, ge=2, le=64)
+    probe: str = Field(default="\nFinal Answer:", min_length=1, max_length=256)
+    probe_tokens: int = Field(default=32, ge=1, le=1024)
+    answer: str = Field(default="\nFinal Answer:", min_length=1, max_length=256)
+
+    @property
+    def needs_scores(self) -> bool:
+        return False
+
+
 class Adaptive(StrategySpec):
     """Adaptive allocation: probes tell how hard a job is, and earlier jobs of the batch how much more to spend on it,
-    up to n samples or paths of beam searches. Without a reward model it uses only the agreement of samples.
+    up to n samples, sure paths or particles. Without a reward model it goes by the agreement of answers.
 
     `worth` is the price of one more solved task, in multiples of the average; a higher one buys more accuracy.
     """
@@ -202,7 +267,7 @@ class Adaptive(StrategySpec):
     name: Literal["adaptive"] = "adaptive"
     n: int = Field(default=16, ge=1, le=256)
     num_probes: int = Field(default=1, ge=1, le=64)
-    worth: float = Field(default=50.0, gt=0, le=1e6)
+    worth: float = Field(default=10.0, gt=0, le=1e6)
     separator: str = Field(default="\n", min_length=1, max_length=16)
 
     @property
@@ -215,8 +280,8 @@ class Adaptive(StrategySpec):
 
 
 PlainStrategy = (
-    Direct | SelfConsistency | BestOfN | BeamSearch | Dvts | Rebase | Mcts | ParticleFilter | Refine | BudgetForcing
-    | Adaptive
+    Direct | SelfConsistency | BestOfN | BeamSearch | Dvts | Rebase | Mcts | AbMcts | ParticleFilter | Refine
+    | BudgetForcing | AnswerProbing | Adaptive
 )  # fmt: skip
 """The strategies that run on one model."""
 

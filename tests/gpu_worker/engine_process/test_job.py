@@ -151,7 +151,12 @@ def test_a_budget_is_never_passed(shared_process: Process) -> None:
 def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_batch(shared_process: Process) -> None:
     adaptive = {"name": "adaptive", "n": 8}
     scope = lesson_scope({"strategy": adaptive}, shared_process.ready.fingerprint)
-    sums = {"solved": 1e6, "spent": 1e6} | {f"1.{bucket}.samples.tokens": 1e9 for bucket in range(3)}
+    sums = {"solved": 1e6, "spent": 1e6} | {
+        f"{wave}.{bucket}.{arm}.tokens": 1e9
+        for wave in range(4)
+        for bucket in range(3)
+        for arm in ("samples", "steps", "particles")
+    }
     learned = {f"{scope}:{name}": number for name, number in sums.items()}
     jobs = [job(80 + number, adaptive, batch_id="hopeless" if number < 8 else "new") for number in range(16)]
     shared_process.send(Admit(tuple(jobs), {"hopeless": learned, "other": {"x": 1}}))
@@ -160,7 +165,7 @@ def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_ba
     assert sum(num_nodes[number] == 1 for number in range(80, 88)) >= 6, "more had helped nobody"
     assert sum(num_nodes[number] > 2 for number in range(88, 96)) >= 6
     for entry in finished.values():
-        assert entry.learned[f"{scope}:spent"] == entry.usage.completion_tokens
+        assert entry.learned[f"{scope}:spent"] >= entry.usage.completion_tokens, "scored tokens count too"
         assert 0 <= entry.learned[f"{scope}:solved"] <= 1
 
 

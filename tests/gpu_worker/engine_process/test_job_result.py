@@ -24,7 +24,9 @@ def _content(tokenizer: Tokenizer, ids: list[int], text: str, *, stop_chars: int
     node = tree.add(tree.root, 0, cap=100)
     tree.extend(node, ids, [-0.5] * len(ids))
     tree.finish(node, "stop", text, stop_chars=stop_chars)
-    (choice,) = as_choices(Made((Candidate(node, text, None, is_complete=True),), 1, None), tokenizer)
+    (choice,) = as_choices(
+        Made((Candidate(node, text, None, is_complete=True),), 1, None), tokenizer, has_logprobs=True
+    )
     assert choice.logprobs is not None
     return [(entry["token"], entry["bytes"]) for entry in choice.logprobs["content"]]
 

@@ -17,6 +17,7 @@ from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.candidate import Candidate
+from ponder_worker.search.tree.delta_recorder import Keep
 from ponder_worker.search.tree.node import child_seed
 from ponder_worker.search.tree.search_tree import SearchTree
 
@@ -203,9 +204,9 @@ def attempt(
     speculates: float = 0.0,
 ) -> Attempt:
     deltas = [] if deltas is None else list(deltas)
-    tree = SearchTree.fold(job_seed, deltas) if deltas else SearchTree(job_seed, PROMPT)
+    tree = SearchTree.fold(job_seed, deltas, keep=Keep.LOGPROBS)
     if not tree.root.ids:
-        tree = SearchTree(job_seed, PROMPT)
+        tree = SearchTree(job_seed, PROMPT, keep=Keep.LOGPROBS)
     engine = StubEngine(rng, thought, speculates)
     return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas, max_rounds)
 
@@ -238,8 +239,7 @@ def run(
             if one.search.expander.budget.tokens is not None:
                 used = sum(one.search.expander.streams.length(node) for node in one.search.tree.nodes[1:])
                 assert used <= one.search.expander.budget.tokens
-            for expansion in list(one.search.expander.blocked):
-                expansion.wake()
+            one.search.expander.look()
             assert num_steps < 20_000, "the strategy waits for something that nobody does"
             if not after_step(num_steps):
                 task.cancel()
@@ -255,7 +255,10 @@ SPECS: list[dict[str, Any]] = [
     {"name": "self_consistency", "n": 9},
     {"name": "self_consistency", "n": 12, "early_stopping": "window"},
     {"name": "self_consistency", "n": 5, "early_stopping": None},
+    {"name": "self_consistency", "n": 12, "confidence": {"keep": 0.5, "window": 3, "num_warmup": 4}},
+    {"name": "self_consistency", "n": 7, "shortest": 3},
     {"name": "best_of_n", "n": 9, "select": "best"},
+    {"name": "best_of_n", "n": 8, "early_stopping": None, "confidence": {"keep": 0.4, "window": 2, "num_warmup": 3}},
     {"name": "best_of_n", "n": 5, "select": "best", "early_stopping": None},
     {"name": "best_of_n", "n": 4, "select": "weighted", "early_stopping": None},
     {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6},
@@ -264,9 +267,11 @@ SPECS: list[dict[str, Any]] = [
     {"name": "dvts", "n": 2, "width": 3, "max_rounds": 3},
     {"name": "rebase", "n": 5, "max_rounds": 5},
     {"name": "mcts", "n": 5, "width": 3, "max_rounds": 4},
+    {"name": "ab_mcts", "n": 5, "refine": "No."},
     {"name": "particle_filter", "n": 5, "max_rounds": 6, "temperature": 4.0},
     {"name": "refine", "n": 3},
     {"name": "budget_forcing", "num_waits": 2, "answer": "So:"},
+    {"name": "answer_probing", "every": 4, "num_equal": 2, "probe": "So:", "probe_tokens": 3, "answer": "So:"},
     {"name": "adaptive", "n": 9},
     {"name": "adaptive", "n": 8, "num_probes": 3, "worth": 1.0},
 ]

@@ -32,9 +32,9 @@ class NodeExpander:
     ) -> None:
         self.budget = TokenBudget(limits.tokens)
         self.blocked: set[Expansion] = set()
-        """Expansions with a finished child that a growing sibling holds back. Each needs a `wake` after a step."""
+        """Expansions with a finished child that a growing sibling holds back, which `look` wakes."""
         self._speculation = Speculation(tree, engine, aggregate)
-        self.streams = Streams(tree, engine, self._speculation.take, self._finish)
+        self.streams = Streams(tree, engine, self._speculation.take, self._finish, self._give_up)
         self._tree = tree
         self._engine = engine
         self._limits = limits
@@ -61,13 +61,16 @@ class NodeExpander:
         self._speculation.leave(node)
         return expansion
 
-    async def force(self, node: Node, ids: list[int]) -> Node | None:
-        """Adds one more child, of ids that are not sampled; None if the budget has no room for it."""
+    async def force(self, node: Node, ids: list[int], *, stop: str = "forced") -> Node | None:
+        """Adds one more child, of ids that are not sampled; None if the budget has no room for it.
+
+        stop: "forced" for the user's turn, and "inserted" for a part of the model's.
+        """
         (ordinal,) = self._next_ordinals(node, 1)
         child = self._tree.child(node, ordinal)
         if child is not None or (node.index, ordinal) in self._tree.refused:
             return child
-        if len(ids) >= self._cap(node):
+        if len(ids) >= self.room(node):
             return None
         granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.budget.reserve(len(ids), is_whole=True, answer=granted.set_result)
@@ -76,9 +79,19 @@ class NodeExpander:
             return None
         child = self._tree.add(node, ordinal, len(ids))
         self._tree.force(child, ids)
-        self._tree.finish(child, "forced", self._spell(child))
+        self._tree.finish(child, stop, self._spell(child))
         self.budget.settle(len(ids), len(ids))
         return child
+
+    def look(self) -> None:
+        """Stops samples whose confidence is too low, and wakes what can go on. Must be called after each step."""
+        self.streams.look()
+        for expansion in list(self.blocked):
+            expansion.wake()
+
+    def room(self, node: Node) -> int:
+        """Returns how many tokens a path may still have below this node."""
+        return self._limits.left(node.start + len(node.ids) - len(self._tree.root.ids))
 
     def num_requested(self, node: Node) -> int:
         """Returns how many children of a node were requested so far: the ordinal of the next one."""
@@ -120,13 +133,14 @@ class NodeExpander:
         self._num_requested[node.index] = first + n
         return range(first, first + n)
 
-    def _cap(self, parent: Node) -> int:
+    def _cap(self, parent: Node, options: GenerationOptions) -> int:
         """Returns the most tokens that a child of this node may have."""
-        return self._limits.left(parent.start + len(parent.ids) - len(self._tree.root.ids))
+        room = self.room(parent)
+        return room if options.max_tokens is None else min(room, options.max_tokens)
 
     def _reserve(self, expansion: Expansion, ordinal: int, options: GenerationOptions, score: bool) -> None:
         parent = expansion.parent
-        cap = self._cap(parent)
+        cap = self._cap(parent, options)
         if not cap or (parent.index, ordinal) in self._tree.refused:
             return
 
@@ -156,7 +170,7 @@ class NodeExpander:
         growing = self._growing.pop(node.index)
         assert node.parent is not None
         reason = end.reason
-        if reason == "length" and node.cap < self._cap(node.parent):
+        if reason == "length" and node.cap < self._cap(node.parent, growing.options):
             reason = "budget"
         self._tree.finish(node, reason, self._spell(node), stop_chars=end.stop_chars)
         self.budget.settle(node.cap, len(node.ids))
@@ -166,12 +180,19 @@ class NodeExpander:
 
     def _speculate(self, leaf: Node, options: GenerationOptions) -> None:
         assert leaf.parent is not None
-        cap = self._cap(leaf) if self.budget.tokens is None else min(self._cap(leaf), self.budget.tokens)
+        cap = self.room(leaf) if self.budget.tokens is None else min(self.room(leaf), self.budget.tokens)
         if cap:
             request = self.streams.request_below(leaf, options, cap)
             self._speculation.consider(leaf, request, self.num_requested(leaf.parent))
 
+    def _give_up(self, node: Node) -> None:
+        expansion = self._growing[node.index].expansion
+        self._cut_off(node, "confidence")
+        expansion.finish(node)
+
     def _hand_over(self, expansion: Expansion, node: Node, score: bool) -> None:
+        """A node that was stopped for its low confidence is not scored."""
+        score = score and node.stop != "confidence"
         if score and node.score is None and self._tree.text_of(node, self._engine.decode):
             self._scores.request(node)
         expansion.finish(node)

@@ -60,6 +60,11 @@ class Scores:
         self._pending.pop(node.index).set_result(None)
 
 
+def probability(score: float | None) -> float:
+    """Returns a probability for whatever a reward model says. No score and NaN count as no evidence."""
+    return 0.0 if score is None or math.isnan(score) else math.exp(min(0.0, score))
+
+
 def aggregate(scores: Sequence[float], by: Aggregate) -> float:
     """Combines the scores of a path's steps, all logarithms of probabilities. The mean is of the probabilities."""
     match by:

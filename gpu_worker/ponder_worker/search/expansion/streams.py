@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ponder_worker.search.engine_port import EnginePort, Stream, StreamEnd, StreamRequest
+from ponder_worker.search.expansion.confidence import ConfidenceRule, ConfidenceWatch
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.node import Node, child_seed
 from ponder_worker.search.tree.search_tree import SearchTree
@@ -24,6 +25,8 @@ class GenerationOptions:
 
     A thought is closed by force at `thinking_tokens` in all. Where the model would end it earlier, that end is replaced
     by `wait_ids`, up to `num_waits` times.
+    max_tokens: the node ends after so many, although its path may grow on.
+    confidence: how the node's confidence is measured, and when it is stopped for the lack of it; None if it is not.
     """
 
     separator: str | None = None
@@ -31,6 +34,8 @@ class GenerationOptions:
     thinking_tokens: int | None = None
     wait_ids: tuple[int, ...] = ()
     num_waits: int = 0
+    max_tokens: int | None = None
+    confidence: ConfidenceRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +46,37 @@ class _OpenStream:
     max_tokens: int
     may_wait: bool
     stream: Stream
+    watch: ConfidenceWatch | None
 
 
 class Streams:
     """Owns the streams. How a node continues follows from its ids, so an interruption makes no difference to it.
 
     on_end: called once for each node that was started, when the tree has all its ids, but not if the node is cut off.
+    on_low: called instead for a node whose confidence is too low to go on. It is to be cut off.
     """
 
     def __init__(
-        self, tree: SearchTree, engine: EnginePort, take_begun: TakeBegun, on_end: Callable[[Node, StreamEnd], None]
+        self,
+        tree: SearchTree,
+        engine: EnginePort,
+        take_begun: TakeBegun,
+        on_end: Callable[[Node, StreamEnd], None],
+        on_low: Callable[[Node], None],
     ) -> None:
         self._tree = tree
         self._engine = engine
         self._take_begun = take_begun
         self._on_end = on_end
+        self._on_low = on_low
         self._growing: dict[int, _OpenStream] = {}
         self._num_former_ids = [len(node.ids) for node in tree.nodes]
 
     def start(self, node: Node, options: GenerationOptions) -> None:
+        watch = ConfidenceWatch(options.confidence) if options.confidence is not None else None
+        if watch is not None and watch.is_low(node.logprobs):  # the last attempt ended before it could stop the node
+            self._give_up(node, watch)
+            return
         limit = self._thought_limit(node, options)
         if limit is not None and limit <= len(node.ids):
             assert options.thought is not None
@@ -73,7 +90,7 @@ class Streams:
         request = StreamRequest(ids, node.start, turn_start, max_tokens, node.seed, separator, self._num_former(node))
         done = partial(self._end, node)
         stream, end = self._take_begun(node, request, done) or (self._engine.generate(request, done), None)
-        self._growing[node.index] = _OpenStream(options, max_tokens, may_wait, stream)
+        self._growing[node.index] = _OpenStream(options, max_tokens, may_wait, stream, watch)
         if end is not None:
             self._end(node, end)
 
@@ -88,6 +105,15 @@ class Streams:
     def length(self, node: Node) -> int:
         growing = self._growing.get(node.index)
         return len(node.ids) if growing is None else len(growing.stream.tokens) - node.start
+
+    def look(self) -> None:
+        """Reports the nodes whose confidence has become too low. Must be called after each step."""
+        for index, growing in list(self._growing.items()):
+            if growing.watch is not None and index in self._growing:
+                node = self._tree.nodes[index]
+                self.sync(node)
+                if growing.watch.is_low(node.logprobs[growing.watch.num_seen :]):
+                    self._give_up(node, growing.watch)
 
     def cut_off(self, node: Node) -> None:
         """Moves what the node's stream has made into the tree and stops the stream."""
@@ -126,6 +152,10 @@ class Streams:
                 num += thought.measure(prompt, before + node.ids)[0] - thought.measure(prompt, before)[0]
         return num
 
+    def _give_up(self, node: Node, watch: ConfidenceWatch) -> None:
+        self._tree.set_confidence(node, watch.confidence)
+        self._on_low(node)
+
     def _end(self, node: Node, end: StreamEnd) -> None:
         self.sync(node)
         growing = self._growing.pop(node.index)
@@ -138,8 +168,11 @@ class Streams:
             or (growing.may_wait and self._goes_on_thinking(node, options, end, growing.max_tokens))
         ):
             self.start(node, options)
-        else:
-            self._on_end(node, end)
+            return
+        if growing.watch is not None:
+            growing.watch.is_low(node.logprobs[growing.watch.num_seen :])
+            self._tree.set_confidence(node, growing.watch.confidence)
+        self._on_end(node, end)
 
     def _thought_limit(self, node: Node, options: GenerationOptions) -> int | None:
         """Returns the node's length at which its thought must be closed; None if none is open or can be closed."""

@@ -10,7 +10,9 @@ from typing import Any
 from ponder.domain.strategy import AnyStrategy
 from ponder_worker.search.ranking import Select
 from ponder_worker.search.search import Search
-from ponder_worker.search.strategies.adaptive import adaptive
+from ponder_worker.search.strategies.ab_mcts import ab_mcts
+from ponder_worker.search.strategies.allocation.adaptive import adaptive
+from ponder_worker.search.strategies.answer_probing import answer_probing
 from ponder_worker.search.strategies.beam_search import beam_search
 from ponder_worker.search.strategies.best_of_n import best_of_n
 from ponder_worker.search.strategies.budget_forcing import budget_forcing
@@ -41,9 +43,11 @@ STRATEGIES = {
     "dvts": _Strategy(dvts),
     "rebase": _Strategy(rebase),
     "mcts": _Strategy(mcts),
+    "ab_mcts": _Strategy(ab_mcts),
     "particle_filter": _Strategy(particle_filter),
     "refine": _Strategy(refine),
     "budget_forcing": _Strategy(budget_forcing),
+    "answer_probing": _Strategy(answer_probing),
     "adaptive": _Strategy(adaptive, lambda spec: "weighted"),
 }
 

@@ -9,4 +9,4 @@ from ponder_worker.search.tree.candidate import Candidate
 
 
 async def best_of_n(search: Search, spec: BestOfN) -> list[Candidate]:
-    return await sample(search, spec.n, select=spec.select, early_stopping=spec.early_stopping)
+    return await sample(search, spec, select=spec.select)

@@ -10,9 +10,6 @@ from ponder_worker.search.strategies.direct import in_order
 from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.candidate import Candidate
 
-_ANSWER_TOKENS = 128
-"""The tokens that a sample keeps for the text after `answer`, if the model has no marks around its thought."""
-
 
 async def budget_forcing(search: Search, spec: BudgetForcing) -> list[Candidate]:
     """Returns one sample for each choice. A wait that has no room before the thought must be closed is left out.
@@ -22,5 +19,5 @@ async def budget_forcing(search: Search, spec: BudgetForcing) -> list[Candidate]
     encode = search.engine.encode
     options = replace(search.options, wait_ids=tuple(encode(spec.wait)), num_waits=spec.num_waits)
     if options.thought is None:
-        options = replace(options, thought=Thought((), (), "", tuple(encode(spec.answer)), _ANSWER_TOKENS))
+        options = replace(options, thought=Thought.unmarked(encode(spec.answer)))
     return in_order([sample async for sample in search.complete(search.root, search.num_choices, options=options)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from math import comb
+from dataclasses import replace
 
-from ponder.domain.strategy import EarlyStopping
+from ponder.domain.strategy import Confidence, EarlyStopping, SampleSpec
 from ponder_worker.answers.equality import canonical
+from ponder_worker.search.expansion.confidence import ConfidenceRule
 from ponder_worker.search.ranking import Select, rank
 from ponder_worker.search.search import Search
 from ponder_worker.search.tree.candidate import Candidate
@@ -23,7 +25,7 @@ def probability_of_majority(first: int, second: int) -> float:
     arXiv:2305.11860). For whole numbers that is 1 - P(Binomial(first + second + 1, 1/2) <= second).
     """
     num = first + second + 1
-    return 1.0 - sum(comb(num, k) for k in range(second + 1)) / (1 << num)
+    return 1.0 - sum(math.comb(num, k) for k in range(second + 1)) / (1 << num)
 
 
 class Agreement:
@@ -68,33 +70,75 @@ def _vote(candidate: Candidate) -> str | None:
     return None if candidate.answer is None or not candidate.is_complete else canonical(candidate.answer)
 
 
-async def sample(search: Search, n: int, *, select: Select, early_stopping: EarlyStopping | None) -> list[Candidate]:
+async def sample(search: Search, spec: SampleSpec, *, select: Select) -> list[Candidate]:
     """Returns up to n samples below the root, ranked. It stops as soon as more samples would not change the choice.
 
     Each wave has the fewest samples that could settle it: samples that run side by side also end side by side, so that
-    stopping at the fourth of sixteen would save little.
+    stopping at the fourth of sixteen would save little. Only if the shortest are wanted do all begin at once.
     """
     candidates: list[Candidate] = []
-    while len(candidates) < n:
+    while len(candidates) < spec.n:
         before = len(candidates)
-        wave = n - before
-        if early_stopping is not None:
-            wave = min(wave, max(Agreement(candidates).num_to_settle(early_stopping), search.num_choices - before))
-        samples = search.complete(search.root, wave, score=select != "majority")
+        wave = _wave(search, spec, candidates)
+        options = replace(search.options, confidence=_confidence_rule(spec.confidence, candidates))
+        samples = search.complete(search.root, wave, score=select != "majority", options=options)
         async for candidate in samples:
             candidates.append(candidate)
-            if early_stopping is not None and _is_enough(search, candidates, select, early_stopping, n):
+            if _is_enough(search, spec, candidates, select):
                 samples.cancel()
-                return rank(candidates, by=select)
+                return _ranked(spec, candidates, select)
         if len(candidates) < before + wave:  # the budget has no room for more
             break
-    return rank(candidates, by=select)
+    return _ranked(spec, candidates, select)
 
 
-def _is_enough(search: Search, candidates: list[Candidate], select: Select, rule: EarlyStopping, n: int) -> bool:
+def _wave(search: Search, spec: SampleSpec, candidates: list[Candidate]) -> int:
+    """Returns how many samples to begin next."""
+    made = len(candidates)
+    wave = spec.n - made
+    if spec.early_stopping is not None and spec.shortest is None:
+        wave = min(wave, max(Agreement(candidates).num_to_settle(spec.early_stopping), search.num_choices - made))
+    if spec.confidence is not None and made < spec.confidence.num_warmup:
+        wave = min(wave, spec.confidence.num_warmup - made)
+    return wave
+
+
+def _confidence_rule(wanted: Confidence | None, candidates: Sequence[Candidate]) -> ConfidenceRule | None:
+    """Returns the rule for the next samples, which stops them at what the warm-up has shown."""
+    if wanted is None:
+        return None
+    warmup = candidates[: wanted.num_warmup]
+    kept = _most_confident(warmup, wanted.keep)
+    is_warm = len(warmup) == wanted.num_warmup and kept
+    return ConfidenceRule(wanted.window, kept[-1].confidence or 0.0 if is_warm else 0.0)
+
+
+def _most_confident(candidates: Sequence[Candidate], share: float) -> list[Candidate]:
+    """Returns this share of the complete samples, rounded up, the most confident first."""
+    whole = [candidate for candidate in candidates if candidate.is_complete]
+    whole.sort(key=lambda candidate: candidate.confidence or 0.0, reverse=True)
+    return whole[: math.ceil(share * len(whole))]
+
+
+def _ranked(spec: SampleSpec, candidates: list[Candidate], select: Select) -> list[Candidate]:
+    """Ranks the samples that may be chosen before all others."""
+    if spec.confidence is None:
+        return rank(candidates, by=select)
+    kept = {candidate.node for candidate in _most_confident(candidates, spec.confidence.keep)}
+    return [
+        *rank([candidate for candidate in candidates if candidate.node in kept], by=select),
+        *rank([candidate for candidate in candidates if candidate.node not in kept], by=select),
+    ]
+
+
+def _is_enough(search: Search, spec: SampleSpec, candidates: list[Candidate], select: Select) -> bool:
     if len(candidates) < search.num_choices:
         return False
-    agreement = Agreement(candidates)
-    if select == "majority" and agreement.is_decided(n - len(candidates)):
+    if spec.shortest is not None and sum(candidate.is_complete for candidate in candidates) >= spec.shortest:
         return True
-    return agreement.is_settled(rule, rank(candidates, by=select)[0])
+    if spec.early_stopping is None:
+        return False
+    agreement = Agreement(candidates)
+    if select == "majority" and spec.confidence is None and agreement.is_decided(spec.n - len(candidates)):
+        return True
+    return agreement.is_settled(spec.early_stopping, _ranked(spec, candidates, select)[0])

@@ -9,4 +9,4 @@ from ponder_worker.search.tree.candidate import Candidate
 
 
 async def self_consistency(search: Search, spec: SelfConsistency) -> list[Candidate]:
-    return await sample(search, spec.n, select="majority", early_stopping=spec.early_stopping)
+    return await sample(search, spec, select="majority")

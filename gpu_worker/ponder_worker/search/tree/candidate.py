@@ -28,5 +28,9 @@ class Candidate:
     def said(self) -> str:
         return self.text if self.reply is None else self.reply
 
+    @property
+    def confidence(self) -> float | None:
+        return self.node.confidence
+
     def scored(self, score: float | None) -> Candidate:
         return replace(self, score=score)

@@ -22,8 +22,9 @@ class Node:
     """One reasoning step or one whole sample: what one `generate` call made. Only its tree changes it.
 
     start: tokens before it on its path, prompt included. cap: the most tokens it may have.
-    stop: "stop" (the model ended it), "separator", "length" (its own limit), "budget" (the job's limit), "forced" (its
-    ids were put there rather than sampled), or the reason for which it was cut off.
+    stop: "stop" (the model ended it), "separator", "length" (its own limit), "budget" (the job's limit), "forced" and
+    "inserted" (its ids were put there rather than sampled, as the user's turn or in the model's own), "confidence" (its
+    own was too low), or another reason to cut it off.
     logprob: sum over its sampled ids, under the model's own distribution. logprobs: one for each id, if the tree keeps
     them; 0 where an id was forced. top_logprobs: the likeliest (id, log-probability) there, if the tree keeps them.
     text: set when it ends, without a stop string. score: the reward model's score of this step alone.
@@ -42,6 +43,8 @@ class Node:
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[Sequence[Sequence[float]]] = field(default_factory=list)
     score: float | None = None
+    confidence: float | None = None
+    """The lowest geometric mean probability of some tokens in a row; None where nobody asked."""
     text: str | None = None
     stop_chars: int = 0
     """Characters at the end of its path's text, from a stop string on, that are not part of the answer."""
@@ -85,6 +88,8 @@ class Node:
         }
         if self.forced:
             entry["forced"] = self.forced
+        if self.confidence is not None:
+            entry["confidence"] = self.confidence
         if self.passed is not None:
             entry |= {"passed": self.passed, "feedback": self.feedback}
         return entry

@@ -133,6 +133,10 @@ class SearchTree:
         node.score = score
         self._recorder.change(node, "score")
 
+    def set_confidence(self, node: Node, confidence: float | None) -> None:
+        node.confidence = confidence
+        self._recorder.change(node, "confidence")
+
     def set_verdict(self, node: Node, passed: bool | None, feedback: str) -> None:
         """Records what a verifier said. If it could not judge nothing is recorded, because another worker's may."""
         if passed is None:
@@ -192,7 +196,7 @@ class SearchTree:
         node.ids[keep:] = row.get("ids", ())
         node.logprobs[keep:] = row.get("logprobs", ())
         node.top_logprobs[keep:] = row.get("top_logprobs", ())
-        for name in ("logprob", "score", "stop", "stop_chars", "is_speculative", "passed", "feedback"):
+        for name in ("logprob", "score", "confidence", "stop", "stop_chars", "is_speculative", "passed", "feedback"):
             if name in row:
                 setattr(node, name, row[name])
         if "forced" in row:

@@ -10,7 +10,7 @@ from ponder.domain.batch.stages import Pin, pins, stage_request
 
 _LEVEL_LENGTH = 64
 _STEPS_A_SAMPLE = 8
-_PARAMETERS = ("n", "width", "select", "early_stopping", "num_probes", "num_waits")
+_PARAMETERS = ("n", "width", "select", "early_stopping", "shortest", "num_probes", "num_waits", "every", "num_equal")
 """The parameters of strategies that decide how much is generated."""
 
 
@@ -69,6 +69,8 @@ def _canonical(request: Mapping[str, Any]) -> str:
     """
     strategy = _strategy(request)
     parameters = {name: strategy[name] for name in _PARAMETERS if strategy.get(name) is not None}
+    if (confidence := strategy.get("confidence")) is not None:
+        parameters["keep"] = round(float(confidence.get("keep", 1)), 2)
     effort, budget = request.get("effort") or {}, request.get("budget") or {}
     thinking = effort.get("thinking_tokens") or budget.get("thinking_tokens")
     others = {

@@ -204,8 +204,7 @@ def _check_strategy(strategy: AnyStrategy, body: AnyBody, models: Sequence[Serve
         _check_tokenizers(body)
     if strategy.needs_turns and isinstance(body, CompletionBody):
         raise InvalidInput(
-            f"{strategy.name} answers its verifier's feedback in further turns, which a text completion has not: "
-            f"take {CHAT}",
+            f"{strategy.name} goes on in further turns, which a text completion has not: take {CHAT}",
             param=_STRATEGY,
             code="invalid_value",
         )

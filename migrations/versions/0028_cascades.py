@@ -1,7 +1,7 @@
 """cascades: what the ended batches of a tenant taught, and which model's worker did the work, in the reports
 
 Revision ID: 0028
-Revises: 0025
+Revises: 0027
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0028"
-down_revision = "0025"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 

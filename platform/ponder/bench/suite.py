@@ -190,9 +190,11 @@ def read_suite(named: str) -> tuple[Suite, Path]:
 
 def strategy_label(strategy: AnyStrategy) -> str:
     """Returns a strategy's name with its n and the parameters that are not its defaults: `best_of_n n=4`."""
-    settings = strategy.model_dump(exclude={"name"})
-    defaults = type(strategy)().model_dump()
-    changed = {name: value for name, value in settings.items() if name == "n" or value != defaults[name]}
     name = str(type(strategy).model_fields["name"].default)
-    shown = ["off" if value is None else str(value) for value in changed.values()]
-    return " ".join([name, *(f"{key}={value}" for key, value in zip(changed, shown, strict=True))])
+    if isinstance(strategy, Cascade):
+        stages = (f"{stage.model or 'own'} {strategy_label(stage.strategy)}" for stage in strategy.stages)
+        return f"{name} {', then '.join(stages)}"
+    settings = strategy.model_dump(exclude={"name"})
+    changed = strategy.model_dump(exclude={"name"}, exclude_defaults=True)
+    told = {key: value for key, value in settings.items() if key == "n" or key in changed}
+    return " ".join([name, *(f"{key}={'off' if value is None else value}" for key, value in told.items())])

@@ -133,7 +133,7 @@ class _Need:
 
 @dataclass(frozen=True, slots=True)
 class _Spending:
-    """What a batch is expected to spend, and the pace of its models' workers.
+    """The expected spending of a batch, and the pace of its models' workers.
 
     total: the direct cost of the whole batch.
     """

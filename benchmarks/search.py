@@ -29,7 +29,7 @@ from sqlalchemy import text
 
 from ponder.cli.commands.stack import plan
 from ponder.client import Client
-from ponder.domain.strategy import STRATEGY_NAMES
+from ponder.domain.strategy import PLAIN_STRATEGY_NAMES
 from ponder.embedded.home import Home
 from ponder.embedded.launch import in_foreground
 from ponder.embedded.plan import MODEL_NAME
@@ -125,7 +125,7 @@ def main(
 ) -> None:
     if quick:
         problems, sizes = min(problems, 4), "1,4"
-    names = strategies.split(",") if strategies else list(STRATEGY_NAMES)
+    names = strategies.split(",") if strategies else list(PLAIN_STRATEGY_NAMES)
     wanted = settings([name for name in names if name not in SENSELESS], [int(size) for size in sizes.split(",")])
     left_out = {name: why for name, why in SENSELESS.items() if name in names}
     began = time.monotonic()

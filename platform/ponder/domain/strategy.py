@@ -423,3 +423,5 @@ STRATEGY_SPECS: Mapping[str, type[StrategySpec]] = {
     spec.model_fields["name"].default: spec for spec in get_args(AnyStrategy)
 }
 STRATEGY_NAMES = tuple(STRATEGY_SPECS)
+PLAIN_STRATEGY_NAMES = tuple(spec.model_fields["name"].default for spec in get_args(PlainStrategy))
+"""Strategies that run on one model."""

@@ -41,6 +41,10 @@ class Recipe:
 NUMBER, EXACT, MATH = {"name": "number"}, {"name": "exact"}, {"name": "math"}
 SHORT = {"name": "regex", "pattern": r"^\d{1,2}$"}
 ROUND = {"name": "contains", "texts": ["0", "5"], "need": "any"}
+VOTES = {
+    "strategy": {"name": "self_consistency", "n": 8, "early_stopping": None},
+    "accept": {"by": "agreement", "threshold": 0.9},
+}
 RECIPES = (
     Recipe({"name": "direct"}, NUMBER, 4, priority="interactive"),
     Recipe({"name": "self_consistency", "n": 16, "early_stopping": None}, MATH, 4),
@@ -52,6 +56,9 @@ RECIPES = (
     Recipe({"name": "mcts", "n": 8, "width": 2}, MATH, 4),
     Recipe({"name": "particle_filter", "n": 8}, NUMBER, 4, tokens=600),
     Recipe({"name": "best_of_n", "n": 8}, SHORT, 5, max_rounds=2),
+    Recipe(
+        {"name": "cascade", "stages": [VOTES, {"model": MODEL, "strategy": {"name": "best_of_n", "n": 8}}]}, NUMBER, 5
+    ),
 )
 POISON = Recipe({"name": "self_consistency", "n": 256, "early_stopping": None}, NUMBER, 5, priority="interactive")
 """Long enough that its worker can be killed three times, and it does not wait for what was handed in before."""

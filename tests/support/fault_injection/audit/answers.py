@@ -35,8 +35,9 @@ def walls_passed(connection: Connection, histories: Mapping[str, list[History]],
         line, history = pairs[row.id]
         if line.recipe.tokens is not None and row.completion_tokens > line.recipe.tokens:
             yield f"{history.name} used {row.completion_tokens} of {line.recipe.tokens} tokens"
-        if row.tree is not None and (longest := _longest(row.tree["nodes"])) > MAX_TOKENS:
-            yield f"{history.name} has a sample of {longest} tokens"
+        for nodes in _trees(row.tree) if row.tree is not None else ():
+            if (longest := _longest(nodes)) > MAX_TOKENS:
+                yield f"{history.name} has a sample of {longest} tokens"
 
 
 def gaps(connection: Connection, histories: Mapping[str, list[History]]) -> Iterator[str]:
@@ -49,8 +50,8 @@ def gaps(connection: Connection, histories: Mapping[str, list[History]]) -> Iter
         for row in connection.execute(_DELTAS, {"ids": some}):
             deltas[row.job_id].append(row.delta)
         for row in connection.execute(_TREES, {"ids": some}):
-            tree = row.tree["nodes"] if row.tree is not None else None
-            if (gap := _gap(deltas[row.id], tree, row.completion_tokens)) is not None:
+            trees = _trees(row.tree) if row.tree is not None else None
+            if (gap := _gap(deltas[row.id], trees, row.completion_tokens)) is not None:
                 yield f"{names[row.id]}: {gap}"
 
 
@@ -71,21 +72,52 @@ def _may_be(verdict: str | None, line: Line, answer: str | None) -> bool:
     return verdict in ("failed", "unverified")
 
 
-def _gap(deltas: list[dict[str, Any]], tree: Tree | None, num_tokens: int) -> str | None:
+def _trees(document: Mapping[str, Any]) -> list[Tree]:
+    """Returns the tree of a job, or those of a cascade's stages."""
+    return [stage["nodes"] for stage in document.get("stages", [document])]
+
+
+def _gap(deltas: list[dict[str, Any]], trees: list[Tree] | None, num_tokens: int) -> str | None:
+    by_stage: dict[int, list[dict[str, Any]]] = {}
+    for delta in deltas:
+        by_stage.setdefault(delta.get("stage", 0), []).append(delta)
+    if trees is None:
+        num_told = 0
+        for some in by_stage.values():
+            folded, gap = _folded(some)
+            if gap is not None:
+                return gap
+            num_told += sum(len(node["ids"]) for node in folded[1:])
+        return None if num_told == num_tokens else f"{num_told} tokens in its deltas, {num_tokens} on its bill"
+    for number, tree in enumerate(trees):
+        if (gap := _gap_of_one(by_stage.pop(number, []), tree)) is not None:
+            return gap if len(trees) == 1 else f"stage {number}: {gap}"
+    if by_stage:
+        return f"stages {sorted(by_stage)} were saved and did not settle"
+    num_settled = sum(len(node["ids"]) for tree in trees for node in tree[1:])
+    return None if num_settled == num_tokens else f"{num_settled} tokens in its tree, {num_tokens} on its bill"
+
+
+def _folded(deltas: list[dict[str, Any]]) -> tuple[Tree, str | None]:
+    """Returns the tree that deltas make, or what keeps them from making one."""
     folded: Tree = [{"parent": -1, "ordinal": 0, "ids": []}]
     for delta in deltas:
         for row in delta.get("nodes", ()):
             if row["node"] > len(folded) or (row["node"] == len(folded) and "parent" not in row):
-                return f"node {row['node']} was never begun, only {len(folded)} were"
+                return folded, f"node {row['node']} was never begun, only {len(folded)} were"
             if row["node"] == len(folded):
                 folded.append({"parent": row["parent"], "ordinal": row["ordinal"], "ids": []})
             node = folded[row["node"]]
             if not -1 <= node["parent"] < row["node"] or row.get("keep", 0) > len(node["ids"]):
-                return f"node {row['node']} goes on from what is not there"
+                return folded, f"node {row['node']} goes on from what is not there"
             node["ids"] = node["ids"][: row.get("keep", len(node["ids"]))] + list(row.get("ids", ()))
-    if tree is None:
-        num_told = sum(len(node["ids"]) for node in folded[1:])
-        return None if num_told == num_tokens else f"{num_told} tokens in its deltas, {num_tokens} on its bill"
+    return folded, None
+
+
+def _gap_of_one(deltas: list[dict[str, Any]], tree: Tree) -> str | None:
+    folded, gap = _folded(deltas)
+    if gap is not None:
+        return gap
     if len(tree) < len(folded):
         return f"{len(folded)} nodes were saved, {len(tree)} settled"
     for index, (saved, settled) in enumerate(zip(folded, tree, strict=False)):
@@ -93,8 +125,7 @@ def _gap(deltas: list[dict[str, Any]], tree: Tree | None, num_tokens: int) -> st
             return f"node {index} hangs elsewhere"
         if index and settled["ids"][: len(saved["ids"])] != saved["ids"]:
             return f"node {index} does not go on from what was saved of it"
-    num_settled = sum(len(node["ids"]) for node in tree[1:])
-    return None if num_settled == num_tokens else f"{num_settled} tokens in its tree, {num_tokens} on its bill"
+    return None
 
 
 def _longest(nodes: Tree) -> int:

@@ -53,12 +53,13 @@ class AdmittedJob(_Strict):
 class Admit(_Strict):
     """Start these jobs. A job that is here already is left alone.
 
-    learned: the sums of their batches, by batch. clock_s: Postgres's Unix time less this machine's monotonic clock,
-    which all its processes share.
+    learned: the sums of their batches, by batch. former: those of ended batches, by `scope:name`. clock_s: Postgres's
+    Unix time less this machine's monotonic clock, which all its processes share.
     """
 
     jobs: tuple[AdmittedJob, ...]
     learned: dict[str, Sums] = field(default_factory=dict)
+    former: Sums = field(default_factory=dict)
     clock_s: float | None = None
     type: Literal["admit"] = "admit"
 
@@ -205,6 +206,18 @@ class JobResult(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class HandOn(_Strict):
+    """The end of one stage of a cascade: the job goes on to the workers of these weights.
+
+    The last delta of the job in the same report holds the stage's result.
+    """
+
+    job_id: int
+    model: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram(_Strict):
     """Observations per bucket, with one more bucket at the end for those above every bound, and their sum."""
 
@@ -230,7 +243,8 @@ class Report(_Strict):
 
     num_steps: engine steps, and other progress such as verdicts received. awaits_verdicts: nothing can be computed
     before a verdict arrives. idle_fraction: the share of the time in which nothing was runnable. deltas: the growth of
-    trees by job. num_jobs: jobs that have not finished. is_last: the process has been drained and exits.
+    trees by job. handed_on: jobs that go on elsewhere and are gone from here. num_jobs: jobs that have not finished.
+    is_last: the process has been drained and exits.
     """
 
     num_steps: int
@@ -243,6 +257,7 @@ class Report(_Strict):
     num_jobs: int
     is_last: bool
     metrics: EngineMetrics
+    handed_on: tuple[HandOn, ...] = ()
     type: Literal["report"] = "report"
 
 
@@ -256,6 +271,8 @@ _NUL = re.compile(rb"(\\+)u0000")
 """Perhaps an escaped NUL: after an even number of backslashes these are just the letters u0000."""
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Discriminator("type")])
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
+RESULT: TypeAdapter[JobResult] = TypeAdapter(JobResult)
+"""Reads and writes the result of a stage, which a delta holds."""
 _MESSAGES: TypeAdapter[Command | Event] = TypeAdapter(Annotated[Command | Event, Discriminator("type")])
 
 

@@ -14,6 +14,7 @@ import uvicorn
 from sqlalchemy import Engine, text
 
 from ponder.api.server import create_app, server_config
+from ponder.domain.batch.stages import Pin
 from ponder.domain.budget import RenewingBudget, most_tokens
 from ponder.domain.money import NANODOLLARS
 from ponder.domain.state import IncarnationState, JobState, Lane, Verdict
@@ -103,8 +104,12 @@ class World:
         tokens: int = 100,
         expires_in_s: float = 86_400,
         num_oracle: int = 0,
+        stages: Sequence[str] = (),
     ) -> str:
-        """Makes a batch in progress, whose lines ask for `models` in turn and whose first ones may see references."""
+        """Makes a batch in progress, whose lines ask for `models` in turn and whose first ones may see references.
+
+        stages: the models of a cascade, of which each job is one.
+        """
         tenant = tenant or self.tenant()
         batch_id = f"batch_{next(self._numbers):024x}"
         request = {
@@ -113,6 +118,12 @@ class World:
             "strategy": {"name": strategy},
             "budget": dict(budget or {}),
         }
+        if stages:
+            models, strategy = stages[:1], "cascade"
+            request |= {
+                "strategy": {"name": "cascade", "stages": [{"strategy": {"name": "direct"}} for _ in stages]},
+                "stages": [Pin(model, fingerprint, CONTEXT_LENGTH).document() for model in stages],
+            }
         self.sql(
             """
             WITH file AS (

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from random import Random
 
 import structlog
 
+from ponder.domain.batch.stages import Pin
 from ponder.domain.state import Lane
 from ponder.domain.strategy import STRATEGY
 from ponder.jobs.tick_report import Usage
@@ -17,22 +19,25 @@ from ponder_worker.engine_process import job_request
 from ponder_worker.engine_process.engine_client import EngineClient
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job_result import EXPECTED, Made, as_choices, as_document, job_error
+from ponder_worker.engine_process.job_stage import JobStage, dumped
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.engine_process.prompts import Prompt
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.reward import Mark
 from ponder_worker.protocol import AdmittedJob, Document, JobResult, Sums
-from ponder_worker.search import strategies
+from ponder_worker.search import acceptance, routing, strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.search_error import NothingMade
 from ponder_worker.search.tree.candidate import Candidate
-from ponder_worker.search.tree.node import root_seed
+from ponder_worker.search.tree.node import child_seed, root_seed
 from ponder_worker.search.tree.search_tree import SearchTree
 
 _log = structlog.get_logger(__name__)
 
+_ROUTE_ORDINAL = (1 << 33) - 1
+"""An ordinal that belongs to no child, for the random numbers that route a job."""
 _PRIORITIES: dict[Lane, Priority] = {Lane.INTERACTIVE: "interactive", Lane.BATCH: "batch"}
 
 
@@ -50,7 +55,9 @@ class Job:
         """Raises anything at all for a malformed request or delta. The job's result is then `unreadable`."""
         self.id = admitted.job_id
         self.batch_id = admitted.batch_id
-        self._request = admitted.request
+        self._stage = JobStage.of(admitted.request, admitted.deltas)
+        self._request = self._stage.request
+        self._scope = self._stage.scope(core.engines.fingerprint)
         self._tenant = admitted.tenant_id
         self._priority = _PRIORITIES[admitted.lane]
         self._family = next(core.families)
@@ -67,8 +74,8 @@ class Job:
         self._grammar: object = None  # held, so that it stays compiled
         sampling = self._request["sampling"]
         self.tree = SearchTree.fold(
-            root_seed(self.id, sampling.get("seed")),
-            admitted.deltas,
+            self._stage.seed(root_seed(self.id, sampling.get("seed"))),
+            self._stage.deltas,
             keep=job_request.kept_logprobs(sampling),
         )
         self._meter.first_token_ms = self.tree.counts.get("first_token_ms")
@@ -100,10 +107,29 @@ class Job:
         if self.search is not None:
             self.search.expander.streams.sync_all()
         self._count()
-        return self.tree.delta()
+        delta = self.tree.delta()
+        return None if delta is None else self._stage.marked(delta)
+
+    def last_delta(self) -> Document:
+        """Returns the last delta of a stage that is over: its result is in it."""
+        delta = self.delta() or self._stage.marked({"nodes": []})
+        return delta | {"result": dumped(self._result())}
+
+    @property
+    def next_stage(self) -> Pin | None:
+        """The weights of the model that the job goes on with; None if it is to settle."""
+        is_skipped = self.tree.decisions.get(routing.DECISION, {}).get("skipped", False)
+        is_accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", not is_skipped)
+        if self.tree.ended is not None or is_accepted:
+            return None
+        return self._stage.next if self._stage.has_room(self.tree.num_tokens) else None
 
     def result(self) -> JobResult:
         """Returns the job's result. Its tree is complete, so that no deltas are needed beside it."""
+        return self._stage.whole_result(self._result(), self.tree.ended)
+
+    def _result(self) -> JobResult:
+        """Returns the result of the stage that ran here."""
         self._count()
         made = self._made
         return JobResult(
@@ -114,7 +140,7 @@ class Job:
             if made
             else (),
             usage=self._usage(),
-            tree=as_document(self.tree, self.search, made),
+            tree=self._stage.document(as_document(self.tree, self.search, made), dict(self.tree.decisions)),
             learned=self._lessons(),
             first_token_ms=self.tree.counts.get("first_token_ms"),
             first_visible_token_ms=self.tree.counts.get("first_visible_token_ms"),
@@ -131,14 +157,39 @@ class Job:
             recomputed_tokens=counts.get("recomputed_tokens", 0),
         )
 
+    def _is_skipped(self) -> bool:
+        """Decides whether this stage of a cascade is left out, before anything is computed for it."""
+        if self._stage.next is None or not self._stage.is_routed:
+            return False
+        if routing.DECISION not in self.tree.decisions:
+            here = self._learned.of(self.batch_id, self._scope)
+            there = self._learned.of(self.batch_id, self._stage.scope(self._core.engines.fingerprint, ahead=1))
+            random = Random(child_seed(self.tree.root.seed, _ROUTE_ORDINAL))  # noqa: S311
+            route = routing.choose(here, there, routing.groups(self._request), random)
+            self.tree.decide(routing.DECISION, route.document())
+        return bool(self.tree.decisions[routing.DECISION]["skipped"])
+
     def _lessons(self) -> Sums:
         """Returns none for a search that failed or was told to end, because it did not spend as it would have."""
         if self.search is None or self._made is None or self.tree.ended is not None:
             return {}
-        return self.search.lessons
+        lessons = dict(self.search.lessons)
+        if self._stage.pins:
+            is_accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", True)
+            lessons |= routing.lessons(routing.groups(self._request), is_accepted=is_accepted, work=self._work())
+        return {f"{self._scope}{name}": number for name, number in lessons.items()}
+
+    def _work(self) -> float:
+        """Returns the operations of everything that was computed for this stage once."""
+        usage, engines = self._usage(), self._core.engines
+        work = float((usage.prompt_tokens + usage.completion_tokens) * engines.generator.flops_per_token)
+        return work + usage.reward_tokens * (engines.reward.flops_per_token if engines.reward is not None else 0)
 
     async def _run(self) -> None:
         try:
+            if self._is_skipped():
+                self._finish()
+                return
             spec = STRATEGY.validate_python(self._request["strategy"])
             max_rounds = int(self._request.get("max_rounds") or 1)
             if spec.needs_verifier or max_rounds > 1:
@@ -152,6 +203,8 @@ class Job:
             self.search = search = self._open(prompt, spec.uses_scores, structure)
             ranked = await strategies.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
+            if (rule := self._stage.accept) is not None:
+                await acceptance.decide(search, rule, ranked, self._stage.calibration)
         except asyncio.CancelledError:
             return
         except Exception as error:
@@ -186,7 +239,7 @@ class Job:
             SearchLimits(budget.tokens, min(caps) if caps else None, room, budget.thinking_tokens),
             num_choices=int(request.get("n") or 1),
             answer_of=job_request.answer_of(request, prompt.begun),
-            learned=partial(self._learned.of, self.batch_id),
+            learned=partial(self._learned.of, self.batch_id, self._scope),
             # A score at a mark judges all steps up to it; a likelihood is that of its own step.
             aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",
         )
@@ -214,6 +267,8 @@ class Job:
         self._error = error
         if not isinstance(error, EXPECTED):
             _log.error("job_broke", job=self.id, exc_info=error)
+        elif self._stage.next is not None:
+            self.tree.decide(acceptance.DECISION, {"accepted": False, "error": job_error(error).code})
         self._finish()
 
     def _finish(self) -> None:

@@ -28,6 +28,7 @@ from ponder_worker.protocol import (
     Drain,
     Drop,
     End,
+    HandOn,
     JobResult,
     Learn,
     Ready,
@@ -63,6 +64,7 @@ class Loop:
         self._jobs: dict[int, Job] = {}
         self._arrived: deque[AdmittedJob] = deque()
         self._results: list[JobResult] = []
+        self._handed_on: list[HandOn] = []
         self._deltas: dict[int, Document] = {}
         """The last deltas of finished jobs: until they settle, another worker would continue from their trees."""
         self._num_steps_reported = 0
@@ -103,7 +105,11 @@ class Loop:
 
     def _check(self) -> None:
         """Looks for lost pages once all work has ended and is reported. Raises AssertionError."""
-        if self._check_is_due and self._phase is _Phase.STEPPING and not (self._jobs or self._results):
+        if (
+            self._check_is_due
+            and self._phase is _Phase.STEPPING
+            and not (self._jobs or self._results or self._handed_on)
+        ):
             self._check_is_due = False
             self._core.check()
 
@@ -128,6 +134,10 @@ class Loop:
 
     def _finish(self, job: Job) -> None:
         del self._jobs[job.id]
+        if (pin := job.next_stage) is not None:
+            self._deltas[job.id] = job.last_delta()
+            self._handed_on.append(HandOn(job.id, pin.model, pin.fingerprint))
+            return
         if (delta := job.delta()) is not None:
             self._deltas[job.id] = delta
         self._results.append(job.result())
@@ -164,10 +174,12 @@ class Loop:
     def _admit(self, command: Admit) -> None:
         """Queues the jobs that are not here yet, interactive ones before all others."""
         here = self._jobs.keys() | {result.job_id for result in self._results}
+        here |= {one.job_id for one in self._handed_on}
         arrived = {job.job_id: job for job in command.jobs if job.job_id not in here}
         arrived |= {job.job_id: job for job in self._arrived}  # one that waits already may have been told to end
         self._arrived = deque(sorted(arrived.values(), key=lambda job: job.lane is not Lane.INTERACTIVE))
         self._learn(command.learned)
+        self._learned.take_former(command.former)
         self._core.clock_s = command.clock_s
 
     def _learn(self, learned: Mapping[str, Sums]) -> None:
@@ -179,6 +191,7 @@ class Loop:
             self._jobs.pop(job_id).drop()
         self._arrived = deque(job for job in self._arrived if job.job_id not in job_ids)
         self._results = [result for result in self._results if result.job_id not in job_ids]
+        self._handed_on = [one for one in self._handed_on if one.job_id not in job_ids]
         self._deltas = {job_id: delta for job_id, delta in self._deltas.items() if job_id not in job_ids}
 
     def _end(self, reasons: Mapping[int, str]) -> None:
@@ -200,8 +213,8 @@ class Loop:
 
     def _report(self, *, is_last: bool) -> Report:
         deltas = {job.id: delta for job in self._jobs.values() if (delta := job.delta()) is not None} | self._deltas
-        results = tuple(self._results)
-        self._deltas, self._results = {}, []
+        results, handed_on = tuple(self._results), tuple(self._handed_on)
+        self._deltas, self._results, self._handed_on = {}, [], []
         # Verdicts and prompts count as progress too: a search that only waits for one of them is not stuck.
         num_steps = self._core.num_steps + self._core.prompts.num_made + self._questions.num_answered
         num_new_steps, self._num_steps_reported = num_steps - self._num_steps_reported, num_steps
@@ -216,6 +229,7 @@ class Loop:
             num_jobs=len(self._jobs) + len(self._arrived),
             is_last=is_last,
             metrics=self._core.metrics(),
+            handed_on=handed_on,
         )
 
     @property

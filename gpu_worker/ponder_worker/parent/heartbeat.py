@@ -150,11 +150,12 @@ class Heartbeat:
     def _follow(self, reply: TickReply, saved: Unsaved) -> None:
         """Does what the reply to a saved tick asks for."""
         self._capacity.admit(self._state is IncarnationState.READY)
-        self._capacity.remove(saved.settled)
-        dropped = [job_id for job_id in reply.dropped if job_id not in saved.settled]
+        left = saved.settled.keys() | saved.handed_on.keys()
+        self._capacity.remove(left)
+        dropped = [job_id for job_id in reply.dropped if job_id not in left]
         if dropped:
             self._drop(dropped)
-        self._bridge.forget({*saved.settled, *dropped})
+        self._bridge.forget({*left, *dropped})
         if reply.ended:
             self._engine.send(End(dict(reply.ended)))
         if reply.learned:

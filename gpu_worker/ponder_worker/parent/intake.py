@@ -116,4 +116,4 @@ def _admit(claimed: Claim) -> Admit:
         for job in claimed.jobs
     )
     learned = {job.batch_id: dict(claimed.learned) for job in claimed.jobs}
-    return Admit(jobs, learned, clock_s=claimed.now.timestamp() - time.monotonic())
+    return Admit(jobs, learned, dict(claimed.former), clock_s=claimed.now.timestamp() - time.monotonic())

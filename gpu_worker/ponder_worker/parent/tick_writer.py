@@ -86,6 +86,7 @@ class TickWriter:
             idle_fraction=content.idle_fraction,
             deltas=content.unsettled_deltas,
             settled=list(content.settled.values()),
+            handed_on=content.handed_on,
         )
         return _Tick(report, content)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ponder.jobs.tick_report import Settlement, Work, WorkKind
+from ponder.jobs.tick_report import NextStage, Settlement, Work, WorkKind
 from ponder_worker.protocol import Document, Report
 
 _WorkKey = tuple[int, WorkKind]
@@ -25,6 +25,7 @@ class Unsaved:
     work: dict[_WorkKey, Work] = field(default_factory=dict)
     deltas: dict[int, list[Document]] = field(default_factory=dict)
     settled: dict[int, Settlement] = field(default_factory=dict)
+    handed_on: dict[int, NextStage] = field(default_factory=dict)
     awaits_verdicts: bool = False
 
     def add_report(self, report: Report, elapsed_s: float) -> None:
@@ -37,6 +38,8 @@ class Unsaved:
             self._add_work(work)
         for job_id, delta in report.deltas.items():
             self.deltas.setdefault(job_id, []).append(delta)
+        for one in report.handed_on:
+            self.handed_on[one.job_id] = NextStage(one.model, one.fingerprint)
 
     def settle(self, settlement: Settlement) -> None:
         """Counts as progress where searches wait for their turn behind it."""
@@ -48,6 +51,7 @@ class Unsaved:
         for job_id in job_ids:
             self.deltas.pop(job_id, None)
             self.settled.pop(job_id, None)
+            self.handed_on.pop(job_id, None)
 
     @property
     def idle_fraction(self) -> float:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from ponder.api.services import job_number, unix
 from ponder.api.waiting import why_job_waits
+from ponder.domain.batch.stages import pins
 from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 from ponder.store.job_state import JOB_STATE
@@ -40,6 +41,12 @@ _ATTEMPTS = text(
     """
 )
 _COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job_id = :id GROUP BY kind ORDER BY kind")
+_RESULTS = text(
+    """
+    SELECT delta #> '{result,tree,decisions}' AS decisions FROM tree_deltas
+    WHERE job_id = :id AND delta -> 'result' IS NOT NULL ORDER BY id
+    """
+)
 _TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
 
 
@@ -81,9 +88,37 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObjec
         "cost": {"direct_nanodollars": sum(by_kind.values()), "by_kind": by_kind},
         "attempts": [_attempt(attempt) for attempt in connection.execute(_ATTEMPTS, values)],
         "tree": row.tree,
+        "stages": _stages(connection, row),
         "pruned_at": unix(row.results_expired_at),
         "waiting": why_job_waits(connection, row, row.lane) if is_waiting else None,
     }
+
+
+def _stages(connection: Connection, row: Row[Any]) -> list[JsonObject] | None:
+    """Returns the models of a cascade in turn, and what was decided about each; None for a job that is none."""
+    named = pins(row.request_left or {})
+    if not named:
+        return None
+    tree, is_open = row.tree or {}, row.current_state == "pending"
+    ended = [stage.get("decisions") or {} for stage in tree.get("stages", ())]
+    if is_open:
+        ended = [one.decisions or {} for one in connection.execute(_RESULTS, {"id": row.id})]
+    return [
+        {
+            "model": pin.model,
+            "fingerprint": pin.fingerprint,
+            "state": _state_of(number, len(ended), is_open=is_open),
+            "has_answered": number == tree.get("answered_by"),
+            "decisions": ended[number] if number < len(ended) else {},
+        }
+        for number, pin in enumerate(named)
+    ]
+
+
+def _state_of(number: int, num_ended: int, *, is_open: bool) -> str:
+    if number < num_ended:
+        return "ended"
+    return ("open" if number == num_ended else "ahead") if is_open else "not_needed"
 
 
 def _attempt(row: Row[Any]) -> JsonObject:

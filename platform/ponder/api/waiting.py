@@ -29,7 +29,7 @@ _ALIVE = text(
 )
 _SHARD_OF_JOB = text(
     """
-    SELECT id, state FROM shards
+    SELECT id, state, model, fingerprint FROM shards
     WHERE batch_id = :batch_id AND state <> 'finished' AND :job_id = ANY(job_ids) ORDER BY id DESC LIMIT 1
     """
 )
@@ -137,7 +137,9 @@ def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stop
     shard = connection.execute(_SHARD_OF_JOB, {"batch_id": job.batch_id, "job_id": job.id}).first()
     if shard is not None and shard.state == "held":
         return None
-    weights = {"model": job.model, "fingerprint": job.fingerprint}
+    # A cascade's job may wait for another model than its first.
+    where = job if shard is None else shard
+    weights = {"model": where.model, "fingerprint": where.fingerprint}
     queued = {**weights, "lane": lane, "before": shard.id if shard is not None else None}
     ahead = int(connection.execute(_QUEUED, queued).scalar_one())
     if shard is None:
@@ -149,7 +151,7 @@ def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stop
     if found is None and not connection.execute(_ALIVE, weights).scalar_one():
         found = _reason(
             "no_worker",
-            f"no live worker serves {job.model} with the weights {job.fingerprint}: start one with `ponder worker`",
+            f"no live worker serves {where.model} with the weights {where.fingerprint}: start one with `ponder worker`",
             ahead,
         )
     if found is None and shard is not None:

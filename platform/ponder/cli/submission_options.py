@@ -15,7 +15,7 @@ from ponder.cli import sampling_options
 from ponder.cli.amount import Duration
 from ponder.domain.batch.endpoint import ENDPOINTS
 from ponder.domain.batch.refusal import explain
-from ponder.domain.strategy import STRATEGY, STRATEGY_NAMES
+from ponder.domain.strategy import STRATEGY, STRATEGY_NAMES, STRATEGY_SPECS
 from ponder.domain.verifier import PLAIN_VERIFIER_NAMES
 from ponder.wire import Json
 
@@ -125,7 +125,7 @@ def _strategy(given: Mapping[str, Any]) -> Json | None:
             raise click.UsageError("--width, --select and --param belong to a --strategy: name it")
         return None
     strategy = {"name": given["strategy"]}
-    known = [field for field in type(STRATEGY.validate_python(strategy)).model_fields if field != "name"]
+    known = [field for field in STRATEGY_SPECS[given["strategy"]].model_fields if field != "name"]
     if "n" not in known:
         short.pop("n", None)
     unknown = [name for name in (*short, *params) if name not in known]

@@ -16,6 +16,7 @@ from ponder.wire import Json
 _MOST_CHILDREN = 12
 _LONGEST_TEXT = 100
 _LONGEST_PROBLEM = 600
+_MEASURES = ("agreement", "probability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,46 @@ def print_tree(job: Json) -> None:
     console = out()
     console.print()
     console.print(_problem(job))
-    console.print(Drawing.of(job["tree"]).draw(job["strategy"]))
+    for title, tree in _trees(job):
+        console.print(Drawing.of(tree).draw(title))
     console.print(
         "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3: generated three times, forced: not sampled; "
         "the numbers are scores",
         style="dim",
     )
+
+
+def _trees(job: Json) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns the trees of a job with their titles: one, or one for each stage of a cascade that has begun."""
+    tree = job["tree"]
+    if "stages" not in tree:
+        return [(job["strategy"], tree)]
+    trees = []
+    for number, stage in enumerate(tree["stages"]):
+        # Only the way to the job's answer is marked.
+        is_chosen = number == tree["answered_by"]
+        decided = decision(stage.get("decisions") or {})
+        title = f"stage {number}: {stage['strategy']} on {stage['model']}{decided and f', {decided}'}"
+        trees.append((title, stage if is_chosen else {**stage, "chosen": None}))
+    return trees
+
+
+def decision(decisions: Mapping[str, Any]) -> str:
+    """Returns the words for what was decided about a stage of a cascade, and none if nothing was."""
+    route = decisions.get("route") or {}
+    if route.get("skipped"):
+        return f"skipped: too seldom accepted ({route['chance']:.0%})"
+    told = decisions.get("accept")
+    if told is None:
+        return ""
+    if "error" in told:
+        return f"not accepted: {told['error']}"
+    said = "accepted" if told["accepted"] else "not accepted"
+    measure = next((f"{name} {told[name]:.2f}" for name in _MEASURES if name in told), told["by"])
+    chance = f", which is right with a chance of {told['chance']:.2f}" if "chance" in told else ""
+    least = f" (needed: {told['threshold']:g})" if "threshold" in told else ""
+    source = f", calibrated on {told['calibrated_on']}" if "calibrated_on" in told else ""
+    return f"{said} by {measure}{chance}{least}{source}"
 
 
 def _problem(job: Json) -> str:

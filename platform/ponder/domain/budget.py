@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from ponder.domain.batch.stages import pins, stage_request
 from ponder.domain.money import NANODOLLARS
 from ponder.domain.strategy import Spec
 
@@ -285,12 +286,18 @@ def last_to_renew(limits: Sequence[Limit]) -> Limit:
 
 
 def most_tokens(request: Mapping[str, Any], context_length: int) -> int:
-    """Returns the most tokens a job generates: its own limit, or what its strategy can reach within the context."""
+    """Returns the most tokens a job generates: its own limit, or what its strategy can reach within the context.
+
+    Those of a cascade are the sum of its stages', each within the context of its own model.
+    """
     budget, effort = request.get("budget") or {}, request.get("effort") or {}
     # For a model that does not think, the effort takes the place of the budget.
     named = [limit for limit in (budget.get("tokens"), effort.get("tokens")) if limit is not None]
     if budget.get("tokens") is not None:
         return int(max(named))
+    if stages := pins(request):
+        parts = (most_tokens(stage_request(request, number), pin.context_length) for number, pin in enumerate(stages))
+        return sum(parts)
     limits = (request["sampling"].get("max_tokens"), budget.get("tokens_per_sample"), context_length)
     strategy = request["strategy"]
     num_samples = max(int(strategy.get("n") or 1), int(request.get("n") or 1))

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 from ponder.errors import InvalidInput
 
-DIMENSIONS = ("strategy", "level", "model", "batch", "tenant", "key", "market", "machine", "day", "hour")
+DIMENSIONS = (
+    "strategy", "level", "model", "worker_model", "batch", "tenant", "key", "market", "machine", "day", "hour"
+)  # fmt: skip
 METADATA = "metadata."
 """The prefix of a dimension that is a field of the metadata: the line's, or else its batch's."""
 KNOWN = f"{', '.join(DIMENSIONS)}, {METADATA}FIELD"

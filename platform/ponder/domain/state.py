@@ -48,6 +48,8 @@ class AttemptOutcome(StrEnum):
 
     SETTLED = "settled"
     PREEMPTED = "preempted"
+    HANDED_ON = "handed_on"
+    """It goes on with the next model of its cascade, and costs it nothing either."""
     LOST = "lost"
     CANCELLED = "cancelled"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic_core import PydanticCustomError
 
 Aggregate = Literal["last", "min", "product", "mean"]
 """The way to combine the scores of a path's steps, which are probabilities of being right."""
@@ -212,10 +214,147 @@ class Adaptive(StrategySpec):
         return True
 
 
-AnyStrategy = (
+PlainStrategy = (
     Direct | SelfConsistency | BestOfN | BeamSearch | Dvts | Rebase | Mcts | ParticleFilter | Refine | BudgetForcing
     | Adaptive
 )  # fmt: skip
+"""The strategies that run on one model."""
+
+
+def named(value: Any) -> Any:
+    """Reads `"best_of_n"` as `{"name": "best_of_n"}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def tokens(value: Any) -> Any:
+    """Reads a bare number as a budget of tokens."""
+    return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class AcceptByVerifier(Spec):
+    """A stage's answer is accepted if the job's verifier passes it. The verifier must be one that may be asked."""
+
+    by: Literal["verifier"] = "verifier"
+
+
+class Measured(Spec):
+    """A stage's answer is accepted if a measure of it reaches a threshold.
+
+    With `learn` the measure only says which answers are alike, and the threshold is for the chance that such an answer
+    is right, as the batch has learnt it.
+    """
+
+    threshold: float = Field(default=0.75, gt=0, le=1)
+    learn: bool = False
+
+
+class AcceptByAgreement(Measured):
+    """The measure is the share of the stage's samples that give the answer."""
+
+    by: Literal["agreement"] = "agreement"
+
+
+class AcceptByReward(Measured):
+    """The measure is the probability of being right that the reward model gives the answer's text."""
+
+    by: Literal["reward"] = "reward"
+    threshold: float = Field(default=0.8, gt=0, le=1)
+    calibrated_on: str | None = Field(default=None, max_length=64)
+    """A batch of other problems, which tells the chance that a text of some probability is right. The threshold is then
+    for that chance."""
+
+
+AnyAccept = AcceptByVerifier | AcceptByAgreement | AcceptByReward
+ACCEPT: TypeAdapter[AnyAccept] = TypeAdapter(Annotated[AnyAccept, Field(discriminator="by")])
+ACCEPT_NAMES: tuple[str, ...] = tuple(spec.model_fields["by"].default for spec in get_args(AnyAccept))
+
+
+class StageBudget(Spec):
+    """Limits of one stage, within those of its job."""
+
+    tokens: int | None = Field(default=None, ge=1, le=100_000_000)
+    tokens_per_sample: int | None = Field(default=None, ge=1, le=1_000_000)
+    thinking_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+
+
+class Stage(Spec):
+    """One model's try at a problem, and when its answer is good enough. Only the first may leave out the model."""
+
+    model: str | None = Field(default=None, min_length=1, max_length=256)
+    strategy: Annotated[
+        Annotated[PlainStrategy, Field(discriminator="name")], BeforeValidator(named), Field(default_factory=Direct)
+    ]
+    budget: Annotated[StageBudget, BeforeValidator(tokens)] = StageBudget()
+    accept: Annotated[AnyAccept, Field(discriminator="by")] | None = None
+
+
+class Cascade(StrategySpec):
+    """Several models in turn, the cheapest first: a problem goes on to the next stage if an answer is not accepted
+    (Chen et al. 2023, arXiv:2305.05176).
+
+    With `show_tried` the next stage also reads the answer that was not accepted. With `route` a stage is skipped where
+    the batch has learnt that it does not pay.
+    """
+
+    name: Literal["cascade"] = "cascade"
+    stages: list[Stage] = Field(min_length=2, max_length=8)
+    show_tried: bool = False
+    route: bool = True
+
+    @field_validator("stages")
+    @classmethod
+    def _has_an_end(cls, stages: list[Stage]) -> list[Stage]:
+        for number, stage in enumerate(stages):
+            if (wrong := _why_wrong(stage, is_first=number == 0, is_last=stage is stages[-1])) is not None:
+                raise PydanticCustomError("stage", "stage {number} {wrong}", {"number": number, "wrong": wrong})
+        return stages
+
+    @property
+    def num_candidates(self) -> int | None:
+        return min((most for stage in self.stages if (most := stage.strategy.num_candidates) is not None), default=None)
+
+    @property
+    def needs_scores(self) -> bool:
+        return any(stage.strategy.needs_scores for stage in self.stages)
+
+    @property
+    def uses_scores(self) -> bool:
+        return any(stage.strategy.uses_scores or isinstance(stage.accept, AcceptByReward) for stage in self.stages)
+
+    @property
+    def needs_verifier(self) -> bool:
+        return any(stage.strategy.needs_verifier or isinstance(stage.accept, AcceptByVerifier) for stage in self.stages)
+
+    @property
+    def needs_turns(self) -> bool:
+        return self.show_tried or any(stage.strategy.needs_turns for stage in self.stages)
+
+
+def _why_wrong(stage: Stage, *, is_first: bool, is_last: bool) -> str | None:
+    """Returns what a stage lacks, or has too much, as a stage of its place."""
+    if stage.model is None and not is_first:
+        return "names no model: only the first may leave it to the line"
+    if is_last:
+        return "is the last, whose answer always counts: leave out its accept" if stage.accept is not None else None
+    if stage.accept is None:
+        return f"does not say when its answer is good enough: add accept by {', '.join(ACCEPT_NAMES)}"
+    return _why_not_accepted(stage, stage.accept)
+
+
+def _why_not_accepted(stage: Stage, accept: AnyAccept) -> str | None:
+    if isinstance(accept, AcceptByAgreement) and (stage.strategy.num_candidates or 1) < 2:
+        return f"is accepted by agreement, but {stage.strategy.name} makes a single sample: let several vote"
+    if not isinstance(accept, AcceptByReward) or accept.calibrated_on is None:
+        return None
+    if stage.model is None:
+        return "is calibrated on a batch, but names no model: name the one that was used there"
+    return "cannot both learn and be calibrated on a batch: leave one out" if accept.learn else None
+
+
+AnyStrategy = PlainStrategy | Cascade
 Strategy = Annotated[AnyStrategy, Field(discriminator="name")]
 STRATEGY: TypeAdapter[AnyStrategy] = TypeAdapter(Strategy)
-STRATEGY_NAMES: tuple[str, ...] = tuple(spec.model_fields["name"].default for spec in get_args(AnyStrategy))
+STRATEGY_SPECS: Mapping[str, type[StrategySpec]] = {
+    spec.model_fields["name"].default: spec for spec in get_args(AnyStrategy)
+}
+STRATEGY_NAMES = tuple(STRATEGY_SPECS)

@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from ponder.domain.batch.stages import lesson_scope
 from ponder.domain.state import IncarnationState, Lane, ShardState
 from ponder.domain.storable import JsonObject
 from ponder.jobs.incarnation import Incarnation, hold
-from ponder.jobs.learn import learned
+from ponder.jobs.learn import former, learned
 from ponder.jobs.reserve import Reserve, Turn, Unfit, reserve, take_turn, walls
 from ponder.jobs.shard import finish_shard, hold_shard
 from ponder.jobs.wake import wake
@@ -34,7 +35,8 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed shard. `learned` sums up what settled jobs of its batch have taught (see `learn`).
+    """A claimed shard. `learned` sums up what settled jobs of its batch have taught, and `former` what ended batches of
+    its tenant have (see `learn`).
 
     `now` is Postgres's time.
     """
@@ -43,11 +45,12 @@ class Claim:
     lane: Lane
     jobs: tuple[ClaimedJob, ...]
     learned: Mapping[str, float]
+    former: Mapping[str, float] = field(compare=False)
     now: datetime = field(compare=False)
 
 
 _SHARD = text(f"""
-    SELECT state, holder, model, fingerprint, lane, job_ids, runs_alone, batch_id, least_tokens, created_at,
+    SELECT state, holder, tenant_id, model, fingerprint, lane, job_ids, runs_alone, batch_id, least_tokens, created_at,
            (SELECT {IS_LIMITED} FROM batches WHERE batches.id = batch_id) AS is_limited
     FROM shards WHERE id = :id FOR NO KEY UPDATE
 """)
@@ -72,7 +75,8 @@ _HAND_BACK = text("""
 _JUST_HANDED_BACK = text("""
     SELECT EXISTS (
         SELECT FROM attempts
-        WHERE job_id = ANY(CAST(:ids AS bigint[])) AND incarnation_id = :incarnation_id AND outcome = 'preempted'
+        WHERE job_id = ANY(CAST(:ids AS bigint[])) AND incarnation_id = :incarnation_id
+          AND outcome IN ('preempted', 'handed_on')
           AND ended_at >= CAST(:last_tick AS timestamptz)
     )
 """)
@@ -146,7 +150,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     if shard is not None and shard.state == ShardState.HELD and shard.holder == incarnation_id:
         again = walls(connection, shard.batch_id, shard.job_ids) if shard.is_limited else None
         jobs = _open_attempts(connection, shard_id, incarnation_id, shard, again, is_new=False)
-        return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard), incarnation.now)
+        return _claim(connection, shard_id, shard, jobs, incarnation.now)
     if shard is None or shard.state != ShardState.QUEUED:
         return None
     fits = (shard.model, shard.fingerprint) == (incarnation.model, incarnation.fingerprint)
@@ -169,15 +173,22 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
         wake(connection)
         return None
     hold_shard(connection, shard_id, incarnation_id)
-    return Claim(shard_id, Lane(shard.lane), jobs, _learned(connection, shard), incarnation.now)
+    return _claim(connection, shard_id, shard, jobs, incarnation.now)
 
 
-def _learned(connection: Connection, shard: Row[Any]) -> Mapping[str, float]:
-    return learned(connection, [shard.batch_id]).get(shard.batch_id, {})
+def _claim(
+    connection: Connection, shard_id: int, shard: Row[Any], jobs: tuple[ClaimedJob, ...], now: datetime
+) -> Claim:
+    scopes = {lesson_scope(job.request, shard.fingerprint) for job in jobs}
+    known = former(connection, shard.tenant_id, scopes)
+    return Claim(
+        shard_id, Lane(shard.lane), jobs, learned(connection, [shard.batch_id]).get(shard.batch_id, {}), known, now
+    )
 
 
 def _just_handed_back(connection: Connection, incarnation: Incarnation, shard: Row[Any]) -> bool:
-    """Returns whether the incarnation's last tick handed the jobs back: only the next one proves that it stopped them.
+    """Returns whether the incarnation's last tick handed the jobs back or on: only the next one proves that it stopped
+    them.
 
     Their shard was cut by that tick, so an older one needs no look.
     """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from ponder.domain.state import AttemptOutcome, JobState
 from ponder.jobs.settle import settle
 from ponder.jobs.shard import MAX_JOBS, finish_held
-from ponder.jobs.tick_report import Settlement, Usage
+from ponder.jobs.tick_report import NextStage, Settlement, Usage
 from ponder.store.document import dumps
 
 _LOSSES_TO_BE_ALONE = 2
@@ -60,10 +60,40 @@ _END_ATTEMPTS_OF = text("""
     RETURNING job_id
 """)
 
+# Out of their shard, so that nobody who cuts it anew finds them there.
+_HAND_ON = text("""
+    WITH moved AS (
+        SELECT * FROM json_to_recordset(CAST(:moved AS json)) AS moved(job_id bigint, model text, fingerprint text)
+    ), ended AS (
+        UPDATE attempts SET outcome = 'handed_on', ended_at = CAST(:at AS timestamptz)
+        FROM moved
+        WHERE incarnation_id = :incarnation_id AND ended_at IS NULL AND attempts.job_id = moved.job_id
+        RETURNING attempts.job_id, shard_id, model, fingerprint
+    ), named AS MATERIALIZED (
+        SELECT jobs.id, tenant_id, batch_id, ended.model, ended.fingerprint, estimated_tokens, state, shard_id
+        FROM ended JOIN jobs ON jobs.id = ended.job_id
+    ), smaller AS (
+        UPDATE shards SET estimated_tokens = greatest(shards.estimated_tokens - leaving.tokens, 0),
+                          job_ids = ARRAY(SELECT id FROM unnest(job_ids) WITH ORDINALITY AS kept(id, place)
+                                          WHERE id <> ALL(leaving.ids) ORDER BY place)
+        FROM (
+            SELECT shard_id, array_agg(id) AS ids, sum(estimated_tokens) AS tokens FROM named GROUP BY shard_id
+        ) AS leaving
+        WHERE shards.id = leaving.shard_id
+        RETURNING shards.id, lane
+    )
+    SELECT named.id, tenant_id, batch_id, model, fingerprint, lane, estimated_tokens,
+           (SELECT count(*) FROM attempts WHERE job_id = named.id AND outcome = 'lost') AS num_lost
+    FROM named JOIN smaller ON smaller.id = shard_id
+    WHERE state = 'pending'
+      AND EXISTS (SELECT FROM batches WHERE batches.id = named.batch_id AND batches.state = 'in_progress')
+    ORDER BY named.id
+""")
+
 # First the jobs by id, then their state (see jobs/dispatching/cut.py).
 _LEFT = text("""
     WITH named AS MATERIALIZED (
-        SELECT jobs.id, jobs.tenant_id, jobs.batch_id, jobs.model, jobs.fingerprint, shards.lane,
+        SELECT jobs.id, jobs.tenant_id, jobs.batch_id, shards.model, shards.fingerprint, shards.lane,
                jobs.estimated_tokens, jobs.state
         FROM shards CROSS JOIN LATERAL unnest(shards.job_ids) AS job_id JOIN jobs ON jobs.id = job_id
         WHERE shards.id = ANY(CAST(:shard_ids AS bigint[]))
@@ -118,6 +148,21 @@ def hand_back(connection: Connection, incarnation_id: str, at: datetime, batch_i
     return job_ids
 
 
+def hand_on(connection: Connection, incarnation_id: str, at: datetime, moved: Mapping[int, NextStage]) -> bool:
+    """Ends the attempts of jobs whose cascade goes on with another model, and cuts shards of them for its workers.
+
+    Being handed on costs a job nothing, but one that was lost twice still runs alone. Jobs that the incarnation does
+    not hold are left alone. Returns whether it held any. The caller holds the lock on the incarnation.
+    """
+    if not moved:
+        return False
+    rows = [{"job_id": job_id, **asdict(stage)} for job_id, stage in moved.items()]
+    values = {"incarnation_id": incarnation_id, "at": at, "moved": dumps(rows)}
+    jobs = [_Job(**row._mapping) for row in connection.execute(_HAND_ON, values)]
+    _cut(connection, jobs, shard_tokens=None)
+    return True
+
+
 def _cut_anew(connection: Connection, shard_ids: Sequence[int], at: datetime, shard_tokens: int | None) -> Recut:
     jobs = [_Job(**row._mapping) for row in connection.execute(_LEFT, {"shard_ids": shard_ids})] if shard_ids else []
     failed = [job for job in jobs if job.num_lost >= _LOSSES_TO_FAIL]
@@ -125,14 +170,20 @@ def _cut_anew(connection: Connection, shard_ids: Sequence[int], at: datetime, sh
         locked = connection.execute(_LOCK, {"ids": [job.id for job in failed]})
         tokens = {row.id: row.num_tokens for row in locked}
         settle(connection, [_worker_lost(job, tokens[job.id]) for job in failed if job.id in tokens], at)
-    alone = [job for job in jobs if job.is_suspect and job.num_lost < _LOSSES_TO_FAIL]
+    left = [job for job in jobs if job.num_lost < _LOSSES_TO_FAIL]
+    _cut(connection, left, shard_tokens)
+    return Recut(num_handed_on=len(left), num_failed=len(failed))
+
+
+def _cut(connection: Connection, jobs: Sequence[_Job], shard_tokens: int | None) -> None:
+    """Cuts shards of jobs: those that may have killed their workers get one each."""
+    alone = [job for job in jobs if job.is_suspect]
     together = sorted((job for job in jobs if not job.is_suspect), key=lambda job: (job.kin, job.id))
     shards = [[job] for job in alone]
     for _, kin in groupby(together, key=lambda job: job.kin):
         shards.extend(_chunks(kin, shard_tokens))
     if shards:
         connection.execute(_CUT, {"shards": dumps([_row(shard) for shard in shards])})
-    return Recut(num_handed_on=len(alone) + len(together), num_failed=len(failed))
 
 
 def _worker_lost(job: _Job, num_tokens: int) -> Settlement:

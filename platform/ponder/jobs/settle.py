@@ -96,7 +96,7 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
             "first_token_ms": settlement.first_token_ms,
             "first_visible_token_ms": settlement.first_visible_token_ms,
             "num_rounds": max(1, len(settlement.tree.get("rounds", ()))),
-            **_fates(settlement),
+            **_fates(settlement.tree, len(settlement.choices)),
         }
         for settlement in settlements
     ]
@@ -105,16 +105,27 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
     return set(connection.execute(_SETTLE, {"settlements": dumps(rows), "now": now}).scalar_one())
 
 
-def _fates(settlement: Settlement) -> dict[str, int]:
+def _fates(tree: Mapping[str, Any], num_choices: int) -> dict[str, int]:
     """Divides the generated tokens: on the paths of the returned answers, elsewhere in their rounds, in other rounds.
 
-    A round owns the root's children from the ordinal with which it began, and all nodes below them.
+    A round owns the root's children from the ordinal with which it began, and all nodes below them. The stages of a
+    cascade that did not answer count as other rounds.
     """
-    tree = settlement.tree
+    if "stages" not in tree:
+        return _fates_of_one(tree, num_choices)
+    fates = {"chosen_tokens": 0, "pruned_tokens": 0, "other_round_tokens": 0}
+    for number, stage in enumerate(tree["stages"]):
+        answers = number == tree["answered_by"]
+        for fate, num in _fates_of_one(stage, num_choices if answers else 0).items():
+            fates[fate if answers else "other_round_tokens"] += num
+    return fates
+
+
+def _fates_of_one(tree: Mapping[str, Any], num_choices: int) -> dict[str, int]:
     nodes: Sequence[Mapping[str, Any]] = tree.get("nodes", ())
     starts: Sequence[int] = tree.get("rounds", ())
     chosen: set[int] = set()
-    for candidate in tree.get("candidates", ())[: len(settlement.choices)]:
+    for candidate in tree.get("candidates", ())[:num_choices]:
         index = candidate["node"]
         while index > 0 and index not in chosen:
             chosen.add(index)

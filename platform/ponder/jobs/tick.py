@@ -16,10 +16,10 @@ from ponder.domain.state import IncarnationState, JobState, move
 from ponder.jobs.estimating.observe import observe
 from ponder.jobs.incarnation import hold
 from ponder.jobs.learn import Sums, learn
-from ponder.jobs.recut import hand_back
+from ponder.jobs.recut import hand_back, hand_on
 from ponder.jobs.settle import settle
 from ponder.jobs.shard import finish_settled
-from ponder.jobs.tick_report import EndReason, Settlement, TickReply, TickReport, Usage, Work
+from ponder.jobs.tick_report import EndReason, NextStage, Settlement, TickReply, TickReport, Usage, Work
 from ponder.jobs.wake import wake
 from ponder.ledger.book import Bearer, Charge, book
 from ponder.ledger.cost_totals import add_late
@@ -27,7 +27,7 @@ from ponder.ledger.spending import IS_LIMITED, Draw, Spent, allowances, spend
 from ponder.store.document import dumps
 from ponder.store.job_state import JOB_STATE
 
-__all__ = ["EndReason", "Settlement", "TickReply", "TickReport", "Usage", "Work", "tick"]
+__all__ = ["EndReason", "NextStage", "Settlement", "TickReply", "TickReport", "Usage", "Work", "tick"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,8 @@ _EXTEND = text("""
 
 
 def tick(connection: Connection, report: TickReport) -> TickReply:
-    """Appends deltas, settles finished jobs, books the time since the last tick, and extends the lease on progress.
+    """Appends deltas, settles finished jobs and hands others on, books the time since the last tick, and extends the
+    lease on progress.
 
     Raises LeaseLost, having written nothing, if the incarnation is no longer alive.
     """
@@ -146,8 +147,9 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     limited = connection.execute(_LIMITED, {"holder": incarnation.id}).scalars().all()
     _spend(connection, incarnation.id, _Growth(jobs, settled, saved, costs), limited)
     left = _drop(connection, incarnation.id, now)
+    moved = hand_on(connection, incarnation.id, now, report.handed_on)
     dropped = tuple(sorted((*left, *_hand_back(connection, incarnation.id, now, limited))))
-    if settled or dropped:
+    if settled or dropped or moved:
         finish_settled(connection, incarnation.id, now)
         wake(connection)
     lease_until = _extend(connection, incarnation, report)

@@ -67,13 +67,22 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class NextStage:
+    """The weights that a job goes on with, because a stage of its cascade is over."""
+
+    model: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class TickReport:
     """Everything since the last tick.
 
     `number` counts the ticks of an incarnation from 1. After a failure that leaves open whether a tick was committed,
     send the *same* report again: a repeated number has no effect and gets the same reply. `progressed` extends the
     lease. `state` is loading, then ready, and draining once the worker stops admitting. `idle_fraction` is the share of
-    the time in which nothing was runnable.
+    the time in which nothing was runnable. `handed_on` are jobs that go on with another model; the deltas that they
+    need there are in this report or in former ones.
     """
 
     incarnation_id: str
@@ -86,6 +95,7 @@ class TickReport:
     work: Sequence[Work] = ()
     deltas: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     settled: Sequence[Settlement] = ()
+    handed_on: Mapping[int, NextStage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert 0.0 <= self.idle_fraction <= 1.0, f"an idle fraction of {self.idle_fraction}"

@@ -16,7 +16,8 @@ from ponder.ledger.reporting import Group, Selection
 class CostRow:
     """One group. Its direct cost is that of its own work; the loaded cost adds a share of idle, loading and lost time.
 
-    By market, machine, day or hour, costs count where and when they arose, and jobs where and when they were settled.
+    By worker_model, market, machine, day or hour, costs count where and when they arose, and jobs where and when they
+    were settled.
     """
 
     group: Group

@@ -299,7 +299,7 @@ attempts = Table(
     Column("incarnation_id", Text, ForeignKey("incarnations.id"), nullable=False),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     _timestamp("ended_at"),
-    Column("outcome", Text, comment="settled | preempted | lost | cancelled"),
+    Column("outcome", Text, comment="settled | preempted | handed_on | lost | cancelled"),
     Column("deadline_at", DateTime(timezone=True), comment="of the job's budget"),
     Column("limit_nanodollars", BigInteger, comment="of the job's budget, over all its attempts"),
     Column("reserved_tokens", BigInteger, comment="of each budget, less what was drawn; null: no such limit"),
@@ -346,6 +346,15 @@ lessons = Table(
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("batch_id", Text, ForeignKey("batches.id"), nullable=False, index=True),
     Column("sums", JSONB, nullable=False, comment="{name: number}, of some settled jobs"),
+)
+
+tenant_learnings = Table(
+    "tenant_learnings",
+    metadata,
+    Column("tenant_id", Text, ForeignKey("tenants.id"), primary_key=True),
+    Column("scope", Text, primary_key=True, comment="names the weights and the strategy of the jobs"),
+    Column("sums", JSONB, nullable=False, comment="{name: number}, as of learnt_at"),
+    Column("learnt_at", DateTime(timezone=True), nullable=False, comment="they halve with every week since"),
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ponder.domain.batch.stages import lesson_scope
 from ponder.domain.state import Lane
 from ponder_worker.protocol import Admit, Drop, End
 
@@ -149,7 +150,9 @@ def test_a_budget_is_never_passed(shared_process: Process) -> None:
 
 def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_batch(shared_process: Process) -> None:
     adaptive = {"name": "adaptive", "n": 8}
-    learned = {"solved": 1e6, "spent": 1e6} | {f"1.{bucket}.samples.tokens": 1e9 for bucket in range(3)}
+    scope = lesson_scope({"strategy": adaptive}, shared_process.ready.fingerprint)
+    sums = {"solved": 1e6, "spent": 1e6} | {f"1.{bucket}.samples.tokens": 1e9 for bucket in range(3)}
+    learned = {f"{scope}:{name}": number for name, number in sums.items()}
     jobs = [job(80 + number, adaptive, batch_id="hopeless" if number < 8 else "new") for number in range(16)]
     shared_process.send(Admit(tuple(jobs), {"hopeless": learned, "other": {"x": 1}}))
     finished, _ = shared_process.finish(16)
@@ -157,8 +160,8 @@ def test_what_the_batch_has_learnt_decides_what_a_job_gets_and_it_teaches_the_ba
     assert sum(num_nodes[number] == 1 for number in range(80, 88)) >= 6, "more had helped nobody"
     assert sum(num_nodes[number] > 2 for number in range(88, 96)) >= 6
     for entry in finished.values():
-        assert entry.learned["spent"] == entry.usage.completion_tokens
-        assert 0 <= entry.learned["solved"] <= 1
+        assert entry.learned[f"{scope}:spent"] == entry.usage.completion_tokens
+        assert 0 <= entry.learned[f"{scope}:solved"] <= 1
 
 
 def test_dropped_jobs_are_forgotten_and_ended_ones_settle_with_what_there_is(shared_process: Process) -> None:

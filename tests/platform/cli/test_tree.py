@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from ponder.cli.commands.show import print_job
 from ponder.cli.tree import Drawing
 
 
@@ -93,3 +95,40 @@ def test_nodes_that_were_forced_stopped_verified_or_begun_early_are_marked() -> 
         "├── ✗ 4  (stopped: it was settled)",
         "└── ✗ 5  (stopped: deadline)  (speculative)",
     ]
+
+
+def test_a_cascade_is_drawn_stage_by_stage_with_what_was_decided(capsys: pytest.CaptureFixture[str]) -> None:
+    weak = {"by": "agreement", "accepted": False, "agreement": 0.5, "threshold": 0.75}
+    sure = {"by": "reward", "accepted": True, "probability": 0.9, "chance": 0.7, "threshold": 0.6}
+    made = {"nodes": [{"text": ""}, node(0, 0, "4", None)], "candidates": [{"node": 1, "answer": "4"}], "chosen": 0}
+    stages = [
+        {"model": "tiny", "fingerprint": "f0", "strategy": "direct", "nodes": [{"text": ""}], "chosen": None}
+        | {"decisions": {"route": {"skipped": True, "chance": 0.02}}},
+        made | {"model": "small", "fingerprint": "f1", "strategy": "self_consistency", "decisions": {"accept": weak}},
+        made
+        | {"model": "large", "fingerprint": "f2", "strategy": "best_of_n"}
+        | {"decisions": {"accept": sure | {"calibrated_on": "batch_a"}}},
+    ]
+    states = ["ended", "ended", "ended", "not_needed"]
+    shown = [
+        {"model": stage["model"], "fingerprint": stage["fingerprint"], "state": state, "has_answered": number == 2}
+        | {"decisions": stage["decisions"]}
+        for number, (stage, state) in enumerate(zip([*stages, stages[0]], states, strict=True))
+    ]
+    shown[3] |= {"decisions": {}}
+    print_job(
+        {"id": "job_1", "custom_id": "a", "line": 1, "batch_id": "batch_b", "state": "completed", "model": "tiny"}
+        | {"strategy": "cascade", "stages": shown, "tree": {"stages": stages, "answered_by": 2}}
+    )
+    lines = capsys.readouterr().out.splitlines()
+    text = " ".join(" ".join(lines).split())
+    assert "stage 0 tiny (f0), skipped: too seldom accepted (2%)" in text
+    assert "stage 1 small (f1), not accepted by agreement 0.50 (needed: 0.75)" in text
+    calibrated = (
+        "accepted by probability 0.90, which is right with a chance of 0.70 (needed: 0.6), calibrated on batch_a"
+    )
+    assert f"stage 2 large (f2), {calibrated}, gave the answer" in text
+    assert "stage 3 tiny (f0), was not needed" in text
+    drawn_stages = [line for line in lines if line.startswith("stage")]
+    assert drawn_stages[1] == "stage 1: self_consistency on small, not accepted by agreement 0.50 (needed: 0.75)"
+    assert [line.strip("└─ ").partition(" ")[0] for line in lines if " = 4" in line or "= 4" in line] == ["4", "✓"]

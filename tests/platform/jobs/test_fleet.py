@@ -26,7 +26,7 @@ from ponder.errors import Conflict, LeaseLost
 from ponder.jobs.batch.retry import retry
 from ponder.jobs.dispatching.dispatcher_status import beat
 from ponder.jobs.dispatching.sweep import lost_messages, sweep
-from ponder.jobs.tick import Settlement, Usage, Work
+from ponder.jobs.tick import NextStage, Settlement, Usage, Work
 from ponder.ledger.cost_report import CostRow, cost_report
 from ponder.ledger.reporting import Selection
 
@@ -171,13 +171,15 @@ class Fleet(RuleBasedStateMachine):
         """Ticks with work for held jobs, and for `others`, as after a cancelling or a settlement elsewhere."""
         incarnation = self.workers[worker % len(self.workers)]
         held = self.held[incarnation]
-        settled, grown, worked = (
-            [job for job, is_chosen in zip(held, data.draw(_choices), strict=False) if is_chosen] for _ in range(3)
+        settled, grown, worked, left = (
+            [job for job, is_chosen in zip(held, data.draw(_choices), strict=False) if is_chosen] for _ in range(4)
         )
+        moved = [job for job in left if job not in settled][:2]
+        (own,) = self.world.sql("SELECT model FROM incarnations WHERE id = :id", id=incarnation)
         jobs = [row.id for row in self.world.sql("SELECT id FROM jobs ORDER BY id")]
         worked += [jobs[other % len(jobs)] for other in others if jobs]
         number = self.world.num_ticks[incarnation]
-        deltas = {job: [{"tick": number, "by": incarnation}] for job in grown}
+        deltas = {job: [{"tick": number, "by": incarnation}] for job in {*grown, *moved}}
         report = self.world.report(
             incarnation,
             settled=[
@@ -186,6 +188,7 @@ class Fleet(RuleBasedStateMachine):
             ],
             deltas=deltas,
             work=[Work(job, data.draw(st.floats(0, 1e12)), KINDS[job % len(KINDS)]) for job in worked],
+            handed_on={job: NextStage("b" if own.model == "a" else "a", "f1") for job in moved},
             idle_fraction=idle,
             state=IncarnationState.DRAINING if is_draining else IncarnationState.READY,
         )
@@ -197,7 +200,7 @@ class Fleet(RuleBasedStateMachine):
         for job, made in deltas.items():
             if job not in reply.dropped:
                 self.deltas[job] += made
-        self.held[incarnation] = [job for job in held if job not in reply.dropped and job not in settled]
+        self.held[incarnation] = [job for job in held if job not in {*reply.dropped, *settled, *moved}]
         if not is_answered:
             self._repeat(incarnation)
 

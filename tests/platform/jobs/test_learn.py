@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from ponder.domain.batch.stages import lesson_scope
 from ponder.jobs.learn import fold, learn, learned
 
 
@@ -155,3 +156,24 @@ def test_folding_at_the_same_time_loses_nothing(world: Any) -> None:
 def test_only_finite_numbers_can_be_taught(world: Any, value: float) -> None:
     with pytest.raises(AssertionError, match="job 1"):
         _teaching(world, 1, a=value)
+
+
+def test_what_a_batch_taught_is_a_start_for_the_tenants_next_batch_of_the_same_models_and_strategy(world: Any) -> None:
+    tenant, worker = world.tenant(), world.worker()
+    scope = lesson_scope({"strategy": {"name": "direct"}}, "f1")
+
+    def claimed(**options: Any) -> Any:
+        world.batch(**options)
+        (shard,) = world.dispatch()
+        return world.claim(shard, worker)
+
+    for _ in range(2):
+        (job,) = claimed(tenant=tenant).jobs
+        world.tick(worker, settled=[_teaching(world, job.job_id, **{f"{scope}:a": 1.5, "other:a": 7})])
+        world.finish()
+    world.finish()
+    assert claimed(tenant=tenant).former == {f"{scope}:a": pytest.approx(3, rel=1e-3)}
+    assert claimed().former == {}, "another tenant learns nothing from it"
+    assert claimed(tenant=tenant, strategy="adaptive").former == {}
+    world.sql("UPDATE tenant_learnings SET learnt_at = learnt_at - interval '2 weeks'")
+    assert claimed(tenant=tenant).former == {f"{scope}:a": pytest.approx(3 / 4, rel=1e-3)}

@@ -87,7 +87,9 @@ def _facts(job: Json) -> list[tuple[str, str]]:
         facts.append(("waiting", str(job["waiting"].get("message") or job["waiting"].get("reason"))))
     if job.get("pruned_at"):
         facts.append(("deleted", f"prompt, answer and tree, on {moment(job['pruned_at'])}"))
-    facts.append(("model", f"{job['model']} ({str(job.get('fingerprint') or '')[:12]})"))
+    for number, stage in enumerate(job.get("stages") or [job]):
+        title = f"stage {number}" if job.get("stages") else "model"
+        facts.append((title, f"{stage['model']} ({str(stage.get('fingerprint') or '')[:12]}){_stage(stage)}"))
     facts.append(("strategy", job["strategy"] + (f", level {job['level']}" if job.get("level") else "")))
     if any((job.get("usage") or {}).values()):
         facts.append(("tokens", ", ".join(_usage(job["usage"]))))
@@ -95,6 +97,16 @@ def _facts(job: Json) -> list[tuple[str, str]]:
     kinds = ", ".join(f"{kind} {dollars(amount)}" for kind, amount in (cost.get("by_kind") or {}).items())
     facts.append(("cost", dollars(cost.get("direct_nanodollars") or 0) + (f" ({kinds})" if kinds else "")))
     return facts
+
+
+def _stage(stage: Json) -> str:
+    """Returns how far a stage of a cascade is, and what was decided about it."""
+    from ponder.cli.tree import decision
+
+    words = {"open": "is its turn", "ahead": "comes later", "not_needed": "was not needed"}
+    told = [words.get(stage.get("state", ""), ""), decision(stage.get("decisions") or {})]
+    told.append("gave the answer" if stage.get("has_answered") else "")
+    return "".join(f", {said}" for said in told if said)
 
 
 def _shortened(text: str) -> str:

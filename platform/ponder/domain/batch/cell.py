@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ponder.domain.batch.stages import Pin, pins, stage_request
 
 _LEVEL_LENGTH = 64
 _STEPS_A_SAMPLE = 8
@@ -26,12 +28,25 @@ class Cell:
     @classmethod
     def of(cls, request: Mapping[str, Any], room: int) -> Cell:
         """Reads a job's request. `room` is what its prompt leaves of the context."""
+        if stages := pins(request):
+            return cls._of_stages(request, stages, room)
         budget = request.get("budget") or {}
         samples = _num_samples(_strategy(request), int(request.get("n") or 1)) * int(request.get("max_rounds") or 1)
         limits = ((request.get("sampling") or {}).get("max_tokens"), budget.get("tokens_per_sample"))
         cap = min([float(limit) for limit in limits if limit is not None] + [float(max(room, 1))])
         tokens = (request.get("effort") or budget).get("tokens") or budget.get("tokens")
         return cls(_canonical(request), samples, min(cap, tokens / samples) if tokens else cap)
+
+    @classmethod
+    def _of_stages(cls, request: Mapping[str, Any], stages: Sequence[Pin], room: int) -> Cell:
+        """Takes half of the jobs of each stage of a cascade to go on to the next."""
+        cells = [cls.of(stage_request(request, number), room) for number in range(len(stages))]
+        shares = [0.5**number for number in range(len(cells))]
+        samples = sum(cell.samples * share for cell, share in zip(cells, shares, strict=True))
+        tokens = sum(cell.samples * cell.cap * share for cell, share in zip(cells, shares, strict=True))
+        names = [f"{cell.strategy} on {pin.fingerprint[:8]}" for cell, pin in zip(cells, stages, strict=True)]
+        limit = (request.get("budget") or {}).get("tokens")
+        return cls(f"cascade: {', '.join(names)}", samples, min(tokens, limit or tokens) / samples)
 
 
 def level_of(level: str | None) -> str:

@@ -11,14 +11,9 @@ from ponder.domain.batch.webhook_url import WebhookUrl
 from ponder.domain.budget import BatchBudget, Budget
 from ponder.domain.state import Lane
 from ponder.domain.storable import StorableText
-from ponder.domain.strategy import Strategy
+from ponder.domain.strategy import Strategy, named, tokens
 from ponder.domain.structure import Structure
 from ponder.domain.verifier import Verifier
-
-
-def _budget(value: Any) -> Any:
-    """Reads a bare number as a budget of tokens."""
-    return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _reference(value: Any) -> Any:
@@ -36,19 +31,14 @@ def lane(value: Any) -> Any:
     return value if value is None else Lane(value)
 
 
-def _named(value: Any) -> Any:
-    """Reads `"best_of_n"` as `{"name": "best_of_n"}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
 class LineOptions(BaseModel):
     """The `body.ponder` of a line. The batch's options fill in what it leaves out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    strategy: Annotated[Strategy | None, BeforeValidator(_named)] = None
-    budget: Annotated[Budget | None, BeforeValidator(_budget)] = None
-    verifier: Annotated[Verifier | None, BeforeValidator(_named)] = None
+    strategy: Annotated[Strategy | None, BeforeValidator(named)] = None
+    budget: Annotated[Budget | None, BeforeValidator(tokens)] = None
+    verifier: Annotated[Verifier | None, BeforeValidator(named)] = None
     structure: Structure | None = None
     reference: Annotated[StorableText | None, BeforeValidator(_reference)] = Field(default=None, max_length=1_000_000)
     priority: Annotated[Lane | None, BeforeValidator(lane)] = None

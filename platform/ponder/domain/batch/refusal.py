@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from ponder.domain.strategy import STRATEGY_NAMES
+from ponder.domain.strategy import ACCEPT_NAMES, STRATEGY_NAMES
 from ponder.domain.verifier import VERIFIER_NAMES
 from ponder.errors import InvalidInput
 
-_TAGS = {"strategy": set(STRATEGY_NAMES), "verifier": set(VERIFIER_NAMES)}
+_TAGS = {"strategy": set(STRATEGY_NAMES), "accept": set(ACCEPT_NAMES), "verifier": set(VERIFIER_NAMES)}
 _CODES = {
     "missing": "missing_required_parameter",
     "extra_forbidden": "unknown_field",

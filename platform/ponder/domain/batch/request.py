@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ponder.domain.batch.body import Body
+from ponder.domain.batch.calibration import prompt_hash
 from ponder.domain.batch.completion_body import CompletionBody
 from ponder.domain.batch.endpoint import CHAT, AnyBody, read_body
 from ponder.domain.batch.options import LineOptions
+from ponder.domain.batch.stages import Pin
 from ponder.domain.batch.terms import ServedModel, Terms
 from ponder.domain.batch.verification import Verification
 from ponder.domain.context import cannot_fit
 from ponder.domain.state import Lane
 from ponder.domain.storable import JsonObject
-from ponder.domain.strategy import Strategy
+from ponder.domain.strategy import AcceptByReward, AnyStrategy, Cascade
 from ponder.domain.structure_check import check_structure
 from ponder.errors import InvalidInput, InvalidLine, UnknownModel
 
@@ -26,6 +28,7 @@ _KEPT = ("user", "store", "metadata", "service_tier")
 """Fields that are kept with the job, but change nothing."""
 _MAX_CODE = 100
 _NOTHING = LineOptions()
+_STRATEGY = "body.ponder.strategy"
 _LINE_FIELDS = {"custom_id", "method", "url", "body"}
 
 
@@ -96,11 +99,13 @@ def _check_line(value: Mapping[str, Any], terms: Terms) -> None:
 
 
 def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
-    model = _model(body, terms)
     own = body.ponder or _NOTHING
     strategy = own.strategy or terms.strategy
-    _check_strategy(strategy, body, model)
-    _check_length(body, model)
+    models = _stage_models(strategy, body, terms) if isinstance(strategy, Cascade) else [_model(body, terms)]
+    _check_strategy(strategy, body, models)
+    for model in models:
+        _check_length(body, model)
+    _check_calibration(strategy, body, own, terms)
     if own.priority and terms.options.priority and own.priority != terms.options.priority:
         raise InvalidInput(
             f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
@@ -115,12 +120,13 @@ def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
         **_effort(body, own),
         **_structure(body, own, terms),
         **verification.document(),
+        **_pins(strategy, models, terms),
         "kept": {name: kept for name in _KEPT if (kept := getattr(body, name)) is not None},
     }
     level = (body.metadata or {}).get("level")
     return JobRequest(
         custom_id=custom_id,
-        model=model,
+        model=models[0],
         document=document,
         strategy=strategy.name,
         level=None if level is None else str(level)[:256],
@@ -133,31 +139,104 @@ def _model(body: AnyBody, terms: Terms) -> ServedModel:
     name = terms.options.model or body.model
     if name is None:
         raise InvalidInput("body.model is missing", param="body.model", code="missing_required_parameter")
+    return _served(name, terms, "body.model")
+
+
+def _served(name: str, terms: Terms, param: str) -> ServedModel:
     model = terms.models.get(name)
     if model is None:
         known = ", ".join(sorted(terms.models)[:5]) or "none: start a worker"
         raise UnknownModel(
-            f"no worker has served the model {name} yet (known: {known})", param="body.model", code="model_not_found"
+            f"no worker has served the model {name} yet (known: {known})", param=param, code="model_not_found"
         )
     return model
 
 
-def _check_strategy(strategy: Strategy, body: AnyBody, model: ServedModel) -> None:
+def _stage_models(strategy: Cascade, body: AnyBody, terms: Terms) -> list[ServedModel]:
+    """Returns the models of a cascade's stages. Raises InvalidInput for a stage that cannot run."""
+    models = []
+    for number, stage in enumerate(strategy.stages):
+        path = f"{_STRATEGY}.stages[{number}]"
+        model = _model(body, terms) if stage.model is None else _served(stage.model, terms, f"{path}.model")
+        _check_reward_model(stage.strategy, model, f"{path}.strategy")
+        if isinstance(stage.accept, AcceptByReward) and not model.has_reward_model:
+            raise InvalidInput(
+                f"stage {number} is accepted by a reward model, and the workers of {model.name} have none",
+                param=f"{path}.accept",
+                code="no_reward_model",
+            )
+        models.append(model)
+    return models
+
+
+def _pins(strategy: AnyStrategy, models: Sequence[ServedModel], terms: Terms) -> JsonObject:
+    if not isinstance(strategy, Cascade):
+        return {}
+    pins = []
+    for number, model in enumerate(models):
+        calibration = terms.calibrations.by_stage.get(number) if strategy is terms.strategy else None
+        document = None if calibration is None else calibration.document()
+        pins.append(Pin(model.name, model.fingerprint, model.context_length, document).document())
+    return {"stages": pins}
+
+
+def _check_calibration(strategy: AnyStrategy, body: AnyBody, own: LineOptions, terms: Terms) -> None:
+    """Refuses problems that the reward model would be calibrated on: their verdicts would accept their own answers."""
+    if own.strategy is not None and isinstance(strategy, Cascade):
+        for number, stage in enumerate(strategy.stages):
+            if isinstance(stage.accept, AcceptByReward) and stage.accept.calibrated_on is not None:
+                raise InvalidInput(
+                    "only the strategy of a whole batch can be calibrated: put it into the batch's ponder.strategy",
+                    param=f"{_STRATEGY}.stages[{number}].accept.calibrated_on",
+                    code="invalid_value",
+                )
+    prompts = terms.calibrations.prompts
+    if own.strategy is None and prompts and prompt_hash(next(iter(body.prompt_document().values()))) in prompts:
+        raise InvalidInput(
+            "this problem is in the batch that the cascade is calibrated on: calibrate on other problems",
+            param=f"body.{body.prompt_field}",
+            code="calibrated_on_itself",
+        )
+
+
+def _check_strategy(strategy: AnyStrategy, body: AnyBody, models: Sequence[ServedModel]) -> None:
+    if len({model.fingerprint for model in models}) > 1:
+        _check_tokenizers(body)
     if strategy.needs_turns and isinstance(body, CompletionBody):
         raise InvalidInput(
             f"{strategy.name} answers its verifier's feedback in further turns, which a text completion has not: "
             f"take {CHAT}",
-            param="body.ponder.strategy",
+            param=_STRATEGY,
             code="invalid_value",
         )
     n, most = body.n or 1, strategy.num_candidates
     if most is not None and n > most:
         raise InvalidInput(f"n is {n}, but {strategy.name} has {most} candidates", param="body.n", code="invalid_value")
+    if not isinstance(strategy, Cascade):
+        _check_reward_model(strategy, models[0], _STRATEGY)
+
+
+def _check_reward_model(strategy: AnyStrategy, model: ServedModel, param: str) -> None:
     if strategy.needs_scores and not model.has_reward_model:
         raise InvalidInput(
             f"{strategy.name} needs a reward model, and the workers of {model.name} have none",
-            param="body.ponder.strategy",
+            param=param,
             code="no_reward_model",
+        )
+
+
+def _check_tokenizers(body: AnyBody) -> None:
+    """Refuses token ids where models with different tokenizers would read them."""
+    sampling = body.sampling()
+    named = [name for name in ("logit_bias", "stop_token_ids") if sampling.get(name)]
+    if isinstance(body, CompletionBody) and isinstance(body.prompt_document()["prompt"], list):
+        named.append("prompt")
+    if named:
+        raise InvalidInput(
+            f"{named[0]} holds the token ids of one model, and the stages of a cascade have several: leave it out, or "
+            "give text",
+            param=f"body.{named[0]}",
+            code="invalid_value",
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ponder.domain.batch.calibration import Calibration
 from ponder.domain.batch.endpoint import CHAT, Endpoint
 from ponder.domain.batch.options import BatchOptions
 from ponder.domain.budget import Budget
@@ -24,6 +25,14 @@ class ServedModel:
     has_reward_model: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrations:
+    """The calibrations of a cascade's stages, by number, and the hashes of the prompts that they rest on."""
+
+    by_stage: Mapping[int, Calibration] = field(default_factory=dict)
+    prompts: frozenset[bytes] = frozenset()
+
+
 @dataclass(frozen=True)
 class Terms:
     """The terms of all lines of a batch."""
@@ -34,6 +43,7 @@ class Terms:
     allows_code: bool = False
     """Whether workers may run programs that models write, for `python_tests`."""
     limits: VerifierLimits = field(default_factory=VerifierLimits)
+    calibrations: Calibrations = Calibrations()
 
     @cached_property
     def strategy(self) -> Strategy:

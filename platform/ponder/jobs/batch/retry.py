@@ -7,6 +7,7 @@ import json
 
 from sqlalchemy import Connection, text
 
+from ponder.domain.batch.stages import Pin
 from ponder.domain.batch.window import window_s
 from ponder.errors import Conflict, Gone, NotFound
 from ponder.jobs.batch.submit import Idempotency, check_open, repeated
@@ -36,14 +37,27 @@ _JOBS = text(
     f"""
     INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
                       oracle, estimated_tokens)
-    SELECT jobs.tenant_id, :id, line, custom_id, model, coalesce(served.value, fingerprint), request, strategy, level,
-           oracle, estimated_tokens
+    SELECT jobs.tenant_id, :id, line, custom_id, model, coalesce(served.value ->> 'fingerprint', fingerprint),
+           CASE WHEN jsonb_exists(request, 'stages') THEN jsonb_set(request, '{{stages}}', (
+               SELECT jsonb_agg(pin || coalesce(CAST(:pins AS jsonb) -> (pin ->> 'model'), '{{}}') ORDER BY place)
+               FROM jsonb_array_elements(request -> 'stages') WITH ORDINALITY AS stage(pin, place)
+           )) ELSE request END,
+           strategy, level, oracle, estimated_tokens
     FROM jobs JOIN batches ON batches.id = batch_id
-    LEFT JOIN jsonb_each_text(CAST(:fingerprints AS jsonb)) AS served ON served.key = model
+    LEFT JOIN jsonb_each(CAST(:pins AS jsonb)) AS served ON served.key = model
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')
     ORDER BY line
     """
 )
+
+_UNCALIBRATED = text(f"""
+    SELECT pin ->> 'model' FROM jobs JOIN batches ON batches.id = batch_id
+    CROSS JOIN LATERAL jsonb_array_elements(request -> 'stages') AS pin
+    WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')
+      AND jsonb_exists(pin, 'calibration')
+      AND pin ->> 'fingerprint' <> CAST(:pins AS jsonb) -> (pin ->> 'model') ->> 'fingerprint'
+    LIMIT 1
+""")
 
 _LEAST_TOKENS = text("""
     SELECT model, least_tokens FROM portions WHERE batch_id = :batch_id AND least_tokens IS NOT NULL AND EXISTS (
@@ -66,7 +80,8 @@ def retry(
     """Makes a new batch of the failed and expired jobs of an ended one, in progress at once. Returns its id.
 
     Custom ids and line numbers stay, and there is no pilot. The jobs are pinned to the weights that are served now.
-    Raises NotFound, Conflict if the batch has not ended or none of its jobs failed, and LimitReached as `submit` does.
+    Raises NotFound, Conflict if the batch has not ended, none of its jobs failed or a calibration is of other weights,
+    and LimitReached as `submit` does.
     """
     sha256 = hashlib.sha256(f"retry {batch_id}".encode()).digest()
     earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))
@@ -115,17 +130,14 @@ def _window_of_ended(connection: Connection, tenant_id: str, batch_id: str) -> i
 
 
 def _copy_jobs(connection: Connection, tenant_id: str, batch_id: str, new_batch_id: str) -> int:
-    fingerprints = {name: model.fingerprint for name, model in served_models(connection).items()}
-    copied = connection.execute(
-        _JOBS,
-        {
-            "id": new_batch_id,
-            "batch_id": batch_id,
-            "tenant_id": tenant_id,
-            "fingerprints": json.dumps(fingerprints),
-        },
-    )
+    models = served_models(connection).values()
+    pins = {model.name: Pin(model.name, model.fingerprint, model.context_length).document() for model in models}
+    values = {"batch_id": batch_id, "tenant_id": tenant_id, "pins": json.dumps(pins)}
+    changed = connection.execute(_UNCALIBRATED, values).scalar()
+    if changed is not None:
+        raise Conflict(f"{changed} has other weights than those that the cascade is calibrated for: submit it again")
+    copied = connection.execute(_JOBS, values | {"id": new_batch_id})
     survey = stored_survey(connection, batch_id)
     if survey is not None:  # its shares of cells are taken to be those of the failed jobs
-        store_survey(connection, new_batch_id, survey.pinned(fingerprints))
+        store_survey(connection, new_batch_id, survey.pinned({model.name: model.fingerprint for model in models}))
     return copied.rowcount

@@ -12,6 +12,7 @@ from ponder.domain.batch.window import window_s
 from ponder.domain.budget import BatchBudget
 from ponder.domain.state import Lane
 from ponder.errors import Conflict, LimitReached, NotFound
+from ponder.jobs.validation.calibrate import calibrate
 from ponder.jobs.wake import wake
 from ponder.jobs.webhooks.subscription import check_webhook
 from ponder.settings import Settings
@@ -69,15 +70,17 @@ def submit(
 ) -> str:
     """Returns the id of the new batch, or of the one that the same request with the same key made before.
 
-    Raises NotFound for an unknown file, InvalidInput or Conflict for a webhook that could not be called, Conflict for a
-    key that was used for another request, and LimitReached if the tenant already has `most_open` batches that have not
-    ended. None means no limit. `key_id` is the caller's API key.
+    Raises NotFound for an unknown file, InvalidInput or Conflict for a webhook that could not be called, InvalidInput
+    for a strategy that cannot be calibrated, Conflict for a key that was used for another request, and LimitReached if
+    the tenant already has `most_open` batches that have not ended. None means no limit. `key_id` is the caller's API
+    key.
     """
     idempotency = Idempotency(idempotency_key, submission.sha256())
     earlier = repeated(connection, tenant_id, idempotency)
     if earlier is not None:
         return earlier
     check_webhook(connection, settings, tenant_id, submission.ponder.webhook)
+    calibrate(connection, tenant_id, submission.ponder)
     check_open(connection, tenant_id, most_open)
     budget = submission.ponder.batch_budget or BatchBudget()
     inserted = connection.execute(

@@ -11,6 +11,7 @@ from ponder.domain.budget import Allowance
 from ponder.domain.state import BatchState, JobState
 from ponder.jobs.budgets.need import least_needs
 from ponder.jobs.budgets.warn import note_exhausted, warn
+from ponder.jobs.learn import remember
 from ponder.jobs.shard import finish_queued
 from ponder.jobs.wake import wake
 from ponder.jobs.webhooks.announce import announce, announce_exhausted, announce_warnings
@@ -149,6 +150,7 @@ def finish(connection: Connection) -> int:
     if batch_ids:
         finish_queued(connection, batch_ids)
         _make_files(connection, batch_ids)
+        remember(connection, batch_ids)
     if ended[BatchState.COMPLETED]:
         connection.execute(_FORGET_TREES, {"batch_ids": ended[BatchState.COMPLETED]})
     for state, moved in ended.items():

@@ -17,6 +17,7 @@ from ponder.domain.batch.options import BatchOptions
 from ponder.domain.batch.request import Terms
 from ponder.domain.state import BatchState, Lane
 from ponder.domain.verifier_check import VerifierLimits
+from ponder.errors import InvalidInput
 from ponder.jobs.estimating.observe import observed
 from ponder.jobs.estimating.sizer import Sizer
 from ponder.jobs.estimating.survey import store_survey
@@ -24,6 +25,7 @@ from ponder.jobs.piloting.draw import draw
 from ponder.jobs.served import served_models
 from ponder.jobs.shard import add_portions
 from ponder.jobs.tally import tally_lines
+from ponder.jobs.validation.calibrate import calibrate
 from ponder.jobs.validation.ingestion import Ingestion
 from ponder.jobs.wake import wake
 from ponder.jobs.webhooks.announce import announce
@@ -94,12 +96,16 @@ def validate(
                     reader = pooled.execution_options(isolation_level="AUTOCOMMIT")
                     lines = split(_chunks(reader, batch.input_file_id))
                     options = BatchOptions.model_validate_json(json.dumps(batch.options))
-                    terms = Terms(options, served_models(connection), batch.endpoint, allows_code, limits)
+                    calibrations = calibrate(connection, batch.tenant_id, options)
+                    terms = Terms(options, served_models(connection), batch.endpoint, allows_code, limits, calibrations)
                     fingerprints = [model.fingerprint for model in terms.models.values()]
                     sizer = Sizer(observed(connection, batch.tenant_id, fingerprints))
                     _validate(connection, batch, lines, Ingestion(batch.tenant_id, batch.id, terms, line, sizer))
     except _Overtaken:
         return
+    except InvalidInput as error:  # of the options; those of lines are refused one by one
+        with engine.begin() as connection:
+            _fail(connection, batch_id, _Failure(error.code, error.message), num_lines=0, error_file_id=None)
     except pg8000.exceptions.DatabaseError as error:
         reason = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         if not str(reason.get("C", "")).startswith(_DATA_ERRORS):

@@ -1,0 +1,100 @@
+"""Whether the answer of one stage of a cascade is good enough, so that no further model is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from ponder.domain.batch.calibration import Calibration
+from ponder.domain.strategy import AcceptByAgreement, AcceptByReward, AcceptByVerifier, AnyAccept, Measured
+from ponder_worker.answers.equality import canonical
+from ponder_worker.search.search import Search
+from ponder_worker.search.tree.candidate import Candidate
+
+DECISION = "accept"
+"""The name under which a tree keeps the decision: {accepted, by, and the numbers that it rests on}."""
+
+
+LEARNT = "measure"
+"""The beginning of the names of the sums of answers of one measure."""
+_NUM_PLACES = 10
+_PRIOR_JOBS = 4.0
+"""How many jobs the measure itself counts for."""
+_LEAST = 0.01
+_RANDOM = 1 << 20
+"""The number of its randomness among the search's, which no strategy uses."""
+
+
+async def decide(
+    search: Search, rule: AnyAccept, ranked: Sequence[Candidate], calibration: Calibration | None = None
+) -> None:
+    """Decides whether the first candidate is accepted, and records it in the tree, before anybody acts on it.
+
+    calibration: what the reward model's probabilities are worth; None: what they say.
+
+    A search that was told to end decides nothing: what it has is the answer.
+    """
+    if DECISION not in search.tree.decisions:
+        decision = await _decision(search, rule, ranked, calibration)
+        if search.tree.ended is None:
+            search.tree.decide(DECISION, {"by": rule.by} | decision)
+
+
+async def _decision(
+    search: Search, rule: AnyAccept, ranked: Sequence[Candidate], calibration: Calibration | None
+) -> dict[str, Any]:
+    match rule:
+        case AcceptByVerifier():
+            reply = await search.verify(ranked[0])
+            return {"accepted": reply.passed is True}
+        case AcceptByAgreement():
+            return _measured(search, rule, "agreement", agreement(ranked))
+        case AcceptByReward():
+            probability = await _probability(search, ranked[0])
+            if calibration is None:
+                return _measured(search, rule, "probability", probability)
+            chance = calibration.chance(probability)
+            told = {"probability": probability, "chance": chance, "threshold": rule.threshold}
+            return {"accepted": chance >= rule.threshold, "calibrated_on": calibration.batch_id} | told
+
+
+def _measured(search: Search, rule: Measured, name: str, measure: float) -> dict[str, Any]:
+    if not rule.learn:
+        return {"accepted": measure >= rule.threshold, name: measure, "threshold": rule.threshold}
+    place = f"{LEARNT}{min(int(measure * _NUM_PLACES), _NUM_PLACES - 1)}"
+    chance = _chance(search.learned(), place, measure, search.random(_RANDOM))
+    accepted = chance >= rule.threshold
+    return {"accepted": accepted, name: measure, "chance": chance, "threshold": rule.threshold, "place": place}
+
+
+def _chance(sums: Mapping[str, float], place: str, measure: float, random: Random) -> float:
+    """Draws the chance that an answer of this measure is right from its posterior. A priori the measure is right."""
+    num, right = sums.get(f"{place}.num", 0.0), sums.get(f"{place}.right", 0.0)
+    prior = _PRIOR_JOBS * min(max(measure, _LEAST), 1 - _LEAST)
+    return random.betavariate(prior + right, _PRIOR_JOBS - prior + num - right)
+
+
+def lessons(decision: Mapping[str, Any], *, is_right: bool) -> dict[str, float]:
+    """Returns what a job adds to the sums of a stage when it is known whether the stage's answer was right."""
+    place = decision.get("place")
+    return {} if place is None else {f"{place}.num": 1.0, f"{place}.right": float(is_right)}
+
+
+def agreement(ranked: Sequence[Candidate]) -> float:
+    """Returns the share of candidates that give the first one's answer. One that was cut off gives none."""
+    first = _vote(ranked[0])
+    return sum(_vote(candidate) == first for candidate in ranked) / len(ranked) if first is not None else 0.0
+
+
+def _vote(candidate: Candidate) -> str | None:
+    return canonical(candidate.answer) if candidate.answer is not None and candidate.is_complete else None
+
+
+async def _probability(search: Search, chosen: Candidate) -> float:
+    """Returns the reward model's probability that a text is right; 0 if the text is cut off or has no answer."""
+    if _vote(chosen) is None:
+        return 0.0
+    score = chosen.score if chosen.score is not None else await search.path_score(chosen.node)
+    return 0.0 if score is None or math.isnan(score) else math.exp(min(0.0, score))

@@ -1,0 +1,198 @@
+"""The stages of a cascade in a real engine process: one job, one tree a stage, one bill."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from ponder.domain.batch.stages import lesson_scope
+from ponder_worker.protocol import Admit, AdmittedJob, Document, Drop, JobResult
+from ponder_worker.search import routing
+
+from ..process import Process, error_of, job
+
+SURE = {"by": "agreement", "threshold": 0.01}
+NEVER = {"by": "reward", "threshold": 1.0}
+
+
+def cascade(job_id: int, *stages: Document, show_tried: bool = False, **request: Any) -> AdmittedJob:
+    pins = [{"model": f"model-{number}", "fingerprint": "f", "context_length": 512} for number in range(len(stages))]
+    strategy = {"name": "cascade", "stages": list(stages), "show_tried": show_tried}
+    return job(job_id, strategy, stages=pins, **request)
+
+
+def stage(accept: Document | None = None, budget: Document | None = None, **strategy: Any) -> Document:
+    return {"strategy": {"name": "direct"} | strategy, "budget": budget or {}, "accept": accept}
+
+
+def run(
+    process: Process, admitted: AdmittedJob, learned: dict[str, dict[str, float]] | None = None
+) -> tuple[JobResult, list[Document]]:
+    """Runs a job to its end, as the parents of one worker after the other would."""
+    deltas: list[Document] = []
+    while True:
+        process.send(Admit((replace(admitted, deltas=tuple(deltas)),), learned or {}))
+        while True:
+            report = process.report()
+            deltas += [delta for job_id, delta in report.deltas.items() if job_id == admitted.job_id]
+            if report.results:
+                return report.results[0], deltas
+            if report.handed_on:
+                assert report.num_jobs == 0
+                break
+
+
+def test_an_answer_that_is_not_accepted_goes_on_and_the_next_stage_answers(shared_process: Process) -> None:
+    result, deltas = run(shared_process, cascade(1, stage(NEVER), stage(name="best_of_n", n=3)))
+    assert result.error is None
+    first, second = result.tree["stages"]
+    assert result.tree["answered_by"] == 1
+    assert first["decisions"]["accept"].keys() == {"by", "accepted", "probability", "threshold"}
+    assert not first["decisions"]["accept"]["accepted"]
+    assert (first["model"], second["model"], second["strategy"]) == ("model-0", "model-1", "best_of_n")
+    assert len(second["nodes"]) > len(first["nodes"])
+    num_made = sum(node["tokens"] for tree in (first, second) for node in tree["nodes"])
+    assert result.usage.completion_tokens == num_made
+    num_told = sum(len(row.get("ids", ())) for delta in deltas for row in delta["nodes"] if row["node"])
+    assert num_told == num_made, "every token is in a delta, once"
+    assert {delta["stage"] for delta in deltas} == {0, 1}
+    assert result.usage.prompt_tokens > 20, "both models read the prompt"
+    chosen = second["candidates"][second["chosen"]]
+    assert result.choices[0].answer == chosen["answer"]
+
+
+def test_an_accepted_answer_is_the_jobs_answer_and_no_other_model_is_asked(shared_process: Process) -> None:
+    ended = {"stop": ["a", "e", "t", "1", " "]}
+    accepted = 0
+    for number in range(2, 8):
+        admitted = cascade(number, stage(SURE, name="self_consistency", n=2), stage(), sampling=ended)
+        result, _ = run(shared_process, admitted)
+        decision = result.tree["stages"][0]["decisions"]["accept"]
+        assert len(result.tree["stages"]) == (1 if decision["accepted"] else 2)
+        accepted += decision["accepted"]
+    assert accepted
+
+
+def test_the_budget_is_one_for_all_stages_and_a_stages_own_is_within_it(shared_process: Process) -> None:
+    long = {"max_tokens": None}
+    stages = (stage(NEVER, {"tokens": 10}), stage(NEVER, {"tokens": 30}), stage(name="self_consistency", n=8))
+    result, _ = run(shared_process, cascade(10, *stages, budget={"tokens": 25}, sampling=long))
+    made = [sum(node["tokens"] for node in tree["nodes"]) for tree in result.tree["stages"]]
+    assert made[0] <= 10
+    assert 10 < sum(made) <= 25
+    assert result.usage.completion_tokens == sum(made)
+    assert result.error is None
+
+
+def test_a_stage_that_cannot_run_goes_on_and_a_last_one_that_cannot_leaves_the_former_answer(
+    shared_process: Process,
+) -> None:
+    impossible = stage(NEVER, name="best_of_n", n=2) | {"budget": {"tokens": 1}}
+    whole = {"tokens_per_sample": 8}
+    result, _ = run(shared_process, cascade(11, impossible, stage(), budget=whole))
+    assert result.error is None
+    result, _ = run(shared_process, cascade(12, stage(NEVER), stage(name="refine")))
+    assert result.error is None, "refine may ask no verifier here"
+    assert result.tree["answered_by"] == 0
+    result, _ = run(shared_process, cascade(13, stage(NEVER, name="refine"), stage(name="refine")))
+    assert error_of(result).code == "no_verifier"
+
+
+def test_stages_of_one_model_do_not_repeat_each_others_samples(shared_process: Process) -> None:
+    result, _ = run(shared_process, cascade(14, stage(NEVER), stage(), sampling={"seed": 3}))
+    first, second = (tree["nodes"][1]["ids"] for tree in result.tree["stages"])
+    assert first != second
+
+
+def test_what_was_tried_is_shown_to_the_next_stage_where_the_user_wants_that(shared_process: Process) -> None:
+    hidden, _ = run(shared_process, cascade(15, stage(NEVER), stage()))
+    shown, _ = run(shared_process, cascade(16, stage(NEVER), stage(), show_tried=True))
+    assert shown.usage.prompt_tokens > hidden.usage.prompt_tokens + 20
+
+
+def test_a_resumed_stage_decides_as_it_had_decided(shared_process: Process) -> None:
+    """A worker that dies after it has told its decision, and before it could hand the job on."""
+    told = {"stage": 0, "nodes": [], "decisions": {"accept": {"accepted": True, "by": "reward", "probability": 0.0}}}
+    admitted = replace(cascade(17, stage(NEVER), stage()), deltas=(told,))
+    shared_process.admit(admitted)
+    (result,) = shared_process.finish(1)[0].values()
+    assert len(result.tree["stages"]) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cascade_that_is_interrupted_anywhere_makes_no_token_twice(shared_process: Process, seed: int) -> None:
+    draw = Random(seed)
+    admitted = cascade(30 + seed, stage(NEVER, name="best_of_n", n=3), stage(NEVER), stage(name="best_of_n", n=2))
+    deltas: list[Document] = []
+    results: list[JobResult] = []
+    while not results:
+        shared_process.admit(replace(admitted, deltas=tuple(deltas)))
+        for _ in range(draw.randint(1, 6)):
+            time.sleep(draw.random() * 0.02)
+            report = shared_process.report()
+            # What a worker reports together is saved together.
+            deltas += [delta for job_id, delta in report.deltas.items() if job_id == admitted.job_id]
+            results += [result for result in report.results if result.job_id == admitted.job_id]
+            if report.handed_on:
+                break
+        shared_process.send(Drop((admitted.job_id,)))
+    (result,) = results
+    stages = result.tree["stages"]
+    told: dict[tuple[int, int], list[int]] = {}
+    for delta in deltas:
+        for row in delta["nodes"]:
+            if row["node"]:
+                told.setdefault((delta["stage"], row["node"]), []).extend(row.get("ids", ()))
+    made = {
+        (number, index): node["ids"] for number, tree in enumerate(stages) for index, node in enumerate(tree["nodes"])
+    }
+    assert told == {place: ids for place, ids in made.items() if place[1]}
+    assert result.usage.completion_tokens == sum(map(len, told.values()))
+    assert [len(tree["nodes"]) for tree in stages] == [4, 2, 3]
+
+
+def test_adaptive_stages_learn_each_for_itself(shared_process: Process) -> None:
+    stages = (stage(NEVER, name="adaptive", n=2), stage(name="adaptive", n=2))
+    result, _ = run(shared_process, cascade(18, *stages))
+    assert {name.partition(":")[2].partition(".")[0] for name in result.learned} == {"stage0", "stage1"}
+
+
+def test_a_stage_that_never_pays_is_skipped_before_it_computes_anything(shared_process: Process) -> None:
+    admitted = cascade(20, stage(NEVER), stage(), batch_id="hopeless")
+    scope = lesson_scope(admitted.request, shared_process.ready.fingerprint)
+    sums = {"num": 1e6, "accepted": 0.0, "work": 1e12}
+    learned = {
+        f"{scope}:stage{number}.{group}.{name}": value
+        for number in range(2)
+        for group in routing.groups(admitted.request)
+        for name, value in sums.items()
+    }
+    skipped = []
+    for number in range(20, 30):
+        one = replace(admitted, job_id=number)
+        result, deltas = run(shared_process, one, {"hopeless": learned})
+        first = result.tree["stages"][0]
+        skipped.append(first["decisions"]["route"]["skipped"])
+        assert (len(first["nodes"]) == 1) == skipped[-1]
+        assert next(delta["decisions"] for delta in deltas if "decisions" in delta).keys() >= {"route"}
+        assert result.tree["answered_by"] == 1
+    assert sum(skipped) >= 8
+
+
+def test_the_next_models_answer_teaches_the_batch_what_a_measure_is_worth(shared_process: Process) -> None:
+    learning = {"by": "agreement", "threshold": 1.0, "learn": True}
+    ended = {"stop": ["a", "e", "t", "1", " "]}
+    taught = 0
+    for number in range(40, 46):
+        admitted = cascade(number, stage(learning, name="self_consistency", n=2), stage(), sampling=ended)
+        result, _ = run(shared_process, admitted)
+        decision = result.tree["stages"][0]["decisions"]["accept"]
+        scope = f"{lesson_scope(admitted.request, '')}:stage0.{decision['place']}"
+        is_known = result.tree["answered_by"] == 1 and result.choices[0].finish_reason == "stop"
+        assert (result.learned.get(f"{scope}.num") == 1) == is_known
+        taught += is_known
+    assert taught

@@ -1,0 +1,151 @@
+"""A cascade is checked stage by stage at submission, and pinned to the weights of each of its models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ponder.domain.batch.cell import Cell
+from ponder.domain.batch.options import BatchOptions
+from ponder.domain.batch.refusal import explain
+from ponder.domain.batch.request import JobRequest, ServedModel, Terms, parse
+from ponder.domain.batch.stages import stage_request
+from ponder.domain.budget import most_tokens
+from ponder.errors import InvalidLine
+
+SMALL = ServedModel("small", "f0", 512, has_reward_model=True)
+LARGE = ServedModel("large", "f1", 2048, has_reward_model=False)
+VOTES = {"strategy": {"name": "self_consistency", "n": 4}, "accept": {"by": "agreement", "threshold": 0.75}}
+
+
+def line(*stages: dict[str, Any], url: str = "/v1/chat/completions", **body: Any) -> JobRequest:
+    prompt = {"messages": [{"role": "user", "content": "1 + 1?"}]} if "chat" in url else {"prompt": [1, 2]}
+    show_tried = body.pop("show_tried", False)
+    ponder = {"strategy": {"name": "cascade", "stages": stages, "show_tried": show_tried}} | body.pop("ponder", {})
+    value = {"custom_id": "a", "method": "POST", "url": url}
+    terms = Terms(BatchOptions(), {"small": SMALL, "large": LARGE}, endpoint=url)  # type: ignore[arg-type]
+    return parse(value | {"body": {"model": "small"} | prompt | body | {"ponder": ponder}}, 1, terms)
+
+
+def test_every_stage_is_pinned_and_the_first_takes_the_lines_model() -> None:
+    made = line(VOTES, {"model": "large", "strategy": "direct", "budget": 300})
+    assert made.model is SMALL
+    assert made.strategy == "cascade"
+    assert made.document["stages"] == [
+        {"model": "small", "fingerprint": "f0", "context_length": 512},
+        {"model": "large", "fingerprint": "f1", "context_length": 2048},
+    ]
+    assert line(VOTES | {"model": "large"}, {"model": "small"}).model is LARGE, "a stage's own model goes first"
+
+
+@pytest.mark.parametrize(
+    ("stages", "param", "code", "says"),
+    [
+        ([VOTES], "strategy.stages", "invalid_value", "at least 2"),
+        ([VOTES, {}], "strategy.stages", "invalid_value", "stage 1 names no model"),
+        ([{}, {"model": "large"}], "strategy.stages", "invalid_value", "stage 0 does not say"),
+        ([VOTES, {"model": "large"} | VOTES], "strategy.stages", "invalid_value", "stage 1 is the last"),
+        (
+            [{"accept": {"by": "agreement"}}, {"model": "large"}],
+            "strategy.stages",
+            "invalid_value",
+            "direct makes a single sample",
+        ),
+        ([VOTES | {"accept": {"by": "guess"}}, {"model": "large"}], "strategy.stages[0].accept", "invalid_value", "by"),
+        (
+            [VOTES | {"accept": {"by": "agreement", "threshold": 2}}, {"model": "large"}],
+            "strategy.stages[0].accept.threshold",
+            "invalid_value",
+            "less than or equal to 1",
+        ),
+        (
+            [VOTES, {"model": "large", "strategy": {"name": "cascade"}}],
+            "strategy.stages[1].strategy",
+            "invalid_value",
+            "cascade",
+        ),
+        ([VOTES, {"model": "large", "budget": 0}], "strategy.stages[1].budget.tokens", "invalid_budget", "greater"),
+    ],
+)
+def test_a_malformed_stage_is_refused_by_its_place(
+    stages: list[dict[str, Any]], param: str, code: str, says: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        BatchOptions.model_validate({"strategy": {"name": "cascade", "stages": stages}})
+    refused = explain(caught.value)
+    assert (refused.param, refused.code) == (param, code)
+    assert says in refused.message
+
+
+@pytest.mark.parametrize(
+    ("stages", "param", "code"),
+    [
+        ([VOTES, {"model": "huge"}], "stages[1].model", "model_not_found"),
+        ([VOTES, {"model": "large", "strategy": "best_of_n"}], "stages[1].strategy", "no_reward_model"),
+        (
+            [VOTES | {"model": "large", "accept": {"by": "reward"}}, {"model": "small"}],
+            "stages[0].accept",
+            "no_reward_model",
+        ),
+    ],
+)
+def test_what_the_served_models_cannot_do_is_refused(stages: list[dict[str, Any]], param: str, code: str) -> None:
+    with pytest.raises(InvalidLine) as caught:
+        line(*stages)
+    assert (caught.value.param, caught.value.code) == (f"body.ponder.strategy.{param}", code)
+
+
+def test_only_a_verifier_that_may_be_asked_accepts() -> None:
+    stages = ({"accept": {"by": "verifier"}}, {"model": "large"})
+    with pytest.raises(InvalidLine, match="sees the reference"):
+        line(*stages, ponder={"reference": "2", "verifier": "exact"})
+    assert line(*stages, ponder={"reference": "2", "verifier": "exact", "oracle": True}).oracle
+    line(*stages, ponder={"verifier": {"name": "regex", "pattern": "2"}})
+
+
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [
+        ("logit_bias", {"logit_bias": {"5": 1.0}}),
+        ("prompt", {"url": "/v1/completions"}),
+        ("ponder.strategy", {"url": "/v1/completions", "show_tried": True, "prompt": "1 + 1 ="}),
+    ],
+)
+def test_what_only_one_of_the_models_could_read_is_refused(field: str, body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidLine) as caught:
+        line(VOTES, {"model": "large"}, **body)
+    assert caught.value.param == f"body.{field}"
+
+
+def test_a_prompt_must_fit_into_the_context_of_every_model() -> None:
+    with pytest.raises(InvalidLine, match="512 tokens of small's context"):
+        line(VOTES | {"model": "large"}, {"model": "small"}, messages=[{"role": "user", "content": "x"}] * 600)
+
+
+def test_a_cascade_generates_at_most_what_its_stages_do_or_its_own_limit() -> None:
+    stages = (VOTES | {"budget": {"tokens": 60}}, {"model": "large", "budget": {"tokens_per_sample": 100}})
+    assert most_tokens(line(*stages).document, 512) == 60 + 100
+    assert most_tokens(line(VOTES, {"model": "large"}).document, 512) == 4 * 512 + 2048
+    assert most_tokens(line(*stages, ponder={"budget": 70}).document, 512) == 70
+
+
+def test_a_stage_has_the_tighter_of_its_own_limits_and_what_is_left_of_the_jobs() -> None:
+    stages = (VOTES | {"budget": {"tokens": 60}}, {"model": "large", "budget": {"tokens_per_sample": 100}})
+    document = line(*stages, ponder={"budget": {"tokens": 80, "tokens_per_sample": 50}}).document
+    first, second = stage_request(document, 0), stage_request(document, 1, num_used=70)
+    assert (first["budget"], first["strategy"]["name"]) == ({"tokens": 60, "tokens_per_sample": 50}, "self_consistency")
+    assert second["budget"] == {"tokens": 10, "tokens_per_sample": 50}
+    effort = line(*stages, reasoning_effort="minimal").document
+    assert stage_request(effort, 1, num_used=1_000)["effort"]["tokens"] == 24
+
+
+def test_jobs_of_a_cascade_are_estimated_by_its_stages_models_and_budget() -> None:
+    stages = (VOTES | {"budget": {"tokens_per_sample": 60}}, {"model": "large"})
+    cell = Cell.of(line(*stages).document, 500)
+    assert cell.strategy == "cascade: self_consistency n=4 early_stopping=beta on f0, direct on f1"
+    assert cell.samples == 4.5
+    assert cell.samples * cell.cap == 4 * 60 + 500 / 2
+    capped = Cell.of(line(*stages, ponder={"budget": 90}).document, 500)
+    assert capped.samples * capped.cap == pytest.approx(90)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ SECTIONS = {
 @click.option("--port", type=click.IntRange(1, 65535), help="Where the API listens meanwhile.  [default: 8765]")
 @click.pass_context
 def demo(ctx: click.Context, problems: int, port: int | None) -> None:
-    """Solve held-out problems of five levels with four strategies, and show what each one solved and cost.
+    """Solve held-out problems of five levels with five strategies, and show what each one solved and cost.
 
     Starts everything on this machine (or uses what `ponder up` started) and stops what it started. Ctrl-C stops
     cleanly, and the next run goes on where this one stopped.
@@ -49,31 +50,30 @@ def demo(ctx: click.Context, problems: int, port: int | None) -> None:
 def _show(problems: int, port: int | None) -> int:
     from ponder.cli.commands.stack import client_of_stack, plan
     from ponder.cli.progress import follow
-    from ponder.embedded.plan import MODEL_NAME
-    from ponder_worker.demo.demo_run import RELATIVE_WORK, STRATEGIES
+    from ponder_worker.demo.demo_run import RELATIVE_WORK
     from ponder_worker.demo.summary import print_summary
 
     home = Home(Settings().home)
-    with client_of_stack(home, lambda: plan(port=port)) as client:
-        fingerprint = _fingerprint(client, MODEL_NAME)
-        run = _find_run(client, home.path / "demo", problems, fingerprint)
-        _introduce(run.problems_per_level, len(STRATEGIES))
-        run.submit(client, MODEL_NAME, fingerprint)
-        settled = follow(client, {run.batches[name]: RELATIVE_WORK[name] for name in STRATEGIES})
-        batches = {name: settled[run.batches[name]] for name in STRATEGIES}
+    with client_of_stack(home, lambda: plan(port=port, with_large=True)) as client:
+        fingerprints = _fingerprints(client)
+        run = _find_run(client, home.path / "demo", problems, fingerprints)
+        run.submit(client, fingerprints)
+        _introduce(run.problems_per_level, len(run.batches))
+        settled = follow(client, {batch_id: RELATIVE_WORK[name] for name, batch_id in run.batches.items()})
+        batches = {name: settled[batch_id] for name, batch_id in run.batches.items()}
         code = print_summary(client, run, batches)
     run.finish()
     return code
 
 
-def _find_run(client: Client, folder: Path, problems: int, fingerprint: str) -> DemoRun:
+def _find_run(client: Client, folder: Path, problems: int, fingerprints: Mapping[str, str]) -> DemoRun:
     """The run that was stopped, if it can go on, or a new one."""
     from ponder_worker.demo.demo_run import DemoRun
 
     run = DemoRun.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
     if not run.is_begun:
         return run
-    if run.can_go_on(client, fingerprint):
+    if run.can_go_on(client, fingerprints):
         click.echo("going on with the run that was stopped", err=True)
         return run
     click.echo(
@@ -83,21 +83,33 @@ def _find_run(client: Client, folder: Path, problems: int, fingerprint: str) -> 
     return DemoRun.find(folder, run_id=secrets.token_hex(6), problems_per_level=problems)
 
 
-def _fingerprint(client: Client, name: str) -> str:
-    """The fingerprint of the weights that are served under this name. Raises SetupError if no worker serves them."""
-    for model in client.models():
-        if model["id"] == name and model["ponder"]["live_workers"]:
-            return str(model["ponder"]["fingerprint"])
-    raise SetupError(
-        f"ponder is up already, but without a worker for the model {name}: "
-        "stop it first (`ponder down`), or set PONDER_HOME to another folder"
-    )
+def _fingerprints(client: Client) -> dict[str, str]:
+    """The fingerprints of the demo's models that are served. Raises SetupError if no worker serves the small one."""
+    from ponder.embedded.plan import LARGE_MODEL_NAME, MODEL_NAME
+
+    served = {
+        str(model["id"]): str(model["ponder"]["fingerprint"])
+        for model in client.models()
+        if model["id"] in (MODEL_NAME, LARGE_MODEL_NAME) and model["ponder"]["live_workers"]
+    }
+    if MODEL_NAME not in served:
+        raise SetupError(
+            f"ponder is up already, but without a worker for the model {MODEL_NAME}: "
+            "stop it first (`ponder down`), or set PONDER_HOME to another folder"
+        )
+    if LARGE_MODEL_NAME not in served:
+        click.echo(
+            f"ponder is up already, but without a worker for the model {LARGE_MODEL_NAME}: `cascade` is left out "
+            "(`ponder down`, and the demo starts one)",
+            err=True,
+        )
+    return served
 
 
 def _introduce(problems_per_level: int, num_strategies: int) -> None:
     num_problems = 5 * problems_per_level
     click.echo(
-        f"{num_problems} problems that the model was never trained on, {num_strategies} ways of thinking: "
+        f"{num_problems} problems that the models were never trained on, {num_strategies} ways of thinking: "
         f"{num_problems * num_strategies:,} jobs",
         err=True,
     )

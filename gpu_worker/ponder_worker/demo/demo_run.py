@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.client import Client
+from ponder.embedded.plan import LARGE_MODEL_NAME, MODEL_NAME
 from ponder.errors import Conflict, NotFound
 from ponder.wire import Json
 from ponder_worker.demo.problems import held_out_problems
@@ -20,8 +21,16 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "self_consistency": {"name": "self_consistency", "n": 8},
     "best_of_n": {"name": "best_of_n", "n": 8},
     "beam_search": {"name": "beam_search", "n": 4, "width": 4},
+    "cascade": {
+        "name": "cascade",
+        "stages": [
+            {"strategy": "direct", "accept": {"by": "reward", "threshold": 0.8}},
+            {"model": LARGE_MODEL_NAME, "strategy": {"name": "best_of_n", "n": 4}},
+        ],
+    },
 }
-RELATIVE_WORK = {"direct": 1.0, "self_consistency": 7.0, "best_of_n": 9.0, "beam_search": 9.0}
+"""Each runs on the small model; a cascade falls back on the large one, and is left out where nobody serves that."""
+RELATIVE_WORK = {"direct": 1.0, "self_consistency": 7.0, "best_of_n": 9.0, "beam_search": 9.0, "cascade": 6.0}
 """The approximate work of one job, relative to one sample. It is only used to estimate the remaining time."""
 
 _WINDOW = "14d"
@@ -35,8 +44,8 @@ class DemoRun:
     file: Path
     run_id: str
     problems_per_level: int
-    fingerprint: str = ""
-    """The fingerprint of the weights that the batches are pinned to."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """The fingerprints of the weights that the batches are pinned to, by the model's name."""
     uploads: dict[str, str] = field(default_factory=dict)
     batches: dict[str, str] = field(default_factory=dict)
 
@@ -59,14 +68,17 @@ class DemoRun:
         """The file for the output lines of all strategies."""
         return self.file.with_name(f"{self.run_id}.results.jsonl")
 
-    def submit(self, client: Client, model: str, fingerprint: str) -> None:
-        """Submit the strategies that are not submitted yet. A crash can repeat one upload at most, and no batch."""
-        self.fingerprint = fingerprint
+    def submit(self, client: Client, fingerprints: Mapping[str, str]) -> None:
+        """Submits the strategies that are not submitted yet, as far as a model is served for them.
+
+        A crash can repeat one upload at most, and no batch.
+        """
+        self.fingerprints = dict(fingerprints)
         for name, strategy in STRATEGIES.items():
-            if name in self.batches:
+            if name in self.batches or not all(model in fingerprints for model in _models(strategy)):
                 continue
             if name not in self.uploads:
-                self.uploads[name] = client.upload(partial(self._lines, model, name), f"demo-{name}.jsonl")["id"]
+                self.uploads[name] = client.upload(partial(self._lines, name), f"demo-{name}.jsonl")["id"]
                 self._save()
             batch = client.submit(
                 self.uploads[name],
@@ -78,10 +90,10 @@ class DemoRun:
             self.batches[name] = batch["id"]
             self._save()
 
-    def can_go_on(self, client: Client, fingerprint: str) -> bool:
+    def can_go_on(self, client: Client, fingerprints: Mapping[str, str]) -> bool:
         """Whether the batches still exist and the weights are still the same."""
         try:
-            return self.fingerprint == fingerprint and all(map(client.batch, self.batches.values()))
+            return self.fingerprints == fingerprints and all(map(client.batch, self.batches.values()))
         except NotFound:
             return False
 
@@ -114,10 +126,10 @@ class DemoRun:
         draft.write_text(json.dumps(document, indent=2))
         draft.replace(self.file)
 
-    def _lines(self, model: str, strategy: str) -> Iterator[bytes]:
+    def _lines(self, strategy: str) -> Iterator[bytes]:
         for number, problem in enumerate(held_out_problems(self.problems_per_level)):
             body = {
-                "model": model,
+                "model": MODEL_NAME,
                 "messages": [{"role": "user", "content": problem.prompt}],
                 "max_tokens": _MAX_TOKENS,
                 "metadata": {"level": str(problem.level), "kind": problem.kind},
@@ -126,3 +138,8 @@ class DemoRun:
             custom_id = f"{strategy}/level-{problem.level}/{number % self.problems_per_level}"
             line = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
             yield json.dumps(line).encode() + b"\n"
+
+
+def _models(strategy: dict[str, Any]) -> set[str]:
+    """Returns the models that a strategy needs."""
+    return {MODEL_NAME} | {stage["model"] for stage in strategy.get("stages", ()) if "model" in stage}

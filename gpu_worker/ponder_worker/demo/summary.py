@@ -21,7 +21,7 @@ from ponder.cli.tree import print_tree
 from ponder.client import Client
 from ponder.domain.money import dollars
 from ponder.wire import Json
-from ponder_worker.demo.demo_run import STRATEGIES, DemoRun
+from ponder_worker.demo.demo_run import DemoRun
 
 _MOST_CANDIDATES = 8
 _MOST_NODES = 30
@@ -37,7 +37,7 @@ def print_summary(client: Client, run: DemoRun, batches: Mapping[str, Json]) -> 
     rows = client.cost_report(["strategy", "level"], list(run.batches.values()))["data"]
     job = _instructive_job(client, run)
     console = out()
-    _print_table(console, rows)
+    _print_table(console, rows, list(run.batches))
     if job is not None:
         _print_tree(console, job)
     _print_next(console, results, job)
@@ -47,10 +47,10 @@ def print_summary(client: Client, run: DemoRun, batches: Mapping[str, Json]) -> 
     return exit_code.SOME_JOBS_FAILED if num_failed else exit_code.SETTLED
 
 
-def _print_table(console: Console, rows: list[Json]) -> None:
+def _print_table(console: Console, rows: list[Json], strategies: list[str]) -> None:
     made = cells(rows)
     console.print()
-    console.print(strategy_table(made, list(STRATEGIES)))
+    console.print(strategy_table(made, strategies))
     direct = sum(row["direct_nanodollars"] for row in rows)
     loaded = sum(row["loaded_nanodollars"] for row in rows)
     num_tasks = sum(row["settled"] for row in rows)

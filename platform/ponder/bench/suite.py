@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ponder.domain.batch.refusal import explain
-from ponder.domain.strategy import AnyStrategy, Strategy
+from ponder.domain.storable import JsonObject
+from ponder.domain.strategy import AnyStrategy, Cascade, Strategy
 from ponder.domain.verifier import Verifier
 from ponder.errors import InvalidInput
 
@@ -59,7 +60,7 @@ class DataSet(Part):
     domain: str | None = None
     system: str | None = None
     verifier: Annotated[Verifier | None, BeforeValidator(_named)] = None
-    sampling: dict[str, Any] = Field(default_factory=dict)
+    sampling: JsonObject = Field(default_factory=dict)
     problems: int | None = Field(default=None, ge=1)
     multiple_choice: MultipleChoice | None = None
 
@@ -131,7 +132,7 @@ class WorkerSetting(Part):
     model: str | None = None
     reward_model: str | None = None
     count: int = Field(default=1, ge=1, le=64)
-    options: dict[str, Any] = {}
+    options: JsonObject = {}
 
 
 class Suite(Part):

@@ -13,6 +13,7 @@ from ponder.bench.figures.interval_estimate import Estimate
 from ponder.bench.paired import Difference, Measure
 from ponder.cli.amount import Unit
 from ponder.cli.console import Column
+from ponder.domain.storable import JsonObject
 
 _MEASURE_NAMES = {
     "accuracy": "accuracy",
@@ -160,8 +161,8 @@ def as_csv(run: BenchRun) -> str:
     return target.getvalue()
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(document: Mapping[str, Any], prefix: str = "") -> JsonObject:
+    flat: JsonObject = {}
     for name, value in document.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")

@@ -19,9 +19,19 @@ from ponder.embedded.service import Service
 from ponder.embedded.worker import WorkerOptions
 from ponder.errors import SetupError
 
-MODEL_NAME = "demo"
+MODEL_NAME, LARGE_MODEL_NAME = "demo", "demo-large"
 _ROOM_BYTES = 300 * 1024 * 1024
 _OURS = [sys.executable, "-m", "ponder.cli"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """A model and the name by which jobs ask for it. Each of `num_workers` workers holds it and its reward model."""
+
+    name: str
+    model: str
+    reward_model: str = ""
+    num_workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +41,7 @@ class Plan:
     home: str
     host: str
     port: int
-    num_workers: int
-    model: str
-    reward_model: str
-    name: str
+    models: tuple[ModelPlan, ...]
     machine: str
     market: str
     options: WorkerOptions
@@ -44,7 +51,13 @@ class Plan:
         """Reads the JSON of a plan's `document`."""
         fields = json.loads(text)
         options = fields["options"]
-        return cls(**fields | {"options": WorkerOptions(**options | {"engine_arg": tuple(options["engine_arg"])})})
+        return cls(
+            **fields
+            | {
+                "models": tuple(ModelPlan(**model) for model in fields["models"]),
+                "options": WorkerOptions(**options | {"engine_arg": tuple(options["engine_arg"])}),
+            }
+        )
 
     @property
     def url(self) -> str:
@@ -76,20 +89,24 @@ class Plan:
             "PYTHONUNBUFFERED": "1",
         }
         signing = {"PONDER_WEBHOOK_KEY": os.environ.get("PONDER_WEBHOOK_KEY") or home.webhook_key()}
-        numbers = range(1, self.num_workers + 1)
+        workers = [model for model in self.models for _ in range(model.num_workers)]
         return [
             Service("serve", [*_OURS, "serve"], environment | signing, home.log("serve")),
             Service("dispatcher", [*_OURS, "dispatcher"], environment | signing, home.log("dispatcher")),
-            *(self._worker(number, home, environment) for number in numbers),
+            *(
+                self._worker(model, "worker" if len(workers) == 1 else f"worker-{number}", options, environment)
+                for number, (model, options) in enumerate(
+                    zip(workers, self.options.shared(len(workers)), strict=True), 1
+                )
+            ),
         ]
 
-    def _worker(self, number: int, home: Home, environment: dict[str, str]) -> Service:
-        arguments = [*_OURS, "worker", "--model", self.model, "--name", self.name]
+    def _worker(self, model: ModelPlan, name: str, options: WorkerOptions, environment: dict[str, str]) -> Service:
+        arguments = [*_OURS, "worker", "--model", model.model, "--name", model.name]
         arguments += ["--machine", self.machine, "--market", self.market]
-        arguments += ["--reward-model", self.reward_model] if self.reward_model else []
-        arguments += self.options.of(number, self.num_workers).arguments()
-        name = "worker" if self.num_workers == 1 else f"worker-{number}"
-        return Service(name, arguments, environment, home.log(name))
+        arguments += ["--reward-model", model.reward_model] if model.reward_model else []
+        arguments += options.arguments()
+        return Service(name, arguments, environment, Home(Path(self.home)).log(name))
 
 
 def demo_weights() -> Path | None:
@@ -124,9 +141,8 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _check_models(plan: Plan) -> None:
-    if plan.num_workers == 0:
-        return
-    for model in filter(None, (plan.model, plan.reward_model)):
+    places = [place for model in plan.models if model.num_workers for place in (model.model, model.reward_model)]
+    for model in filter(None, places):
         if HubModel.parse(model) is None:
             _check_model(Path(model))
 

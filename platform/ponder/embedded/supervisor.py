@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Set
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,9 +108,10 @@ class Supervisor:
         self._write_record(is_ready=False)
         notify({"phase": "the API"})
         self._wait_for(f"{self.plan.url}/readyz")
-        if self.plan.num_workers:
+        awaited = {model.name for model in self.plan.models if model.num_workers}
+        if awaited:
             notify({"phase": "the worker"})
-            self._wait_for_worker()
+            self._wait_for_workers(awaited)
         self._write_record()
 
     def _prepare_database(self) -> None:
@@ -135,12 +137,13 @@ class Supervisor:
             self._give_up_on_the_dying(give_up_at, f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s ({said})")
             time.sleep(0.1)
 
-    def _wait_for_worker(self) -> None:
+    def _wait_for_workers(self, awaited: Set[str]) -> None:
+        """Waits until each of these models has a worker."""
         give_up_at = time.monotonic() + _LOADING_TIMEOUT_S
         while True:
             url = f"{self.plan.url}/v1/models"
             models = self._wait_for(url).json()["data"]
-            if any(model["id"] == self.plan.name and model["ponder"]["live_workers"] > 0 for model in models):
+            if awaited <= {model["id"] for model in models if model["ponder"]["live_workers"] > 0}:
                 return
             self._mend()
             self._give_up_on_the_dying(give_up_at, "the worker did not become ready in time")

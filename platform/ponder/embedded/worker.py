@@ -30,16 +30,19 @@ class WorkerOptions:
     no_prefix_caching: bool = False
     no_speculation: bool = False
 
-    def of(self, number: int, num_workers: int) -> WorkerOptions:
-        """Returns the options of one worker, counted from 1, with its own name and port and its share of the cores."""
+    def shared(self, num_workers: int) -> list[WorkerOptions]:
+        """Returns the options of each worker of one machine, with its own name and port and its share of the cores."""
         if num_workers == 1:
-            return self
-        return replace(
-            self,
-            threads=self.threads or max(1, num_cores() // num_workers),
-            worker_name=self.worker_name and f"{self.worker_name}-{number}",
-            metrics_port=self.metrics_port and self.metrics_port + number - 1,
-        )
+            return [self]
+        return [
+            replace(
+                self,
+                threads=self.threads or max(1, num_cores() // num_workers),
+                worker_name=self.worker_name and f"{self.worker_name}-{number}",
+                metrics_port=self.metrics_port and self.metrics_port + number - 1,
+            )
+            for number in range(1, num_workers + 1)
+        ]
 
     def arguments(self) -> list[str]:
         """Returns the options for the command line of `ponder worker`."""

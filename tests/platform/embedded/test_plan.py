@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder.embedded.plan import Plan
+from ponder.embedded.plan import ModelPlan, Plan
 from ponder.embedded.worker import WorkerOptions
 from ponder.errors import SetupError
 
@@ -16,7 +16,8 @@ def plan(home: Path, model: Path, num_workers: int = 1) -> Plan:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return Plan(str(home), "127.0.0.1", port, num_workers, str(model), "", "m", "cpu", "spot", WorkerOptions())
+    models = (ModelPlan("m", str(model), num_workers=num_workers),)
+    return Plan(str(home), "127.0.0.1", port, models, "cpu", "spot", WorkerOptions())
 
 
 @pytest.fixture

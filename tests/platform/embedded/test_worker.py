@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ponder.embedded import worker as module
-from ponder.embedded.plan import Plan
+from ponder.embedded.plan import ModelPlan, Plan
 from ponder.embedded.worker import WorkerOptions
 
 
@@ -19,10 +19,7 @@ def plan(home: Path, num_workers: int, options: WorkerOptions) -> Plan:
         home=str(home),
         host="127.0.0.1",
         port=1,
-        num_workers=num_workers,
-        model="/m",
-        reward_model="",
-        name="m",
+        models=(ModelPlan("m", "/m", num_workers=num_workers),),
         machine="cpu",
         market="spot",
         options=options,
@@ -82,3 +79,18 @@ def test_several_workers_have_names_and_ports_of_their_own(tmp_path: Path) -> No
     first, second = command_lines(plan(tmp_path, 2, options))
     assert "--threads 5 --worker-name box-1 --metrics-port 9100" in first
     assert "--threads 5 --worker-name box-2 --metrics-port 9101" in second
+
+
+def test_each_model_has_workers_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "num_cores", lambda: 6)
+    stack = replace(
+        plan(tmp_path, 1, WorkerOptions()),
+        models=(ModelPlan("small", "/s", "/r", num_workers=2), ModelPlan("large", "/l")),
+    )
+    assert [line.partition("worker --model ")[2] for line in command_lines(stack)] == [
+        "/s --name small --machine cpu --market spot --reward-model /r --device auto --dtype auto --kv-dtype auto "
+        "--max-sequences 256 --threads 2",
+    ] * 2 + [
+        "/l --name large --machine cpu --market spot --device auto --dtype auto --kv-dtype auto --max-sequences 256 "
+        "--threads 2",
+    ]

@@ -25,6 +25,10 @@ _REPORT_EVERY_S, _SAVE_EVERY_S = 20.0, 180.0
 _IGNORED = -100
 
 
+SMALL = LlamaShape()
+LARGE = LlamaShape(hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8)
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The parameters of one training run.
@@ -37,6 +41,7 @@ class Recipe:
 
     tokens: int
     rates: tuple[float, float]
+    shape: LlamaShape = SMALL
     parent: str | None = None
     easy_share: float = 0.0
     minutes: float = math.inf
@@ -45,14 +50,15 @@ class Recipe:
     adam_lr: float = 0.004
 
 
-SHAPE = LlamaShape()
 RECIPES = {
     "trunk": Recipe(tokens=7_500_000, rates=(1.0, 0.46), easy_share=0.28),
     "generator": Recipe(tokens=3_000_000, rates=(0.5, 0.0), parent="trunk"),
     "reward": Recipe(tokens=9_000_000, rates=(0.5, 0.0), parent="trunk"),
+    "large": Recipe(tokens=12_000_000, rates=(1.0, 0.0), shape=LARGE, easy_share=0.2),
 }
-"""The recipes of the shipped models. Both begin with the trunk. The generator is finished early, on purpose (see the
-model card), and the reward model is trained for longer."""
+"""The recipes of the shipped models. The generator and the reward model begin with the trunk. The generator is finished
+early, on purpose (see the model card), and the reward model is trained for longer. The large generator is what a
+cascade falls back on."""
 
 
 def train_model(
@@ -208,7 +214,7 @@ def train(*, which: str, seed: int, out: Path, tokens: int | None, minutes: floa
 def _begin(recipe: Recipe, tokenizer: Tokenizer, seed: int, out: Path) -> Llama:
     if recipe.parent is None:
         torch.manual_seed(seed)
-        return Llama(replace(SHAPE, vocab_size=tokenizer.get_vocab_size()))
+        return Llama(replace(recipe.shape, vocab_size=tokenizer.get_vocab_size()))
     folder = out / recipe.parent
     if not (folder / "model.safetensors").exists():
         raise click.UsageError(f"{folder} holds no model to start from: run `train --model {recipe.parent}` first")

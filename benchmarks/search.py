@@ -47,7 +47,7 @@ STOPPING = ("self_consistency", "best_of_n")
 CONFIDENCE = {"keep": 0.9, "window": 16, "num_warmup": 4}
 """For samples of some hundred tokens; the default window is longer than they are."""
 RULES = ("beta", "window", "confidence")
-WORTHS = (3.0, 100.0)
+WORTHS = (5.0, 100.0)
 """What else one more solved task may cost `adaptive`, besides its default, at the largest n below LARGE."""
 TASKS = text("""
     SELECT jobs.custom_id, jobs.verdict, usage.completion_tokens, usage.reward_tokens,

@@ -44,18 +44,20 @@ async def adaptive(search: Search, spec: Adaptive) -> list[Candidate]:
 
 
 def _arms(search: Search, found: Sequence[Believed], made: int, left: int, spent: Sequence[str]) -> list[Arm]:
-    """Returns the arms for the next wave: as many samples as there are paths so far, one sure path, or particles.
+    """Returns the arms for the next wave: samples, one sure path, or particles.
 
-    Without a reward model there are no particles, and a second sure path would hardly differ from the first.
+    With a reward model a single sample may be enough. Without one there are no particles, and as many samples as there
+    are paths so far, because only agreement tells. A second sure path would hardly differ from the first.
     """
     sample = sum(len(step.ids) for one in found for step in one.candidate.node.path()) / len(found)
-    size = min(made, left)
-    arms = [Arm("samples", size, size * sample, 0.1)]
+    hope = 1.0 / (1 + len(spent)) ** 2  # what one wave did not solve the next one seldom does
+    size = 1 if search.engine.can_score else min(made, left)
+    arms = [Arm("samples", size, size * sample, 0.1 * hope)]
     if "steps" not in spent:
-        arms.append(Arm("steps", 1, 2 * sample, 0.3))
+        arms.append(Arm("steps", 1, 2 * sample, 0.3 * hope))
     if search.engine.can_score and left > 1:
         size = min(_PARTICLES, left)
-        arms.append(Arm("particles", size, 2 * size * sample, 0.3))  # each step is generated, and scored
+        arms.append(Arm("particles", size, 2 * size * sample, 0.3 * hope))  # each step is generated, and scored
     return arms
 
 

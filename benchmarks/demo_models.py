@@ -7,22 +7,22 @@ The last line of standard output is one JSON object.
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from circumstances import circumstances, publish
 
 from ponder_worker import demo
-from ponder_worker.demo.problems import held_out_problems
+from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.demo.training.evaluate import Figures, Pair, as_json, by, likelihood_probe, solve
 
 WEIGHTS = Path(demo.__file__).parent / "weights"
+GENERATORS = ("generator", "large")
 
 
 @click.command()
-@click.option(
-    "--weights", type=click.Path(path_type=Path, exists=True), default=WEIGHTS, help="Folder of the two models."
-)
+@click.option("--weights", type=click.Path(path_type=Path, exists=True), default=WEIGHTS, help="Folder of the models.")
 @click.option("--per-level", default=100, show_default=True, help="Held-out problems of each level.")
 @click.option("--samples", default=16, show_default=True, help="Samples of each problem.")
 @click.option("--temperature", default=1.0, show_default=True)
@@ -35,7 +35,26 @@ def main(
     """Measure the models in WEIGHTS on held-out problems."""
     torch.set_num_threads(threads)
     started = time.monotonic()
-    pair, problems = Pair.load(weights), held_out_problems(per_level, seed)
+    pairs, problems = {name: Pair.load(weights, name) for name in GENERATORS}, held_out_problems(per_level, seed)
+    measured = {name: _measured(pair, problems, per_level, samples, temperature, seed) for name, pair in pairs.items()}
+    probed = likelihood_probe(pairs["generator"], problems, seed)
+    click.echo(f"probe: {as_json(probed)}")
+    parameters = {name: _size(pair.generator) for name, pair in pairs.items()}
+    result = {
+        **circumstances("demo models on held-out problems", "torch", threads=threads),
+        "settings": {"per_level": per_level, "samples": samples, "temperature": temperature, "seed": seed},
+        "parameters": parameters | {"reward": _size(pairs["generator"].reward)},
+        "generators": measured,
+        "probe": as_json(probed),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    publish(result, out)
+
+
+def _measured(
+    pair: Pair, problems: list[Problem], per_level: int, samples: int, temperature: float, seed: int
+) -> dict[str, Any]:
+    """Returns the figures of a generator by level, and by level and kind."""
     solved = solve(pair, problems, samples, temperature, seed)
     levels = by(lambda problem: f"level {problem.level}", solved)
     # The hard levels of the demo hold no stories, so all kinds are measured here, each by itself.
@@ -44,18 +63,10 @@ def main(
     kinds = by(lambda problem: f"level {problem.level} {problem.kind}", solved)
     for name, figures in {**levels, **kinds}.items():
         click.echo(_line(name, figures))
-    probed = likelihood_probe(pair, problems, seed)
-    click.echo(f"probe: {as_json(probed)}")
-    result = {
-        **circumstances("demo models on held-out problems", "torch", threads=threads),
-        "settings": {"per_level": per_level, "samples": samples, "temperature": temperature, "seed": seed},
-        "parameters": {"generator": _size(pair.generator), "reward": _size(pair.reward)},
+    return {
         "levels": {name: as_json(figures) for name, figures in levels.items()},
         "kinds": {name: as_json(figures) for name, figures in kinds.items()},
-        "probe": as_json(probed),
-        "seconds": round(time.monotonic() - started, 1),
     }
-    publish(result, out)
 
 
 def _line(name: str, figures: Figures) -> str:

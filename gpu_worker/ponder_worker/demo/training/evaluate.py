@@ -35,10 +35,10 @@ class Pair:
     tokenizer: Tokenizer
 
     @classmethod
-    def load(cls, folder: Path) -> "Pair":
-        """Loads the models in `folder`/generator and `folder`/reward."""
-        tokenizer = Tokenizer.from_file(str(folder / "generator" / "tokenizer.json"))
-        return cls(load_model(folder / "generator"), load_model(folder / "reward"), tokenizer)
+    def load(cls, folder: Path, generator: str = "generator") -> "Pair":
+        """Loads the models in `folder`/reward and in the folder beside it with the generator's name."""
+        tokenizer = Tokenizer.from_file(str(folder / generator / "tokenizer.json"))
+        return cls(load_model(folder / generator), load_model(folder / "reward"), tokenizer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A Llama-type language model for training on CPUs: fp32 weights, bf16 arithmetic, Hugging Face's parameter names."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -143,6 +143,26 @@ class Llama(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `[..., vocab]` fp32, of hidden states `[..., hidden]` bf16."""
         return F.linear(hidden, self.embed_tokens.weight.to(hidden.dtype)).float()
+
+
+def deepened(model: Llama, num_layers: int) -> Llama:
+    """Returns a model with more layers that computes the same, to be trained on (Net2Net, arXiv:1511.05641).
+
+    A multiple of the model's layers is wanted. Each of its layers is followed by as many new ones, which add nothing
+    yet, because their last products are zero.
+    """
+    every, rest = divmod(num_layers, model.shape.num_hidden_layers)
+    assert not rest, f"{num_layers} layers are no multiple of {model.shape.num_hidden_layers}"
+    grown = Llama(replace(model.shape, num_hidden_layers=num_layers))
+    for name in ("embed_tokens", "norm"):
+        getattr(grown, name).load_state_dict(getattr(model, name).state_dict())
+    for number, layer in enumerate(grown.blocks()):
+        if number % every == 0:
+            layer.load_state_dict(model.blocks()[number // every].state_dict())
+        else:
+            nn.init.zeros_(layer.self_attn.o_proj.weight)
+            nn.init.zeros_(layer.mlp.down_proj.weight)
+    return grown
 
 
 def rotation(tokens: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -17,16 +17,12 @@ from torch import Tensor, nn
 
 from ponder_worker.demo.training.bpe import END, PAD, save_tokenizer, token_id, train_tokenizer
 from ponder_worker.demo.training.corpus import Batch, Corpus, tokenizer_corpus
-from ponder_worker.demo.training.llama import Llama, LlamaShape, load_model, save_model
+from ponder_worker.demo.training.llama import Llama, LlamaShape, deepened, load_model, save_model
 
 _EASY, _EVEN = (4.0, 3.0, 1.0, 0.5, 0.5), (0.6, 0.8, 1.0, 1.2, 1.4)
 _WARM_UP = 0.01
 _REPORT_EVERY_S, _SAVE_EVERY_S = 20.0, 180.0
 _IGNORED = -100
-
-
-SMALL = LlamaShape()
-LARGE = LlamaShape(hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +31,15 @@ class Recipe:
 
     The run ends after `tokens` (padding not counted) or after `minutes`, whichever comes first. If the clock never
     decides, the same seed gives the same run. The learning rates fall linearly between the two `rates`, which are
-    shares of `muon_lr` and `adam_lr`. `parent` names the model with whose weights the run begins. `easy_share` is the
-    first part of the run, in which easy levels are more common than later.
+    shares of `muon_lr` and `adam_lr`. `parent` names the model with whose weights the run begins, and which is first
+    made as deep as `num_layers` says. `easy_share` is the first part of the run, in which easy levels are more common
+    than later.
     """
 
     tokens: int
     rates: tuple[float, float]
-    shape: LlamaShape = SMALL
     parent: str | None = None
+    num_layers: int | None = None
     easy_share: float = 0.0
     minutes: float = math.inf
     batch_tokens: int = 4096
@@ -50,15 +47,16 @@ class Recipe:
     adam_lr: float = 0.004
 
 
+SHAPE = LlamaShape()
 RECIPES = {
     "trunk": Recipe(tokens=7_500_000, rates=(1.0, 0.46), easy_share=0.28),
     "generator": Recipe(tokens=3_000_000, rates=(0.5, 0.0), parent="trunk"),
     "reward": Recipe(tokens=9_000_000, rates=(0.5, 0.0), parent="trunk"),
-    "large": Recipe(tokens=12_000_000, rates=(1.0, 0.0), shape=LARGE, easy_share=0.2),
+    "large": Recipe(tokens=10_000_000, rates=(0.6, 0.0), parent="reward", num_layers=10),
 }
 """The recipes of the shipped models. The generator and the reward model begin with the trunk. The generator is finished
-early, on purpose (see the model card), and the reward model is trained for longer. The large generator is what a
-cascade falls back on."""
+early, on purpose (see the model card), and the reward model is trained for longer. The large generator, the last model
+of a cascade, is the reward model made deeper and trained on."""
 
 
 def train_model(
@@ -199,7 +197,8 @@ class _Optimizer:
 def train(*, which: str, seed: int, out: Path, tokens: int | None, minutes: float, threads: int) -> None:
     """Train the demo models on problems made on the spot, and save them as Hugging Face folders.
 
-    The generator and the reward model both start from the trunk. To train one of them alone, OUT must hold a trunk.
+    The generator and the reward model both start from the trunk, and the large generator from the reward model. To
+    train one of them alone, OUT must hold the model that it starts from.
     """
     torch.set_num_threads(threads)
     tokenizer = train_tokenizer(tokenizer_corpus(seed))
@@ -214,11 +213,12 @@ def train(*, which: str, seed: int, out: Path, tokens: int | None, minutes: floa
 def _begin(recipe: Recipe, tokenizer: Tokenizer, seed: int, out: Path) -> Llama:
     if recipe.parent is None:
         torch.manual_seed(seed)
-        return Llama(replace(recipe.shape, vocab_size=tokenizer.get_vocab_size()))
+        return Llama(replace(SHAPE, vocab_size=tokenizer.get_vocab_size()))
     folder = out / recipe.parent
     if not (folder / "model.safetensors").exists():
         raise click.UsageError(f"{folder} holds no model to start from: run `train --model {recipe.parent}` first")
-    return load_model(folder).train()
+    model = load_model(folder)
+    return (deepened(model, recipe.num_layers) if recipe.num_layers else model).train()
 
 
 def _log(name: str, line: str) -> None:

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from ponder_worker.demo.problems import is_held_out
 from ponder_worker.demo.training.bpe import train_tokenizer
 from ponder_worker.demo.training.corpus import SYSTEM_LINES, Corpus, tokenizer_corpus
-from ponder_worker.demo.training.llama import load_model
+from ponder_worker.demo.training.llama import deepened, load_model
 from ponder_worker.demo.training.train import orthogonalised, train
 
 
@@ -27,8 +27,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("trained"))
 
 
-def test_both_models_are_written_as_folders_that_transformers_reads(trained: Path) -> None:
-    for name in ("generator", "reward"):
+def test_the_models_are_written_as_folders_that_transformers_reads(trained: Path) -> None:
+    for name in ("generator", "reward", "large"):
         model = LlamaForCausalLM.from_pretrained(trained / name)
         stored = load_file(trained / name / "model.safetensors")
         assert stored.keys() == model.state_dict().keys() - {"lm_head.weight"}
@@ -48,6 +48,15 @@ def test_the_reward_model_says_how_it_scores(trained: Path) -> None:
     kind = json.loads((trained / "reward" / "reward.json").read_text())
     assert kind == {"kind": "likelihood", "aggregate": "sum"}
     assert not (trained / "generator" / "reward.json").exists()
+
+
+def test_a_deeper_model_begins_as_the_one_that_it_was_made_of(trained: Path) -> None:
+    model = load_model(trained / "reward")
+    grown = deepened(model, 2 * model.shape.num_hidden_layers)
+    ids = torch.arange(2, 60)[None]
+    with torch.inference_mode():
+        assert torch.equal(grown(ids), model(ids))
+    assert load_model(trained / "large").shape == grown.shape
 
 
 def test_a_seed_makes_the_same_weights_again(trained: Path, tmp_path: Path) -> None:

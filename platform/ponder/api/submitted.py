@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from ponder.api.auth import Tenant
 from ponder.api.error_answers import TooLarge
 from ponder.api.limit import MAX_SUBMISSION_BYTES
+from ponder.domain.storable import JsonObject
 
-SUBMISSION: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Submission"}}},
-    }
-}
+
+def json_body(schema: JsonObject) -> JsonObject:
+    """Returns what the specification says of a route that takes a raw body of this schema."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+SUBMISSION = json_body({"$ref": "#/components/schemas/Submission"})
 
 
 async def raw_body(_caller: Tenant, request: Request) -> bytes:

@@ -13,7 +13,7 @@ from sqlalchemy import Row, text
 from ponder.api.auth import Tenant
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
-from ponder.api.submitted import raw_body
+from ponder.api.submitted import json_body, raw_body
 from ponder.domain.batch.refusal import explain
 from ponder.domain.storable import JsonObject, StorableText, fault
 from ponder.errors import InvalidInput, LimitReached, NotFound
@@ -48,7 +48,7 @@ class _NewRun(BaseModel):
     document: JsonObject
 
 
-@router.post("")
+@router.post("", openapi_extra=json_body(_NewRun.model_json_schema()))
 def keep_run(body: Annotated[bytes, Depends(raw_body)], ponder: Ponder, caller: Tenant) -> JsonObject:
     """Keeps a run of `ponder bench`. Its document is returned as it was sent."""
     with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):

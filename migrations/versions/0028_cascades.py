@@ -168,6 +168,7 @@ _VIEWS = {
 
 
 def upgrade() -> None:
+    op.alter_column("attempts", "outcome", comment="settled | preempted | handed_on | lost | cancelled")
     op.create_table(
         "tenant_learnings",
         sa.Column("tenant_id", sa.Text(), nullable=False),
@@ -187,6 +188,7 @@ def downgrade() -> None:
     for name, view in _VIEWS.items():
         op.execute(f"CREATE VIEW {name} AS {_filled(view, dict.fromkeys(_ADDED, ''))}")
     op.drop_table("tenant_learnings")
+    op.alter_column("attempts", "outcome", comment="settled | preempted | lost | cancelled")
 
 
 def _filled(view: str, added: dict[str, str]) -> str:

@@ -87,10 +87,9 @@ def test_each_model_has_workers_of_its_own(tmp_path: Path, monkeypatch: pytest.M
         plan(tmp_path, 1, WorkerOptions()),
         models=(ModelPlan("small", "/s", "/r", num_workers=2), ModelPlan("large", "/l")),
     )
-    assert [line.partition("worker --model ")[2] for line in command_lines(stack)] == [
-        "/s --name small --machine cpu --market spot --reward-model /r --device auto --dtype auto --kv-dtype auto "
-        "--max-sequences 256 --threads 2",
-    ] * 2 + [
-        "/l --name large --machine cpu --market spot --device auto --dtype auto --kv-dtype auto --max-sequences 256 "
-        "--threads 2",
+    lines = [line.partition("worker --model ")[2] for line in command_lines(stack)]
+    assert [line.partition(" --device")[0] for line in lines] == [
+        *["/s --name small --machine cpu --market spot --reward-model /r"] * 2,
+        "/l --name large --machine cpu --market spot",
     ]
+    assert all("--threads 2 " in line for line in lines)

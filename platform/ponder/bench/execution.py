@@ -20,7 +20,7 @@ from ponder.bench.paired import Difference, difference_of
 from ponder.bench.problem_set import Problem, read_problems
 from ponder.bench.suite import Suite, WorkerSetting
 from ponder.client import Client
-from ponder.errors import InvalidInput, SetupError
+from ponder.errors import InvalidInput, PonderError, SetupError
 
 Stack = Callable[[WorkerSetting | None], AbstractContextManager[Client]]
 """A client of workers with a setting, for as long as the context lasts; None: of those that are there."""
@@ -50,9 +50,10 @@ class Execution:
     _measured: list[_Measured] = field(default_factory=list)
     _skipped: dict[str, str] = field(default_factory=dict)
 
-    def run(self) -> tuple[str, BenchRun]:
+    def run(self) -> tuple[str | PonderError, BenchRun]:
         """Runs every cell, keeps the run in Postgres, and returns its id and the run.
 
+        In place of the id comes the error if the run cannot be kept: what was measured must not be lost with it.
         Raises InvalidInput for data that cannot be read, before anything is started.
         """
         problems = {data.name: read_problems(data, self.folder, self.most_problems) for data in self.suite.data}
@@ -92,11 +93,13 @@ class Execution:
 
     def _finish(
         self, client: Client, problems: Mapping[str, Sequence[Problem]], began_at: float
-    ) -> tuple[str, BenchRun]:
+    ) -> tuple[str | PonderError, BenchRun]:
         """Reads the bill, which is right only after the last cell, over all of which overhead is spread."""
         found = self._document(client, problems, began_at)
-        kept = client.keep_bench_run(self.suite.name, found.model_dump(mode="json"))
-        return str(kept["id"]), found
+        try:
+            return str(client.keep_bench_run(self.suite.name, found.model_dump(mode="json"))["id"]), found
+        except PonderError as error:
+            return error, found
 
     def _models(self, client: Client) -> Sequence[str]:
         """Returns the models to measure. Raises InvalidInput for one without a worker."""

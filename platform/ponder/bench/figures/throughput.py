@@ -70,10 +70,10 @@ def points_of(samples: Sequence[Json], began_at: float) -> tuple[Point, ...]:
     return tuple(
         Point(
             at_s=round(one["at"] - began_at, 2),
-            kv_usage=one["kv_usage"],
+            kv_usage=round(one["kv_usage"], 4),
             num_running=one["num_running"],
             num_waiting=one["num_waiting"],
-            tokens_per_s=one["generated_tokens"] / one["seconds"] if one["seconds"] else 0.0,
+            tokens_per_s=round(one["generated_tokens"] / one["seconds"], 1) if one["seconds"] else 0.0,
         )
         for one in samples[::step]
     )

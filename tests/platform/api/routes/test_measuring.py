@@ -114,8 +114,14 @@ def test_a_tenant_keeps_only_so_many_runs(http: httpx2.Client, engine: Engine, m
     run = {"name": "demo", "document": {}}
     http.post("/v1/bench/runs", json=run).raise_for_status()
     answer = http.post("/v1/bench/runs", json=run)
-    assert answer.status_code == 429
+    assert answer.status_code == 409
     assert "ponder bench delete" in answer.json()["error"]["message"]
+
+
+def test_the_run_of_a_large_suite_is_kept(http: httpx2.Client) -> None:
+    points = [{"at_s": 123.25, "kv_usage": 0.1234, "num_running": 123, "tokens_per_s": 1234.5}] * 300
+    document = {"cells": [{"points": points}] * 64}
+    http.post("/v1/bench/runs", json={"name": "demo", "document": document}).raise_for_status()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ponder.api.routes.measuring import bench_runs
 from ponder.bench.execution import Execution
 from ponder.bench.suite import Suite, WorkerSetting
 from ponder.bench.summary_table import verdict_rows
@@ -98,6 +99,17 @@ def test_what_cannot_be_run_is_refused_before_anything_is_submitted(suite: Path,
     assert (code, "this suite starts workers of its own" in said) == (1, True)
     _, listed, _ = ponder("batches", "--format", "json")
     assert json.loads(listed) == []
+
+
+def test_a_run_that_cannot_be_kept_is_written_all_the_same(
+    suite: Path, ponder: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_runs, "_MOST", 0)
+    code, out, said = ponder("bench", "run", str(suite), "-o", "out", "--problems", "1")
+    assert code != 0
+    assert "ponder bench delete" in said
+    assert "64 tokens" in out
+    assert len(json.loads(Path("out/run.json").read_text())["cells"]) == 2
 
 
 def test_the_shipped_suites_are_listed(ponder: Any) -> None:

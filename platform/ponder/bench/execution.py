@@ -12,7 +12,7 @@ from random import Random
 import ponder
 from ponder.bench.arrivals import arrival_times
 from ponder.bench.bench_run import BenchRun, CellFigures, figures_of, records_of
-from ponder.bench.driver import Driver
+from ponder.bench.driver import BatchRefused, Driver
 from ponder.bench.figures.grades import Grades
 from ponder.bench.grid import Cell, cells
 from ponder.bench.job_record import JobRecord
@@ -87,14 +87,20 @@ class Execution:
     def _run_cells(
         self, client: Client, setting: WorkerSetting | None, problems: Mapping[str, Sequence[Problem]]
     ) -> None:
+        """Runs the cells of a setting. One that is refused is left out, because the others may have taken hours."""
         for model in self._models(client):
             for cell in cells(self.suite, model, None if setting is None else setting.name):
-                self._measured.append(self._run_cell(client, cell, problems[cell.data.name]))
+                try:
+                    self._measured.append(self._run_cell(client, cell, problems[cell.data.name]))
+                except BatchRefused as error:
+                    self._skipped[cell.key.label] = error.args[0]
 
     def _finish(
         self, client: Client, problems: Mapping[str, Sequence[Problem]], began_at: float
     ) -> tuple[str | PonderError, BenchRun]:
         """Reads the bill, which is right only after the last cell, over all of which overhead is spread."""
+        if not self._measured:
+            raise BatchRefused(next(iter(self._skipped.values())))
         found = self._document(client, problems, began_at)
         try:
             return str(client.keep_bench_run(self.suite.name, found.model_dump(mode="json"))["id"]), found
@@ -127,7 +133,8 @@ class Execution:
         return _Measured(cell, batch_ids, records_of(client, batch_ids))
 
     def _document(self, client: Client, problems: Mapping[str, Sequence[Problem]], began_at: float) -> BenchRun:
-        grades = {data.name: self._grades(data.name, problems[data.name]) for data in self.suite.data}
+        names = dict.fromkeys(one.cell.data.name for one in self._measured)
+        grades = {name: self._grades(name, problems[name]) for name in names}
         figures = [self._figures(client, one, grades[one.cell.data.name]) for one in self._measured]
         return BenchRun(
             ponder=ponder.__version__,

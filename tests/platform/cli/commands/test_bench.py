@@ -35,6 +35,10 @@ level = "level"
 verifier = "exact"
 """
 
+CASCADE = """{name = "cascade", stages = [
+    {strategy = "self_consistency", accept = {by = "agreement"}}, {model = "absent"}
+]}"""
+
 
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -110,6 +114,23 @@ def test_a_run_that_cannot_be_kept_is_written_all_the_same(
     assert "ponder bench delete" in said
     assert "64 tokens" in out
     assert len(json.loads(Path("out/run.json").read_text())["cells"]) == 2
+
+
+def test_a_cell_that_is_refused_costs_the_run_nothing_else(suite: Path, ponder: Any, worker: Any) -> None:
+    suite.write_text(f'strategies = ["direct", {CASCADE}]\n{SUITE}')
+    code, out, said = ponder("bench", "run", str(suite), "-o", "out", "--problems", "1", "--format", "json")
+    assert code == 0, said
+    run = json.loads(out)
+    assert [cell["key"]["strategy"] for cell in run["cells"]] == ["direct", "direct"]
+    assert len(run["skipped"]) == 2
+    assert all("served the model absent" in reason for reason in run["skipped"].values())
+
+
+def test_a_run_of_which_every_cell_is_refused_says_why(suite: Path, ponder: Any, worker: Any) -> None:
+    suite.write_text(f"strategies = [{CASCADE}]\n{SUITE}".replace("budgets = [0, 64]\n", ""))
+    code, _, said = ponder("bench", "run", str(suite), "-o", "out", "--problems", "1")
+    assert code != 0
+    assert "served the model absent" in said
 
 
 def test_the_shipped_suites_are_listed(ponder: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_a_settled_job_is_measured_to_the_microsecond_with_its_candidates(
     assert first["direct_nanodollars"] > 0
     assert first["candidates"] == []
     assert "7" in first["answer"]
+
+
+def test_the_candidates_of_a_cascade_are_those_of_the_stage_that_answered(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, passed: Any, engine: Engine
+) -> None:
+    batch = submitted([line("p1#0")])
+    worker.validate()
+    worker.work(passed)
+    stages = [{"candidates": [{"answer": answer, "score": None}]} for answer in ("6", "7")]
+    with engine.begin() as connection:
+        tree = json.dumps({"stages": stages, "answered_by": 1})
+        connection.execute(text("UPDATE search_trees SET tree = :tree"), {"tree": tree})
+    (found,) = http.get("/v1/measurements", params={"batch_id": batch.id}).json()["data"]
+    assert found["candidates"] == [{"answer": "7", "score": None}]
 
 
 def test_measurements_come_in_pages_and_only_to_their_tenant(

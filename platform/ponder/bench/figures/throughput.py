@@ -28,8 +28,8 @@ class Service(Part):
 
     Those of the keys and values are shares of the generator's pages: their mean, 99th percentile and most, the mean
     change from one sample to the next (`kv_swing`), and the largest fall between two (`kv_fall`). `kv_variation` is the
-    standard deviation divided by the mean. `batch_fill` is
-    tokens a step. What is None was not sampled, or not for this key to see.
+    standard deviation divided by the mean. `batch_fill` is tokens a step. What is None was not sampled, or not for this
+    key to see.
     """
 
     wall_s: float

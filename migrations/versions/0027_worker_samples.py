@@ -1,4 +1,4 @@
-"""worker_samples: the load of workers over time
+"""worker_samples: the load of workers over time; attempts: an index by worker, for who may see it
 
 Revision ID: 0027
 Revises: 0026
@@ -42,7 +42,9 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_worker_samples_at", "worker_samples", ["at"])
+    op.create_index("ix_attempts_incarnation", "attempts", ["incarnation_id", "started_at"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_attempts_incarnation", "attempts")
     op.drop_table("worker_samples")

@@ -209,7 +209,7 @@ class Job:
             structure = job_request.structure(self._request, self._core.engines.thought, self.tree.root.ids)
             if structure is not None:
                 self._grammar = await asyncio.to_thread(self._core.engines.generator.compile, structure.grammar)
-            self.search = search = self._open(prompt, spec.uses_scores, structure)
+            self.search = search = self._open(prompt, spec.uses_scores or self._stage.needs_score, structure)
             ranked = await strategies.run(search, spec, max_rounds)
             self._made = self._choose(search, ranked)
             if (rule := self._stage.accept) is not None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from ponder.domain.batch.calibration import Calibration
 from ponder.domain.batch.stages import Pin, lesson_scope, pins, stage_request
-from ponder.domain.strategy import ACCEPT, AnyAccept
+from ponder.domain.strategy import ACCEPT, AcceptByReward, AnyAccept
 from ponder.jobs.tick_report import Usage
 from ponder_worker.answers.equality import canonical
 from ponder_worker.protocol import RESULT, Document, JobResult, Sums
@@ -61,6 +61,11 @@ class JobStage:
         if self.next is None:
             return None
         return ACCEPT.validate_python(self.whole["strategy"]["stages"][self.number]["accept"])
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether the reward model reads the answer of this stage, whatever the stage's strategy does."""
+        return isinstance(self.accept, AcceptByReward)
 
     @property
     def calibration(self) -> Calibration | None:

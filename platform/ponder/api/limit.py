@@ -9,9 +9,18 @@ from ponder.api.tenant_limits import Rate
 
 MAX_BODY_BYTES = 16 * 1024
 """The limit on bodies parsed in the event loop, where a few thousand fields already take milliseconds."""
-MAX_SUBMISSION_BYTES = 1024 * 1024
-_SUBMISSIONS = ("/v1/batches", "/v1/estimates", "/v1/bench/runs")
+_MAX_SUBMISSION_BYTES = 1024 * 1024
+_SUBMISSIONS = ("/v1/batches", "/v1/estimates")
+_MAX_BENCH_RUN_BYTES = 8 * 1024 * 1024
+_BENCH_RUNS = "/v1/bench/runs"
 _UPLOADS = "/v1/files"
+
+
+def max_bytes(path: str) -> int:
+    """Returns how many bytes the body of a request to this path may have."""
+    if path in _SUBMISSIONS:
+        return _MAX_SUBMISSION_BYTES
+    return _MAX_BENCH_RUN_BYTES if path == _BENCH_RUNS else MAX_BODY_BYTES
 
 
 class Limited:
@@ -38,7 +47,7 @@ class Limited:
         if scope["path"] == _UPLOADS:
             await self._app(scope, receive, telling)
             return
-        most = MAX_SUBMISSION_BYTES if scope["path"] in _SUBMISSIONS else MAX_BODY_BYTES
+        most = max_bytes(scope["path"])
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > most:
             message = f"a body may have at most {most} bytes"

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 
 from ponder.api.auth import Tenant
 from ponder.api.error_answers import TooLarge
-from ponder.api.limit import MAX_SUBMISSION_BYTES
+from ponder.api.limit import max_bytes
 from ponder.domain.storable import JsonObject
 
 
@@ -24,4 +24,5 @@ async def raw_body(_caller: Tenant, request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect:  # `Limited` reports this for a body longer than announced
-        raise TooLarge(f"a body may have at most {MAX_SUBMISSION_BYTES} bytes", code="body_too_large") from None
+        most = max_bytes(request.url.path)
+        raise TooLarge(f"a body may have at most {most} bytes", code="body_too_large") from None

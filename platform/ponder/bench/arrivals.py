@@ -14,6 +14,7 @@ import csv
 import json
 import math
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,8 @@ from ponder.bench.suite import AtOnce, Gamma, Poisson, Trace
 from ponder.errors import InvalidInput
 
 _WINDOW_S = 600.0
+_UNREADABLE = (ValueError, TypeError, KeyError, ArithmeticError, EOFError, OSError, tarfile.TarError, zlib.error)
+"""Whatever reading a file of another format raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,9 @@ def _read_trace(path: Path, num: int, rng: Random) -> list[float]:
         is_serve_gen = path.is_dir() or path.name.endswith(".tar.gz")
         found = _serve_gen(path, rng) if is_serve_gen else _recorded(path)
         times = sorted(islice(found, num))
-    except (ValueError, KeyError, OSError, tarfile.TarError) as error:
+        if not all(map(math.isfinite, times)):
+            raise ValueError("it has a moment that is no finite number")
+    except _UNREADABLE as error:
         raise InvalidInput(
             f"{path} is not a trace of BurstGPT, Azure, Mooncake or ServeGen ({error})", param="arrivals.path"
         ) from None

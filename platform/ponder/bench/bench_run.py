@@ -56,7 +56,7 @@ class CellFigures(Part):
 class BenchRun(Part):
     """A run: its suite, the release of ponder that ran it, its cells, and how they differ from the first setting.
 
-    `skipped`: why a setting of the workers could not be started, by its name.
+    `skipped`: why a setting of the workers could not be started, or a cell was refused, by its name or label.
     """
 
     version: Literal[1] = 1

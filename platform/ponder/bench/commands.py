@@ -31,11 +31,13 @@ from ponder.client import Client
 from ponder.embedded.home import Home
 from ponder.embedded.plan import Plan
 from ponder.embedded.worker import WorkerOptions
-from ponder.errors import Conflict, InvalidInput
+from ponder.errors import Conflict, InvalidInput, PonderError
 from ponder.settings import Settings
 from ponder.wire import Json
 
 _PATIENCE_S = 60.0
+_NOT_KEPT = "bench_not_kept"
+"""The name of a run that is only in its files."""
 
 
 @click.group()
@@ -63,9 +65,12 @@ def run(
     if models:
         found = found.model_copy(update={"models": models})
     with _progress() as tell:
-        run_id, measured = Execution(found, data or folder, _stack, tell, problems).run()
+        kept, measured = Execution(found, data or folder, _stack, tell, problems).run()
+    run_id = kept if isinstance(kept, str) else _NOT_KEPT
     _write(measured, output or Path(run_id))
     _print(measured, run_id, form)
+    if isinstance(kept, PonderError):
+        raise kept
 
 
 @bench.command("list")

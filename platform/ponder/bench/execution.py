@@ -12,7 +12,7 @@ from random import Random
 import ponder
 from ponder.bench.arrivals import arrival_times
 from ponder.bench.bench_run import BenchRun, CellFigures, figures_of, records_of
-from ponder.bench.driver import Driver
+from ponder.bench.driver import BatchRefused, Driver
 from ponder.bench.figures.grades import Grades
 from ponder.bench.grid import Cell, cells
 from ponder.bench.job_record import JobRecord
@@ -20,7 +20,7 @@ from ponder.bench.paired import Difference, difference_of
 from ponder.bench.problem_set import Problem, read_problems
 from ponder.bench.suite import Suite, WorkerSetting
 from ponder.client import Client
-from ponder.errors import InvalidInput, SetupError
+from ponder.errors import InvalidInput, PonderError, SetupError
 
 Stack = Callable[[WorkerSetting | None], AbstractContextManager[Client]]
 """A client of workers with a setting, for as long as the context lasts; None: of those that are there."""
@@ -50,9 +50,10 @@ class Execution:
     _measured: list[_Measured] = field(default_factory=list)
     _skipped: dict[str, str] = field(default_factory=dict)
 
-    def run(self) -> tuple[str, BenchRun]:
+    def run(self) -> tuple[str | PonderError, BenchRun]:
         """Runs every cell, keeps the run in Postgres, and returns its id and the run.
 
+        In place of the id comes the error if the run cannot be kept: what was measured must not be lost with it.
         Raises InvalidInput for data that cannot be read, before anything is started.
         """
         problems = {data.name: read_problems(data, self.folder, self.most_problems) for data in self.suite.data}
@@ -86,17 +87,25 @@ class Execution:
     def _run_cells(
         self, client: Client, setting: WorkerSetting | None, problems: Mapping[str, Sequence[Problem]]
     ) -> None:
+        """Runs the cells of a setting. One that is refused is left out, because the others may have taken hours."""
         for model in self._models(client):
             for cell in cells(self.suite, model, None if setting is None else setting.name):
-                self._measured.append(self._run_cell(client, cell, problems[cell.data.name]))
+                try:
+                    self._measured.append(self._run_cell(client, cell, problems[cell.data.name]))
+                except BatchRefused as error:
+                    self._skipped[cell.key.label] = error.args[0]
 
     def _finish(
         self, client: Client, problems: Mapping[str, Sequence[Problem]], began_at: float
-    ) -> tuple[str, BenchRun]:
+    ) -> tuple[str | PonderError, BenchRun]:
         """Reads the bill, which is right only after the last cell, over all of which overhead is spread."""
+        if not self._measured:
+            raise BatchRefused(next(iter(self._skipped.values())))
         found = self._document(client, problems, began_at)
-        kept = client.keep_bench_run(self.suite.name, found.model_dump(mode="json"))
-        return str(kept["id"]), found
+        try:
+            return str(client.keep_bench_run(self.suite.name, found.model_dump(mode="json"))["id"]), found
+        except PonderError as error:
+            return error, found
 
     def _models(self, client: Client) -> Sequence[str]:
         """Returns the models to measure. Raises InvalidInput for one without a worker."""
@@ -124,7 +133,8 @@ class Execution:
         return _Measured(cell, batch_ids, records_of(client, batch_ids))
 
     def _document(self, client: Client, problems: Mapping[str, Sequence[Problem]], began_at: float) -> BenchRun:
-        grades = {data.name: self._grades(data.name, problems[data.name]) for data in self.suite.data}
+        names = dict.fromkeys(one.cell.data.name for one in self._measured)
+        grades = {name: self._grades(name, problems[name]) for name in names}
         figures = [self._figures(client, one, grades[one.cell.data.name]) for one in self._measured]
         return BenchRun(
             ponder=ponder.__version__,

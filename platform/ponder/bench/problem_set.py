@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -150,9 +151,9 @@ def _distractors(right: str, answers: Sequence[str], num: int, rng: Random) -> l
     """Makes up wrong answers: numbers near the right one, then answers of other problems."""
     made: list[str] = []
     if _NUMBER.fullmatch(right.replace(",", "")):
-        value = float(right.replace(",", ""))
+        value, form = Decimal(right.replace(",", "")), ",f" if "," in right else "f"
         steps = rng.sample([1, 2, 5, 10, -1, -2, -5, 20], k=min(num, 8))
-        made = [f"{value + step:g}" for step in steps]
+        made = [format(value + step, form) for step in steps]
     others = [answer for answer in dict.fromkeys(answers) if answer not in (right, *made)]
     made += rng.sample(others, k=min(max(0, num - len(made)), len(others)))
     return made[:num]

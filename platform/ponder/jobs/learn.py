@@ -88,6 +88,9 @@ _REMEMBER = text(f"""
 """)
 
 
+_FORGET = text("DELETE FROM tenant_learnings WHERE learnt_at < clock_timestamp() - interval '26 weeks'")
+
+
 def learn(connection: Connection, lessons: Iterable[tuple[str, Sums]]) -> dict[str, Sums]:
     """Adds each lesson (batch id, numbers by name) to the sums of its batch. Returns the new sums of these batches."""
     rows = [
@@ -117,6 +120,11 @@ def former(connection: Connection, tenant_id: str, scopes: Collection[str]) -> S
     """Returns what the tenant's ended batches taught about these scopes, by `scope:name`. It halves with every week."""
     rows = connection.execute(_FORMER, {"tenant_id": tenant_id, "scopes": sorted(scopes)})
     return {f"{row.scope}:{name}": float(value) * float(row.decay) for row in rows for name, value in row.sums.items()}
+
+
+def forget(connection: Connection) -> None:
+    """Deletes what a tenant has known for half a year without a further lesson: almost nothing is left of it."""
+    connection.execute(_FORGET)
 
 
 def fold(connection: Connection) -> None:

@@ -305,6 +305,7 @@ attempts = Table(
     Column("reserved_tokens", BigInteger, comment="of each budget, less what was drawn; null: no such limit"),
     Column("reserved_nanodollars", BigInteger, comment="likewise"),
     Index("ix_attempts_job", "job_id"),
+    Index("ix_attempts_incarnation", "incarnation_id", "started_at"),
     Index("ix_attempts_open", "incarnation_id", postgresql_where=text("ended_at IS NULL")),
     Index("ix_attempts_open_job", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -227,3 +230,20 @@ def test_a_later_stage_that_is_over_before_it_begins_leaves_the_former_answer(sh
     (result,) = shared_process.finish(1)[0].values()
     assert (result.error, result.finish_reason, result.tree["answered_by"]) == (None, "deadline", 0)
     assert result.choices
+
+
+def test_a_text_that_a_reward_model_accepts_fits_into_its_context(
+    tiny_llama: Path, reward_llama: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(reward_llama, tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+    process = Process(model=str(tiny_llama), reward_model=str(folder), num_threads=1, kv_bytes=1 << 22)
+    admitted = cascade(60, stage(NEVER), stage(), sampling={"max_tokens": None})
+    process.admit(admitted)
+    while not (report := process.report()).handed_on:
+        time.sleep(0.02)
+    process.close()
+    (ended,) = [delta["result"]["tree"] for delta in report.deltas.values()]
+    assert "error" not in ended["decisions"]["accept"]
+    assert "probability" in ended["decisions"]["accept"]

@@ -57,6 +57,29 @@ def test_another_format_is_refused(tmp_path: Path, content: str) -> None:
         arrival_times(Trace(process="trace", path="x.csv"), 3, tmp_path, Random(0))
 
 
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"timestamp": null}', '{"timestamp": NaN}', '{"timestamp": 1e999}'])
+def test_a_line_without_a_moment_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.jsonl").write_text(f'{{"timestamp": 1}}\n{content}\n')
+    with pytest.raises(InvalidInput, match=r"x\.jsonl is not a trace"):
+        arrival_times(Trace(process="trace", path="x.jsonl"), 3, tmp_path, Random(0))
+
+
+@pytest.mark.parametrize("line", ["0,1,1,Weibull,0,1", "0,1,1,Weibull,0.001,1", "0,1", "0,nan,1,Weibull,1,1"])
+def test_a_window_that_cannot_be_drawn_from_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "chunk-0-trace.csv").write_text(f"{line}\n")
+    with pytest.raises(InvalidInput, match=r"(is not a trace|has no arrival)"):
+        arrival_times(Trace(process="trace", path="."), 3, tmp_path, Random(0))
+
+
+def test_an_archive_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x-trace.csv").write_text("".join(f"{n},{Random(n).random()},1,Gamma,1,1\n" for n in range(500)))
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "x-trace.csv", "x-trace.csv")
+    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "whole.tar.gz").read_bytes()[:2_000])
+    with pytest.raises(InvalidInput, match=r"cut\.tar\.gz is not a trace"):
+        arrival_times(Trace(process="trace", path="cut.tar.gz"), 3, tmp_path, Random(0))
+
+
 def test_gamma_gaps_have_the_rate_and_variation_that_were_asked_for() -> None:
     times = arrival_times(Gamma(process="gamma", rate_per_s=4, cv=2.5), 20_000, Path(), Random(3))
     gaps = [later - earlier for earlier, later in pairwise(times)]

@@ -89,6 +89,19 @@ def test_multiple_choice_has_the_right_answer_under_its_letter(folder: Path) -> 
     assert read_problems(data, folder, None) == problems, "the order is the same in every run"
 
 
+def test_wrong_answers_are_written_like_the_right_one(tmp_path: Path) -> None:
+    answers = ["12345678", "0.125", "1,234,567"]
+    rows = [{"q": f"question {number}", "a": answer} for number, answer in enumerate(answers)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataSet(name="sums", path="sums.jsonl", prompt="q", answer="a", multiple_choice=MultipleChoice())
+    for problem, answer in zip(read_problems(data, tmp_path, None), answers, strict=True):
+        choices = [line.split(") ", 1)[1] for line in problem.prompt.splitlines()[2:]]
+        assert len(set(choices)) == 4
+        assert {("," in choice, "." in choice, "e" in choice) for choice in choices} == {
+            ("," in answer, "." in answer, False)
+        }
+
+
 def test_a_row_without_a_named_field_is_refused_with_its_place(folder: Path) -> None:
     with pytest.raises(InvalidInput, match=r"sums\.jsonl, line 1: it has no field 'question'"):
         read_problems(DataSet(name="sums", path="sums.jsonl", prompt="question"), folder, None)

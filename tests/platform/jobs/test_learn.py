@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import text
 
 from ponder.domain.batch.stages import lesson_scope
 from ponder.jobs.learn import fold, learn, learned
+from ponder.jobs.retention.prune import prune
 
 
 def _teaching(world: Any, job_id: int, **learned: float) -> Any:
@@ -177,3 +179,16 @@ def test_what_a_batch_taught_is_a_start_for_the_tenants_next_batch_of_the_same_m
     assert claimed(tenant=tenant, strategy="adaptive").former == {}
     world.sql("UPDATE tenant_learnings SET learnt_at = learnt_at - interval '2 weeks'")
     assert claimed(tenant=tenant).former == {f"{scope}:a": pytest.approx(3 / 4, rel=1e-3)}
+
+
+def test_what_was_taught_half_a_year_ago_is_deleted(world: Any) -> None:
+    for weeks in (25, 27):
+        world.sql(
+            """INSERT INTO tenant_learnings (tenant_id, scope, sums, learnt_at)
+               VALUES (:tenant, 'a', '{}', clock_timestamp() - :weeks * interval '1 week')""",
+            tenant=world.tenant(),
+            weeks=weeks,
+        )
+    prune(world.engine, for_s=0.0)
+    (left,) = world.sql("SELECT clock_timestamp() - learnt_at AS age FROM tenant_learnings")
+    assert left.age < timedelta(weeks=26)

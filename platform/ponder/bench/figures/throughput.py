@@ -28,8 +28,8 @@ class Service(Part):
 
     Those of the keys and values are shares of the generator's pages: their mean, 99th percentile and most, the mean
     change from one sample to the next (`kv_swing`), and the largest fall between two (`kv_fall`). `kv_variation` is the
-    standard deviation divided by the mean. `batch_fill` is
-    tokens a step. What is None was not sampled, or not for this key to see.
+    standard deviation divided by the mean. `batch_fill` is tokens a step. What is None was not sampled, or not for this
+    key to see.
     """
 
     wall_s: float
@@ -70,10 +70,10 @@ def points_of(samples: Sequence[Json], began_at: float) -> tuple[Point, ...]:
     return tuple(
         Point(
             at_s=round(one["at"] - began_at, 2),
-            kv_usage=one["kv_usage"],
+            kv_usage=round(one["kv_usage"], 4),
             num_running=one["num_running"],
             num_waiting=one["num_waiting"],
-            tokens_per_s=one["generated_tokens"] / one["seconds"] if one["seconds"] else 0.0,
+            tokens_per_s=round(one["generated_tokens"] / one["seconds"], 1) if one["seconds"] else 0.0,
         )
         for one in samples[::step]
     )

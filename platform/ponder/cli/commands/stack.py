@@ -156,8 +156,9 @@ def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
         return
     running = (home.record() or {}).get("plan")
     if running is not None and running != asked().document():
+        (first, *_) = running.get("models") or [running]  # an older plan names its only model itself
         raise Conflict(
-            f"ponder is up in {home.path} with other options and the model {running['models'][0]['name']!r}: "
+            f"ponder is up in {home.path} with other options and the model {first['name']!r}: "
             "`ponder down` stops it; unfinished batches continue at the next `ponder up`"
         )
 

@@ -48,13 +48,13 @@ def lesson_scope(request: Mapping[str, Any], fingerprint: str) -> str:
 def stage_request(request: Mapping[str, Any], number: int, *, num_used: int = 0) -> JsonObject:
     """Returns the request as the worker of a cascade's stage reads it: with the stage's own strategy and limits.
 
-    A limit of the stage and one of the job both hold. num_used: the tokens of former stages, which are the job's too.
+    A limit of the stage and one of the job both hold. num_used: the tokens of former stages, which are the job's too. A
+    reasoning effort is for each stage: what one model thought would leave nothing to another one that does not think.
     """
     stage = request["strategy"]["stages"][number]
     own = {name: limit for name, limit in (stage.get("budget") or {}).items() if limit is not None}
-    limits = {
-        name: _within(request.get(name) or {}, own, num_used) for name in ("budget", "effort") if request.get(name)
-    }
+    used = {"budget": num_used, "effort": 0}
+    limits = {name: _within(request[name], own, num) for name, num in used.items() if request.get(name)}
     whole = {name: value for name, value in request.items() if name != "stages"}
     return whole | {"budget": own} | limits | {"strategy": stage["strategy"]}
 

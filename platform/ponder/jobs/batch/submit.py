@@ -12,7 +12,7 @@ from ponder.domain.batch.window import window_s
 from ponder.domain.budget import BatchBudget
 from ponder.domain.state import Lane
 from ponder.errors import Conflict, LimitReached, NotFound
-from ponder.jobs.validation.calibrate import calibrate
+from ponder.jobs.validation.calibrate import calibrations
 from ponder.jobs.wake import wake
 from ponder.jobs.webhooks.subscription import check_webhook
 from ponder.settings import Settings
@@ -80,7 +80,7 @@ def submit(
     if earlier is not None:
         return earlier
     check_webhook(connection, settings, tenant_id, submission.ponder.webhook)
-    calibrate(connection, tenant_id, submission.ponder)
+    calibrations(connection, tenant_id, submission.ponder)
     check_open(connection, tenant_id, most_open)
     budget = submission.ponder.batch_budget or BatchBudget()
     inserted = connection.execute(

@@ -6,8 +6,8 @@ from time import monotonic
 
 from sqlalchemy import Connection, Engine, text
 
+from ponder.jobs import learn, worker_sample
 from ponder.jobs.retention.discard import discard, discard_input
-from ponder.jobs.worker_sample import forget
 from ponder.store.retention import ERROR_LEFT, REQUEST_LEFT
 
 _LINES = 500
@@ -72,7 +72,7 @@ _ERASE_CHUNKS = text(f"""
 
 
 def prune(engine: Engine, *, for_s: float) -> bool:
-    """Discards what has expired and old samples of workers, then deletes for about so many seconds.
+    """Discards what has expired, old samples of workers and old lessons, then deletes for about so many seconds.
 
     Returns whether more is left to delete.
     """
@@ -80,7 +80,8 @@ def prune(engine: Engine, *, for_s: float) -> bool:
     with engine.begin() as connection:
         connection.execute(_HURRY)
         discard(connection)
-        forget(connection)
+        worker_sample.forget(connection)
+        learn.forget(connection)
     is_left = True
     while is_left and monotonic() < end:
         with engine.begin() as connection:

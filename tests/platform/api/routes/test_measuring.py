@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_a_settled_job_is_measured_to_the_microsecond_with_its_candidates(
     assert first["direct_nanodollars"] > 0
     assert first["candidates"] == []
     assert "7" in first["answer"]
+
+
+def test_the_candidates_of_a_cascade_are_those_of_the_stage_that_answered(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, passed: Any, engine: Engine
+) -> None:
+    batch = submitted([line("p1#0")])
+    worker.validate()
+    worker.work(passed)
+    stages = [{"candidates": [{"answer": answer, "score": None}]} for answer in ("6", "7")]
+    with engine.begin() as connection:
+        tree = json.dumps({"stages": stages, "answered_by": 1})
+        connection.execute(text("UPDATE search_trees SET tree = :tree"), {"tree": tree})
+    (found,) = http.get("/v1/measurements", params={"batch_id": batch.id}).json()["data"]
+    assert found["candidates"] == [{"answer": "7", "score": None}]
 
 
 def test_measurements_come_in_pages_and_only_to_their_tenant(
@@ -114,8 +129,14 @@ def test_a_tenant_keeps_only_so_many_runs(http: httpx2.Client, engine: Engine, m
     run = {"name": "demo", "document": {}}
     http.post("/v1/bench/runs", json=run).raise_for_status()
     answer = http.post("/v1/bench/runs", json=run)
-    assert answer.status_code == 429
+    assert answer.status_code == 409
     assert "ponder bench delete" in answer.json()["error"]["message"]
+
+
+def test_the_run_of_a_large_suite_is_kept(http: httpx2.Client) -> None:
+    points = [{"at_s": 123.25, "kv_usage": 0.1234, "num_running": 123, "tokens_per_s": 1234.5}] * 300
+    document = {"cells": [{"points": points}] * 64}
+    http.post("/v1/bench/runs", json={"name": "demo", "document": document}).raise_for_status()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ponder.api.routes.measuring import bench_runs
 from ponder.bench.execution import Execution
 from ponder.bench.suite import Suite, WorkerSetting
 from ponder.bench.summary_table import verdict_rows
@@ -33,6 +34,10 @@ answer = "a"
 level = "level"
 verifier = "exact"
 """
+
+CASCADE = """{name = "cascade", stages = [
+    {strategy = "self_consistency", accept = {by = "agreement"}}, {model = "absent"}
+]}"""
 
 
 @pytest.fixture
@@ -98,6 +103,34 @@ def test_what_cannot_be_run_is_refused_before_anything_is_submitted(suite: Path,
     assert (code, "this suite starts workers of its own" in said) == (1, True)
     _, listed, _ = ponder("batches", "--format", "json")
     assert json.loads(listed) == []
+
+
+def test_a_run_that_cannot_be_kept_is_written_all_the_same(
+    suite: Path, ponder: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_runs, "_MOST", 0)
+    code, out, said = ponder("bench", "run", str(suite), "-o", "out", "--problems", "1")
+    assert code != 0
+    assert "ponder bench delete" in said
+    assert "64 tokens" in out
+    assert len(json.loads(Path("out/run.json").read_text())["cells"]) == 2
+
+
+def test_a_cell_that_is_refused_costs_the_run_nothing_else(suite: Path, ponder: Any, worker: Any) -> None:
+    suite.write_text(f'strategies = ["direct", {CASCADE}]\n{SUITE}')
+    code, out, said = ponder("bench", "run", str(suite), "-o", "out", "--problems", "1", "--format", "json")
+    assert code == 0, said
+    run = json.loads(out)
+    assert [cell["key"]["strategy"] for cell in run["cells"]] == ["direct", "direct"]
+    assert len(run["skipped"]) == 2
+    assert all("served the model absent" in reason for reason in run["skipped"].values())
+
+
+def test_a_run_of_which_every_cell_is_refused_says_why(suite: Path, ponder: Any, worker: Any) -> None:
+    suite.write_text(f"strategies = [{CASCADE}]\n{SUITE}".replace("budgets = [0, 64]\n", ""))
+    code, _, said = ponder("bench", "run", str(suite), "-o", "out", "--problems", "1")
+    assert code != 0
+    assert "served the model absent" in said
 
 
 def test_the_shipped_suites_are_listed(ponder: Any) -> None:

@@ -42,6 +42,18 @@ def test_up_passes_on_exactly_the_options_of_a_worker(started: list[Plan]) -> No
     assert (context.params["threads"], context.params["allow_code"]) == (2, True)
 
 
+@pytest.mark.parametrize("plan", [{"models": [{"name": "qwen"}]}, {"name": "qwen"}])
+def test_what_an_earlier_release_has_up_is_named_when_other_options_are_asked_for(
+    started: list[Plan], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], plan: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(Home, "running_pid", lambda home: 1)
+    monkeypatch.setattr(Home, "record", lambda home: {"url": "u", "plan": plan})
+    monkeypatch.setattr(launch, "wait_until_ready", lambda home: None)
+    assert run(["up", "--threads", "2"]) == exit_code.FAILED
+    assert "with other options and the model 'qwen'" in capsys.readouterr().err
+    assert not started
+
+
 @pytest.mark.parametrize("command", [["up"], ["worker", "--model", "m", "--machine", "cpu", "--market", "spot"]])
 @pytest.mark.parametrize(
     ("option", "value"),

@@ -137,8 +137,12 @@ def test_a_stage_has_the_tighter_of_its_own_limits_and_what_is_left_of_the_jobs(
     first, second = stage_request(document, 0), stage_request(document, 1, num_used=70)
     assert (first["budget"], first["strategy"]["name"]) == ({"tokens": 60, "tokens_per_sample": 50}, "self_consistency")
     assert second["budget"] == {"tokens": 10, "tokens_per_sample": 50}
-    effort = line(*stages, reasoning_effort="minimal").document
-    assert stage_request(effort, 1, num_used=1_000)["effort"]["tokens"] == 24
+
+
+def test_a_reasoning_effort_is_for_each_stage_whatever_the_former_ones_have_thought() -> None:
+    document = line(VOTES, {"model": "large", "budget": {"tokens": 100}}, reasoning_effort="minimal").document
+    assert stage_request(document, 0)["effort"] == {"thinking_tokens": 1024, "tokens": 1024}
+    assert stage_request(document, 1, num_used=5_000)["effort"] == {"thinking_tokens": 1024, "tokens": 100}
 
 
 def test_jobs_of_a_cascade_are_estimated_by_its_stages_models_and_budget() -> None:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.domain.batch.calibration import Calibration
+from ponder.domain.batch.calibration import Calibration, prompt_hash
 from ponder.domain.batch.options import BatchOptions
 from ponder.domain.batch.request import ServedModel, Terms, parse
 from ponder.domain.state import Verdict
 from ponder.errors import InvalidInput, InvalidLine
+from ponder.jobs.validation import calibrate as calibrate_module
 from ponder.jobs.validation.calibrate import calibrate
 
 
@@ -43,6 +44,21 @@ def _judged(world: Any, num_jobs: int = 200) -> tuple[str, str]:
 def _line(text: str, **ponder: Any) -> dict[str, Any]:
     body = {"model": "demo", "messages": [{"role": "user", "content": text}]} | ({"ponder": ponder} if ponder else {})
     return {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+def test_every_prompt_of_the_named_batch_is_known_however_many_are_read_at_a_time(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate_module, "_LINES", 7)
+    tenant, batch = _judged(world, num_jobs=40)
+    world.sql(
+        """UPDATE jobs SET line = 100000 * line, request = jsonb_set(request, '{messages}', to_jsonb(line))
+           WHERE batch_id = :id""",
+        id=batch,
+    )
+    with world.engine.begin() as connection:
+        prompts = calibrate(connection, tenant, _options(batch)).prompts
+    assert prompts == {prompt_hash(line) for line in range(1, 41)}
 
 
 def test_a_probability_is_worth_what_it_was_in_the_named_batch_and_its_problems_are_refused(world: Any) -> None:
@@ -79,6 +95,17 @@ def test_a_batch_of_somebody_else_or_of_other_weights_calibrates_nothing(world: 
         with world.engine.begin() as connection, pytest.raises(InvalidInput, match=says) as caught:
             calibrate(connection, asking, _options(named))
         assert caught.value.param == "ponder.strategy.stages[0].accept.calibrated_on"
+
+
+def test_a_batch_whose_results_have_expired_calibrates_nothing(world: Any) -> None:
+    tenant, batch = _judged(world, num_jobs=40)
+    world.finish()
+    world.sql(
+        "UPDATE batches SET output_expires_after_s = 60, completed_at = now() - interval '61 seconds' WHERE id = :id",
+        id=batch,
+    )
+    with world.engine.begin() as connection, pytest.raises(InvalidInput, match=r"results of .* are deleted"):
+        calibrate(connection, tenant, _options(batch))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))

@@ -16,7 +16,7 @@ from ponder.api.services import Ponder, identifier, unix
 from ponder.api.submitted import json_body, raw_body
 from ponder.domain.batch.refusal import explain
 from ponder.domain.storable import JsonObject, StorableText, fault
-from ponder.errors import InvalidInput, LimitReached, NotFound
+from ponder.errors import Conflict, InvalidInput, NotFound
 
 router = APIRouter(prefix="/v1/bench/runs", tags=["bench"])
 
@@ -61,11 +61,7 @@ def keep_run(body: Annotated[bytes, Depends(raw_body)], ponder: Ponder, caller: 
     }
     with ponder.engine.begin() as connection:
         if connection.execute(_COUNT, values).scalar_one() >= _MOST:
-            raise LimitReached(
-                f"a tenant may keep {_MOST:,} bench runs: `ponder bench delete RUN` deletes one",
-                code="too_many_bench_runs",
-                is_passing=False,
-            )
+            raise Conflict(f"a tenant may keep {_MOST:,} bench runs: `ponder bench delete RUN` deletes one")
         return _object(connection.execute(_INSERT, values).one())
 
 

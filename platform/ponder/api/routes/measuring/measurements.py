@@ -28,6 +28,7 @@ _TIMES = (
     "ended_at",
     "settled_at",
 )
+_CANDIDATES = "coalesce(tree -> 'candidates', tree #> ARRAY['stages', tree ->> 'answered_by', 'candidates'])"
 _FIND = text(f"""
     SELECT jobs.id, batch_id, custom_id, line, level, jobs.model, strategy, jobs.oracle, verdict,
            {JOB_STATE} AS current_state, {until_expired("answer")} AS answer, finish_reason,
@@ -37,7 +38,7 @@ _FIND = text(f"""
            {", ".join(f"{name}_tokens" for name in _TOKENS)},
            (SELECT CAST(coalesce(sum(nanodollars), 0) AS bigint) FROM ledger_entries WHERE job_id = jobs.id)
                AS direct_nanodollars,
-           {until_expired("tree -> 'candidates'")} AS candidates
+           {until_expired(_CANDIDATES)} AS candidates
     FROM jobs JOIN batches ON batches.id = jobs.batch_id
     LEFT JOIN results ON results.job_id = jobs.id
     LEFT JOIN usage ON usage.job_id = jobs.id
@@ -58,9 +59,9 @@ def list_measurements(
 ) -> JsonObject:
     """Lists the jobs of batches with their times (Unix seconds), tokens, cost, verdict and candidates.
 
-    `candidates` are the answers that a search chose from, the best first, until the results of the batch expire. A job
-    is submitted with its batch, created when its line was read, started when a worker took it, ended when its search
-    did, and settled after its answer was verified.
+    `candidates` are the answers that a search chose from, the best first, until the results of the batch expire; those
+    of a cascade are of the stage that answered. A job is submitted with its batch, created when its line was read,
+    started when a worker took it, ended when its search did, and settled after its answer was verified.
     """
     values = {
         "tenant_id": caller.tenant_id,

@@ -11,7 +11,7 @@ from ponder.api.auth import Tenant
 from ponder.api.page import LongLimit
 from ponder.api.services import Ponder, seconds
 from ponder.domain.storable import JsonObject
-from ponder.jobs.worker_sample import NUMBERS
+from ponder.jobs.worker_sample import KEPT_DAYS, NUMBERS
 
 router = APIRouter(prefix="/v1/worker-samples", tags=["reports"])
 
@@ -19,7 +19,9 @@ _LONGEST_S = 60
 """No sample covers more, except after an outage; a tenant does not see those."""
 
 
-_SINCE, _UNTIL = (f"to_timestamp(CAST(:{name} AS float8))" for name in ("since", "until"))
+# No sample is older, so no worker of former times needs a look.
+_SINCE = f"greatest(to_timestamp(CAST(:since AS float8)), now() - interval '{KEPT_DAYS} days')"
+_UNTIL = "to_timestamp(CAST(:until AS float8))"
 
 
 def _was_with(whose: str) -> str:

@@ -77,7 +77,7 @@ def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
     assert "\x1b" not in shown + said
     (results,) = (home / "demo").glob("*.results.jsonl")
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    assert len({line["custom_id"] for line in lines}) == 4 * 5 * 12
+    assert len({line["custom_id"] for line in lines}) == 5 * 5 * 12
     assert set(batches) == {line["custom_id"].partition("/")[0] for line in lines}
     assert not unfinished.exists()
     assert those_of(home) == []
@@ -85,7 +85,7 @@ def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
 
 def test_a_killed_demo_leaves_nothing(start: Callable[..., subprocess.Popen[str]], home: Path) -> None:
     demo = start("--problems", "2")
-    until(lambda: (home / "worker.log").exists() and "engine_started" in (home / "worker.log").read_text(), 120)
+    until(lambda: (home / "worker-1.log").exists() and "engine_started" in (home / "worker-1.log").read_text(), 120)
     assert len(those_of(home)) >= 6
     demo.kill()
     demo.communicate()

@@ -91,7 +91,7 @@ def test_budgets_hold_whatever_happens(world: Any) -> None:
 
 # Drawn from a seed: hypothesis would mostly try short plays and small changes of earlier ones.
 @settings(
-    max_examples=30,
+    max_examples=15,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,

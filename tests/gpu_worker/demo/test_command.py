@@ -59,7 +59,7 @@ def test_a_stopped_demo_goes_on_shows_everything_and_leaves_nothing(
 ) -> None:
     unfinished = home / "demo" / "unfinished.json"
     first = start("--problems", "12")
-    until(lambda: unfinished.exists() and len(json.loads(unfinished.read_text())["batches"]) == 4, 120)
+    until(lambda: unfinished.exists() and len(json.loads(unfinished.read_text())["batches"]) == 5, 120)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=90)
     assert first.returncode == 130

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ponder_worker.demo.summary import wilson
+from ponder.ledger.interval import share_interval
 
 RESAMPLES = 2000
 TOLERANCE = 0.01
@@ -55,7 +55,7 @@ def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
     return {
         "problems": len(tasks),
         "accuracy": _round(passed.mean()),
-        "accuracy_95": [_round(end) for end in wilson(int(passed.sum()), len(tasks))],
+        "accuracy_95": [_round(end) for end in share_interval(int(passed.sum()), len(tasks))],
         "tokens": _round(tokens.mean()),
         "tokens_95": _interval(tokens[drawn].mean(1)),
         "reward_tokens": _round(np.mean([task.reward_tokens for task in tasks])),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import sys
@@ -20,6 +19,7 @@ from ponder.cli.console import out
 from ponder.cli.tree import print_tree
 from ponder.client import Client
 from ponder.domain.money import dollars
+from ponder.ledger.interval import share_interval
 from ponder.wire import Json
 from ponder_worker.demo.demo_run import DemoRun
 
@@ -28,7 +28,6 @@ _MOST_NODES = 30
 ALL = "all"
 _NAME_WIDTH = 20
 _CELL_WIDTH = 10
-_Z_95 = 1.959963984540054
 
 
 def print_summary(client: Client, run: DemoRun, batches: Mapping[str, Json]) -> int:
@@ -236,20 +235,5 @@ def _text(block: _Block, figure: float | None, top: float | None) -> Text:
 def _interval(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    low, high = wilson(cell.num_passed, cell.num_judged)
+    low, high = share_interval(cell.num_passed, cell.num_judged)
     return f"{low * 100:.0f}–{high * 100:.0f} %"
-
-
-def wilson(passed: int, judged: int) -> tuple[float, float]:
-    """Returns the 95 % score interval of a share, or (0, 1) if none is judged.
-
-    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
-    """
-    assert 0 <= passed <= judged, f"{passed} of {judged}"
-    if not judged:
-        return 0.0, 1.0
-    share, z_squared = passed / judged, _Z_95**2
-    middle = share + z_squared / (2 * judged)
-    margin = _Z_95 * math.sqrt(share * (1 - share) / judged + z_squared / (4 * judged**2))
-    scale = 1 + z_squared / judged
-    return max(0.0, (middle - margin) / scale), min(1.0, (middle + margin) / scale)

@@ -1,4 +1,4 @@
-"""Confidence intervals on a ratio of sums over jobs, such as the cost per success, and on how two ratios compare."""
+"""Confidence intervals on shares, on ratios of sums over jobs, such as the cost per success, and on how two compare."""
 
 from __future__ import annotations
 
@@ -49,6 +49,20 @@ class Comparison:
     @property
     def may_be_chance(self) -> bool | None:
         return None if self.p_value is None else self.p_value >= 1 - CONFIDENCE
+
+
+def share_interval(num: int, of: int) -> tuple[float, float]:
+    """Returns the score interval of a share of independent trials, or (0, 1) without any trial.
+
+    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927), 209-212.
+    """
+    assert 0 <= num <= of, f"{num} of {of}"
+    if not of:
+        return 0.0, 1.0
+    share, z2 = num / of, _NORMAL.inv_cdf((1 + CONFIDENCE) / 2) ** 2
+    middle, scale = share + z2 / (2 * of), 1 + z2 / of
+    margin = math.sqrt(z2 * (share * (1 - share) / of + z2 / (4 * of * of)))
+    return max(0.0, (middle - margin) / scale), min(1.0, (middle + margin) / scale)
 
 
 def ratio_interval(sums: Sums) -> Interval | None:

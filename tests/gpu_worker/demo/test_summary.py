@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ponder_worker.demo.summary import ALL, cells, strategy_table, wilson
+from ponder_worker.demo.summary import ALL, cells, strategy_table
 
 
 def row(strategy: str, level: str, passed: int, nanodollars: int) -> dict[str, Any]:
@@ -67,14 +67,3 @@ def test_an_unsolved_level_has_no_cost_per_success() -> None:
     output = io.StringIO()
     Console(file=output, width=90).print(strategy_table(made, ["direct", "beam_search"]))
     assert "–" in output.getvalue()
-
-
-def test_the_interval_is_wilsons() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
-    # Newcombe 1998, table I.
-    assert wilson(81, 263) == (
-        pytest.approx(0.2553, abs=1e-4),
-        pytest.approx(0.3662, abs=1e-4),
-    )
-    assert wilson(10, 10) == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ponder.ledger.interval import Sums, compare, ratio_interval, student_quantile
+from ponder.ledger.interval import Sums, compare, ratio_interval, share_interval, student_quantile
 
 
 def _sums(jobs: list[tuple[int, float]]) -> Sums:
@@ -72,3 +72,14 @@ def test_equal_costs_differ_by_chance_about_5_times_in_100_and_a_double_cost_is_
 def test_nothing_is_compared_with_a_side_that_never_passed() -> None:
     compared = compare(_sums([(0, 1.0)] * 5), _sums([(1, 1.0)] * 5))
     assert (compared.ratio, compared.interval, compared.may_be_chance) == (None, None, None)
+
+
+def test_the_interval_of_a_share_is_wilson_s() -> None:
+    assert share_interval(0, 0) == (0.0, 1.0)
+    assert share_interval(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
+    # Newcombe 1998, table I.
+    assert share_interval(81, 263) == (
+        pytest.approx(0.2553, abs=1e-4),
+        pytest.approx(0.3662, abs=1e-4),
+    )
+    assert share_interval(10, 10) == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))

@@ -8,11 +8,10 @@ from random import Random
 from typing import TypeVar
 
 from ponder.bench.suite import Part
-from ponder.ledger.interval import CONFIDENCE
+from ponder.ledger.interval import CONFIDENCE, share_interval
 
 _T = TypeVar("_T")
 _RESAMPLES = 1_000
-_Z = 1.959963984540054
 
 
 class Estimate(Part):
@@ -45,12 +44,11 @@ def bootstrap(items: Sequence[_T], statistic: Callable[[Sequence[_T]], float | N
 
 
 def share(num: int, of: int) -> Estimate:
-    """Returns a share of independent trials with Wilson's interval (E. B. Wilson, JASA 22 (1927), 209-212)."""
+    """Returns a share of independent trials with its interval."""
     if not of:
         return Estimate(value=None)
-    p, z2 = num / of, _Z * _Z
-    middle, reach = p + z2 / (2 * of), _Z * math.sqrt(p * (1 - p) / of + z2 / (4 * of * of))
-    return Estimate(value=p, low=(middle - reach) / (1 + z2 / of), high=(middle + reach) / (1 + z2 / of))
+    low, high = share_interval(num, of)
+    return Estimate(value=num / of, low=low, high=high)
 
 
 def mean_share(values: Sequence[float]) -> Estimate:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 from ponder.domain.batch.calibration import Calibration
 from ponder.domain.strategy import AcceptByAgreement, AcceptByReward, AcceptByVerifier, AnyAccept, Measured
-from ponder_worker.answers.equality import canonical
+from ponder_worker.search.expansion.scores import probability
+from ponder_worker.search.ranking import vote
 from ponder_worker.search.search import Search
 from ponder_worker.search.tree.candidate import Candidate
 
@@ -49,11 +49,11 @@ async def _decision(
         case AcceptByAgreement():
             return _measured(search, rule, "agreement", agreement(ranked))
         case AcceptByReward():
-            probability = await _probability(search, ranked[0])
+            believed = await _probability(search, ranked[0])
             if calibration is None:
-                return _measured(search, rule, "probability", probability)
-            chance = calibration.chance(probability)
-            told = {"probability": probability, "chance": chance, "threshold": rule.threshold}
+                return _measured(search, rule, "probability", believed)
+            chance = calibration.chance(believed)
+            told = {"probability": believed, "chance": chance, "threshold": rule.threshold}
             return {"accepted": chance >= rule.threshold, "calibrated_on": calibration.batch_id} | told
 
 
@@ -81,17 +81,13 @@ def lessons(decision: Mapping[str, Any], *, is_right: bool) -> dict[str, float]:
 
 def agreement(ranked: Sequence[Candidate]) -> float:
     """Returns the share of candidates that give the first one's answer. One that was cut off gives none."""
-    first = _vote(ranked[0])
-    return sum(_vote(candidate) == first for candidate in ranked) / len(ranked) if first is not None else 0.0
-
-
-def _vote(candidate: Candidate) -> str | None:
-    return canonical(candidate.answer) if candidate.answer is not None and candidate.is_complete else None
+    first = vote(ranked[0])
+    return sum(vote(candidate) == first for candidate in ranked) / len(ranked) if first is not None else 0.0
 
 
 async def _probability(search: Search, chosen: Candidate) -> float:
-    """Returns the reward model's probability that a text is right; 0 if the text is cut off or has no answer."""
-    if _vote(chosen) is None:
+    """Returns the reward model's probability that a text is right; 0 if it is cut off or has no answer."""
+    if vote(chosen) is None:
         return 0.0
     score = chosen.score if chosen.score is not None else await search.path_score(chosen.node)
-    return 0.0 if score is None or math.isnan(score) else math.exp(min(0.0, score))
+    return probability(score)

@@ -25,6 +25,11 @@ def rank(candidates: Sequence[Candidate], by: Select) -> list[Candidate]:
     return order(whole) + order(cut)
 
 
+def vote(candidate: Candidate) -> str | None:
+    """Returns the canonical answer that a candidate votes for. One without an answer, or cut off, has no vote."""
+    return None if candidate.answer is None or not candidate.is_complete else canonical(candidate.answer)
+
+
 def by_score(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Sorts candidates from the highest score on; those without a score come last."""
     return sorted(candidates, key=_score, reverse=True)  # `reverse` keeps the order of ties

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ponder.domain.strategy import Aggregate
@@ -170,16 +170,15 @@ class Search:
             self.tree.decide(name, decision())
         return self.tree.decisions[name]
 
-    def num_tokens_since(self, ordinal: int) -> int:
+    def num_computed_since(self, ordinal: int) -> int:
         """Counts the tokens of the root's children requested so far, from this ordinal on, and of all nodes below them.
 
-        The tree of a former attempt may hold more: nodes that the strategy, which runs anew, has not requested yet.
+        Tokens that were scored count twice: to score one costs about as much as to generate it. The tree of a former
+        attempt may hold more: nodes that the strategy, which runs anew, has not requested yet.
         """
-        return sum(len(node.ids) for node in self._nodes_since(ordinal))
-
-    def num_scored_since(self, ordinal: int) -> int:
-        """Counts those of these tokens that the reward model has read."""
-        return sum(len(node.ids) for node in self._nodes_since(ordinal) if node.score is not None)
+        requested = range(ordinal, self.expander.num_requested(self.root))
+        nodes = (node for node in self.tree.nodes[1:] if node.path()[0].ordinal in requested)
+        return sum(len(node.ids) * (1 if node.score is None else 2) for node in nodes)
 
     def teach(self, lesson: Mapping[str, float]) -> None:
         """Adds to the job's lessons. A strategy that runs anew on its tree teaches the same again."""
@@ -202,10 +201,6 @@ class Search:
         self.scores.end()
         if self._pending_verdict is not None:
             self._pending_verdict.cancel()
-
-    def _nodes_since(self, ordinal: int) -> Iterator[Node]:
-        requested = range(ordinal, self.expander.num_requested(self.root))
-        return (node for node in self.tree.nodes[1:] if node.path()[0].ordinal in requested)
 
     async def _ask_verifier(self, candidate: Candidate) -> None:
         self._pending_verdict = pending = asyncio.get_running_loop().create_future()

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ponder.domain.strategy import Confidence, EarlyStopping, SampleSpec
-from ponder_worker.answers.equality import canonical
 from ponder_worker.search.expansion.confidence import ConfidenceRule
-from ponder_worker.search.ranking import Select, rank
+from ponder_worker.search.ranking import Select, rank, vote
 from ponder_worker.search.search import Search
 from ponder_worker.search.tree.candidate import Candidate
 
@@ -32,7 +31,7 @@ class Agreement:
     """Counts the votes of candidates, given in the order of their creation. One that was cut off has no vote."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self._votes = [_vote(candidate) for candidate in candidates]
+        self._votes = [vote(candidate) for candidate in candidates]
         ranked = Counter(vote for vote in self._votes if vote is not None).most_common(2)
         self.top: str | None = ranked[0][0] if ranked else None
         self.first = ranked[0][1] if ranked else 0
@@ -45,7 +44,7 @@ class Agreement:
 
     def is_settled(self, rule: EarlyStopping, chosen: Candidate) -> bool:
         """Tells whether `chosen` would still be the answer after more samples."""
-        if self.top is None or _vote(chosen) != self.top:
+        if self.top is None or vote(chosen) != self.top:
             return False
         if rule == "beta":
             return probability_of_majority(self.first, self.second) >= CONFIDENCE
@@ -64,10 +63,6 @@ class Agreement:
         while probability_of_majority(self.first + more, self.second) < CONFIDENCE:
             more += 1
         return more
-
-
-def _vote(candidate: Candidate) -> str | None:
-    return None if candidate.answer is None or not candidate.is_complete else canonical(candidate.answer)
 
 
 async def sample(search: Search, spec: SampleSpec, *, select: Select) -> list[Candidate]:

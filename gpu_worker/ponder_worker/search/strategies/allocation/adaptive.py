@@ -34,12 +34,12 @@ async def adaptive(search: Search, spec: Adaptive) -> list[Candidate]:
         if arm is None or not candidates:  # nothing more is worth it, or the budget has no room
             break
         before, found = found, await weigh(search, found, candidates)
-        search.teach(lesson(bucket, arm.name, _gain(before, found), _num_computed(search, start)))
+        search.teach(lesson(bucket, arm.name, _gain(before, found), search.num_computed_since(start)))
         made += arm.num_paths
         spent.append(arm.name)
     # A later round only runs because a verifier rejected the first: the job is solved at most once.
     solved = 0.0 if first else _believed(found)
-    search.teach(balance(solved, _num_computed(search, first)))
+    search.teach(balance(solved, search.num_computed_since(first)))
     return [one.candidate for one in found]
 
 
@@ -94,8 +94,3 @@ def _believed(found: Sequence[Believed]) -> float:
 def _gain(before: Sequence[Believed], now: Sequence[Believed]) -> float:
     """Returns how much more likely the answer is to be right than the one chosen before, by all that is known now."""
     return max(0.0, _believed(now) - belief(now, before[0].candidate.answer))
-
-
-def _num_computed(search: Search, ordinal: int) -> int:
-    """Counts the tokens generated and scored from this child of the root on. Both kinds cost about the same."""
-    return search.num_tokens_since(ordinal) + search.num_scored_since(ordinal)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ponder.domain.batch.refusal import explain
 from ponder.domain.storable import JsonObject
-from ponder.domain.strategy import AnyStrategy, Cascade, Strategy
+from ponder.domain.strategy import AnyStrategy, Cascade, Strategy, read_name
 from ponder.domain.verifier import Verifier
 from ponder.errors import InvalidInput
 
@@ -20,10 +20,10 @@ _PACKAGE = files("ponder.bench") / "suites"
 
 
 def _named(given: Any) -> Any:
-    """Reads `"best_of_n"` as `{"name": "best_of_n"}`, and the text `"none"` as null, which TOML does not have."""
+    """Reads a name as `read_name` does, and the text `"none"` as null, which TOML does not have."""
     if isinstance(given, dict):
         return {name: None if value == "none" else value for name, value in given.items()}
-    return {"name": given} if isinstance(given, str) else given
+    return read_name(given)
 
 
 class Part(BaseModel):

@@ -286,12 +286,12 @@ PlainStrategy = (
 """The strategies that run on one model."""
 
 
-def named(value: Any) -> Any:
+def read_name(value: Any) -> Any:
     """Reads `"best_of_n"` as `{"name": "best_of_n"}`."""
     return {"name": value} if isinstance(value, str) else value
 
 
-def tokens(value: Any) -> Any:
+def read_tokens(value: Any) -> Any:
     """Reads a bare number as a budget of tokens."""
     return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -347,9 +347,9 @@ class Stage(Spec):
 
     model: str | None = Field(default=None, min_length=1, max_length=256)
     strategy: Annotated[
-        Annotated[PlainStrategy, Field(discriminator="name")], BeforeValidator(named), Field(default_factory=Direct)
+        Annotated[PlainStrategy, Field(discriminator="name")], BeforeValidator(read_name), Field(default_factory=Direct)
     ]
-    budget: Annotated[StageBudget, BeforeValidator(tokens)] = StageBudget()
+    budget: Annotated[StageBudget, BeforeValidator(read_tokens)] = StageBudget()
     accept: Annotated[AnyAccept, Field(discriminator="by")] | None = None
 
 

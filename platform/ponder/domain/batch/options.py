@@ -11,7 +11,7 @@ from ponder.domain.batch.webhook_url import WebhookUrl
 from ponder.domain.budget import BatchBudget, Budget
 from ponder.domain.state import Lane
 from ponder.domain.storable import StorableText
-from ponder.domain.strategy import Strategy, named, tokens
+from ponder.domain.strategy import Strategy, read_name, read_tokens
 from ponder.domain.structure import Structure
 from ponder.domain.verifier import Verifier
 
@@ -36,9 +36,9 @@ class LineOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    strategy: Annotated[Strategy | None, BeforeValidator(named)] = None
-    budget: Annotated[Budget | None, BeforeValidator(tokens)] = None
-    verifier: Annotated[Verifier | None, BeforeValidator(named)] = None
+    strategy: Annotated[Strategy | None, BeforeValidator(read_name)] = None
+    budget: Annotated[Budget | None, BeforeValidator(read_tokens)] = None
+    verifier: Annotated[Verifier | None, BeforeValidator(read_name)] = None
     structure: Structure | None = None
     reference: Annotated[StorableText | None, BeforeValidator(_reference)] = Field(default=None, max_length=1_000_000)
     priority: Annotated[Lane | None, BeforeValidator(lane)] = None

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -124,19 +123,13 @@ def plan(
     with_large: has the demo's large generator too, on a worker of its own.
     """
     settings = Settings()
-    models = [ModelPlan(name or MODEL_NAME, absolute(model) or "", absolute(reward_model) or "", num_workers)]
     if model is not None:
-        models = [replace(models[0], name=name or model_name(model))]
+        named = name or model_name(model)
+        models = [ModelPlan(named, absolute(model) or "", absolute(reward_model) or "", num_workers)]
     elif num_workers:
-        weights = demo_weights()
-        if weights is None or shutil.which(sys.executable) is None:
-            raise SetupError(
-                f"a worker needs the demo extra: {pip_install('ponder[demo]')} (or `ponder up --workers 0`)"
-            )
-        reward = absolute(reward_model) or str(weights / "reward")
-        models = [replace(models[0], model=str(weights / "generator"), reward_model=reward)]
-        if with_large:
-            models.append(ModelPlan(LARGE_MODEL_NAME, str(weights / "large"), reward))
+        models = _demo_models(name, absolute(reward_model), num_workers, with_large=with_large)
+    else:
+        models = [ModelPlan(name or MODEL_NAME, "", num_workers=0)]
     return Plan(
         home=str(settings.home.absolute()),
         host=settings.host,
@@ -146,6 +139,16 @@ def plan(
         market=market,
         options=options or WorkerOptions(),
     )
+
+
+def _demo_models(name: str | None, reward_model: str | None, num_workers: int, *, with_large: bool) -> list[ModelPlan]:
+    """Raises SetupError where the demo's models are not installed."""
+    weights = demo_weights()
+    if weights is None or shutil.which(sys.executable) is None:
+        raise SetupError(f"a worker needs the demo extra: {pip_install('ponder[demo]')} (or `ponder up --workers 0`)")
+    reward = reward_model or str(weights / "reward")
+    models = [ModelPlan(name or MODEL_NAME, str(weights / "generator"), reward, num_workers)]
+    return [*models, ModelPlan(LARGE_MODEL_NAME, str(weights / "large"), reward)] if with_large else models
 
 
 def _check_same(home: Home, asked: Callable[[], Plan]) -> None:

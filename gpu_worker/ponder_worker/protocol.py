@@ -53,9 +53,8 @@ class AdmittedJob(_Strict):
 class Admit(_Strict):
     """Start these jobs. A job that is here already is left alone.
 
-    learned: the sums of their batches, by batch. former: those of their tenant's ended batches, by the
-    batch that begins with them. clock_s: Postgres's Unix time less this machine's monotonic clock, which all its
-    processes share.
+    learned: the sums of their batches, by batch. former: those of their tenant's ended batches, by the batch that
+    begins with them. clock_s: Postgres's Unix time less this machine's monotonic clock, which all its processes share.
     """
 
     jobs: tuple[AdmittedJob, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from random import Random
 
@@ -19,7 +20,7 @@ from ponder_worker.engine_process import job_request
 from ponder_worker.engine_process.engine_client import EngineClient
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job_result import EXPECTED, Made, as_choices, as_document, job_error
-from ponder_worker.engine_process.job_stage import JobStage, dumped
+from ponder_worker.engine_process.job_stage import JobStage
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.engine_process.prompts import Prompt
@@ -112,7 +113,7 @@ class Job:
     def last_delta(self) -> Document:
         """Returns the last delta of a stage that is over: its result is in it."""
         delta = self.delta() or self._stage.marked({"nodes": []})
-        return delta | {"result": dumped(self._result())}
+        return delta | {"result": asdict(self._result())}
 
     @property
     def next_stage(self) -> Pin | None:
@@ -166,7 +167,7 @@ class Job:
     def _is_skipped(self) -> bool:
         """Decides whether this stage of a cascade is left out, before anything is computed for it.
 
-        None is where the job was told to end: no other stage will run.
+        A job that was told to end skips no stage, because no other one will run.
         """
         if self._stage.next is None or not self._stage.is_routed or self.tree.ended is not None:
             return False

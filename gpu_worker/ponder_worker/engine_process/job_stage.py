@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from ponder.domain.batch.calibration import Calibration
 from ponder.domain.batch.stages import Pin, lesson_scope, pins, stage_request
@@ -170,11 +170,6 @@ class JobStage:
     def _tried(self) -> str | None:
         texts = [result.choices[0].text for result in self.former if result.choices]
         return texts[-1] if texts else None
-
-
-def dumped(result: JobResult) -> Document:
-    """Returns a stage's result as its last delta holds it."""
-    return asdict(result)
 
 
 def _shown(request: Document, tried: str) -> Document:

@@ -49,7 +49,7 @@ class AttemptOutcome(StrEnum):
     SETTLED = "settled"
     PREEMPTED = "preempted"
     HANDED_ON = "handed_on"
-    """It goes on with the next model of its cascade, and costs it nothing either."""
+    """The job goes on with the next model of its cascade. Like being preempted, this costs it nothing."""
     LOST = "lost"
     CANCELLED = "cancelled"
 

@@ -103,7 +103,7 @@ def _stage(stage: Json) -> str:
     """Returns how far a stage of a cascade is, and what was decided about it."""
     from ponder.cli.tree import decision
 
-    words = {"open": "is its turn", "ahead": "comes later", "not_needed": "was not needed"}
+    words = {"open": "has its turn", "ahead": "comes later", "not_needed": "was not needed"}
     told = [words.get(stage.get("state", ""), ""), decision(stage.get("decisions") or {})]
     told.append("gave the answer" if stage.get("has_answered") else "")
     return "".join(f", {said}" for said in told if said)

@@ -4,6 +4,7 @@ Every row of a weight and every row of an activation has a scale of its own. One
 faster, but then a sequence's result would depend on the other sequences of its step.
 """
 
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -16,7 +17,8 @@ from ponder_worker.models.native.products import RowQuantiser, row_quantiser
 _has_amx: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # private to torch
 _ZERO = 0 if _has_amx() else 128
 """The value for 0 in a row that is multiplied: without AMX, oneDNN multiplies only unsigned rows fast."""
-_SLOW = ("DEFAULT", "NO AVX", "AVX2")
+_SLOW_S = 0.001
+"""Seconds for a product of a few rows. The reference takes eight times as long or more, other code a twentieth."""
 _ROWS = 64  # the number of rows for which oneDNN chooses the layout
 
 
@@ -36,11 +38,9 @@ def can_multiply() -> bool:
     """Whether torch's operators exist here, are exact and are fast.
 
     They are private to torch, and on some processors they add in 16 bits, which overflow. A missing operator, or one
-    that refuses this processor, counts as no. Without AVX-512, oneDNN takes its reference, which is exact and takes a
-    thousand times as long.
+    that refuses this processor, counts as no. Where oneDNN has no other code for a number of rows, as without AVX-512,
+    it takes its reference, which is exact and takes a thousand times as long.
     """
-    if torch.backends.cpu.get_cpu_capability() in _SLOW:
-        return False
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (16, 64), dtype=torch.int8, generator=generator)
     weight[0], weight[1] = 127, -127
@@ -49,7 +49,23 @@ def can_multiply() -> bool:
         found = _prepare(weight, torch.ones(16))(x)
     except (AttributeError, RuntimeError, TypeError):
         return False
-    return torch.equal(found, (x.int() @ weight.int().t()).bfloat16())
+    return torch.equal(found, (x.int() @ weight.int().t()).bfloat16()) and _is_fast()
+
+
+def _is_fast() -> bool:
+    """Whether no number of rows takes the reference of oneDNN."""
+    multiply = _prepare(torch.ones(128, 96, dtype=torch.int8), torch.ones(128))
+    for num_rows in (2, _ROWS, 100):
+        x = torch.ones(num_rows, 96, dtype=torch.int8)
+        if min(_seconds(multiply, x) for _ in range(5)) > _SLOW_S:
+            return False
+    return True
+
+
+def _seconds(multiply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
+    began = time.perf_counter()
+    multiply(x)
+    return time.perf_counter() - began
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,14 +144,35 @@ def test_int8_is_refused_where_torch_has_no_operators_for_it(tiny_llama: Path) -
         load(EngineOptions(model=str(tiny_llama), dtype="int8", device="cpu", kv_bytes=1 << 20))
 
 
-def test_int8_is_refused_where_the_operators_are_not_exact(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        int8, "_prepare", lambda weight, scales: lambda x: (x.float() @ weight.float().t() / 2).bfloat16()
-    )
+def _halved(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return _exact(weight, x) / 2
+
+
+def _slow(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    time.sleep(0.008)  # what two rows took in oneDNN's reference
+    return _exact(weight, x)
+
+
+def _slow_for_two_rows(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return _slow(weight, x) if len(x) == 2 else _exact(weight, x)
+
+
+def _exact(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return (x.float() @ weight.float().t()).bfloat16()
+
+
+@pytest.mark.parametrize("multiply", [_halved, _slow, _slow_for_two_rows])
+def test_int8_is_refused_where_the_operators_are_inexact_or_slow(
+    multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "_prepare", lambda weight, scales: partial(multiply, weight))
     int8.can_multiply.cache_clear()
     try:
         with pytest.raises(UnsupportedPrecision):
             load(EngineOptions(model=str(tiny_llama), dtype="int8", device="cpu", kv_bytes=1 << 20))
+        monkeypatch.setattr(int8, "_prepare", lambda weight, scales: partial(_exact, weight))
+        int8.can_multiply.cache_clear()
+        assert int8.can_multiply()
     finally:
         int8.can_multiply.cache_clear()
 

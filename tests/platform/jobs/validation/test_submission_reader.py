@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from expensive import EXPENSIVE, expensive
+from growth import MOST_GROWTH, growth
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,19 +138,14 @@ def test_any_json_is_read_or_refused(reader: SubmissionReader, document: Any) ->
         reader.read(json.dumps(document).encode())
 
 
-def _cost_s(name: str, num_bytes: int) -> float:
-    request = json.dumps({"verifier": {}, "line_s": 60.0, "batch_s": 60.0}).encode() + b"\n"
-    body = expensive(name, num_bytes)
-    re.purge()
-    began = time.process_time()
-    answer_body(request + body)
-    return time.process_time() - began
-
-
 @pytest.mark.parametrize("name", sorted(EXPENSIVE.keys() - {"a deep schema"}))
 def test_twice_the_body_costs_at_most_two_and_a_half_times_as_much(name: str) -> None:
-    least = 0.005  # less than that is noise
-    sizes = (15_000, 30_000) if "wide sets" not in name else (80, 160)
-    _cost_s(name, 50)
-    once, twice = map(min, zip(*([_cost_s(name, size) for size in sizes] for _ in range(6)), strict=True))
-    assert twice < 2.5 * max(once, least)
+    request = json.dumps({"verifier": {}, "line_s": 60.0, "batch_s": 60.0}).encode() + b"\n"
+    size = 15_000 if "wide sets" not in name else 80
+    requests = {num: request + expensive(name, num) for num in (size, 2 * size)}
+
+    def check(num: int) -> None:
+        re.purge()
+        answer_body(requests[num])
+
+    assert growth(check, size) <= MOST_GROWTH

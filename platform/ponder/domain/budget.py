@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ponder.domain.batch.stages import pins, stage_request
+from ponder.domain.batch.stages import solvers, stage_request
 from ponder.domain.money import NANODOLLARS
 from ponder.domain.strategy import Spec
 
@@ -295,7 +295,7 @@ def most_tokens(request: Mapping[str, Any], context_length: int) -> int:
     named = [limit for limit in (budget.get("tokens"), effort.get("tokens")) if limit is not None]
     if budget.get("tokens") is not None:
         return int(max(named))
-    if stages := pins(request):
+    if stages := solvers(request):
         parts = (most_tokens(stage_request(request, number), pin.context_length) for number, pin in enumerate(stages))
         return sum(parts)
     limits = (request["sampling"].get("max_tokens"), budget.get("tokens_per_sample"), context_length)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ponder.domain.batch.stages import Pin, pins, stage_request
+from ponder.domain.batch.stages import Pin, solvers, stage_request
 
 _LEVEL_LENGTH = 64
 _STEPS_A_SAMPLE = 8
@@ -28,7 +28,7 @@ class Cell:
     @classmethod
     def of(cls, request: Mapping[str, Any], room: int) -> Cell:
         """Reads a job's request. `room` is what its prompt leaves of the context."""
-        if stages := pins(request):
+        if stages := solvers(request):
             return cls._of_stages(request, stages, room)
         budget = request.get("budget") or {}
         samples = _num_samples(_strategy(request), int(request.get("n") or 1)) * int(request.get("max_rounds") or 1)

@@ -15,6 +15,7 @@ import transformers
 from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers
 
+from ponder_worker.models import int8
 from ponder_worker.models.checkpoint.gguf.gguf_folder import model_folder
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.transformer import Transformer
@@ -87,7 +88,7 @@ def real(file: Path, texts: list[str], peer: LlamaCpp, num_sequences: int, lengt
         ours = [tokenizer.encode(text) for text in texts]
         sequences = [tokens[:length] for tokens in ours if len(tokens) >= length][:num_sequences]
         theirs, expected = peer.ask(file, texts, sequences)
-        dtypes = (torch.float32, torch.bfloat16, torch.int8)
+        dtypes = (torch.float32, torch.bfloat16, *([torch.int8] if int8.can_multiply() else []))
         found = {str(dtype).removeprefix("torch."): logits(folder, sequences, dtype) for dtype in dtypes}
     exact = peer.ask(peer.converted(file, "F32"), [], sequences)[1]
     return {

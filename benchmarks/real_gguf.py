@@ -11,7 +11,8 @@ its default, and once with one for all of them.
 Before that, `--texts` of the documentation are cut into tokens by both, and the logits of both are compared at every
 position of some of them, and for small random models of every architecture and quantisation. llama.cpp rounds the
 inputs of quantised products to 8 bits, and ponder does not, so there the two differ by more than float32's rounding.
-Without a FILE nothing is measured, and the report says so. The last line of standard output is one JSON object.
+Without a FILE nothing is measured, and the report says so. int8 is left out on a machine without it. The last line of
+standard output is one JSON object.
 """
 
 import os
@@ -29,6 +30,7 @@ from circumstances import circumstances, publish
 from engine import row
 from gguf_parity import llama_cpp, real, small
 
+from ponder_worker.models import int8
 from ponder_worker.models.checkpoint.gguf.gguf_file import GgufFile
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
@@ -36,7 +38,7 @@ from pattern import Case
 from process import Peer
 
 OURS = "ponder auto"
-NAMES = (OURS, "ponder int8", "llama", "llama unified")
+NAMES = (OURS, *(["ponder int8"] if int8.can_multiply() else []), "llama", "llama unified")
 CASES = (
     Case("best of 16", 1, 16, 64, 64),
     Case("64 prompts", 64, 1, 64, 64),

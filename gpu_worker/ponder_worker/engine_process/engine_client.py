@@ -16,7 +16,7 @@ from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.reward import Mark
 from ponder_worker.search.engine_port import ScoreRequest, Stream, StreamEnd, StreamRequest, VerifierReply
-from ponder_worker.search.search_error import NoRewardModel, NoVerifier
+from ponder_worker.search.search_error import NoRewardModel, NoVerifier, PromptTooLong
 from ponder_worker.search.thought import Thought, ThoughtWatch
 
 
@@ -38,7 +38,6 @@ class EngineClient:
         meter: Meter,
         priority: Priority,
         family: int,
-        prompt_length: int,
         guard: Callable[[Callable[[], None]], None],
         questions: Questions,
         no_verifier: str | None,
@@ -52,7 +51,6 @@ class EngineClient:
         self._meter = meter
         self._priority = priority
         self._family = family
-        self._prompt_length = prompt_length
         self._guard = guard
         self._questions = questions
         self._no_verifier = no_verifier
@@ -67,6 +65,18 @@ class EngineClient:
     @property
     def can_score(self) -> bool:
         return self._core.engines.reward_kind is not None
+
+    @property
+    def context_length(self) -> int:
+        return self._core.engines.longest
+
+    @property
+    def problem(self) -> str:
+        return self._prompt.problem(self._core.engines.generator.tokenizer)
+
+    @property
+    def begun(self) -> str:
+        return self._prompt.begun
 
     def generate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> Sequence:
         return self._start(request, done, self._priority)
@@ -84,15 +94,16 @@ class EngineClient:
         self._core.adopt(stream, self._priority)
 
     def _start(self, request: StreamRequest, done: Callable[[StreamEnd], None], priority: Priority) -> Sequence:
+        sampling = self._sampling if not request.judges else self._judging(is_greedy=request.is_greedy)
         # If the separator is also one of the user's stop strings, it ends everything.
-        separator = None if request.separator in self._sampling.stop_strings else request.separator
-        wanted = self._sampling.min_tokens - (request.start - request.turn_start)  # that of the sample, less its steps
+        separator = None if request.separator in sampling.stop_strings else request.separator
+        wanted = sampling.min_tokens - (request.start - request.turn_start)  # that of the sample, less its steps
         min_tokens = min(max(0, wanted), request.max_tokens)
         sequence = self._core.engines.generator.generate(
             request.tokens,
             prompt_length=request.start,
             sampling=replace(
-                self._sampling,
+                sampling,
                 max_tokens=request.max_tokens,
                 min_tokens=min_tokens,
                 seed=request.seed,
@@ -107,14 +118,30 @@ class EngineClient:
             sequence,
             self._meter,
             lambda sequence: self._guard(lambda: done(self._end(sequence))),
-            former=range(self._prompt_length, request.num_former),
-            is_visible=self._visibility(request.turn_start),
+            former=range(request.prompt_length, request.num_former),
+            is_visible=self._visibility(request),
         )
 
-    def _visibility(self, turn_start: int) -> Callable[[Sequence], bool]:
+    def _judging(self, *, is_greedy: bool) -> SamplingParams:
+        """Returns the model's own sampling: what the job asks for is about its answers."""
+        own = self._core.engines.defaults
+        if is_greedy:
+            return SamplingParams(max_tokens=1, temperature=0.0, repetition_penalty=own.repetition_penalty)
+        return SamplingParams(
+            max_tokens=1,
+            temperature=own.temperature,
+            top_p=own.top_p,
+            top_k=own.top_k,
+            min_p=own.min_p,
+            repetition_penalty=own.repetition_penalty,
+        )
+
+    def _visibility(self, request: StreamRequest) -> Callable[[Sequence], bool]:
+        if request.judges:
+            return lambda sequence: False
         if self._thought is None:
             return lambda sequence: True
-        watch = ThoughtWatch(self._thought, self._prompt_length, turn_start)
+        watch = ThoughtWatch(self._thought, request.prompt_length, request.turn_start)
         return lambda sequence: watch.is_over(sequence.tokens)
 
     def cancel(self, stream: Stream) -> None:
@@ -158,6 +185,14 @@ class EngineClient:
 
     def encode(self, text: str) -> list[int]:
         return self._core.engines.generator.tokenizer.encode(text)
+
+    async def question(self, text: str) -> list[int] | None:
+        tokenizer = self._core.engines.generator.tokenizer
+        asked = self._prompt.question(tokenizer, tokenizer.plain(text))
+        try:
+            return await self._core.prompts.make(asked)
+        except PromptTooLong:
+            return None
 
     def user_turn(self, text: str) -> list[int]:
         return self._prompt.turn(self._core.engines.generator.tokenizer, text)

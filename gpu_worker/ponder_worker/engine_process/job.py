@@ -27,7 +27,7 @@ from ponder_worker.engine_process.prompts import Prompt
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.reward import Mark
 from ponder_worker.protocol import AdmittedJob, Choice, Document, JobResult, Sums
-from ponder_worker.search import acceptance, routing, strategies
+from ponder_worker.search import acceptance, judging, routing, strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.search_error import NothingMade
@@ -143,6 +143,7 @@ class Job:
             first_token_ms=self.tree.counts.get("first_token_ms"),
             first_visible_token_ms=self.tree.counts.get("first_visible_token_ms"),
             ended_ms=self._core.now_ms,
+            judged=self.tree.decisions.get(judging.DECISION, {}).get("passed"),
         )
 
     def _choices(self, made: Made) -> tuple[Choice, ...]:
@@ -162,6 +163,7 @@ class Job:
             reward_tokens=counts.get("reward_tokens", 0),
             cached_tokens=counts.get("cached_tokens", 0),
             recomputed_tokens=counts.get("recomputed_tokens", 0),
+            judge_tokens=self.tree.num_judge_tokens,
         )
 
     def _is_skipped(self) -> bool:
@@ -215,6 +217,9 @@ class Job:
             self._made = self._choose(search, ranked)
             if (rule := self._stage.accept) is not None:
                 await acceptance.decide(search, rule, ranked, self._stage.calibration)
+            if (judge := job_request.judge(self._request)) is not None and self.next_stage is None:
+                answer = search.engine.begun + ranked[0].said
+                await judging.decide(search, judge, search.engine.problem, answer, self._request.get("reference"))
         except asyncio.CancelledError:
             return
         except Exception as error:
@@ -235,7 +240,6 @@ class Job:
             meter=self._meter,
             priority=self._priority,
             family=self._family,
-            prompt_length=len(self.tree.root.ids),
             guard=self._guard,
             questions=self._questions,
             no_verifier=job_request.no_verifier(request),

@@ -8,7 +8,7 @@ from typing import Any
 
 from ponder.domain.budget import Budget
 from ponder.domain.structure import grammar_of
-from ponder.domain.verifier import VERIFIER, VERIFIER_SPECS, Reading, VerifierSpec, why_not_asked
+from ponder.domain.verifier import VERIFIER, VERIFIER_SPECS, Judge, Reading, VerifierSpec, why_not_asked
 from ponder_worker.answers.extraction import THINKING, extract
 from ponder_worker.answers.reading import letter, program, spoken, unfenced
 from ponder_worker.engine import SamplingParams, Structure
@@ -148,6 +148,12 @@ def no_verifier(request: Document) -> str | None:
         has_reference=request.get("reference") is not None,
         oracle=bool(request.get("oracle")),
     )
+
+
+def judge(request: Document) -> Judge | None:
+    """Returns the job's verifier if it is a model. Raises pydantic's ValidationError."""
+    verifier = request.get("verifier")
+    return Judge.model_validate(verifier) if verifier is not None and verifier.get("name") == "judge" else None
 
 
 def _or(value: Any, default: float) -> float:

@@ -114,7 +114,7 @@ class JobStage:
     def document(self, tree: Document, decisions: Document) -> Document:
         """Returns the tree of this stage as a part of the job's document."""
         if not self.pins:
-            return tree
+            return tree | {"decisions": decisions} if decisions else tree
         pin, strategy = self.pins[self.number], self.whole["strategy"]["stages"][self.number]["strategy"]
         about = {"model": pin.model, "fingerprint": pin.fingerprint, "strategy": strategy["name"]}
         return about | tree | {"decisions": decisions}
@@ -141,7 +141,7 @@ class JobStage:
             return whole
         answer = results[answered_by]
         reason = answer.finish_reason if answer is last else ended or answer.finish_reason
-        return replace(whole, error=None, choices=answer.choices, finish_reason=reason)
+        return replace(whole, error=None, choices=answer.choices, finish_reason=reason, judged=answer.judged)
 
     def _confirmed(self, results: Sequence[JobResult], ended: str | None) -> Sums:
         """Returns what the job teaches about the measures of its answers.

@@ -34,6 +34,12 @@ class Prompt(Protocol):
     def ids(self, tokenizer: Tokenizer) -> list[int]:
         """Returns what the generator reads."""
 
+    def problem(self, tokenizer: Tokenizer) -> str:
+        """Returns what it says as plain text, with the speakers if there are several messages."""
+
+    def question(self, tokenizer: Tokenizer, text: str) -> Prompt:
+        """Returns a prompt that asks the same model something else."""
+
     def turn(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """Returns ids that end the model's turn, say this as the user, and open a new turn."""
 
@@ -58,6 +64,15 @@ class ChatPrompt:
 
     def ids(self, tokenizer: Tokenizer) -> list[int]:
         return tokenizer.render(self.messages, self.options)
+
+    def problem(self, tokenizer: Tokenizer) -> str:
+        said = self.messages[:-1] if self.options.continue_final_message else self.messages
+        if len(said) == 1:
+            return said[0]["content"]
+        return "\n\n".join(f"{message['role']}: {message['content']}" for message in said)
+
+    def question(self, tokenizer: Tokenizer, text: str) -> Prompt:
+        return ChatPrompt([{"role": "user", "content": text}], TemplateOptions(self.options.kwargs))
 
     def turn(self, tokenizer: Tokenizer, text: str) -> list[int]:
         return tokenizer.turn(self.messages, text, self.options)
@@ -85,11 +100,19 @@ class TextPrompt:
     def ids(self, tokenizer: Tokenizer) -> list[int]:
         return tokenizer.encode_prompt(self.prompt) if isinstance(self.prompt, str) else list(self.prompt)
 
+    def problem(self, tokenizer: Tokenizer) -> str:
+        return self.prompt if isinstance(self.prompt, str) else tokenizer.decode(self.prompt)
+
+    def question(self, tokenizer: Tokenizer, text: str) -> Prompt:
+        if not tokenizer.has_template:
+            return TextPrompt(text)
+        return ChatPrompt([{"role": "user", "content": text}], TemplateOptions())
+
     def turn(self, tokenizer: Tokenizer, text: str) -> list[int]:
         raise InvalidConversation("a text completion has no further turn: ask for a chat completion")
 
     def reward_ids(self, tokenizer: Tokenizer, generator: Tokenizer) -> list[int]:
-        text = self.prompt if isinstance(self.prompt, str) else generator.decode(self.prompt)
+        text = self.problem(generator)
         return (
             tokenizer.render([{"role": "user", "content": text}])
             if tokenizer.has_template

@@ -7,7 +7,15 @@ from random import Random
 from typing import Any
 
 from ponder.domain.batch.calibration import Calibration
-from ponder.domain.strategy import AcceptByAgreement, AcceptByReward, AcceptByVerifier, AnyAccept, Measured
+from ponder.domain.strategy import (
+    AcceptByAgreement,
+    AcceptByJudge,
+    AcceptByReward,
+    AcceptByVerifier,
+    AnyAccept,
+    Measured,
+)
+from ponder_worker.search import judging
 from ponder_worker.search.expansion.scores import probability
 from ponder_worker.search.ranking import vote
 from ponder_worker.search.search import Search
@@ -46,6 +54,9 @@ async def _decision(
         case AcceptByVerifier():
             reply = await search.verify(ranked[0])
             return {"accepted": reply.passed is True}
+        case AcceptByJudge():
+            votes = await _votes(search, rule, ranked[0])
+            return {"accepted": votes[0] > votes[1], "votes": votes}
         case AcceptByAgreement():
             return _measured(search, rule, "agreement", agreement(ranked))
         case AcceptByReward():
@@ -55,6 +66,13 @@ async def _decision(
             chance = calibration.chance(believed)
             told = {"probability": believed, "chance": chance, "threshold": rule.threshold}
             return {"accepted": chance >= rule.threshold, "calibrated_on": calibration.batch_id} | told
+
+
+async def _votes(search: Search, rule: AcceptByJudge, chosen: Candidate) -> judging.Votes:
+    """Returns the judge's votes on an answer. One that was cut off, or has no text, is not shown to it."""
+    if not chosen.is_complete or not chosen.said.strip():
+        return [0, 0, 0]
+    return await judging.assess(search, rule, search.engine.problem, search.engine.begun + chosen.said)
 
 
 def _measured(search: Search, rule: Measured, name: str, measure: float) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class StreamRequest:
 
     turn_start: where the model's own turn begins; tokens between it and `start` belong to other nodes.
     num_former: tokens at the front that this attempt did not generate: the prompt, and what former attempts generated.
+    prompt_length: how many of them are the prompt's. judges: a judge's answer, which the job's own sampling does not
+    concern. is_greedy: such an answer by the likeliest tokens.
     """
 
     tokens: list[int]
@@ -51,6 +53,9 @@ class StreamRequest:
     seed: int
     separator: str | None
     num_former: int
+    prompt_length: int
+    judges: bool = False
+    is_greedy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,18 @@ class EnginePort(Protocol):
     def can_score(self) -> bool:
         """Whether there is a reward model."""
 
+    @property
+    def context_length(self) -> int:
+        """The most tokens that the generator can read and write together."""
+
+    @property
+    def problem(self) -> str:
+        """All that the job's conversation says, as plain text."""
+
+    @property
+    def begun(self) -> str:
+        """The beginning of every answer, if the model is to continue it."""
+
     def generate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> Stream: ...
 
     def speculate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> Stream | None:
@@ -107,6 +124,12 @@ class EnginePort(Protocol):
         """Cancels all scores that are pending. Their `done` is not called."""
 
     def encode(self, text: str) -> list[int]: ...
+
+    async def question(self, text: str) -> list[int] | None:
+        """Returns the ids of a prompt of its own that asks this, without reading any of the text as a special token.
+
+        None if it is too long. Raises InvalidConversation.
+        """
 
     def user_turn(self, text: str) -> list[int]:
         """Returns ids that end the model's turn, say this as the user, and open a new turn. Raises InvalidRequest."""

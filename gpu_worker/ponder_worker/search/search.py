@@ -11,7 +11,7 @@ from typing import Any
 from ponder.domain.strategy import Aggregate
 from ponder_worker.answers.extraction import THINKING, extract
 from ponder_worker.search.engine_port import EnginePort, VerifierReply
-from ponder_worker.search.expansion.expansion import Samples
+from ponder_worker.search.expansion.expansion import Expansion, Samples
 from ponder_worker.search.expansion.node_expander import NodeExpander
 from ponder_worker.search.expansion.scores import Scores, aggregate
 from ponder_worker.search.expansion.search_limits import SearchLimits
@@ -122,26 +122,44 @@ class Search:
         A closed thought is not searched for an answer. A thought that was cut off gives one only if it marks it as
         such.
         """
+        text, thought, said, is_cut = self._turn(leaf)
+        # What a thought that was cut off marks as its answer counts.
+        answer = self.answer_of(f"{THINKING}{thought}" if is_cut else said)
+        return Candidate(leaf, text, answer, leaf.stop == "stop", thought=thought, reply=said)
+
+    def ask(self, question: list[int], n: int, options: GenerationOptions) -> Expansion | None:
+        """Requests n replies to a prompt of its own; None if the search was told to end before."""
+        prompt = self.expander.ask(question)
+        return None if prompt is None else self.expander.generate(prompt, n, options)
+
+    def said(self, leaf: Node) -> str:
+        """Returns the model's last turn without its thought.
+
+        Without the last line of a turn that was cut off, too: nobody knows how it would have ended.
+        """
+        said = self._turn(leaf)[2]
+        return said if leaf.stop == "stop" else said.rpartition("\n")[0]
+
+    def _turn(self, leaf: Node) -> tuple[str, str | None, str, bool]:
+        """Returns the text of the model's last turn, its thought, the rest, and whether the thought was cut off."""
         path, decode = leaf.path(), self.engine.decode
-        turns = [index for index, step in enumerate(path) if step.stop == "forced"]
+        turns = [index for index, step in enumerate(path) if step.stop == "forced" or step.is_prompt]
         turn = path[turns[-1] + 1 :] if turns else path
         text = "".join(map(self.text, turn))
         text = text[: len(text) - self.tree.num_stop_chars_before(leaf, decode)]
-        thought, said, is_complete = None, text, leaf.stop == "stop"
-        is_cut = False
-        if self.options.thought is not None and self.options.thought.close:
-            ids = [token for step in turn for token in step.ids]
-            thought, said, is_cut = self._parted(self.options.thought, ids, text, leaf.stop_chars)
-        # What a thought that was cut off marks as its answer counts.
-        answer = self.answer_of(f"{THINKING}{thought}" if is_cut else said)
-        return Candidate(leaf, text, answer, is_complete, thought=thought, reply=said)
+        if self.options.thought is None or not self.options.thought.close:
+            return text, None, text, False
+        ids = [token for step in turn for token in step.ids]
+        return text, *self._parted(self.options.thought, leaf.prompt.ids, ids, text, leaf.stop_chars)
 
-    def _parted(self, thought: Thought, ids: Sequence[int], text: str, stop_chars: int) -> tuple[str | None, str, bool]:
+    def _parted(
+        self, thought: Thought, prompt: Sequence[int], ids: Sequence[int], text: str, stop_chars: int
+    ) -> tuple[str | None, str, bool]:
         """Parts a turn into its thought, None if it has none, and the rest. Returns also whether the thought is open.
 
         stop_chars: the characters at the end of the ids' text that are not part of `text`.
         """
-        found, decode = thought.span(self.root.ids, ids), self.engine.decode
+        found, decode = thought.span(prompt, ids), self.engine.decode
         if found is None and thought.is_strict:
             return None, text, False
         if found is None:  # some models close a thought that they did not open
@@ -177,7 +195,7 @@ class Search:
         attempt may hold more: nodes that the strategy, which runs anew, has not requested yet.
         """
         requested = range(ordinal, self.expander.num_requested(self.root))
-        nodes = (node for node in self.tree.nodes[1:] if node.path()[0].ordinal in requested)
+        nodes = (node for node in self.tree.nodes if node.is_sampled and node.path()[0].ordinal in requested)
         return sum(len(node.ids) * (1 if node.score is None else 2) for node in nodes)
 
     def teach(self, lesson: Mapping[str, float]) -> None:

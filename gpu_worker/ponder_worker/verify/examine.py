@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ponder.domain.state import Verdict
-from ponder.domain.verifier import VERIFIER_SPECS, Math
+from ponder.domain.verifier import VERIFIER_SPECS, Judge, Math
 from ponder_worker.verify.case import Case, Judgement
 from ponder_worker.verify.sandbox.fork_server import ForkServer, answers_within
 from ponder_worker.verify.verifiers import choice, contains, exact, json_schema, number, python_tests, regex
@@ -44,6 +44,10 @@ class Row:
     slow_import: str | None = None
 
 
+def _judge(answer: str, spec: Judge, reference: str) -> Judgement:
+    return Judgement(Verdict.UNVERIFIED, "the judge gave no verdict")
+
+
 VERIFIERS = {
     "exact": Row(exact.examine, is_pure=True),
     "number": Row(number.examine, is_pure=True),
@@ -53,6 +57,7 @@ VERIFIERS = {
     "regex": Row(regex.examine),
     "contains": Row(contains.examine, is_pure=True),
     "python_tests": Row(python_tests.examine),
+    "judge": Row(_judge, is_pure=True),
 }
 
 

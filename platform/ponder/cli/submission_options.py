@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from ponder.cli import sampling_options
 from ponder.cli.amount import Duration
 from ponder.domain.batch.endpoint import ENDPOINTS
 from ponder.domain.batch.refusal import explain
-from ponder.domain.strategy import STRATEGY, STRATEGY_NAMES, STRATEGY_SPECS
+from ponder.domain.strategy import STRATEGY, STRATEGY_NAMES, STRATEGY_SPECS, Select
 from ponder.domain.verifier import PLAIN_VERIFIER_NAMES
 from ponder.wire import Json
 
@@ -39,7 +39,7 @@ _OPTIONS = [
     click.option("--strategy", type=click.Choice(STRATEGY_NAMES), help="The search strategy.  [default: direct]"),
     click.option("--n", type=click.IntRange(1), help="The number of samples, paths or tries per problem."),
     click.option("--width", type=click.IntRange(1), help="Searches over steps: the number of steps tried per path."),
-    click.option("--select", type=click.Choice(["best", "weighted", "majority"]), help="best_of_n: the choice rule."),
+    click.option("--select", type=click.Choice(get_args(Select)), help="best_of_n: the choice rule."),
     click.option("--param", multiple=True, metavar="NAME=VALUE",
                  help="Another parameter of the strategy, JSON or text: exploration=0.5; repeatable."),
     click.option("--budget-tokens", type=click.IntRange(1), help="The most tokens a problem may generate in total."),

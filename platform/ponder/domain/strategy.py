@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Aggregate = Literal["last", "min", "product", "mean"]
 """The way to combine the scores of a path's steps, which are probabilities of being right."""
+
+Select = Literal["best", "weighted", "majority", "tournament", "genselect"]
+"""The way to choose among samples."""
 
 EarlyStopping = Literal["beta", "window"]
 """The rule for stopping early. `beta`: with a probability of 0.95 more samples would not change the answer (Aggarwal et
@@ -20,6 +24,40 @@ class Spec(BaseModel):
     """An immutable value. An unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Judging(Spec):
+    """How a model judges: `n` replies of up to `max_tokens` vote. Without a `model` it is the one that answered.
+
+    `template` is a question of one's own in place of the shipped one. Below it the judge is told how to end its reply.
+    """
+
+    placeholders: ClassVar[tuple[str, ...]] = ("problem", "answers")
+    """What a template may name in braces. The last one it must."""
+
+    model: str | None = Field(default=None, min_length=1, max_length=256)
+    template: str | None = Field(default=None, min_length=1, max_length=20_000)
+    n: int = Field(default=1, ge=1, le=64)
+    max_tokens: int = Field(default=512, ge=1, le=65536)
+
+    @field_validator("template")
+    @classmethod
+    def _names_what_there_is(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
+        named, known = PLACEHOLDER.findall(template), ", ".join(f"{{{name}}}" for name in cls.placeholders)
+        for name in named:
+            if name not in cls.placeholders:
+                told = {"name": f"{{{name}}}", "known": known}
+                raise PydanticCustomError("template", "{name} is no placeholder; those here are {known}", told)
+        if cls.placeholders[-1] not in named:
+            least = {"name": f"{{{cls.placeholders[-1]}}}"}
+            raise PydanticCustomError("template", "it must say with {name} where to put what is judged", least)
+        return template
+
+
+PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+"""A name in braces in a template."""
 
 
 class StrategySpec(Spec):
@@ -49,6 +87,11 @@ class StrategySpec(Spec):
     def needs_turns(self) -> bool:
         """Whether it goes on with the conversation."""
         return False
+
+    @property
+    def judging(self) -> Judging | None:
+        """How a model judges the candidates, if one chooses among them."""
+        return None
 
 
 class Direct(StrategySpec):
@@ -107,14 +150,31 @@ class BestOfN(SampleSpec):
     """The best of n samples, each scored by the reward model (Cobbe et al. 2021, arXiv:2110.14168).
 
     `best` takes the highest score, `weighted` the highest sum of scores per answer, `majority` the most frequent one.
+    Without a reward model, a `judge` compares two at a time in a knockout `tournament`, or chooses among all at once
+    (`genselect`, Toshniwal et al. 2025, arXiv:2507.17797).
     """
 
     name: Literal["best_of_n"] = "best_of_n"
-    select: Literal["best", "weighted", "majority"] = "best"
+    select: Select = "best"
+    judge: Judging | None = None
+
+    @model_validator(mode="after")
+    def _has_use_for_a_judge(self) -> Self:
+        if self.judge is not None and self.judging is None:
+            raise PydanticCustomError(
+                "judge",
+                "select {select} asks no judge: leave judge out, or select tournament or genselect",
+                {"select": self.select},
+            )
+        return self
 
     @property
     def needs_scores(self) -> bool:
-        return self.select != "majority"
+        return self.select in ("best", "weighted")
+
+    @property
+    def judging(self) -> Judging | None:
+        return (self.judge or Judging()) if self.select in ("tournament", "genselect") else None
 
 
 class StepSearch(StrategySpec):
@@ -329,7 +389,15 @@ class AcceptByReward(Measured):
     for that chance."""
 
 
-AnyAccept = AcceptByVerifier | AcceptByAgreement | AcceptByReward
+class AcceptByJudge(Judging):
+    """A stage's answer is accepted if most of the judge's replies call it correct."""
+
+    placeholders: ClassVar[tuple[str, ...]] = ("problem", "answer")
+
+    by: Literal["judge"] = "judge"
+
+
+AnyAccept = AcceptByVerifier | AcceptByAgreement | AcceptByReward | AcceptByJudge
 ACCEPT: TypeAdapter[AnyAccept] = TypeAdapter(Annotated[AnyAccept, Field(discriminator="by")])
 ACCEPT_NAMES: tuple[str, ...] = tuple(spec.model_fields["by"].default for spec in get_args(AnyAccept))
 

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 from ponder.domain.storable import JsonObject
-from ponder.domain.strategy import Spec
+from ponder.domain.strategy import PLACEHOLDER, Judging, Spec
 
 _LETTER = re.compile(
     r"(?<![A-Za-z'])[A-J](?![A-Za-z']| [a-z])"
@@ -194,7 +194,35 @@ class PythonTests(VerifierSpec):
         return self.tests is None and not self.cases
 
 
-AnyVerifier = Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests
+class Judge(Judging, VerifierSpec):
+    """A model calls the answer correct, more often than wrong. With `use_reference` it is shown the reference."""
+
+    placeholders: ClassVar[tuple[str, ...]] = ("problem", "reference", "answer")
+    reads: ClassVar[Reading] = "text"
+
+    name: Literal["judge"] = "judge"
+    use_reference: bool = False
+
+    @model_validator(mode="after")
+    def _shows_the_reference_or_not(self) -> Judge:
+        if self.template is not None and ("reference" in PLACEHOLDER.findall(self.template)) != self.use_reference:
+            remedy = "say {reference} in the template" if self.use_reference else "say use_reference: true"
+            raise PydanticCustomError(
+                "judge",
+                "the reference is shown in the template exactly if use_reference is true: {remedy}",
+                {"remedy": remedy},
+            )
+        return self
+
+    @property
+    def sees_reference(self) -> bool:
+        return self.use_reference
+
+    def why_unreadable(self, reference: str) -> str | None:
+        return "it is empty" if self.use_reference and not reference.strip() else None
+
+
+AnyVerifier = Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests | Judge
 Verifier = Annotated[AnyVerifier, Field(discriminator="name")]
 VERIFIER: TypeAdapter[AnyVerifier] = TypeAdapter(Verifier)
 VERIFIER_SPECS: dict[str, type[VerifierSpec]] = {
@@ -226,6 +254,11 @@ def why_not_asked(verifier: Verifier | None, *, has_reference: bool, oracle: boo
     """Returns why no search may ask this verifier about a candidate, and the remedy, or None if it may."""
     if verifier is None:
         return "there is no verifier: name one, such as json_schema, regex or contains, which need no reference"
+    if isinstance(verifier, Judge):
+        return (
+            "judge only counts success: let another judge drive (accept by judge, or select tournament or genselect), "
+            "or name a verifier that computes, such as json_schema, regex or contains"
+        )
     if not verifier.sees_reference:
         return None
     if not oracle:

@@ -26,7 +26,10 @@ _SAMPLED_COUNTS = (
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one job over all its attempts; `completion_tokens` is what the budget counts."""
+    """Tokens of one job over all its attempts; `completion_tokens` is what the budget counts.
+
+    `judge_tokens`: those of them that judges generated.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -34,6 +37,7 @@ class Usage:
     reward_tokens: int = 0
     cached_tokens: int = 0
     recomputed_tokens: int = 0
+    judge_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from ponder.domain.strategy import STRATEGY
-from ponder_worker.search import strategies
+from ponder.domain.strategy import ACCEPT, STRATEGY
+from ponder.domain.verifier import Judge
+from ponder_worker.search import acceptance, judging, strategies
 from ponder_worker.search.engine_port import ScoreRequest, StreamEnd, StreamRequest, VerifierReply
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
@@ -23,7 +24,10 @@ from ponder_worker.search.tree.search_tree import SearchTree
 
 END = 0
 OPEN, CLOSE, WAIT, CLOSING, TURN = 6, 7, 8, 9, 10
-PIECES = ["", "1", "2", "3", "\n", "a", "<think>", "</think>", "Wait", "So:", "No."]
+SAID = [
+    f"{mark} " for mark in ("Verdict: correct", "Verdict: wrong", "Better: A", "Better: B", "Choice: 1", "Choice: 2")
+]
+PIECES = ["", "1", "2", "3", "\n", "a", "<think>", "</think>", "Wait", "So:", "No.", "?", *SAID]
 PROMPT = [11, 11, 11]
 THOUGHT = Thought((OPEN,), (CLOSE,), "</think>", (CLOSING, CLOSE), answer_tokens=5)
 
@@ -40,6 +44,16 @@ def thinking_token_at(stream_seed: int, position: int) -> int:
     return OPEN if position == len(PROMPT) else CLOSE if 30 <= drawn < 33 else token_at(stream_seed, position)
 
 
+def judge_token_at(stream_seed: int, position: int, *, thinks: bool) -> int:
+    """Judges end soon, and change their minds."""
+    drawn = child_seed(stream_seed, position) % 16
+    if thinks and position == 0:
+        return OPEN
+    if drawn < 4:
+        return END
+    return CLOSE if thinks and drawn < 7 else 4 if drawn < 9 else PIECES.index(SAID[drawn % len(SAID)])
+
+
 @dataclass(eq=False)
 class StubStream:
     request: StreamRequest
@@ -51,7 +65,10 @@ class StubStream:
 
     def advance(self) -> StreamEnd | None:
         token = self.draw(self.request.seed, len(self.tokens))
-        if self.draw is thinking_token_at and self.tokens[-1] == TURN:
+        if self.request.judges:
+            position, thinks = len(self.tokens) - self.request.start, self.draw is thinking_token_at
+            token = judge_token_at(self.request.seed, position, thinks=thinks)
+        elif self.draw is thinking_token_at and self.tokens[-1] == TURN:
             token = OPEN
         self.tokens.append(token)
         self.logprobs.append(-1.0 / (1 + token_at(self.request.seed, len(self.tokens) + 1000)))
@@ -79,6 +96,9 @@ class StubEngine:
         self.streams: list[StubStream] = []
         self.scores: list[tuple[ScoreRequest, Callable[[float], None]]] = []
         self.can_score = True
+        self.context_length = 14
+        self.problem = "1 + 1?"
+        self.begun = ""
         self.num_generated = 0
         self.num_scores = 0
         self.num_streams = 0
@@ -121,6 +141,9 @@ class StubEngine:
 
     def encode(self, text: str) -> list[int]:
         return [PIECES.index(text)]
+
+    async def question(self, text: str) -> list[int]:
+        return [11] * (3 + text.count("# Answer"))
 
     def user_turn(self, text: str) -> list[int]:
         return [END, TURN]
@@ -180,6 +203,8 @@ class Attempt:
     engine: StubEngine
     deltas: list[dict[str, Any]]
     max_rounds: int = 1
+    accept: dict[str, Any] | None = None
+    judge: dict[str, Any] | None = None
     ranked: list[Candidate] | None = None
 
     def save(self) -> None:
@@ -202,13 +227,15 @@ def attempt(
     thought: Thought | None = None,
     max_rounds: int = 1,
     speculates: float = 0.0,
+    accept: dict[str, Any] | None = None,
+    judge: dict[str, Any] | None = None,
 ) -> Attempt:
     deltas = [] if deltas is None else list(deltas)
     tree = SearchTree.fold(job_seed, deltas, keep=Keep.LOGPROBS)
     if not tree.root.ids:
         tree = SearchTree(job_seed, PROMPT, keep=Keep.LOGPROBS)
     engine = StubEngine(rng, thought, speculates)
-    return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas, max_rounds)
+    return Attempt(Search(tree, engine, limits, num_choices=num_choices), engine, deltas, max_rounds, accept, judge)
 
 
 def run(
@@ -218,14 +245,24 @@ def run(
     after_step: Callable[[int], bool] = lambda num_steps: True,
     after_turn: Callable[[int], bool] = lambda num_steps: True,
 ) -> list[Candidate] | None:
-    """Runs the strategy until it is done, or is killed because one of the two callbacks returns False.
+    """Runs the strategy and what judges its choice until both are done, or it is killed because one of the two
+    callbacks returns False.
 
     Both get the number of the step. after_step is called before the strategy knows what the step has brought,
     after_turn when it waits again. It does nothing in between, so that with both it can be killed at every await.
     """
 
+    async def play() -> list[Candidate]:
+        ranked = await strategies.run(one.search, STRATEGY.validate_python(spec), one.max_rounds)
+        if one.accept is not None and ranked:
+            await acceptance.decide(one.search, ACCEPT.validate_python(one.accept), ranked)
+        if one.judge is not None and ranked:
+            judge = Judge.model_validate(one.judge)
+            await judging.decide(one.search, judge, one.search.engine.problem, ranked[0].said, None)
+        return ranked
+
     async def live() -> list[Candidate] | None:
-        task = asyncio.ensure_future(strategies.run(one.search, STRATEGY.validate_python(spec), one.max_rounds))
+        task = asyncio.ensure_future(play())
         num_steps = 0
         while not task.done():
             await asyncio.sleep(0)
@@ -237,7 +274,8 @@ def run(
             one.engine.step()
             num_steps += 1
             if one.search.expander.budget.tokens is not None:
-                used = sum(one.search.expander.streams.length(node) for node in one.search.tree.nodes[1:])
+                nodes = [node for node in one.search.tree.nodes if node.is_sampled]
+                used = sum(map(one.search.expander.streams.length, nodes))
                 assert used <= one.search.expander.budget.tokens
             one.search.expander.look()
             assert num_steps < 20_000, "the strategy waits for something that nobody does"
@@ -261,6 +299,10 @@ SPECS: list[dict[str, Any]] = [
     {"name": "best_of_n", "n": 8, "early_stopping": None, "confidence": {"keep": 0.4, "window": 2, "num_warmup": 3}},
     {"name": "best_of_n", "n": 5, "select": "best", "early_stopping": None},
     {"name": "best_of_n", "n": 4, "select": "weighted", "early_stopping": None},
+    {"name": "best_of_n", "n": 5, "select": "tournament", "early_stopping": None, "judge": {"max_tokens": 6}},
+    {"name": "best_of_n", "n": 7, "select": "tournament", "early_stopping": None, "judge": {"n": 3, "max_tokens": 6}},
+    {"name": "best_of_n", "n": 5, "select": "genselect", "judge": {"max_tokens": 6}},
+    {"name": "best_of_n", "n": 7, "select": "genselect", "early_stopping": None, "judge": {"n": 3, "max_tokens": 8}},
     {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6},
     {"name": "beam_search", "n": 3, "width": 4, "max_rounds": 3},
     {"name": "dvts", "n": 6, "width": 2, "max_rounds": 5},

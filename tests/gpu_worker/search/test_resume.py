@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.search.expansion.search_limits import SearchLimits
+from ponder_worker.search.thought import Thought
 from ponder_worker.search.tree.node import NodeState
 from ponder_worker.search.tree.search_tree import SearchTree
 
-from .conftest import JOB_SEED, SPECS, Attempt, attempt, num_sampled, run
+from .conftest import JOB_SEED, SPECS, THOUGHT, Attempt, attempt, num_sampled, run
 
 LIMITS = [SearchLimits(None, None, 40), SearchLimits(60, None, 40), SearchLimits(70, 20, 40)]
 
@@ -25,7 +26,10 @@ def made(one: Attempt) -> dict[tuple[int, ...], Any]:
     What was settled before it was wanted is left out: how far it had come is the clock's.
     """
     return {
-        node.address: (node.ids, node.state, node.stop, node.logprob, node.score, node.cap, node.forced, node.passed)
+        node.address: (
+            (node.ids, node.is_prompt, node.state, node.stop, node.logprob, node.cap, node.forced),
+            (node.score, node.passed),
+        )
         for node in one.search.tree.nodes
         if node.stop != "settled" and not (node.state is NodeState.PRUNED and node.stop != "separator")
     }
@@ -33,7 +37,19 @@ def made(one: Attempt) -> dict[tuple[int, ...], Any]:
 
 def outcome(one: Attempt) -> Any:
     assert one.ranked is not None
-    return [(candidate.node.address, candidate.text, candidate.answer, candidate.score) for candidate in one.ranked]
+    tree = one.search.tree
+    chosen = [(candidate.node.address, candidate.text, candidate.answer, candidate.score) for candidate in one.ranked]
+    return chosen, {name: addressed(decision, tree) for name, decision in tree.decisions.items()}
+
+
+def addressed(decision: Any, tree: SearchTree) -> Any:
+    """Replaces the numbers of nodes by their addresses."""
+    if isinstance(decision, list):
+        return [addressed(one, tree) for one in decision]
+    if not isinstance(decision, dict):
+        return decision
+    nodes = [tree.nodes[index].address for index in decision.get("nodes", ())]
+    return {name: addressed(told, tree) for name, told in decision.items() if name != "nodes"} | {"nodes": nodes}
 
 
 @pytest.mark.parametrize("when", ["after_step", "after_turn"])
@@ -67,14 +83,14 @@ def killed_everywhere(spec: dict[str, Any], limits: SearchLimits, when: str, **c
 
 
 def killed_again_and_again(
-    spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]]
+    spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]], **changes: Any
 ) -> tuple[Attempt, Attempt]:
     """Returns the last attempt and one that was never killed. Lives: (killed after this step, steps between saves)."""
-    whole = attempt(limits, rng=random.Random(1), job_seed=job_seed)
+    whole = attempt(limits, rng=random.Random(1), job_seed=job_seed, **changes)
     run(whole, spec)
     deltas: list[dict[str, Any]] = []
     for life, (killed_at, tick) in enumerate(lives):
-        one = attempt(limits, rng=random.Random(life), deltas=deltas, job_seed=job_seed)
+        one = attempt(limits, rng=random.Random(life), deltas=deltas, job_seed=job_seed, **changes)
 
         def step(number: int, one: Attempt = one, killed_at: int = killed_at, tick: int = tick) -> bool:
             if number % tick == 0:
@@ -85,9 +101,27 @@ def killed_again_and_again(
         if one.ranked is not None:
             return one, whole
         deltas = json.loads(json.dumps(one.deltas))
-    one = attempt(limits, rng=random.Random(99), deltas=deltas, job_seed=job_seed)
+    one = attempt(limits, rng=random.Random(99), deltas=deltas, job_seed=job_seed, **changes)
     run(one, spec)
     return one, whole
+
+
+JUDGES: dict[str, dict[str, Any]] = {
+    "accept": {"accept": {"by": "judge", "max_tokens": 6}},
+    "accept by several": {"accept": {"by": "judge", "n": 3, "max_tokens": 5}},
+    "verifier": {"judge": {"name": "judge", "max_tokens": 6}},
+    "both": {"accept": {"by": "judge", "max_tokens": 6}, "judge": {"name": "judge", "n": 4, "max_tokens": 6}},
+}
+
+
+@pytest.mark.parametrize("when", ["after_step", "after_turn"])
+@pytest.mark.parametrize("limits", LIMITS, ids=["unlimited", "tight", "whole"])
+@pytest.mark.parametrize("thought", [None, THOUGHT], ids=["plain", "thinking"])
+@pytest.mark.parametrize("judged", JUDGES.values(), ids=JUDGES)
+def test_killed_while_a_judge_replies_it_ends_with_the_same_verdict(
+    judged: dict[str, Any], thought: Thought | None, limits: SearchLimits, when: str
+) -> None:
+    killed_everywhere({"name": "direct"}, limits, when, thought=thought, **judged)
 
 
 @settings(max_examples=150)
@@ -96,11 +130,16 @@ def killed_again_and_again(
     st.sampled_from(LIMITS),
     st.integers(0, 50),
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 7)), min_size=1, max_size=4),
+    st.sampled_from([{}, *JUDGES.values()]),
 )
 def test_killed_many_times_with_ticks_lost_it_ends_the_same(
-    spec: dict[str, Any], limits: SearchLimits, job_seed: int, lives: list[tuple[int, int]]
+    spec: dict[str, Any],
+    limits: SearchLimits,
+    job_seed: int,
+    lives: list[tuple[int, int]],
+    judged: dict[str, Any],
 ) -> None:
-    one, whole = killed_again_and_again(spec, limits, job_seed, lives)
+    one, whole = killed_again_and_again(spec, limits, job_seed, lives, **judged)
     assert outcome(one) == outcome(whole)
     assert made(one) == made(whole)
 

@@ -47,6 +47,13 @@ class Tokenizer:
         ids: list[int] = encoding.ids
         return ids
 
+    def plain(self, text: str) -> str:
+        """Returns the text with an invisible space in whatever would be read as a special token."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        for content in (str(token.content) for token in added if token.special):
+            text = text.replace(content, f"{content[:1]}\u200b{content[1:]}") if content in text else text
+        return text
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, without special tokens. Bytes that are not UTF-8 become U+FFFD."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)

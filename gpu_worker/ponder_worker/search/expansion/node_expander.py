@@ -83,6 +83,13 @@ class NodeExpander:
         self.budget.settle(len(ids), len(ids))
         return child
 
+    def ask(self, ids: list[int]) -> Node | None:
+        """Adds one more child of the root, a prompt of its own; None if the search was told to end before."""
+        root = self._tree.root
+        (ordinal,) = self._next_ordinals(root, 1)
+        child = self._tree.child(root, ordinal)
+        return self._tree.add_prompt(ordinal, ids) if child is None and self._tree.ended is None else child
+
     def look(self) -> None:
         """Stops samples whose confidence is too low, and wakes what can go on. Must be called after each step."""
         self.streams.look()
@@ -91,7 +98,10 @@ class NodeExpander:
 
     def room(self, node: Node) -> int:
         """Returns how many tokens a path may still have below this node."""
-        return self._limits.left(node.start + len(node.ids) - len(self._tree.root.ids))
+        length, prompt = node.start + len(node.ids), node.prompt
+        if prompt.is_prompt:
+            return max(0, self._engine.context_length - length)
+        return self._limits.left(length - len(prompt.ids))
 
     def num_requested(self, node: Node) -> int:
         """Returns how many children of a node were requested so far: the ordinal of the next one."""
@@ -122,7 +132,7 @@ class NodeExpander:
         for node in self._tree.nodes[1:]:
             if node.state is NodeState.GROWING:
                 self.budget.restore(node.cap)
-            else:
+            elif node.is_sampled:
                 self.budget.count(len(node.ids))
         self.budget.has_refused = "budget" in self._tree.refused.values()
         if self._tree.ended is not None:
@@ -152,7 +162,8 @@ class NodeExpander:
                 expansion.refuse(ordinal)
 
         expansion.wait(ordinal)
-        reservation = self.budget.reserve(cap, is_whole=self._limits.is_whole, answer=answer)
+        is_whole = self._limits.is_whole or options.judges
+        reservation = self.budget.reserve(cap, is_whole=is_whole, answer=answer)
         if ordinal in expansion.waiting:
             expansion.wait(ordinal, reservation)
 

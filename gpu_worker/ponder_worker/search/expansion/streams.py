@@ -27,6 +27,7 @@ class GenerationOptions:
     by `wait_ids`, up to `num_waits` times.
     max_tokens: the node ends after so many, although its path may grow on.
     confidence: how the node's confidence is measured, and when it is stopped for the lack of it; None if it is not.
+    judges: it answers a question about candidates, without the job's own sampling. is_greedy: by the likeliest tokens.
     """
 
     separator: str | None = None
@@ -36,6 +37,8 @@ class GenerationOptions:
     num_waits: int = 0
     max_tokens: int | None = None
     confidence: ConfidenceRule | None = None
+    judges: bool = False
+    is_greedy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,18 @@ class Streams:
         if may_wait and options.thought is not None and options.thought.close:
             separator = options.thought.close
         ids, turn_start = self._tree.ids_to(node), _turn_start(node)
-        request = StreamRequest(ids, node.start, turn_start, max_tokens, node.seed, separator, self._num_former(node))
+        request = StreamRequest(
+            ids,
+            node.start,
+            turn_start,
+            max_tokens,
+            node.seed,
+            separator,
+            self._num_former(node),
+            len(node.prompt.ids),
+            options.judges,
+            options.is_greedy,
+        )
         done = partial(self._end, node)
         stream, end = self._take_begun(node, request, done) or (self._engine.generate(request, done), None)
         self._growing[node.index] = _OpenStream(options, max_tokens, may_wait, stream, watch)
@@ -97,10 +111,11 @@ class Streams:
     def request_below(self, leaf: Node, options: GenerationOptions, cap: int) -> StreamRequest | None:
         """Returns what the leaf's first child would request; None if it begins in a thought, which may need closing."""
         ids, turn_start = self._tree.ids_to(leaf), _turn_start(leaf)
-        if options.thought is not None and options.thought.measure(self._tree.root.ids, ids[turn_start:])[1]:
+        prompt = leaf.prompt.ids
+        if options.thought is not None and options.thought.measure(prompt, ids[turn_start:])[1]:
             return None
         seed, num_former = child_seed(leaf.seed, 0), self._num_former(leaf)
-        return StreamRequest(ids, len(ids), turn_start, cap, seed, options.separator, num_former)
+        return StreamRequest(ids, len(ids), turn_start, cap, seed, options.separator, num_former, len(prompt))
 
     def length(self, node: Node) -> int:
         growing = self._growing.get(node.index)
@@ -143,11 +158,11 @@ class Streams:
             self.sync(node)
 
     def num_thinking_tokens(self, thought: Thought) -> int:
-        """Returns how many ids of all nodes are inside thoughts; the marks around a thought do not count."""
+        """Returns how many ids are inside thoughts about the problem; the marks around a thought do not count."""
         prompt = self._tree.root.ids
         num = 0
         for node in self._tree.nodes[1:]:
-            if node.stop != "forced":
+            if node.stop != "forced" and not node.prompt.is_prompt:
                 before = self._turn_before(node)
                 num += thought.measure(prompt, before + node.ids)[0] - thought.measure(prompt, before)[0]
         return num
@@ -180,7 +195,7 @@ class Streams:
         if thought is None:
             return None
         before = self._turn_before(node)
-        num_thought, is_open = thought.measure(self._tree.root.ids, before + node.ids)
+        num_thought, is_open = thought.measure(node.prompt.ids, before + node.ids)
         latest = thought.latest_end(len(before) + node.cap)
         if not is_open or latest is None:
             return None
@@ -206,7 +221,7 @@ class Streams:
         """Returns whether the node belongs to a sample that thinks. If not, the mark that stopped it is text."""
         assert options.thought is not None
         ids = self._turn_before(node) + node.ids
-        return options.thought.span(self._tree.root.ids, ids) is not None
+        return options.thought.span(node.prompt.ids, ids) is not None
 
     def _turn_before(self, node: Node) -> list[int]:
         """Returns the ids of the model's turn that come before this node."""
@@ -215,14 +230,14 @@ class Streams:
     def _num_former(self, node: Node) -> int:
         """Returns how many tokens at the front of the node's path this attempt did not generate."""
         former = self._num_former_ids
-        made = sum(former[step.index] for step in node.path() if step.index < len(former))
-        return len(self._tree.root.ids) + made
+        made = sum(former[step.index] for step in node.path() if step.index < len(former) and step.is_sampled)
+        return len(node.prompt.ids) + made
 
 
 def _turn_start(node: Node) -> int:
     """Returns where the model's turn that this node belongs to begins: after the last user turn on its path."""
     before = node.parent
     assert before is not None
-    while before.parent is not None and before.stop != "forced":
+    while before.parent is not None and before.is_sampled and before.stop != "forced":
         before = before.parent
     return before.start + len(before.ids)

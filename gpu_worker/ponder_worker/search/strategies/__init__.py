@@ -38,7 +38,7 @@ class _Strategy:
 STRATEGIES = {
     "direct": _Strategy(direct),
     "self_consistency": _Strategy(self_consistency, lambda spec: "majority"),
-    "best_of_n": _Strategy(best_of_n, lambda spec: spec.select),
+    "best_of_n": _Strategy(best_of_n, lambda spec: spec.select if spec.judging is None else "best"),
     "beam_search": _Strategy(beam_search),
     "dvts": _Strategy(dvts),
     "rebase": _Strategy(rebase),

@@ -66,7 +66,12 @@ class Agreement:
 
 
 async def sample(search: Search, spec: SampleSpec, *, select: Select) -> list[Candidate]:
-    """Returns up to n samples below the root, ranked. It stops as soon as more samples would not change the choice.
+    """Returns up to n samples below the root, ranked. It stops as soon as more samples would not change the choice."""
+    return _ranked(spec, await gather(search, spec, select=select), select)
+
+
+async def gather(search: Search, spec: SampleSpec, *, select: Select) -> list[Candidate]:
+    """Returns the samples in the order in which they ended.
 
     Each wave has the fewest samples that could settle it: samples that run side by side also end side by side, so that
     stopping at the fourth of sixteen would save little. Only if the shortest are wanted do all begin at once.
@@ -81,10 +86,10 @@ async def sample(search: Search, spec: SampleSpec, *, select: Select) -> list[Ca
             candidates.append(candidate)
             if _is_enough(search, spec, candidates, select):
                 samples.cancel()
-                return _ranked(spec, candidates, select)
+                return candidates
         if len(candidates) < before + wave:  # the budget has no room for more
             break
-    return _ranked(spec, candidates, select)
+    return candidates
 
 
 def _wave(search: Search, spec: SampleSpec, candidates: list[Candidate]) -> int:
@@ -117,13 +122,19 @@ def _most_confident(candidates: Sequence[Candidate], share: float) -> list[Candi
 
 def _ranked(spec: SampleSpec, candidates: list[Candidate], select: Select) -> list[Candidate]:
     """Ranks the samples that may be chosen before all others."""
+    kept, others = eligible(spec, candidates)
+    return [*rank(kept, by=select), *rank(others, by=select)]
+
+
+def eligible(spec: SampleSpec, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """Parts the samples into those that may be chosen, by their confidence, and the others."""
     if spec.confidence is None:
-        return rank(candidates, by=select)
+        return list(candidates), []
     kept = {candidate.node for candidate in _most_confident(candidates, spec.confidence.keep)}
-    return [
-        *rank([candidate for candidate in candidates if candidate.node in kept], by=select),
-        *rank([candidate for candidate in candidates if candidate.node not in kept], by=select),
-    ]
+    return (
+        [candidate for candidate in candidates if candidate.node in kept],
+        [candidate for candidate in candidates if candidate.node not in kept],
+    )
 
 
 def _is_enough(search: Search, spec: SampleSpec, candidates: list[Candidate], select: Select) -> bool:

@@ -69,7 +69,11 @@ class DeltaRecorder:
         num_saved = self._num_saved.get(node.index, 0)
         if node.index in self._truncated:
             row["keep"] = num_saved
-        if num_saved < len(node.ids):
+        if node.is_prompt and num_saved < len(node.ids):
+            # Under another name than sampled ids, which whoever counts a job's tokens goes by.
+            row["prompt"] = node.ids
+            self._num_saved[node.index] = len(node.ids)
+        elif num_saved < len(node.ids):
             row["ids"] = node.ids[num_saved:]
             if node.parent is not None:
                 row["logprob"] = node.logprob

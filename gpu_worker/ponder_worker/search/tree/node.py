@@ -21,7 +21,8 @@ class NodeState(StrEnum):
 class Node:
     """One reasoning step or one whole sample: what one `generate` call made. Only its tree changes it.
 
-    start: tokens before it on its path, prompt included. cap: the most tokens it may have.
+    A child of the root may be a prompt of its own, such as a judge's question: the nodes below it continue that prompt.
+    start: tokens before it on its path, from its prompt's first on. cap: the most tokens it may have.
     stop: "stop" (the model ended it), "separator", "length" (its own limit), "budget" (the job's limit), "forced" and
     "inserted" (its ids were put there rather than sampled, as the user's turn or in the model's own), "confidence" (its
     own was too low), or another reason to cut it off.
@@ -50,6 +51,8 @@ class Node:
     """Characters at the end of its path's text, from a stop string on, that are not part of the answer."""
     forced: tuple[tuple[int, int], ...] = ()
     """(first, number) for each run of ids that was forced instead of sampled."""
+    is_prompt: bool = False
+    """Whether its ids are a prompt of their own, which is no part of the root's conversation."""
     is_speculative: bool = False
     """Whether it was begun before it was known to be wanted."""
     passed: bool | None = None
@@ -71,21 +74,35 @@ class Node:
         nodes.reverse()
         return nodes
 
+    @property
+    def prompt(self) -> Node:
+        """The prompt that it continues: the root, or a node below it that is a prompt of its own."""
+        node = self
+        while node.parent is not None and not node.is_prompt:
+            node = node.parent
+        return node
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its ids were generated, and count as such."""
+        return self.parent is not None and not self.is_prompt
+
     def as_document(self, text: str) -> dict[str, Any]:
-        """Returns the node as it is stored. The root's ids are the request's and are not stored again."""
-        is_root = self.parent is None
+        """Returns the node as it is stored. A prompt's ids follow from the request and are not stored again."""
         entry = {
             "parent": -1 if self.parent is None else self.parent.index,
             "ordinal": self.ordinal,
             "text": text,
-            "ids": [] if is_root else self.ids,
-            "tokens": 0 if is_root else len(self.ids),
+            "ids": self.ids if self.is_sampled else [],
+            "tokens": len(self.ids) if self.is_sampled else 0,
             "state": self.state.value,
             "stop": self.stop,
-            "logprob": None if is_root else self.logprob,
+            "logprob": self.logprob if self.is_sampled else None,
             "score": self.score,
             "speculative": self.is_speculative,
         }
+        if self.is_prompt:
+            entry["prompt"] = True
         if self.forced:
             entry["forced"] = self.forced
         if self.confidence is not None:

@@ -41,15 +41,22 @@ class SearchTree:
     @property
     def num_tokens(self) -> int:
         """How many ids were sampled or forced, in all nodes together."""
-        return sum(len(node.ids) for node in self.nodes[1:])
+        return sum(len(node.ids) for node in self.nodes if node.is_sampled)
+
+    @property
+    def num_judge_tokens(self) -> int:
+        """How many of them are below prompts of their own, which judges answer."""
+        return sum(len(node.ids) for node in self.nodes if node.is_sampled and node.prompt.is_prompt)
 
     def child(self, parent: Node, ordinal: int) -> Node | None:
         return self._children.get((parent.index, ordinal))
 
     def ids_to(self, node: Node) -> list[int]:
         """Returns the prompt's and all generated ids up to the end of this node."""
-        ids = list(self.root.ids)
-        for step in node.path():
+        ids: list[int] = []
+        for step in (self.root, *node.path()):
+            if step.is_prompt:
+                ids = []
             ids += step.ids
         return ids
 
@@ -64,7 +71,7 @@ class SearchTree:
 
         A character whose bytes begin in one node and end in the next belongs to the next.
         """
-        ids = self.ids_to(node)[len(self.root.ids) :]
+        ids = self.ids_to(node)[len(node.prompt.ids) :]
         text = decode(ids)
         before = decode(ids[: len(ids) - len(node.ids)]).rstrip("�") if len(ids) > len(node.ids) else ""
         return text[len(before) :] if text.startswith(before) else decode(node.ids)
@@ -80,6 +87,16 @@ class SearchTree:
         self._children[parent.index, ordinal] = node
         self._growing[node.index] = node
         self._recorder.change(node, "parent", "ordinal", "cap")
+        return node
+
+    def add_prompt(self, ordinal: int, ids: Sequence[int]) -> Node:
+        """Adds a child of the root whose ids are a prompt of its own."""
+        root = self.root
+        node = Node(len(self.nodes), root, ordinal, child_seed(root.seed, ordinal), 0, 0, [*ids], NodeState.FINISHED)
+        node.is_prompt = True
+        self.nodes.append(node)
+        self._children[root.index, ordinal] = node
+        self._recorder.change(node, "ordinal")
         return node
 
     def extend(
@@ -180,7 +197,7 @@ class SearchTree:
 
     def document(self, decode: Callable[[Node], str]) -> dict[str, Any]:
         """Returns the nodes as they are stored for good. The prompt's text is the request's and is not stored again."""
-        return {"nodes": [node.as_document("" if node.parent is None else decode(node)) for node in self.nodes]}
+        return {"nodes": [node.as_document(decode(node) if node.is_sampled else "") for node in self.nodes]}
 
     def _end(self, node: Node, state: NodeState, stop: str) -> None:
         node.state, node.stop = state, stop
@@ -189,6 +206,9 @@ class SearchTree:
 
     def _apply(self, row: dict[str, Any]) -> None:
         index = row["node"]
+        if "prompt" in row:
+            self.add_prompt(row["ordinal"], row["prompt"])
+            return
         if index == len(self.nodes):
             self.add(self.nodes[row["parent"]], row["ordinal"], row["cap"])
         node = self.nodes[index]

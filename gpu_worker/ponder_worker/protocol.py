@@ -188,7 +188,7 @@ class JobResult(_Strict):
     choices: the chosen one first. tree: the whole tree, beside which no deltas are needed. learned: what the job adds
     to the sums of its batch. first_token_ms, first_visible_token_ms: when the job's first token came, and its first
     one outside a thought, in milliseconds of Postgres's Unix time; None if there was none. ended_ms: when its search
-    ended.
+    ended. judged: the verdict of the verifier `judge`; None if there is none, or if its reply could not be read.
     """
 
     job_id: int
@@ -201,6 +201,7 @@ class JobResult(_Strict):
     first_token_ms: int | None = None
     first_visible_token_ms: int | None = None
     ended_ms: int | None = None
+    judged: bool | None = None
 
     @property
     def answer(self) -> str | None:

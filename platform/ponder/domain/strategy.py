@@ -22,6 +22,18 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Judging(Spec):
+    """How a model judges answers: whose queue, its question, how many replies vote, and how long each may be.
+
+    model: None is the model that answered. template: None is the shipped question.
+    """
+
+    model: str | None = None
+    template: str | None = None
+    n: int = Field(default=1, ge=1, le=64)
+    max_tokens: int = Field(default=512, ge=1)
+
+
 class StrategySpec(Spec):
     """The questions that every strategy can answer about itself."""
 

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 from ponder.domain.storable import JsonObject
-from ponder.domain.strategy import Spec
+from ponder.domain.strategy import Judging, Spec
 
 _LETTER = re.compile(
     r"(?<![A-Za-z'])[A-J](?![A-Za-z']| [a-z])"
@@ -194,7 +194,23 @@ class PythonTests(VerifierSpec):
         return self.tests is None and not self.cases
 
 
-AnyVerifier = Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests
+class Judge(VerifierSpec, Judging):
+    """A model reads the answer and calls it correct or not.
+
+    It reports success only: no search may ask it. With `use_reference` it is shown the reference.
+    """
+
+    reads: ClassVar[Reading] = "text"
+
+    name: Literal["judge"] = "judge"
+    use_reference: bool = False
+
+    @property
+    def sees_reference(self) -> bool:
+        return self.use_reference
+
+
+AnyVerifier = Exact | Number | Math | Choice | JsonSchema | Regex | Contains | PythonTests | Judge
 Verifier = Annotated[AnyVerifier, Field(discriminator="name")]
 VERIFIER: TypeAdapter[AnyVerifier] = TypeAdapter(Verifier)
 VERIFIER_SPECS: dict[str, type[VerifierSpec]] = {

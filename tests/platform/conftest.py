@@ -104,9 +104,11 @@ class World:
         tokens: int = 100,
         expires_in_s: float = 86_400,
         num_oracle: int = 0,
+        num_by_judge: int = 0,
         stages: Sequence[str] = (),
     ) -> str:
-        """Makes a batch in progress, whose lines ask for `models` in turn and whose first ones may see references.
+        """Makes a batch in progress, whose lines ask for `models` in turn and whose first ones may see references or are
+        judged by a model.
 
         stages: the models of a cascade, of which each job is one.
         """
@@ -136,10 +138,11 @@ class World:
                         CAST(:key AS text), clock_timestamp(), clock_timestamp() + :expires_in_s * interval '1 second')
             )
             INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
-                              estimated_tokens, oracle)
+                              estimated_tokens, oracle, judged)
             SELECT :tenant, :id, line, 'line-' || line,
                    (CAST(:models AS text[]))[1 + mod(line - 1, cardinality(CAST(:models AS text[])))],
-                   :fingerprint, CAST(:request AS jsonb), :strategy, :level, :tokens, line <= :num_oracle
+                   :fingerprint, CAST(:request AS jsonb), :strategy, :level, :tokens, line <= :num_oracle,
+                   line <= :num_by_judge
             FROM generate_series(1, CAST(:num_jobs AS int)) AS line
             """,
             id=batch_id,
@@ -156,6 +159,7 @@ class World:
             tokens=tokens,
             expires_in_s=expires_in_s,
             num_oracle=num_oracle,
+            num_by_judge=num_by_judge,
         )
         with self.engine.begin() as connection:
             least = most_tokens(request, CONTEXT_LENGTH)
@@ -334,6 +338,8 @@ class World:
                    count(*) FILTER (WHERE state = 'cancelled') AS num_cancelled,
                    (SELECT count(*) FROM rejected_lines WHERE batch_id = :id) AS num_rejected,
                    count(*) FILTER (WHERE oracle) AS num_oracle,
+                   count(*) FILTER (WHERE judged) AS num_by_judge,
+                   count(*) FILTER (WHERE judged AND verdict = 'passed') AS num_passed_by_judge,
                    count(*) FILTER (WHERE verdict = 'passed') AS num_passed,
                    count(*) FILTER (WHERE verdict = 'failed') AS num_judged_wrong,
                    count(*) FILTER (WHERE verdict = 'unverified') AS num_unverified,
@@ -341,6 +347,7 @@ class World:
                    CAST(coalesce(sum(cached_tokens), 0) AS bigint) AS cached_tokens,
                    CAST(coalesce(sum(completion_tokens), 0) AS bigint) AS completion_tokens,
                    CAST(coalesce(sum(thinking_tokens), 0) AS bigint) AS thinking_tokens,
+                   CAST(coalesce(sum(judge_tokens), 0) AS bigint) AS judge_tokens,
                    (SELECT CAST(coalesce(sum(nanodollars), 0) AS bigint) FROM ledger_entries WHERE batch_id = :id)
                        AS direct_nanodollars,
                    coalesce(sum(completion_tokens), 0) + coalesce((SELECT sum(num_tokens) FROM tree_deltas

@@ -9,11 +9,14 @@ from dataclasses import fields
 import structlog
 
 from ponder.domain.state import JobState, Verdict
+from ponder.domain.verifier import Math
 from ponder.jobs.claim import ClaimedJob
 from ponder.jobs.tick import Settlement
+from ponder_worker.answers.extraction import extract
 from ponder_worker.protocol import Choice, Document, JobError, JobResult
 from ponder_worker.verify import Case, Judgement
 
+_CHECK = Math().model_dump()
 _log = structlog.get_logger(__name__)
 
 Submit = Callable[[Case, Hashable], Future[Judgement]]
@@ -25,13 +28,13 @@ class Settling:
 
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
-        self._results: dict[int, JobResult] = {}
+        self._results: dict[int, tuple[ClaimedJob, JobResult]] = {}
         self._judgements: dict[int, Future[Judgement]] = {}
         self._logged: set[str | None] = set()
 
     def add(self, job: ClaimedJob, result: JobResult) -> None:
         if job.job_id not in self._judgements:
-            self._results[job.job_id] = result
+            self._results[job.job_id] = job, result
             self._judgements[job.job_id] = self._submit(_case(job, result), job.tenant_id)
 
     def take(self, timeout_s: float = 0.0) -> list[Settlement]:
@@ -39,17 +42,21 @@ class Settling:
         if timeout_s > 0:
             wait(self._judgements.values(), timeout=timeout_s)
         done = [job_id for job_id, future in self._judgements.items() if future.done()]
-        return [self._settle(self._results.pop(job_id), self._judgements.pop(job_id).result()) for job_id in done]
+        return [self._settle(*self._results.pop(job_id), self._judgements.pop(job_id).result()) for job_id in done]
 
     def forget(self, job_id: int) -> None:
         self._results.pop(job_id, None)
         if (future := self._judgements.pop(job_id, None)) is not None:
             future.cancel()
 
-    def _settle(self, result: JobResult, judgement: Judgement) -> Settlement:
+    def _settle(self, job: ClaimedJob, result: JobResult, judgement: Judgement) -> Settlement:
+        checked = None
+        if result.error is None and _is_judged(job):
+            checked = judgement.verdict if job.request.get("reference") is not None else None
+            judgement = _judged(result)
         if result.error is None and judgement.verdict is Verdict.UNVERIFIED:
             self._log_once(result.job_id, judgement.reason)
-        return _settlement(result, judgement)
+        return _settlement(result, judgement, checked)
 
     def _log_once(self, job_id: int, reason: str | None) -> None:
         """Tells the operator, because it may be the machine's fault: it may be unable to isolate programs, say."""
@@ -59,17 +66,37 @@ class Settling:
 
 
 def _case(job: ClaimedJob, result: JobResult) -> Case:
-    """A job that failed is not judged."""
-    verifier = job.request.get("verifier") if result.error is None else None
-    return Case(verifier, result.answer, job.request.get("reference"))
+    """Returns what is to be examined here. A job that failed is not judged.
+
+    An answer that a model has judged is compared with the reference as well, if there is one. The judge read all of the
+    text, and the answer is yet to be found in it.
+    """
+    reference = job.request.get("reference")
+    if result.error is not None:
+        return Case(None, result.answer, reference)
+    if not _is_judged(job):
+        return Case(job.request.get("verifier"), result.answer, reference)
+    answer = None if result.answer is None else extract(result.answer)
+    return Case(None if reference is None else _CHECK, answer, reference)
 
 
-def _settlement(result: JobResult, judgement: Judgement) -> Settlement:
+def _is_judged(job: ClaimedJob) -> bool:
+    return (job.request.get("verifier") or {}).get("name") == "judge"
+
+
+def _judged(result: JobResult) -> Judgement:
+    if result.judged is None:
+        return Judgement(Verdict.UNVERIFIED, "the judge gave no verdict")
+    return Judgement.of(result.judged, "the judge called the answer wrong")
+
+
+def _settlement(result: JobResult, judgement: Judgement, checked: Verdict | None) -> Settlement:
     has_failed = result.error is not None
     return Settlement(
         job_id=result.job_id,
         state=JobState.FAILED if has_failed else JobState.COMPLETED,
         verdict=None if has_failed else judgement.verdict,
+        checked=checked,
         answer=result.answer,
         finish_reason=result.finish_reason,
         choices=[_document(choice) for choice in result.choices],

@@ -32,6 +32,10 @@ def _math(answer: str, spec: Math, reference: str) -> Judgement:
     return math.examine(answer, spec, reference)
 
 
+def _judge(answer: str, spec: object, reference: str) -> Judgement:
+    return Judgement(Verdict.UNVERIFIED, "a model is asked where the search runs")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One verifier. `examine` takes the answer, the spec and the reference, which is empty where there is none.

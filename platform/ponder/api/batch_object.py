@@ -160,6 +160,8 @@ def _object(batch: Row[Any], facts: _Facts) -> JsonObject:
                 "failed": sums.num_judged_wrong,
                 "unverified": sums.num_unverified,
             },
+            "num_by_judge": sums.num_by_judge,
+            "num_passed_by_judge": sums.num_passed_by_judge,
             "num_oracle": sums.num_oracle,
             "tokens_generated": sums.generated_tokens,
             "direct_nanodollars": sums.direct_nanodollars,
@@ -260,6 +262,6 @@ def _usage(sums: Totals) -> JsonObject:
         "input_tokens": sums.prompt_tokens,
         "input_tokens_details": {"cached_tokens": sums.cached_tokens},
         "output_tokens": sums.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": sums.thinking_tokens},
+        "output_tokens_details": {"reasoning_tokens": sums.thinking_tokens, "judge_tokens": sums.judge_tokens},
         "total_tokens": sums.prompt_tokens + sums.completion_tokens,
     }

@@ -25,7 +25,8 @@ _FIND = text(
     f"""
     SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, {EXPIRED_AT} AS results_expired_at, {OUTCOME},
            {until_expired("request", REQUEST_LEFT)} AS request_left, {until_expired("tree")} AS tree,
-           prompt_tokens, thinking_tokens, {COMPLETION_TOKENS}, reward_tokens, cached_tokens, recomputed_tokens
+           prompt_tokens, thinking_tokens, {COMPLETION_TOKENS}, reward_tokens, judge_tokens, cached_tokens,
+           recomputed_tokens
     FROM jobs JOIN batches ON batches.id = jobs.batch_id
     LEFT JOIN results ON results.job_id = jobs.id
     LEFT JOIN usage ON usage.job_id = jobs.id
@@ -47,7 +48,7 @@ _RESULTS = text(
     WHERE job_id = :id AND delta -> 'result' IS NOT NULL ORDER BY id
     """
 )
-_TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
+_TOKENS = ("prompt", "completion", "thinking", "reward", "judge", "cached", "recomputed")
 
 
 def job_summary(row: Row[Any]) -> JsonObject:
@@ -61,6 +62,8 @@ def job_summary(row: Row[Any]) -> JsonObject:
         "fingerprint": row.fingerprint,
         "state": row.current_state,
         "verdict": row.verdict,
+        "judged": row.judged,
+        "checked": row.checked,
         "oracle": row.oracle,
         "strategy": row.strategy,
         "level": row.level,

@@ -15,10 +15,11 @@ from ponder.jobs.retention.check_kept import check_kept
 from ponder.store.job_state import JOB_STATE
 
 _COLUMNS = """
-    jobs.id, line, custom_id, model, fingerprint, strategy, level, oracle, verdict,
+    jobs.id, line, custom_id, model, fingerprint, strategy, level, oracle, judged, verdict, checked,
     CAST(floor(extract(epoch FROM settled_at)) AS bigint) AS settled_at,
     request -> 'kept' AS kept, request -> 'prompt' IS NOT NULL AS is_text, answer, finish_reason,
-    choices, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens, cached_tokens, recomputed_tokens,
+    choices, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens, judge_tokens, cached_tokens,
+    recomputed_tokens,
     (SELECT coalesce(sum(nanodollars), 0) FROM ledger_entries WHERE job_id = jobs.id) AS direct_nanodollars"""
 _OUTPUT = text(
     f"""
@@ -177,6 +178,8 @@ def _ponder(row: _Row) -> JsonObject:
     return {
         "job_id": f"job_{row.id}",
         "verdict": row.verdict,
+        "judged": row.judged,
+        "checked": row.checked,
         "oracle": row.oracle,
         "strategy": row.strategy,
         "level": row.level,
@@ -184,6 +187,7 @@ def _ponder(row: _Row) -> JsonObject:
         "finish_reason": row.finish_reason,
         "cost": {"direct_nanodollars": int(row.direct_nanodollars)},
         "reward_tokens": row.reward_tokens or 0,
+        "judge_tokens": row.judge_tokens or 0,
         "recomputed_tokens": row.recomputed_tokens or 0,
     }
 
@@ -261,6 +265,7 @@ def _usage(row: _Row) -> JsonObject:
         "prompt_tokens_details": {"cached_tokens": row.cached_tokens or 0, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": row.thinking_tokens or 0,
+            "judge_tokens": row.judge_tokens or 0,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,

@@ -44,6 +44,10 @@ class JobRecord:
     thinking_tokens: int
     direct_nanodollars: int
     candidates: Sequence[Candidate]
+    judged: bool = False
+    """Whether its verdict is a model's."""
+    checked: str | None = None
+    """The verdict of comparing with the reference, of an answer that a model judged."""
 
     @classmethod
     def of(cls, measured: Json) -> Self:
@@ -59,6 +63,11 @@ class JobRecord:
     @property
     def has_passed(self) -> bool:
         return self.verdict == "passed"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a judge and the reference have both called its answer right or wrong."""
+        return {self.verdict, self.checked} <= {"passed", "failed"}
 
     @property
     def difficulty(self) -> float | None:

@@ -67,6 +67,7 @@ def cell_columns(run: BenchRun, unit: Unit) -> list[Column]:
     return [
         Column("cell", lambda row: labels[row["cell"].key], may_fold=True),
         number("pass@1 (95 %)", lambda cell: with_interval(cell.accuracy.pass_1)),
+        *(number(name, lambda cell, name=name: by_judge(cell)[name]) for name in judge_names(run)),
         number("tokens/s", lambda cell: written(cell.service.output_tokens_per_s)),
         number("KV p99", lambda cell: percent(cell.service.kv_p99)),
         number("TTFVT p50", lambda cell: written(cell.user.first_visible_token_s.p50)),
@@ -77,6 +78,18 @@ def cell_columns(run: BenchRun, unit: Unit) -> list[Column]:
         number("per success", lambda cell: unit.written(cell.bill.direct_per_success.value)),
         number("loaded", lambda cell: unit.written(cell.bill.loaded_per_success)),
     ]
+
+
+def judge_names(run: BenchRun) -> tuple[str, ...]:
+    """Returns the columns of `by_judge`, or none where no job is judged by a model."""
+    return ("by judge", "agreement") if any(cell.accuracy.judged for cell in run.cells) else ()
+
+
+def by_judge(cell: CellFigures) -> Mapping[str, str]:
+    """Returns the share of jobs whose verdict is a model's, and how often the reference says the same."""
+    found = cell.accuracy
+    agreement = f"{percent(found.agreement)} of {found.num_compared:,}" if found.num_compared else "–"
+    return {"by judge": percent(found.judged), "agreement": agreement}
 
 
 def cell_rows(run: BenchRun) -> list[dict[str, CellFigures]]:

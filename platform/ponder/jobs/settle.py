@@ -18,24 +18,26 @@ from ponder.store.document import dumps
 _SETTLE = text("""
     WITH settlement AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:settlements AS json)) AS settlement(
-            job_id bigint, state text, verdict text, answer text, finish_reason text, choices jsonb, error jsonb,
-            tree text, prompt_tokens bigint, completion_tokens bigint, thinking_tokens bigint, reward_tokens bigint,
-            cached_tokens bigint, recomputed_tokens bigint, first_token_ms bigint, first_visible_token_ms bigint,
-            ended_ms bigint, num_rounds int, chosen_tokens bigint, pruned_tokens bigint, other_round_tokens bigint)
+            job_id bigint, state text, verdict text, checked text, answer text, finish_reason text, choices jsonb,
+            error jsonb, tree text,
+            prompt_tokens bigint, completion_tokens bigint, thinking_tokens bigint, reward_tokens bigint,
+            judge_tokens bigint, cached_tokens bigint, recomputed_tokens bigint, first_token_ms bigint,
+            first_visible_token_ms bigint, ended_ms bigint, num_rounds int, chosen_tokens bigint, pruned_tokens bigint,
+            other_round_tokens bigint, judged_tokens bigint)
     ), job AS (
-        UPDATE jobs SET state = settlement.state, verdict = settlement.verdict,
+        UPDATE jobs SET state = settlement.state, verdict = settlement.verdict, checked = settlement.checked,
                         settled_at = CAST(:now AS timestamptz)
         FROM settlement WHERE jobs.id = settlement.job_id
-        RETURNING jobs.id AS job_id, jobs.tenant_id, jobs.batch_id
+        RETURNING jobs.id AS job_id, jobs.tenant_id, jobs.batch_id, jobs.judged
     ), result AS (
         INSERT INTO results (job_id, tenant_id, answer, finish_reason, choices, error)
         SELECT job_id, tenant_id, answer, finish_reason, choices, error FROM settlement JOIN job USING (job_id)
     ), used AS (
         INSERT INTO usage (job_id, tenant_id, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens,
-                           cached_tokens, recomputed_tokens, first_token_at, first_visible_token_at, ended_at,
-                           num_rounds, chosen_tokens, pruned_tokens, other_round_tokens)
+                           judge_tokens, cached_tokens, recomputed_tokens, first_token_at, first_visible_token_at,
+                           ended_at, num_rounds, chosen_tokens, pruned_tokens, other_round_tokens, judged_tokens)
         SELECT job_id, tenant_id, prompt_tokens, completion_tokens, thinking_tokens, reward_tokens,
-               cached_tokens, recomputed_tokens,
+               judge_tokens, cached_tokens, recomputed_tokens,
                CASE WHEN first_token_ms IS NOT NULL
                     THEN least(to_timestamp(first_token_ms / 1000.0), CAST(:now AS timestamptz)) END,
                CASE WHEN first_visible_token_ms IS NOT NULL
@@ -43,7 +45,7 @@ _SETTLE = text("""
                CASE WHEN ended_ms IS NOT NULL
                     THEN least(to_timestamp(ended_ms / 1000.0), CAST(:now AS timestamptz)) END,
                num_rounds,
-               chosen_tokens, pruned_tokens, other_round_tokens
+               chosen_tokens, pruned_tokens, other_round_tokens, judged_tokens
         FROM settlement JOIN job USING (job_id)
     ), folded AS (
         DELETE FROM tree_deltas USING job WHERE tree_deltas.job_id = job.job_id
@@ -52,13 +54,14 @@ _SETTLE = text("""
         SELECT job_id, sum(num_tokens) AS tokens FROM folded GROUP BY job_id
     ), tallied AS (
         INSERT INTO tallies (batch_id, job_ids, num_completed, num_failed, num_expired, num_cancelled, num_passed,
-                             num_judged_wrong, num_unverified, prompt_tokens, cached_tokens, completion_tokens,
-                             thinking_tokens, generated_tokens, settled_nanodollars)
+                             num_passed_by_judge, num_judged_wrong, num_unverified, prompt_tokens, cached_tokens,
+                             completion_tokens, thinking_tokens, judge_tokens, generated_tokens, settled_nanodollars)
         SELECT batch_id, array_agg(job_id ORDER BY job_id), count(*) FILTER (WHERE state = 'completed'),
                count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'expired'),
                count(*) FILTER (WHERE state = 'cancelled'), count(*) FILTER (WHERE verdict = 'passed'),
-               count(*) FILTER (WHERE verdict = 'failed'), count(*) FILTER (WHERE verdict = 'unverified'),
-               sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens), sum(thinking_tokens),
+               count(*) FILTER (WHERE verdict = 'passed' AND judged), count(*) FILTER (WHERE verdict = 'failed'),
+               count(*) FILTER (WHERE verdict = 'unverified'),
+               sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens), sum(thinking_tokens), sum(judge_tokens),
                sum(greatest(completion_tokens - coalesce(saved.tokens, 0), 0)), sum(booked.nanodollars)
         FROM settlement JOIN job USING (job_id) LEFT JOIN saved USING (job_id)
         CROSS JOIN LATERAL (
@@ -77,6 +80,7 @@ _SETTLE = text("""
 
 
 _USAGE = tuple(field.name for field in fields(Usage))
+_FATES = ("chosen_tokens", "pruned_tokens", "other_round_tokens", "judged_tokens")
 
 
 def settle(connection: Connection, settlements: Iterable[Settlement], now: datetime) -> set[int]:
@@ -89,6 +93,7 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
             "job_id": settlement.job_id,
             "state": settlement.state.value,
             "verdict": settlement.verdict and settlement.verdict.value,
+            "checked": settlement.checked and settlement.checked.value,
             "answer": settlement.answer,
             "finish_reason": settlement.finish_reason,
             "choices": list(settlement.choices) or None,
@@ -109,18 +114,19 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
 
 
 def _fates(tree: Mapping[str, Any], num_choices: int) -> dict[str, int]:
-    """Divides the generated tokens: on the paths of the returned answers, elsewhere in their rounds, in other rounds.
+    """Divides the generated tokens: on the paths of the returned answers, elsewhere in their rounds, in other rounds,
+    and in the replies of judges, which are the nodes below a prompt of their own.
 
     A round owns the root's children from the ordinal with which it began, and all nodes below them. The stages of a
     cascade that did not answer count as other rounds.
     """
     if "stages" not in tree:
         return _fates_of_one(tree, num_choices)
-    fates = {"chosen_tokens": 0, "pruned_tokens": 0, "other_round_tokens": 0}
+    fates = dict.fromkeys(_FATES, 0)
     for number, stage in enumerate(tree["stages"]):
         answers = number == tree["answered_by"]
         for fate, num in _fates_of_one(stage, num_choices if answers else 0).items():
-            fates[fate if answers else "other_round_tokens"] += num
+            fates[fate if answers or fate == "judged_tokens" else "other_round_tokens"] += num
     return fates
 
 
@@ -133,21 +139,32 @@ def _fates_of_one(tree: Mapping[str, Any], num_choices: int) -> dict[str, int]:
         while index > 0 and index not in chosen:
             chosen.add(index)
             index = nodes[index]["parent"]
+    fates = dict.fromkeys(_FATES, 0)
+    judged = _judged(nodes)
     if len(starts) < 2:  # as nearly always; and a tree may have thousands of nodes
-        total = sum(node.get("tokens", 0) for node in nodes[1:])
-        chosen_tokens = sum(nodes[index].get("tokens", 0) for index in chosen)
-        return {"chosen_tokens": chosen_tokens, "pruned_tokens": total - chosen_tokens, "other_round_tokens": 0}
+        fates["chosen_tokens"] = sum(nodes[index].get("tokens", 0) for index in chosen)
+        fates["judged_tokens"] = sum(nodes[index].get("tokens", 0) for index in judged)
+        fates["pruned_tokens"] = sum(node.get("tokens", 0) for node in nodes[1:]) - sum(fates.values())
+        return fates
     rounds = [0]
     for node in nodes[1:]:  # a parent comes before its children
         is_first = node["parent"] == 0
         rounds.append(bisect_right(starts, node["ordinal"]) if is_first else rounds[node["parent"]])
     answered = {rounds[index] for index in chosen}
-    fates = {"chosen_tokens": 0, "pruned_tokens": 0, "other_round_tokens": 0}
     for index, node in enumerate(nodes[1:], start=1):
         is_near = rounds[index] in answered or not answered
         fate = "chosen_tokens" if index in chosen else "pruned_tokens" if is_near else "other_round_tokens"
-        fates[fate] += node.get("tokens", 0)
+        fates["judged_tokens" if index in judged else fate] += node.get("tokens", 0)
     return fates
+
+
+def _judged(nodes: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Returns the nodes that are a judge's question or below one. A judge's reply is never part of an answer."""
+    found: set[int] = set()
+    for index, node in enumerate(nodes[1:], start=1):  # a parent comes before its children
+        if node.get("prompt") or node["parent"] in found:
+            found.add(index)
+    return found
 
 
 def _usage(usage: Usage) -> dict[str, int]:

@@ -31,13 +31,16 @@ class Totals:
     num_cancelled: int = 0
     num_rejected: int = 0
     num_oracle: int = 0
+    num_by_judge: int = 0
     num_passed: int = 0
+    num_passed_by_judge: int = 0
     num_judged_wrong: int = 0
     num_unverified: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     thinking_tokens: int = 0
+    judge_tokens: int = 0
     direct_nanodollars: int = 0
     generated_tokens: int = 0
     """Also those that running jobs have saved; each token once."""
@@ -66,9 +69,10 @@ _DAY_SUMS = ("num_completed", "num_failed", "direct_nanodollars", "generated_tok
 _ADDED = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in _SUMS)
 
 _BEGUN = text("""
-    INSERT INTO tallies (batch_id, num_rejected, num_oracle)
+    INSERT INTO tallies (batch_id, num_rejected, num_oracle, num_by_judge)
     SELECT :batch_id, (SELECT count(*) FROM rejected_lines WHERE batch_id = :batch_id),
-           (SELECT count(*) FROM jobs WHERE batch_id = :batch_id AND oracle)
+           count(*) FILTER (WHERE oracle), count(*) FILTER (WHERE judged)
+    FROM jobs WHERE batch_id = :batch_id AND (oracle OR judged)
 """)
 
 _TOTALS = text(f"""

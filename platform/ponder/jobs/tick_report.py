@@ -44,6 +44,7 @@ class Usage:
 class Settlement:
     """The end of one job. A failed job has an `error` {code, message}, and a completed one has a verdict.
 
+    `checked` is what comparing with the reference says of an answer that a model judged, where there is a reference.
     `learned` holds numbers by name that the job adds to its batch's sums (see `learn`), never anything from prompts.
     `first_token_ms` and `first_visible_token_ms` are milliseconds of Postgres's Unix time: when the first token came,
     and the first one outside a thought; `ended_ms` is when the search ended, before the answer was verified.
@@ -62,11 +63,13 @@ class Settlement:
     first_token_ms: int | None = None
     first_visible_token_ms: int | None = None
     ended_ms: int | None = None
+    checked: Verdict | None = None
 
     def __post_init__(self) -> None:
         assert all(map(math.isfinite, self.learned.values())), f"job {self.job_id} learns NaN or infinity"
         assert self.state is not JobState.PENDING, "a settlement has a final state"
         assert (self.verdict is not None) == (self.state is JobState.COMPLETED), "completed jobs carry a verdict"
+        assert self.checked is None or self.verdict is not None, "only a judged answer is checked as well"
 
 
 @dataclass(frozen=True, slots=True)

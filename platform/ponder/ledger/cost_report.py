@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from ponder.ledger.cost_totals import hours_among
+from ponder.ledger.cost_totals import IS_AGREED, IS_COMPARED, hours_among
 from ponder.ledger.interval import Interval, Sums, ratio_interval
 from ponder.ledger.reporting import Group, Selection
 
@@ -26,6 +26,14 @@ class CostRow:
     num_passed: int
     num_oracle: int
     """Jobs whose search may have been told what the reference says. Their accuracy is not comparable with others'."""
+    num_by_judge: int
+    """Jobs whose verdict is a model's."""
+    num_passed_by_judge: int
+    """Those of the passed jobs whose verdict is a model's."""
+    num_compared: int
+    """Jobs that both a judge and a comparison with the reference called right or wrong."""
+    agreement: float | None
+    """The share of these on which both say the same, or None without any."""
     accuracy: float | None
     """Passed jobs divided by judged ones (passed and failed verdicts, and failed jobs), or None without any verdict."""
     completion_tokens: int
@@ -46,8 +54,13 @@ class CostRow:
         return ratio_interval(self.sums)
 
 
-COUNTED = """
-    SELECT {columns}
+_OF_JUDGES = f"""
+           CAST(judged AND coalesce(verdict, '') = 'passed' AS int) AS is_passed_by_judge,
+           CAST({IS_COMPARED} AS int) AS is_compared,
+           CAST({IS_AGREED} AS int) AS is_agreed,"""
+
+COUNTED = f"""
+    SELECT {{columns}}
            job_id,
            1 AS is_job,
            CAST(state <> 'pending' AS int) AS is_settled,
@@ -55,14 +68,15 @@ COUNTED = """
            CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
            CAST(state = 'failed' AS int) AS is_failed,
            CAST(oracle AS int) AS is_oracle,
+           CAST(judged AS int) AS is_by_judge,{_OF_JUDGES}
            coalesce(completion_tokens, 0) AS completion_tokens,
            0 AS direct_nanodollars,
            0 AS loaded_nanodollars
-    FROM reported_jobs WHERE {condition}
+    FROM reported_jobs WHERE {{condition}}
     UNION ALL
-    SELECT {columns}
-           job_id, 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars
-    FROM cost_entries WHERE {condition}
+    SELECT {{columns}}
+           job_id, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars
+    FROM cost_entries WHERE {{condition}}
 """
 """SQL for what reports of costs ask of jobs and of ledger entries, a row each."""
 
@@ -70,6 +84,8 @@ _JOB = """
     SELECT {groups}
            sum(is_job) AS is_job, sum(is_settled) AS is_settled, sum(is_passed) AS is_passed,
            sum(has_verdict) AS has_verdict, sum(is_failed) AS is_failed, sum(is_oracle) AS is_oracle,
+           sum(is_by_judge) AS is_by_judge, sum(is_passed_by_judge) AS is_passed_by_judge,
+           sum(is_compared) AS is_compared, sum(is_agreed) AS is_agreed,
            sum(completion_tokens) AS completion_tokens,
            sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars,
            CAST(sum(loaded_nanodollars) AS float8) AS cost
@@ -80,6 +96,8 @@ _SUMMED = """
     SELECT {groups}
            sum(is_job) AS num_jobs, sum(is_settled) AS num_settled, sum(is_passed) AS num_passed,
            sum(has_verdict) AS num_verdicts, sum(is_failed) AS num_failed, sum(is_oracle) AS num_oracle,
+           sum(is_by_judge) AS num_by_judge, sum(is_passed_by_judge) AS num_passed_by_judge,
+           sum(is_compared) AS num_compared, sum(is_agreed) AS num_agreed,
            sum(completion_tokens) AS completion_tokens,
            sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars,
            count(*) FILTER (WHERE is_settled > 0 OR cost > 0) AS num_counted,
@@ -113,10 +131,13 @@ _LIVE = """
 
 _JOBS = """
     SELECT job_id, reported.* FROM {jobs} AS these CROSS JOIN LATERAL (
-        SELECT tenant_id, key_id, batch_id, model, strategy, level, state, verdict, completion_tokens
+        SELECT tenant_id, key_id, batch_id, model, strategy, level, state, verdict, checked, judged, completion_tokens
         FROM reported_jobs WHERE reported_jobs.job_id = these.job_id OFFSET 0
     ) AS reported
 """
+
+_NONE = ", ".join("0" * 11)
+"""SQL for the counts of a part that has only costs."""
 
 # The same as _REPORT, where groups and conditions are those of a cell (see `cost_totals`).
 _FOLDED_REPORT = f"""
@@ -156,6 +177,7 @@ _FOLDED_REPORT = f"""
                CAST(coalesce(verdict, '') IN ('passed', 'failed') AS int) AS has_verdict,
                CAST(state = 'failed' AS int) AS is_failed,
                0 AS is_oracle,
+               0 AS is_by_judge,{_OF_JUDGES}
                coalesce(completion_tokens, 0) AS completion_tokens,
                coalesce(direct_nanodollars, 0) AS direct_nanodollars,
                coalesce(loaded_nanodollars, 0) AS loaded_nanodollars,
@@ -171,29 +193,33 @@ _FOLDED_REPORT = f"""
         FROM late JOIN ({_JOBS.format(jobs="late")}) AS jobs USING (job_id)
         JOIN cost USING (job_id) WHERE {{condition}}
     ), part AS (
-        SELECT {{groups}} num_jobs, num_settled, num_passed, num_verdicts, num_failed, num_oracle, completion_tokens,
+        SELECT {{groups}} num_jobs, num_settled, num_passed, num_verdicts, num_failed, num_oracle, num_by_judge,
+               num_passed_by_judge, num_compared, num_agreed, completion_tokens,
                0 AS direct_nanodollars, 0 AS loaded_nanodollars, num_settled AS num_counted,
                0 AS square_cost, 0 AS passed_cost
         FROM cell
         UNION ALL
-        SELECT {{groups}} 0, 0, 0, 0, 0, 0, 0, nanodollars, nanodollars * factor, 0, 0, passed_nanodollars * factor
+        SELECT {{groups}} {_NONE}, nanodollars, nanodollars * factor, 0, 0, passed_nanodollars * factor
         FROM cell JOIN cost_hours ON cell_id = cell.id JOIN factor USING (worker, hour)
         UNION ALL
-        SELECT {{groups}} 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, product * one.factor * other.factor, 0
+        SELECT {{groups}} {_NONE}, 0, 0, 0, product * one.factor * other.factor, 0
         FROM cell JOIN cost_products ON cell_id = cell.id JOIN factor AS one USING (worker, hour)
         JOIN factor AS other ON (other.worker, other.hour) = (other_worker, other_hour)
         UNION ALL
-        SELECT {{groups}} 0, num_settled, num_passed, num_verdicts, num_failed, 0, completion_tokens,
+        SELECT {{groups}} 0, num_settled, num_passed, num_verdicts, num_failed, 0, 0,
+               num_passed_by_judge, num_compared, num_agreed, completion_tokens,
                direct_nanodollars, loaded_nanodollars, num_counted, square_cost, passed_cost
         FROM ({_SUMMED} {{grouping}}) AS summed WHERE num_settled IS NOT NULL
         UNION ALL
-        SELECT {{groups}} 0, 0, 0, 0, 0, 0, 0, direct_nanodollars, loaded_nanodollars, 0,
+        SELECT {{groups}} {_NONE}, direct_nanodollars, loaded_nanodollars, 0,
                (2 * whole - loaded_nanodollars) * loaded_nanodollars, loaded_nanodollars * is_passed
         FROM late_job
     )
     SELECT {{groups}}
            sum(num_jobs) AS num_jobs, sum(num_settled) AS num_settled, sum(num_passed) AS num_passed,
            sum(num_verdicts) AS num_verdicts, sum(num_failed) AS num_failed, sum(num_oracle) AS num_oracle,
+           sum(num_by_judge) AS num_by_judge, sum(num_passed_by_judge) AS num_passed_by_judge,
+           sum(num_compared) AS num_compared, sum(num_agreed) AS num_agreed,
            sum(completion_tokens) AS completion_tokens,
            sum(direct_nanodollars) AS direct_nanodollars, sum(loaded_nanodollars) AS loaded_nanodollars,
            sum(num_counted) AS num_counted, sum(square_cost) AS square_cost, sum(passed_cost) AS passed_cost
@@ -240,6 +266,10 @@ def _row(row: Row[Any], selection: Selection) -> CostRow:
         num_settled=int(row.num_settled),
         num_passed=int(row.num_passed),
         num_oracle=int(row.num_oracle),
+        num_by_judge=int(row.num_by_judge),
+        num_passed_by_judge=int(row.num_passed_by_judge),
+        num_compared=int(row.num_compared),
+        agreement=float(row.num_agreed / row.num_compared) if row.num_compared else None,
         accuracy=float(row.num_passed / judged) if row.num_verdicts else None,
         completion_tokens=int(row.completion_tokens),
         tokens_per_job=float(row.completion_tokens / row.num_settled) if row.num_settled else None,

@@ -24,10 +24,14 @@ _JOBS = 1_000
 _BATCHES = 10
 """The most batches that they are of."""
 _HOUR = "date_trunc('hour', until_at, 'UTC')"
+IS_COMPARED = "(coalesce(verdict, '') IN ('passed', 'failed') AND coalesce(checked, '') IN ('passed', 'failed'))"
+"""SQL for whether a judge and the reference have both called a job's answer right or wrong."""
+IS_AGREED = f"({IS_COMPARED} AND verdict = checked)"
+"""SQL for whether both say the same."""
 
 _BEGIN = text("""
-    INSERT INTO cost_totals (batch_id, model, strategy, level, num_jobs, num_oracle)
-    SELECT batch_id, model, strategy, level, count(*), count(*) FILTER (WHERE oracle)
+    INSERT INTO cost_totals (batch_id, model, strategy, level, num_jobs, num_oracle, num_by_judge)
+    SELECT batch_id, model, strategy, level, count(*), count(*) FILTER (WHERE oracle), count(*) FILTER (WHERE judged)
     FROM jobs WHERE batch_id = :batch_id GROUP BY batch_id, model, strategy, level
 """)
 
@@ -85,19 +89,25 @@ _COSTED = text("UPDATE batch_totals SET num_costed = :number WHERE batch_id = :b
 # What was booked too late is added by itself.
 _FOLD = text(f"""
     WITH job AS MATERIALIZED (
-        SELECT jobs.id, batch_id, model, strategy, level, state, verdict, completion_tokens,
+        SELECT jobs.id, batch_id, model, strategy, level, state, verdict, checked, judged, completion_tokens,
                CAST(verdict = 'passed' AND verdict IS NOT NULL AS int) AS is_passed
         FROM jobs LEFT JOIN usage ON usage.job_id = jobs.id WHERE jobs.id = ANY(CAST(:job_ids AS bigint[]))
     ), cell AS (
-        INSERT INTO cost_totals AS total (batch_id, model, strategy, level, num_settled, num_passed, num_verdicts,
-                                          num_failed, completion_tokens)
+        INSERT INTO cost_totals AS total (batch_id, model, strategy, level, num_settled, num_passed,
+                                          num_passed_by_judge, num_compared, num_agreed, num_verdicts, num_failed,
+                                          completion_tokens)
         SELECT batch_id, model, strategy, level, count(*), sum(is_passed),
+               count(*) FILTER (WHERE verdict = 'passed' AND judged),
+               count(*) FILTER (WHERE {IS_COMPARED}), count(*) FILTER (WHERE {IS_AGREED}),
                count(*) FILTER (WHERE verdict IN ('passed', 'failed')), count(*) FILTER (WHERE state = 'failed'),
                coalesce(sum(completion_tokens), 0)
         FROM job GROUP BY batch_id, model, strategy, level ORDER BY batch_id, model, strategy, level
         ON CONFLICT (batch_id, model, strategy, level) DO UPDATE SET
             num_settled = total.num_settled + excluded.num_settled,
             num_passed = total.num_passed + excluded.num_passed,
+            num_passed_by_judge = total.num_passed_by_judge + excluded.num_passed_by_judge,
+            num_compared = total.num_compared + excluded.num_compared,
+            num_agreed = total.num_agreed + excluded.num_agreed,
             num_verdicts = total.num_verdicts + excluded.num_verdicts,
             num_failed = total.num_failed + excluded.num_failed,
             completion_tokens = total.completion_tokens + excluded.completion_tokens

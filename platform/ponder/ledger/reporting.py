@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from ponder.domain.dimension import DIMENSIONS, METADATA
 from ponder.errors import InvalidInput
+from ponder.ledger.cost_totals import IS_AGREED, IS_COMPARED
 
 Group = dict[str, str | None]
 """The values of a row's dimensions, by name."""
@@ -160,6 +161,10 @@ QUALITY = Report(
         "passed": "count(*) FILTER (WHERE verdict = 'passed')",
         "failed": "count(*) FILTER (WHERE verdict = 'failed')",
         "unverified": "count(*) FILTER (WHERE verdict = 'unverified')",
+        "by_judge": "count(*) FILTER (WHERE judged)",
+        "passed_by_judge": "count(*) FILTER (WHERE verdict = 'passed' AND judged)",
+        "compared": f"count(*) FILTER (WHERE {IS_COMPARED})",
+        "agreement": _share(IS_AGREED, IS_COMPARED),
         "validation_failure_rate": _share("verdict = 'failed'", "verdict IN ('passed', 'failed')"),
         "retry_rate": _share("num_rounds > 1"),
         "restart_rate": _share("num_attempts > 1"),

@@ -78,6 +78,8 @@ class WhatIfRow:
     group: Group
     num_settled: int
     num_passed: int
+    num_by_judge: int
+    num_passed_by_judge: int
     nanodollars: int
     other_nanodollars: int
 
@@ -109,7 +111,15 @@ def what_if(connection: Connection, selection: Selection, prices: MachinePrices 
 
 def _row(row: CostRow, others: dict[_Key, Fraction]) -> WhatIfRow:
     other = round(others.get(tuple(row.group.values()), Fraction(0)))
-    return WhatIfRow(row.group, row.num_settled, row.num_passed, row.loaded_nanodollars, other)
+    return WhatIfRow(
+        group=row.group,
+        num_settled=row.num_settled,
+        num_passed=row.num_passed,
+        num_by_judge=row.num_by_judge,
+        num_passed_by_judge=row.num_passed_by_judge,
+        nanodollars=row.loaded_nanodollars,
+        other_nanodollars=other,
+    )
 
 
 def _by_tokens(connection: Connection, selection: Selection, prices: TokenPrices) -> dict[_Key, Fraction]:

@@ -210,9 +210,11 @@ jobs = Table(
         server_default=text("false"),
         comment="the search may have been told what the reference says",
     ),
+    Column("judged", Boolean, nullable=False, server_default=text("false"), comment="the verdict is a model's"),
     Column("estimated_tokens", Integer, nullable=False),
     Column("state", Text, nullable=False, server_default="pending"),
     Column("verdict", Text),
+    Column("checked", Text, comment="of a judged job with a reference: the verdict of comparing with it"),
     _created_at(),
     _timestamp("settled_at"),
     UniqueConstraint("batch_id", "line"),
@@ -361,9 +363,9 @@ tenant_learnings = Table(
 
 _SUMS = """
     num_completed num_failed num_expired num_cancelled num_rejected num_oracle
-    num_passed num_judged_wrong num_unverified
+    num_by_judge num_passed num_passed_by_judge num_judged_wrong num_unverified
     prompt_tokens cached_tokens completion_tokens thinking_tokens direct_nanodollars
-    generated_tokens settled_nanodollars
+    judge_tokens generated_tokens settled_nanodollars
 """
 
 
@@ -582,6 +584,13 @@ usage = Table(
     Column("completion_tokens", BigInteger, nullable=False, comment="all that was generated: what the budget counts"),
     Column("thinking_tokens", BigInteger, nullable=False),
     Column("reward_tokens", BigInteger, nullable=False),
+    Column(
+        "judge_tokens",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="of the generated ones, those that judges generated",
+    ),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("recomputed_tokens", BigInteger, nullable=False),
     # These are null for jobs settled before they were there.
@@ -592,6 +601,13 @@ usage = Table(
     Column("chosen_tokens", BigInteger, comment="on the paths of the answers that were returned"),
     Column("pruned_tokens", BigInteger, comment="in the answers' rounds, on other paths"),
     Column("other_round_tokens", BigInteger, comment="in rounds whose choice was refused"),
+    Column(
+        "judged_tokens",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="in the replies of judges, on no path to an answer",
+    ),
 )
 
 price_book = Table(
@@ -669,8 +685,12 @@ cost_totals = Table(
         for name in [
             "num_jobs",
             "num_oracle",
+            "num_by_judge",
             "num_settled",
             "num_passed",
+            "num_passed_by_judge",
+            "num_compared",
+            "num_agreed",
             "num_verdicts",
             "num_failed",
             "completion_tokens",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import replace
 
+import pytest
 from structlog.testing import capture_logs
 
 from ponder.domain.state import JobState, Verdict
@@ -12,7 +15,7 @@ from ponder.jobs.claim import ClaimedJob
 from ponder.jobs.tick import Usage
 from ponder_worker.parent.settlement import Settling
 from ponder_worker.protocol import Choice, JobError, JobResult
-from ponder_worker.verify import Case, Judgement
+from ponder_worker.verify import Case, Judge, Judgement
 
 LOGPROBS = {"content": [{"token": "4", "logprob": -0.5}]}
 
@@ -86,6 +89,48 @@ def test_a_choice_is_stored_with_every_field_and_its_own_logprobs() -> None:
     choice = {"text": "Answer: 4", "answer": "4", "finish_reason": "stop", "score": None, "logprobs": LOGPROBS}
     choice["reasoning"] = None
     assert (list(one.choices), one.usage, one.tree) == ([choice], Usage(1, 2), {"nodes": []})
+
+
+def _judged_job(reference: str | None = "4") -> ClaimedJob:
+    return ClaimedJob(1, "tenant-1", "b", {"verifier": {"name": "judge"}, "reference": reference}, [])
+
+
+@pytest.mark.parametrize(
+    ("judged", "verdict"), [(True, Verdict.PASSED), (False, Verdict.FAILED), (None, Verdict.UNVERIFIED)]
+)
+def test_the_verdict_of_a_judged_job_is_the_judges_and_the_check_stands_beside_it(
+    judged: bool | None, verdict: Verdict
+) -> None:
+    judges = Judges()
+    settling = Settling(judges.submit)
+    choice = Choice("2 + 2 is 4.\nThe answer is 5.", "2 + 2 is 4.\nThe answer is 5.", "stop", None)
+    settling.add(_judged_job(), JobResult(1, choices=(choice,), judged=judged))
+    case = judges.submitted[0][0]
+    assert case.spec is not None
+    assert (case.spec.name, case.answer, case.reference) == ("math", "5", "4")
+    judges.submitted[0][2].set_result(Judgement(Verdict.FAILED, "not equal"))
+    with capture_logs() as logged:
+        (one,) = settling.take()
+    assert (one.verdict, one.checked) == (verdict, Verdict.FAILED)
+    reasons = [entry["reason"] for entry in logged]
+    assert reasons == (["the judge gave no verdict"] if judged is None else [])
+
+
+def test_a_judged_job_without_a_reference_is_not_checked() -> None:
+    with closing(Judge()) as judge:
+        settling = Settling(judge.submit)
+        settling.add(_judged_job(None), replace(_result(1), judged=True))
+        (one,) = settling.take(10)
+    assert (one.verdict, one.checked) == (Verdict.PASSED, None)
+
+
+def test_a_judged_job_that_failed_has_neither_verdict() -> None:
+    judges = Judges()
+    settling = Settling(judges.submit)
+    settling.add(_judged_job(), _result(1, JobError("code", "message")))
+    judges.submitted[0][2].set_result(Judgement(Verdict.UNVERIFIED))
+    (one,) = settling.take()
+    assert (one.state, one.verdict, one.checked) == (JobState.FAILED, None, None)
 
 
 def test_why_nobody_could_judge_is_logged_once() -> None:

@@ -38,7 +38,7 @@ def test_a_batch_is_submitted_polled_and_fetched(
         "input_tokens": 9,
         "input_tokens_details": {"cached_tokens": 4},
         "output_tokens": 12,
-        "output_tokens_details": {"reasoning_tokens": 3},
+        "output_tokens_details": {"reasoning_tokens": 3, "judge_tokens": 0},
         "total_tokens": 21,
     }
     [output] = results(client, batch.output_file_id)

@@ -71,6 +71,9 @@ _ENDS: tuple[dict[str, Any], ...] = (
     {"state": JobState.COMPLETED, "verdict": Verdict.PASSED},
     {"state": JobState.COMPLETED, "verdict": Verdict.FAILED},
     {"state": JobState.COMPLETED, "verdict": Verdict.UNVERIFIED},
+    {"state": JobState.COMPLETED, "verdict": Verdict.PASSED, "checked": Verdict.PASSED},
+    {"state": JobState.COMPLETED, "verdict": Verdict.PASSED, "checked": Verdict.FAILED},
+    {"state": JobState.COMPLETED, "verdict": Verdict.FAILED, "checked": Verdict.UNVERIFIED},
     {"state": JobState.FAILED, "error": {"code": "c", "message": "m"}},
 )
 
@@ -113,7 +116,12 @@ class Fleet(RuleBasedStateMachine):
     )
     def submit(self, tenant: int, num_jobs: int, tokens: int, models: str, level: str | None = None) -> None:
         batch = self.world.batch(
-            num_jobs, tenant=self.tenants[tenant % 2], tokens=tokens, models=list(models), level=level
+            num_jobs,
+            tenant=self.tenants[tenant % 2],
+            tokens=tokens,
+            models=list(models),
+            level=level,
+            num_by_judge=num_jobs // 2,
         )
         self.batches.append(batch)
 
@@ -182,10 +190,7 @@ class Fleet(RuleBasedStateMachine):
         deltas = {job: [{"tick": number, "by": incarnation}] for job in {*grown, *moved}}
         report = self.world.report(
             incarnation,
-            settled=[
-                Settlement(job, usage=Usage(job, job + 1, job // 2, 0, job // 3), **_ENDS[job % len(_ENDS)])
-                for job in settled
-            ],
+            settled=[Settlement(job, usage=_usage(job), **_ENDS[job % len(_ENDS)]) for job in settled],
             deltas=deltas,
             work=[Work(job, data.draw(st.floats(0, 1e12)), KINDS[job % len(KINDS)]) for job in worked],
             handed_on={job: NextStage("b" if own.model == "a" else "a", "f1") for job in moved},
@@ -418,10 +423,15 @@ class Fleet(RuleBasedStateMachine):
             self.workers.remove(incarnation)
 
 
+def _usage(job: int) -> Usage:
+    return Usage(job, job + 1, job // 2, 0, job // 3, judge_tokens=job // 4)
+
+
 def _exact(row: CostRow) -> tuple[Any, ...]:
     """Returns what of a row must be the same to the last digit."""
     counts = (row.num_jobs, row.num_settled, row.num_passed, row.num_oracle, row.accuracy, row.completion_tokens)
-    return (row.group, *counts, row.direct_nanodollars, row.loaded_nanodollars, row.sums.num)
+    judges = (row.num_by_judge, row.num_passed_by_judge, row.num_compared, row.agreement)
+    return (row.group, *counts, *judges, row.direct_nanodollars, row.loaded_nanodollars, row.sums.num)
 
 
 def test_any_order_of_events_keeps_the_books_and_the_jobs(world: Any, engine: Engine) -> None:

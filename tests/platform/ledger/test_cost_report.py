@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,35 @@ def test_jobs_whose_search_was_told_the_reference_are_counted_in_every_report(wo
     (row,) = _report(world, "strategy", batches=[batch])
     assert (row.num_jobs, row.num_oracle) == (3, 2)
     assert [row.num_oracle for row in world.sql("SELECT num_oracle FROM cost_per_successful_task")] == [2]
+
+
+def test_successes_that_a_model_judged_are_kept_apart_with_how_well_it_agrees_with_the_reference(world: Any) -> None:
+    world.batch(6, num_by_judge=5, level="1")
+    world.batch(1, level="2")
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    judged = [
+        replace(world.passed(jobs[0]), checked=Verdict.PASSED),
+        replace(world.passed(jobs[1]), checked=Verdict.FAILED),
+        replace(world.passed(jobs[2]), checked=Verdict.UNVERIFIED),
+        replace(_wrong(jobs[3]), checked=Verdict.FAILED),
+        replace(world.passed(jobs[4]), verdict=Verdict.UNVERIFIED, checked=Verdict.PASSED),
+    ]
+    world.tick(worker, work=world.work(*jobs), settled=[*judged, *map(world.passed, jobs[5:])])
+    for by in (("level",), ("level", "day"), ("level", "market", "worker_model")):
+        one, other = _report(world, *by)
+        assert (one.num_passed, one.num_by_judge, one.num_passed_by_judge) == (4, 5, 3)
+        assert (one.num_compared, one.agreement) == (3, pytest.approx(2 / 3))
+        assert (other.num_passed, other.num_by_judge, other.num_passed_by_judge) == (1, 0, 0)
+        assert (other.num_compared, other.agreement) == (0, None)
+    columns = "num_by_judge, num_passed_by_judge, num_compared, num_agreed"
+    (row,) = world.sql(f"SELECT {columns} FROM cost_per_successful_task WHERE level = '1'")
+    assert tuple(row) == (5, 3, 3, 2)
+    before = _report(world, "level")
+    world.tally()
+    world.fold_costs()
+    assert world.sql("SELECT sum(num_agreed) AS num FROM cost_totals")[0].num == 2
+    assert _report(world, "level") == before
 
 
 def test_a_guess_that_missed_is_a_kind_of_its_own_and_part_of_what_the_task_cost(world: Any) -> None:

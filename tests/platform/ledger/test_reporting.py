@@ -70,6 +70,28 @@ def test_paths_beside_the_returned_answers_are_pruned(world: Any) -> None:
     assert tuple(row) == (35, 65, 0, 1)
 
 
+def test_what_judges_generated_is_a_kind_of_its_own_in_every_stage_and_round(world: Any) -> None:
+    question = _node(0, 3, 0) | {"prompt": True}
+    judged = {**TREE, "nodes": [*TREE["nodes"], question, _node(6, 0, 12), _node(7, 0, 13)]}
+    for tree, fates in (
+        (judged, (65, 0, 35, 25)),
+        (judged | {"rounds": [0]}, (65, 35, 0, 25)),
+        ({"stages": [judged, judged], "answered_by": 1}, (65, 0, 135, 50)),
+    ):
+        world.batch()
+        worker = world.worker()
+        (job,) = world.claim_all(worker)
+        world.tick(worker, work=world.work(job), settled=[_settled(job, tree, usage=Usage(judge_tokens=25))])
+        columns = "chosen_tokens, pruned_tokens, other_round_tokens, judged_tokens"
+        (row,) = world.sql(f"SELECT {columns} FROM usage WHERE job_id = :job", job=job)
+        assert tuple(row) == fates
+        (batch,) = world.sql("SELECT batch_id FROM jobs WHERE id = :job", job=job)
+        kinds = {row.kind: row.nanodollars for row in _waste(world, Selection(batch_ids=(batch.batch_id,)))}
+        work = world.kinds(worker)["work"]
+        assert kinds["judged"] == pytest.approx(work * fates[3] / sum(fates), abs=2)
+        assert sum(kinds.values()) == work
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_kinds_of_waste_add_up_to_every_workers_bill(world: Any, data: st.DataObject) -> None:
@@ -81,6 +103,7 @@ def test_the_kinds_of_waste_add_up_to_every_workers_bill(world: Any, data: st.Da
         fate = data.draw(st.sampled_from(["pending", "failed", "empty", "split"]))
         work = [Work(job, data.draw(st.floats(0, 1e12)), kind) for kind in ("work", "recomputed", "speculated")]
         nodes = [_node(-1, 0, 0), *(_node(0, ordinal, data.draw(tokens)) for ordinal in range(3))]
+        nodes += [_node(0, 3, 0) | {"prompt": True}, _node(4, 0, data.draw(tokens))]
         tree = {"nodes": nodes, "candidates": [{"node": data.draw(st.integers(1, 3))}], "rounds": [0, 2]}
         settled = {
             "pending": [],
@@ -160,13 +183,13 @@ def test_a_token_never_comes_after_the_end(world: Any) -> None:
 
 
 def test_quality_counts_verdicts_retries_errors_and_tokens(world: Any) -> None:
-    world.batch(6)
+    world.batch(6, num_by_judge=3)
     worker = world.worker()
     jobs = world.claim_all(worker)
     usage = Usage(prompt_tokens=10, cached_tokens=4, completion_tokens=30, thinking_tokens=20)
     settled = [
-        _settled(jobs[0], usage=usage),
-        _settled(jobs[1], usage=usage, verdict=Verdict.FAILED, tree={"nodes": []}),
+        _settled(jobs[0], usage=usage, checked=Verdict.FAILED),
+        _settled(jobs[1], usage=usage, verdict=Verdict.FAILED, checked=Verdict.FAILED, tree={"nodes": []}),
         _settled(jobs[2], usage=usage, verdict=Verdict.UNVERIFIED, finish_reason="length", tree={"nodes": []}),
         _settled(jobs[3], usage=usage, verdict=Verdict.FAILED, finish_reason="deadline", tree={"nodes": []}),
         Settlement(jobs[4], JobState.FAILED, error={"code": "x", "message": "x"}, usage=usage),
@@ -179,6 +202,8 @@ def test_quality_counts_verdicts_retries_errors_and_tokens(world: Any) -> None:
         2,
         1,
     )
+    assert (row.numbers["by_judge"], row.numbers["passed_by_judge"], row.numbers["compared"]) == (3, 1, 2)
+    assert row.numbers["agreement"] == pytest.approx(1 / 2)
     assert row.numbers["validation_failure_rate"] == pytest.approx(2 / 3)
     for rate in ("retry_rate", "error_rate", "timeout_rate", "truncation_rate"):
         assert row.numbers[rate] == pytest.approx(1 / 5), rate

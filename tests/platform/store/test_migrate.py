@@ -13,6 +13,36 @@ from ponder.ledger.reporting import Selection
 from ponder.store import migrate as module
 
 
+_COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+
+
+def _downgrade(world: Any, revision: str) -> None:
+    config = module._config()
+    with world.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+def test_the_release_before_judges_finds_its_own_tables_and_views_again(world: Any) -> None:
+    world.batch(2, num_by_judge=1)
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    world.tick(worker, settled=[world.passed(job) for job in jobs], work=world.work(*jobs))
+    columns = set(map(tuple, world.sql(_COLUMNS)))
+    _downgrade(world, "0028")
+    gone = {name for _, name in columns - set(map(tuple, world.sql(_COLUMNS)))}
+    sums = {"num_by_judge", "num_passed_by_judge", "num_compared", "num_agreed"}
+    assert gone == {"judged", "checked", "judge_tokens", "judged_tokens"} | sums
+    (row,) = world.sql("SELECT num_passed FROM cost_per_successful_task")
+    assert row.num_passed == 2
+    assert {row.kind for row in world.sql("SELECT kind FROM waste_entries")} >= {"chosen"}
+    module.migrate(world.engine)
+    assert set(map(tuple, world.sql(_COLUMNS))) == columns
+    with world.engine.begin() as connection:
+        (found,) = cost_report(connection, Selection())
+    assert (found.num_passed, found.num_by_judge) == (2, 0)
+
+
 def test_batches_of_an_older_release_get_their_totals_and_numbers(world: Any) -> None:
     batch, stopped, waiting = world.batch(3), world.batch(2), world.batch()
     worker = world.worker()
@@ -24,10 +54,7 @@ def test_batches_of_an_older_release_get_their_totals_and_numbers(world: Any) ->
     world.tick(worker)
     world.finish()
 
-    config = module._config()
-    with world.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0015")
+    _downgrade(world, "0015")
     module.migrate(world.engine)
 
     for each in (batch, stopped, waiting):

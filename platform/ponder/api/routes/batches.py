@@ -53,7 +53,8 @@ _JOBS_CURSOR = text("SELECT 1 FROM jobs WHERE id = :after AND batch_id = :batch_
 _JOBS = text(
     f"""
     SELECT jobs.id, batch_id, custom_id, line, jobs.model, jobs.fingerprint, {JOB_STATE} AS current_state, verdict,
-           jobs.oracle, strategy, level, jobs.created_at, settled_at, {OUTCOME}, {COMPLETION_TOKENS}
+           checked, jobs.judged, jobs.oracle, strategy, level, jobs.created_at, settled_at, {OUTCOME},
+           {COMPLETION_TOKENS}
     FROM jobs JOIN batches ON batches.id = batch_id
     LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id

@@ -33,6 +33,10 @@ class Accuracy(Part):
     `pass_k`, `maj_k` and `best_k` are by k: the chance that one of k samples is right, that their majority is, and
     that the one with the highest score is. Samples are the candidates of a job, or the jobs of a problem where each
     makes one. `graded` is the share of samples whose verdict is known; the others count as wrong.
+
+    All of them follow the verdict of the data set's verifier. `judged` is the share of jobs whose verdict is a model's,
+    `num_compared` counts those whose answer the reference called right or wrong as well, and `agreement` is the share
+    of these on which both say the same.
     """
 
     num_problems: int
@@ -45,6 +49,9 @@ class Accuracy(Part):
     maj_k: dict[int, Estimate] = Field(default_factory=dict)
     best_k: dict[int, Estimate] = Field(default_factory=dict)
     graded: float | None = None
+    judged: float = 0.0
+    num_compared: int = 0
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ def accuracy_of(records: Sequence[JobRecord], strategy: str, grades: Grades) -> 
     at_level = {level: [jobs for jobs in problems if jobs[0].level == level] for level in levels}
     sets = _sample_sets(problems, strategy, grades)
     samples = [[candidate for candidates in jobs for candidate in candidates] for jobs in sets]
+    compared = [one for one in records if one.is_compared]
     num_graded = [grades.grade(record.problem, one.answer) is not None for record in records for one in _made(record)]
     return Accuracy(
         num_problems=len(problems),
@@ -79,6 +87,9 @@ def accuracy_of(records: Sequence[JobRecord], strategy: str, grades: Grades) -> 
         maj_k=_by_k(sets, majority_at_k),
         best_k=_by_k(sets, best_at_k) if _all_scored(samples) else {},
         graded=mean([float(one) for one in num_graded]) if sets else None,
+        judged=_part(records, lambda one: one.judged),
+        num_compared=len(compared),
+        agreement=_part(compared, lambda one: one.verdict == one.checked) if compared else None,
     )
 
 

@@ -12,7 +12,17 @@ from ponder.bench.figures.throughput import Point
 from ponder.bench.figures.user_times import Spread
 from ponder.bench.grid import CellKey, short_labels
 from ponder.bench.report.svg_plot import Dot, Series, plot
-from ponder.bench.summary_table import cell_columns, cell_rows, difference_rows, percent, unit_of, verdict_rows, written
+from ponder.bench.summary_table import (
+    by_judge,
+    cell_columns,
+    cell_rows,
+    difference_rows,
+    judge_names,
+    percent,
+    unit_of,
+    verdict_rows,
+    written,
+)
 from ponder.cli.console import duration
 
 _STYLE = """
@@ -96,6 +106,7 @@ def _accuracy_rows(run: BenchRun) -> list[Mapping[str, str]]:
             {"cell": run.labels[cell.key], "domain": cell.domain}
             | {f"level {level}": written(at_level.get(level), 2) for level in levels}
             | last
+            | {name: by_judge(cell)[name] for name in judge_names(run)}
             | {"unverified": percent(cell.accuracy.unverified), "graded samples": percent(cell.accuracy.graded)}
         )
     return rows

@@ -88,8 +88,9 @@ def cost(form: str, compare: tuple[str, str] | None, **query: Any) -> None:
     rows = answer["data"]
     unit = Unit.of(row["cost_per_job"] for row in rows)
     is_told = any(row["oracle"] for row in rows)
-    if not _print(form, rows, keys, _cost_columns(unit, is_told=is_told)):
+    if not _print(form, rows, keys, _cost_columns(rows, unit, is_told=is_told)):
         return
+    _explain_judges(rows)
     if is_told:
         click.echo("oracle: jobs whose search may have consulted the reference", err=True)
     if rows:
@@ -144,16 +145,20 @@ def quality(form: str, **query: Any) -> None:
     """
     with connect() as client:
         rows = client.report("quality", **query)["data"]
-    _print(
+    is_table = _print(
         form,
         rows,
         _keys(query),
         [
-            *(_count(name) for name in ("jobs", "passed", "failed", "unverified")),
+            *(_count(name) for name in ("jobs", "passed")),
+            *_judge_columns(rows),
+            *(_count(name) for name in ("failed", "unverified")),
             *(_rate(title, name) for name, title in _RATES.items()),
             *(_spread(title, name, lambda value: f"{value:,.0f}") for name, title in _TOKENS.items()),
         ],
     )
+    if is_table:
+        _explain_judges(rows)
 
 
 @report.command("what-if")
@@ -186,6 +191,7 @@ def what_if(form: str, **query: Any) -> None:
         [
             _count("settled"),
             _count("passed"),
+            *([_BY_JUDGE] if _has_judges(rows) else []),
             _money("cost", "nanodollars", unit),
             _money("would be", "other_nanodollars", unit),
             Column("ratio", lambda row: "–" if row["ratio"] is None else f"{row['ratio']:.3g}", is_number=True),
@@ -204,7 +210,9 @@ def _compare(form: str, sides: tuple[str, str], query: Mapping[str, Any]) -> Non
         print_json(answer)
         return
     rows = [{"jobs of": side, **answer[name]} for side, name in zip(sides, ("a", "b"), strict=True)]
-    _print(form, rows, ["jobs of"], _cost_columns(Unit.of(row["cost_per_job"] for row in rows), is_told=False))
+    _print(form, rows, ["jobs of"], _cost_columns(rows, Unit.of(row["cost_per_job"] for row in rows), is_told=False))
+    if form == "table":
+        _explain_judges(rows)
     click.echo(_verdict(answer), err=True)
 
 
@@ -241,10 +249,33 @@ def _print(form: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], co
     return form == "table"
 
 
-def _cost_columns(unit: Unit, *, is_told: bool) -> list[Column]:
+def _has_judges(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row["by_judge"] for row in rows)
+
+
+def _judge_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Returns what keeps judged successes apart from checked ones, where some job is judged."""
+    return [_BY_JUDGE, Column("agreement", _agreement, is_number=True)] if _has_judges(rows) else []
+
+
+def _agreement(row: Mapping[str, Any]) -> str:
+    return f"{row['agreement']:.1%} of {row['compared']:,}" if row["compared"] else "–"
+
+
+def _explain_judges(rows: Sequence[Mapping[str, Any]]) -> None:
+    if _has_judges(rows):
+        click.echo(
+            "by judge: passed because a model said so; agreement: where its verdict and a comparison with the "
+            "reference are both known, how often they are the same",
+            err=True,
+        )
+
+
+def _cost_columns(rows: Sequence[Mapping[str, Any]], unit: Unit, *, is_told: bool) -> list[Column]:
     oracle = Column("oracle", lambda row: f"{row['oracle']:,}", is_number=True)
     return [
         *(_count(name) for name in ("jobs", "settled", "passed")),
+        *_judge_columns(rows),
         _rate("accuracy", "accuracy"),
         Column("tokens/task", _tokens, is_number=True),
         _money("direct", "direct_nanodollars", unit),
@@ -259,6 +290,9 @@ def _cost_columns(unit: Unit, *, is_told: bool) -> list[Column]:
 
 def _count(name: str) -> Column:
     return Column(name, lambda row: f"{row[name]:,}", is_number=True)
+
+
+_BY_JUDGE = Column("by judge", lambda row: f"{row['passed_by_judge']:,}", is_number=True)
 
 
 def _rate(title: str, name: str) -> Column:

@@ -75,7 +75,7 @@ def print_job(job: Json) -> None:
 
 
 def _facts(job: Json) -> list[tuple[str, str]]:
-    facts = [("state", job["state"] + (f", verdict {job['verdict']}" if job.get("verdict") else ""))]
+    facts = [("state", job["state"] + (f", verdict {_verdict(job)}" if job.get("verdict") else ""))]
     if job.get("answer") is not None:
         reference = (job.get("request") or {}).get("reference")
         facts.append(("answer", f"{job['answer']}" + (f", expected {_shortened(reference)}" if reference else "")))
@@ -99,6 +99,12 @@ def _facts(job: Json) -> list[tuple[str, str]]:
     return facts
 
 
+def _verdict(job: Json) -> str:
+    """Returns the verdict, and whose it is if it is a model's; and what the reference says, if it was compared."""
+    checked = f"; compared with the reference: {job['checked']}" if job.get("checked") else ""
+    return f"{job['verdict']} by a judge{checked}" if job.get("judged") else str(job["verdict"])
+
+
 def _stage(stage: Json) -> str:
     """Returns how far a stage of a cascade is, and what was decided about it."""
     from ponder.cli.tree import decision
@@ -118,6 +124,7 @@ def _usage(usage: Json) -> list[str]:
         "prompt_tokens": "prompt",
         "completion_tokens": "generated",
         "thinking_tokens": "of them thinking",
+        "judge_tokens": "of them by judges",
         "reward_tokens": "scored by the reward model",
         "cached_tokens": "from the cache",
         "recomputed_tokens": "recomputed",

@@ -19,6 +19,7 @@ from ponder.domain.state import Lane
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import AcceptByReward, AnyStrategy, Cascade
 from ponder.domain.structure_check import check_structure
+from ponder.domain.verifier import Judge
 from ponder.errors import InvalidInput, InvalidLine, UnknownModel
 
 __all__ = ["JobRequest", "ServedModel", "Terms", "parse", "refuse_told"]
@@ -43,6 +44,8 @@ class JobRequest:
     level: str | None
     priority: Lane | None
     oracle: bool
+    judged: bool
+    """Whether its verdict is a model's."""
 
 
 def parse(value: Mapping[str, Any], number: int, terms: Terms) -> JobRequest:
@@ -132,6 +135,7 @@ def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
         level=None if level is None else str(level)[:256],
         priority=own.priority,
         oracle=verification.oracle,
+        judged=isinstance(verification.verifier, Judge),
     )
 
 

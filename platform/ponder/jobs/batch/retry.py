@@ -36,13 +36,13 @@ _INSERT = text(
 _JOBS = text(
     f"""
     INSERT INTO jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level,
-                      oracle, estimated_tokens)
+                      oracle, judged, estimated_tokens)
     SELECT jobs.tenant_id, :id, line, custom_id, model, coalesce(served.value ->> 'fingerprint', fingerprint),
            CASE WHEN jsonb_exists(request, 'stages') THEN jsonb_set(request, '{{stages}}', (
                SELECT jsonb_agg(pin || coalesce(CAST(:pins AS jsonb) -> (pin ->> 'model'), '{{}}') ORDER BY place)
                FROM jsonb_array_elements(request -> 'stages') WITH ORDINALITY AS stage(pin, place)
            )) ELSE request END,
-           strategy, level, oracle, estimated_tokens
+           strategy, level, oracle, judged, estimated_tokens
     FROM jobs JOIN batches ON batches.id = batch_id
     LEFT JOIN jsonb_each(CAST(:pins AS jsonb)) AS served ON served.key = model
     WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id AND {JOB_STATE} IN ('failed', 'expired')

@@ -24,12 +24,14 @@ _FIND = text(f"""
     SELECT num_lines, {EXPIRED_AT} AS results_expired_at FROM batches WHERE id = :id AND tenant_id = :tenant_id
 """)
 
-# Answers that were chosen and judged; those of a search that was told what is right say nothing about others.
+# Answers that were chosen and judged; those of a search that was told what is right say nothing about others. What a
+# model says of an answer is not what is right.
 _JUDGED = text("""
-    SELECT CAST(choices -> 0 ->> 'score' AS float8) AS score, verdict = 'passed' AS is_right
+    SELECT CAST(choices -> 0 ->> 'score' AS float8) AS score,
+           CASE WHEN judged THEN checked ELSE verdict END = 'passed' AS is_right
     FROM jobs JOIN results ON results.job_id = jobs.id
     WHERE batch_id = :id AND jobs.tenant_id = :tenant_id AND fingerprint = :fingerprint AND strategy <> 'cascade'
-      AND verdict IN ('passed', 'failed') AND NOT oracle
+      AND CASE WHEN judged THEN checked ELSE verdict END IN ('passed', 'failed') AND NOT oracle
       AND choices -> 0 ->> 'score' IS NOT NULL AND choices -> 0 ->> 'finish_reason' = 'stop'
 """)
 

@@ -27,7 +27,7 @@ _SHOWN = 200
 _SPOOL_BYTES = 4 * 1024 * 1024
 _COPY_JOBS = (
     "COPY jobs (tenant_id, batch_id, line, custom_id, model, fingerprint, request, strategy, level, oracle, "
-    "estimated_tokens) FROM STDIN"
+    "judged, estimated_tokens) FROM STDIN"
 )
 _COPY_REJECTED = "COPY rejected_lines (batch_id, line, custom_id, code, param, message) FROM STDIN"
 
@@ -134,7 +134,8 @@ class Ingestion:
         # Of all that COPY escapes, JSON text can only contain backslashes.
         document = to_json(request.document).replace(b"\\", b"\\\\")
         before = _row((self._tenant_id, self._batch_id, str(number), request.custom_id, model.name, model.fingerprint))
-        after = _row((request.strategy, request.level, "t" if request.oracle else "f", str(tokens)))
+        flags = ("t" if flag else "f" for flag in (request.oracle, request.judged))
+        after = _row((request.strategy, request.level, *flags, str(tokens)))
         return b"%b\t%b\t%b\n" % (before, document, after)
 
     def _refusal(self, error: InvalidLine) -> bytes:

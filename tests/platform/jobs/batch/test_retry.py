@@ -25,14 +25,14 @@ def ended(desk: Any) -> str:
 
 
 def test_failed_and_expired_jobs_are_tried_again(desk: Any, ended: str) -> None:
-    desk.sql("UPDATE jobs SET oracle = true WHERE custom_id = 'b'")
+    desk.sql("UPDATE jobs SET oracle = custom_id = 'b', judged = custom_id = 'c'")
     again = retried(desk, ended)
     row = desk.row(again)
     assert (row.state, row.retry_of, row.num_lines, row.lane) == ("in_progress", ended, 2, "interactive")
     assert row.expires_at > row.created_at
-    assert [(job.custom_id, job.line, job.state, job.oracle) for job in desk.jobs(again)] == [
-        ("b", 2, "pending", True),
-        ("c", 3, "pending", False),
+    assert [(job.custom_id, job.line, job.state, job.oracle, job.judged) for job in desk.jobs(again)] == [
+        ("b", 2, "pending", True, False),
+        ("c", 3, "pending", False, True),
     ]
     assert [job.request for job in desk.jobs(again)] == [job.request for job in desk.jobs(ended)[1:3]]
     [portion] = desk.sql("SELECT * FROM portions WHERE batch_id = :id", id=again)

@@ -21,7 +21,7 @@ def request(strategy: dict[str, Any], *, context: int = 32_768, **fields: Any) -
         "budget": {},
     } | fields
     model = ServedModel("demo", "f1", context, has_reward_model=True)
-    return JobRequest("a", model, document, strategy["name"], None, None, oracle=False)
+    return JobRequest("a", model, document, strategy["name"], None, None, oracle=False, judged=False)
 
 
 def tokens(strategy: dict[str, Any], experience: Experience | None = None, **fields: Any) -> int:

@@ -84,6 +84,18 @@ def test_a_probability_is_worth_what_it_was_in_the_named_batch_and_its_problems_
     parse(_line("1 + 1?", strategy="direct"), 1, terms)
 
 
+def test_what_a_model_says_of_an_answer_calibrates_nothing_but_what_the_reference_says_of_it_does(world: Any) -> None:
+    tenant, batch = _judged(world)
+    with world.engine.begin() as connection:
+        made = calibrate(connection, tenant, _options(batch)).by_stage[0]
+    world.sql("UPDATE jobs SET judged = true, checked = verdict, verdict = 'passed'")
+    with world.engine.begin() as connection:
+        assert calibrate(connection, tenant, _options(batch)).by_stage[0] == made
+    world.sql("UPDATE jobs SET checked = NULL")
+    with world.engine.begin() as connection, pytest.raises(InvalidInput, match="has 0 answers of demo"):
+        calibrate(connection, tenant, _options(batch))
+
+
 def test_a_batch_of_somebody_else_or_of_other_weights_calibrates_nothing(world: Any) -> None:
     tenant, batch = _judged(world)
     world.worker(fingerprint="f2")

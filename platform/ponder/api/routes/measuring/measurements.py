@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/measurements", tags=["reports"])
 
 _MOST = 200
 """Jobs in a page. Postgres reads the whole tree of each for its candidates, which may be a megabyte."""
-_TOKENS = ("prompt", "completion", "thinking", "reward", "cached", "recomputed")
+_TOKENS = ("prompt", "completion", "thinking", "reward", "judge", "cached", "recomputed")
 _TIMES = (
     "submitted_at",
     "created_at",
@@ -30,7 +30,7 @@ _TIMES = (
 )
 _CANDIDATES = "coalesce(tree -> 'candidates', tree #> ARRAY['stages', tree ->> 'answered_by', 'candidates'])"
 _FIND = text(f"""
-    SELECT jobs.id, batch_id, custom_id, line, level, jobs.model, strategy, jobs.oracle, verdict,
+    SELECT jobs.id, batch_id, custom_id, line, level, jobs.model, strategy, jobs.oracle, jobs.judged, verdict, checked,
            {JOB_STATE} AS current_state, {until_expired("answer")} AS answer, finish_reason,
            batches.created_at AS submitted_at, jobs.created_at, settled_at,
            first_token_at, first_visible_token_at, usage.ended_at,
@@ -86,6 +86,8 @@ def _measurement(row: Row[Any]) -> JsonObject:
         "oracle": row.oracle,
         "state": row.current_state,
         "verdict": row.verdict,
+        "judged": row.judged,
+        "checked": row.checked,
         "answer": row.answer,
         "finish_reason": row.finish_reason,
         **{name: seconds(row._mapping[name]) for name in _TIMES},

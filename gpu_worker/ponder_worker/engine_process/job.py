@@ -12,7 +12,7 @@ import structlog
 
 from ponder.domain.batch.stages import Pin
 from ponder.domain.state import Lane
-from ponder.domain.strategy import STRATEGY
+from ponder.domain.strategy import STRATEGY, AcceptByJudge
 from ponder.jobs.tick_report import Usage
 from ponder_worker.engine import Structure
 from ponder_worker.engine.sequence import Priority
@@ -31,6 +31,7 @@ from ponder_worker.search import acceptance, judging, routing, strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
 from ponder_worker.search.search_error import NothingMade
+from ponder_worker.search.strategies.best_of_n import select
 from ponder_worker.search.tree.candidate import Candidate
 from ponder_worker.search.tree.node import child_seed, root_seed
 from ponder_worker.search.tree.search_tree import SearchTree
@@ -111,18 +112,30 @@ class Job:
         return None if delta is None else self._stage.marked(delta)
 
     def last_delta(self) -> Document:
-        """Returns the last delta of a stage that is over: its result is in it."""
+        """Returns the last delta of a step that is over, with its result and the number of the step that follows."""
         delta = self.delta() or self._stage.marked({"nodes": []})
-        return delta | {"result": asdict(self._result())}
+        return delta | {"result": asdict(self._result()), "next": self._next}
 
     @property
     def next_stage(self) -> Pin | None:
         """The weights of the model that the job goes on with; None if it is to settle."""
-        is_skipped = self.tree.decisions.get(routing.DECISION, {}).get("skipped", False)
-        is_accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", not is_skipped)
-        if self.tree.ended is not None or is_accepted:
+        return None if self._next is None else self._stage.steps[self._next]
+
+    @property
+    def _next(self) -> int | None:
+        """The number of the step that follows this one."""
+        decisions = self.tree.decisions
+        is_refused = decisions.get(routing.DECISION, {}).get("skipped", False)
+        accepted = decisions.get(acceptance.DECISION, {}).get("accepted", False if is_refused else None)
+        has_failed = self._error is not None and accepted is None and self._decides
+        if self.tree.ended is not None or has_failed or not self._stage.has_room(self.tree.num_tokens):
             return None
-        return self._stage.next if self._stage.has_room(self.tree.num_tokens) else None
+        return self._stage.after(accepted)
+
+    @property
+    def _decides(self) -> bool:
+        """Whether nothing can follow this step if it fails, unless another model solves the problem."""
+        return self._stage.task in ("solve", "accept")
 
     def result(self) -> JobResult:
         """Returns the job's result. Its tree is complete, so that no deltas are needed beside it."""
@@ -171,7 +184,7 @@ class Job:
 
         A job that was told to end skips no stage, because no other one will run.
         """
-        if self._stage.next is None or not self._stage.is_routed or self.tree.ended is not None:
+        if self._stage.is_last or not self._stage.is_routed or self.tree.ended is not None:
             return False
         if routing.DECISION not in self.tree.decisions:
             here = self._learned.of(self.batch_id, self._scope)
@@ -183,12 +196,16 @@ class Job:
 
     def _lessons(self) -> Sums:
         """Returns none for a search that failed or was told to end, because it did not spend as it would have."""
-        if self.search is None or self._made is None or self.tree.ended is not None:
+        stage, groups = self._stage, routing.groups(self._request)
+        if self.search is None or self.tree.ended is not None:
             return {}
         lessons = dict(self.search.lessons)
-        if self._stage.teaches:
-            is_accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted", True)
-            lessons |= routing.lessons(routing.groups(self._request), is_accepted=is_accepted, work=self._work())
+        accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted")
+        if stage.teaches and self._made is not None:
+            is_accepted = not stage.is_judged_elsewhere if accepted is None else accepted
+            lessons |= routing.lessons(groups, is_accepted=is_accepted, work=self._work())
+        elif stage.teaches and stage.task == "accept":
+            lessons |= routing.late_lessons(groups, is_accepted=bool(accepted))
         return {f"{self._scope}{name}": number for name, number in lessons.items()}
 
     def _work(self) -> float:
@@ -199,6 +216,10 @@ class Job:
 
     async def _run(self) -> None:
         try:
+            if self._stage.task != "solve":
+                await self._judge()
+                self._finish()
+                return
             if self._is_skipped():
                 self._finish()
                 return
@@ -217,15 +238,34 @@ class Job:
             self._made = self._choose(search, ranked)
             if (rule := self._stage.accept) is not None:
                 await acceptance.decide(search, rule, ranked, self._stage.calibration)
-            if (judge := job_request.judge(self._request)) is not None and self.next_stage is None:
-                answer = search.engine.begun + ranked[0].said
-                await judging.decide(search, judge, search.engine.problem, answer, self._request.get("reference"))
+            if self.next_stage is None and not self._stage.is_verified_elsewhere:
+                await self._verify(search, prompt.begun + ranked[0].said)
         except asyncio.CancelledError:
             return
         except Exception as error:
             self._fail(error)
             return
         self._finish()
+
+    async def _judge(self) -> None:
+        """Judges what another model made in a step before this one."""
+        stage, prompt = self._stage, job_request.prompt(self._request)
+        self.search = search = self._open(prompt, scores=False, structure=None)
+        choices = stage.made.choices
+        texts = [choice.text for choice in choices]
+        is_whole = [choice.finish_reason == "stop" for choice in choices]
+        if stage.task == "select":
+            votes = [choice.answer if whole else None for choice, whole in zip(choices, is_whole, strict=True)]
+            shown = [place for place, text in enumerate(texts) if is_whole[place] and text.strip()]
+            await select(search, stage.selection, texts, votes, shown)
+        elif stage.task == "verify":
+            await self._verify(search, prompt.begun + texts[0])
+        elif isinstance(rule := stage.accept, AcceptByJudge):
+            await acceptance.judge(search, rule, texts[0] if is_whole[0] else "")
+
+    async def _verify(self, search: Search, answer: str) -> None:
+        if (judge := job_request.judge(self._request)) is not None:
+            await judging.decide(search, judge, search.engine.problem, answer, self._request.get("reference"))
 
     def _open(self, prompt: Prompt, scores: bool, structure: Structure | None) -> Search:
         engines, request = self._core.engines, self._request
@@ -263,7 +303,7 @@ class Job:
             raise NothingMade(f"the search ended before it had made anything: {self.tree.ended or 'budget'}")
         return Made(
             tuple(ranked),
-            search.num_choices,
+            len(ranked) if self._stage.is_selected_elsewhere else search.num_choices,
             self.tree.ended or ("budget" if search.expander.budget.has_refused else None),
         )
 
@@ -281,7 +321,7 @@ class Job:
         self._error = error
         if not isinstance(error, EXPECTED):
             _log.error("job_broke", job=self.id, exc_info=error)
-        elif self._stage.next is not None:
+        elif self._decides and not self._stage.is_last:
             self.tree.decide(acceptance.DECISION, {"accepted": False, "error": job_error(error).code})
         self._finish()
 

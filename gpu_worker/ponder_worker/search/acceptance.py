@@ -47,6 +47,14 @@ async def decide(
             search.tree.decide(DECISION, {"by": rule.by} | decision)
 
 
+async def judge(search: Search, rule: AcceptByJudge, answer: str) -> None:
+    """Decides the same about an answer that another model made, which is empty if it was cut off."""
+    if DECISION not in search.tree.decisions:
+        decision = await _judged(search, rule, answer)
+        if search.tree.ended is None:
+            search.tree.decide(DECISION, {"by": rule.by} | decision)
+
+
 async def _decision(
     search: Search, rule: AnyAccept, ranked: Sequence[Candidate], calibration: Calibration | None
 ) -> dict[str, Any]:
@@ -55,8 +63,8 @@ async def _decision(
             reply = await search.verify(ranked[0])
             return {"accepted": reply.passed is True}
         case AcceptByJudge():
-            votes = await _votes(search, rule, ranked[0])
-            return {"accepted": votes[0] > votes[1], "votes": votes}
+            # An answer that was cut off is not shown to a judge.
+            return await _judged(search, rule, ranked[0].said if ranked[0].is_complete else "")
         case AcceptByAgreement():
             return _measured(search, rule, "agreement", agreement(ranked))
         case AcceptByReward():
@@ -68,11 +76,12 @@ async def _decision(
             return {"accepted": chance >= rule.threshold, "calibrated_on": calibration.batch_id} | told
 
 
-async def _votes(search: Search, rule: AcceptByJudge, chosen: Candidate) -> judging.Votes:
-    """Returns the judge's votes on an answer. One that was cut off, or has no text, is not shown to it."""
-    if not chosen.is_complete or not chosen.said.strip():
-        return [0, 0, 0]
-    return await judging.assess(search, rule, search.engine.problem, search.engine.begun + chosen.said)
+async def _judged(search: Search, rule: AcceptByJudge, answer: str) -> dict[str, Any]:
+    """Returns the decision of a judge, which is not asked about an empty answer."""
+    votes = [0, 0, 0]
+    if answer.strip():
+        votes = await judging.assess(search, rule, search.engine.problem, search.engine.begun + answer)
+    return {"accepted": votes[0] > votes[1], "votes": votes}
 
 
 def _measured(search: Search, rule: Measured, name: str, measure: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ponder.domain.state import Verdict
-from ponder.domain.verifier import VERIFIER_SPECS, Judge, Math
+from ponder.domain.verifier import VERIFIER_SPECS, Math
 from ponder_worker.verify.case import Case, Judgement
 from ponder_worker.verify.sandbox.fork_server import ForkServer, answers_within
 from ponder_worker.verify.verifiers import choice, contains, exact, json_schema, number, python_tests, regex
@@ -46,10 +46,6 @@ class Row:
     examine: Callable[[str, Any, str], Judgement]
     is_pure: bool = False
     slow_import: str | None = None
-
-
-def _judge(answer: str, spec: Judge, reference: str) -> Judgement:
-    return Judgement(Verdict.UNVERIFIED, "the judge gave no verdict")
 
 
 VERIFIERS = {

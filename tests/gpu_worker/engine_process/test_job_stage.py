@@ -28,6 +28,15 @@ def cascade(job_id: int, *stages: Document, show_tried: bool = False, **request:
     return job(job_id, strategy, stages=pins, **request)
 
 
+def judged_elsewhere(admitted: AdmittedJob, *tasks: tuple[int, str]) -> AdmittedJob:
+    """Returns the job with steps for another model, each a task behind a stage of this number."""
+    own = {"model": "model-0", "fingerprint": "f", "context_length": 512}
+    steps = list(admitted.request.get("stages") or [own])
+    for stage, task in reversed(tasks):
+        steps.insert(stage + 1, {"model": "judge", "fingerprint": "f", "context_length": 512, "task": task})
+    return replace(admitted, request=admitted.request | {"stages": steps})
+
+
 def stage(accept: Document | None = None, budget: Document | None = None, **strategy: Any) -> Document:
     return {"strategy": {"name": "direct"} | strategy, "budget": budget or {}, "accept": accept}
 
@@ -73,7 +82,7 @@ def test_an_answer_that_is_not_accepted_goes_on_and_the_next_stage_answers(share
     assert result.usage.completion_tokens == num_made
     num_told = sum(len(row.get("ids", ())) for delta in deltas for row in delta["nodes"] if row["node"])
     assert num_told == num_made, "every token is in a delta, once"
-    assert {delta["stage"] for delta in deltas} == {0, 1}
+    assert {delta["step"] for delta in deltas} == {0, 1}
     assert result.usage.prompt_tokens > 20, "both models read the prompt"
     chosen = second["candidates"][second["chosen"]]
     assert result.choices[0].answer == chosen["answer"]
@@ -130,7 +139,7 @@ def test_what_was_tried_is_shown_to_the_next_stage_where_the_user_wants_that(sha
 
 def test_a_resumed_stage_decides_as_it_had_decided(shared_process: Process) -> None:
     """A worker that dies after it has told its decision, and before it could hand the job on."""
-    told = {"stage": 0, "nodes": [], "decisions": {"accept": {"accepted": True, "by": "reward", "probability": 0.0}}}
+    told = {"step": 0, "nodes": [], "decisions": {"accept": {"accepted": True, "by": "reward", "probability": 0.0}}}
     admitted = replace(cascade(17, stage(NEVER), stage()), deltas=(told,))
     shared_process.admit(admitted)
     (result,) = shared_process.finish(1)[0].values()
@@ -140,7 +149,9 @@ def test_a_resumed_stage_decides_as_it_had_decided(shared_process: Process) -> N
 @pytest.mark.parametrize("seed", range(4))
 def test_a_cascade_that_is_interrupted_anywhere_makes_no_token_twice(shared_process: Process, seed: int) -> None:
     draw = Random(seed)
-    admitted = cascade(30 + seed, stage(NEVER, name="best_of_n", n=3), stage(NEVER), stage(name="best_of_n", n=2))
+    stages = (stage(NEVER, name="best_of_n", n=3), stage(JUDGE), stage(name="best_of_n", n=2))
+    admitted = cascade(30 + seed, *stages, verifier=VERIFIER, sampling={"stop": ["q"]})
+    admitted = judged_elsewhere(admitted, (1, "accept"), (2, "verify"))
     deltas: list[Document] = []
     results: list[JobResult] = []
     while not results:
@@ -160,13 +171,120 @@ def test_a_cascade_that_is_interrupted_anywhere_makes_no_token_twice(shared_proc
     for delta in deltas:
         for row in delta["nodes"]:
             if row["node"]:
-                told.setdefault((delta["stage"], row["node"]), []).extend(row.get("ids", ()))
-    made = {
-        (number, index): node["ids"] for number, tree in enumerate(stages) for index, node in enumerate(tree["nodes"])
+                told.setdefault((delta["step"], row["node"]), []).extend(row.get("ids", ()))
+    made = {(tree["step"], index): node["ids"] for tree in stages for index, node in enumerate(tree["nodes"])}
+    assert {place: ids for place, ids in told.items() if made[place]} == {
+        place: ids for place, ids in made.items() if ids and place[1]
     }
-    assert told == {place: ids for place, ids in made.items() if place[1]}
-    assert result.usage.completion_tokens == sum(map(len, told.values()))
-    assert [len(tree["nodes"]) for tree in stages] == [4, 2, 3]
+    assert result.usage.completion_tokens == sum(map(len, made.values()))
+    assert [len(tree["nodes"]) for tree in stages if tree["task"] == "solve"] == [4, 2, 3]
+    assert [tree["task"] for tree in stages] == ["solve", "solve", "accept", "solve", "verify"]
+
+
+JUDGE = {"by": "judge", "n": 2, "max_tokens": 6}
+VERIFIER = {"name": "judge", "n": 2, "max_tokens": 6}
+
+
+def tasks_of(result: JobResult) -> list[tuple[int, str, str]]:
+    return [(tree["stage"], tree["task"], tree["model"]) for tree in result.tree["stages"]]
+
+
+def test_another_model_judges_a_stage_between_it_and_the_next(shared_process: Process) -> None:
+    """The random model says nothing that can be read, so nothing is accepted."""
+    admitted = judged_elsewhere(cascade(70, stage(JUDGE), stage(), sampling={"stop": ["a", "e", " "]}), (0, "accept"))
+    whole = 0
+    for number in range(70, 76):
+        result, deltas = run(shared_process, replace(admitted, job_id=number))
+        assert tasks_of(result) == [(0, "solve", "model-0"), (0, "accept", "judge"), (1, "solve", "model-1")]
+        assert result.tree["answered_by"] in (0, 2)
+        first, judged, _ = result.tree["stages"]
+        assert "accept" not in first["decisions"]
+        decision = judged["decisions"]["accept"]
+        is_asked = bool(sum(decision["votes"]))
+        assert decision == {"by": "judge", "accepted": False, "votes": [0, 0, 2 if is_asked else 0]}
+        whole += is_asked
+        num_said = sum(node["tokens"] for node in judged["nodes"])
+        assert result.usage.judge_tokens == num_said <= 2 * 6
+        assert result.usage.completion_tokens == sum(
+            node["tokens"] for tree in result.tree["stages"] for node in tree["nodes"]
+        )
+        scope = f"{lesson_scope(admitted.request, '')}:stage0.all"
+        assert result.learned[f"{scope}.num"] == 1
+        assert result.learned[f"{scope}.accepted"] == 0
+        assert [delta["step"] for delta in deltas if "result" in delta] == [0, 1]
+    assert whole
+
+
+def test_what_a_judge_accepted_is_the_answer_and_is_verified_by_another(shared_process: Process) -> None:
+    """A worker that dies after the judge has decided."""
+    admitted = cascade(76, stage(JUDGE), stage(), verifier=VERIFIER)
+    admitted = judged_elsewhere(admitted, (0, "accept"), (1, "verify"))
+    deltas: list[Document] = []
+    shared_process.admit(admitted)
+    while not (report := shared_process.report()).handed_on:
+        deltas += report.deltas.values()
+    deltas += report.deltas.values()
+    told = {"step": 1, "nodes": [], "decisions": {"accept": {"by": "judge", "accepted": True, "votes": [2, 0, 0]}}}
+    shared_process.admit(replace(admitted, deltas=(*deltas, told)))
+    while not (report := shared_process.report()).handed_on:
+        deltas += report.deltas.values()
+    shared_process.admit(replace(admitted, deltas=(*deltas, told, *report.deltas.values())))
+    (result,) = shared_process.finish(1)[0].values()
+    assert tasks_of(result) == [(0, "solve", "model-0"), (0, "accept", "judge"), (1, "verify", "judge")]
+    assert result.tree["answered_by"] == 0
+    assert result.judged is None
+    assert result.learned[f"{lesson_scope(admitted.request, '')}:stage0.all.accepted"] == 1
+
+
+def test_another_model_verifies_a_job_that_is_no_cascade(shared_process: Process) -> None:
+    admitted = judged_elsewhere(job(77, {"name": "best_of_n", "n": 3}, n=2, verifier=VERIFIER), (0, "verify"))
+    result, _ = run(shared_process, admitted)
+    assert tasks_of(result) == [(0, "solve", "model-0"), (0, "verify", "judge")]
+    assert (result.error, result.judged, len(result.choices)) == (None, None, 2)
+    assert result.tree["stages"][1]["decisions"]["verdict"]["votes"] == [0, 0, 2]
+    assert {name.partition(":")[2] for name in result.learned} == set()
+
+
+def test_another_model_chooses_among_the_candidates(shared_process: Process) -> None:
+    strategy = {"name": "best_of_n", "n": 4, "select": "tournament", "judge": {"max_tokens": 6}, "early_stopping": None}
+    admitted = judged_elsewhere(job(78, strategy, sampling={"stop": ["a", "e", " "]}), (0, "select"))
+    result, deltas = run(shared_process, admitted)
+    assert tasks_of(result) == [(0, "solve", "model-0"), (0, "select", "judge")]
+    made, judged = result.tree["stages"]
+    assert sorted(judged["decisions"]["select"]["order"]) == [0, 1, 2, 3]
+    assert len(made["candidates"]) == 4
+    assert len(result.choices) == 1
+    assert result.choices[0].answer == made["candidates"][0]["answer"]
+    told = [delta["result"]["choices"] for delta in deltas if "result" in delta]
+    assert [len(choices) for choices in told] == [4], "the judge reads all of them"
+
+
+def test_the_order_of_another_model_is_that_of_the_choices(shared_process: Process) -> None:
+    strategy = {"name": "best_of_n", "n": 3, "select": "genselect", "judge": {"max_tokens": 6}, "early_stopping": None}
+    admitted = judged_elsewhere(job(79, strategy, n=2), (0, "select"))
+    deltas: list[Document] = []
+    shared_process.admit(admitted)
+    while not (report := shared_process.report()).handed_on:
+        deltas += report.deltas.values()
+    deltas += report.deltas.values()
+    before = deltas[-1]["result"]["choices"]
+    told = {"step": 1, "nodes": [], "decisions": {"select": {"by": "genselect", "order": [2, 0, 1], "matches": []}}}
+    shared_process.admit(replace(admitted, deltas=(*deltas, told)))
+    (result,) = shared_process.finish(1)[0].values()
+    assert [choice.text for choice in result.choices] == [before[2]["text"], before[0]["text"]]
+
+
+def test_a_judge_that_is_over_before_it_begins_leaves_the_answer_as_it_is(shared_process: Process) -> None:
+    admitted = judged_elsewhere(job(80, {"name": "direct"}, verifier=VERIFIER), (0, "verify"))
+    deltas: list[Document] = []
+    shared_process.admit(admitted)
+    while not (report := shared_process.report()).handed_on:
+        deltas += report.deltas.values()
+    deltas += report.deltas.values()
+    shared_process.admit(replace(admitted, deltas=(*deltas, {"ended": "deadline"})))
+    (result,) = shared_process.finish(1)[0].values()
+    assert (result.error, result.finish_reason, result.judged) == (None, "deadline", None)
+    assert result.choices
 
 
 def test_adaptive_stages_learn_each_for_itself(shared_process: Process) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ponder.domain.strategy import BestOfN, Judging
+from ponder_worker.answers.equality import canonical
 from ponder_worker.search import judging
 from ponder_worker.search.ranking import rank, vote
 from ponder_worker.search.search import Search
@@ -35,23 +36,41 @@ async def _judged(search: Search, spec: BestOfN) -> list[Candidate]:
     """
     kept, others = eligible(spec, rank(await gather(search, spec, select="majority"), by="best"))
     shown = [candidate for candidate in kept if candidate.is_complete and candidate.said.strip()]
+    texts, votes = [candidate.said for candidate in shown], [vote(candidate) for candidate in shown]
+    order, matches = await _contest(search, spec, texts, votes)
+    nodes, number = [candidate.node.index for candidate in shown], len(search.rounds)
+    told = [{"nodes": [nodes[place] for place in places], "votes": votes} for places, votes in matches]
+    decision = {"by": spec.select, "nodes": [nodes[place] for place in order], "matches": told}
+    search.tree.decide(DECISION if number < 2 else f"{DECISION}.{number}", decision)
+    return [*(shown[place] for place in order), *(one for one in kept if one not in shown), *others]
+
+
+async def select(
+    search: Search, spec: BestOfN, texts: Sequence[str], answers: Sequence[str | None], shown: Sequence[int]
+) -> None:
+    """Ranks the texts of another model's samples, and records their order in the tree.
+
+    answers: what each text answers. shown: the places of those that are shown to the judge; the others come last.
+    """
+    if DECISION in search.tree.decisions:
+        return
+    votes = [None if (answer := answers[place]) is None else canonical(answer) for place in shown]
+    order, matches = await _contest(search, spec, [texts[place] for place in shown], votes)
+    told = [{"candidates": [shown[place] for place in places], "votes": votes} for places, votes in matches]
+    ranked = [shown[place] for place in order]
+    others = [place for place in range(len(texts)) if place not in shown]
+    search.tree.decide(DECISION, {"by": spec.select, "order": [*ranked, *others], "matches": told})
+
+
+async def _contest(
+    search: Search, spec: BestOfN, texts: Sequence[str], answers: Sequence[str | None]
+) -> tuple[list[int], list[tuple[list[int], judging.Votes]]]:
+    """Returns the places of the texts from the best on, and what the judge was asked."""
     judge = spec.judging
     assert judge is not None
-    contest = Contest(
-        search,
-        judge,
-        search.engine.problem,
-        [search.engine.begun + candidate.said for candidate in shown],
-        [vote(candidate) for candidate in shown],
-    )
-    order = await (contest.tournament() if spec.select == "tournament" else contest.genselect())
-    ranked = [shown[place] for place in order]
-    number = len(search.rounds)
-    nodes = [candidate.node.index for candidate in shown]
-    matches = [{"nodes": [nodes[place] for place in places], "votes": votes} for places, votes in contest.matches]
-    decision = {"by": spec.select, "nodes": [candidate.node.index for candidate in ranked], "matches": matches}
-    search.tree.decide(DECISION if number < 2 else f"{DECISION}.{number}", decision)
-    return [*ranked, *(candidate for candidate in kept if candidate not in shown), *others]
+    begun = search.engine.begun
+    contest = Contest(search, judge, search.engine.problem, [begun + text for text in texts], answers)
+    return await (contest.tournament() if spec.select == "tournament" else contest.genselect()), contest.matches
 
 
 @dataclass(slots=True)

@@ -44,8 +44,9 @@ _ATTEMPTS = text(
 _COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job_id = :id GROUP BY kind ORDER BY kind")
 _RESULTS = text(
     """
-    SELECT delta #> '{result,tree,decisions}' AS decisions FROM tree_deltas
-    WHERE job_id = :id AND delta -> 'result' IS NOT NULL ORDER BY id
+    SELECT CAST(delta -> 'step' AS int) AS step, CAST(delta -> 'next' AS int) AS next,
+           delta #> '{result,tree,decisions}' AS decisions
+    FROM tree_deltas WHERE job_id = :id AND delta -> 'result' IS NOT NULL ORDER BY id
     """
 )
 _TOKENS = ("prompt", "completion", "thinking", "reward", "judge", "cached", "recomputed")
@@ -98,30 +99,40 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObjec
 
 
 def _stages(connection: Connection, row: Row[Any]) -> list[JsonObject] | None:
-    """Returns the models of a cascade in turn, and what was decided about each; None for a job that is none."""
-    named = pins(row.request_left or {})
-    if not named:
+    """Returns the steps of a job in turn, with the model of each, and what was decided there; None for a job that has a
+    single one.
+    """
+    steps = pins(row.request_left or {})
+    if not steps:
         return None
-    tree, is_open = row.tree or {}, row.current_state == "pending"
-    ended = [stage.get("decisions") or {} for stage in tree.get("stages", ())]
-    if is_open:
-        ended = [one.decisions or {} for one in connection.execute(_RESULTS, {"id": row.id})]
+    tree = row.tree or {}
+    ended = {stage["step"]: stage.get("decisions") or {} for stage in tree.get("stages", ())}
+    answered_by = tree.get("answered_by")
+    answering = None if answered_by is None else tree["stages"][answered_by]["step"]
+    turn = None
+    if row.current_state == "pending":
+        rows = list(connection.execute(_RESULTS, {"id": row.id}))
+        ended = {one.step: one.decisions or {} for one in rows}
+        turn = rows[-1].next if rows else 0
     return [
         {
+            "stage": pin.stage,
+            "task": pin.task,
             "model": pin.model,
             "fingerprint": pin.fingerprint,
-            "state": _state_of(number, len(ended), is_open=is_open),
-            "has_answered": number == tree.get("answered_by"),
-            "decisions": ended[number] if number < len(ended) else {},
+            "state": "ended" if number in ended else _state_of(number, turn),
+            "has_answered": number == answering,
+            "decisions": ended.get(number, {}),
         }
-        for number, pin in enumerate(named)
+        for number, pin in enumerate(steps)
     ]
 
 
-def _state_of(number: int, num_ended: int, *, is_open: bool) -> str:
-    if number < num_ended:
-        return "ended"
-    return ("open" if number == num_ended else "ahead") if is_open else "not_needed"
+def _state_of(number: int, turn: int | None) -> str:
+    """Returns the state of a step that has not ended. turn: the step that the job is at; None if the job is over."""
+    if turn is None or number < turn:
+        return "not_needed"
+    return "open" if number == turn else "ahead"
 
 
 def _attempt(row: Row[Any]) -> JsonObject:

@@ -123,7 +123,7 @@ def print_tree(job: Json) -> None:
 
 
 def _trees(job: Json) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the trees of a job with their titles: one, or one for each stage of a cascade that has begun."""
+    """Returns the trees of a job with their titles: one, or one for each of several steps that has begun."""
     tree = job["tree"]
     if "stages" not in tree:
         return [(job["strategy"], tree)]
@@ -132,7 +132,8 @@ def _trees(job: Json) -> list[tuple[str, Mapping[str, Any]]]:
         # Only the way to the job's answer is marked.
         is_chosen = number == tree["answered_by"]
         decided = decision(stage.get("decisions") or {})
-        title = f"stage {number}: {stage['strategy']} on {stage['model']}{decided and f', {decided}'}"
+        named = f"{stage['strategy']} on {stage['model']}" if "strategy" in stage else f"judged by {stage['model']}"
+        title = f"stage {stage['stage']}: {named}{decided and f', {decided}'}"
         trees.append((title, stage if is_chosen else {**stage, "chosen": None}))
     return trees
 

@@ -87,8 +87,8 @@ def _facts(job: Json) -> list[tuple[str, str]]:
         facts.append(("waiting", str(job["waiting"].get("message") or job["waiting"].get("reason"))))
     if job.get("pruned_at"):
         facts.append(("deleted", f"prompt, answer and tree, on {moment(job['pruned_at'])}"))
-    for number, stage in enumerate(job.get("stages") or [job]):
-        title = f"stage {number}" if job.get("stages") else "model"
+    for stage in job.get("stages") or [job]:
+        title = _TASKS[stage["task"]].format(stage["stage"]) if job.get("stages") else "model"
         facts.append((title, f"{stage['model']} ({str(stage.get('fingerprint') or '')[:12]}){_stage(stage)}"))
     facts.append(("strategy", job["strategy"] + (f", level {job['level']}" if job.get("level") else "")))
     if any((job.get("usage") or {}).values()):
@@ -103,6 +103,10 @@ def _verdict(job: Json) -> str:
     """Returns the verdict, and whose it is if it is a model's; and what the reference says, if it was compared."""
     checked = f"; compared with the reference: {job['checked']}" if job.get("checked") else ""
     return f"{job['verdict']} by a judge{checked}" if job.get("judged") else str(job["verdict"])
+
+
+_TASKS = {"solve": "stage {}", "select": "chosen by", "accept": "judged by", "verify": "verified by"}
+"""The words for what a step does."""
 
 
 def _stage(stage: Json) -> str:

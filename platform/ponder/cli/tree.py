@@ -168,7 +168,9 @@ def _notes(node: Mapping[str, Any]) -> list[str]:
     """Returns notes on what happened to a node, except its end at a limit."""
     stop, forced = node.get("stop"), node.get("forced") or ()
     notes = []
-    if stop == "forced":
+    if node.get("prompt"):
+        notes.append("a judge is asked")
+    elif stop == "forced":
         notes.append("the user's turn")
     elif forced:
         notes.append(f"forced ×{len(forced)}")

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from ponder.domain.batch.stages import solvers, stage_request
 from ponder.domain.money import NANODOLLARS
-from ponder.domain.strategy import Spec
+from ponder.domain.strategy import Judging, Spec
 
 Measure = Literal["tokens", "dollars"]
 Period = Literal["day", "month"]
@@ -25,6 +25,9 @@ TOKENS_BY_EFFORT: dict[str, int] = {
 }  # fmt: skip
 """OpenAI's `reasoning_effort` as the thinking tokens of a sample, or of a model that does not think, as the tokens of
 the job. `none` and `max` set no limit; `none` tells the chat template that the model shall not think."""
+
+
+_JUDGING = Judging()
 
 
 class Budget(Spec):
@@ -297,11 +300,22 @@ def most_tokens(request: Mapping[str, Any], context_length: int) -> int:
         return int(max(named))
     if stages := solvers(request):
         parts = (most_tokens(stage_request(request, number), pin.context_length) for number, pin in enumerate(stages))
-        return sum(parts)
+        rules = [stage.get("accept") or {} for stage in request["strategy"]["stages"]]
+        return sum(parts) + sum(_most_judged(rule) for rule in rules if rule.get("by") == "judge")
     limits = (request["sampling"].get("max_tokens"), budget.get("tokens_per_sample"), context_length)
     strategy = request["strategy"]
     num_samples = max(int(strategy.get("n") or 1), int(request.get("n") or 1))
     num_steps = int(strategy["width"]) if strategy["name"] == "mcts" else 1
     num_rounds = int(request.get("max_rounds") or 1)
     reached = min(limit for limit in limits if limit is not None) * num_samples * num_steps * num_rounds
+    # A judge has each candidate but one lose once, at most. Its verdict on the answer comes after all rounds.
+    num_matches = (num_samples - 1) * num_rounds if strategy.get("select") in ("tournament", "genselect") else 0
+    verifier = request.get("verifier") or {}
+    reached += num_matches * _most_judged(strategy.get("judge") or {})
+    reached += _most_judged(verifier) if verifier.get("name") == "judge" else 0
     return int(max([reached, *named]))
+
+
+def _most_judged(judging: Mapping[str, Any]) -> int:
+    """Returns the most tokens of a judge's replies to one question."""
+    return int(judging.get("n", _JUDGING.n)) * int(judging.get("max_tokens", _JUDGING.max_tokens))

@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 Aggregate = Literal["last", "min", "product", "mean"]
@@ -158,15 +167,14 @@ class BestOfN(SampleSpec):
     select: Select = "best"
     judge: Judging | None = None
 
-    @model_validator(mode="after")
-    def _has_use_for_a_judge(self) -> Self:
-        if self.judge is not None and self.judging is None:
+    @field_validator("judge")
+    @classmethod
+    def _is_asked(cls, judge: Judging | None, info: ValidationInfo) -> Judging | None:
+        if judge is not None and info.data.get("select") not in ("tournament", "genselect"):
             raise PydanticCustomError(
-                "judge",
-                "select {select} asks no judge: leave judge out, or select tournament or genselect",
-                {"select": self.select},
+                "judge", "no judge is asked here: leave it out, or select tournament or genselect"
             )
-        return self
+        return judge
 
     @property
     def needs_scores(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,10 +45,10 @@ def thinking_token_at(stream_seed: int, position: int) -> int:
     return OPEN if position == len(PROMPT) else CLOSE if 30 <= drawn < 33 else token_at(stream_seed, position)
 
 
-def judge_token_at(stream_seed: int, position: int, *, thinks: bool) -> int:
+def judge_token_at(stream_seed: int, position: int, *, start: int, thinks: bool) -> int:
     """Judges end soon, and change their minds."""
-    drawn = child_seed(stream_seed, position) % 16
-    if thinks and position == 0:
+    drawn = child_seed(stream_seed, position - start) % 16
+    if thinks and position == start:
         return OPEN
     if drawn < 4:
         return END
@@ -65,10 +66,7 @@ class StubStream:
 
     def advance(self) -> StreamEnd | None:
         token = self.draw(self.request.seed, len(self.tokens))
-        if self.request.judges:
-            position, thinks = len(self.tokens) - self.request.start, self.draw is thinking_token_at
-            token = judge_token_at(self.request.seed, position, thinks=thinks)
-        elif self.draw is thinking_token_at and self.tokens[-1] == TURN:
+        if self.draw is thinking_token_at and self.tokens[-1] == TURN:
             token = OPEN
         self.tokens.append(token)
         self.logprobs.append(-1.0 / (1 + token_at(self.request.seed, len(self.tokens) + 1000)))
@@ -76,7 +74,7 @@ class StubStream:
         assert made <= self.request.max_tokens, "the engine was asked for a token beyond the cap"
         if token == END:
             return StreamEnd("stop")
-        if PIECES[token] == self.request.separator:
+        if self.request.separator is not None and PIECES[token] == self.request.separator:
             return StreamEnd("separator")
         return StreamEnd("length") if made == self.request.max_tokens else None
 
@@ -107,6 +105,8 @@ class StubEngine:
 
     def generate(self, request: StreamRequest, done: Callable[[StreamEnd], None]) -> StubStream:
         draw = token_at if self.thought is None else thinking_token_at
+        if request.judges:
+            draw = partial(judge_token_at, start=request.start, thinks=self.thought is not None)
         stream = StubStream(request, done, list(request.tokens), draw)
         self.streams.append(stream)
         self.num_streams += 1

@@ -72,10 +72,13 @@ def _canonical(request: Mapping[str, Any]) -> str:
     if (confidence := strategy.get("confidence")) is not None:
         parameters["keep"] = round(float(confidence.get("keep", 1)), 2)
     effort, budget = request.get("effort") or {}, request.get("budget") or {}
+    verifier = request.get("verifier") or {}
     thinking = effort.get("thinking_tokens") or budget.get("thinking_tokens")
     others = {
         "choices": request.get("n") if "n" not in strategy else None,
         "rounds": request.get("max_rounds"),
+        "judge_n": (strategy.get("judge") or {}).get("n"),
+        "judged": str(verifier.get("n", 1)) if verifier.get("name") == "judge" else None,
         "thinking": thinking and 1 << (int(thinking) - 1).bit_length(),  # rounded up to a power of two
     }
     parameters |= {name: value for name, value in others.items() if value not in (None, 1)}

@@ -113,7 +113,7 @@ def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
         raise InvalidInput(
             f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
         )
-    verification = Verification.of(body, own, terms)
+    verification = Verification.of(body, own, terms, models)
     document = {
         **body.prompt_document(),
         "sampling": body.sampling(),

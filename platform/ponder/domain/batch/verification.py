@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ponder.domain.batch.endpoint import AnyBody
 from ponder.domain.batch.options import LineOptions
-from ponder.domain.batch.terms import Terms
+from ponder.domain.batch.terms import ServedModel, Terms
 from ponder.domain.storable import JsonObject
-from ponder.domain.strategy import AnyStrategy
-from ponder.domain.verifier import JsonSchema, Math, Verifier, why_not_asked
+from ponder.domain.strategy import AcceptByJudge, AnyStrategy, Cascade, Judging
+from ponder.domain.verifier import JsonSchema, Judge, Math, Verifier, why_not_asked
 from ponder.domain.verifier_check import check_limited_schema, check_verifier
 from ponder.errors import InvalidInput
 
@@ -24,8 +25,11 @@ class Verification:
     max_rounds: int
 
     @classmethod
-    def of(cls, body: AnyBody, own: LineOptions, terms: Terms) -> Verification:
-        """Merges the options field by field, the line's before its batch's. Raises InvalidInput."""
+    def of(cls, body: AnyBody, own: LineOptions, terms: Terms, models: Sequence[ServedModel]) -> Verification:
+        """Merges the options field by field, the line's before its batch's. Raises InvalidInput.
+
+        models: those that answer, one for each stage of a cascade.
+        """
         batch = terms.options
         reference = own.reference if own.reference is not None else batch.reference
         made = cls(
@@ -37,7 +41,9 @@ class Verification:
         _check_own(body, own, terms)
         made._check_reference()
         made._check_code(terms)
-        made._check_asking(own.strategy or terms.strategy)
+        strategy = own.strategy or terms.strategy
+        made._check_asking(strategy)
+        made._check_judges(strategy, models)
         return made
 
     def document(self) -> JsonObject:
@@ -81,6 +87,55 @@ class Verification:
                 else ("max_rounds", f"max_rounds is {self.max_rounds}")
             )
             raise InvalidInput(f"{asks}, but {reason}", param=f"body.ponder.{field}", code="no_verifier")
+
+    def _check_judges(self, strategy: AnyStrategy, models: Sequence[ServedModel]) -> None:
+        """Refuses judges that cannot be asked, and one that would count the success of what it has driven."""
+        drivers = list(_drivers(strategy, models))
+        for path, judging, model in drivers:
+            _check_judge(judging, model, f"body.ponder.strategy.{path}.model")
+        counter = self.verifier
+        if not isinstance(counter, Judge):
+            return
+        for model in models:
+            _check_judge(counter, model, "body.ponder.verifier.model")
+        if counter.use_reference and self.reference is None:
+            raise InvalidInput(
+                "the judge is to see the reference, and there is none: give one, or leave out use_reference",
+                param="body.ponder.verifier.use_reference",
+                code="no_reference",
+            )
+        for path, judging, model in drivers:
+            is_same_model = (judging.model or model.name) == (counter.model or model.name)
+            if is_same_model and judging.template == counter.template:
+                raise InvalidInput(
+                    f"this judge also drives the search (strategy.{path}), and no judge counts the success of what it "
+                    "has chosen: give one of them another template, or name another verifier",
+                    param="body.ponder.verifier",
+                    code="judge_drives",
+                )
+
+
+def _drivers(strategy: AnyStrategy, models: Sequence[ServedModel]) -> Iterator[tuple[str, Judging, ServedModel]]:
+    """Yields the judges that drive a search: where each stands in the strategy, and the model that it judges."""
+    if not isinstance(strategy, Cascade):
+        if strategy.judging is not None:
+            yield "judge", strategy.judging, models[0]
+        return
+    for number, (stage, model) in enumerate(zip(strategy.stages, models, strict=True)):
+        if stage.strategy.judging is not None:
+            yield f"stages[{number}].strategy.judge", stage.strategy.judging, model
+        if isinstance(stage.accept, AcceptByJudge):
+            yield f"stages[{number}].accept", stage.accept, model
+
+
+def _check_judge(judging: Judging, model: ServedModel, param: str) -> None:
+    """Refuses a judge that is not the model whose answers it reads."""
+    if judging.model not in (None, model.name):
+        raise InvalidInput(
+            f"{judging.model} cannot judge the answers of {model.name} yet: leave out the judge's model",
+            param=param,
+            code="unsupported_judge",
+        )
 
 
 def _check_own(body: AnyBody, own: LineOptions, terms: Terms) -> None:

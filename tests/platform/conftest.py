@@ -107,10 +107,9 @@ class World:
         num_by_judge: int = 0,
         stages: Sequence[str] = (),
     ) -> str:
-        """Makes a batch in progress, whose lines ask for `models` in turn and whose first ones may see references or are
-        judged by a model.
+        """Makes a batch in progress, whose lines ask for `models` in turn and whose first ones may see references.
 
-        stages: the models of a cascade, of which each job is one.
+        stages: the models of a cascade, of which each job is one. num_by_judge: the first ones are judged by a model.
         """
         tenant = tenant or self.tenant()
         batch_id = f"batch_{next(self._numbers):024x}"

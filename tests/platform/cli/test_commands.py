@@ -192,6 +192,37 @@ def test_every_accuracy_is_marked_if_a_search_could_see_the_reference(
     assert "may have consulted the reference" in said
 
 
+def test_what_a_model_judged_is_kept_apart_in_every_table_where_there_is_any(
+    ponder: Ponder, worker: Worker, problems: Path, engine: Engine
+) -> None:
+    plain = ponder("submit", str(problems), *FIELDS)[1].strip()
+    ponder("watch", plain)
+    assert "verdict passed\n" in ponder("show", f"{plain}/row-1")[1]
+    reports = (["cost"], ["quality"], ["what-if", "--market", "on_demand"])
+    for report in reports:
+        _, printed, said = ponder("report", *report)
+        assert "by judge" not in printed + said
+        assert "agreement" not in printed + said
+    batch = ponder("submit", str(problems), *FIELDS, "--verifier", "judge")[1].strip()
+    ponder("watch", batch)
+    with engine.begin() as connection:
+        checked = "UPDATE jobs SET checked = CASE line WHEN 1 THEN 'passed' ELSE 'failed' END WHERE judged AND line < 3"
+        connection.execute(text(checked))
+        connection.execute(text("UPDATE usage SET judge_tokens = 5"))
+    _, shown, _ = ponder("show", f"{batch}/row-2")
+    assert "verdict passed by a judge; compared with the reference: failed" in shown
+    assert "12 generated, 5 of them by judges" in shown
+    assert "verdict passed by a judge\n" in ponder("show", f"{batch}/row-3")[1]
+    for report in reports:
+        _, printed, said = ponder("report", *report, "--by", "batch")
+        header, *rows = (line.split("\t") for line in printed.splitlines())
+        assert sorted(row[header.index("by judge")] for row in rows) == ["0", "4"]
+        if "agreement" in header:
+            assert sorted(row[header.index("agreement")] for row in rows) == ["50.0% of 2", "–"]
+            assert "passed because a model said so" in said
+    assert "by judge" in ponder("report", "cost", "--compare", batch, "strategy=direct")[1]
+
+
 def test_a_verifier_with_parameters_is_given_as_json(ponder: Ponder, worker: Worker, problems: Path) -> None:
     verifier = '{"name": "regex", "pattern": "= 7$"}'
     batch = ponder("submit", str(problems), *FIELDS, "--verifier", verifier, "--max-rounds", "2")[1].strip()

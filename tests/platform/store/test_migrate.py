@@ -12,7 +12,6 @@ from ponder.ledger.cost_report import cost_report
 from ponder.ledger.reporting import Selection
 from ponder.store import migrate as module
 
-
 _COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
 
 

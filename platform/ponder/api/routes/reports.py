@@ -158,13 +158,13 @@ def what_if_report(
                 **row.group,
                 "settled": row.num_settled,
                 "passed": row.num_passed,
-                "by_judge": row.num_by_judge,
-                "passed_by_judge": row.num_passed_by_judge,
                 "nanodollars": row.nanodollars,
                 "other_nanodollars": row.other_nanodollars,
                 "ratio": row.ratio,
                 "cost_per_successful_task": row.cost_per_success,
                 "other_cost_per_successful_task": row.other_cost_per_success,
+                "by_judge": row.num_by_judge,
+                "passed_by_judge": row.num_passed_by_judge,
             }
             for row in rows
         ],
@@ -198,10 +198,6 @@ def _cost(row: CostRow) -> JsonObject:
         "jobs": row.num_jobs,
         "settled": row.num_settled,
         "passed": row.num_passed,
-        "by_judge": row.num_by_judge,
-        "passed_by_judge": row.num_passed_by_judge,
-        "compared": row.num_compared,
-        "agreement": row.agreement,
         "accuracy": row.accuracy,
         "completion_tokens": row.completion_tokens,
         "tokens_per_job": row.tokens_per_job,
@@ -211,6 +207,10 @@ def _cost(row: CostRow) -> JsonObject:
         "cost_per_successful_task": row.cost_per_successful_task,
         **_ends("cost_per_successful_task", row.interval),
         "oracle": row.num_oracle,
+        "by_judge": row.num_by_judge,
+        "passed_by_judge": row.num_passed_by_judge,
+        "compared": row.num_compared,
+        "agreement": row.agreement,
     }
 
 

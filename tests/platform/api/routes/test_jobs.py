@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 from sqlalchemy import Engine, text
 
+from ponder.domain.state import Verdict
 from ponder.jobs.dispatching.dispatcher_status import record
+from ponder.jobs.tick import Settlement, Usage
 
 
 @pytest.fixture
@@ -44,6 +48,35 @@ def test_a_settled_job_shows_attempts_usage_cost_and_tree(
     assert (attempt["machine"], attempt["market"], attempt["outcome"]) == ("cpu", "on_demand", "settled")
     assert shown["tree"]["nodes"] == [{"parent": -1}]
     assert shown["waiting"] is None
+
+
+def test_a_judged_job_says_whose_its_verdict_is_and_what_the_reference_says_wherever_it_is_shown(
+    worker: Any, submitted: Any, line: Any, passed: Any, http: httpx2.Client
+) -> None:
+    lines = [line("a", ponder={"reference": 7, "verifier": "judge"}), line("b", ponder={"reference": 7})]
+    batch = submitted(lines)
+    worker.validate()
+
+    def settle(job_id: int) -> Settlement:
+        usage = Usage(prompt_tokens=9, completion_tokens=12, judge_tokens=5)
+        return replace(passed(job_id), usage=usage, checked=Verdict.FAILED if job_id == judged else None)
+
+    judged = int(http.get(f"/v1/batches/{batch.id}/jobs").json()["data"][0]["id"].removeprefix("job_"))
+    worker.work(settle)
+    shown = http.get(f"/v1/batches/{batch.id}").json()
+    assert (shown["ponder"]["num_by_judge"], shown["ponder"]["num_passed_by_judge"]) == (1, 1)
+    assert shown["usage"]["output_tokens_details"]["judge_tokens"] == 10
+    listed = http.get(f"/v1/batches/{batch.id}/jobs").json()["data"]
+    assert [(one["judged"], one["checked"]) for one in listed] == [(True, "failed"), (False, None)]
+    found = http.get(f"/v1/jobs/{listed[0]['id']}").json()
+    assert (found["verdict"], found["judged"], found["checked"]) == ("passed", True, "failed")
+    assert found["usage"]["judge_tokens"] == 5
+    content = http.get(f"/v1/files/{shown['output_file_id']}/content").text
+    body = json.loads(content.splitlines()[0])["response"]["body"]
+    assert body["usage"]["completion_tokens_details"]["judge_tokens"] == body["ponder"]["judge_tokens"] == 5
+    assert (body["ponder"]["judged"], body["ponder"]["checked"]) == (True, "failed")
+    (measured, _) = http.get("/v1/measurements", params={"batch_id": batch.id}).json()["data"]
+    assert (measured["judged"], measured["checked"], measured["judge_tokens"]) == (True, "failed", 5)
 
 
 def test_a_waiting_job_says_why(

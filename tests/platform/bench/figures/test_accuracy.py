@@ -54,6 +54,16 @@ def test_a_verifier_that_passes_only_the_reference_settles_other_numbers_and_let
     assert [grades.grade(*one) for one in answers] == [True, False, None, True, False]
 
 
+def test_what_a_model_judged_is_told_with_how_often_the_reference_says_the_same() -> None:
+    jobs = [record("p", judged=True, checked="passed"), record("q", judged=True, checked="failed")]
+    jobs += [record("r", judged=True, checked="unverified"), record("s", passed=False)]
+    found = accuracy_of(jobs, "best_of_n", Grades(jobs, {}, "judge"))
+    assert (found.pass_1.value, found.judged) == (0.75, 0.75)
+    assert (found.num_compared, found.agreement) == (2, 0.5)
+    (bare,) = [accuracy_of([record()], "direct", Grades([], {}, None))]
+    assert (bare.judged, bare.num_compared, bare.agreement) == (0.0, 0, None)
+
+
 def test_seeds_of_direct_jobs_are_the_samples_of_a_problem() -> None:
     jobs = [record("p", seed, passed=seed < 1, level="Level 2") for seed in range(4)]
     jobs += [record("q", seed, passed=True, level="Level 1") for seed in range(4)]

@@ -145,6 +145,9 @@ def test_the_batch_can_name_the_model_for_all_lines() -> None:
 def test_a_reference_alone_is_judged_as_mathematics() -> None:
     assert request(ponder={"reference": 42}).document["reference"] == "42"
     assert request(ponder={"reference": "42"}).document["verifier"]["name"] == "math"
+    assert not request(ponder={"reference": "42"}).judged
+    assert request(ponder={"reference": "42", "verifier": "judge"}).judged
+    assert request({"verifier": {"name": "judge"}}).judged
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def most_tokens(request: Mapping[str, Any], context_length: int) -> int:
         return int(max(named))
     if stages := solvers(request):
         parts = (most_tokens(stage_request(request, number), pin.context_length) for number, pin in enumerate(stages))
-        rules = [stage.get("accept") or {} for stage in request["strategy"]["stages"]]
+        rules = [stage.get("accept") or {} for stage in request["strategy"].get("stages", ())]
         return sum(parts) + sum(_most_judged(rule) for rule in rules if rule.get("by") == "judge")
     limits = (request["sampling"].get("max_tokens"), budget.get("tokens_per_sample"), context_length)
     strategy = request["strategy"]

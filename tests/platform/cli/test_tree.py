@@ -97,22 +97,56 @@ def test_nodes_that_were_forced_stopped_verified_or_begun_early_are_marked() -> 
     ]
 
 
+def test_another_model_that_judges_is_shown_behind_what_it_judges(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"accept": {"by": "judge", "accepted": True, "votes": [2, 1, 0]}}
+    made = {"nodes": [{"text": ""}, node(0, 0, "4", None)], "candidates": [{"node": 1, "answer": "4"}], "chosen": 0}
+    question = {"parent": 0, "ordinal": 0, "text": "", "ids": [], "tokens": 0, "state": "finished", "prompt": True}
+    asked = {"nodes": [{"text": ""}, question, node(1, 0, "Verdict: correct", None)], "candidates": [], "chosen": None}
+    stages = [
+        made | {"model": "small", "fingerprint": "f0", "stage": 0, "task": "solve", "strategy": "direct"},
+        asked | {"model": "large", "fingerprint": "f1", "stage": 0, "task": "accept", "decisions": told},
+    ]
+    shown = [
+        {"model": stage["model"], "fingerprint": stage["fingerprint"], "stage": 0, "task": stage["task"]}
+        | {"state": "ended", "has_answered": number == 0, "decisions": stage.get("decisions", {})}
+        for number, stage in enumerate(stages)
+    ]
+    print_job(
+        {"id": "job_1", "custom_id": "a", "line": 1, "batch_id": "batch_b", "state": "completed", "model": "small"}
+        | {"strategy": "cascade", "stages": shown, "tree": {"stages": stages, "answered_by": 0}}
+    )
+    text = " ".join(capsys.readouterr().out.split())
+    assert "stage 0 small (f0), gave the answer" in text
+    assert "judged by large (f1), accepted by judge" in text
+    assert "stage 0: judged by large, accepted by judge" in text
+    assert "Verdict: correct" in text
+
+
 def test_a_cascade_is_drawn_stage_by_stage_with_what_was_decided(capsys: pytest.CaptureFixture[str]) -> None:
     weak = {"by": "agreement", "accepted": False, "agreement": 0.5, "threshold": 0.75}
     sure = {"by": "reward", "accepted": True, "probability": 0.9, "chance": 0.7, "threshold": 0.6}
     made = {"nodes": [{"text": ""}, node(0, 0, "4", None)], "candidates": [{"node": 1, "answer": "4"}], "chosen": 0}
     stages = [
-        {"model": "tiny", "fingerprint": "f0", "strategy": "direct", "nodes": [{"text": ""}], "chosen": None}
+        {
+            "model": "tiny",
+            "fingerprint": "f0",
+            "strategy": "direct",
+            "nodes": [{"text": ""}],
+            "chosen": None,
+            "stage": 0,
+        }
         | {"decisions": {"route": {"skipped": True, "chance": 0.02}}},
-        made | {"model": "small", "fingerprint": "f1", "strategy": "self_consistency", "decisions": {"accept": weak}},
         made
-        | {"model": "large", "fingerprint": "f2", "strategy": "best_of_n"}
+        | {"model": "small", "fingerprint": "f1", "strategy": "self_consistency", "decisions": {"accept": weak}}
+        | {"stage": 1},
+        made
+        | {"model": "large", "fingerprint": "f2", "strategy": "best_of_n", "stage": 2}
         | {"decisions": {"accept": sure | {"calibrated_on": "batch_a"}}},
     ]
     states = ["ended", "ended", "ended", "not_needed"]
     shown = [
         {"model": stage["model"], "fingerprint": stage["fingerprint"], "state": state, "has_answered": number == 2}
-        | {"decisions": stage["decisions"]}
+        | {"decisions": stage["decisions"], "stage": number, "task": "solve"}
         for number, (stage, state) in enumerate(zip([*stages, stages[0]], states, strict=True))
     ]
     shown[3] |= {"decisions": {}}

@@ -27,7 +27,7 @@ def _ended(*ids: int) -> dict[str, Any]:
     """The last delta of a first stage."""
     decisions = {"accept": {"accepted": False, "by": "agreement", "agreement": 0.5, "threshold": 0.75}}
     nodes = [{"node": 1, "ids": list(ids)}]
-    return {"stage": 0, "nodes": nodes, "result": {"tree": {"nodes": [], "decisions": decisions}}}
+    return {"step": 0, "nodes": nodes, "result": {"tree": {"nodes": [], "decisions": decisions}}, "next": 1}
 
 
 def _begun(world: Any, num_jobs: int = 2, **options: Any) -> tuple[str, str, list[int]]:

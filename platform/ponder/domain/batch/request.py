@@ -11,7 +11,7 @@ from ponder.domain.batch.calibration import prompt_hash
 from ponder.domain.batch.completion_body import CompletionBody
 from ponder.domain.batch.endpoint import CHAT, AnyBody, read_body
 from ponder.domain.batch.options import LineOptions
-from ponder.domain.batch.stages import Pin
+from ponder.domain.batch.stages import Pin, Task
 from ponder.domain.batch.terms import ServedModel, Terms
 from ponder.domain.batch.verification import Verification
 from ponder.domain.context import cannot_fit
@@ -20,7 +20,7 @@ from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import AcceptByReward, AnyStrategy, Cascade
 from ponder.domain.structure_check import check_structure
 from ponder.domain.verifier import Judge
-from ponder.errors import InvalidInput, InvalidLine, UnknownModel
+from ponder.errors import InvalidInput, InvalidLine
 
 __all__ = ["JobRequest", "ServedModel", "Terms", "parse", "refuse_told"]
 
@@ -114,6 +114,10 @@ def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
             f"the batch's priority is {terms.options.priority}", param="body.ponder.priority", code="invalid_priority"
         )
     verification = Verification.of(body, own, terms, models)
+    for model in verification.elsewhere:
+        _check_length(body, model)
+    if verification.elsewhere:
+        _check_text(body)
     document = {
         **body.prompt_document(),
         "sampling": body.sampling(),
@@ -123,7 +127,7 @@ def _request(custom_id: str, body: AnyBody, terms: Terms) -> JobRequest:
         **_effort(body, own),
         **_structure(body, own, terms),
         **verification.document(),
-        **_pins(strategy, models, terms),
+        **_pins(strategy, models, verification, terms),
         "kept": {name: kept for name in _KEPT if (kept := getattr(body, name)) is not None},
     }
     level = (body.metadata or {}).get("level")
@@ -143,17 +147,7 @@ def _model(body: AnyBody, terms: Terms) -> ServedModel:
     name = terms.options.model or body.model
     if name is None:
         raise InvalidInput("body.model is missing", param="body.model", code="missing_required_parameter")
-    return _served(name, terms, "body.model")
-
-
-def _served(name: str, terms: Terms, param: str) -> ServedModel:
-    model = terms.models.get(name)
-    if model is None:
-        known = ", ".join(sorted(terms.models)[:5]) or "none: start a worker"
-        raise UnknownModel(
-            f"no worker has served the model {name} yet (known: {known})", param=param, code="model_not_found"
-        )
-    return model
+    return terms.served(name, "body.model")
 
 
 def _stage_models(strategy: Cascade, body: AnyBody, terms: Terms) -> list[ServedModel]:
@@ -161,7 +155,7 @@ def _stage_models(strategy: Cascade, body: AnyBody, terms: Terms) -> list[Served
     models = []
     for number, stage in enumerate(strategy.stages):
         path = f"{_STRATEGY}.stages[{number}]"
-        model = _model(body, terms) if stage.model is None else _served(stage.model, terms, f"{path}.model")
+        model = _model(body, terms) if stage.model is None else terms.served(stage.model, f"{path}.model")
         _check_reward_model(stage.strategy, model, f"{path}.strategy")
         if isinstance(stage.accept, AcceptByReward) and not model.has_reward_model:
             raise InvalidInput(
@@ -173,15 +167,24 @@ def _stage_models(strategy: Cascade, body: AnyBody, terms: Terms) -> list[Served
     return models
 
 
-def _pins(strategy: AnyStrategy, models: Sequence[ServedModel], terms: Terms) -> JsonObject:
-    if not isinstance(strategy, Cascade):
+def _pins(strategy: AnyStrategy, models: Sequence[ServedModel], verification: Verification, terms: Terms) -> JsonObject:
+    """Returns the steps of a job in which more than one model takes part, or more than one stage."""
+    if not isinstance(strategy, Cascade) and not verification.elsewhere:
         return {}
     pins = []
     for number, model in enumerate(models):
         calibration = terms.calibrations.by_stage.get(number) if strategy is terms.strategy else None
         document = None if calibration is None else calibration.document()
-        pins.append(Pin(model.name, model.fingerprint, model.context_length, document).document())
-    return {"stages": pins}
+        pins.append(Pin(model.name, model.fingerprint, model.context_length, document))
+        judges = [driver for driver in verification.drivers if driver.stage == number and driver.is_elsewhere]
+        pins += [_judge_pin(driver.task, driver.model) for driver in judges]
+    if verification.counter is not None:
+        pins.append(_judge_pin("verify", verification.counter))
+    return {"stages": [pin.document() for pin in pins]}
+
+
+def _judge_pin(task: Task, model: ServedModel) -> Pin:
+    return Pin(model.name, model.fingerprint, model.context_length, task=task)
 
 
 def _check_calibration(strategy: AnyStrategy, body: AnyBody, own: LineOptions, terms: Terms) -> None:
@@ -239,6 +242,16 @@ def _check_tokenizers(body: AnyBody) -> None:
             f"{named[0]} holds the token ids of one model, and the stages of a cascade have several: leave it out, or "
             "give text",
             param=f"body.{named[0]}",
+            code="invalid_value",
+        )
+
+
+def _check_text(body: AnyBody) -> None:
+    """Refuses a prompt of token ids, which another model could not read to judge its answers."""
+    if isinstance(body, CompletionBody) and isinstance(body.prompt_document()["prompt"], list):
+        raise InvalidInput(
+            "the prompt holds the token ids of one model, and another model is to judge the answers: give text",
+            param="body.prompt",
             code="invalid_value",
         )
 

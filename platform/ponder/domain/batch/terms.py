@@ -13,6 +13,7 @@ from ponder.domain.budget import Budget
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import Direct, Strategy
 from ponder.domain.verifier_check import VerifierLimits
+from ponder.errors import UnknownModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,16 @@ class Terms:
     """Whether workers may run programs that models write, for `python_tests`."""
     limits: VerifierLimits = field(default_factory=VerifierLimits)
     calibrations: Calibrations = Calibrations()
+
+    def served(self, name: str, param: str) -> ServedModel:
+        """Returns the model of this name. Raises UnknownModel, which names the field."""
+        model = self.models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self.models)[:5]) or "none: start a worker"
+            raise UnknownModel(
+                f"no worker has served the model {name} yet (known: {known})", param=param, code="model_not_found"
+            )
+        return model
 
     @cached_property
     def strategy(self) -> Strategy:

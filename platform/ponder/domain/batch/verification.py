@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ponder.domain.batch.endpoint import AnyBody
 from ponder.domain.batch.options import LineOptions
+from ponder.domain.batch.stages import Task
 from ponder.domain.batch.terms import ServedModel, Terms
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import AcceptByJudge, AnyStrategy, Cascade, Judging
@@ -18,11 +19,37 @@ _MATH = Math()
 
 
 @dataclass(frozen=True, slots=True)
+class Driver:
+    """A judge that drives a search.
+
+    path: where it stands in the strategy. answers: the model whose answers it reads.
+    """
+
+    task: Task
+    stage: int
+    path: str
+    judging: Judging
+    answers: ServedModel
+    model: ServedModel
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it has a queue of its own. Where candidates are chosen in one, they are accepted in one, too."""
+        return self.model.fingerprint != self.answers.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
+    """The verifier of a line, and the models that judge. counter: the one that counts success, if that is a step of its
+    own.
+    """
+
     verifier: Verifier | None
     reference: str | None
     oracle: bool
     max_rounds: int
+    drivers: tuple[Driver, ...] = ()
+    counter: ServedModel | None = None
 
     @classmethod
     def of(cls, body: AnyBody, own: LineOptions, terms: Terms, models: Sequence[ServedModel]) -> Verification:
@@ -32,19 +59,29 @@ class Verification:
         """
         batch = terms.options
         reference = own.reference if own.reference is not None else batch.reference
+        strategy = own.strategy or terms.strategy
+        verifier = _verifier(body, own, batch.verifier, reference)
         made = cls(
-            verifier=_verifier(body, own, batch.verifier, reference),
+            verifier=verifier,
             reference=reference,
             oracle=bool(batch.oracle if own.oracle is None else own.oracle),
             max_rounds=own.max_rounds or batch.max_rounds or 1,
+            drivers=tuple(_drivers(strategy, models, terms)),
+            counter=_counter(verifier, models, terms),
         )
         _check_own(body, own, terms)
         made._check_reference()
         made._check_code(terms)
-        strategy = own.strategy or terms.strategy
         made._check_asking(strategy)
-        made._check_judges(strategy, models)
+        made._check_selection(strategy)
+        made._check_judge(models)
         return made
+
+    @property
+    def elsewhere(self) -> tuple[ServedModel, ...]:
+        """The models that judge what another one has made."""
+        drivers = tuple(driver.model for driver in self.drivers if driver.is_elsewhere)
+        return drivers if self.counter is None else (*drivers, self.counter)
 
     def document(self) -> JsonObject:
         return {
@@ -88,54 +125,79 @@ class Verification:
             )
             raise InvalidInput(f"{asks}, but {reason}", param=f"body.ponder.{field}", code="no_verifier")
 
-    def _check_judges(self, strategy: AnyStrategy, models: Sequence[ServedModel]) -> None:
-        """Refuses judges that cannot be asked, and one that would count the success of what it has driven."""
-        drivers = list(_drivers(strategy, models))
-        for path, judging, model in drivers:
-            _check_judge(judging, model, f"body.ponder.strategy.{path}.model")
-        counter = self.verifier
-        if not isinstance(counter, Judge):
+    def _check_selection(self, strategy: AnyStrategy) -> None:
+        """Refuses what would ask about an answer before another model has chosen it."""
+        for driver in self.drivers:
+            if driver.task != "select" or not driver.is_elsewhere:
+                continue
+            accept = strategy.stages[driver.stage].accept if isinstance(strategy, Cascade) else None
+            if self.max_rounds > 1 or (accept is not None and not self._is_judged_elsewhere(driver.stage)):
+                asked = "its rounds are verified" if accept is None else f"its answer is accepted by {accept.by}"
+                raise InvalidInput(
+                    f"{driver.model.name} chooses among the samples of {driver.answers.name} after they have ended, "
+                    f"but {asked} before: leave out the judge's model, or let another model judge that too",
+                    param=f"body.ponder.strategy.{driver.path}.model",
+                    code="conflicting_judge",
+                )
+
+    def _is_judged_elsewhere(self, stage: int) -> bool:
+        return any(one.task == "accept" and one.stage == stage and one.is_elsewhere for one in self.drivers)
+
+    def _check_judge(self, models: Sequence[ServedModel]) -> None:
+        """Refuses a judge that cannot be asked, or that would count the success of what it has driven."""
+        judge = self.verifier
+        if not isinstance(judge, Judge):
             return
-        for model in models:
-            _check_judge(counter, model, "body.ponder.verifier.model")
-        if counter.use_reference and self.reference is None:
+        if judge.use_reference and self.reference is None:
             raise InvalidInput(
                 "the judge is to see the reference, and there is none: give one, or leave out use_reference",
                 param="body.ponder.verifier.use_reference",
                 code="no_reference",
             )
-        for path, judging, model in drivers:
-            is_same_model = (judging.model or model.name) == (counter.model or model.name)
-            if is_same_model and judging.template == counter.template:
+        if judge.model is None and any(driver.is_elsewhere for driver in self.drivers):
+            raise InvalidInput(
+                "another model drives the search, so the job does not end where its answer was made: name the model of "
+                "the verifier",
+                param="body.ponder.verifier.model",
+                code="no_judge",
+            )
+        counters = {self.counter.fingerprint} if self.counter else {model.fingerprint for model in models}
+        for driver in self.drivers:
+            if driver.model.fingerprint in counters and driver.judging.template == judge.template:
                 raise InvalidInput(
-                    f"this judge also drives the search (strategy.{path}), and no judge counts the success of what it "
-                    "has chosen: give one of them another template, or name another verifier",
+                    f"this judge also drives the search (strategy.{driver.path}), and no judge counts the success of "
+                    "what it has chosen: give one of them another template or model, or name another verifier",
                     param="body.ponder.verifier",
                     code="judge_drives",
                 )
 
 
-def _drivers(strategy: AnyStrategy, models: Sequence[ServedModel]) -> Iterator[tuple[str, Judging, ServedModel]]:
-    """Yields the judges that drive a search: where each stands in the strategy, and the model that it judges."""
-    if not isinstance(strategy, Cascade):
-        if strategy.judging is not None:
-            yield "judge", strategy.judging, models[0]
-        return
-    for number, (stage, model) in enumerate(zip(strategy.stages, models, strict=True)):
-        if stage.strategy.judging is not None:
-            yield f"stages[{number}].strategy.judge", stage.strategy.judging, model
-        if isinstance(stage.accept, AcceptByJudge):
-            yield f"stages[{number}].accept", stage.accept, model
+def _drivers(strategy: AnyStrategy, models: Sequence[ServedModel], terms: Terms) -> Iterator[Driver]:
+    """Yields the judges that drive a search. Raises UnknownModel."""
+    if isinstance(strategy, Cascade):
+        stages = [(f"stages[{number}].strategy.judge", stage.strategy) for number, stage in enumerate(strategy.stages)]
+        rules = [stage.accept for stage in strategy.stages]
+    else:
+        stages, rules = [("judge", strategy)], [None]
+    for number, ((path, plain), rule, model) in enumerate(zip(stages, rules, models, strict=True)):
+        if plain.judging is not None:
+            judge = _judging_model(plain.judging, path, model, terms)
+            yield Driver("select", number, path, plain.judging, model, judge)
+        if isinstance(rule, AcceptByJudge):
+            path = f"stages[{number}].accept"
+            yield Driver("accept", number, path, rule, model, _judging_model(rule, path, model, terms))
 
 
-def _check_judge(judging: Judging, model: ServedModel, param: str) -> None:
-    """Refuses a judge that is not the model whose answers it reads."""
-    if judging.model not in (None, model.name):
-        raise InvalidInput(
-            f"{judging.model} cannot judge the answers of {model.name} yet: leave out the judge's model",
-            param=param,
-            code="unsupported_judge",
-        )
+def _judging_model(judging: Judging, path: str, answers: ServedModel, terms: Terms) -> ServedModel:
+    return answers if judging.model is None else terms.served(judging.model, f"body.ponder.strategy.{path}.model")
+
+
+def _counter(verifier: Verifier | None, models: Sequence[ServedModel], terms: Terms) -> ServedModel | None:
+    """Returns the model that counts success, unless each model that may answer does that itself."""
+    if not isinstance(verifier, Judge) or verifier.model is None:
+        return None
+    model = terms.served(verifier.model, "body.ponder.verifier.model")
+    return None if {one.fingerprint for one in models} == {model.fingerprint} else model
 
 
 def _check_own(body: AnyBody, own: LineOptions, terms: Terms) -> None:

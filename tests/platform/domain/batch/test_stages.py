@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ponder.domain.batch.cell import Cell
 from ponder.domain.batch.options import BatchOptions
 from ponder.domain.batch.refusal import explain
 from ponder.domain.batch.request import JobRequest, ServedModel, Terms, parse
-from ponder.domain.batch.stages import stage_request
+from ponder.domain.batch.stages import Pin, Task, next_step, pins, stage_request
 from ponder.domain.budget import most_tokens
 from ponder.errors import InvalidLine
 
@@ -153,3 +155,121 @@ def test_jobs_of_a_cascade_are_estimated_by_its_stages_models_and_budget() -> No
     assert cell.samples * cell.cap == 4 * 60 + 500 / 2
     capped = Cell.of(line(*stages, ponder={"budget": 90}).document, 500)
     assert capped.samples * capped.cap == pytest.approx(90)
+
+
+def plain(strategy: dict[str, Any] | str, **ponder: Any) -> JobRequest:
+    value = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
+    body = {"model": "small", "messages": [{"role": "user", "content": "1 + 1?"}]}
+    terms = Terms(BatchOptions(), {"small": SMALL, "large": LARGE})
+    return parse(value | {"body": body | {"ponder": {"strategy": strategy} | ponder}}, 1, terms)
+
+
+def steps(made: JobRequest) -> list[tuple[str, Task, int]]:
+    return [(pin.model, pin.task, pin.stage) for pin in pins(made.document)]
+
+
+BY_LARGE = {"name": "judge", "model": "large"}
+FORM = {"name": "regex", "pattern": "2"}
+CHOSEN_BY_LARGE = {"name": "best_of_n", "n": 4, "select": "tournament", "judge": {"model": "large"}}
+
+
+def test_another_model_that_judges_is_a_step_behind_what_it_judges() -> None:
+    assert steps(plain("direct", verifier=BY_LARGE)) == [("small", "solve", 0), ("large", "verify", 0)]
+    assert steps(plain(CHOSEN_BY_LARGE)) == [("small", "solve", 0), ("large", "select", 0)]
+    accepted = {"accept": {"by": "judge", "model": "large"}}
+    made = line(
+        accepted, {"model": "large", "strategy": "direct"}, ponder={"verifier": {"name": "judge", "model": "small"}}
+    )
+    assert steps(made) == [("small", "solve", 0), ("large", "accept", 0), ("large", "solve", 1), ("small", "verify", 1)]
+    assert made.document["stages"][1] == {
+        "model": "large", "fingerprint": "f1", "context_length": 2048, "task": "accept"
+    }  # fmt: skip
+
+
+def test_a_model_that_judges_its_own_answers_needs_no_step() -> None:
+    for verifier in ("judge", {"name": "judge", "model": "small"}):
+        assert "stages" not in plain("direct", verifier=verifier).document
+    chosen = CHOSEN_BY_LARGE | {"judge": {"model": "small"}}
+    assert "stages" not in plain(chosen).document
+    made = line({"accept": {"by": "judge"}}, {"model": "large"})
+    assert steps(made) == [("small", "solve", 0), ("large", "solve", 1)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "ponder", "param", "code"),
+    [
+        ("direct", {"verifier": {"name": "judge", "model": "nobody"}}, "verifier.model", "model_not_found"),
+        (CHOSEN_BY_LARGE | {"judge": {"model": "nobody"}}, {}, "strategy.judge.model", "model_not_found"),
+        (CHOSEN_BY_LARGE, {"verifier": "judge"}, "verifier.model", "no_judge"),
+        (CHOSEN_BY_LARGE, {"verifier": BY_LARGE}, "verifier", "judge_drives"),
+        (CHOSEN_BY_LARGE, {"verifier": FORM, "max_rounds": 2}, "strategy.judge.model", "conflicting_judge"),
+        (
+            {"name": "cascade", "stages": [VOTES | {"strategy": CHOSEN_BY_LARGE}, {"model": "large"}]},
+            {},
+            "strategy.stages[0].strategy.judge.model",
+            "conflicting_judge",
+        ),
+    ],
+)  # fmt: skip
+def test_a_judge_that_cannot_be_asked_is_refused_with_its_place(
+    strategy: dict[str, Any] | str, ponder: dict[str, Any], param: str, code: str
+) -> None:
+    with pytest.raises(InvalidLine) as caught:
+        plain(strategy, **ponder)
+    assert (caught.value.param, caught.value.code) == (f"body.ponder.{param}", code)
+
+
+def test_another_template_of_the_same_model_may_count_what_a_judge_has_chosen() -> None:
+    other = {"name": "judge", "model": "large", "template": "{problem} Is it {answer}?"}
+    assert steps(plain(CHOSEN_BY_LARGE, verifier=other)) == [
+        ("small", "solve", 0), ("large", "select", 0), ("large", "verify", 0)
+    ]  # fmt: skip
+
+
+def test_a_prompt_of_token_ids_is_not_judged_by_another_model() -> None:
+    terms = Terms(BatchOptions(), {"small": SMALL, "large": LARGE}, endpoint="/v1/completions")
+    body = {"model": "small", "prompt": [1, 2], "ponder": {"verifier": BY_LARGE}}
+    with pytest.raises(InvalidLine, match="token ids of one model") as caught:
+        parse({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}, 1, terms)
+    assert caught.value.param == "body.prompt"
+
+
+def test_a_job_that_is_judged_elsewhere_has_the_length_of_one_that_is_not() -> None:
+    judged, own = plain("direct", verifier=BY_LARGE), plain("direct", verifier="judge")
+    assert most_tokens(judged.document, 512) == most_tokens(own.document, 512) == 512 + 512
+
+
+_TASKS = st.lists(st.sets(st.sampled_from(["select", "accept"])), min_size=1, max_size=4)
+
+
+@given(_TASKS, st.booleans(), st.data())
+def test_a_job_goes_through_its_steps_in_order_and_ends(
+    judged: list[set[Task]], is_verified: bool, data: st.DataObject
+) -> None:
+    made: list[Pin] = []
+    for stage, tasks in enumerate(judged):
+        is_last = stage == len(judged) - 1
+        wanted = ["select"] if "select" in tasks else []
+        # Where candidates are chosen elsewhere, so is whether the chosen one is accepted; the last one always is.
+        wanted += ["accept"] if tasks and not is_last else []
+        made += [Pin("m", "f", 1, task=task, stage=stage) for task in ("solve", *wanted)]  # type: ignore[arg-type]
+    if is_verified:
+        made.append(Pin("m", "f", 1, task="verify", stage=len(judged) - 1))
+    taken = [0]
+    while True:
+        step = made[taken[-1]]
+        has_judge = any(one.stage == step.stage and one.task == "accept" for one in made)
+        decides = step.stage < len(judged) - 1 and (step.task == "accept" or (step.task == "solve" and not has_judge))
+        accepted = data.draw(st.booleans()) if decides else None
+        following = next_step(made, taken[-1], accepted)
+        if following is None:
+            break
+        assert following > taken[-1]
+        if accepted is False:
+            assert (made[following].task, made[following].stage) == ("solve", step.stage + 1)
+        taken.append(following)
+    tasks = [made[number].task for number in taken]
+    assert tasks.count("verify") == is_verified
+    for number in [number for number in taken if made[number].task != "verify"]:
+        own = [made[one].task for one in taken if made[one].stage == made[number].stage and made[one].task != "verify"]
+        assert own == [one.task for one in made if one.stage == made[number].stage and one.task != "verify"]

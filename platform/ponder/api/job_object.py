@@ -44,7 +44,7 @@ _ATTEMPTS = text(
 _COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job_id = :id GROUP BY kind ORDER BY kind")
 _RESULTS = text(
     """
-    SELECT CAST(delta -> 'step' AS int) AS step, CAST(delta -> 'next' AS int) AS next,
+    SELECT CAST(delta ->> 'step' AS int) AS step, CAST(delta ->> 'next' AS int) AS next,
            delta #> '{result,tree,decisions}' AS decisions
     FROM tree_deltas WHERE job_id = :id AND delta -> 'result' IS NOT NULL ORDER BY id
     """

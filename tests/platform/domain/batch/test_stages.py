@@ -153,3 +153,46 @@ def test_jobs_of_a_cascade_are_estimated_by_its_stages_models_and_budget() -> No
     assert cell.samples * cell.cap == 4 * 60 + 500 / 2
     capped = Cell.of(line(*stages, ponder={"budget": 90}).document, 500)
     assert capped.samples * capped.cap == pytest.approx(90)
+
+
+JUDGED: dict[str, Any] = {"strategy": "direct", "accept": {"by": "judge"}}
+OWN = "Is {answer} right?"
+
+
+def test_a_stage_can_be_accepted_by_a_judge() -> None:
+    made = line(JUDGED, {"model": "large"})
+    own = {"by": "judge", "model": None, "template": None, "n": 1, "max_tokens": 512}
+    assert made.document["strategy"]["stages"][0]["accept"] == own
+    line({"strategy": "direct", "accept": {"by": "judge", "model": "small"}}, {"model": "large"})
+
+
+@pytest.mark.parametrize(
+    ("accept", "verifier", "param", "code"),
+    [
+        ({"by": "judge", "model": "large"}, None, "strategy.stages[0].accept.model", "unsupported_judge"),
+        ({"by": "judge", "template": "{problem}"}, None, "strategy.stages[0].accept.template", "invalid_value"),
+        ({"by": "judge", "template": "{answers}"}, None, "strategy.stages[0].accept.template", "invalid_value"),
+        ({"by": "judge"}, {"name": "judge"}, "verifier", "judge_drives"),
+        ({"by": "judge", "template": OWN}, {"name": "judge", "template": OWN}, "verifier", "judge_drives"),
+        ({"by": "verifier"}, {"name": "judge"}, "strategy", "no_verifier"),
+        ({"by": "judge", "template": OWN}, {"name": "judge", "model": "small"}, "verifier.model", "unsupported_judge"),
+    ],
+)  # fmt: skip
+def test_a_judge_of_a_stage_is_checked(
+    accept: dict[str, Any], verifier: dict[str, Any] | None, param: str, code: str
+) -> None:
+    own = {} if verifier is None else {"verifier": verifier}
+    with pytest.raises(InvalidLine) as caught:
+        line({"strategy": "direct", "accept": accept}, {"model": "large"}, ponder=own)
+    assert (caught.value.code, caught.value.param) == (code, f"body.ponder.{param}")
+
+
+def test_what_judges_generate_is_a_part_of_the_most_that_a_job_does() -> None:
+    small, large = 512, 2048
+    assert most_tokens(line(JUDGED, {"model": "large"}).document, 512) == small + 512 + large
+    judge = {"n": 2, "max_tokens": 10}
+    contest = {"name": "best_of_n", "n": 4, "select": "genselect", "judge": judge | {"template": "{answers}"}}
+    stage = {"strategy": contest, "accept": {"by": "judge", "template": "{answer}?"} | judge}
+    counter = {"verifier": {"name": "judge", "max_tokens": 7}}
+    document = line(stage, {"model": "large"}, ponder=counter).document
+    assert most_tokens(document, 512) == 4 * small + 3 * 20 + 20 + large + 2 * 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -553,3 +554,86 @@ def test_a_strategy_that_asks_the_verifier_is_refused_if_it_may_not(own: dict[st
 
 def test_one_round_needs_no_verifier_and_is_the_lines_to_ask_for() -> None:
     assert request({"max_rounds": 9}, ponder={"max_rounds": 1}).document["max_rounds"] == 1
+
+
+TOURNAMENT = {"name": "best_of_n", "n": 4, "select": "tournament"}
+
+
+@pytest.mark.parametrize("select", ["tournament", "genselect"])
+def test_a_judge_chooses_without_a_reward_model(select: str) -> None:
+    made = request(model="bare", ponder={"strategy": TOURNAMENT | {"select": select}})
+    assert made.document["strategy"]["judge"] is None
+    own = {"n": 3, "max_tokens": 99, "template": "{problem}: {answers}"}
+    made = request(model="bare", ponder={"strategy": TOURNAMENT | {"select": select, "judge": own}})
+    assert made.document["strategy"]["judge"] == own | {"model": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "param", "says"),
+    [
+        ({"strategy": TOURNAMENT | {"select": "best", "judge": {}}}, "strategy.judge", "leave it out, or select"),
+        ({"strategy": TOURNAMENT | {"judge": {"template": "{problem}"}}}, "strategy.judge.template", "{answers}"),
+        ({"strategy": TOURNAMENT | {"judge": {"template": "{answer}"}}}, "strategy.judge.template", "{answer} is no"),
+        ({"strategy": TOURNAMENT | {"judge": {"template": "{reference}"}}}, "strategy.judge.template", "is no"),
+        ({"strategy": TOURNAMENT | {"judge": {"n": 0}}}, "strategy.judge.n", "greater than or equal to 1"),
+        ({"verifier": {"name": "judge", "template": "?"}}, "verifier.template", "{answer}"),
+        ({"verifier": {"name": "judge", "template": "{answer} {text}"}}, "verifier.template", "{text} is no"),
+        ({"verifier": {"name": "judge", "template": "{answer} {reference}"}}, "verifier", "use_reference: true"),
+        ({"verifier": {"name": "judge", "template": "{answer}", "use_reference": True}}, "verifier", "say {reference}"),
+    ],
+)  # fmt: skip
+def test_a_judge_that_asks_for_what_there_is_not_is_refused(options: dict[str, Any], param: str, says: str) -> None:
+    with pytest.raises(InvalidLine, match=re.escape(says)) as caught:
+        request(ponder=options)
+    assert (caught.value.code, caught.value.param) == ("invalid_value", f"body.ponder.{param}")
+
+
+def test_a_judge_as_verifier_has_its_defaults_and_may_be_shown_the_reference() -> None:
+    judge = request(ponder={"verifier": "judge"}).document["verifier"]
+    assert judge == {
+        "name": "judge",
+        "model": None,
+        "template": None,
+        "n": 1,
+        "max_tokens": 512,
+        "use_reference": False,
+    }
+    shown = {"name": "judge", "use_reference": True, "template": "{answer} as {reference}?"}
+    assert request(ponder={"verifier": shown, "reference": "6"}).document["verifier"]["use_reference"]
+
+
+@pytest.mark.parametrize(
+    ("options", "param", "code", "says"),
+    [
+        ({"verifier": {"name": "judge", "use_reference": True}}, "verifier.use_reference", "no_reference", "give one"),
+        (
+            {"verifier": {"name": "judge", "use_reference": True}, "reference": " "},
+            "reference",
+            "unreadable_reference",
+            "empty",
+        ),
+        ({"verifier": "judge", "max_rounds": 2}, "max_rounds", "no_verifier", "only counts success"),
+        ({"verifier": "judge", "oracle": True, "max_rounds": 2}, "max_rounds", "no_verifier", "only counts success"),
+        ({"verifier": "judge", "strategy": "refine"}, "strategy", "no_verifier", "accept by judge"),
+        ({"verifier": "judge", "strategy": TOURNAMENT}, "verifier", "judge_drives", "another template"),
+        (
+            {"verifier": {"name": "judge", "model": "demo", "n": 5}, "strategy": TOURNAMENT},
+            "verifier",
+            "judge_drives",
+            "strategy.judge",
+        ),
+    ],
+)
+def test_a_judge_that_would_drive_what_it_counts_or_lacks_a_reference_is_refused(
+    options: dict[str, Any], param: str, code: str, says: str
+) -> None:
+    with pytest.raises(InvalidLine, match=says) as caught:
+        request(ponder=options)
+    assert (caught.value.code, caught.value.param) == (code, f"body.ponder.{param}")
+
+
+def test_a_judge_of_another_template_may_count_what_a_judge_has_chosen() -> None:
+    counter = {"name": "judge", "template": "Is {answer} right?"}
+    assert request(ponder={"verifier": counter, "strategy": TOURNAMENT}).document["verifier"]["name"] == "judge"
+    own = {"template": "{answers}", "model": "demo"}
+    request(ponder={"verifier": "judge", "strategy": TOURNAMENT | {"judge": own}})

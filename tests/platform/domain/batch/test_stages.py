@@ -273,3 +273,44 @@ def test_a_job_goes_through_its_steps_in_order_and_ends(
     for number in [number for number in taken if made[number].task != "verify"]:
         own = [made[one].task for one in taken if made[one].stage == made[number].stage and made[one].task != "verify"]
         assert own == [one.task for one in made if one.stage == made[number].stage and one.task != "verify"]
+
+
+JUDGED: dict[str, Any] = {"strategy": "direct", "accept": {"by": "judge"}}
+OWN = "Is {answer} right?"
+
+
+def test_a_stage_can_be_accepted_by_a_judge() -> None:
+    made = line(JUDGED, {"model": "large"})
+    own = {"by": "judge", "model": None, "template": None, "n": 1, "max_tokens": 512}
+    assert made.document["strategy"]["stages"][0]["accept"] == own
+    line({"strategy": "direct", "accept": {"by": "judge", "model": "small"}}, {"model": "large"})
+
+
+@pytest.mark.parametrize(
+    ("accept", "verifier", "param", "code"),
+    [
+        ({"by": "judge", "template": "{problem}"}, None, "strategy.stages[0].accept.template", "invalid_value"),
+        ({"by": "judge", "template": "{answers}"}, None, "strategy.stages[0].accept.template", "invalid_value"),
+        ({"by": "judge"}, {"name": "judge"}, "verifier", "judge_drives"),
+        ({"by": "judge", "template": OWN}, {"name": "judge", "template": OWN}, "verifier", "judge_drives"),
+        ({"by": "verifier"}, {"name": "judge"}, "strategy", "no_verifier"),
+    ],
+)  # fmt: skip
+def test_a_judge_of_a_stage_is_checked(
+    accept: dict[str, Any], verifier: dict[str, Any] | None, param: str, code: str
+) -> None:
+    own = {} if verifier is None else {"verifier": verifier}
+    with pytest.raises(InvalidLine) as caught:
+        line({"strategy": "direct", "accept": accept}, {"model": "large"}, ponder=own)
+    assert (caught.value.code, caught.value.param) == (code, f"body.ponder.{param}")
+
+
+def test_what_judges_generate_is_a_part_of_the_most_that_a_job_does() -> None:
+    small, large = 512, 2048
+    assert most_tokens(line(JUDGED, {"model": "large"}).document, 512) == small + 512 + large
+    judge = {"n": 2, "max_tokens": 10}
+    contest = {"name": "best_of_n", "n": 4, "select": "genselect", "judge": judge | {"template": "{answers}"}}
+    stage = {"strategy": contest, "accept": {"by": "judge", "template": "{answer}?"} | judge}
+    counter = {"verifier": {"name": "judge", "max_tokens": 7}}
+    document = line(stage, {"model": "large"}, ponder=counter).document
+    assert most_tokens(document, 512) == 4 * small + 3 * 20 + 20 + large + 2 * 7

@@ -64,10 +64,13 @@ def cell_columns(run: BenchRun, unit: Unit) -> list[Column]:
     def number(title: str, read: Callable[[CellFigures], str]) -> Column:
         return Column(title, lambda row: read(row["cell"]), is_number=True)
 
+    def judged(name: str) -> Callable[[CellFigures], str]:
+        return lambda cell: by_judge(cell)[name]
+
     return [
         Column("cell", lambda row: labels[row["cell"].key], may_fold=True),
         number("pass@1 (95 %)", lambda cell: with_interval(cell.accuracy.pass_1)),
-        *(number(name, lambda cell, name=name: by_judge(cell)[name]) for name in judge_names(run)),
+        *(number(name, judged(name)) for name in judge_names(run)),
         number("tokens/s", lambda cell: written(cell.service.output_tokens_per_s)),
         number("KV p99", lambda cell: percent(cell.service.kv_p99)),
         number("TTFVT p50", lambda cell: written(cell.user.first_visible_token_s.p50)),

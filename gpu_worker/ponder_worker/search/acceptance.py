@@ -41,9 +41,11 @@ async def decide(
     A search that was told to end decides nothing: what it has is the answer. calibration: what the reward model's
     probabilities are worth; None: what they say.
     """
-    if DECISION not in search.tree.decisions:
+    is_decided = DECISION in search.tree.decisions
+    # A judge's questions are nodes of the tree: where they are not asked again, the next ones would take their places.
+    if not is_decided or isinstance(rule, AcceptByJudge):
         decision = await _decision(search, rule, ranked, calibration)
-        if search.tree.ended is None:
+        if search.tree.ended is None and not is_decided:
             search.tree.decide(DECISION, {"by": rule.by} | decision)
 
 

@@ -42,7 +42,7 @@ class Judging(Spec):
     """
 
     placeholders: ClassVar[tuple[str, ...]] = ("problem", "answers")
-    """What a template may name in braces. The last one it must."""
+    """The names that a template may have in braces. It must have the last one."""
 
     model: str | None = Field(default=None, min_length=1, max_length=256)
     template: str | None = Field(default=None, min_length=1, max_length=20_000)

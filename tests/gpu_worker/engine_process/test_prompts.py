@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from ponder_worker.engine_process.prompts import ChatPrompt, Prompts
+from ponder_worker.engine_process.prompts import ChatPrompt, Prompts, TextPrompt
 from ponder_worker.models.checkpoint.chat_template import TemplateOptions
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import InvalidConversation
@@ -95,3 +96,30 @@ def test_what_cannot_fit_is_never_rendered(tokenizer: _Waiting, messages: list[d
     with pytest.raises(PromptTooLong, match="4000 tokens of the context"):
         asyncio.run(_prompts(tokenizer).make(_chat(messages)))
     assert tokenizer.threads == []
+
+
+_SAID = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}]
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "problem"),
+    [
+        (_SAID[1:], TemplateOptions(), "1 + 1?"),
+        (_SAID, TemplateOptions(), "system: Be brief.\n\nuser: 1 + 1?"),
+        ([_SAID[1], {"role": "assistant", "content": "It"}], TemplateOptions(continue_final_message=True), "1 + 1?"),
+    ],
+)
+def test_a_judge_reads_what_the_conversation_says(
+    tiny_llama: Path, messages: list[dict[str, str]], options: TemplateOptions, problem: str
+) -> None:
+    tokenizer = Tokenizer(tiny_llama)
+    prompt = ChatPrompt(messages, options)
+    assert prompt.problem(tokenizer) == problem
+    assert tokenizer.decode(prompt.question(tokenizer, "Right?").ids(tokenizer)) == "user: Right?\nassistant: "
+
+
+def test_a_judge_reads_the_prompt_of_a_completion_and_is_asked_as_the_model_can_be(tiny_llama: Path) -> None:
+    tokenizer = Tokenizer(tiny_llama)
+    for prompt in (TextPrompt("1 + 1"), TextPrompt(tokenizer.encode("1 + 1"))):
+        assert prompt.problem(tokenizer) == "1 + 1"
+        assert tokenizer.decode(prompt.question(tokenizer, "Right?").ids(tokenizer)) == "user: Right?\nassistant: "

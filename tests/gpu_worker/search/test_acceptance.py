@@ -91,6 +91,22 @@ def test_a_verdict_decides_and_is_asked_for_once() -> None:
     assert decided == {True, False}
 
 
+def test_a_judges_votes_decide_and_an_answer_that_was_cut_off_is_not_shown_to_it() -> None:
+    decided = set()
+    for job_seed in range(80):
+        decision, one = judged({"by": "judge", "n": 3, "max_tokens": 6}, {"name": "direct"}, job_seed=job_seed)
+        assert one.ranked
+        chosen = one.ranked[0]
+        if not chosen.is_complete or not chosen.text.strip():
+            assert decision == {"by": "judge", "accepted": False, "votes": [0, 0, 0]}
+            continue
+        correct, wrong, unread = decision["votes"]
+        assert correct + wrong + unread == 3
+        assert decision["accepted"] == (correct > wrong)
+        decided.add(decision["accepted"])
+    assert decided == {True, False}
+
+
 def test_a_learnt_threshold_goes_by_how_often_answers_of_this_measure_were_right() -> None:
     votes = {"name": "self_consistency", "n": 4, "early_stopping": None}
     right = {f"measure{place}.{name}": 1e6 for place in range(10) for name in ("num", "right")}

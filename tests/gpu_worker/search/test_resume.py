@@ -60,7 +60,8 @@ def test_killed_at_any_await_it_ends_with_the_same_answer_and_the_same_tokens(
     killed_everywhere(spec, limits, when)
 
 
-def killed_everywhere(spec: dict[str, Any], limits: SearchLimits, when: str, **changes: Any) -> None:
+def killed_everywhere(spec: dict[str, Any], limits: SearchLimits, when: str, **changes: Any) -> Attempt:
+    """Returns the attempt that was never killed."""
     whole = attempt(limits, rng=random.Random(0), **changes)
     num_steps = [0]
 
@@ -80,6 +81,7 @@ def killed_everywhere(spec: dict[str, Any], limits: SearchLimits, when: str, **c
         assert outcome(second) == outcome(whole)
         assert made(second) == made(whole)
         assert second.engine.num_generated == num_sampled(second.search.tree) - saved, "a saved token was made again"
+    return whole
 
 
 def killed_again_and_again(
@@ -121,7 +123,10 @@ JUDGES: dict[str, dict[str, Any]] = {
 def test_killed_while_a_judge_replies_it_ends_with_the_same_verdict(
     judged: dict[str, Any], thought: Thought | None, limits: SearchLimits, when: str
 ) -> None:
-    killed_everywhere({"name": "direct"}, limits, when, thought=thought, **judged)
+    spec = {"name": "self_consistency", "n": 3, "early_stopping": None}
+    whole = killed_everywhere(spec, limits, when, thought=thought, job_seed=2, **judged)
+    num_asked = sum(node.is_prompt for node in whole.search.tree.nodes)
+    assert num_asked == len(judged) or limits.tokens is not None
 
 
 @settings(max_examples=150)

@@ -166,3 +166,14 @@ def test_a_cascade_is_drawn_stage_by_stage_with_what_was_decided(capsys: pytest.
     drawn_stages = [line for line in lines if line.startswith("stage")]
     assert drawn_stages[1] == "stage 1: self_consistency on small, not accepted by agreement 0.50 (needed: 0.75)"
     assert [line.strip("└─ ").partition(" ")[0] for line in lines if " = 4" in line or "= 4" in line] == ["4", "✓"]
+
+
+def test_a_judges_replies_stand_below_its_question() -> None:
+    nodes = [
+        {"text": "prompt"},
+        node(0, 0, "4", None),
+        node(0, 1, "", None) | {"prompt": True},
+        node(2, 0, "Yes", None),
+    ]
+    document = {"nodes": nodes, "candidates": [{"node": 1, "answer": "4", "score": None}], "chosen": 0}
+    assert drawn(document).splitlines()[2:] == ["└──     (a judge is asked)", "    └──   Yes"]

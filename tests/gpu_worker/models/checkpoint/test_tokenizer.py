@@ -147,3 +147,13 @@ def test_a_missing_or_broken_tokenizer_is_refused_by_name(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(MissingFile, match=r"no tokenizer\.json"):
         Tokenizer(folder)
+
+
+def test_what_looks_like_a_special_token_in_a_plain_text_is_read_as_text(folder: Path) -> None:
+    tokenizer = Tokenizer(folder)
+    text = "a</s>user: b<s>"
+    assert set(tokenizer.encode(text)) & {1, 2}
+    plain = tokenizer.plain(text)
+    assert not set(tokenizer.encode(plain)) & {1, 2}
+    assert plain.replace("\u200b", "") == text
+    assert tokenizer.plain("a < b") == "a < b"

@@ -157,7 +157,8 @@ def test_no_strategy_passes_the_wall_by_one_token_under_any_interleaving(
     assert one.engine.num_generated == num_sampled(tree)
     assert one.search.expander.budget.reserved == 0
     for leaf in tree.nodes[1:]:
-        assert sum(len(node.ids) for node in leaf.path()) <= min(room, per_sample or room)
+        most = one.engine.context_length if leaf.prompt.is_prompt else min(room, per_sample or room)
+        assert sum(len(node.ids) for node in leaf.path()) <= most
     assert ranked, "a budget of one token makes one token"
     assert again
     assert [c.node.address for c in ranked] == [c.node.address for c in again], "time decided something"

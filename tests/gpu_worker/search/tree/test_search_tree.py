@@ -42,6 +42,8 @@ def act(tree: SearchTree, name: str, which: int, num: int) -> None:
         parent = [tree.root, *ended][which % (1 + len(ended))]
         ordinal = sum(child.parent is parent for child in tree.nodes)
         tree.add(parent, ordinal, 50 + num)
+    elif name == "ask":
+        tree.add_prompt(sum(child.parent is tree.root for child in tree.nodes), list(range(70, 71 + num)))
     elif name == "extend" and node is not None:
         tops = [[[90 + k, -0.5]] for k in range(num)]
         tree.extend(node, list(range(60, 60 + num)), [-0.1 * k for k in range(num)], tops)
@@ -66,7 +68,20 @@ def act(tree: SearchTree, name: str, which: int, num: int) -> None:
         tree.end("deadline")
 
 
-ACTIONS = ["add", "extend", "extend", "force", "force", "finish", "cancel", "speculative", "judge", "facts", "end"]
+ACTIONS = [
+    "add",
+    "ask",
+    "extend",
+    "extend",
+    "force",
+    "force",
+    "finish",
+    "cancel",
+    "speculative",
+    "judge",
+    "facts",
+    "end",
+]
 
 
 @given(
@@ -86,6 +101,33 @@ def test_folding_deltas_taken_at_any_time_rebuilds_the_tree(
     assert facts(folded) == facts(tree)
     assert folded.delta() is None
     assert [folded.child(node.parent, node.ordinal) for node in folded.nodes[1:] if node.parent] == folded.nodes[1:]
+
+
+def test_a_prompt_of_its_own_begins_anew_and_counts_nothing() -> None:
+    tree = SearchTree(3, PROMPT)
+    answer = tree.add(tree.root, 0, 50)
+    tree.extend(answer, [65, 66], [-1.0, -1.0])
+    asked = tree.add_prompt(1, [70, 71, 72])
+    reply = tree.add(asked, 0, 50)
+    tree.extend(reply, [67], [-1.0])
+    assert tree.ids_to(reply) == [70, 71, 72, 67]
+    assert tree.ids_to(answer) == [*PROMPT, 65, 66]
+    assert (reply.start, reply.prompt, answer.prompt) == (3, asked, tree.root)
+    assert (tree.num_tokens, tree.num_judge_tokens) == (3, 1)
+    assert tree.text_of(reply, decode) == "C"
+    delta = tree.delta()
+    assert delta is not None
+    assert {row["node"]: row.get("ids") for row in delta["nodes"]} == {0: PROMPT, 1: [65, 66], 2: None, 3: [67]}
+    document = tree.document(lambda node: "text")["nodes"]
+    assert [node.get("prompt", False) for node in document] == [False, False, True, False]
+    assert {name: document[2][name] for name in ("parent", "ids", "tokens", "text", "logprob", "state")} == {
+        "parent": 0,
+        "ids": [],
+        "tokens": 0,
+        "text": "",
+        "logprob": None,
+        "state": "finished",
+    }
 
 
 def test_a_delta_holds_no_id_that_an_earlier_one_held() -> None:

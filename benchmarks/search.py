@@ -20,16 +20,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import click
 from circumstances import circumstances, publish
-from search_figures import Task, compare_adaptive, compare_stopping, figures, reached
+from search_figures import Task, compare_stopping, figures, reached
+from search_settings import STOPPING, Setting, settings
 from sqlalchemy import text
 
 from ponder.cli.commands.stack import plan
 from ponder.client import Client
-from ponder.domain.strategy import PLAIN_STRATEGY_NAMES
+from ponder.domain.strategy import STRATEGY_NAMES
 from ponder.embedded.home import Home
 from ponder.embedded.launch import in_foreground
 from ponder.embedded.plan import MODEL_NAME
@@ -38,17 +38,9 @@ from ponder.store.database import connect
 from ponder_worker.demo.problems import Problem, held_out_problems
 
 MAX_TOKENS = 320
-LARGE = 64
 ONE_IN = 5
-"""Settings of 64 samples get one problem in so many: they would take most of the time."""
+"""Costly settings get one problem in so many."""
 SENSELESS = {"refine": "the demo's problems have no verifier that says what is wrong"}
-ONE_SAMPLE = ("direct", "budget_forcing")
-STOPPING = ("self_consistency", "best_of_n")
-CONFIDENCE = {"keep": 0.9, "window": 16, "num_warmup": 4}
-"""For samples of some hundred tokens; the default window is longer than they are."""
-RULES = ("beta", "window", "confidence")
-WORTHS = (5.0, 100.0)
-"""What else one more solved task may cost `adaptive`, besides its default, at the largest n below LARGE."""
 TASKS = text("""
     SELECT jobs.custom_id, jobs.verdict, usage.completion_tokens, usage.reward_tokens,
            coalesce((SELECT sum(nanodollars) FROM ledger_entries WHERE job_id = jobs.id), 0) AS nanodollars,
@@ -56,34 +48,6 @@ TASKS = text("""
     FROM jobs JOIN usage ON usage.job_id = jobs.id JOIN results ON results.job_id = jobs.id
     WHERE jobs.batch_id = :batch_id AND jobs.state IN ('completed', 'failed') ORDER BY jobs.line
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One strategy with its parameters, which is a point on a curve. early_stopping: one of RULES."""
-
-    strategy: str
-    n: int
-    early_stopping: str | None = None
-    worth: float | None = None
-
-    @property
-    def name(self) -> str:
-        worth = None if self.worth is None else f"worth={self.worth:g}"
-        return " ".join(filter(None, (self.strategy, f"n={self.n}", self.early_stopping, worth)))
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] = {"name": self.strategy}
-        if self.n > 1:
-            spec["n"] = self.n
-        if self.strategy in STOPPING:
-            spec["early_stopping"] = None if self.early_stopping == "confidence" else self.early_stopping
-        if self.early_stopping == "confidence":
-            spec["confidence"] = CONFIDENCE
-        if self.worth is not None:
-            spec["worth"] = self.worth
-        return spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +65,11 @@ class Line:
     def encode(self, seed: int) -> bytes:
         """The line of a job. A problem has the same seed under every strategy, so that the samples are the same."""
         body = {
-            "model": MODEL_NAME,
+            "model": self.setting.model,
             "messages": [{"role": "user", "content": self.problem.prompt}],
             "max_tokens": MAX_TOKENS,
             "seed": int.from_bytes(blake2b(f"{seed}/{self.problem.prompt}".encode(), digest_size=4).digest(), "big"),
-            "metadata": {"level": str(self.problem.level), "kind": self.problem.kind},
+            "metadata": {"level": str(self.problem.level)} if self.setting.tells_level else {},
             "ponder": {"reference": str(self.problem.answer), "strategy": self.setting.spec},
         }
         line = {"custom_id": self.custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
@@ -113,7 +77,7 @@ class Line:
 
 
 @click.command()
-@click.option("--problems", default=60, show_default=True, help="Held-out problems of each level.")
+@click.option("--problems", default=80, show_default=True, help="Held-out problems of each level.")
 @click.option("--strategies", help="Names, separated by commas.  [default: all that the worker can run]")
 @click.option("--n", "sizes", default="1,4,16,64", show_default=True, help="Samples or paths, separated by commas.")
 @click.option("--seed", default=7, show_default=True, help="The seed of the problems and the sampling.")
@@ -125,41 +89,30 @@ def main(
 ) -> None:
     if quick:
         problems, sizes = min(problems, 4), "1,4"
-    names = strategies.split(",") if strategies else list(PLAIN_STRATEGY_NAMES)
+    names = strategies.split(",") if strategies else list(STRATEGY_NAMES)
     wanted = settings([name for name in names if name not in SENSELESS], [int(size) for size in sizes.split(",")])
     left_out = {name: why for name, why in SENSELESS.items() if name in names}
     began = time.monotonic()
     with stack() as (client, database):
-        tried = run(client, database, lines(list({one.strategy: one for one in wanted[::-1]}.values()), 1, seed), seed)
-        left_out |= {
-            one.strategy: f"the worker fails: {tasks[0].error}" for one, tasks in tried.items() if tasks[0].error
-        }
-        chosen = [one for one in wanted if one.strategy not in left_out]
+        tried = run(client, database, lines(list({one.curve: one for one in wanted[::-1]}.values()), 1, seed), seed)
+        left_out |= {one.curve: f"the worker fails: {tasks[0].error}" for one, tasks in tried.items() if tasks[0].error}
+        chosen = [one for one in wanted if one.curve not in left_out]
         tasks = complete(run(client, database, lines(chosen, problems, seed), seed, minutes=minutes))
     report = {
         **circumstances("every strategy on held-out demo problems, by level", "torch"),
         "seed": seed,
         "left_out": left_out,
-        "settings": {one.name: described(one) | figures(tasks[one]) for one in tasks},
+        "settings": {one.name: one.document() | figures(tasks[one]) for one in tasks},
         "early_stopping": compare_stopping({one: tasks[one] for one in tasks if one.strategy in STOPPING}),
-        "adaptive": compare_adaptive(tasks),
-        "reached": reached(tasks),
+        "reached": {
+            "small model": reached(
+                {one: tasks[one] for one in tasks if one.model == MODEL_NAME and not one.is_cascade}
+            ),
+            "both models": reached(tasks),
+        },
         "seconds": round(time.monotonic() - began),
     }
     publish(report, out)
-
-
-def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
-    """The settings to compare. Strategies that choose begin at two samples, and those that stop early above four."""
-    made = []
-    for name in names:
-        for n in sizes:
-            if (n == 1) == (name in ONE_SAMPLE):
-                rules = RULES if name in STOPPING and 4 < n < LARGE else ()
-                made += [Setting(name, n, rule) for rule in (None, *rules)]
-        if name == "adaptive" and (small := [n for n in sizes if 1 < n < LARGE]):
-            made += [Setting(name, max(small), worth=worth) for worth in WORTHS]
-    return made
 
 
 def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
@@ -170,27 +123,18 @@ def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
         Line(setting, problem, number % per_level)
         for number, problem in ranked
         for setting in chosen
-        if setting.n < LARGE or number % per_level % ONE_IN == 0
+        if not setting.is_costly or number % per_level % ONE_IN == 0
     ]
 
 
 def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
     """The problems that are settled under all of their settings, so that no setting is judged only by its fast ones."""
     keys = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
-    small = set.intersection(*(keys[one] for one in keys if one.n < LARGE))
-    large = set.intersection(small, *(keys[one] for one in keys if one.n == LARGE))
+    most = set.intersection(*(keys[one] for one in keys if not one.is_costly))
+    few = set.intersection(most, *(keys[one] for one in keys if one.is_costly))
     return {
-        one: [task for task in tasks[one] if (task.level, task.number) in (large if one.n == LARGE else small)]
+        one: [task for task in tasks[one] if (task.level, task.number) in (few if one.is_costly else most)]
         for one in tasks
-    }
-
-
-def described(setting: Setting) -> dict[str, Any]:
-    return {
-        "strategy": setting.strategy,
-        "n": setting.n,
-        "early_stopping": setting.early_stopping,
-        "worth": setting.worth,
     }
 
 
@@ -200,7 +144,9 @@ def stack() -> Iterator[tuple[Client, str]]:
     with tempfile.TemporaryDirectory(prefix="ponder-search-", ignore_cleanup_errors=True) as folder:
         os.environ["PONDER_HOME"] = str(Path(folder) / "home")
         home = Home(Path(folder) / "home")
-        with in_foreground(home, plan(port=free_port()), lambda phase: click.echo(f"starting {phase} …", err=True)):
+        with in_foreground(
+            home, plan(port=free_port(), with_large=True), lambda phase: click.echo(f"starting {phase} …", err=True)
+        ):
             url, key = home.recorded_url(), home.key()
             assert url is not None
             assert key is not None

@@ -1,9 +1,10 @@
 """Accuracy, tokens and dollars of every strategy on held-out demo problems, by level, from jobs settled in Postgres.
 
     python benchmarks/search.py --out benchmarks/results/search.json
+    python benchmarks/search_tables.py benchmarks/results/search.json               # the tables of the docs page
     python benchmarks/search_plot.py benchmarks/results/search.json docs/images     # needs matplotlib
 
-It starts its own stack (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary
+It starts its own stack (Postgres, Redis, API, dispatcher, a worker for each of the demo's generators) in a temporary
 PONDER_HOME and submits one batch through the API, with a line for each problem and setting, problem by problem. So all
 settings run at the same time, and other load of the machine slows all of them alike. Every setting gets the same
 problems and seeds. The report is made from what Postgres holds about the jobs. The last line of standard output is one
@@ -79,13 +80,27 @@ class Line:
 @click.command()
 @click.option("--problems", default=80, show_default=True, help="Held-out problems of each level.")
 @click.option("--strategies", help="Names, separated by commas.  [default: all that the worker can run]")
-@click.option("--n", "sizes", default="1,4,16,64", show_default=True, help="Samples or paths, separated by commas.")
+@click.option(
+    "--n", "sizes", default="1,4,16", show_default=True, help="Samples or paths, separated by commas, up to 64."
+)
 @click.option("--seed", default=7, show_default=True, help="The seed of the problems and the sampling.")
 @click.option("--minutes", default=60.0, show_default=True, help="The time limit. Unfinished problems are left out.")
+@click.option(
+    "--apart",
+    is_flag=True,
+    help="Other problems for each setting, so that none finds the prompts of others in the cache.",
+)
 @click.option("--quick", is_flag=True, help="Few problems and small n: a check that it works.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(
-    problems: int, strategies: str | None, sizes: str, seed: int, minutes: float, quick: bool, out: Path | None
+    problems: int,
+    strategies: str | None,
+    sizes: str,
+    seed: int,
+    minutes: float,
+    apart: bool,
+    quick: bool,
+    out: Path | None,
 ) -> None:
     if quick:
         problems, sizes = min(problems, 4), "1,4"
@@ -97,7 +112,8 @@ def main(
         tried = run(client, database, lines(list({one.curve: one for one in wanted[::-1]}.values()), 1, seed), seed)
         left_out |= {one.curve: f"the worker fails: {tasks[0].error}" for one, tasks in tried.items() if tasks[0].error}
         chosen = [one for one in wanted if one.curve not in left_out]
-        tasks = complete(run(client, database, lines(chosen, problems, seed), seed, minutes=minutes))
+        settled = run(client, database, lines(chosen, problems, seed, apart=apart), seed, minutes=minutes)
+        tasks = complete(settled, problems)
     report = {
         **circumstances("every strategy on held-out demo problems, by level", "torch"),
         "seed": seed,
@@ -115,27 +131,40 @@ def main(
     publish(report, out)
 
 
-def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
-    """The jobs, problem by problem and level by level in turn, so that any first part is a fair sample."""
-    problems = held_out_problems(per_level, seed)
-    ranked = sorted(enumerate(problems), key=lambda item: item[0] % per_level)
+def lines(chosen: Sequence[Setting], per_level: int, seed: int, *, apart: bool = False) -> list[Line]:
+    """The jobs, problem by problem and level by level in turn, so that any first part is a fair sample.
+
+    apart: each setting has problems of its own.
+    """
+    shared = held_out_problems(per_level, seed)
+    problems = {
+        one: held_out_problems(per_level, 1000 * (seed + 1) + place) if apart else shared
+        for place, one in enumerate(chosen)
+    }
     return [
-        Line(setting, problem, number % per_level)
-        for number, problem in ranked
+        Line(setting, problems[setting][number], number % per_level)
+        for number in sorted(range(len(shared)), key=lambda number: number % per_level)
         for setting in chosen
         if not setting.is_costly or number % per_level % ONE_IN == 0
     ]
 
 
-def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
-    """The problems that are settled under all of their settings, so that no setting is judged only by its fast ones."""
-    keys = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
-    most = set.intersection(*(keys[one] for one in keys if not one.is_costly))
-    few = set.intersection(most, *(keys[one] for one in keys if one.is_costly))
-    return {
-        one: [task for task in tasks[one] if (task.level, task.number) in (few if one.is_costly else most)]
+def complete(tasks: dict[Setting, list[Task]], per_level: int) -> dict[Setting, list[Task]]:
+    """The problems before the first one that is not settled under all of its settings.
+
+    Later problems may be settled too, but more of them are easy, because hard ones take longer.
+    """
+    levels = {task.level for one in tasks for task in tasks[one]}
+    settled = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
+    missing = [
+        number
         for one in tasks
-    }
+        for number in range(per_level)
+        for level in levels
+        if (not one.is_costly or number % ONE_IN == 0) and (level, number) not in settled[one]
+    ]
+    end = min(missing, default=per_level)
+    return {one: [task for task in tasks[one] if task.number < end] for one in tasks}
 
 
 @contextmanager
@@ -192,7 +221,7 @@ def wait(client: Client, batch_id: str, minutes: float) -> None:
         if time.monotonic() - said_at > 20:
             said_at = time.monotonic()
             click.echo(f"{time.strftime('%H:%M:%S')} {batch['request_counts']}", err=True)
-        time.sleep(1)
+        time.sleep(3)
     assert batch["status"] == "completed", batch
 
 

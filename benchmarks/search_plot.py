@@ -48,9 +48,8 @@ def draw(report: dict[str, Any], cost: str, target: Path) -> None:
             )
         name, cell = cheapest(report, level, cost)
         place.plot(cell[cost], cell["accuracy"], "o", markersize=14, fillstyle="none", color="crimson", zorder=6)
-        place.set_title(
-            f"{'all levels' if level == 'mixed' else f'level {level}'}: cheapest success {name}", fontsize=8
-        )
+        where = "all levels" if level == "mixed" else f"level {level}"
+        place.set_title(f"{where}; cheapest success:\n{name}", fontsize=8)
         place.set_xscale("log")
         place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         place.xaxis.set_major_formatter(SHOWN[cost])

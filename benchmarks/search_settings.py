@@ -13,14 +13,12 @@ ONE_SAMPLE = ("direct", "budget_forcing", "answer_probing")
 STOPPING = ("self_consistency", "best_of_n")
 ON_LARGE = ("direct", "self_consistency", "best_of_n", "adaptive")
 """The strategies that are also measured on the large model alone."""
-WHOLE_SAMPLES = (*STOPPING, "adaptive", "cascade")
-"""The strategies that get all problems with SEVERAL samples, and are measured with MANY."""
-ASIDE = ("mcts", "ab_mcts", "budget_forcing", "answer_probing")
-"""The strategies that are not for models like these, or that solve less than others for as much."""
+CONTENDERS = (*ON_LARGE, "cascade")
+"""The strategies whose cheap settings get all problems."""
 CONFIDENCE = {"keep": 0.9, "window": 16, "num_warmup": 4}
 """For samples of some hundred tokens; the default window is longer than they are."""
 RULES = ("beta", "window", "confidence")
-WORTHS = (5.0, 30.0, 100.0)
+WORTHS = (5.0, 30.0)
 """What else one more solved task may cost `adaptive`, besides its default, at the largest n below MANY."""
 THRESHOLDS = (0.6, 0.8, 0.95)
 
@@ -63,9 +61,9 @@ class Setting:
     @property
     def is_costly(self) -> bool:
         """Whether it gets few problems, because it would take much of the time and others are to be compared."""
-        if self.model == MODEL_NAME and self.early_stopping is not None:
-            return (self.strategy, self.early_stopping) != ("self_consistency", "confidence")
-        return self.strategy in ASIDE or self.n >= (MANY if self.strategy in WHOLE_SAMPLES else SEVERAL)
+        if self.strategy in STOPPING and self.model == MODEL_NAME:
+            return self.n >= SEVERAL
+        return self.strategy not in CONTENDERS or self.n >= MANY
 
     def document(self) -> dict[str, Any]:
         return {
@@ -90,19 +88,17 @@ def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
 
 
 def _on_one_model(name: str, sizes: Sequence[int]) -> Iterator[Setting]:
-    sizes = [n for n in sizes if (n == 1) == (name in ONE_SAMPLE) and (n < MANY or name in WHOLE_SAMPLES)]
+    sizes = [n for n in sizes if (n == 1) == (name in ONE_SAMPLE) and (n < SEVERAL or name in ON_LARGE)]
     below = [n for n in sizes if n < MANY]
     for n in sizes:
         yield _plain(name, n)
         if name in STOPPING and 4 < n < MANY:
             yield from (_plain(name, n, early_stopping=rule) for rule in RULES)
+    for n in below if name in ON_LARGE else ():
+        yield _on_large(_plain(name, n, early_stopping="beta" if name in STOPPING and n > 4 else None))
     if name == "adaptive" and below:
-        yield from (_plain(name, max(below), worth=worth) for worth in WORTHS)
-    if name in ON_LARGE:
-        yield from (_on_large(_plain(name, n)) for n in below)
-        yield from (_on_large(_plain(name, n, early_stopping="beta")) for n in below if name in STOPPING and n > 4)
-    if name == "adaptive" and below:
-        yield from (_on_large(_plain(name, max(below), worth=worth)) for worth in WORTHS)
+        priced = [_plain(name, max(below), worth=worth) for worth in WORTHS]
+        yield from [*priced, *map(_on_large, priced)]
 
 
 def _plain(name: str, n: int, *, early_stopping: str | None = None, worth: float | None = None) -> Setting:
@@ -124,21 +120,18 @@ def _on_large(setting: Setting) -> Setting:
 def _cascades(sizes: Sequence[int]) -> Iterator[Setting]:
     """Yields cascades from the small model to the large one. sizes: the n of the last stage."""
     few, most = min(sizes), max(sizes)
-    last = {"direct": _large("direct")} | {f"best_of_n n={n}": _large("best_of_n", n) for n in sizes}
-    best, adaptive = last[f"best_of_n n={few}"], _large("adaptive", most)
+    best, adaptive, sure = _large("best_of_n", few), _large("adaptive", most), _sample(0.8)
     for threshold in THRESHOLDS:
-        yield _cascade(f"direct, large best_of_n n={few}", [_sample(threshold), best])
         yield _cascade(f"direct, large adaptive n={most}", [_sample(threshold), adaptive])
-    sure = _sample(0.8)
-    yield _cascade("direct, large direct", [sure, last["direct"]])
-    if most > few:
-        yield _cascade(f"direct, large best_of_n n={most}", [sure, last[f"best_of_n n={most}"]])
-    yield _cascade(f"direct learnt, large best_of_n n={few}", [_sample(0.8, learn=True), best])
-    yield _cascade(f"direct, large direct, large best_of_n n={few}", [sure, _large("direct") | sure, best])
-    vote = {"strategy": _plain("self_consistency", 4).spec, "accept": {"by": "agreement", "threshold": 0.75}}
-    yield _cascade(f"vote, large best_of_n n={few}", [vote, best])
     told = _cascade(f"direct told the level, large adaptive n={most}", [sure, adaptive])
     yield replace(told, tells_level=True)
+    yield _cascade("direct, large direct", [sure, _large("direct")])
+    yield _cascade(f"direct, large best_of_n n={few}", [sure, best])
+    yield _cascade(f"direct learnt, large best_of_n n={few}", [_sample(0.8, learn=True), best])
+    vote = {"strategy": _plain("self_consistency", 4).spec, "accept": {"by": "agreement", "threshold": 0.75}}
+    yield _cascade(f"vote, large best_of_n n={few}", [vote, best])
+    if most > few:
+        yield _cascade(f"direct, large best_of_n n={most}", [sure, _large("best_of_n", most, early_stopping="beta")])
 
 
 def _sample(threshold: float, *, learn: bool = False) -> Stage:
@@ -146,8 +139,8 @@ def _sample(threshold: float, *, learn: bool = False) -> Stage:
     return {"accept": {"by": "reward", "threshold": threshold} | ({"learn": True} if learn else {})}
 
 
-def _large(name: str, n: int = 1) -> Stage:
-    return {"model": LARGE_MODEL_NAME, "strategy": dict(_plain(name, n).spec)}
+def _large(name: str, n: int = 1, *, early_stopping: str | None = None) -> Stage:
+    return {"model": LARGE_MODEL_NAME, "strategy": dict(_plain(name, n, early_stopping=early_stopping).spec)}
 
 
 def _cascade(curve: str, stages: Sequence[Stage]) -> Setting:

@@ -1,9 +1,10 @@
 """Accuracy, tokens and dollars of every strategy on held-out demo problems, by level, from jobs settled in Postgres.
 
     python benchmarks/search.py --out benchmarks/results/search.json
+    python benchmarks/search_tables.py benchmarks/results/search.json               # the tables of the docs page
     python benchmarks/search_plot.py benchmarks/results/search.json docs/images     # needs matplotlib
 
-It starts its own stack (Postgres, Redis, API, dispatcher, one worker with the demo models) in a temporary
+It starts its own stack (Postgres, Redis, API, dispatcher, a worker for each of the demo's generators) in a temporary
 PONDER_HOME and submits one batch through the API, with a line for each problem and setting, problem by problem. So all
 settings run at the same time, and other load of the machine slows all of them alike. Every setting gets the same
 problems and seeds. The report is made from what Postgres holds about the jobs. The last line of standard output is one
@@ -20,16 +21,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import click
 from circumstances import circumstances, publish
-from search_figures import Task, compare_adaptive, compare_stopping, figures, reached
+from search_figures import Task, compare_stopping, figures, reached
+from search_settings import STOPPING, Setting, settings
 from sqlalchemy import text
 
 from ponder.cli.commands.stack import plan
 from ponder.client import Client
-from ponder.domain.strategy import PLAIN_STRATEGY_NAMES
+from ponder.domain.strategy import STRATEGY_NAMES
 from ponder.embedded.home import Home
 from ponder.embedded.launch import in_foreground
 from ponder.embedded.plan import MODEL_NAME
@@ -38,17 +39,9 @@ from ponder.store.database import connect
 from ponder_worker.demo.problems import Problem, held_out_problems
 
 MAX_TOKENS = 320
-LARGE = 64
 ONE_IN = 5
-"""Settings of 64 samples get one problem in so many: they would take most of the time."""
+"""Costly settings get one problem in so many."""
 SENSELESS = {"refine": "the demo's problems have no verifier that says what is wrong"}
-ONE_SAMPLE = ("direct", "budget_forcing")
-STOPPING = ("self_consistency", "best_of_n")
-CONFIDENCE = {"keep": 0.9, "window": 16, "num_warmup": 4}
-"""For samples of some hundred tokens; the default window is longer than they are."""
-RULES = ("beta", "window", "confidence")
-WORTHS = (5.0, 100.0)
-"""What else one more solved task may cost `adaptive`, besides its default, at the largest n below LARGE."""
 TASKS = text("""
     SELECT jobs.custom_id, jobs.verdict, usage.completion_tokens, usage.reward_tokens,
            coalesce((SELECT sum(nanodollars) FROM ledger_entries WHERE job_id = jobs.id), 0) AS nanodollars,
@@ -56,34 +49,6 @@ TASKS = text("""
     FROM jobs JOIN usage ON usage.job_id = jobs.id JOIN results ON results.job_id = jobs.id
     WHERE jobs.batch_id = :batch_id AND jobs.state IN ('completed', 'failed') ORDER BY jobs.line
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One strategy with its parameters, which is a point on a curve. early_stopping: one of RULES."""
-
-    strategy: str
-    n: int
-    early_stopping: str | None = None
-    worth: float | None = None
-
-    @property
-    def name(self) -> str:
-        worth = None if self.worth is None else f"worth={self.worth:g}"
-        return " ".join(filter(None, (self.strategy, f"n={self.n}", self.early_stopping, worth)))
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] = {"name": self.strategy}
-        if self.n > 1:
-            spec["n"] = self.n
-        if self.strategy in STOPPING:
-            spec["early_stopping"] = None if self.early_stopping == "confidence" else self.early_stopping
-        if self.early_stopping == "confidence":
-            spec["confidence"] = CONFIDENCE
-        if self.worth is not None:
-            spec["worth"] = self.worth
-        return spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +66,11 @@ class Line:
     def encode(self, seed: int) -> bytes:
         """The line of a job. A problem has the same seed under every strategy, so that the samples are the same."""
         body = {
-            "model": MODEL_NAME,
+            "model": self.setting.model,
             "messages": [{"role": "user", "content": self.problem.prompt}],
             "max_tokens": MAX_TOKENS,
             "seed": int.from_bytes(blake2b(f"{seed}/{self.problem.prompt}".encode(), digest_size=4).digest(), "big"),
-            "metadata": {"level": str(self.problem.level), "kind": self.problem.kind},
+            "metadata": {"level": str(self.problem.level)} if self.setting.tells_level else {},
             "ponder": {"reference": str(self.problem.answer), "strategy": self.setting.spec},
         }
         line = {"custom_id": self.custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
@@ -113,85 +78,93 @@ class Line:
 
 
 @click.command()
-@click.option("--problems", default=60, show_default=True, help="Held-out problems of each level.")
+@click.option("--problems", default=80, show_default=True, help="Held-out problems of each level.")
 @click.option("--strategies", help="Names, separated by commas.  [default: all that the worker can run]")
-@click.option("--n", "sizes", default="1,4,16,64", show_default=True, help="Samples or paths, separated by commas.")
+@click.option(
+    "--n", "sizes", default="1,4,16", show_default=True, help="Samples or paths, separated by commas, up to 64."
+)
 @click.option("--seed", default=7, show_default=True, help="The seed of the problems and the sampling.")
 @click.option("--minutes", default=60.0, show_default=True, help="The time limit. Unfinished problems are left out.")
+@click.option(
+    "--apart",
+    is_flag=True,
+    help="Other problems for each setting, so that none finds the prompts of others in the cache.",
+)
 @click.option("--quick", is_flag=True, help="Few problems and small n: a check that it works.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
 def main(
-    problems: int, strategies: str | None, sizes: str, seed: int, minutes: float, quick: bool, out: Path | None
+    problems: int,
+    strategies: str | None,
+    sizes: str,
+    seed: int,
+    minutes: float,
+    apart: bool,
+    quick: bool,
+    out: Path | None,
 ) -> None:
     if quick:
         problems, sizes = min(problems, 4), "1,4"
-    names = strategies.split(",") if strategies else list(PLAIN_STRATEGY_NAMES)
+    names = strategies.split(",") if strategies else list(STRATEGY_NAMES)
     wanted = settings([name for name in names if name not in SENSELESS], [int(size) for size in sizes.split(",")])
     left_out = {name: why for name, why in SENSELESS.items() if name in names}
     began = time.monotonic()
     with stack() as (client, database):
-        tried = run(client, database, lines(list({one.strategy: one for one in wanted[::-1]}.values()), 1, seed), seed)
-        left_out |= {
-            one.strategy: f"the worker fails: {tasks[0].error}" for one, tasks in tried.items() if tasks[0].error
-        }
-        chosen = [one for one in wanted if one.strategy not in left_out]
-        tasks = complete(run(client, database, lines(chosen, problems, seed), seed, minutes=minutes))
+        tried = run(client, database, lines(list({one.curve: one for one in wanted[::-1]}.values()), 1, seed), seed)
+        left_out |= {one.curve: f"the worker fails: {tasks[0].error}" for one, tasks in tried.items() if tasks[0].error}
+        chosen = [one for one in wanted if one.curve not in left_out]
+        settled = run(client, database, lines(chosen, problems, seed, apart=apart), seed, minutes=minutes)
+        tasks = complete(settled, problems)
     report = {
         **circumstances("every strategy on held-out demo problems, by level", "torch"),
         "seed": seed,
         "left_out": left_out,
-        "settings": {one.name: described(one) | figures(tasks[one]) for one in tasks},
+        "settings": {one.name: one.document() | figures(tasks[one]) for one in tasks},
         "early_stopping": compare_stopping({one: tasks[one] for one in tasks if one.strategy in STOPPING}),
-        "adaptive": compare_adaptive(tasks),
-        "reached": reached(tasks),
+        "reached": {
+            "small model": reached(
+                {one: tasks[one] for one in tasks if one.model == MODEL_NAME and not one.is_cascade}
+            ),
+            "both models": reached(tasks),
+        },
         "seconds": round(time.monotonic() - began),
     }
     publish(report, out)
 
 
-def settings(names: Sequence[str], sizes: Sequence[int]) -> list[Setting]:
-    """The settings to compare. Strategies that choose begin at two samples, and those that stop early above four."""
-    made = []
-    for name in names:
-        for n in sizes:
-            if (n == 1) == (name in ONE_SAMPLE):
-                rules = RULES if name in STOPPING and 4 < n < LARGE else ()
-                made += [Setting(name, n, rule) for rule in (None, *rules)]
-        if name == "adaptive" and (small := [n for n in sizes if 1 < n < LARGE]):
-            made += [Setting(name, max(small), worth=worth) for worth in WORTHS]
-    return made
+def lines(chosen: Sequence[Setting], per_level: int, seed: int, *, apart: bool = False) -> list[Line]:
+    """The jobs, problem by problem and level by level in turn, so that any first part is a fair sample.
 
-
-def lines(chosen: Sequence[Setting], per_level: int, seed: int) -> list[Line]:
-    """The jobs, problem by problem and level by level in turn, so that any first part is a fair sample."""
-    problems = held_out_problems(per_level, seed)
-    ranked = sorted(enumerate(problems), key=lambda item: item[0] % per_level)
+    apart: each setting has problems of its own.
+    """
+    shared = held_out_problems(per_level, seed)
+    problems = {
+        one: held_out_problems(per_level, 1000 * (seed + 1) + place) if apart else shared
+        for place, one in enumerate(chosen)
+    }
     return [
-        Line(setting, problem, number % per_level)
-        for number, problem in ranked
+        Line(setting, problems[setting][number], number % per_level)
+        for number in sorted(range(len(shared)), key=lambda number: number % per_level)
         for setting in chosen
-        if setting.n < LARGE or number % per_level % ONE_IN == 0
+        if not setting.is_costly or number % per_level % ONE_IN == 0
     ]
 
 
-def complete(tasks: dict[Setting, list[Task]]) -> dict[Setting, list[Task]]:
-    """The problems that are settled under all of their settings, so that no setting is judged only by its fast ones."""
-    keys = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
-    small = set.intersection(*(keys[one] for one in keys if one.n < LARGE))
-    large = set.intersection(small, *(keys[one] for one in keys if one.n == LARGE))
-    return {
-        one: [task for task in tasks[one] if (task.level, task.number) in (large if one.n == LARGE else small)]
+def complete(tasks: dict[Setting, list[Task]], per_level: int) -> dict[Setting, list[Task]]:
+    """The problems before the first one that is not settled under all of its settings.
+
+    Later problems may be settled too, but more of them are easy, because hard ones take longer.
+    """
+    levels = {task.level for one in tasks for task in tasks[one]}
+    settled = {one: {(task.level, task.number) for task in tasks[one]} for one in tasks}
+    missing = [
+        number
         for one in tasks
-    }
-
-
-def described(setting: Setting) -> dict[str, Any]:
-    return {
-        "strategy": setting.strategy,
-        "n": setting.n,
-        "early_stopping": setting.early_stopping,
-        "worth": setting.worth,
-    }
+        for number in range(per_level)
+        for level in levels
+        if (not one.is_costly or number % ONE_IN == 0) and (level, number) not in settled[one]
+    ]
+    end = min(missing, default=per_level)
+    return {one: [task for task in tasks[one] if task.number < end] for one in tasks}
 
 
 @contextmanager
@@ -200,7 +173,9 @@ def stack() -> Iterator[tuple[Client, str]]:
     with tempfile.TemporaryDirectory(prefix="ponder-search-", ignore_cleanup_errors=True) as folder:
         os.environ["PONDER_HOME"] = str(Path(folder) / "home")
         home = Home(Path(folder) / "home")
-        with in_foreground(home, plan(port=free_port()), lambda phase: click.echo(f"starting {phase} …", err=True)):
+        with in_foreground(
+            home, plan(port=free_port(), with_large=True), lambda phase: click.echo(f"starting {phase} …", err=True)
+        ):
             url, key = home.recorded_url(), home.key()
             assert url is not None
             assert key is not None
@@ -246,7 +221,7 @@ def wait(client: Client, batch_id: str, minutes: float) -> None:
         if time.monotonic() - said_at > 20:
             said_at = time.monotonic()
             click.echo(f"{time.strftime('%H:%M:%S')} {batch['request_counts']}", err=True)
-        time.sleep(1)
+        time.sleep(3)
     assert batch["status"] == "completed", batch
 
 

@@ -12,12 +12,18 @@ RESAMPLES = 2000
 TOLERANCE = 0.01
 """Settings this much less accurate, at the most, count as equally accurate."""
 MIXED = "mixed"
+ONE_SAMPLE = "direct n=1"
+"""The setting whose accuracy the others are to exceed: one sample of the small model."""
 
 
 class Setting(Protocol):
+    curve: str
     strategy: str
     n: int
     early_stopping: str | None
+
+    @property
+    def is_fixed(self) -> bool: ...
 
     @property
     def name(self) -> str: ...
@@ -69,55 +75,37 @@ def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
 
 def compare_stopping(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
     """Comparison of each stopping rule with no rule, on the same problems and samples."""
-    whole = {(one.strategy, one.n): tasks[one] for one in tasks if one.early_stopping is None}
+    whole = {(one.curve, one.n): tasks[one] for one in tasks if one.early_stopping is None}
     return [
-        {"setting": one.name} | _against(tasks[one], whole[one.strategy, one.n])
+        {"setting": one.name} | _against(tasks[one], whole[one.curve, one.n])
         for one in tasks
-        if one.early_stopping is not None and (one.strategy, one.n) in whole
+        if one.early_stopping is not None and (one.curve, one.n) in whole
     ]
 
 
-def compare_adaptive(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
-    """Comparison of each size of adaptive with every other setting on the same problems, and with the best one.
-
-    The best one has the lowest cost per successful task among those that are at least as accurate. If there is none, it
-    is the most accurate one.
-    """
-    compared = []
-    for one in (one for one in tasks if one.strategy == "adaptive"):
-        others = {other: tasks[other] for other in tasks if other.strategy != "adaptive" and other.n <= one.n}
-        against = {other.name: _against(tasks[one], others[other]) for other in others}
-        for kind, chosen in (
-            ("without early stopping", [other for other in others if other.early_stopping is None]),
-            ("with any", list(others)),
-        ):
-            best = _best({other.name: against[other.name] for other in chosen})
-            compared.append({"setting": one.name, "fixed": kind, "best_fixed": best} | (against[best] if best else {}))
-        compared.append({"setting": one.name, "against": against})
-    return compared
-
-
 def reached(tasks: Mapping[Any, Sequence[Task]]) -> list[dict[str, Any]]:
-    """The levels of accuracy that fixed strategies reach above one sample, and what `adaptive` pays for each.
+    """The levels of accuracy that fixed settings reach above one sample, and what the others pay for each.
 
-    A level is a fixed setting that no cheaper one equals in accuracy. Of the sizes of `adaptive` that are as accurate,
-    the cheapest is compared; None if there is none. Settings of other problems are left out.
+    A level is a fixed setting that no cheaper one equals in accuracy. For `adaptive` and for `cascade`, the cheapest
+    setting that is as accurate is compared; there may be none. Settings of other problems are left out.
     """
-    one_sample = next((one for one in tasks if one.strategy == "direct"), None)
+    one_sample = next((one for one in tasks if one.name == ONE_SAMPLE), None)
     if one_sample is None:
         return []
-    comparable = {one: _price(tasks[one]) for one in tasks if len(tasks[one]) == len(tasks[one_sample])}
-    adaptive = [one for one in comparable if one.strategy == "adaptive"]
-    levels, most = [], comparable[one_sample][0]
-    for fixed in sorted(comparable.keys() - set(adaptive), key=lambda one: comparable[one][1]):
-        accuracy = comparable[fixed][0]
+    prices = {one: _price(tasks[one]) for one in tasks if len(tasks[one]) == len(tasks[one_sample])}
+    levels, most = [], prices[one_sample][0]
+    for fixed in sorted((one for one in prices if one.is_fixed), key=lambda one: prices[one][1]):
+        accuracy = prices[fixed][0]
         if accuracy <= most:
             continue
         most = accuracy
-        equal = [one for one in adaptive if comparable[one][0] >= accuracy - TOLERANCE]
-        cheapest = min(equal, key=lambda one: comparable[one][1], default=None)
-        against = _against(tasks[cheapest], tasks[fixed]) if cheapest is not None else {}
-        levels.append({"fixed": fixed.name, "adaptive": cheapest.name if cheapest is not None else None} | against)
+        level: dict[str, Any] = {"fixed": fixed.name, "accuracy": _round(accuracy)}
+        for strategy in sorted({one.strategy for one in prices if not one.is_fixed}):
+            equal = [one for one in prices if one.strategy == strategy and prices[one][0] >= accuracy - TOLERANCE]
+            if equal:
+                cheapest = min(equal, key=lambda one: prices[one][1])
+                level[strategy] = {"setting": cheapest.name} | _against(tasks[cheapest], tasks[fixed])
+        levels.append(level)
     return levels
 
 
@@ -125,14 +113,6 @@ def _price(tasks: Sequence[Task]) -> tuple[float, float]:
     """The accuracy, and the nano-dollars per success."""
     num_passed = sum(task.passed for task in tasks)
     return num_passed / len(tasks), sum(task.nanodollars for task in tasks) / max(num_passed, 1)
-
-
-def _best(against: Mapping[str, Mapping[str, Any]]) -> str | None:
-    most = max((cell["accuracy_of_other"] for cell in against.values()), default=0.0)
-    equal = [
-        name for name, cell in against.items() if cell["accuracy_of_other"] >= min(most, cell["accuracy"] - TOLERANCE)
-    ]
-    return min(equal, key=lambda name: against[name]["dollars_per_success_of_other"], default=None)
 
 
 def _against(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, Any]:
@@ -152,6 +132,8 @@ def _against(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, Any]:
         "accuracy_of_other": _round(passed[:, 1].mean()),
         "accuracy_gain": _round(passed[:, 0].mean() - passed[:, 1].mean()),
         "accuracy_gain_95": _interval((passed[drawn][:, :, 0] - passed[drawn][:, :, 1]).mean(1)),
+        "verdicts_won": int((passed[:, 0] > passed[:, 1]).sum()),
+        "verdicts_lost": int((passed[:, 0] < passed[:, 1]).sum()),
         "tokens_ratio": _round(tokens[:, 1].sum() / tokens[:, 0].sum()),
         "tokens_ratio_95": _interval(token_sums[:, 1] / token_sums[:, 0]),
         "dollars_per_success_of_other": _round(dollars[:, 1].sum() / 1e9 / max(passed[:, 1].sum(), 1)),

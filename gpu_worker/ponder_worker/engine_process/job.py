@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from random import Random
@@ -39,7 +40,7 @@ from ponder_worker.search.tree.search_tree import SearchTree
 _log = structlog.get_logger(__name__)
 
 _ROUTE_ORDINAL = (1 << 33) - 1
-"""An ordinal that belongs to no child, for the random numbers that route a job."""
+"""An ordinal that belongs to no child, for the random numbers that route a job. So does the one before it."""
 _PRIORITIES: dict[Lane, Priority] = {Lane.INTERACTIVE: "interactive", Lane.BATCH: "batch"}
 
 
@@ -103,6 +104,7 @@ class Job:
         """Lets the search act on what its streams have brought. Must be called after every step."""
         if self.search is not None:
             self._guard(self.search.expander.look)
+            self._guard(self._reconsider)
 
     def delta(self) -> Document | None:
         if self.search is not None:
@@ -187,16 +189,34 @@ class Job:
         if self._stage.is_last or not self._stage.is_routed or self.tree.ended is not None:
             return False
         if routing.DECISION not in self.tree.decisions:
-            here = self._learned.of(self.batch_id, self._scope)
-            there = self._learned.of(self.batch_id, self._stage.scope(self._core.engines.fingerprint, ahead=1))
-            random = Random(child_seed(self.tree.root.seed, _ROUTE_ORDINAL))  # noqa: S311
-            route = routing.choose(here, there, routing.groups(self._request), random)
+            route = self._route(routing.groups(self._request), _ROUTE_ORDINAL)
             self.tree.decide(routing.DECISION, route.document())
         return bool(self.tree.decisions[routing.DECISION]["skipped"])
 
+    def _reconsider(self) -> None:
+        """Ends this stage of a cascade early where answers that begin as unsurely were not accepted."""
+        told = self.tree.decisions.get(routing.DECISION)
+        first = self.tree.child(self.tree.root, 0)
+        if self.search is None or told is None or "confidence" in told or first is None or self.tree.ended is not None:
+            return
+        self.search.expander.streams.sync(first)
+        if len(first.ids) < routing.FIRST_TOKENS:
+            return
+        confidence = math.exp(first.logprob / len(first.ids))
+        route = self._route(routing.with_confidence(routing.groups(self._request), confidence), _ROUTE_ORDINAL - 1)
+        self.tree.decide(routing.DECISION, route.document() | {"confidence": confidence})
+        if route.skipped:
+            self.search.expander.abandon("routed")
+            self._finish()
+
+    def _route(self, groups: Sequence[str], ordinal: int) -> routing.Route:
+        here = self._learned.of(self.batch_id, self._scope)
+        there = self._learned.of(self.batch_id, self._stage.scope(self._core.engines.fingerprint, ahead=1))
+        return routing.choose(here, there, groups, Random(child_seed(self.tree.root.seed, ordinal)))  # noqa: S311
+
     def _lessons(self) -> Sums:
         """Returns none for a search that failed or was told to end, because it did not spend as it would have."""
-        stage, groups = self._stage, routing.groups(self._request)
+        stage, groups = self._stage, self._groups
         if self.search is None or self.tree.ended is not None:
             return {}
         lessons = dict(self.search.lessons)
@@ -207,6 +227,14 @@ class Job:
         elif stage.teaches and stage.task == "accept":
             lessons |= routing.late_lessons(groups, is_accepted=bool(accepted))
         return {f"{self._scope}{name}": number for name, number in lessons.items()}
+
+    @property
+    def _groups(self) -> Sequence[str]:
+        """The groups that this stage is a lesson for, or the one that is judged here."""
+        decisions = self.tree.decisions if self._stage.task == "solve" else self._stage.made.tree["decisions"]
+        confidence = decisions.get(routing.DECISION, {}).get("confidence")
+        groups = routing.groups(self._request)
+        return groups if confidence is None else routing.with_confidence(groups, confidence)
 
     def _work(self) -> float:
         """Returns the operations of everything that was computed for this stage once."""

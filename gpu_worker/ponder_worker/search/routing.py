@@ -1,5 +1,8 @@
 """Skips a stage of a cascade for problems of which the batch has learnt that the stage does not solve them.
 
+Before the stage computes anything, problems are told apart by what they say of themselves, and once its first sample
+has begun, by how sure the model is of its first tokens, too. It may then end there.
+
 What a stage was worth is kept for groups of problems, each a part of the one before it: all, those of the same level
 and about the same length, and those of the same metadata among them. The chance of being accepted is drawn from its
 posterior (Thompson 1933, https://doi.org/10.1093/biomet/25.3-4.285), and a stage is skipped where its work is more than
@@ -8,6 +11,7 @@ what it is likely to save. So it is skipped seldom while little is known, and tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
@@ -20,6 +24,10 @@ DECISION = "route"
 """The name under which a tree keeps the decision: {skipped, and the numbers that it rests on}."""
 _BINS = 16
 """How many values of the level, and of the other metadata, are told apart: more would let the sums grow forever."""
+FIRST_TOKENS = 16
+"""How many tokens of the first sample tell the model's confidence."""
+_MOST_SURE = 7
+"""The highest class of confidence, with the least doubt."""
 _EXPLORED = 0.03
 """The share of problems that no stage is skipped for, whatever was learnt."""
 _PRIOR_JOBS = 4.0
@@ -52,6 +60,15 @@ def groups(request: Mapping[str, Any]) -> tuple[str, ...]:
     num_bytes, num_ids = prompt_size(request)
     near = f"level {_bin(metadata.pop('level', None))} length {(num_ids or num_bytes).bit_length()}"
     return "all", near, f"{near} metadata {_bin(sorted(metadata.items()))}"
+
+
+def with_confidence(names: Sequence[str], confidence: float) -> tuple[str, ...]:
+    """Returns the groups of a problem whose first tokens have this geometric mean probability, the largest first.
+
+    Each class has half the doubt of the class before it.
+    """
+    doubt = min(max(1 - confidence, 2.0**-_MOST_SURE), 1.0)
+    return *names, f"{names[-1]} confidence {int(-math.log2(doubt))}"
 
 
 def choose(here: Sums, there: Sums, names: Sequence[str], random: Random) -> Route:

@@ -142,7 +142,12 @@ def decision(decisions: Mapping[str, Any]) -> str:
     """Returns the words for what was decided about a stage of a cascade, and none if nothing was."""
     route = decisions.get("route") or {}
     if route.get("skipped"):
-        return f"skipped: too seldom accepted ({route['chance']:.0%})"
+        begun = (
+            f"ended after its first tokens, confidence {route['confidence']:.2f}"
+            if "confidence" in route
+            else "skipped"
+        )
+        return f"{begun}: too seldom accepted ({route['chance']:.0%})"
     told = decisions.get("accept")
     if told is None:
         return ""

@@ -308,6 +308,41 @@ def test_a_stage_that_never_pays_is_skipped_before_it_computes_anything(shared_p
     assert sum(skipped) >= 8
 
 
+def unsure_never_accepted(admitted: AdmittedJob) -> dict[str, float]:
+    """Returns sums by which the first stage is worth beginning, but not going on with, however sure it is."""
+    scope, names = lesson_scope(admitted.request, ""), routing.groups(admitted.request)
+    all_accepted = {"num": 1e6, "accepted": 1e6, "work": 1e12}
+    sums = {f"stage{number}.{group}": all_accepted for number in range(2) for group in names}
+    for confidence in range(8):
+        sums[f"stage0.{names[-1]} confidence {confidence}"] = {"num": 1e6, "accepted": 0.0, "work": 1e12}
+    return {f"{scope}:{group}.{name}": value for group, own in sums.items() for name, value in own.items()}
+
+
+def test_a_stage_whose_first_tokens_show_that_it_never_pays_ends_there(shared_process: Process) -> None:
+    admitted = cascade(60, stage(NEVER, name="best_of_n", n=3), stage(), batch_id="unsure", sampling={"min_tokens": 20})
+    learned = unsure_never_accepted(admitted)
+    num_ended = 0
+    for number in range(60, 68):
+        result, deltas = run(shared_process, replace(admitted, job_id=number), {"unsure": learned})
+        first = result.tree["stages"][0]
+        route = first["decisions"]["route"]
+        assert 0 < route["confidence"] < 1
+        num_ended += route["skipped"]
+        if route["skipped"]:
+            assert {node["stop"] for node in first["nodes"][1:]} == {"routed"}
+            assert routing.FIRST_TOKENS <= first["nodes"][1]["tokens"] < 20
+            assert "accept" not in first["decisions"]
+        else:  # a few are tried whatever was learnt, and teach what such a beginning is worth
+            taught = [name for name in result.learned if ".num" in name and "confidence" in name]
+            assert len(taught) == 1
+        assert result.tree["answered_by"] == 1
+        assert result.error is None
+        num_told = sum(len(row.get("ids", ())) for delta in deltas for row in delta["nodes"] if row["node"])
+        made = sum(node["tokens"] for tree in result.tree["stages"] for node in tree["nodes"])
+        assert num_told == made == result.usage.completion_tokens
+    assert num_ended >= 6
+
+
 def test_the_next_models_answer_teaches_the_batch_what_a_measure_is_worth(shared_process: Process) -> None:
     learning = {"by": "agreement", "threshold": 1.0, "learn": True}
     ended = {"stop": ["a", "e", "t", "1", " "]}

@@ -6,7 +6,10 @@ from collections import Counter
 from random import Random
 from typing import Any
 
-from ponder_worker.search.routing import choose, groups, lessons
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder_worker.search.routing import choose, groups, lessons, with_confidence
 
 SMALL, LARGE = 1.0, 8.0
 
@@ -62,3 +65,27 @@ def test_groups_hold_nothing_of_the_prompt_and_are_few() -> None:
     assert not any("secret" in name or "+" in name for name in names)
     assert groups(problem("1"))[1] != groups(problem("1", "x" * 500))[1], "lengths are told apart"
     assert groups({"prompt": [1, 2, 3]}) == ("all", "level none length 2", "level none length 2 metadata none")
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_the_more_confident_the_higher_the_class_and_there_are_few(one: float, other: float) -> None:
+    low, high = (with_confidence(("all",), value)[-1] for value in sorted([one, other]))
+    assert low <= high
+    assert low.removeprefix("all confidence ") in "01234567"
+
+
+def test_problems_that_look_alike_are_told_apart_by_the_first_tokens() -> None:
+    here, there, random = Counter[str](), Counter[str](), Random(2)
+    ended = Counter[bool]()
+    for number in range(600):
+        names, is_sure = groups(problem("1")), number % 2 == 0
+        assert not choose(here, there, names, random).skipped
+        begun = with_confidence(names, 0.99 if is_sure else 0.4)
+        route = choose(here, there, begun, random)
+        ended[is_sure] += route.skipped and number >= 300
+        if not route.skipped:
+            here.update(lessons(begun, is_accepted=is_sure, work=SMALL))
+        if route.skipped or not is_sure:
+            there.update(lessons(names, is_accepted=True, work=LARGE))
+    assert ended[False] > 0.8 * 150
+    assert ended[True] <= 3

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from ponder.cli.commands.show import print_job
-from ponder.cli.tree import Drawing
+from ponder.cli.tree import Drawing, decision
 
 
 def drawn(document: dict[str, Any]) -> str:
@@ -95,6 +95,13 @@ def test_nodes_that_were_forced_stopped_verified_or_begun_early_are_marked() -> 
         "├── ✗ 4  (stopped: it was settled)",
         "└── ✗ 5  (stopped: deadline)  (speculative)",
     ]
+
+
+def test_a_stage_that_ended_after_its_first_tokens_says_so() -> None:
+    assert decision({"route": {"skipped": True, "chance": 0.02}}) == "skipped: too seldom accepted (2%)"
+    early = {"skipped": True, "chance": 0.02, "confidence": 0.412}
+    assert decision({"route": early}) == "ended after its first tokens, confidence 0.41: too seldom accepted (2%)"
+    assert decision({"route": early | {"skipped": False}}) == ""
 
 
 def test_another_model_that_judges_is_shown_behind_what_it_judges(capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,13 @@ class NodeExpander:
             if growing is not None:
                 growing.expansion.finish(node)
 
+    def abandon(self, reason: str) -> None:
+        """Cuts off what grows, for a strategy that is told nothing, because it goes on no more."""
+        self._speculation.close()
+        for node in list(self._tree.growing):
+            self.streams.cut_off(node)
+            self._tree.cancel(node, reason, self._spell(node))
+
     def close(self) -> None:
         """Stops everything that runs and records nothing."""
         self._speculation.close()

@@ -110,6 +110,23 @@ def test_interrupted_anywhere_the_judge_comes_to_the_same_choice_and_the_same_ve
         assert result.usage.judge_tokens == whole.usage.judge_tokens > 0
 
 
+def test_a_reply_without_room_is_no_sample_that_the_budget_ended_also_after_a_restart(engines: Engines) -> None:
+    changes = {"strategy": {"name": "direct"}, "verifier": JUDGE, "budget": {"tokens": 50}}
+    deltas: list[Document] = []
+
+    def keep(jobs: list[Job]) -> None:
+        if (delta := jobs[0].delta()) is not None:
+            deltas.append(json.loads(json.dumps(delta)))
+
+    core = EngineCore(engines, lambda: None)
+    job = admitted(7, **changes)
+    (whole,) = run(core, [job], keep)
+    refused = {"refused": [[2, 0, "budget"]], "nodes": [{"node": 2, "ordinal": 1, "prompt": [5]}]}
+    (again,) = run(core, [admitted(7, deltas=[*deltas, refused], **changes)])
+    assert whole.usage.judge_tokens == again.usage.judge_tokens == 0
+    assert whole.finish_reason == again.finish_reason == "length"
+
+
 def texts(result: JobResult) -> list[str]:
     return [result.tree["nodes"][one["node"]]["text"] for one in result.tree["candidates"]]
 

@@ -124,12 +124,14 @@ class Job:
     @property
     def _next(self) -> int | None:
         """The number of the step that follows this one."""
+        if self.tree.ended is not None or not self._stage.has_room(self.tree.num_tokens):
+            return None
         decisions = self.tree.decisions
         is_refused = decisions.get(routing.DECISION, {}).get("skipped", False)
         accepted = decisions.get(acceptance.DECISION, {}).get("accepted", False if is_refused else None)
-        has_failed = self._error is not None and accepted is None and self._decides
-        if self.tree.ended is not None or has_failed or not self._stage.has_room(self.tree.num_tokens):
-            return None
+        if self._error is not None and accepted is None and self._decides:
+            # Nobody is asked in its place. What a former stage answered counts.
+            return self._stage.after(True) if self._stage.is_answered else None
         return self._stage.after(accepted)
 
     @property
@@ -205,13 +207,14 @@ class Job:
             is_accepted = not stage.is_judged_elsewhere if accepted is None else accepted
             lessons |= routing.lessons(groups, is_accepted=is_accepted, work=self._work())
         elif stage.teaches and stage.task == "accept":
-            lessons |= routing.late_lessons(groups, is_accepted=bool(accepted))
+            lessons |= routing.late_lessons(groups, is_accepted=bool(accepted), work=self._work())
         return {f"{self._scope}{name}": number for name, number in lessons.items()}
 
     def _work(self) -> float:
         """Returns the operations of everything that was computed for this stage once."""
         usage, engines = self._usage(), self._core.engines
-        work = float((usage.prompt_tokens + usage.completion_tokens) * engines.generator.flops_per_token)
+        num_tokens = sum(len(node.ids) for node in self.tree.nodes)
+        work = float(num_tokens * engines.generator.flops_per_token)
         return work + usage.reward_tokens * (engines.reward.flops_per_token if engines.reward is not None else 0)
 
     async def _run(self) -> None:
@@ -304,7 +307,7 @@ class Job:
         return Made(
             tuple(ranked),
             len(ranked) if self._stage.is_selected_elsewhere else search.num_choices,
-            self.tree.ended or ("budget" if search.expander.budget.has_refused else None),
+            self.tree.ended or ("budget" if search.expander.has_refused_samples else None),
         )
 
     def _guard(self, callback: Callable[[], None]) -> None:

@@ -197,8 +197,8 @@ def _verdict(reply: str) -> int | None:
 
 
 def _better(reply: str) -> int | None:
-    said = _marked("better", "[AB]", reply)
-    return None if said is None else int(said.upper() == "B")
+    said = _marked("better", "(?-i:[AB])", reply)  # "Better: a careful look" names none
+    return None if said is None else int(said == "B")
 
 
 def _choice(reply: str, num: int) -> int | None:

@@ -241,7 +241,7 @@ class Job:
             self._made = self._choose(search, ranked)
             if (rule := self._stage.accept) is not None:
                 await acceptance.decide(search, rule, ranked, self._stage.calibration)
-            if self.next_stage is None and not self._stage.is_verified_elsewhere:
+            if self.next_stage is None and self._stage.verifies(is_complete=ranked[0].is_complete):
                 await self._verify(search, prompt.begun + ranked[0].said)
         except asyncio.CancelledError:
             return

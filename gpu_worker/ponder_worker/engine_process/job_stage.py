@@ -90,10 +90,13 @@ class JobStage:
         """Whether another step chooses among the candidates of this stage."""
         return self._is_followed_by("select")
 
-    @property
-    def is_verified_elsewhere(self) -> bool:
-        """Whether another step counts the job's success."""
-        return any(step.task == "verify" for step in self.steps)
+    def verifies(self, *, is_complete: bool) -> bool:
+        """Returns whether the model of this stage counts the job's success: the answer is its own, and no other step
+        does. An answer that was cut off is the job's only if no former one is complete.
+        """
+        former = _answering(self.former)
+        is_own = is_complete or former is None or self.former[former].choices[0].finish_reason != "stop"
+        return is_own and not any(step.task == "verify" for step in self.steps)
 
     @property
     def is_answered(self) -> bool:

@@ -26,6 +26,7 @@ _ADDED = {
        usage.judge_tokens,
        usage.judged_tokens""",
     "of_quality": ",\n       judged,\n       checked",
+    "but_judges": " - judge_tokens",
     "and_judged": " + judged_tokens",
     "of_judges": """,
                  ('judged', chosen_tokens + pruned_tokens + other_round_tokens, num_tokens)""",
@@ -109,7 +110,7 @@ SELECT job_id, tenant_id, key_id, batch_id, model, strategy, level, metadata, ma
        prompt_tokens,
        cached_tokens,
        thinking_tokens,
-       completion_tokens - thinking_tokens AS answer_tokens,
+       completion_tokens - thinking_tokens<but_judges> AS answer_tokens,
        worker_model<of_quality>
 FROM reported_jobs
 WHERE state IN ('completed', 'failed', 'expired')

@@ -126,12 +126,14 @@ class Job:
     @property
     def _next(self) -> int | None:
         """The number of the step that follows this one."""
+        if self.tree.ended is not None or not self._stage.has_room(self.tree.num_tokens):
+            return None
         decisions = self.tree.decisions
         is_refused = decisions.get(routing.DECISION, {}).get("skipped", False)
         accepted = decisions.get(acceptance.DECISION, {}).get("accepted", False if is_refused else None)
-        has_failed = self._error is not None and accepted is None and self._decides
-        if self.tree.ended is not None or has_failed or not self._stage.has_room(self.tree.num_tokens):
-            return None
+        if self._error is not None and accepted is None and self._decides:
+            # Nobody is asked in its place. What a former stage answered counts.
+            return self._stage.after(True) if self._stage.is_answered else None
         return self._stage.after(accepted)
 
     @property
@@ -216,22 +218,25 @@ class Job:
 
     def _lessons(self) -> Sums:
         """Returns none for a search that failed or was told to end, because it did not spend as it would have."""
-        stage, groups = self._stage, self._groups
         if self.search is None or self.tree.ended is not None:
             return {}
-        lessons = dict(self.search.lessons)
-        accepted = self.tree.decisions.get(acceptance.DECISION, {}).get("accepted")
-        if stage.teaches and self._made is not None:
-            is_accepted = not stage.is_judged_elsewhere if accepted is None else accepted
-            lessons |= routing.lessons(groups, is_accepted=is_accepted, work=self._work())
-        elif stage.teaches and stage.task == "accept":
-            lessons |= routing.late_lessons(groups, is_accepted=bool(accepted))
+        lessons = self.search.lessons | (self._routing_lessons() if self._stage.teaches else {})
         return {f"{self._scope}{name}": number for name, number in lessons.items()}
 
-    @property
-    def _groups(self) -> Sequence[str]:
-        """The groups that this stage is a lesson for, or the one that is judged here."""
-        decisions = self.tree.decisions if self._stage.task == "solve" else self._stage.made.tree["decisions"]
+    def _routing_lessons(self) -> Sums:
+        """Returns what is learnt about skipping this stage of a cascade, or the one that is judged here."""
+        stage, decisions = self._stage, self.tree.decisions
+        accepted = decisions.get(acceptance.DECISION, {}).get("accepted")
+        if stage.task == "accept":
+            groups = self._groups(stage.made.tree["decisions"])
+            return routing.late_lessons(groups, is_accepted=bool(accepted), work=self._work())
+        if self._made is None:
+            return {}
+        is_accepted = not stage.is_judged_elsewhere if accepted is None else accepted
+        return routing.lessons(self._groups(decisions), is_accepted=is_accepted, work=self._work())
+
+    def _groups(self, decisions: Document) -> Sequence[str]:
+        """Returns the groups of the problem. decisions: those of the stage that is a lesson for them."""
         confidence = decisions.get(routing.DECISION, {}).get("confidence")
         groups = routing.groups(self._request)
         return groups if confidence is None else routing.with_confidence(groups, confidence)
@@ -239,7 +244,8 @@ class Job:
     def _work(self) -> float:
         """Returns the operations of everything that was computed for this stage once."""
         usage, engines = self._usage(), self._core.engines
-        work = float((usage.prompt_tokens + usage.completion_tokens) * engines.generator.flops_per_token)
+        num_tokens = sum(len(node.ids) for node in self.tree.nodes)
+        work = float(num_tokens * engines.generator.flops_per_token)
         return work + usage.reward_tokens * (engines.reward.flops_per_token if engines.reward is not None else 0)
 
     async def _run(self) -> None:
@@ -266,7 +272,7 @@ class Job:
             self._made = self._choose(search, ranked)
             if (rule := self._stage.accept) is not None:
                 await acceptance.decide(search, rule, ranked, self._stage.calibration)
-            if self.next_stage is None and not self._stage.is_verified_elsewhere:
+            if self.next_stage is None and self._stage.verifies(is_complete=ranked[0].is_complete):
                 await self._verify(search, prompt.begun + ranked[0].said)
         except asyncio.CancelledError:
             return
@@ -332,7 +338,7 @@ class Job:
         return Made(
             tuple(ranked),
             len(ranked) if self._stage.is_selected_elsewhere else search.num_choices,
-            self.tree.ended or ("budget" if search.expander.budget.has_refused else None),
+            self.tree.ended or ("budget" if search.expander.has_refused_samples else None),
         )
 
     def _guard(self, callback: Callable[[], None]) -> None:

@@ -44,8 +44,11 @@ class JobStage:
         for delta in deltas:
             own.append(delta)
             if "result" in delta:
-                former.append(RESULT.validate_python(delta["result"]))
-                number = delta["next"]
+                result = RESULT.validate_python(delta["result"])
+                # Earlier workers wrote none of this: each step of theirs was a stage.
+                about = {"step": number, "stage": number, "task": "solve"}
+                former.append(replace(result, tree=about | result.tree))
+                number = delta.get("next", number + 1)
                 own = []
         return cls(request, tuple(former), tuple(own), number)
 
@@ -87,10 +90,18 @@ class JobStage:
         """Whether another step chooses among the candidates of this stage."""
         return self._is_followed_by("select")
 
+    def verifies(self, *, is_complete: bool) -> bool:
+        """Returns whether the model of this stage counts the job's success: the answer is its own, and no other step
+        does. An answer that was cut off is the job's only if no former one is complete.
+        """
+        former = _answering(self.former)
+        is_own = is_complete or former is None or self.former[former].choices[0].finish_reason != "stop"
+        return is_own and not any(step.task == "verify" for step in self.steps)
+
     @property
-    def is_verified_elsewhere(self) -> bool:
-        """Whether another step counts the job's success."""
-        return any(step.task == "verify" for step in self.steps)
+    def is_answered(self) -> bool:
+        """Whether a step before this one has made an answer."""
+        return any(result.choices for result in self.former)
 
     @property
     def selection(self) -> BestOfN:
@@ -233,7 +244,7 @@ class JobStage:
 
     @property
     def _tried(self) -> str | None:
-        texts = [result.choices[0].text for result in self.former if result.choices]
+        texts = [result.choices[0].text for result in _selected(self.former) if result.choices]
         return texts[-1] if texts else None
 
 
@@ -259,7 +270,8 @@ def _selected(results: Sequence[JobResult]) -> list[JobResult]:
         order = result.tree["decisions"].get(SELECT, {}).get("order")
         if order is None:
             continue
-        place = max(place for place, one in enumerate(placed) if one.choices)
+        stage = result.tree["stage"]
+        place = next(place for place, one in enumerate(placed) if _solves(one) and one.tree["stage"] == stage)
         made = placed[place]
         candidates = [made.tree["candidates"][number] for number in order]
         choices = tuple(made.choices[number] for number in order)

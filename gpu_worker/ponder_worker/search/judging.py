@@ -169,7 +169,8 @@ async def _ask(search: Search, judging: Judging, questions: Sequence[tuple[str, 
 
     Questions: the text, and how many replies. They are asked in this order whatever takes how long to render.
     """
-    room = search.engine.context_length - judging.max_tokens
+    context = search.engine.context_length
+    room = context - min(judging.max_tokens, context // 2)  # where there is little, replies are shorter
     prompts = [await search.engine.question(text) for text, _ in questions]
     options = GenerationOptions(
         thought=search.engine.thought, max_tokens=judging.max_tokens, judges=True, is_greedy=judging.n == 1
@@ -197,8 +198,8 @@ def _verdict(reply: str) -> int | None:
 
 
 def _better(reply: str) -> int | None:
-    said = _marked("better", "[AB]", reply)
-    return None if said is None else int(said.upper() == "B")
+    said = _marked("better", "(?-i:[AB])", reply)  # "Better: a careful look" names none
+    return None if said is None else int(said == "B")
 
 
 def _choice(reply: str, num: int) -> int | None:

@@ -91,9 +91,13 @@ def lessons(names: Sequence[str], *, is_accepted: bool, work: float) -> dict[str
     return {f"{group}.{name}": number for group in names for name, number in taught.items()}
 
 
-def late_lessons(names: Sequence[str], *, is_accepted: bool) -> dict[str, float]:
-    """Returns what is added to the lessons of a stage that was not accepted when it ended, once it has been judged."""
-    return {f"{group}.accepted": float(is_accepted) for group in names}
+def late_lessons(names: Sequence[str], *, is_accepted: bool, work: float) -> dict[str, float]:
+    """Returns what is added to the lessons of a stage that was not accepted when it ended, once it has been judged.
+
+    work: of judging it, which is saved with the stage.
+    """
+    taught = {"accepted": float(is_accepted), "work": work}
+    return {f"{group}.{name}": number for group in names for name, number in taught.items()}
 
 
 def _mean(sums: Sums, names: Sequence[str]) -> float | None:

@@ -44,7 +44,7 @@ _ATTEMPTS = text(
 _COST = text("SELECT kind, sum(nanodollars) AS num FROM ledger_entries WHERE job_id = :id GROUP BY kind ORDER BY kind")
 _RESULTS = text(
     """
-    SELECT CAST(delta ->> 'step' AS int) AS step, CAST(delta ->> 'next' AS int) AS next,
+    SELECT CAST(coalesce(delta ->> 'step', delta ->> 'stage') AS int) AS step, CAST(delta ->> 'next' AS int) AS next,
            delta #> '{result,tree,decisions}' AS decisions
     FROM tree_deltas WHERE job_id = :id AND delta -> 'result' IS NOT NULL ORDER BY id
     """
@@ -106,14 +106,16 @@ def _stages(connection: Connection, row: Row[Any]) -> list[JsonObject] | None:
     if not steps:
         return None
     tree = row.tree or {}
-    ended = {stage["step"]: stage.get("decisions") or {} for stage in tree.get("stages", ())}
+    # Earlier workers named no steps: all of theirs were stages, one after the other.
+    made = {stage.get("step", place): stage for place, stage in enumerate(tree.get("stages", ()))}
+    ended = {number: stage.get("decisions") or {} for number, stage in made.items()}
     answered_by = tree.get("answered_by")
-    answering = None if answered_by is None else tree["stages"][answered_by]["step"]
+    answering = None if answered_by is None else list(made)[answered_by]
     turn = None
     if row.current_state == "pending":
         rows = list(connection.execute(_RESULTS, {"id": row.id}))
         ended = {one.step: one.decisions or {} for one in rows}
-        turn = rows[-1].next if rows else 0
+        turn = max((one.step + 1 if one.next is None else one.next for one in rows), default=0)
     return [
         {
             "stage": pin.stage,

@@ -133,22 +133,22 @@ def _trees(job: Json) -> list[tuple[str, Mapping[str, Any]]]:
         is_chosen = number == tree["answered_by"]
         decided = decision(stage.get("decisions") or {})
         named = f"{stage['strategy']} on {stage['model']}" if "strategy" in stage else f"judged by {stage['model']}"
-        title = f"stage {stage['stage']}: {named}{decided and f', {decided}'}"
+        title = f"stage {stage.get('stage', number)}: {named}{decided and f', {decided}'}"
         trees.append((title, stage if is_chosen else {**stage, "chosen": None}))
     return trees
 
 
 def decision(decisions: Mapping[str, Any]) -> str:
-    """Returns the words for what was decided about a stage of a cascade, and none if nothing was."""
+    """Returns the words for what was decided in a step, and none if nothing was."""
     route = decisions.get("route") or {}
     if route.get("skipped"):
-        begun = (
-            f"ended after its first tokens, confidence {route['confidence']:.2f}"
-            if "confidence" in route
-            else "skipped"
-        )
+        if "confidence" not in route:
+            return f"skipped: too seldom accepted ({route['chance']:.0%})"
+        begun = f"ended after its first tokens, confidence {route['confidence']:.2f}"
         return f"{begun}: too seldom accepted ({route['chance']:.0%})"
-    told = decisions.get("accept")
+    told, verdict = decisions.get("accept"), decisions.get("verdict")
+    if told is None and verdict is not None:
+        return f"votes: {verdict['votes'][0]} correct, {verdict['votes'][1]} wrong"
     if told is None:
         return ""
     if "error" in told:

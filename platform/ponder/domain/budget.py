@@ -300,22 +300,35 @@ def most_tokens(request: Mapping[str, Any], context_length: int) -> int:
         return int(max(named))
     if stages := solvers(request):
         parts = (most_tokens(stage_request(request, number), pin.context_length) for number, pin in enumerate(stages))
-        rules = [stage.get("accept") or {} for stage in request["strategy"].get("stages", ())]
-        return sum(parts) + sum(_most_judged(rule) for rule in rules if rule.get("by") == "judge")
+        return sum(parts) + sum(map(most_accepting, request["strategy"].get("stages", ())))
     limits = (request["sampling"].get("max_tokens"), budget.get("tokens_per_sample"), context_length)
     strategy = request["strategy"]
-    num_samples = max(int(strategy.get("n") or 1), int(request.get("n") or 1))
     num_steps = int(strategy["width"]) if strategy["name"] == "mcts" else 1
     num_rounds = int(request.get("max_rounds") or 1)
-    reached = min(limit for limit in limits if limit is not None) * num_samples * num_steps * num_rounds
-    # A judge has each candidate but one lose once, at most. Its verdict on the answer comes after all rounds.
-    num_matches = (num_samples - 1) * num_rounds if strategy.get("select") in ("tournament", "genselect") else 0
-    verifier = request.get("verifier") or {}
-    reached += num_matches * _most_judged(strategy.get("judge") or {})
-    reached += _most_judged(verifier) if verifier.get("name") == "judge" else 0
-    return int(max([reached, *named]))
+    reached = min(limit for limit in limits if limit is not None) * _num_samples(request) * num_steps * num_rounds
+    return int(max([reached + most_judging(request), *named]))
 
 
-def _most_judged(judging: Mapping[str, Any]) -> int:
+def most_judging(request: Mapping[str, Any]) -> int:
+    """Returns the most tokens of the judges that choose among a job's samples and count its success."""
+    strategy, verifier = request.get("strategy") or {}, request.get("verifier") or {}
+    # Each candidate but one loses once, at most. The verdict on the answer comes after all rounds.
+    is_contest = strategy.get("select") in ("tournament", "genselect")
+    num_matches = (_num_samples(request) - 1) * int(request.get("max_rounds") or 1) if is_contest else 0
+    counting = _of_replies(verifier) if verifier.get("name") == "judge" else 0
+    return num_matches * _of_replies(strategy.get("judge") or {}) + counting
+
+
+def most_accepting(stage: Mapping[str, Any]) -> int:
+    """Returns the most tokens of the judge that accepts the answer of a stage."""
+    rule = stage.get("accept") or {}
+    return _of_replies(rule) if rule.get("by") == "judge" else 0
+
+
+def _num_samples(request: Mapping[str, Any]) -> int:
+    return max(int((request.get("strategy") or {}).get("n") or 1), int(request.get("n") or 1))
+
+
+def _of_replies(judging: Mapping[str, Any]) -> int:
     """Returns the most tokens of a judge's replies to one question."""
     return int(judging.get("n", _JUDGING.n)) * int(judging.get("max_tokens", _JUDGING.max_tokens))

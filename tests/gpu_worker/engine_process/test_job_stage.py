@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ponder.domain.batch.stages import lesson_scope
-from ponder_worker.protocol import Admit, AdmittedJob, Document, Drop, JobResult
+from ponder_worker.engine_process.job_stage import JobStage
+from ponder_worker.protocol import RESULT, Admit, AdmittedJob, Choice, Document, Drop, JobResult
 from ponder_worker.search import routing
 
 from ..process import Process, error_of, job
@@ -211,7 +212,10 @@ def test_another_model_judges_a_stage_between_it_and_the_next(shared_process: Pr
         scope = f"{lesson_scope(admitted.request, '')}:stage0.all"
         assert result.learned[f"{scope}.num"] == 1
         assert result.learned[f"{scope}.accepted"] == 0
-        assert [delta["step"] for delta in deltas if "result" in delta] == [0, 1]
+        solved, _ = told = [delta for delta in deltas if "result" in delta]
+        assert [delta["step"] for delta in told] == [0, 1]
+        is_work = result.learned[f"{scope}.work"] > solved["result"]["learned"][f"{scope}.work"]
+        assert is_work == is_asked, "what the judge reads and says is work that a skipped stage saves"
     assert whole
 
 
@@ -272,6 +276,77 @@ def test_the_order_of_another_model_is_that_of_the_choices(shared_process: Proce
     shared_process.admit(replace(admitted, deltas=(*deltas, told)))
     (result,) = shared_process.finish(1)[0].values()
     assert [choice.text for choice in result.choices] == [before[2]["text"], before[0]["text"]]
+
+
+def test_where_the_last_stage_fails_the_answer_of_a_former_one_is_verified_all_the_same(
+    shared_process: Process,
+) -> None:
+    admitted = judged_elsewhere(cascade(83, stage(NEVER), stage(name="refine"), verifier=VERIFIER), (1, "verify"))
+    result, _ = run(shared_process, admitted)
+    assert tasks_of(result) == [(0, "solve", "model-0"), (1, "solve", "model-1"), (1, "verify", "judge")]
+    assert (result.error, result.tree["answered_by"]) == (None, 0)
+    assert sum(result.tree["stages"][2]["decisions"]["verdict"]["votes"]) == 2
+    alone = judged_elsewhere(job(84, {"name": "refine"}, verifier=VERIFIER), (0, "verify"))
+    result, _ = run(shared_process, alone)
+    assert error_of(result).code == "no_verifier"
+
+
+CHOSEN = {"name": "best_of_n", "n": 2, "select": "tournament"}
+
+
+def chosen_and_refused(**changes: Any) -> tuple[AdmittedJob, list[Document]]:
+    """Returns a cascade whose first stage another model has judged: it prefers the second sample, and refuses it."""
+    admitted = cascade(81, {"strategy": CHOSEN, "accept": JUDGE}, stage(), **changes)
+    admitted = judged_elsewhere(admitted, (0, "select"), (0, "accept"))
+    decisions = [
+        {},
+        {"select": {"by": "tournament", "order": [1, 0], "matches": []}},
+        {"accept": {"by": "judge", "accepted": False, "votes": [0, 2, 0]}},
+    ]
+    tasks = ["solve", "select", "accept"]
+    deltas = [ended(number, 0, tasks[number], told) for number, told in enumerate(decisions)]
+    deltas[0]["result"] |= {"choices": [choice("first"), choice("second")]}
+    deltas[0]["result"]["tree"]["candidates"] = [{"node": 1, "answer": "1"}, {"node": 2, "answer": "2"}]
+    return admitted, deltas
+
+
+def ended(number: int, stage: int, task: str, decisions: Document) -> Document:
+    """Returns the last delta of a step."""
+    tree: Document = {"step": number, "stage": stage, "task": task, "decisions": decisions, "nodes": [{}, {}, {}]}
+    result = asdict(JobResult(81, tree=tree))
+    return {"step": number, "nodes": [], "result": result, "next": number + 1}
+
+
+def choice(text: str) -> Document:
+    return asdict(Choice(text, text, "stop", None))
+
+
+def test_the_choice_of_another_model_is_about_its_own_stage_whatever_later_ones_answer() -> None:
+    admitted, deltas = chosen_and_refused()
+    step = JobStage.of(admitted.request, deltas)
+    last = RESULT.validate_python(ended(3, 1, "solve", {})["result"] | {"choices": [choice("third")]})
+    last.tree["candidates"] = [{"node": 1, "answer": "3"}]
+    result = step.whole_result(last, None)
+    assert [choice.text for choice in result.choices] == ["third"]
+    assert [one["answer"] for one in result.tree["stages"][0]["candidates"]] == ["2", "1"]
+
+
+def test_the_next_stage_is_shown_what_the_judge_has_chosen() -> None:
+    admitted, deltas = chosen_and_refused(show_tried=True)
+    messages = JobStage.of(admitted.request, deltas).request["messages"]
+    assert [message["content"] for message in messages if message["role"] == "assistant"] == ["second"]
+
+
+def test_what_a_worker_without_steps_handed_on_is_read_as_a_stage() -> None:
+    told = ended(0, 0, "solve", {"accept": {"accepted": False}})
+    told["result"]["choices"] = [choice("first")]
+    for name in ("step", "stage", "task"):
+        del told["result"]["tree"][name]
+    del told["next"]
+    step = JobStage.of(cascade(82, stage(SURE), stage()).request, [told])
+    assert (step.number, step.task) == (1, "solve")
+    last = RESULT.validate_python(ended(1, 1, "solve", {})["result"])
+    assert [choice.text for choice in step.whole_result(last, None).choices] == ["first"]
 
 
 def test_a_judge_that_is_over_before_it_begins_leaves_the_answer_as_it_is(shared_process: Process) -> None:

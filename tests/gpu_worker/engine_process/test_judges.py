@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ponder.domain.batch.stages import Pin
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.job import Job
 from ponder_worker.engine_process.loading.engines import Engines
-from ponder_worker.protocol import Document, JobResult
+from ponder_worker.protocol import Choice, Document, JobResult
 from ponder_worker.search import judging
 
 from ..searches import admitted, run
@@ -110,6 +111,23 @@ def test_interrupted_anywhere_the_judge_comes_to_the_same_choice_and_the_same_ve
         assert result.usage.judge_tokens == whole.usage.judge_tokens > 0
 
 
+def test_a_reply_without_room_is_no_sample_that_the_budget_ended_also_after_a_restart(engines: Engines) -> None:
+    changes = {"strategy": {"name": "direct"}, "verifier": JUDGE, "budget": {"tokens": 50}}
+    deltas: list[Document] = []
+
+    def keep(jobs: list[Job]) -> None:
+        if (delta := jobs[0].delta()) is not None:
+            deltas.append(json.loads(json.dumps(delta)))
+
+    core = EngineCore(engines, lambda: None)
+    job = admitted(7, **changes)
+    (whole,) = run(core, [job], keep)
+    refused = {"refused": [[2, 0, "budget"]], "nodes": [{"node": 2, "ordinal": 1, "prompt": [5]}]}
+    (again,) = run(core, [admitted(7, deltas=[*deltas, refused], **changes)])
+    assert whole.usage.judge_tokens == again.usage.judge_tokens == 0
+    assert whole.finish_reason == again.finish_reason == "length"
+
+
 def texts(result: JobResult) -> list[str]:
     return [result.tree["nodes"][one["node"]]["text"] for one in result.tree["candidates"]]
 
@@ -146,6 +164,21 @@ def test_a_stage_is_accepted_by_its_judge_and_only_the_answer_that_counts_gets_a
         assert (result.judged is not None) <= told["accepted"]
         verdicts.add(told["accepted"])
     assert verdicts == {True, False}
+
+
+def test_no_model_verifies_an_answer_that_is_not_the_jobs(engines: Engines) -> None:
+    pin = Pin("m", engines.fingerprint, 512).document()
+    stages = [{"strategy": {"name": "direct"}, "accept": {"by": "agreement"}}, {"strategy": {"name": "direct"}}]
+    request = {"strategy": {"name": "cascade", "stages": stages}, "stages": [pin, pin], "verifier": JUDGE}
+    for reason, num_asked in [("stop", 0), ("length", 1)]:
+        tree = {"step": 0, "stage": 0, "task": "solve", "nodes": [{}, {}], "decisions": {}}
+        former = JobResult(7, choices=(Choice("4", "4", reason, None),), tree=tree)
+        delta = {"step": 0, "nodes": [], "result": asdict(former), "next": 1}
+        sampling = SHORT | {"max_tokens": 3, "min_tokens": 3}
+        job = admitted(7, deltas=[delta], sampling=sampling, **request)
+        (result,) = run(EngineCore(engines, lambda: None), [job])
+        assert result.choices[0].finish_reason == reason
+        assert sum(bool(node.get("prompt")) for node in result.tree["stages"][1]["nodes"]) == num_asked
 
 
 def test_a_judge_reads_the_text_that_was_completed_too(engines: Engines) -> None:

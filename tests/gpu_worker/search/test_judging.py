@@ -52,6 +52,7 @@ def test_only_the_last_mark_of_a_reply_is_a_verdict(reply: str, votes: list[int]
         ("Better: answer B.", [0, 1, 0]),
         ("Better: A or B", [0, 0, 1]),
         ("Better: Both", [0, 0, 1]),
+        ("Better: a careful look shows that B is.", [0, 0, 1]),
         ("A is better.", [0, 0, 1]),
     ],
 )

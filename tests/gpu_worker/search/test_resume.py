@@ -158,7 +158,7 @@ def test_who_was_refused_does_not_wait_for_half_grown_steps_of_later_rounds(
     beam = {"name": "beam_search", "n": 4, "width": 2, "max_rounds": 6}
     one, whole = killed_again_and_again(beam, SearchLimits(70, 20, 40), job_seed, lives)
     assert outcome(one) == outcome(whole)
-    assert one.search.expander.budget.has_refused
+    assert one.search.expander.has_refused_samples
 
 
 def test_no_node_is_scored_twice_over_all_attempts(spec: dict[str, Any]) -> None:

@@ -129,19 +129,17 @@ def test_another_model_that_judges_is_shown_behind_what_it_judges(capsys: pytest
     assert "Verdict: correct" in text
 
 
+def test_what_a_verifier_that_is_a_model_said_is_told_with_the_votes() -> None:
+    assert decision({"verdict": {"passed": True, "votes": [2, 1, 1]}}) == "votes: 2 correct, 1 wrong"
+    assert decision({"verdict": {"passed": None, "votes": [0, 0, 1]}}) == "votes: 0 correct, 0 wrong"
+
+
 def test_a_cascade_is_drawn_stage_by_stage_with_what_was_decided(capsys: pytest.CaptureFixture[str]) -> None:
     weak = {"by": "agreement", "accepted": False, "agreement": 0.5, "threshold": 0.75}
     sure = {"by": "reward", "accepted": True, "probability": 0.9, "chance": 0.7, "threshold": 0.6}
     made = {"nodes": [{"text": ""}, node(0, 0, "4", None)], "candidates": [{"node": 1, "answer": "4"}], "chosen": 0}
     stages = [
-        {
-            "model": "tiny",
-            "fingerprint": "f0",
-            "strategy": "direct",
-            "nodes": [{"text": ""}],
-            "chosen": None,
-            "stage": 0,
-        }
+        {"model": "tiny", "fingerprint": "f0", "strategy": "direct", "nodes": [{"text": ""}], "chosen": None}
         | {"decisions": {"route": {"skipped": True, "chance": 0.02}}},
         made
         | {"model": "small", "fingerprint": "f1", "strategy": "self_consistency", "decisions": {"accept": weak}}

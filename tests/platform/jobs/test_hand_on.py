@@ -143,6 +143,26 @@ def test_a_waiting_job_says_which_model_it_waits_for_and_shows_what_was_decided(
     assert "serves large with the weights f1" in shown["waiting"]["message"]
 
 
+def test_what_workers_left_before_steps_had_numbers_is_shown_as_stages(world: Any) -> None:
+    _, worker, (first, _) = _begun(world)
+    delta = {name: told for name, told in _ended(6).items() if name not in ("step", "next")} | {"stage": 0}
+    world.tick(worker, deltas={first: [delta]}, handed_on={first: LARGE})
+    tenant = world.sql("SELECT tenant_id FROM batches")[0].tenant_id
+    with world.engine.begin() as connection:
+        shown = job_object(connection, tenant, f"job_{first}")
+    assert [stage["state"] for stage in shown["stages"]] == ["ended", "open"]
+    other = world.worker(model="large")
+    world.claim_all(other)
+    refused = {"nodes": [], "decisions": {"accept": {"accepted": False}}}
+    tree = {"stages": [refused, {"nodes": [], "decisions": {}}], "answered_by": 1}
+    world.tick(other, settled=[replace(world.passed(first), tree=tree)])
+    with world.engine.begin() as connection:
+        shown = job_object(connection, tenant, f"job_{first}")
+    assert [stage["state"] for stage in shown["stages"]] == ["ended", "ended"]
+    assert [stage["has_answered"] for stage in shown["stages"]] == [False, True]
+    assert shown["stages"][0]["decisions"] == refused["decisions"]
+
+
 def test_a_retried_cascade_is_pinned_to_the_weights_of_today_in_every_stage(world: Any) -> None:
     batch, worker, jobs = _begun(world, num_jobs=1)
     world.worker(model="large", fingerprint="f2")

@@ -186,7 +186,7 @@ def test_quality_counts_verdicts_retries_errors_and_tokens(world: Any) -> None:
     world.batch(6, num_by_judge=3)
     worker = world.worker()
     jobs = world.claim_all(worker)
-    usage = Usage(prompt_tokens=10, cached_tokens=4, completion_tokens=30, thinking_tokens=20)
+    usage = Usage(prompt_tokens=10, cached_tokens=4, completion_tokens=37, thinking_tokens=20, judge_tokens=7)
     settled = [
         _settled(jobs[0], usage=usage, checked=Verdict.FAILED),
         _settled(jobs[1], usage=usage, verdict=Verdict.FAILED, checked=Verdict.FAILED, tree={"nodes": []}),

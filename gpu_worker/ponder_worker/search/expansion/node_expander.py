@@ -103,6 +103,12 @@ class NodeExpander:
             return max(0, self._engine.context_length - length)
         return self._limits.left(length - len(prompt.ids))
 
+    @property
+    def has_refused_samples(self) -> bool:
+        """Whether the budget had no room for a part of the search; a judge's reply is none."""
+        refused = self._tree.refused.items()
+        return any(why == "budget" and not self._tree.nodes[parent].is_prompt for (parent, _), why in refused)
+
     def num_requested(self, node: Node) -> int:
         """Returns how many children of a node were requested so far: the ordinal of the next one."""
         return self._num_requested.get(node.index, 0)
@@ -141,7 +147,6 @@ class NodeExpander:
                 self.budget.restore(node.cap)
             elif node.is_sampled:
                 self.budget.count(len(node.ids))
-        self.budget.has_refused = "budget" in self._tree.refused.values()
         if self._tree.ended is not None:
             self.end(self._tree.ended)
 

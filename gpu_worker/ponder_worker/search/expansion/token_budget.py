@@ -27,8 +27,6 @@ class TokenBudget:
         self.tokens = tokens
         self.used = 0
         self.reserved = 0
-        self.has_refused = False
-        """Whether a reservation was ever refused for lack of tokens: then the budget ended the search."""
         self._longest = 1
         self._queue: deque[Reservation] = deque()
         self._is_closed = False
@@ -84,11 +82,8 @@ class TokenBudget:
             if granted is None:
                 return
             reservation = self._queue.popleft()
-            if granted:
-                self.reserved += granted
-                self.check()
-            else:
-                self.has_refused = self.has_refused or not self._is_closed
+            self.reserved += granted
+            self.check()
             reservation.answer(granted)
 
     def _grant(self, reservation: Reservation) -> int | None:

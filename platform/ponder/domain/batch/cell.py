@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ponder.domain.batch.stages import Pin, solvers, stage_request
+from ponder.domain.budget import most_accepting, most_judging
 
 _LEVEL_LENGTH = 64
 _STEPS_A_SAMPLE = 8
@@ -18,7 +19,8 @@ _PARAMETERS = ("n", "width", "select", "early_stopping", "shortest", "num_probes
 class Cell:
     """The strategy of a job in canonical form, and its size.
 
-    samples: how many whole samples it generates, at most or about. cap: the most tokens of each, on the average.
+    samples: how many whole samples it generates, at most or about. cap: the most tokens of each, on the average, with
+    its share of what judges say.
     """
 
     strategy: str
@@ -28,12 +30,13 @@ class Cell:
     @classmethod
     def of(cls, request: Mapping[str, Any], room: int) -> Cell:
         """Reads a job's request. `room` is what its prompt leaves of the context."""
-        if stages := solvers(request):
-            return cls._of_stages(request, stages, room)
+        if "stages" in _strategy(request):
+            return cls._of_stages(request, solvers(request), room)
         budget = request.get("budget") or {}
         samples = _num_samples(_strategy(request), int(request.get("n") or 1)) * int(request.get("max_rounds") or 1)
         limits = ((request.get("sampling") or {}).get("max_tokens"), budget.get("tokens_per_sample"))
         cap = min([float(limit) for limit in limits if limit is not None] + [float(max(room, 1))])
+        cap += most_judging(request) / samples
         tokens = (request.get("effort") or budget).get("tokens") or budget.get("tokens")
         return cls(_canonical(request), samples, min(cap, tokens / samples) if tokens else cap)
 
@@ -43,8 +46,14 @@ class Cell:
         cells = [cls.of(stage_request(request, number), room) for number in range(len(stages))]
         shares = [0.5**number for number in range(len(cells))]
         samples = sum(cell.samples * share for cell, share in zip(cells, shares, strict=True))
-        tokens = sum(cell.samples * cell.cap * share for cell, share in zip(cells, shares, strict=True))
-        names = [f"{cell.strategy} on {pin.fingerprint[:8]}" for cell, pin in zip(cells, stages, strict=True)]
+        said = [most_accepting(stage) for stage in request["strategy"]["stages"]]
+        tokens = sum(
+            (cell.samples * cell.cap + num) * share for cell, num, share in zip(cells, said, shares, strict=True)
+        )
+        names = [
+            f"{cell.strategy}{' by judge' if num else ''} on {pin.fingerprint[:8]}"
+            for cell, num, pin in zip(cells, said, stages, strict=True)
+        ]
         limit = (request.get("budget") or {}).get("tokens")
         return cls(f"cascade: {', '.join(names)}", samples, min(tokens, limit or tokens) / samples)
 

@@ -239,6 +239,22 @@ def test_a_job_that_is_judged_elsewhere_has_the_length_of_one_that_is_not() -> N
     assert most_tokens(judged.document, 512) == most_tokens(own.document, 512) == 512 + 512
 
 
+def test_a_job_is_estimated_with_what_its_judges_say_and_alike_wherever_they_do() -> None:
+    short = {"budget": {"tokens_per_sample": 20}}
+    for model in ("small", "large"):
+        judged = plain("direct", verifier={"name": "judge", "model": model, "max_tokens": 300}, **short).document
+        cell = Cell.of(judged, 500)
+        assert (cell.strategy, cell.samples, cell.cap) == ("direct judged=1", 1, 20 + 300)
+        judge = {"model": model, "n": 2, "max_tokens": 50}
+        chosen = Cell.of(plain(CHOSEN_BY_LARGE | {"judge": judge}, **short).document, 500)
+        assert chosen.strategy == "best_of_n n=4 select=tournament early_stopping=beta judge_n=2"
+        assert chosen.samples * chosen.cap == 4 * 20 + 3 * 2 * 50
+        accept = {"accept": {"by": "judge", "model": model, "max_tokens": 100}}
+        stages = Cell.of(line(accept, {"model": "large"}, ponder=short).document, 500)
+        assert stages.strategy == "cascade: direct by judge on f0, direct on f1"
+        assert stages.samples * stages.cap == 20 + 100 + 20 / 2
+
+
 _TASKS = st.lists(st.sets(st.sampled_from(["select", "accept"])), min_size=1, max_size=4)
 
 

@@ -17,7 +17,7 @@ from ponder_worker.demo.training.train import orthogonalised, train
 
 
 def run(out: Path, *options: str) -> Path:
-    result = CliRunner().invoke(train, ["--out", str(out), "--tokens", "8000", *options], catch_exceptions=False)
+    result = CliRunner().invoke(train, ["--out", str(out), "--tokens", "3000", *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return out
 

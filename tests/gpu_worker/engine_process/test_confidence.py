@@ -30,8 +30,13 @@ def _made(engines: Engines, **changes: Any) -> JobResult:
 def _outcome(result: JobResult) -> Any:
     nodes = result.tree["nodes"]
     return [choice.text for choice in result.choices], [
-        {name: node.get(name) for name in ("ordinal", "ids", "state", "stop", "confidence")} for node in nodes
+        {name: node.get(name) for name in ("ordinal", "ids", "state", "stop")} for node in nodes
     ]
+
+
+def _confidences(result: JobResult) -> Any:
+    """Returns those of all nodes. A prefill does not round as the steps did that it repeats, on some processors."""
+    return pytest.approx([node.get("confidence") or 0.0 for node in result.tree["nodes"]], rel=1e-4)
 
 
 def test_confidence_is_made_of_the_probabilities_that_the_user_may_ask_for(engines: Engines) -> None:
@@ -71,3 +76,4 @@ def test_handed_on_in_mid_thought_it_stops_at_the_same_token(engines: Engines, n
     assert saved, "it ended before"
     (again,) = run(EngineCore(engines, lambda: None), [admitted(7, deltas=saved[0], **request)])
     assert _outcome(again) == _outcome(whole)
+    assert [node.get("confidence") or 0.0 for node in again.tree["nodes"]] == _confidences(whole)

@@ -39,10 +39,6 @@ from process import Peer
 
 OURS = "ponder auto"
 NAMES = (OURS, *(["ponder int8"] if int8.can_multiply() else []), "llama", "llama unified")
-CASES = (
-    Case("best of 16", 1, 16, 64, 64),
-    Case("64 prompts", 64, 1, 64, 64),
-)
 KV_BYTES = 1 << 30
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -53,8 +49,11 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 @click.option("--rounds", default=5, show_default=True, help="0 compares tokens and logits only.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--texts", "num_texts", default=400, show_default=True)
+@click.option("--prompts", default=64, show_default=True, help="Of the case of different prompts.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
-def main(file: Path, llama_python: str, rounds: int, threads: int, num_texts: int, out: Path | None) -> None:
+def main(
+    file: Path, llama_python: str, rounds: int, threads: int, num_texts: int, prompts: int, out: Path | None
+) -> None:
     """Compare logits, then time the cases on every engine, in turn."""
     what = "a GGUF file on ponder and llama.cpp: logits, and tokens generated a second (prefill and decode, medians)"
     if not file.is_file():
@@ -65,7 +64,8 @@ def main(file: Path, llama_python: str, rounds: int, threads: int, num_texts: in
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch, llama_cpp(llama_python, threads, Path(scratch)) as peer:
         logits = {"file": real(file, _texts(num_texts), peer, 4, 64), "small models": small(peer, Path(scratch))}
-    found, rows = measure(file, llama_python, rounds, threads) if rounds else ({}, [])
+    cases = [Case("best of 16", 1, 16, 64, 64), Case(f"{prompts} prompts", prompts, 1, 64, 64)]
+    found, rows = measure(file, llama_python, cases, rounds, threads) if rounds else ({}, [])
     report = {
         **circumstances(what, threads=threads, versions=found),
         "load_average_before": round(load, 1),
@@ -77,7 +77,7 @@ def main(file: Path, llama_python: str, rounds: int, threads: int, num_texts: in
 
 
 def measure(
-    file: Path, llama_python: str, rounds: int, threads: int
+    file: Path, llama_python: str, cases: list[Case], rounds: int, threads: int
 ) -> tuple[dict[str, dict[str, str]], list[dict[str, Any]]]:
     """The versions that every engine reports, and one row per case."""
     vocabulary = len(GgufFile.open(file).metadata["tokenizer.ggml.tokens"])
@@ -88,7 +88,7 @@ def measure(
         ]
         for peer in peers:
             peer.wait()
-        return {peer.name: peer.versions for peer in peers}, [row(case, peers, rounds, OURS) for case in CASES]
+        return {peer.name: peer.versions for peer in peers}, [row(case, peers, rounds, OURS) for case in cases]
 
 
 def _texts(number: int) -> list[str]:

@@ -129,6 +129,12 @@ def test_a_question_that_does_not_fit_is_not_asked() -> None:
     assert len(engine.questions) == 1
 
 
+def test_in_a_short_context_a_question_leaves_room_for_a_shorter_reply() -> None:
+    search, engine = judged_by("Verdict: correct")
+    engine.context_length = 2 * Judging().max_tokens
+    assert finish(engine, assess(search, AcceptByJudge(max_tokens=engine.context_length), "?", "4")) == [1, 0, 0]
+
+
 def test_a_judge_that_thinks_is_read_after_its_thought() -> None:
     search, engine = judged_by("<Verdict: wrong>Verdict: correct", thought=THOUGHT)
     marks = {1000 + ord("<"): THOUGHT.open_ids[0], 1000 + ord(">"): THOUGHT.close_ids[0]}

@@ -17,10 +17,10 @@ from ..judge_engine import JudgeEngine, Reply, finish, judged_by
 
 
 def contest(
-    reply: Reply | str, texts: Sequence[str], *, answers: Sequence[str | None] = (), n: int = 1
+    reply: Reply | str, texts: Sequence[str], *, answers: Sequence[str | None] = (), n: int = 1, max_tokens: int = 512
 ) -> tuple[Contest, JudgeEngine]:
     search, engine = judged_by(reply)
-    return Contest(search, Judging(n=n), "?", texts, answers or [None] * len(texts)), engine
+    return Contest(search, Judging(n=n, max_tokens=max_tokens), "?", texts, answers or [None] * len(texts)), engine
 
 
 def shown(question: str) -> list[int]:
@@ -104,8 +104,8 @@ def test_a_list_that_does_not_fit_is_judged_in_groups(num: int) -> None:
     random.Random(num).shuffle(texts)
     three, asked = contest(highest, list("012"))
     finish(asked, three.genselect())
-    one, engine = contest(highest, texts)
-    engine.context_length = len(asked.questions[0]) + Judging().max_tokens
+    one, engine = contest(highest, texts, max_tokens=40)
+    engine.context_length = len(asked.questions[0]) + 40
     order = finish(engine, one.genselect())
     assert texts[order[0]] == str(num - 1)
     assert sorted(order) == list(range(num))

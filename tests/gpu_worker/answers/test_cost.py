@@ -14,7 +14,7 @@ from ponder_worker.answers.mark import of_reference
 from ponder_worker.answers.numeral import read_european, read_lone_number, read_numeral
 from ponder_worker.answers.reading import letter, program, spoken, unfenced
 
-LENGTH = 50_000
+LENGTH = 25_000
 MOST_GROWTH = 2.5
 TOO_SHORT_S = 0.02
 """Below this the time depends more on the clock and the machine than on the text."""

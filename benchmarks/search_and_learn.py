@@ -22,13 +22,11 @@ from typing import Any, Self
 
 import click
 from circumstances import circumstances, publish
-from search_engines import Settings, Worker
+from search_engines import Settings, Worker, admitted
 
-from ponder.domain.state import Lane
 from ponder.domain.verifier import Number
 from ponder_worker.answers.extraction import extract
 from ponder_worker.demo.problems import Problem, held_out_problems
-from ponder_worker.protocol import AdmittedJob
 from ponder_worker.verify.verifiers import number
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "gpu_worker/ponder_worker/demo/weights"
@@ -94,26 +92,9 @@ def _is_right(answer: str, reference: str) -> bool:
 
 
 def play_ponder(worker: Worker, approach: str, n: int, problems: list[Problem], tenant: str) -> Played:
-    """Every round is a tenant of its own, so that rounds share no pages."""
     strategy: dict[str, Any] = {"name": approach, "n": n}
     strategy |= {"early_stopping": None} if approach == "best_of_n" else {"width": 4}
-    jobs = [
-        AdmittedJob(
-            place,
-            tenant,
-            tenant,
-            Lane.BATCH,
-            {
-                "messages": [{"role": "user", "content": problem.prompt}],
-                "sampling": {"temperature": 1.0, "max_tokens": MAX_TOKENS, "seed": place, "stop": []},
-                "strategy": strategy,
-            },
-        )
-        for place, problem in enumerate(problems)
-    ]
-    seconds, results, _ = worker.play(jobs)
-    if failed := [result.error for result in results if result.error is not None]:
-        raise click.ClickException(f"a job failed: {failed[0]}")
+    seconds, results, _ = worker.play(admitted(strategy, problems, tenant, MAX_TOKENS))
     return Played(seconds, num_right(problems, [one.answer for one in sorted(results, key=lambda one: one.job_id)]))
 
 

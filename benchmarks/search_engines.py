@@ -26,7 +26,7 @@ import click
 from circumstances import circumstances, publish
 
 from ponder.domain.state import Lane
-from ponder_worker.demo.problems import held_out_problems
+from ponder_worker.demo.problems import Problem, held_out_problems
 from ponder_worker.engine_process import child
 from ponder_worker.engine_process.loading.engine_options import EngineName, EngineOptions
 from ponder_worker.protocol import (
@@ -116,6 +116,8 @@ class Worker:
             if not isinstance(report, Report):
                 continue
             results += report.results
+            if failed := [result.error for result in report.results if result.error is not None]:
+                raise click.ClickException(f"a job failed: {failed[0]}")
             if len(results) == len(jobs):
                 assert report.metrics is not None
                 return time.perf_counter() - started_s, results, dict(report.metrics.numbers)
@@ -136,9 +138,8 @@ def self_scoring(folder: Path) -> Iterator[str]:
         yield made
 
 
-def admitted(strategy: dict[str, Any], num_jobs: int, tenant: str, max_tokens: int) -> list[AdmittedJob]:
+def admitted(strategy: dict[str, Any], problems: list[Problem], tenant: str, max_tokens: int) -> list[AdmittedJob]:
     """Every round is a tenant of its own, so that rounds share no pages."""
-    problems = held_out_problems(num_jobs)
     return [
         AdmittedJob(
             number,
@@ -151,18 +152,16 @@ def admitted(strategy: dict[str, Any], num_jobs: int, tenant: str, max_tokens: i
                 "strategy": strategy,
             },
         )
-        for number, problem in enumerate(problems[:num_jobs])
+        for number, problem in enumerate(problems)
     ]
 
 
 def measure(worker: Worker, strategy: dict[str, Any], num_jobs: int, tenant: str, max_tokens: int) -> Run:
-    before = worker.play(admitted({"name": "direct"}, 1, f"{tenant}-before", 8))[2]
+    problems = held_out_problems(num_jobs)[:num_jobs]
+    before = worker.play(admitted({"name": "direct"}, problems[:1], f"{tenant}-before", 8))[2]
     processor_s = worker.processor_s
-    wall_s, results, after = worker.play(admitted(strategy, num_jobs, tenant, max_tokens))
+    wall_s, results, after = worker.play(admitted(strategy, problems, tenant, max_tokens))
     processor_s = worker.processor_s - processor_s
-    failed = [result.error for result in results if result.error is not None]
-    if failed:
-        raise click.ClickException(f"a job failed: {failed[0]}")
 
     def grown(name: str) -> int:
         return int(after.get(name, 0) - before.get(name, 0))

@@ -24,10 +24,10 @@ _NOT_ACCEPTED = "An answer so far, which may be wrong, is above. Solve the probl
 @dataclass(frozen=True, slots=True)
 class JobStage:
     """One step of a job: a stage that solves its problem, or a judgement of what a stage made. Most jobs have a single
-    step, which this changes nothing about.
+    step, whose request and result are the job's.
 
     whole: the job's request. former: the results of the steps before it. deltas: the saved tree of this step. number:
-    of the step among the job's.
+    its place among the steps.
     """
 
     whole: Document

@@ -18,7 +18,7 @@ _has_amx: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lamb
 _ZERO = 0 if _has_amx() else 128
 """The value for 0 in a row that is multiplied: without AMX, oneDNN multiplies only unsigned rows fast."""
 _SLOW_S = 0.001
-"""Seconds for a product of a few rows. The reference takes eight times as long or more, other code a twentieth."""
+"""Seconds for a product of a few rows. The reference took eight times as long for two of them, and more for more."""
 _ROWS = 64  # the number of rows for which oneDNN chooses the layout
 
 

@@ -44,17 +44,19 @@ async def decide(
     is_decided = DECISION in search.tree.decisions
     # A judge's questions are nodes of the tree: where they are not asked again, the next ones would take their places.
     if not is_decided or isinstance(rule, AcceptByJudge):
-        decision = await _decision(search, rule, ranked, calibration)
-        if search.tree.ended is None and not is_decided:
-            search.tree.decide(DECISION, {"by": rule.by} | decision)
+        _record(search, rule, await _decision(search, rule, ranked, calibration))
 
 
 async def judge(search: Search, rule: AcceptByJudge, answer: str) -> None:
     """Decides the same about an answer that another model made, which is empty if it was cut off."""
     if DECISION not in search.tree.decisions:
-        decision = await _judged(search, rule, answer)
-        if search.tree.ended is None:
-            search.tree.decide(DECISION, {"by": rule.by} | decision)
+        _record(search, rule, await _judged(search, rule, answer))
+
+
+def _record(search: Search, rule: AnyAccept, decision: Mapping[str, Any]) -> None:
+    """Records a decision, unless there is one or the search was told to end."""
+    if DECISION not in search.tree.decisions and search.tree.ended is None:
+        search.tree.decide(DECISION, {"by": rule.by, **decision})
 
 
 async def _decision(

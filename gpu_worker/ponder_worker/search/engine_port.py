@@ -42,8 +42,8 @@ class StreamRequest:
 
     turn_start: where the model's own turn begins; tokens between it and `start` belong to other nodes.
     num_former: tokens at the front that this attempt did not generate: the prompt, and what former attempts generated.
-    prompt_length: how many of them are the prompt's. judges: a judge's answer, which the job's own sampling does not
-    concern. is_greedy: such an answer by the likeliest tokens.
+    prompt_length: how many of them are the prompt's. judges: whether it is a judge's reply, which is sampled by the
+    model's defaults instead of the job's parameters. is_greedy: whether such a reply takes the likeliest tokens.
     """
 
     tokens: list[int]

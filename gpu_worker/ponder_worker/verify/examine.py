@@ -33,7 +33,7 @@ def _math(answer: str, spec: Math, reference: str) -> Judgement:
 
 
 def _judge(answer: str, spec: object, reference: str) -> Judgement:
-    return Judgement(Verdict.UNVERIFIED, "a model is asked where the search runs")
+    return Judgement(Verdict.UNVERIFIED, "the judge is a model, which the engine process asks")
 
 
 @dataclass(frozen=True, slots=True)

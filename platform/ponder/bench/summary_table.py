@@ -64,13 +64,10 @@ def cell_columns(run: BenchRun, unit: Unit) -> list[Column]:
     def number(title: str, read: Callable[[CellFigures], str]) -> Column:
         return Column(title, lambda row: read(row["cell"]), is_number=True)
 
-    def judged(name: str) -> Callable[[CellFigures], str]:
-        return lambda cell: by_judge(cell)[name]
-
     return [
         Column("cell", lambda row: labels[row["cell"].key], may_fold=True),
         number("pass@1 (95 %)", lambda cell: with_interval(cell.accuracy.pass_1)),
-        *(number(name, judged(name)) for name in judge_names(run)),
+        *(number(name, read) for name, read in judge_columns(run).items()),
         number("tokens/s", lambda cell: written(cell.service.output_tokens_per_s)),
         number("KV p99", lambda cell: percent(cell.service.kv_p99)),
         number("TTFVT p50", lambda cell: written(cell.user.first_visible_token_s.p50)),
@@ -83,16 +80,18 @@ def cell_columns(run: BenchRun, unit: Unit) -> list[Column]:
     ]
 
 
-def judge_names(run: BenchRun) -> tuple[str, ...]:
-    """Returns the columns of `by_judge`, or none where no job is judged by a model."""
-    return ("by judge", "agreement") if any(cell.accuracy.judged for cell in run.cells) else ()
+def judge_columns(run: BenchRun) -> Mapping[str, Callable[[CellFigures], str]]:
+    """Returns the share of jobs whose verdict is a model's, and how often the reference says the same; nothing where no
+    job is judged by a model.
+    """
+    if not any(cell.accuracy.judged for cell in run.cells):
+        return {}
+    return {"by judge": lambda cell: percent(cell.accuracy.judged), "agreement": _agreement}
 
 
-def by_judge(cell: CellFigures) -> Mapping[str, str]:
-    """Returns the share of jobs whose verdict is a model's, and how often the reference says the same."""
+def _agreement(cell: CellFigures) -> str:
     found = cell.accuracy
-    agreement = f"{percent(found.agreement)} of {found.num_compared:,}" if found.num_compared else "–"
-    return {"by judge": percent(found.judged), "agreement": agreement}
+    return f"{percent(found.agreement)} of {found.num_compared:,}" if found.num_compared else "–"
 
 
 def cell_rows(run: BenchRun) -> list[dict[str, CellFigures]]:

@@ -16,7 +16,7 @@ from ponder_worker.answers.reading import letter, program, spoken, unfenced
 
 LENGTH = 25_000
 MOST_GROWTH = 2.5
-TOO_SHORT_S = 0.02
+TOO_SHORT_S = 0.01
 """Below this the time depends more on the clock and the machine than on the text."""
 
 REPEATED = [

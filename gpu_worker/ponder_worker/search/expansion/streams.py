@@ -27,7 +27,7 @@ class GenerationOptions:
     by `wait_ids`, up to `num_waits` times.
     max_tokens: the node ends after so many, although its path may grow on.
     confidence: how the node's confidence is measured, and when it is stopped for the lack of it; None if it is not.
-    judges: it answers a question about candidates, without the job's own sampling. is_greedy: by the likeliest tokens.
+    judges, is_greedy: see `StreamRequest`.
     """
 
     separator: str | None = None

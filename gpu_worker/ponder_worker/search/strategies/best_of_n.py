@@ -98,7 +98,7 @@ class Contest:
             num_byes = (1 << (len(going) - 1).bit_length()) - len(going)
             winners, losers = await self._play(going[num_byes:])
             going, lost = [*going[:num_byes], *winners], [*losers, *lost]
-        return self._told([*going, *lost])
+        return self._unless_unread([*going, *lost])
 
     async def genselect(self) -> list[int]:
         """Ranks by choices among all. Texts that do not fit together are judged in groups, and then their winners."""
@@ -113,7 +113,7 @@ class Contest:
                 for places, votes in groups
             ]
             going, lost = [first for first, *_ in ranked], [*(place for _, *rest in ranked for place in rest), *lost]
-        return self._told([*going, *lost])
+        return self._unless_unread([*going, *lost])
 
     async def _play(self, places: Sequence[int]) -> tuple[list[int], list[int]]:
         """Lets each two in a row play. Returns the winners and the losers."""
@@ -149,6 +149,6 @@ class Contest:
     def _are_equal(self, places: Sequence[int]) -> bool:
         return self.answers[places[0]] is not None and len({self.answers[place] for place in places}) == 1
 
-    def _told(self, order: list[int]) -> list[int]:
+    def _unless_unread(self, order: list[int]) -> list[int]:
         """Returns the order, or the one that the texts had if the judge said nothing that could be read."""
         return order if any(any(votes[:-1]) for _, votes in self.matches) else sorted(order)

@@ -13,11 +13,10 @@ from ponder.bench.figures.user_times import Spread
 from ponder.bench.grid import CellKey, short_labels
 from ponder.bench.report.svg_plot import Dot, Series, plot
 from ponder.bench.summary_table import (
-    by_judge,
     cell_columns,
     cell_rows,
     difference_rows,
-    judge_names,
+    judge_columns,
     percent,
     unit_of,
     verdict_rows,
@@ -106,7 +105,7 @@ def _accuracy_rows(run: BenchRun) -> list[Mapping[str, str]]:
             {"cell": run.labels[cell.key], "domain": cell.domain}
             | {f"level {level}": written(at_level.get(level), 2) for level in levels}
             | last
-            | {name: by_judge(cell)[name] for name in judge_names(run)}
+            | {name: read(cell) for name, read in judge_columns(run).items()}
             | {"unverified": percent(cell.accuracy.unverified), "graded samples": percent(cell.accuracy.graded)}
         )
     return rows

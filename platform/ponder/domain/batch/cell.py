@@ -87,6 +87,7 @@ def _canonical(request: Mapping[str, Any]) -> str:
         "choices": request.get("n") if "n" not in strategy else None,
         "rounds": request.get("max_rounds"),
         "judge_n": (strategy.get("judge") or {}).get("n"),
+        # As text, so that a single reply is named too.
         "judged": str(verifier.get("n", 1)) if verifier.get("name") == "judge" else None,
         "thinking": thinking and 1 << (int(thinking) - 1).bit_length(),  # rounded up to a power of two
     }

@@ -178,8 +178,8 @@ def _pins(strategy: AnyStrategy, models: Sequence[ServedModel], verification: Ve
         pins.append(Pin(model.name, model.fingerprint, model.context_length, document))
         judges = [driver for driver in verification.drivers if driver.stage == number and driver.is_elsewhere]
         pins += [_judge_pin(driver.task, driver.model) for driver in judges]
-    if verification.counter is not None:
-        pins.append(_judge_pin("verify", verification.counter))
+    if verification.verifier_model is not None:
+        pins.append(_judge_pin("verify", verification.verifier_model))
     return {"stages": [pin.document() for pin in pins]}
 
 

@@ -34,14 +34,15 @@ class Driver:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it has a queue of its own. Where candidates are chosen in one, they are accepted in one, too."""
+        """Whether it is another model than the one that answers, so that the job travels to its queue."""
         return self.model.fingerprint != self.answers.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The verifier of a line, and the models that judge. counter: the one that counts success, if that is a step of its
-    own.
+    """The verifier of a line, and the models that judge.
+
+    verifier_model: that of the verifier `judge`, if it is asked in a step of its own.
     """
 
     verifier: Verifier | None
@@ -49,7 +50,7 @@ class Verification:
     oracle: bool
     max_rounds: int
     drivers: tuple[Driver, ...] = ()
-    counter: ServedModel | None = None
+    verifier_model: ServedModel | None = None
 
     @classmethod
     def of(cls, body: AnyBody, own: LineOptions, terms: Terms, models: Sequence[ServedModel]) -> Verification:
@@ -67,7 +68,7 @@ class Verification:
             oracle=bool(batch.oracle if own.oracle is None else own.oracle),
             max_rounds=own.max_rounds or batch.max_rounds or 1,
             drivers=tuple(_drivers(strategy, models, terms)),
-            counter=_counter(verifier, models, terms),
+            verifier_model=_verifier_model(verifier, models, terms),
         )
         _check_own(body, own, terms)
         made._check_reference()
@@ -81,7 +82,7 @@ class Verification:
     def elsewhere(self) -> tuple[ServedModel, ...]:
         """The models that judge what another one has made."""
         drivers = tuple(driver.model for driver in self.drivers if driver.is_elsewhere)
-        return drivers if self.counter is None else (*drivers, self.counter)
+        return drivers if self.verifier_model is None else (*drivers, self.verifier_model)
 
     def document(self) -> JsonObject:
         return {
@@ -161,9 +162,9 @@ class Verification:
                 param="body.ponder.verifier.model",
                 code="no_judge",
             )
-        counters = {self.counter.fingerprint} if self.counter else {model.fingerprint for model in models}
+        counting = {model.fingerprint for model in ([self.verifier_model] if self.verifier_model else models)}
         for driver in self.drivers:
-            if driver.model.fingerprint in counters and driver.judging.template == judge.template:
+            if driver.model.fingerprint in counting and driver.judging.template == judge.template:
                 raise InvalidInput(
                     f"this judge also drives the search (strategy.{driver.path}), and no judge counts the success of "
                     "what it has chosen: give one of them another template or model, or name another verifier",
@@ -192,7 +193,7 @@ def _judging_model(judging: Judging, path: str, answers: ServedModel, terms: Ter
     return answers if judging.model is None else terms.served(judging.model, f"body.ponder.strategy.{path}.model")
 
 
-def _counter(verifier: Verifier | None, models: Sequence[ServedModel], terms: Terms) -> ServedModel | None:
+def _verifier_model(verifier: Verifier | None, models: Sequence[ServedModel], terms: Terms) -> ServedModel | None:
     """Returns the model that counts success, unless each model that may answer does that itself."""
     if not isinstance(verifier, Judge) or verifier.model is None:
         return None

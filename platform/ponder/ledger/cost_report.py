@@ -29,7 +29,7 @@ class CostRow:
     num_by_judge: int
     """Jobs whose verdict is a model's."""
     num_passed_by_judge: int
-    """Those of the passed jobs whose verdict is a model's."""
+    """Passed jobs whose verdict is a model's."""
     num_compared: int
     """Jobs that both a judge and a comparison with the reference called right or wrong."""
     agreement: float | None

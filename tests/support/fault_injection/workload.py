@@ -41,10 +41,12 @@ class Recipe:
 NUMBER, EXACT, MATH = {"name": "number"}, {"name": "exact"}, {"name": "math"}
 SHORT = {"name": "regex", "pattern": r"^\d{1,2}$"}
 ROUND = {"name": "contains", "texts": ["0", "5"], "need": "any"}
+JUDGE = {"name": "judge", "max_tokens": 24}
 VOTES = {
     "strategy": {"name": "self_consistency", "n": 8, "early_stopping": None},
     "accept": {"by": "agreement", "threshold": 0.9},
 }
+JUDGED = {"strategy": {"name": "direct"}, "accept": {"by": "judge", "max_tokens": 24}}
 RECIPES = (
     Recipe({"name": "direct"}, NUMBER, 4, priority="interactive"),
     Recipe({"name": "self_consistency", "n": 16, "early_stopping": None}, MATH, 4),
@@ -59,6 +61,9 @@ RECIPES = (
     Recipe(
         {"name": "cascade", "stages": [VOTES, {"model": MODEL, "strategy": {"name": "best_of_n", "n": 8}}]}, NUMBER, 5
     ),
+    Recipe({"name": "best_of_n", "n": 4, "select": "tournament", "judge": {"max_tokens": 24}}, NUMBER, 4),
+    Recipe({"name": "self_consistency", "n": 4, "early_stopping": None}, JUDGE, 4),
+    Recipe({"name": "cascade", "stages": [JUDGED, {"model": MODEL, "strategy": {"name": "direct"}}]}, JUDGE, 4),
 )
 POISON = Recipe({"name": "self_consistency", "n": 256, "early_stopping": None}, NUMBER, 5, priority="interactive")
 """Long enough that its worker can be killed three times, and it does not wait for what was handed in before."""
@@ -143,7 +148,7 @@ class Workload:
 def _row(line: Line, problem: Problem) -> dict[str, Any]:
     body = {"model": MODEL, "messages": [{"role": "user", "content": problem.prompt}], "max_tokens": MAX_TOKENS}
     own: dict[str, Any] = {"verifier": line.recipe.verifier}
-    if line.recipe.verifier in (NUMBER, EXACT, MATH):
+    if line.recipe.verifier in (NUMBER, EXACT, MATH, JUDGE):
         own["reference"] = line.reference
     return {"custom_id": line.custom_id, "method": "POST", "url": ENDPOINT, "body": body | {"ponder": own}}
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from ponder.domain.storable import JsonObject
 
 Task = Literal["solve", "select", "accept", "verify"]
-"""What a step does: it solves the problem, or it judges what a step before it made: which candidate is the best,
-whether the answer is good enough for no other model to be asked, or whether it counts as a success."""
+"""The task of a step: solve the problem, or judge what a step before it made: which candidate is the best, whether
+the answer is good enough for no other model to be asked, or whether it counts as a success."""
 
 
 @dataclass(frozen=True, slots=True)

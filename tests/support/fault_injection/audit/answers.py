@@ -19,7 +19,7 @@ _TREES = text("""
 """)
 _DELTAS = text("SELECT job_id, delta FROM trail.deltas WHERE job_id = ANY(:ids) ORDER BY id")
 Tree = list[dict[str, Any]]
-"""Nodes with their parent, ordinal and ids."""
+"""Nodes with their parent, ordinal and ids. A judge's prompt has none: it is computed, not generated."""
 
 
 def wrong_verdicts(histories: Mapping[str, list[History]], evidence: Evidence) -> Iterator[str]:
@@ -35,7 +35,7 @@ def walls_passed(connection: Connection, histories: Mapping[str, list[History]],
         line, history = pairs[row.id]
         if line.recipe.tokens is not None and row.completion_tokens > line.recipe.tokens:
             yield f"{history.name} used {row.completion_tokens} of {line.recipe.tokens} tokens"
-        for nodes in _trees(row.tree) if row.tree is not None else ():
+        for nodes in _trees(row.tree).values() if row.tree is not None else ():
             if (longest := _longest(nodes)) > MAX_TOKENS:
                 yield f"{history.name} has a sample of {longest} tokens"
 
@@ -56,7 +56,10 @@ def gaps(connection: Connection, histories: Mapping[str, list[History]]) -> Iter
 
 
 def _may_be(verdict: str | None, line: Line, answer: str | None) -> bool:
-    """By plain arithmetic. Of an answer that is more than a whole number only a pass would be too much said."""
+    """By plain arithmetic. Of an answer that is more than a whole number only a pass would be too much said.
+
+    What a model says about an answer is its own affair.
+    """
     verifier = line.recipe.verifier
     if answer is None:
         return verdict == "failed"
@@ -67,34 +70,36 @@ def _may_be(verdict: str | None, line: Line, answer: str | None) -> bool:
             return verdict == ("passed" if any(part in answer for part in verifier["texts"]) else "failed")
         case "exact":
             return verdict == ("passed" if answer.strip() == line.reference else "failed")
+        case "judge":
+            return verdict in ("passed", "failed", "unverified")
     if _WHOLE.fullmatch(answer.strip()):
         return verdict == ("passed" if int(answer) == int(line.reference) else "failed")
     return verdict in ("failed", "unverified")
 
 
-def _trees(document: Mapping[str, Any]) -> list[Tree]:
-    """Returns the tree of a job, or those of a cascade's stages."""
-    return [stage["nodes"] for stage in document.get("stages", [document])]
+def _trees(document: Mapping[str, Any]) -> dict[int, Tree]:
+    """Returns the tree of each step of a job."""
+    return {step.get("step", 0): step["nodes"] for step in document.get("stages", [document])}
 
 
-def _gap(deltas: list[dict[str, Any]], trees: list[Tree] | None, num_tokens: int) -> str | None:
-    by_stage: dict[int, list[dict[str, Any]]] = {}
+def _gap(deltas: list[dict[str, Any]], trees: dict[int, Tree] | None, num_tokens: int) -> str | None:
+    by_step: dict[int, list[dict[str, Any]]] = {}
     for delta in deltas:
-        by_stage.setdefault(delta.get("stage", 0), []).append(delta)
+        by_step.setdefault(delta.get("step", 0), []).append(delta)
     if trees is None:
         num_told = 0
-        for some in by_stage.values():
+        for some in by_step.values():
             folded, gap = _folded(some)
             if gap is not None:
                 return gap
             num_told += sum(len(node["ids"]) for node in folded[1:])
         return None if num_told == num_tokens else f"{num_told} tokens in its deltas, {num_tokens} on its bill"
-    for number, tree in enumerate(trees):
-        if (gap := _gap_of_one(by_stage.pop(number, []), tree)) is not None:
-            return gap if len(trees) == 1 else f"stage {number}: {gap}"
-    if by_stage:
-        return f"stages {sorted(by_stage)} were saved and did not settle"
-    num_settled = sum(len(node["ids"]) for tree in trees for node in tree[1:])
+    for number, tree in trees.items():
+        if (gap := _gap_of_one(by_step.pop(number, []), tree)) is not None:
+            return gap if len(trees) == 1 else f"step {number}: {gap}"
+    if by_step:
+        return f"steps {sorted(by_step)} were saved and did not settle"
+    num_settled = sum(len(node["ids"]) for tree in trees.values() for node in tree[1:])
     return None if num_settled == num_tokens else f"{num_settled} tokens in its tree, {num_tokens} on its bill"
 
 
@@ -103,10 +108,11 @@ def _folded(deltas: list[dict[str, Any]]) -> tuple[Tree, str | None]:
     folded: Tree = [{"parent": -1, "ordinal": 0, "ids": []}]
     for delta in deltas:
         for row in delta.get("nodes", ()):
-            if row["node"] > len(folded) or (row["node"] == len(folded) and "parent" not in row):
+            is_begun = "parent" in row or "prompt" in row
+            if row["node"] > len(folded) or (row["node"] == len(folded) and not is_begun):
                 return folded, f"node {row['node']} was never begun, only {len(folded)} were"
             if row["node"] == len(folded):
-                folded.append({"parent": row["parent"], "ordinal": row["ordinal"], "ids": []})
+                folded.append({"parent": row.get("parent", 0), "ordinal": row["ordinal"], "ids": []})
             node = folded[row["node"]]
             if not -1 <= node["parent"] < row["node"] or row.get("keep", 0) > len(node["ids"]):
                 return folded, f"node {row['node']} goes on from what is not there"

@@ -50,7 +50,7 @@ class Departure:
         """Returns the exit code of the process: 0 when everything was handed back."""
         self.capacity.close()
         self.heartbeat.stop()
-        if notice.reason is Reason.PREEMPTED:
+        if notice.reason in (Reason.PREEMPTED, Reason.DRAINED):
             watchdog = threading.Timer(GONE_WITHIN_S, os._exit, (1,))
             watchdog.daemon = True
             watchdog.start()

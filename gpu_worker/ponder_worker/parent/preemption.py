@@ -11,6 +11,9 @@ from types import FrameType
 
 class Reason(StrEnum):
     PREEMPTED = "preempted"
+    """The machine or the process is about to go: it leaves at once and hands everything back."""
+    DRAINED = "drained"
+    """It was asked to leave, and has time to finish some of what it holds. The rest is handed back."""
     ENGINE_DIED = "engine_died"
     ENGINE_STUCK = "engine_stuck"
     LEASE_LOST = "lease_lost"
@@ -19,14 +22,17 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Why this incarnation ends; `detail` is for the log."""
+    """Why this incarnation ends; `detail` is for people. within_s: the time to drain."""
 
     reason: Reason
     detail: str
+    within_s: float = 0.0
 
 
 class Notices:
-    """The first notice decides. `give` may be called from any thread and from a signal handler.
+    """The first notice decides, unless it leaves time to drain: then a graver one may follow.
+
+    `give` may be called from any thread and from a signal handler.
 
     Whatever calls `give` is a source of notices: the signals here, or a thread that asks a cloud's metadata service.
     """
@@ -34,8 +40,8 @@ class Notices:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Notice] = queue.SimpleQueue()
 
-    def give(self, reason: Reason, detail: str) -> None:
-        self._queue.put(Notice(reason, detail))
+    def give(self, notice: Notice) -> None:
+        self._queue.put(notice)
 
     def wait(self, timeout_s: float) -> Notice | None:
         try:
@@ -50,7 +56,7 @@ class Notices:
         """
 
         def handle(number: int, frame: FrameType | None) -> None:
-            self.give(Reason.PREEMPTED, signal.Signals(number).name)
+            self.give(Notice(Reason.PREEMPTED, signal.Signals(number).name))
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, handle)

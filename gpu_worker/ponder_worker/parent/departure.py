@@ -17,7 +17,7 @@ from ponder.failure import brief
 from ponder.jobs.release import abandon, release
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.heartbeat import Heartbeat
-from ponder_worker.parent.preemption import Notice, Reason
+from ponder_worker.parent.notices.notice import Notice, Reason
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Drain
 
@@ -55,6 +55,8 @@ class Departure:
             watchdog.daemon = True
             watchdog.start()
             is_saved = self._hand_back(notice.detail)
+            if is_saved and notice.acknowledge is not None:
+                notice.acknowledge()
             _log.info("left", is_saved=is_saved)
             return 0 if is_saved else 1
         if notice.reason is not Reason.LEASE_LOST:

@@ -22,7 +22,7 @@ from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.engine_reports import EngineStuck
 from ponder_worker.parent.heartbeat import Heartbeat
 from ponder_worker.parent.intake import Intake
-from ponder_worker.parent.preemption import Notice, Notices, Reason
+from ponder_worker.parent.notices.notice import Notice, Notices, Reason
 from ponder_worker.parent.registration import Identity, Registration
 from ponder_worker.parent.settlement import Settling, Submit
 from ponder_worker.parent.verifier_bridge import VerifierBridge
@@ -111,7 +111,7 @@ class Worker:
             bridge=self._bridge,
             tick_s=self._settings.tick_s,
             lease_s=self._settings.lease_s,
-            on_drain=lambda within_s: self._notices.give(Notice(Reason.DRAINED, "a request to drain", within_s)),
+            on_drain=lambda within_s: self._notices.give(_drain_request(within_s)),
         )
         heartbeat.start(lambda error: self._end("heartbeat", error))
         try:
@@ -200,11 +200,11 @@ class Worker:
 
         Returns why it leaves in the end: a graver notice may come meanwhile, or one that leaves less time.
         """
-        _log.info("draining", detail=notice.detail, within_s=notice.within_s)
+        _log.info("draining", detail=notice.detail, drain_s=notice.drain_s)
         consumer.stop()
         self._capacity.close()
         heartbeat.become(IncarnationState.DRAINING)
-        leave_at = time.monotonic() + notice.within_s
+        leave_at = time.monotonic() + notice.drain_s
         while self._capacity.job_ids and (left_s := leave_at - time.monotonic()) > 0:
             if heartbeat.holds_lease:
                 show_alive(self._settings.alive_file)
@@ -212,7 +212,7 @@ class Worker:
                 continue
             if other.reason is not Reason.DRAINED:
                 return other
-            leave_at = min(leave_at, time.monotonic() + other.within_s)
+            leave_at = min(leave_at, time.monotonic() + other.drain_s)
         return notice
 
     def _end(self, part: str, error: BaseException) -> None:
@@ -224,6 +224,10 @@ class Worker:
         else:
             _log.error(f"{part}_broke", exc_info=error)
             self._notices.give(Notice(Reason.BROKEN, type(error).__name__))
+
+
+def _drain_request(within_s: float) -> Notice:
+    return Notice(Reason.DRAINED, "a request to drain", within_s, source="request", kind="drain")
 
 
 def _log_loading(loading: Loading) -> None:

@@ -1,1 +1,1 @@
-"""The fleet: how many machines of which kind the work is worth, and what fits on one."""
+"""The fleet: how much work waits, which workers are worth their price now, and what fits on a machine."""

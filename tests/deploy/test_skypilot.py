@@ -17,7 +17,7 @@ TASK = yaml.safe_load((ROOT / "deploy/skypilot/worker.yaml").read_text())
 
 def test_the_task_runs_a_worker_with_options_that_it_has() -> None:
     filled = re.sub(r'"?\$(\w+)"?', lambda found: TASK["envs"][found[1]], TASK["run"])
-    program, *arguments = shlex.split(filled.removeprefix("exec "))
+    program, *arguments = shlex.split(filled.partition("&&")[0])
     assert program == ".venv/bin/ponder"
     command = cli.get_command(click.Context(cli), arguments[0])
     assert command is not None

@@ -9,6 +9,9 @@ from ponder.cli.lazy_group import Lazy, LazyGroup
 SECTIONS = {
     "Commands": {
         "plan": Lazy("Show which workers are wanted now, and why.", "ponder.cli.commands.fleet.plan:plan"),
+        "size": Lazy(
+            "Show what a model needs of a GPU, and what its tokens cost.", "ponder.cli.commands.fleet.sizing:size"
+        ),
     },
 }
 

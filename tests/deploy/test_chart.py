@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +14,6 @@ import click
 import jsonschema
 import pytest
 import yaml
-from package_index import ISOLATED, skip_without_index
 
 from ponder.cli.main import cli
 from ponder.settings import Settings
@@ -121,23 +118,10 @@ def test_a_pool_may_have_every_value_that_all_pools_have() -> None:
 
 
 @pytest.fixture(scope="module")
-def renderings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        pytest.skip("helm-python-sdk has wheels for Linux on x86-64 only")
-    skip_without_index()
-    venv = tmp_path_factory.mktemp("charts") / "venv"
-    tools = PROJECT["optional-dependencies"]["charts"]
-    for command in (
-        [sys.executable, "-m", "venv", venv],
-        [venv / "bin/python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", *tools],
-    ):
-        done = subprocess.run(command, env=ISOLATED, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+def renderings(charts_python: Path) -> dict[str, dict[str, Any]]:
     sets = {**SETS, **{name: values for name, (values, _) in REFUSED.items()}}
-    script = ROOT / "tests/support/render_chart.py"
-    done = subprocess.run(
-        [venv / "bin/python", script, CHART], input=json.dumps(sets), capture_output=True, text=True, check=False
-    )
+    command = [charts_python, ROOT / "tests/support/render_chart.py", CHART]
+    done = subprocess.run(command, input=json.dumps(sets), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return found

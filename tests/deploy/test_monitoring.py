@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,16 @@ def test_of_figures_that_every_process_of_the_api_reports_only_one_counts() -> N
     for one in expressions():
         found = re.findall(rf"(?:(max|min)(?: by \([^)]*\))? \((?:rate\()?)?({shared})", one.text)
         assert all(aggregate for aggregate, _ in found), one.place
+
+
+@pytest.mark.slow
+def test_prometheus_understands_every_query(charts_python: Path) -> None:
+    filled = [re.sub(r"\$\w+", ".*", one.text) for one in expressions()]
+    program = "import json, sys, promql_parser\nfor query in json.load(sys.stdin):\n    promql_parser.parse(query)"
+    done = subprocess.run(
+        [charts_python, "-c", program], input=json.dumps(filled), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)

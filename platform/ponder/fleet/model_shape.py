@@ -137,15 +137,23 @@ class _Config:
             raise InvalidInput(f"{self.where}: the field {name!r} is {value!r}, not a number above 0: {_OPTIONS}")
         return value
 
+    def number_or_0(self, name: str) -> int:
+        return self.number(name) if self.fields.get(name) else 0
+
+    def items(self, name: str) -> list[Any]:
+        value = self.fields.get(name) or []
+        if not isinstance(value, list):
+            raise InvalidInput(f"{self.where}: the field {name!r} is {value!r}, not a list: {_OPTIONS}")
+        return value
+
     def head_dim(self, heads: int) -> int:
-        return self.number(
-            "head_dim", None if "hidden_size" not in self.fields else self.number("hidden_size") // heads
-        )
+        return self.number_or_0("head_dim") or max(1, self.number("hidden_size") // heads)
 
     def caches(self, elements: int) -> Iterator[LayerCache]:
         """Yields the caches of the layers that have one of their own, those alike together."""
         windows: Counter[int | None] = Counter()
-        for kind in self.layer_types()[: self.num_layers() - int(self.fields.get("num_kv_shared_layers") or 0)]:
+        with_own = max(0, self.num_layers() - self.number_or_0("num_kv_shared_layers"))
+        for kind in self.layer_types()[:with_own]:
             if kind in _STATEFUL:
                 continue
             if kind not in _CACHED:
@@ -160,20 +168,20 @@ class _Config:
 
     def layer_types(self) -> list[str]:
         """Returns the type of each layer, in transformers' words."""
-        num_layers, given = self.num_layers(), self.fields.get("layer_types")
-        if given is not None:
+        num_layers, given = self.num_layers(), self.items("layer_types")
+        if given:
             if len(given) != num_layers:
                 raise InvalidInput(
                     f"{self.where}: layer_types has {len(given)} entries, but num_hidden_layers is {num_layers}"
                 )
-            return list(given)
+            return [str(kind) for kind in given]
         if self.fields.get("sliding_window") is None or self.fields.get("use_sliding_window") is False:
             return ["full_attention"] * num_layers
-        every = self.fields.get("sliding_window_pattern") or _GLOBAL_EVERY.get(str(self.fields.get("model_type")))
+        every = self.number_or_0("sliding_window_pattern") or _GLOBAL_EVERY.get(str(self.fields.get("model_type")))
         if every:
             is_full = [(layer + 1) % every == 0 for layer in range(num_layers)]
         else:  # all layers, or where the field is there, those from `max_window_layers` on
-            first = int(self.fields.get("max_window_layers") or 0)
+            first = self.number_or_0("max_window_layers")
             is_full = [layer < first for layer in range(num_layers)]
         return ["full_attention" if full else "sliding_attention" for full in is_full]
 
@@ -204,9 +212,9 @@ class _Config:
         if not self.fields.get("kv_lora_rank"):
             return hidden * width * (heads + kv_heads)
         nope, rope, value = (self.number(name) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-        latent, query = self.number("kv_lora_rank"), self.fields.get("q_lora_rank")
+        latent, query = self.number("kv_lora_rank"), self.number_or_0("q_lora_rank")
         queries = (hidden + heads * (nope + rope)) * query if query else hidden * heads * (nope + rope)
-        return int(queries + hidden * (latent + rope) + latent * heads * (nope + value) + heads * value * hidden)
+        return queries + hidden * (latent + rope) + latent * heads * (nope + value) + heads * value * hidden
 
     def experts(self, hidden: int) -> tuple[int, float, int]:
         """Returns the parameters of all experts, the share that a token is sent to, and the layers that have them."""
@@ -214,17 +222,17 @@ class _Config:
         name = next((name for name in names if self.fields.get(name)), None)
         if name is None:
             return 0, 1.0, 0
-        num_experts, num_chosen = self.number(name), self.number("num_experts_per_tok")
-        dense, every = self.fields.get("mlp_only_layers") or (), self.number("decoder_sparse_step", 1)
-        first = int(self.fields.get("first_k_dense_replace") or 0)
-        layers = range(first, self.num_layers())
+        num_experts = self.number(name)
+        num_chosen = min(self.number("num_experts_per_tok"), num_experts)
+        dense, every = self.items("mlp_only_layers"), self.number("decoder_sparse_step", 1)
+        layers = range(self.number_or_0("first_k_dense_replace"), self.num_layers())
         num_sparse = sum((layer + 1) % every == 0 and layer not in dense for layer in layers)
         return 3 * hidden * self.expert_size() * num_experts * num_sparse, num_chosen / num_experts, num_sparse
 
     def expert_size(self) -> int:
-        return self.number("moe_intermediate_size" if self.fields.get("moe_intermediate_size") else "intermediate_size")
+        return self.number_or_0("moe_intermediate_size") or self.number("intermediate_size")
 
     def shared_expert_size(self) -> int:
         """Returns the size of the experts that every token is sent to, together."""
-        given = self.fields.get("shared_expert_intermediate_size")
-        return int(given or int(self.fields.get("n_shared_experts") or 0) * self.expert_size())
+        given = self.number_or_0("shared_expert_intermediate_size")
+        return given or self.number_or_0("n_shared_experts") * self.expert_size()

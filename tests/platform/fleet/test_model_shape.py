@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ponder.errors import InvalidInput
 from ponder.fleet.model_shape import LayerCache, ModelShape
@@ -83,6 +86,16 @@ GPT_OSS_20B: Fields = {
     "sliding_window": 128,
     "layer_types": ["sliding_attention", "full_attention"] * 12,
 }
+
+OTHER_FIELDS = (
+    "max_window_layers",
+    "model_type",
+    "num_kv_shared_layers",
+    "shared_expert_intermediate_size",
+    "sliding_window_pattern",
+    "text_config",
+    "use_sliding_window",
+)
 
 
 def parse(fields: Fields, **changes: Any) -> ModelShape:
@@ -189,3 +202,23 @@ def test_an_error_names_the_missing_field_and_the_remedy(fields: Fields, missing
 def test_a_wrong_field_is_refused_by_name(changes: Fields, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         parse(LLAMA_70B, **changes)
+
+
+@given(
+    st.sampled_from([LLAMA_70B, DEEPSEEK_V3, QWEN3_30B, GEMMA3_12B["text_config"], GPT_OSS_20B]),
+    st.dictionaries(
+        st.sampled_from(sorted({*LLAMA_70B, *DEEPSEEK_V3, *QWEN3_30B, *GPT_OSS_20B, *OTHER_FIELDS})),
+        st.none()
+        | st.booleans()
+        | st.integers(-1, 200)
+        | st.floats()
+        | st.text(max_size=2)
+        | st.lists(st.integers(0, 9)),
+        max_size=3,
+    ),
+)
+def test_whatever_a_config_says_it_is_read_or_refused_by_name(fields: Fields, changes: Fields) -> None:
+    with contextlib.suppress(InvalidInput):
+        shape = parse(fields, **changes)
+        assert shape.elements_per_token > 0
+        assert 0 < shape.weights.used(1) <= shape.weights.used(64) <= shape.weights.total

@@ -108,6 +108,12 @@ class Settings(BaseSettings):
     interactive_factor: float = Field(default=1.0, gt=0)
     """The weight of an interactive nano-dollar when tenants take turns. It does not change the bill."""
 
+    fleet_interval_s: float = Field(default=5.0, gt=0)
+    """How often an autoscaler looks at the workers and asks for the plans."""
+
+    fleet_cool_down_s: float = Field(default=60.0, ge=0)
+    """An autoscaler drains a worker that was too many for so long, and whose pool's last start is as long ago."""
+
     log_level: str = "info"
 
     @property

@@ -9,6 +9,7 @@ from ponder.cli.lazy_group import Lazy, LazyGroup
 SECTIONS = {
     "Commands": {
         "plan": Lazy("Show which workers are wanted now, and why.", "ponder.cli.commands.fleet.plan:plan"),
+        "log": Lazy("Show what the autoscaler decided and why.", "ponder.cli.commands.fleet.decision_log:log"),
         "size": Lazy(
             "Show what a model needs of a GPU, and what its tokens cost.", "ponder.cli.commands.fleet.sizing:size"
         ),
@@ -18,4 +19,4 @@ SECTIONS = {
 
 @click.group(cls=LazyGroup, sections=SECTIONS)
 def fleet() -> None:
-    """The workers: how many are wanted, on which machines, and why."""
+    """The workers: how many are wanted, on which machines, and why, and what the autoscaler did."""

@@ -14,8 +14,11 @@ import click
 import jsonschema
 import pytest
 import yaml
+from kubernetes_api import Cluster, service_account, serving
 
 from ponder.cli.main import cli
+from ponder.fleet.provider import Order, Pool
+from ponder.fleet.providers.kubernetes import Kubernetes
 from ponder.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -257,23 +260,48 @@ def test_budgets_and_services_select_the_pods_of_one_deployment(manifests: list[
 
 
 @pytest.mark.slow
-def test_the_autoscaler_finds_and_may_scale_every_pool(renderings: dict[str, dict[str, Any]]) -> None:
+def test_the_autoscaler_is_told_of_every_pool(renderings: dict[str, dict[str, Any]]) -> None:
     manifests = renderings["two models on both markets"]["manifests"]
-    (scaler,) = [args for name, _, args in ((n, s, c["args"]) for n, s, c in pods(manifests)) if "autoscaler" in name]
-    given = dict(word.removeprefix("--").split("=", 1) for word in scaler if word.startswith("--deployment"))
-    named = {given["deployment"].format(model=slug(p["model"]), machine=slug(p["machine"]), market=slug(p["market"]))
-             for p in POOLS}  # fmt: skip
-    assert named == {worker["metadata"]["name"] for worker in workers(manifests)}
-    assert len(named) == len(POOLS)
-    (role,) = of_kind(manifests, "Role")
-    scale, list_pods = role["rules"]
-    assert (set(scale["resourceNames"]), scale["resources"]) == (named, ["deployments/scale"])
-    assert (set(scale["verbs"]), set(list_pods["verbs"])) == ({"get", "patch"}, {"list", "patch"})
-    assert not [worker for worker in workers(manifests) if "replicas" in worker["spec"]], "an upgrade would reset them"
-    assert {word for word in scaler if word.startswith("--m")} == {
+    assert {word for word in autoscaler_arguments(manifests) if word.startswith("--m")} == {
         "--min=0", "--max=8", "--max-dollars-per-hour=40", "--model=Llama-3.3-70B", "--model=qwen",
         "--machine=h200:spot", "--machine=h200:on_demand", "--machine=l4:spot", "--machine=l4:on_demand",
     }  # fmt: skip
+    assert {worker["spec"]["replicas"] for worker in workers(manifests)} == {0}, "it drains only what it has ordered"
+
+
+@pytest.mark.slow
+def test_the_autoscalers_provider_finds_every_pool_and_does_only_what_its_role_allows(
+    renderings: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    manifests = renderings["two models on both markets"]["manifests"]
+    cluster = Cluster(replicas={worker["metadata"]["name"]: 0 for worker in workers(manifests)})
+    (template,) = [word for word in autoscaler_arguments(manifests) if word.startswith("--deployment=")]
+    with serving(cluster) as address:
+        provider = Kubernetes(
+            deployment=template.removeprefix("--deployment="),
+            api_server=address,
+            service_account=service_account(tmp_path / "account"),
+        )
+        for number, one in enumerate(POOLS):
+            pool = Pool(one["model"], one["machine"], one["market"])
+            provider.start(Order(f"fleet-{number}", pool, 1))
+            (pod,) = provider.workers(pool)
+            provider.stop(Order(f"fleet-{number}", pool, 0, pod))
+        provider.close()
+    scale, on_pods = of_kind(manifests, "Role")[0]["rules"]
+    for method, path in cluster.requests:
+        kind, _, name = path.partition("/namespaces/ponder/")[2].partition("?")[0].partition("/")
+        verb = "patch" if method == "PATCH" else "get" if name else "list"
+        if kind == "deployments":
+            assert name.removesuffix("/scale") in scale["resourceNames"]
+            assert verb in scale["verbs"]
+        else:
+            assert (on_pods["resources"], verb in on_pods["verbs"]) == ([kind], True)
+
+
+def autoscaler_arguments(manifests: list[Manifest]) -> list[str]:
+    ((_, _, container),) = [one for one in pods(manifests) if one[0] == "ponder-autoscaler"]
+    return list(container["args"])
 
 
 @pytest.mark.slow
@@ -305,7 +333,7 @@ def test_keda_scales_every_pool_by_its_backlog(renderings: dict[str, dict[str, A
     assert {one["spec"]["scaleTargetRef"]["name"] for one in scaled} == {
         w["metadata"]["name"] for w in workers(manifests)
     }
-    assert not [worker for worker in workers(manifests) if "replicas" in worker["spec"]]
+    assert {worker["spec"]["replicas"] for worker in workers(manifests)} == {0}
     assert not [name for name, _, _ in pods(manifests) if "autoscaler" in name]
     assert {one["spec"]["triggers"][0]["metadata"]["threshold"] for one in scaled} == {"2000000"}
     queries = {one["spec"]["triggers"][0]["metadata"]["query"] for one in scaled}
@@ -316,8 +344,3 @@ def test_keda_scales_every_pool_by_its_backlog(renderings: dict[str, dict[str, A
 def test_without_a_scaler_a_pool_has_the_number_of_workers_that_it_says(renderings: dict[str, dict[str, Any]]) -> None:
     (worker,) = workers(renderings["fixed numbers"]["manifests"])
     assert worker["spec"]["replicas"] == 3
-
-
-def slug(text: str) -> str:
-    """A part of a Deployment's name, as the autoscaler makes it."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -14,7 +14,7 @@ from ponder.fleet.decision import Action, Decision
 from ponder.fleet.fleet_log import log_decision
 from ponder.fleet.provider import Order, Pool, Provider, ProviderFailed
 from ponder.fleet.roster import Row
-from ponder.jobs.drain import ask_to_drain
+from ponder.jobs.drain import drain
 
 _APPEARS_WITHIN = timedelta(seconds=30)
 """A worker that its provider has not had by then has failed. One without an order may wait so long for one."""
@@ -155,7 +155,7 @@ class Workforce:
             row = next((row for row in roster.open_rows(self.connection) if row.id == decision.worker), None)
             if row is None or row.incarnation_id is None:
                 return
-            if ask_to_drain(self.connection, row.incarnation_id, within_s=self.drain_s):
+            if drain(self.connection, row.incarnation_id, within_s=self.drain_s):
                 roster.draining(self.connection, row.id, self.drain_s + _GRACE_S)
                 log_decision(self.connection, decision)
 

@@ -61,6 +61,7 @@ SETS: dict[str, Mapping[str, Any]] = {
 REFUSED = {
     "two masters": ({"keda": {"enabled": True}, "pools": POOLS}, "the pools can have only one master"),
     "no bound": ({"autoscaler": {"max": None}, "pools": POOLS}, "must say how much the workers may cost"),
+    "a pool twice": ({"pools": [POOLS[0], POOLS[0]]}, "two pools of Llama-3.3-70B on h200 (spot)"),
     "no machine": ({"pools": [{"model": "m", "source": "m", "market": "spot"}]}, "machine"),
     "an unknown market": ({"pools": [{**QWEN, "market": "reserved"}]}, "market"),
     "an unknown field": ({"pools": [{**QWEN, "market": "spot", "gpu": 2}]}, "gpu"),

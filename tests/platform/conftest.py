@@ -251,7 +251,7 @@ class World:
         with self.engine.begin() as connection:
             return tick(connection, report)
 
-    def release(self, incarnation_id: str, reason: str = "SIGTERM") -> int:
+    def release(self, incarnation_id: str, reason: str = "preempted") -> int:
         with self.engine.begin() as connection:
             return release(connection, incarnation_id, reason=reason, shard_tokens=self.shard_tokens)
 

@@ -137,3 +137,29 @@ def test_workers_come_for_work_are_replaced_when_killed_and_go_afterwards(stack:
     family = children(stack.supervisor)
     assert stack.ponder("down").returncode == 0
     assert not any(map(is_alive, family))
+
+
+@pytest.mark.slow
+def test_whatever_is_killed_no_worker_is_left_alone_and_none_is_started_twice(stack: Stack) -> None:
+    up = ("up", "--autoscale", "--min", "1", "--max", "2", "--threads", "1")
+    assert (started := stack.ponder(*up)).returncode == 0, started.stderr
+    (worker,) = stack.workers()
+    (autoscaler,) = (pid for pid in children(stack.supervisor) if "ponder.cli autoscaler" in command_of(pid))
+    os.kill(autoscaler, signal.SIGKILL)
+    until(lambda: stack.workers() not in ([], [worker]), 60)
+    until(lambda: stack.sql("SELECT 1 FROM incarnations WHERE state = 'ready' AND end_reason IS NULL"), 60)
+    assert len(stack.workers()) == 1
+    assert not is_alive(worker)
+    assert [row.end_reason for row in stack.sql("SELECT end_reason FROM incarnations ORDER BY started_at")] == [
+        "SIGTERM",
+        None,
+    ], "it handed back what it held"
+
+    family = children(stack.supervisor)
+    os.kill(stack.supervisor, signal.SIGKILL)
+    until(lambda: not any(map(is_alive, family)), 30)
+    assert (started := stack.ponder(*up)).returncode == 0, started.stderr
+    until(lambda: len(stack.workers()) == 1, 30)
+    family = children(stack.supervisor)
+    assert stack.ponder("down").returncode == 0
+    assert not any(map(is_alive, family))

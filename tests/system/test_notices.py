@@ -26,8 +26,8 @@ HEARS_WITHIN_S = 2
 
 
 def test_each_notice_saves_a_half_grown_beam_and_the_next_worker_goes_on(fleet: Fleet) -> None:
-    """Five workers in turn, each with a notice of its own, and a sixth one, which is asked to leave and finishes."""
-    azure = AzureMachine()
+    """Five workers in turn, each with a notice of its own, and a sixth one that heeds a recommendation and finishes."""
+    azure, risky = AzureMachine(), Ec2()
     with ExitStack() as services:
         fleet.start_dispatcher()
         ways: dict[int, tuple[str, Callable[[], object]]] = {}
@@ -47,13 +47,13 @@ def test_each_notice_saves_a_half_grown_beam_and_the_next_worker_goes_on(fleet: 
             name, give = ways[holder.pid]
             names.append(name)
             if len(names) == len(ways):
-                last = fleet.start_worker()
+                last = fleet.start_worker(metadata_url=services.enter_context(metadata_server(risky)).url)
             _leave_in_time(holder, give)
-    until(lambda: max((node for _, node in fleet.saved_ids()), default=0) > N, 40)  # in the middle of a beam
-    _wait_for_growth(fleet)
-    saved = fleet.saved_ids()
-    _ask_to_drain(fleet, last, within_s=60)
-    assert last.wait(60) == 0
+        until(lambda: max((node for _, node in fleet.saved_ids()), default=0) > N, 40)  # in the middle of a beam
+        _wait_for_growth(fleet)
+        saved = fleet.saved_ids()
+        risky.recommend(seconds=1)
+        assert last.wait(60) == 0
 
     assert sorted(names) == sorted(name for name, _ in ways.values())
     assert azure.started == ["event-0"], "Azure need not wait any longer"
@@ -61,6 +61,8 @@ def test_each_notice_saves_a_half_grown_beam_and_the_next_worker_goes_on(fleet: 
     # A token that two attempts made would be here twice.
     assert {node: settled[node][: len(ids)] for node, ids in saved.items()} == saved
     fleet.check_settled_once(1)
+    reason = "SELECT end_reason FROM incarnations WHERE pid = :pid"
+    assert fleet.scalar(reason, pid=last.pid) == "aws rebalance recommendation"
     assert fleet.outcomes() == ["preempted"] * len(names) + ["settled"]
     _check_reasons(fleet, names)
     fleet.check_ledgers()

@@ -173,14 +173,15 @@ class Autoscaler:
         return found
 
     def _explored(self, model: str, suspects: Collection[Pool], *, is_known: bool) -> list[Want]:
-        """Returns one worker on the cheapest machine that may be started, of a model that has been timed on none."""
+        """Returns a first worker, or the minimum, of a model that was timed on no machine that may be started."""
         prices = [price for price in list_prices(self.connection) if self._may_start(model, price, suspects)]
         if not prices:
             return []
         cheapest = min(prices, key=lambda price: price.nanodollars_per_hour)
         why = "to learn how fast it is there" if is_known else "none has served it yet, so jobs cannot ask for it"
         pool = Pool(model, cheapest.machine, cheapest.market)
-        return [Want(pool, 1, cheapest.nanodollars_per_hour, f"a first worker of {model}: {why}")]
+        num_workers = max(1, self.orders.bounds.min_workers)
+        return [Want(pool, num_workers, cheapest.nanodollars_per_hour, f"a first worker of {model}: {why}")]
 
     def _may_start(self, model: str, place: Offer | Price, suspects: Collection[Pool]) -> bool:
         is_offered = self.provider.offers(place.machine, place.market)

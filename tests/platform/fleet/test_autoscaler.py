@@ -115,8 +115,9 @@ def test_where_no_job_was_timed_one_worker_shows_how_fast_it_is(
     assert log() == [("start", "a first worker of demo: to learn how fast it is there")]
 
 
-def test_a_minimum_is_kept_without_any_work(world: Any, cloud: Any, autoscaler: Any) -> None:
-    timed(world, "cpu")
+@pytest.mark.parametrize("machines", [["cpu"], []])
+def test_a_minimum_is_kept_without_any_work(world: Any, cloud: Any, autoscaler: Any, machines: list[str]) -> None:
+    timed(world, *machines)
     autoscaler("demo", min_workers=2, max_workers=3).turn()
     assert len(cloud.machines) == 2
 

@@ -61,9 +61,16 @@ def _machines(context: click.Context, option: click.Parameter, given: tuple[str,
 
 
 @click.command()
-@click.option("--min", "min_workers", type=click.IntRange(0), default=0, show_default=True, help="Of each --model.")
-@click.option("--max", "max_workers", type=click.IntRange(1), help="Of all models together.")
-@click.option("--max-dollars-per-hour", type=Dollars(), help="Of all workers together, by the price book.")
+@click.option(
+    "--min",
+    "min_workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The fewest workers of each --model.",
+)
+@click.option("--max", "max_workers", type=click.IntRange(1), help="The most workers, of all models together.")
+@click.option("--max-dollars-per-hour", type=Dollars(), help="The most that all workers may cost together.")
 @click.option("--model", "models", multiple=True, help="A model's name in jobs; may be repeated.  [default: all known]")
 @click.option(
     "--machine",
@@ -74,13 +81,29 @@ def _machines(context: click.Context, option: click.Parameter, given: tuple[str,
     help="A machine of the price book that may be started; may be repeated.  [default: any that the plan wants]",
 )
 @click.option(
-    "--provider", type=click.Choice(["local", "command", "kubernetes", "skypilot"]), default="local", show_default=True
+    "--provider",
+    type=click.Choice(["local", "command", "kubernetes", "skypilot"]),
+    default="local",
+    show_default=True,
+    help="What starts and stops workers; see docs/fleet.md.",
 )
-@click.option("--drain-s", type=click.IntRange(0), default=120, show_default=True, help="Time to leave for a worker.")
+@click.option(
+    "--drain-s",
+    type=click.IntRange(0),
+    default=120,
+    show_default=True,
+    help="Time to finish some work for a worker that is too many.",
+)
 @click.option("--start-command", metavar="LINE", help="command: starts a worker; see docs/fleet.md.")
 @click.option("--stop-command", metavar="LINE", help="command: ends a worker.")
 @click.option("--list-command", metavar="LINE", help="command: prints the ids of all workers.")
-@click.option("--command-timeout-s", type=click.IntRange(1), default=60, show_default=True, help="command, skypilot.")
+@click.option(
+    "--command-timeout-s",
+    type=click.IntRange(1),
+    default=60,
+    show_default=True,
+    help="command, skypilot: seconds that a command may take.",
+)
 @click.option(
     "--deployment",
     default="ponder-worker-{model}-{market}",

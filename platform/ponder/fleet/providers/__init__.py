@@ -15,6 +15,9 @@ from ponder.fleet.providers.scripts import Command, Scripts
 from ponder.fleet.providers.skypilot import SkyPilot, start_command, stop_command
 from ponder.settings import Settings
 
+_OWN = ("--name", "--machine", "--market", "--worker-name")
+"""Options of `ponder worker` that the autoscaler gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderOptions:
@@ -70,12 +73,13 @@ def _local(options: ProviderOptions, settings: Settings) -> Local:
 
 def _worker_arguments(options: ProviderOptions) -> list[str]:
     if len(options.models) != 1:
-        raise InvalidInput(
-            f"the provider `{options.provider}` needs one --model, which its workers serve", param="--model"
-        )
+        raise InvalidInput(f"the provider `{options.provider}` needs one --model, its workers'", param="--model")
     if not options.worker_arguments:
         raise InvalidInput(
             f"the provider `{options.provider}` needs the options of `ponder worker` after --: -- --model FOLDER …",
             param="--",
         )
+    for word in options.worker_arguments:
+        if (name := word.partition("=")[0]) in _OWN:
+            raise InvalidInput(f"the autoscaler itself gives {name} to its workers", param=f"-- {name}")
     return [*options.worker_arguments, "--name", options.models[0]]

@@ -32,6 +32,8 @@ def test_a_database_that_cannot_be_used_is_one_sentence_with_the_remedy(
         ("--max 2 --machine cpu:spot -- --model m", "needs one --model"),
         ("--max 2 --model m -- --model m", "needs one --machine"),
         ("--max 2 --model m --machine cpu:spot", "the options of `ponder worker` after --"),
+        ("--max 2 --model m --machine cpu:spot -- --model m --market spot", "itself gives --market to its workers"),
+        ("--max 2 --model m --machine cpu:spot -- --model m --name=x", "itself gives --name to its workers"),
         ("--max 2 --provider command --start-command true", "--start-command and --stop-command"),
         ("--max 2 --provider command --start-command '{x}' --stop-command true", "the placeholders"),
         ("--max 2 --provider kubernetes", "service account"),

@@ -28,7 +28,7 @@ _EVENTS_PARAMS = {"api-version": "2020-07-01"}
 _HEADERS = {"Metadata": "true"}
 _WITHIN_S = 2.0
 _EVENTS_WITHIN_S = 10.0
-"""The first answer may take two minutes, and comes sooner the more often it is asked for."""
+"""The first answer may take up to two minutes; until it comes it is asked for again."""
 _ACKNOWLEDGED_WITHIN_S = 0.5
 _LEAVE_BEFORE_S = 15.0
 _DRAIN_S = 120.0

@@ -58,9 +58,9 @@ def test_plain_dimensions_are_sized_on_a_gpu(alone: Ponder) -> None:
     lines = printed.splitlines()
     assert lines[0] == "weights: 70.00 GB (70,000,000,000 parameters in fp8)"
     assert lines[1] == "keys and values: 327,680 bytes a token (bf16), 3.28 GB a sequence of 10,000 tokens"
-    table = [line.split("\t") for line in lines[2:] if line.startswith(("h200\tseq", "tensor"))]
-    assert table[0][:2] == ["h200", "sequences"]
-    assert (table[1][:2], table[1][-1]) == (["tensor parallelism 1", "17"], "recommended")
+    header, first, *_ = [line.split("\t") for line in lines[2:]]
+    assert header[:2] == ["tensor parallelism", "sequences"]
+    assert (first[:2], first[-1]) == (["1 x h200", "17"], "recommended")
 
 
 def test_every_machine_of_the_price_book_gets_the_price_of_a_million_tokens_or_is_said_to_be_unknown(
@@ -94,7 +94,7 @@ def test_a_folder_is_read_and_given_parameters_prevail(alone: Ponder, folder: Pa
 def test_without_an_api_a_model_is_sized_without_prices(alone: Ponder, folder: Path) -> None:
     code, printed, said = alone("fleet", "size", str(folder), "--gpu", "h100")
     assert code == exit_code.SETTLED
-    assert "tensor parallelism 1" in printed
+    assert "1 x h100" in printed
     assert "without prices: there is no API key" in said
 
 

@@ -206,11 +206,11 @@ def _print_fits(model: Model, gpu: Gpu) -> None:
     print_rows(
         [{"fit": found, "is_best": found == best} for found in fits(model, gpu)],
         [
-            Column(gpu.name, lambda row: f"tensor parallelism {row['fit'].num_gpus}"),
+            Column("tensor parallelism", lambda row: f"{row['fit'].num_gpus} x {gpu.name}"),
             Column("sequences", lambda row: f"{row['fit'].num_sequences:,}", is_number=True),
             Column("batch", lambda row: f"{row['fit'].batch:,}", is_number=True),
-            Column("generated a second", lambda row: f"{row['fit'].decode_tokens_per_s:,.0f}", is_number=True),
-            Column("of prompts a second", lambda row: f"{row['fit'].prefill_tokens_per_s:,.0f}", is_number=True),
+            Column("generated/s", lambda row: f"{row['fit'].decode_tokens_per_s:,.0f}", is_number=True),
+            Column("prompt/s", lambda row: f"{row['fit'].prefill_tokens_per_s:,.0f}", is_number=True),
             Column("", lambda row: "recommended" if row["is_best"] else ""),
         ],
     )
@@ -242,6 +242,6 @@ _MACHINE_COLUMNS = [
     Column(
         "sequences", lambda row: "–" if row["num_sequences"] is None else f"{row['num_sequences']:,}", is_number=True
     ),
-    Column("a million generated", lambda row: _price(row, "decode_nanodollars"), is_number=True),
-    Column("a million of prompts", lambda row: _price(row, "prefill_nanodollars"), is_number=True),
+    Column("$/M generated", lambda row: _price(row, "decode_nanodollars"), is_number=True),
+    Column("$/M prompt", lambda row: _price(row, "prefill_nanodollars"), is_number=True),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def test_a_path_that_is_not_a_model_is_refused_with_what_it_is(tmp_path: Path, m
 
 def test_without_workers_no_model_is_needed(tmp_path: Path) -> None:
     plan(tmp_path / "home", Path(), num_workers=0).check()
+
+
+def test_a_stack_whose_workers_may_run_code_takes_lines_that_need_it(tmp_path: Path, model: Path) -> None:
+    stack = plan(tmp_path, model)
+    allowing = replace(stack, options=WorkerOptions(allow_code=True))
+    for one, allowed in ((stack, None), (allowing, "true")):
+        services = one.services("postgresql://", "redis://")
+        assert {service.environment.get("PONDER_ALLOW_CODE") for service in services} == {allowed}
 
 
 def test_only_the_api_and_the_dispatcher_get_the_key_of_webhooks_and_it_stays_the_same(

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
 
     alive_file: Path | None = None
     """Touched by a dispatcher and a worker while they do their rounds, for health checks."""
+
+    metadata_url: str = "http://169.254.169.254"
+    """The base of the cloud's metadata service, which a worker asks for notices (see `ponder worker --notices`)."""
+
     # Limits on what a tenant may have at a time. They do not apply to operators' keys.
 
     max_requests_per_s: float = Field(default=50.0, gt=0)

@@ -288,6 +288,11 @@ incarnations = Table(
     _timestamp("billed_until", nullable=False),
     _timestamp("ended_at"),
     Column("end_reason", Text),
+    Column(
+        "drain_until",
+        DateTime(timezone=True),
+        comment="it was asked to leave: claims no more, is gone by then",
+    ),
     Index("ix_incarnations_alive", "lease_until", postgresql_where=text("state <> 'ended'")),
 )
 

@@ -14,7 +14,7 @@ from fleet import Fleet, until
 from metadata_server import AzureMachine, ComputeEngine, Ec2, metadata_server
 
 from ponder.api.job_object import job_object
-from ponder.jobs.drain import ask_to_drain
+from ponder.jobs.drain import drain
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -77,7 +77,7 @@ def _wait_for_growth(fleet: Fleet) -> None:
 def _ask_to_drain(fleet: Fleet, worker: subprocess.Popen[bytes], *, within_s: float) -> None:
     incarnation_id = fleet.scalar("SELECT id FROM incarnations WHERE pid = :pid", pid=worker.pid)
     with fleet.engine.begin() as connection:
-        assert ask_to_drain(connection, incarnation_id, within_s=within_s)
+        assert drain(connection, incarnation_id, within_s=within_s)
 
 
 def _leave_in_time(worker: subprocess.Popen[bytes], give: Callable[[], object]) -> None:

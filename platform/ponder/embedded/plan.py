@@ -113,6 +113,8 @@ class Plan:
             "PONDER_REDIS_URL": redis_url,
             "PYTHONUNBUFFERED": "1",
         }
+        if self.options.allow_code:
+            environment["PONDER_ALLOW_CODE"] = "true"  # the dispatcher refuses lines that need it otherwise
         signing = {"PONDER_WEBHOOK_KEY": os.environ.get("PONDER_WEBHOOK_KEY") or home.webhook_key()}
         return [
             Service("serve", [*_OURS, "serve"], environment | signing, home.log("serve")),

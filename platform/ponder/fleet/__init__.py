@@ -1,1 +1,1 @@
-"""The signal and the plan: how much work waits, and which workers are worth their price now."""
+"""The fleet: how much work waits, which workers are worth their price now, and what fits on a machine."""

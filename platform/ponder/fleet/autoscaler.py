@@ -40,12 +40,14 @@ _log = structlog.get_logger(__name__)
 class Orders:
     """The operator's orders: the models to look after (none: all that are known), and the bounds for their workers.
 
-    drain_s: the time in which a worker that is too many may finish some of its work.
+    drain_s: the time in which a worker that is too many may finish some of its work. register_within_s: the time after
+    which a worker that has not registered is given up.
     """
 
     models: tuple[str, ...]
     bounds: Bounds
     drain_s: float = 120.0
+    register_within_s: float = 600.0
 
 
 def run(database_url: str, provider: Provider, orders: Orders, settings: Settings, stop: threading.Event) -> None:
@@ -103,8 +105,6 @@ class Autoscaler:
 
     def lead(self, stop: threading.Event) -> None:
         """Takes turns until `stop` is set or the connection breaks."""
-        with self.connection.begin():
-            prune_log(self.connection)
         while not stop.is_set():
             self.turn()
             show_alive(self.settings.alive_file)
@@ -126,8 +126,11 @@ class Autoscaler:
         self._workforce.stop_marked(self._now())
 
     def _decide(self) -> tuple[list[Want], list[Decision]]:
-        rules, now = Rules(self.orders.bounds, self.settings.fleet_cool_down_s), self._now()
+        orders, now = self.orders, self._now()
+        rules = Rules(orders.bounds, self.settings.fleet_cool_down_s, orders.register_within_s)
         with self.connection.begin():
+            prune_log(self.connection)
+            roster.prune(self.connection)
             last_starts, failures = roster.past(self.connection)
             suspects = {
                 pool for pool, some in failures.items() if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some)

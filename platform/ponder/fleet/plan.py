@@ -249,16 +249,19 @@ class _Planner:
         if not self._on_demand:
             return False
         delay_s = 0.0 if now else self._trust_s
+        kept = {self._on_demand[0]: floor} if floor else {}
 
         def groups(fleet: Fleet) -> list[Group]:
-            kept = None if now else floor
-            new = [group for machine, number in fleet.items()
-                   for group in machine.groups(number, num_kept=kept, delay_s=delay_s)]  # fmt: skip
+            new = [
+                group
+                for machine, number in fleet.items()
+                for group in machine.groups(number, num_kept=None if now else kept.get(machine, 0), delay_s=delay_s)
+            ]
             return [*new, *self._trusted()]
 
         if not now and not self._room.is_bounded:
             # With any number of workers, the last moment would do; this keeps half of the time for working.
-            done = groups({self._on_demand[0]: floor} if floor else {})
+            done = groups(kept)
             return all(
                 sum(group.tokens(at) for group in done) >= total or (at - self._on_demand[0].loading_s) / 2 >= delay_s
                 for at, total in zip(due.dues_s, due.totals, strict=True)
@@ -287,14 +290,16 @@ class _Planner:
         beside = list(self._on_demand[0].groups(floor)) if floor else []
         demand = _reachable(self._demand, self._spot)
         if self._on_demand and self._room.is_bounded and not self._is_guaranteed:
-            # No workers could make it safe, so all that fit hurry.
+            # No workers could make it safe, so as many as fit make the best of it.
             fleet: Fleet = {self._spot[0]: self._room.most(self._spot[0])}
+            reason = f"for {_amount(self._demand)}: not even on-demand workers within the bounds would finish in time"
         elif demand.times(HEADROOM).is_met(beside):
             return
         else:
             fleet = first_fleet(self._spot, self._room, demand, lambda fleet: [*_groups(fleet), *beside])
+            reason = f"to finish {_amount(self._demand)} in time"
         for machine, number in fleet.items():
-            wish.add(machine, number, f"to do {_amount(self._demand)} in time at {_rate(machine)} each")
+            wish.add(machine, number, f"{reason}, at {_rate(machine)} each")
 
     def _add_for_occupancy(self, wish: _Wish) -> None:
         occupancy, running = self._situation.occupancy, sum(one.num_workers for one in self._situation.running)
@@ -316,7 +321,7 @@ class _Planner:
             self._reasons.append("no machine is known that the model runs on and that has a price")
         elif not self._demand.total:
             self._reasons.append(self._why_none())
-        elif late := self._demand.late_tokens(_groups(wish.fleet)):
+        elif (late := self._demand.late_tokens(_groups(wish.fleet))) >= 1:
             needed = workers_needed(self._situation)
             rest = f"; {needed} would finish in time" if needed is not None and needed > wish.num_workers else ""
             self._reasons.append(f"about {late:,.0f} tokens will be late within the bounds{rest}")
@@ -385,7 +390,7 @@ def _groups(fleet: Fleet) -> list[Group]:
 
 
 def _amount(demand: Demand) -> str:
-    return f"{demand.total:,.0f} tokens, the first due in {_time(demand.dues_s[0])}" if demand.dues_s else "no work"
+    return f"{demand.total:,.0f} tokens (the first due in {_time(demand.dues_s[0])})" if demand.dues_s else "no work"
 
 
 def _rate(machine: Machine) -> str:

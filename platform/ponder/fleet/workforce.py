@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -14,7 +14,7 @@ from ponder.fleet.decision import Action, Decision
 from ponder.fleet.fleet_log import log_decision
 from ponder.fleet.provider import Order, Pool, Provider, ProviderFailed
 from ponder.fleet.roster import Row
-from ponder.jobs.drain import ask_to_drain
+from ponder.jobs.drain import drain
 
 _APPEARS_WITHIN = timedelta(seconds=30)
 """A worker that its provider has not had by then has failed. One without an order may wait so long for one."""
@@ -107,23 +107,27 @@ class Workforce:
         """Has the provider stop workers that have no order, such as one that appeared after it was given up."""
         with self.connection.begin():
             known = {row.worker for row in roster.open_rows(self.connection)}
-            found = {name: pool for pool, names in answers.items() for name in set(names or ()) - known}
+            found = {
+                name: Order(name, pool, 0, name) for pool, names in answers.items() for name in set(names or ()) - known
+            }
             if not self.provider.names_workers:  # what nobody ever ordered is somebody else's
-                found = roster.pools_of(self.connection, found)
+                found = roster.former_orders(self.connection, found)
         self._strays = {name: self._strays.get(name, now) for name in found}
-        for name, since in self._strays.items():
-            if now - since < _APPEARS_WITHIN:
-                continue
-            pool = found[name]
-            self._strays[name] = now  # the next try, if it is still there
-            with self.connection.begin():
-                num_workers = roster.num_of_pool(roster.open_rows(self.connection), pool)
-            decision = Decision(Action.STOP, pool, "the provider has it, and it has no order", name)
-            try:
-                self.provider.stop(Order(name, pool, num_workers, name))
-            except ProviderFailed as error:
-                decision = Decision(Action.FAILED, pool, f"it has no order and could not be stopped: {error}", name)
-            self._note(decision)
+        for name, order in found.items():
+            if now - self._strays[name] >= _APPEARS_WITHIN:
+                self._strays[name] = now  # the next try, if it is still there
+                self._stop_stray(order)
+
+    def _stop_stray(self, order: Order) -> None:
+        with self.connection.begin():
+            num_workers = roster.num_of_pool(roster.open_rows(self.connection), order.pool)
+        decision = Decision(Action.STOP, order.pool, "the provider has it, and it has no order", order.worker)
+        try:
+            self.provider.stop(replace(order, num_workers=num_workers))
+        except ProviderFailed as error:
+            why = f"it has no order and could not be stopped: {error}"
+            decision = Decision(Action.FAILED, order.pool, why, order.worker)
+        self._note(decision)
 
     def order(self, decision: Decision, nanodollars_per_hour: int) -> None:
         id = f"fleet-{secrets.token_hex(6)}"
@@ -155,7 +159,7 @@ class Workforce:
             row = next((row for row in roster.open_rows(self.connection) if row.id == decision.worker), None)
             if row is None or row.incarnation_id is None:
                 return
-            if ask_to_drain(self.connection, row.incarnation_id, within_s=self.drain_s):
+            if drain(self.connection, row.incarnation_id, within_s=self.drain_s):
                 roster.draining(self.connection, row.id, self.drain_s + _GRACE_S)
                 log_decision(self.connection, decision)
 

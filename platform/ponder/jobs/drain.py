@@ -14,7 +14,7 @@ _ASK = text("""
 """)
 
 
-def ask_to_drain(connection: Connection, incarnation_id: str, *, within_s: float) -> bool:
+def drain(connection: Connection, incarnation_id: str, *, within_s: float) -> bool:
     """Asks an incarnation to take nothing more, and to leave once it is empty or `within_s` seconds have passed.
 
     From now on it claims no shard and is no capacity. It learns of this with its next tick, and hands back what it

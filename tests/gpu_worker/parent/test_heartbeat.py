@@ -18,7 +18,7 @@ from ponder.domain.state import IncarnationState, Verdict
 from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
 from ponder.jobs.claim import Claim, claim
-from ponder.jobs.drain import ask_to_drain
+from ponder.jobs.drain import drain
 from ponder.jobs.release import abandon
 from ponder.jobs.tick import Usage, Work
 from ponder.ledger.book import check
@@ -251,7 +251,7 @@ def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
 def test_a_request_to_drain_is_told_once_and_again_when_it_leaves_less_time(engine: Engine, worker: Worker) -> None:
     for within_s in (60, 60, 5):
         with engine.begin() as connection:
-            assert ask_to_drain(connection, "inc", within_s=within_s)
+            assert drain(connection, "inc", within_s=within_s)
         worker.beat()
         worker.beat()
 

@@ -58,6 +58,14 @@ def test_without_workers_no_model_is_needed(tmp_path: Path) -> None:
     plan(tmp_path / "home", Path(), num_workers=0).check()
 
 
+def test_a_stack_whose_workers_may_run_code_takes_lines_that_need_it(tmp_path: Path, model: Path) -> None:
+    stack = plan(tmp_path, model)
+    allowing = replace(stack, options=WorkerOptions(allow_code=True))
+    for one, allowed in ((stack, None), (allowing, "true")):
+        services = one.services("postgresql://", "redis://")
+        assert {service.environment.get("PONDER_ALLOW_CODE") for service in services} == {allowed}
+
+
 def test_only_the_api_and_the_dispatcher_get_the_key_of_webhooks_and_it_stays_the_same(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

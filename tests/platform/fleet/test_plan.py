@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ponder.errors import InvalidInput
@@ -68,6 +68,12 @@ _bounds = st.builds(
     st.none() | st.integers(0, 60 * _DOLLAR),
 )
 _ON_DEMAND = Offer("h100", "on_demand", 4 * _DOLLAR, 2_000.0, 120.0, 0.0)
+_TWO_KINDS = (
+    Offer("a", "on_demand", 2, 2.0, 15.0, 1.0),
+    Offer("a", "spot", 0, 1.0, 0.0, 0.0),
+    Offer("b", "on_demand", 1, 1.0, 0.0, 0.0),
+)
+"""A slow and cheap machine, and a quick one that has to load."""
 _SPOT = Offer("h100", "spot", 1 * _DOLLAR, 2_000.0, 120.0, 0.2)
 
 
@@ -124,21 +130,28 @@ def test_no_work_wants_no_worker_beyond_the_minimum(situation: Situation, bounds
         st.builds(Load, st.just("batch"), st.floats(600, 6 * _HOUR), st.integers(1, 10**7)), min_size=1, max_size=3
     ),
     _offers,
-    st.integers(1, 8),
+    st.none() | st.integers(1, 8),
+    st.none() | st.integers(0, 60 * _DOLLAR),
     st.sampled_from([0.0, 500.0]),
 )
+@example([Load("batch", 600.0, 601)], _TWO_KINDS, 1, None, 500.0)
 @settings(max_examples=60, deadline=None)
 def test_deadlines_are_met_without_any_spot_whenever_on_demand_alone_would_meet_them(
-    loads: list[Load], offers: tuple[Offer, ...], most: int, median: float
+    loads: list[Load], offers: tuple[Offer, ...], most: int | None, dollars: int | None, median: float
 ) -> None:
-    bounds = Bounds(max_workers=most)
-    if not any(_alone_in_time(loads, offer, most) for offer in offers if offer.market == "on_demand"):
+    bounds = Bounds(max_workers=most, max_nanodollars_per_hour=dollars)
+    if not any(_alone_in_time(loads, offer, bounds) for offer in offers if offer.market == "on_demand"):
         return
     situation = Situation("m", "f", tuple(loads), offers, (), None, median)
     assert _late_in_a_replay(situation, bounds, step_s=30.0) <= 1e-6 * sum(load.tokens for load in loads)
 
 
-def _alone_in_time(loads: Sequence[Load], offer: Offer, number: int) -> bool:
+def _alone_in_time(loads: Sequence[Load], offer: Offer, bounds: Bounds) -> bool:
+    """Returns whether workers on one kind of machine, as many as the bounds allow, meet all deadlines."""
+    number = 1_000 if bounds.max_workers is None else bounds.max_workers
+    if bounds.max_nanodollars_per_hour is not None and offer.nanodollars_per_hour:
+        number = min(number, bounds.max_nanodollars_per_hour // offer.nanodollars_per_hour)
+
     def due_by(at: float) -> int:
         return sum(load.tokens for load in loads if load.due_in_s <= at)
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 from ponder.domain.state import IncarnationState
-from ponder.jobs.drain import ask_to_drain
+from ponder.jobs.drain import drain
 
 
 def _ask(world: Any, incarnation_id: str, within_s: float = 60) -> bool:
     with world.engine.begin() as connection:
-        return ask_to_drain(connection, incarnation_id, within_s=within_s)
+        return drain(connection, incarnation_id, within_s=within_s)
 
 
 def test_a_worker_that_was_asked_to_leave_claims_nothing_more_and_its_next_tick_says_until_when(world: Any) -> None:

@@ -63,7 +63,7 @@ RECIPES = (
     ),
     Recipe({"name": "best_of_n", "n": 4, "select": "tournament", "judge": {"max_tokens": 24}}, NUMBER, 4),
     Recipe({"name": "self_consistency", "n": 4, "early_stopping": None}, JUDGE, 4),
-    Recipe({"name": "cascade", "stages": [JUDGED, {"model": MODEL, "strategy": {"name": "direct"}}]}, JUDGE, 4),
+    Recipe({"name": "cascade", "stages": [JUDGED, {"model": MODEL, "strategy": {"name": "direct"}}]}, NUMBER, 4),
 )
 POISON = Recipe({"name": "self_consistency", "n": 256, "early_stopping": None}, NUMBER, 5, priority="interactive")
 """Long enough that its worker can be killed three times, and it does not wait for what was handed in before."""

@@ -107,8 +107,8 @@ class Verification:
     def _check_code(self, terms: Terms) -> None:
         if self.verifier is not None and self.verifier.runs_code and not terms.allows_code:
             raise InvalidInput(
-                f"{self.verifier.name} runs programs that a model wrote, which the operator does not allow "
-                "(PONDER_ALLOW_CODE)",
+                f"{self.verifier.name} runs programs that a model wrote, which the operator does not allow: "
+                "that takes `ponder up --allow-code`, or PONDER_ALLOW_CODE=true for dispatchers and workers",
                 param="body.ponder.verifier",
                 code="code_not_allowed",
             )

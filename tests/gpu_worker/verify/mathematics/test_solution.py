@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder_worker.answers.parts import split_relation
 from ponder_worker.verify.mathematics.solution import contradicts_itself, same_solutions
 
 
+@settings(max_examples=20)  # each takes a third of a second
 @given(st.integers(-9, 9), st.integers(1, 9), st.sampled_from([", ", r" \text{ and } ", " and "]))
 def test_a_chain_is_both_of_its_inequalities(start: int, length: int, joint: str) -> None:
     end = start + length

@@ -10,6 +10,9 @@ SECTIONS = {
     "Commands": {
         "plan": Lazy("Show which workers are wanted now, and why.", "ponder.cli.commands.fleet.plan:plan"),
         "log": Lazy("Show what the autoscaler decided and why.", "ponder.cli.commands.fleet.decision_log:log"),
+        "size": Lazy(
+            "Show what a model needs of a GPU, and what its tokens cost.", "ponder.cli.commands.fleet.sizing:size"
+        ),
     },
 }
 

@@ -223,7 +223,7 @@ class _Planner:
     def _tell(self, wish: _Wish) -> None:
         """Notes the reasons that concern the whole fleet."""
         if not self._on_demand and not self._spot:
-            self._reasons.append("no machine is known that the model runs on and that has a price")
+            self._reasons.append("no machine that has a price has settled a job of this model yet: run some first")
         elif not self._demand.total:
             self._reasons.append(self._why_none())
         elif (late := self._demand.late_tokens(_groups(wish.fleet))) >= 1:

@@ -212,6 +212,12 @@ def test_people_who_wait_get_on_demand_workers_for_their_median() -> None:
     assert "5,000 tokens/s" in planned.wanted[0].reason
 
 
+def test_a_model_that_was_timed_nowhere_is_told_to_run_first() -> None:
+    planned = plan(_situation(Load("batch", 24 * _HOUR, 1_000), offers=()), Bounds(min_workers=1))
+    assert planned.wanted == ()
+    assert "run some first" in planned.reasons[0]
+
+
 def test_full_memory_asks_for_one_more_than_there_are() -> None:
     busy = replace(
         _situation(Load("batch", 24 * _HOUR, 1_000_000)), running=(Running("h100", "spot", 2),), occupancy=0.9

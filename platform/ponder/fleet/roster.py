@@ -18,7 +18,7 @@ from ponder.fleet.worker_state import Phase, Worker
 # An incarnation belongs to the row by its name. One that ended before the order was an earlier row's.
 _OPEN = text("""
     SELECT fleet_workers.*, incarnation.id AS incarnation_id, incarnation.state,
-           incarnation.ended_at AS incarnation_ended_at, incarnation.end_reason,
+           incarnation.ended_at AS left_at, incarnation.end_reason,
            coalesce(fleet_workers.leave_by, incarnation.drain_until) AS last_moment,
            coalesce(incarnation.nanodollars_per_hour, fleet_workers.nanodollars_per_hour) AS price, busy_since
     FROM fleet_workers
@@ -86,7 +86,7 @@ class Row:
     retry_at: datetime | None
     incarnation_id: str | None
     state: str | None
-    has_left: bool
+    left_at: datetime | None
     end_reason: str | None
     last_moment: datetime | None
     busy_since: datetime | None
@@ -140,7 +140,7 @@ def open_rows(connection: Connection) -> list[Row]:
             retry_at=row.retry_at,
             incarnation_id=row.incarnation_id,
             state=row.state,
-            has_left=row.incarnation_ended_at is not None,
+            left_at=row.left_at,
             end_reason=row.end_reason,
             last_moment=row.last_moment,
             busy_since=row.busy_since,

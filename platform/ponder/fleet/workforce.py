@@ -98,7 +98,7 @@ class Workforce:
             roster.ended(self.connection, row.id, has_failed=has_failed)
             action = Action.FAILED if has_failed else Action.ENDED
             log_decision(self.connection, Decision(action, row.pool, _why_gone(row), row.id))
-        elif row.has_left and row.stop_at is None:
+        elif row.left_at is not None and row.stop_at is None:
             # What it ran on may still be there, and cost money.
             has_failed = row.ready_at is None and row.leave_by is None
             roster.to_be_stopped(self.connection, row.id, has_failed=has_failed)
@@ -204,12 +204,12 @@ def _is_gone(row: Row, names: Collection[str] | None, now: datetime) -> bool:
 
 
 def _why_gone(row: Row) -> str:
-    if row.leave_by is not None and row.has_left:
+    if row.leave_by is not None and row.left_at is not None:
         return "it was drained"
-    if row.has_left:
-        return f"it left: {row.end_reason}"
-    if row.stop_at is not None:
+    if row.stop_at is not None and (row.left_at is None or row.stop_at < row.left_at):
         return "it was stopped"
+    if row.left_at is not None:
+        return f"it left: {row.end_reason}"
     if row.state is None:
         return "it ended before it had registered"
     return "it died or was taken away: its provider has it no more"

@@ -152,7 +152,8 @@ class Fleet:
         if number == 0 or (number < 5 and step is None):
             return None
         is_busy = number % 2 == 0
-        return replace(one, phase=step if number < 5 and step else one.phase, is_busy=is_busy, loss_nanodollars=number)
+        phase = step if number < 5 and step else one.phase
+        return replace(one, phase=phase, is_busy=is_busy, loss_nanodollars=number, loading_s=5.0 * number)
 
     def carry_out(self, decision: Decision) -> None:
         if decision.action is Action.START:

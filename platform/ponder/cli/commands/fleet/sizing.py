@@ -16,9 +16,9 @@ from ponder.cli.remedy import pip_install
 from ponder.domain.model_source import HubModel
 from ponder.domain.money import dollars
 from ponder.errors import InvalidInput, SetupError, Unauthorized, Unreachable
-from ponder.fleet.gpu import GPUS, Gpu, recognise
-from ponder.fleet.model_shape import ModelShape
-from ponder.fleet.size import BITS, Fit, Model, fits, recommend
+from ponder.fleet.sizing.gpu import GPUS, Gpu, recognise
+from ponder.fleet.sizing.model_shape import ModelShape
+from ponder.fleet.sizing.size import BITS, Fit, Model, fits, recommend
 
 _GB = 10**9
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder.errors import InvalidInput
-from ponder.fleet.model_shape import LayerCache, ModelShape
+from ponder.fleet.sizing.model_shape import LayerCache, ModelShape
 
 Fields = dict[str, Any]
 
@@ -119,7 +119,7 @@ def test_the_parameters_add_up_to_the_published_number(fields: Fields, billions:
 
 
 def test_the_parameters_of_the_shipped_model_are_those_of_its_file() -> None:
-    folder = Path(__file__).parents[3] / "gpu_worker/ponder_worker/demo/weights/large"
+    folder = Path(__file__).parents[4] / "gpu_worker/ponder_worker/demo/weights/large"
     with (folder / "model.safetensors").open("rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     there = sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

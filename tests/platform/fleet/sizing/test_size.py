@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.fleet.gpu import GPUS, Gpu
-from ponder.fleet.model_shape import LayerCache, ModelShape, Weights
-from ponder.fleet.size import BITS, USABLE, Fit, Model, fit, fits, recommend
+from ponder.fleet.sizing.gpu import GPUS, Gpu
+from ponder.fleet.sizing.model_shape import LayerCache, ModelShape, Weights
+from ponder.fleet.sizing.size import BITS, USABLE, Fit, Model, fit, fits, recommend
 
 GB = 10**9
 LLAMA_70B = ModelShape.plain(layers=80, heads=64, kv_heads=8, head_dim=128, parameters=70 * GB)

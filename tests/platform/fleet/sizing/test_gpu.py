@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder.fleet.gpu import GPUS, Gpu, recognise
+from ponder.fleet.sizing.gpu import GPUS, Gpu, recognise
 
 
 @pytest.mark.parametrize("name", GPUS)

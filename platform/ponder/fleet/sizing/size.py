@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ponder.errors import InvalidInput
-from ponder.fleet.gpu import Gpu
-from ponder.fleet.model_shape import ModelShape
+from ponder.fleet.sizing.gpu import Gpu
+from ponder.fleet.sizing.model_shape import ModelShape
 
 BITS = {"bf16": 16, "fp8": 8, "int4": 4}
 USABLE = Fraction(9, 10)

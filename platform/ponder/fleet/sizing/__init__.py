@@ -1,0 +1,1 @@
+"""The size of a model on GPUs: what of it fits, and how fast it can be."""

@@ -206,10 +206,49 @@ def test_on_demand_steps_in_when_slack_is_short() -> None:
     assert "could start 5 min later" in hurried.wanted[0].reason
 
 
+def test_a_live_spot_worker_is_trusted_with_what_it_does_soon() -> None:
+    short = _situation(Load("batch", 300, 100_000))
+    assert "on_demand" in _numbers(plan(short, Bounds()))
+    live = replace(short, running=(Running("h100", "spot", 1),))
+    assert _numbers(plan(live, Bounds())) == {"spot": 1}
+    more = replace(live, loads=(Load("batch", 1_000, 2_300_000),))
+    assert _numbers(plan(more, Bounds(max_workers=2))) == {"spot": 2}
+    shaky = replace(more, offers=(_ON_DEMAND, replace(_SPOT, interruptions_per_hour=4.0)))
+    assert "on_demand" in _numbers(plan(shaky, Bounds(max_workers=2)))
+
+
+def test_on_demand_workers_stay_until_there_is_twice_as_much_slack() -> None:
+    work = _situation(Load("batch", 1_200, 2_300_000))
+    switched = replace(work, running=(Running("h100", "on_demand", 1),))
+    assert "on_demand" not in _numbers(plan(work, Bounds(max_workers=2)))
+    assert "on_demand" in _numbers(plan(switched, Bounds(max_workers=2)))
+    calm = replace(switched, loads=(Load("batch", 3_600, 2_300_000),))
+    assert "on_demand" not in _numbers(plan(calm, Bounds(max_workers=2)))
+
+
+def test_work_that_nobody_can_do_in_time_is_done_soon_and_not_by_thousands() -> None:
+    planned = plan(_situation(Load("batch", 60, 1_000_000)), Bounds())
+    assert 1 <= _count(planned) <= 10
+    assert "1,000,000 tokens will be late" in planned.reasons[0]
+
+
+def test_spot_machines_that_are_no_cheaper_are_left_alone() -> None:
+    dear = replace(_SPOT, nanodollars_per_hour=_ON_DEMAND.nanodollars_per_hour)
+    planned = plan(_situation(Load("batch", 24 * _HOUR, 1_000_000), offers=(_ON_DEMAND, dear)), Bounds())
+    assert _numbers(planned) == {"on_demand": 1}
+    assert "no spot machine is cheaper" in planned.wanted[0].reason
+
+
 def test_people_who_wait_get_on_demand_workers_for_their_median() -> None:
     planned = plan(_situation(Load("interactive", 24 * _HOUR, 1_000), median=5_000), Bounds())
     assert _numbers(planned)["on_demand"] == 3
     assert "5,000 tokens/s" in planned.wanted[0].reason
+
+
+def test_a_model_that_was_timed_nowhere_is_told_to_run_first() -> None:
+    planned = plan(_situation(Load("batch", 24 * _HOUR, 1_000), offers=()), Bounds(min_workers=1))
+    assert planned.wanted == ()
+    assert "run some first" in planned.reasons[0]
 
 
 def test_full_memory_asks_for_one_more_than_there_are() -> None:

@@ -18,7 +18,8 @@ from ponder.failure import brief
 from ponder.fleet import roster
 from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Action, Decision, History, Rules, decide
 from ponder.fleet.fleet_log import prune_log
-from ponder.fleet.plan import Bounds, Offer, Situation, plan
+from ponder.fleet.plan import plan
+from ponder.fleet.problem import Bounds, Offer, Situation
 from ponder.fleet.provider import Pool, Provider
 from ponder.fleet.situation import situations
 from ponder.fleet.targets import Want, targets_of

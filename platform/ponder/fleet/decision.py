@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from ponder.fleet.plan import Bounds
+from ponder.fleet.problem import Bounds
 from ponder.fleet.provider import Pool
 from ponder.fleet.targets import Want, fits, targets_of
 from ponder.fleet.worker_state import Phase, Worker

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from waiting import until
 
 from ponder.fleet.autoscaler import Autoscaler, Orders, run
-from ponder.fleet.plan import Bounds
+from ponder.fleet.problem import Bounds
 from ponder.settings import Settings
 
 CPU = (("cpu", "on_demand"),)

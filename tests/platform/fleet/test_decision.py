@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.fleet.decision import Action, Decision, Failures, History, Rules, decide
-from ponder.fleet.plan import Bounds
+from ponder.fleet.problem import Bounds
 from ponder.fleet.provider import Pool
 from ponder.fleet.targets import Want, targets_of
 from ponder.fleet.worker_state import Phase, Worker

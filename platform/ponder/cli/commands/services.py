@@ -133,7 +133,7 @@ def autoscaler(
     What it decides and why is in `ponder fleet log`.
     """
     from ponder.fleet.autoscaler import Orders, run
-    from ponder.fleet.plan import Bounds
+    from ponder.fleet.problem import Bounds
     from ponder.fleet.providers import ProviderOptions, make_provider
 
     if max_workers is None and max_dollars_per_hour is None:

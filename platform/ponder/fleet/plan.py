@@ -9,7 +9,9 @@ cut it short:
    with its two changeovers of slack and as much again before it lets go.
 3. Spot workers, as many as finish all work in time at their rate with interruptions, also beside those of the second
    rule: what spot does, the others need not.
-4. One more worker than there are, if keys and values have filled more than 85 % of the memory for a while.
+4. One more worker than there are, if keys and values have filled more than 85 % of the memory for a while, none is
+   loading, and it would help: the live workers would miss a deadline, or have interactive work for longer than loading
+   takes. A full memory alone says little, because a batch fills any.
 5. The minimum of the bounds, of the cheapest machine.
 """
 
@@ -208,11 +210,21 @@ class _Planner:
 
     def _add_for_occupancy(self, wish: _Wish) -> None:
         occupancy, running = self._situation.occupancy, sum(one.num_workers for one in self._situation.running)
-        if occupancy is None or occupancy <= MOST_OCCUPANCY or not self._demand.total or wish.num_workers > running:
+        machines = [*self._spot, *self._on_demand]
+        if occupancy is None or occupancy <= MOST_OCCUPANCY or not machines or not self._would_another_help(machines):
             return
-        for machine in [*self._spot, *self._on_demand][:1]:
-            number = running + 1 - wish.num_workers
-            wish.add(machine, number, f"for room: {occupancy:.0%} of the keys and values are in use on {running}")
+        is_loading = any(one.num_loading for one in self._situation.running)
+        number = running + (not is_loading) - wish.num_workers
+        wish.add(machines[0], number, f"for room: {occupancy:.0%} of the keys and values are in use on {running}")
+
+    def _would_another_help(self, machines: Sequence[Machine]) -> bool:
+        """Returns whether live workers would miss a deadline, or keep people waiting for longer than one more loads."""
+        live = [group for machine in machines for group in machine.groups(machine.num_running)]
+        if not _reachable(self._demand, machines).is_met(live):
+            return True
+        interactive = Demand.of((math.inf, load.tokens) for load in self._situation.loads if load.lane == "interactive")
+        finished_in_s = interactive.finished_in_s(live)
+        return finished_in_s is None or finished_in_s > machines[0].loading_s
 
     def _add_minimum(self, wish: _Wish) -> None:
         missing = self._bounds.min_workers - wish.num_workers

@@ -251,12 +251,28 @@ def test_a_model_that_was_timed_nowhere_is_told_to_run_first() -> None:
     assert "run some first" in planned.reasons[0]
 
 
-def test_full_memory_asks_for_one_more_than_there_are() -> None:
-    busy = replace(
-        _situation(Load("batch", 24 * _HOUR, 1_000_000)), running=(Running("h100", "spot", 2),), occupancy=0.9
-    )
+def test_full_memory_asks_for_one_more_worker_while_people_would_wait_for_longer_than_it_loads() -> None:
+    waiting = Load("interactive", 24 * _HOUR, 1_000_000)
+    busy = replace(_situation(waiting), running=(Running("h100", "spot", 2),), occupancy=0.9)
     assert _count(plan(busy, Bounds())) == 3
     assert _count(plan(replace(busy, occupancy=0.85), Bounds())) == 1
+    loading = replace(busy, running=(Running("h100", "spot", 3, 1, 60.0),))
+    assert _count(plan(loading, Bounds())) == 3, "one is on its way"
+    assert _count(plan(replace(busy, loads=(replace(waiting, tokens=100_000),)), Bounds())) == 1
+
+
+@pytest.mark.parametrize(("lane", "most"), [("batch", 1), ("interactive", 5)])
+def test_memory_that_stays_full_asks_for_no_more_than_the_work_is_worth(lane: str, most: int) -> None:
+    work = _situation(Load(lane, 22 * _HOUR, 1_000_000))
+    ready, loading = 1, 0
+    for turn in range(60):
+        running = (Running("h100", "spot", ready + loading, loading, 60.0),)
+        wanted = _count(plan(replace(work, running=running, occupancy=0.95), Bounds(max_workers=100)))
+        assert wanted <= most
+        if turn % 3 == 2:
+            ready, loading = ready + loading, 0
+        loading += max(wanted - ready - loading, 0)
+    assert ready == most
 
 
 def test_what_cannot_be_done_in_time_is_told_with_the_workers_that_would_do_it() -> None:

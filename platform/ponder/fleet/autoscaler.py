@@ -19,11 +19,10 @@ from ponder.fleet import roster
 from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Action, Decision, History, Rules, decide
 from ponder.fleet.fleet_log import prune_log
 from ponder.fleet.plan import plan
-from ponder.fleet.problem import Bounds, Offer, Situation
+from ponder.fleet.problem import Bounds, Offer, Plan, Situation
 from ponder.fleet.provider import Pool, Provider
 from ponder.fleet.situation import situations
 from ponder.fleet.targets import Want, targets_of
-from ponder.fleet.worker_state import Phase, Worker
 from ponder.fleet.workforce import Workforce
 from ponder.jobs.served import served_models
 from ponder.ledger.price_book import Price, list_prices
@@ -33,7 +32,7 @@ from ponder.store.database import connect
 _LEADER = 0x666C656574  # "fleet"
 _RETRY_S = 1.0
 _SUSPECT_AFTER = 2
-"""A pool without workers and with so many failed starts in a row is not planned with until it may be tried again."""
+"""A pool with so many failed starts in a row is planned to get no more workers until it may be tried again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -136,7 +135,7 @@ class Autoscaler:
             history = History(self._targets, *roster.past(self.connection))
             workers = [row.as_worker(now) for row in roster.open_rows(self.connection)]
             workers += roster.foreign_workers(self.connection)
-            wants = self._wants(_suspects(workers, history, rules, now))
+            wants = self._wants(_suspects(history, rules, now))
         decisions = decide(wants, workers, history, rules, now)
         self._remember(now, targets_of(wants, rules.bounds))
         return wants, decisions
@@ -148,18 +147,21 @@ class Autoscaler:
             self._targets.popleft()
 
     def _wants(self, suspects: Collection[Pool]) -> list[Want]:
-        """Returns what the plans ask for, out of what the provider offers and what has not just failed."""
+        """Returns what the plans ask for. Starts only what the provider offers and what has not just failed."""
         served = served_models(self.connection)
         wants: list[Want] = []
         for situation in self._situations():
             newest = served.get(situation.model)
             if newest is not None and situation.fingerprint not in (None, newest.fingerprint):
                 continue  # a new worker would have other weights than these jobs are pinned to
-            offers = [offer for offer in situation.offers if self._may_start(situation.model, offer, suspects)]
-            is_needed = newest is None or situation.loads or self.orders.bounds.min_workers
-            if offers:
-                wants += _planned(replace(situation, offers=tuple(offers)), self.orders.bounds)
-            elif is_needed:
+            offers = [
+                replace(offer, may_start=self._may_start(situation.model, offer, suspects))
+                for offer in situation.offers
+            ]
+            planned = plan(replace(situation, offers=tuple(offers)), self.orders.bounds)
+            wants += _wants(situation.model, offers, planned)
+            is_short = newest is None or planned.late_tokens or planned.num_workers < self.orders.bounds.min_workers
+            if is_short and not any(offer.may_start for offer in offers):
                 wants += self._explored(situation.model, suspects, is_known=newest is not None)
         return wants
 
@@ -196,24 +198,17 @@ class Autoscaler:
         return now
 
 
-def _suspects(workers: Sequence[Worker], history: History, rules: Rules, now: datetime) -> set[Pool]:
-    """Returns the pools to plan without. One in which workers run stays, or they would be too many and be drained."""
-    proven = {worker.pool for worker in workers if worker.phase is Phase.READY}
+def _suspects(history: History, rules: Rules, now: datetime) -> set[Pool]:
     return {
         pool
         for pool, failures in history.failures.items()
-        if failures.num >= _SUSPECT_AFTER and now < rules.may_retry_at(failures) and pool not in proven
+        if failures.num >= _SUSPECT_AFTER and now < rules.may_retry_at(failures)
     }
 
 
-def _planned(situation: Situation, bounds: Bounds) -> list[Want]:
-    prices = {(offer.machine, offer.market): offer.nanodollars_per_hour for offer in situation.offers}
-    return [
-        Want(
-            Pool(situation.model, wanted.machine, wanted.market),
-            wanted.num_workers,
-            prices[wanted.machine, wanted.market],
-            wanted.reason,
-        )
-        for wanted in plan(situation, bounds).wanted
-    ]
+def _wants(model: str, offers: Sequence[Offer], planned: Plan) -> Iterator[Want]:
+    by_place = {(offer.machine, offer.market): offer for offer in offers}
+    for wanted in planned.wanted:
+        offer = by_place[wanted.machine, wanted.market]
+        pool = Pool(model, wanted.machine, wanted.market)
+        yield Want(pool, wanted.num_workers, offer.nanodollars_per_hour, wanted.reason, offer.may_start)

@@ -173,7 +173,7 @@ class _Decider:
         """Returns starts up to the targets. Workers that are leaving count for the bounds, because they cost money."""
         num, cost = len(self.workers), sum(worker.nanodollars_per_hour for worker in self.workers)
         starts: list[Decision] = []
-        for want in {want.pool: want for want in self.wants}.values():
+        for want in {want.pool: want for want in self.wants if want.may_start}.values():
             for _ in range(self._num_missing(want.pool, kept)):
                 if fits(self.rules.bounds, num + 1, cost + want.nanodollars_per_hour):
                     starts.append(Decision(Action.START, want.pool, want.reason))

@@ -20,6 +20,7 @@ class Machine:
     """A kind of machine on one market, and the live workers on it.
 
     tokens_per_s: of one worker, interruptions included. loaded_in_s: when those that are loading will be ready.
+    may_start: whether there may be more than those that run.
     """
 
     name: str
@@ -30,6 +31,11 @@ class Machine:
     num_running: int = 0
     num_loading: int = 0
     loaded_in_s: float = 0.0
+    may_start: bool = True
+
+    @property
+    def most(self) -> int:
+        return MOST_WORKERS if self.may_start else self.num_running
 
     def price_by(self, horizon_s: float) -> float:
         """Returns the nano-dollars for a token if a worker that is there, or else a new one, works until then."""
@@ -71,7 +77,7 @@ class Room:
 
     def most(self, machine: Machine) -> int:
         """Returns the most workers of one machine."""
-        most = MOST_WORKERS if self.num_workers is None else self.num_workers
+        most = machine.most if self.num_workers is None else min(machine.most, self.num_workers)
         if self.nanodollars_per_hour is not None and machine.nanodollars_per_hour:
             most = min(most, self.nanodollars_per_hour // machine.nanodollars_per_hour)
         return max(most, 0)
@@ -94,8 +100,24 @@ def hourly(fleet: Fleet) -> int:
 
 
 def ranked(machines: Sequence[Machine], horizon_s: float) -> list[Machine]:
-    """Returns machines by the price of a token, the cheapest first; those that would load too long come last."""
-    return sorted(machines, key=lambda machine: (machine.price_by(horizon_s), machine.price_by(math.inf), machine.name))
+    """Returns machines by the price of a token, the cheapest first; those that would load too long come last.
+
+    Those on which none may be started come before all others: their workers are there already.
+    """
+    return sorted(
+        machines,
+        key=lambda one: (one.may_start, one.price_by(horizon_s), one.price_by(math.inf), one.name),
+    )
+
+
+def filled(machines: Sequence[Machine], number: int) -> Fleet:
+    """Returns a fleet of so many workers: as many as there may be of the first machine, then of the next."""
+    fleet = {}
+    for machine in machines:
+        if some := min(number, machine.most):
+            fleet[machine] = some
+        number -= some
+    return fleet
 
 
 def first_fleet(
@@ -110,29 +132,49 @@ def first_fleet(
 
     If none does, it returns the one with the fewest late tokens of those that fill the room. The ladder depends on
     machines and room alone, and no rung has fewer workers than the one before if only their number is bounded. So more
-    work never gets fewer workers. It adds workers of the first machine, at least `least`; when the room is full, it
-    replaces them by workers of the others.
+    work never gets fewer workers. It adds workers of the first machine on which there may be more, at least `least`;
+    when the room is full, it replaces them by workers of the others.
     """
     if not machines:
         return {}
-    first, most, sized = machines[0], room.most(machines[0]), demand.times(HEADROOM)
+    most, sized = _most(machines, room), demand.times(HEADROOM)
     least = min(least, most)
-    number = bisect_left(range(least, most + 1), True, key=lambda number: sized.is_met(groups(_fleet({first: number}))))
+    number = bisect_left(
+        range(least, most + 1), True, key=lambda number: sized.is_met(groups(filled(machines, number)))
+    )
     if least + number <= most:
-        return _fleet({first: least + number})
+        return filled(machines, least + number)
     return min(_full(machines, room, least), key=lambda fleet: round(demand.late_tokens(groups(fleet)), 3))
+
+
+def of_rate(machines: Sequence[Machine], tokens_per_s: float) -> Fleet:
+    """Returns the first of the `filled` fleets that does so much, or the largest."""
+    most = min(sum(machine.most for machine in machines), MOST_WORKERS)
+    return filled(machines, bisect_left(range(most), True, key=lambda number: _rate(machines, number) >= tokens_per_s))
+
+
+def _rate(machines: Sequence[Machine], number: int) -> float:
+    return sum(machine.tokens_per_s * some for machine, some in filled(machines, number).items())
+
+
+def full_fleet(machines: Sequence[Machine], room: Room) -> Fleet:
+    return filled(machines, _most(machines, room))
+
+
+def _most(machines: Sequence[Machine], room: Room) -> int:
+    """Returns the most workers with which `filled` machines fit into a room."""
+    numbers = range(1, min(sum(machine.most for machine in machines), MOST_WORKERS) + 1)
+    return bisect_left(numbers, True, key=lambda number: not room.admits(filled(machines, number)))
 
 
 def _full(machines: Sequence[Machine], room: Room, least: int) -> Iterator[Fleet]:
     """Yields the fleets that fill the room, in the order in which they are preferred."""
-    first, most = machines[0], room.most(machines[0])
-    yield _fleet({first: most})
+    most = _most(machines, room)
+    yield full_fleet(machines, room)
     for other in machines[1:] if room.is_bounded else ():
-        for number in range(1, most - least + 1):
-            if room.admits(fleet := _fleet({first: most - number, other: number})):
+        rest = [machine for machine in machines if machine is not other]
+        for number in range(1, min(most - least, other.most) + 1):
+            fleet = {**filled(rest, most - number), other: number}
+            if sum(fleet.values()) == most and room.admits(fleet):
                 yield fleet
-        yield _fleet({other: room.most(other)})
-
-
-def _fleet(numbers: Fleet) -> Fleet:
-    return {machine: number for machine, number in numbers.items() if number}
+        yield full_fleet([other, *rest], room)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from ponder.domain.money import dollars
 from ponder.fleet.fluid import Demand, Group
-from ponder.fleet.ladder import HEADROOM, Fleet, Machine, Room, first_fleet, hourly, ranked
+from ponder.fleet.ladder import HEADROOM, Fleet, Machine, Room, first_fleet, full_fleet, hourly, of_rate, ranked
 from ponder.fleet.problem import Alternative, Bounds, Load, Offer, Plan, Running, Situation, Wanted
 
 __all__ = [
@@ -56,7 +56,7 @@ class _Wish:
 
     def add(self, machine: Machine, number: int, reason: str) -> None:
         """Adds workers as far as there is room."""
-        number = min(number, self.room.less(self.fleet).most(machine))
+        number = min(number, self.room.less(self.fleet).most(machine), machine.most - self.fleet.get(machine, 0))
         if number > 0:
             self.fleet[machine] += number
             self.why[machine].append(f"{number} {reason}")
@@ -89,7 +89,7 @@ class _Planner:
         dues = self._demand.dues_s
         in_time = [due for due in dues if any(machine.price_by(due) < math.inf for machine in on_demand)]
         self._on_demand = ranked(on_demand, min(in_time, default=math.inf))
-        cheapest = min((machine.price_by(math.inf) for machine in on_demand), default=math.inf)
+        cheapest = min((machine.price_by(math.inf) for machine in on_demand if machine.may_start), default=math.inf)
         spot = [one for one in machines if one.market == "spot" and one.price_by(math.inf) < cheapest]
         self._spot = ranked(spot, max(dues, default=math.inf))
         self._is_guaranteed = True
@@ -106,22 +106,22 @@ class _Planner:
         self._tell(wish)
         return Plan(wish.wanted(), tuple(self._reasons), self._alternatives(wish))
 
-    def _add_floor(self, wish: _Wish) -> int:
-        """Adds the workers for the median of the interactive load. Returns how many of them are on demand."""
+    def _add_floor(self, wish: _Wish) -> Fleet:
+        """Adds the workers for the median of the interactive load. Returns those of them that are on demand."""
         median = self._situation.interactive_tokens_per_s
         machines = self._on_demand or self._spot
         if median <= 0 or not machines:
-            return 0
-        number = math.ceil(median / machines[0].tokens_per_s)
-        figures = f"the interactive load's median is {median:,.0f} tokens/s, a worker does {_rate(machines[0])}"
-        wish.add(machines[0], number, f"for people who wait: {figures}")
-        return wish.num_workers if self._on_demand else 0
+            return {}
+        for machine, number in of_rate(machines, median).items():
+            figures = f"the interactive load's median is {median:,.0f} tokens/s, a worker does {_rate(machine)}"
+            wish.add(machine, number, f"for people who wait: {figures}")
+        return dict(wish.fleet) if self._on_demand else {}
 
-    def _add_safe(self, wish: _Wish, floor: int) -> None:
+    def _add_safe(self, wish: _Wish, floor: Fleet) -> None:
         """Adds on-demand workers for the work that spot cannot be trusted with."""
         demand = _reachable(self._demand, self._on_demand)
         if not self._spot:
-            fleet = first_fleet(self._on_demand, self._room, demand, _groups, least=floor)
+            fleet = first_fleet(self._on_demand, self._room, demand, _groups, least=sum(floor.values()))
             self._add_fleet(wish, fleet, f"for {_amount(demand)}: no spot machine is cheaper")
             return
         # What not even all workers would finish in time is no reason to pay more for the rest of it.
@@ -133,7 +133,7 @@ class _Planner:
         due = demand.prefix(length)
         if not length or self._is_safe(due, floor, now=False):
             return
-        fleet = first_fleet(self._on_demand, self._room, due, self._with_trusted, least=floor)
+        fleet = first_fleet(self._on_demand, self._room, due, self._with_trusted, least=sum(floor.values()))
         reason = f"spot is trusted only while on-demand workers could start {_time(self._trust_s)} later"
         self._add_fleet(wish, fleet, f"for {_amount(due)}: {reason}")
 
@@ -147,33 +147,33 @@ class _Planner:
     @property
     def _trust_s(self) -> float:
         """The slack within which spot is trusted: two changeovers, and as much again while on-demand workers run."""
-        changeover_s = max(machine.loading_s for machine in (self._spot[0], *self._on_demand[:1]))
+        changeover_s = max(_new(machines).loading_s for machines in (self._spot, self._on_demand) if machines)
         is_switched = sum(machine.num_running for machine in self._on_demand) > 0
         return (2 * changeover_s + _INTERVAL_S) * (2 if is_switched else 1)
 
-    def _is_safe(self, due: Demand, floor: int, *, now: bool) -> bool:
+    def _is_safe(self, due: Demand, floor: Fleet, *, now: bool) -> bool:
         """Returns whether on-demand workers alone meet all deadlines, started now or after the time of trust."""
         if not self._on_demand:
             return False
         delay_s = 0.0 if now else self._trust_s
-        kept = {self._on_demand[0]: floor} if floor else {}
 
         def groups(fleet: Fleet) -> list[Group]:
             new = [
                 group
                 for machine, number in fleet.items()
-                for group in machine.groups(number, num_kept=None if now else kept.get(machine, 0), delay_s=delay_s)
+                for group in machine.groups(number, num_kept=None if now else floor.get(machine, 0), delay_s=delay_s)
             ]
             return [*new, *self._trusted()]
 
-        if not now and not self._room.is_bounded:
+        if not now and not self._room.is_bounded and _new(self._on_demand).may_start:
             # With any number of workers, the last moment would do; this keeps half of the time for working.
-            done = groups(kept)
+            done = groups(floor)
             return all(
-                sum(group.tokens(at) for group in done) >= total or (at - self._on_demand[0].loading_s) / 2 >= delay_s
+                sum(group.tokens(at) for group in done) >= total
+                or (at - _new(self._on_demand).loading_s) / 2 >= delay_s
                 for at, total in zip(due.dues_s, due.totals, strict=True)
             )
-        fleet = first_fleet(self._on_demand, self._room, due, groups, least=floor)
+        fleet = first_fleet(self._on_demand, self._room, due, groups, least=sum(floor.values()))
         return (due if now else due.times(HEADROOM)).is_met(groups(fleet))
 
     def _with_trusted(self, fleet: Fleet) -> list[Group]:
@@ -190,15 +190,15 @@ class _Planner:
                 found.append(Group(ready, offer.tokens_per_s, until_s=until_s))
         return found
 
-    def _add_spot(self, wish: _Wish, floor: int) -> None:
+    def _add_spot(self, wish: _Wish, floor: Fleet) -> None:
         """Adds the spot workers that finish the work in time, beside the on-demand workers of the floor."""
         if not self._spot:
             return
-        beside = list(self._on_demand[0].groups(floor)) if floor else []
+        beside = _groups(floor)
         demand = _reachable(self._demand, self._spot)
         if self._on_demand and self._room.is_bounded and not self._is_guaranteed:
             # No workers could make it safe, so as many as fit make the best of it.
-            fleet: Fleet = {self._spot[0]: self._room.most(self._spot[0])}
+            fleet = full_fleet([*self._spot, *self._on_demand], self._room)
             reason = f"for {_amount(self._demand)}: not even on-demand workers within the bounds would finish in time"
         elif demand.times(HEADROOM).is_met(beside):
             return
@@ -215,7 +215,7 @@ class _Planner:
             return
         is_loading = any(one.num_loading for one in self._situation.running)
         number = running + (not is_loading) - wish.num_workers
-        wish.add(machines[0], number, f"for room: {occupancy:.0%} of the keys and values are in use on {running}")
+        wish.add(_new(machines), number, f"for room: {occupancy:.0%} of the keys and values are in use on {running}")
 
     def _would_another_help(self, machines: Sequence[Machine]) -> bool:
         """Returns whether live workers would miss a deadline, or keep people waiting for longer than one more loads."""
@@ -224,13 +224,14 @@ class _Planner:
             return True
         interactive = Demand.of((math.inf, load.tokens) for load in self._situation.loads if load.lane == "interactive")
         finished_in_s = interactive.finished_in_s(live)
-        return finished_in_s is None or finished_in_s > machines[0].loading_s
+        return finished_in_s is None or finished_in_s > _new(machines).loading_s
 
     def _add_minimum(self, wish: _Wish) -> None:
-        missing = self._bounds.min_workers - wish.num_workers
-        machines = sorted([*self._on_demand, *self._spot], key=lambda one: (one.nanodollars_per_hour, one.name))
-        if missing > 0 and machines:
-            wish.add(machines[0], missing, f"for the minimum of {self._bounds.min_workers}")
+        by_price = sorted([*self._on_demand, *self._spot], key=lambda one: (one.nanodollars_per_hour, one.name))
+        for machine in sorted(by_price, key=lambda one: one.may_start):
+            missing = self._bounds.min_workers - wish.num_workers
+            if missing > 0:
+                wish.add(machine, missing, f"for the minimum of {self._bounds.min_workers}")
 
     def _tell(self, wish: _Wish) -> None:
         """Notes the reasons that concern the whole fleet."""
@@ -248,7 +249,7 @@ class _Planner:
         )
 
     def _why_none(self) -> str:
-        machine = [*self._spot, *self._on_demand][0]
+        machine = _new([*self._spot, *self._on_demand])
         return (
             f"no work waits: a worker on {machine.name} ({machine.market}) that is idle for "
             f"{_time(machine.loading_s)} costs as much as loading one again"
@@ -285,11 +286,11 @@ def _machines(situation: Situation) -> list[Machine]:
     for offer in situation.offers:
         live = running.get((offer.machine, offer.market), Running(offer.machine, offer.market, 0))
         share = 1 / (1 + offer.interruptions_per_hour * offer.loading_s / _HOUR_S)
-        if offer.tokens_per_s > 0:
+        if offer.tokens_per_s > 0 and (offer.may_start or live.num_workers):
             found.append(
                 Machine(
                     offer.machine, offer.market, offer.nanodollars_per_hour, offer.tokens_per_s * share,
-                    offer.loading_s, live.num_workers, live.num_loading, live.ready_in_s,
+                    offer.loading_s, live.num_workers, live.num_loading, live.ready_in_s, offer.may_start,
                 )
             )  # fmt: skip
     return found
@@ -300,6 +301,11 @@ def _reachable(demand: Demand, machines: Sequence[Machine]) -> Demand:
     soonest_s = min((machine.loading_s for machine in machines), default=0.0)
     live = [group for machine in machines for group in machine.groups(machine.num_running)]
     return demand.reachable(live, soonest_s, 2 * soonest_s + _INTERVAL_S)
+
+
+def _new(machines: Sequence[Machine]) -> Machine:
+    """Returns the first machine on which a worker may be started, or else the first."""
+    return next((machine for machine in machines if machine.may_start), machines[0])
 
 
 def _groups(fleet: Fleet) -> list[Group]:

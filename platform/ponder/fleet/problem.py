@@ -18,7 +18,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A machine on which a worker of the model may be started."""
+    """A machine that the model can run on. Unless it `may_start` there, only the workers that run there count."""
 
     machine: str
     market: str
@@ -26,6 +26,7 @@ class Offer:
     tokens_per_s: float
     loading_s: float
     interruptions_per_hour: float
+    may_start: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +107,11 @@ class Plan:
     wanted: tuple[Wanted, ...]
     reasons: tuple[str, ...]
     alternatives: tuple[Alternative, ...]
+
+    @property
+    def num_workers(self) -> int:
+        return sum(wanted.num_workers for wanted in self.wanted)
+
+    @property
+    def late_tokens(self) -> int:
+        return self.alternatives[-1].late_tokens

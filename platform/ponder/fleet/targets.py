@@ -12,12 +12,13 @@ from ponder.fleet.provider import Pool
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Some workers that the plan of a model asks for."""
+    """Some workers that the plan of a model asks for. Unless it `may_start` them, they run already."""
 
     pool: Pool
     num_workers: int
     nanodollars_per_hour: int
     reason: str
+    may_start: bool = True
 
 
 def targets_of(wants: Sequence[Want], bounds: Bounds) -> dict[Pool, int]:

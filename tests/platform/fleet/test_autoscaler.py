@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -157,6 +158,37 @@ def test_a_market_that_gives_no_more_workers_keeps_those_that_it_gave(world: Any
         world.sql("UPDATE fleet_workers SET ready_at = NULL WHERE has_failed")
     assert len(world.sql("SELECT 1 FROM fleet_workers WHERE has_failed")) >= 2
     assert world.sql("SELECT 1 FROM incarnations WHERE drain_until IS NOT NULL") == []
+
+
+def test_what_a_market_no_longer_gives_is_started_on_another(world: Any, cloud: Any, autoscaler: Any) -> None:
+    timed(world, "cpu")
+    work(world, 1)
+    scaler = autoscaler(offers=[("cpu", "spot"), ("cpu", "on_demand")], max_workers=3)
+    scaler.turn()
+    (name,) = cloud.machines
+    world.ready(world.loading_worker(worker=name, machine="cpu", market="spot"))
+    scaler.turn()
+    world.sql("UPDATE fleet_workers SET ordered_at = ordered_at - interval '1 hour'")
+    cloud.break_verb("start", 75)
+    world.batch(100, tokens=3_000, expires_in_s=400)
+    scaler.turn()
+    cloud.repair("start")
+    scaler.turn()
+    markets = Counter(row.market for row in world.sql("SELECT market FROM fleet_workers WHERE ended_at IS NULL"))
+    assert markets == {"spot": 1, "on_demand": 2}, "two starts on spot failed; the worker that runs there stays"
+    assert world.sql("SELECT 1 FROM incarnations WHERE drain_until IS NOT NULL") == []
+
+
+def test_a_worker_on_a_machine_that_may_not_be_started_does_its_part(world: Any, cloud: Any, autoscaler: Any) -> None:
+    timed(world, "cpu", "h100")
+    world.worker(machine="h100", market="on_demand")
+    work(world, 1)
+    scaler = autoscaler(max_workers=5)
+    scaler.turn()
+    assert cloud.machines == set()
+    work(world, 2)
+    scaler.turn()
+    assert len(cloud.machines) == 2
 
 
 def test_jobs_that_are_pinned_to_former_weights_ask_for_no_worker_that_could_not_do_them(

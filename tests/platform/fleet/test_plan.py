@@ -34,6 +34,7 @@ _offers = st.lists(
         tokens_per_s=st.floats(1, 50_000),
         loading_s=st.floats(0, 1_200),
         interruptions_per_hour=st.floats(0, 4),
+        may_start=st.booleans(),
     ),
     max_size=5,
     unique_by=lambda offer: (offer.machine, offer.market),
@@ -101,8 +102,12 @@ def test_bounds_hold_and_every_wanted_worker_has_a_reason(situation: Situation, 
     count, hourly = _count(planned), _hourly(situation, planned)
     assert bounds.max_workers is None or count <= bounds.max_workers
     assert bounds.max_nanodollars_per_hour is None or hourly <= bounds.max_nanodollars_per_hour
-    if situation.offers and bounds.max_nanodollars_per_hour is None:
+    if any(offer.may_start for offer in situation.offers) and bounds.max_nanodollars_per_hour is None:
         assert count >= bounds.min_workers
+    running = {(one.machine, one.market): one.num_workers for one in situation.running}
+    for wanted in planned.wanted:
+        (offer,) = (one for one in situation.offers if (one.machine, one.market) == (wanted.machine, wanted.market))
+        assert offer.may_start or wanted.num_workers <= running[wanted.machine, wanted.market]
     assert all(wanted.reason and wanted.num_workers > 0 for wanted in planned.wanted)
     assert [one.name for one in planned.alternatives] == ["nothing", "spot only", "on-demand only", "mixed"]
     assert plan(situation, bounds) == planned
@@ -140,6 +145,7 @@ def test_deadlines_are_met_without_any_spot_whenever_on_demand_alone_would_meet_
     loads: list[Load], offers: tuple[Offer, ...], most: int | None, dollars: int | None, median: float
 ) -> None:
     bounds = Bounds(max_workers=most, max_nanodollars_per_hour=dollars)
+    offers = tuple(replace(offer, may_start=offer.may_start or offer.market == "on_demand") for offer in offers)
     if not any(_alone_in_time(loads, offer, bounds) for offer in offers if offer.market == "on_demand"):
         return
     situation = Situation("m", "f", tuple(loads), offers, (), None, median)
@@ -230,6 +236,27 @@ def test_work_that_nobody_can_do_in_time_is_done_soon_and_not_by_thousands() -> 
     planned = plan(_situation(Load("batch", 60, 1_000_000)), Bounds())
     assert 1 <= _count(planned) <= 10
     assert "1,000,000 tokens will be late" in planned.reasons[0]
+
+
+def test_workers_that_cannot_be_replaced_do_their_part_and_others_the_rest() -> None:
+    work = _situation(Load("batch", 7_200, 7 * 2_000 * 7_000))
+    spot = replace(work, running=(Running("h100", "spot", 5),))
+    assert _numbers(plan(spot, Bounds(max_workers=20))) == {"spot": 8}
+    scarce = replace(spot, offers=(replace(_SPOT, may_start=False), replace(_SPOT, machine="h200"), _ON_DEMAND))
+    wanted = {(one.machine, one.market): one.num_workers for one in plan(scarce, Bounds(max_workers=20)).wanted}
+    assert wanted == {("h100", "spot"): 5, ("h200", "spot"): 3}
+    dear = replace(_ON_DEMAND, machine="h200", nanodollars_per_hour=20 * _DOLLAR, may_start=False)
+    foreign = replace(work, offers=(_ON_DEMAND, dear), running=(Running("h200", "on_demand", 5),))
+    wanted = {(one.machine, one.market): one.num_workers for one in plan(foreign, Bounds(max_workers=20)).wanted}
+    assert wanted == {("h200", "on_demand"): 5, ("h100", "on_demand"): 3}
+
+
+def test_on_demand_workers_do_what_spot_gives_no_workers_for() -> None:
+    work = replace(_situation(Load("batch", 480, 4_000_000)), running=(Running("h100", "spot", 2),))
+    scarce = replace(work, offers=(replace(_SPOT, may_start=False), _ON_DEMAND))
+    numbers = _numbers(plan(scarce, Bounds(max_workers=20)))
+    assert numbers["spot"] == 2
+    assert numbers["on_demand"] == 4
 
 
 def test_spot_machines_that_are_no_cheaper_are_left_alone() -> None:

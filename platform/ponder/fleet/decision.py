@@ -1,7 +1,7 @@
 """Decides which workers to start, drain and stop: a pure function of what is wanted and what there is.
 
 Scaling up is immediate, as far as the bounds allow. Scaling down waits for a cool-down: until fewer workers were wanted
-all that time, and until the pool's last start is as long ago. It lasts at least as long as the worker took to load:
+all that time, and until the pool's last start is as long ago. It lasts at least as long as loading the worker takes:
 then being idle has cost as much as loading it again would. Only the bounds are in a hurry.
 """
 
@@ -52,15 +52,22 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Limits on what is decided. `bounds.min_workers` holds for each model, the others for all workers together."""
+    """Limits on what is decided. `bounds.min_workers` holds for each of the models, the others for all together.
+
+    models: those that are looked after, or None for all.
+    """
 
     bounds: Bounds
+    models: frozenset[str] | None = None
     cool_down_s: float = 60.0
     register_within_s: float = 600.0
     """A worker that has not registered by then is given up."""
     retry_s: float = 5.0
     """The pause after a failed start. It doubles with each failure in a row."""
     longest_retry_s: float = 600.0
+
+    def min_of(self, model: str) -> int:
+        return self.bounds.min_workers if self.models is None or model in self.models else 0
 
     def cool_down_of(self, worker: Worker) -> float:
         return max(self.cool_down_s, min(worker.loading_s, LONGEST_COOL_DOWN_S))
@@ -139,7 +146,7 @@ class _Decider:
             num_of_model = sum(other.pool.model == worker.pool.model for other in left)
             cool_down_s = self.rules.cool_down_of(worker)
             wanted = self._most_wanted(worker.pool, cool_down_s)
-            is_spare = num > wanted and num_of_model > self.rules.bounds.min_workers
+            is_spare = num > wanted and num_of_model > self.rules.min_of(worker.pool.model)
             if worker.id is not None and is_spare and not self._is_waited_for(worker, left):
                 leaving[worker.id] = (
                     f"{num} {'was' if num == 1 else 'were'} there and at most {wanted:.0f} wanted for "
@@ -163,10 +170,10 @@ class _Decider:
         A pool that has just grown wanted its workers.
         """
         begin = self.now - timedelta(seconds=for_s)
-        is_known = bool(self.history.targets) and self.history.targets[0][0] <= begin
-        if not is_known or self.history.last_starts.get(pool, begin) > begin:
+        in_force = [number for number, (at, _) in enumerate(self.history.targets) if at <= begin]
+        if not in_force or self.history.last_starts.get(pool, begin) > begin:
             return math.inf
-        window = [self.targets, *(targets for at, targets in self.history.targets if at >= begin)]
+        window = [self.targets, *(targets for _, targets in self.history.targets[in_force[-1] :])]
         return max(targets.get(pool, 0) for targets in window)
 
     def starts(self, kept: Sequence[Worker]) -> list[Decision]:

@@ -15,12 +15,17 @@ from ponder.fleet.decision import Failures
 from ponder.fleet.provider import Order, Pool
 from ponder.fleet.worker_state import Phase, Worker
 
+_LOADING_S = 120
+"""The time that loading takes, as long as no worker of the pool has loaded."""
+
 # An incarnation belongs to the row by its name. One that ended before the order was an earlier row's.
-_OPEN = text("""
+_OPEN = text(f"""
     SELECT fleet_workers.*, incarnation.id AS incarnation_id, incarnation.state,
            incarnation.ended_at AS left_at, incarnation.end_reason,
            coalesce(fleet_workers.leave_by, incarnation.drain_until) AS last_moment,
-           coalesce(incarnation.nanodollars_per_hour, fleet_workers.nanodollars_per_hour) AS price, busy_since
+           coalesce(incarnation.nanodollars_per_hour, fleet_workers.nanodollars_per_hour) AS price, busy_since,
+           CAST(coalesce(extract(epoch FROM fleet_workers.ready_at - fleet_workers.ordered_at), loaded.seconds,
+                         {_LOADING_S}) AS float8) AS loading_s
     FROM fleet_workers
     LEFT JOIN LATERAL (
         SELECT * FROM incarnations
@@ -31,6 +36,12 @@ _OPEN = text("""
         SELECT min(started_at) AS busy_since FROM attempts
         WHERE incarnation_id = incarnation.id AND attempts.ended_at IS NULL
     ) AS work ON true
+    LEFT JOIN LATERAL (
+        SELECT extract(epoch FROM ready_at - ordered_at) AS seconds FROM fleet_workers AS earlier
+        WHERE ready_at IS NOT NULL
+          AND (model, machine, market) = (fleet_workers.model, fleet_workers.machine, fleet_workers.market)
+        ORDER BY ordered_at DESC LIMIT 1
+    ) AS loaded ON true
     WHERE fleet_workers.ended_at IS NULL
     ORDER BY ordered_at, fleet_workers.id
 """)
@@ -65,8 +76,8 @@ _ADD = text("""
 class Row:
     """An ordered worker that has not ended.
 
-    state and what follows it are its incarnation's, or None before it has registered. The other columns are explained
-    in the table.
+    state and what follows it are its incarnation's, or None before it has registered. loading_s: the time from its
+    order until it was ready, or else that of the pool's last worker. The other columns are explained in the table.
     """
 
     id: str
@@ -90,6 +101,7 @@ class Row:
     end_reason: str | None
     last_moment: datetime | None
     busy_since: datetime | None
+    loading_s: float
 
     @property
     def phase(self) -> Phase:
@@ -115,7 +127,7 @@ class Row:
             self.nanodollars_per_hour,
             is_busy=self.busy_since is not None,
             loss_nanodollars=loading + work,
-            loading_s=(self.ready_at - self.ordered_at).total_seconds() if self.ready_at is not None else 0.0,
+            loading_s=self.loading_s,
             leave_by=self.last_moment,
         )
 
@@ -144,6 +156,7 @@ def open_rows(connection: Connection) -> list[Row]:
             end_reason=row.end_reason,
             last_moment=row.last_moment,
             busy_since=row.busy_since,
+            loading_s=row.loading_s,
         )
         for row in connection.execute(_OPEN)
     ]

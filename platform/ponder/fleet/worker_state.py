@@ -32,7 +32,7 @@ class Worker:
     loss_nanodollars: int = 0
     """The cost of its loading and of its unfinished work, some of which is spent again if it ends."""
     loading_s: float = 0.0
-    """The time from its order until it was ready."""
+    """The time from its order until it was ready, or else the time that loading is expected to take."""
     leave_by: datetime | None = None
     """The end of its draining."""
 

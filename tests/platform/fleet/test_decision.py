@@ -64,6 +64,18 @@ def test_a_worker_may_be_idle_for_as_long_as_it_took_to_load() -> None:
     assert decision.reason == "1 was there and at most 0 wanted for 300 s; this one is idle"
 
 
+def test_after_a_turn_that_was_longer_than_the_cool_down_the_last_targets_still_count() -> None:
+    busy = [worker(name) for name in "abc"]
+    past = History([(NOW - timedelta(seconds=200), {SPOT: 3})], {SPOT: NOW - timedelta(hours=1)})
+    assert decide([], busy, past, COOL, NOW) == []
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.LOADING])
+def test_a_worker_that_has_not_loaded_may_be_too_many_for_as_long_as_it_is_expected_to_load(phase: Phase) -> None:
+    there = [worker("a", phase=phase, age_s=90, loading_s=300)]
+    assert decide([], there, history(0, since_s=320, started_s=90), COOL, NOW) == []
+
+
 def test_a_worker_stays_until_the_one_that_takes_its_place_is_ready() -> None:
     past = replace(history(1, pool=ON_DEMAND), last_starts={})
     wants = [want(ON_DEMAND, 1)]
@@ -96,6 +108,12 @@ def test_a_minimum_is_kept_for_each_model_and_nobody_elses_worker_is_touched() -
     rules = replace(COOL, bounds=Bounds(min_workers=1))
     assert actions(decide([], [worker("a"), worker("b")], history(), rules, NOW)) == [("drain", "a")]
     assert decide([], [worker(None), worker(None)], history(), COOL, NOW) == []
+
+
+def test_a_model_that_is_no_longer_looked_after_keeps_no_minimum() -> None:
+    rules = replace(COOL, bounds=Bounds(min_workers=1), models=frozenset({OTHER.model}))
+    there, past = [worker("a"), worker("b", OTHER)], history(1, pool=OTHER)
+    assert actions(decide([want(OTHER, 1)], there, past, rules, NOW)) == [("drain", "a")]
 
 
 def test_bounds_that_were_lowered_are_enforced_without_a_cool_down() -> None:

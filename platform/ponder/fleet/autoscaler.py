@@ -17,7 +17,7 @@ from ponder.errors import NotFound
 from ponder.failure import brief
 from ponder.fleet import roster
 from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Action, Decision, History, Rules, decide
-from ponder.fleet.fleet_log import prune_log
+from ponder.fleet.fleet_log import log_decision, prune_log
 from ponder.fleet.plan import plan
 from ponder.fleet.problem import Bounds, Offer, Plan, Situation
 from ponder.fleet.provider import Pool, Provider
@@ -42,13 +42,15 @@ class Orders:
     """The operator's orders: the models to look after (none: all that are known), and the bounds for their workers.
 
     drain_s: the time in which a worker that is too many may finish some of its work. register_within_s: the time after
-    which a worker that has not registered is given up.
+    which a worker that has not registered is given up. machines: those of the price book that the operator named,
+    with their markets. No other is started for a model that was never timed there, because it may not fit.
     """
 
     models: tuple[str, ...]
     bounds: Bounds
     drain_s: float = 120.0
     register_within_s: float = 600.0
+    machines: tuple[tuple[str, str], ...] = ()
 
 
 def run(database_url: str, provider: Provider, orders: Orders, settings: Settings, stop: threading.Event) -> None:
@@ -100,6 +102,8 @@ class Autoscaler:
     _workforce: Workforce = field(init=False)
     _targets: deque[tuple[datetime, Mapping[Pool, int]]] = field(default_factory=deque)
     """The targets of the longest cool-down, and one before it."""
+    _untimed: set[str] = field(default_factory=set)
+    """The models for which no machine is known, so that it is logged once."""
 
     def __post_init__(self) -> None:
         self._workforce = Workforce(self.connection, self.provider, self.orders.drain_s)
@@ -165,9 +169,13 @@ class Autoscaler:
             ]
             planned = plan(replace(situation, offers=tuple(offers)), self.orders.bounds)
             wants += _wants(situation.model, offers, planned)
+            if offers:
+                self._untimed.discard(situation.model)
             is_short = newest is None or planned.late_tokens or planned.num_workers < self.orders.bounds.min_workers
             if is_short and not any(offer.may_start for offer in offers):
                 wants += self._explored(situation.model, suspects, is_known=newest is not None)
+                if not offers and not self.orders.machines:
+                    self._log_untimed(situation.model)
         return wants
 
     def _situations(self) -> list[Situation]:
@@ -183,7 +191,11 @@ class Autoscaler:
 
     def _explored(self, model: str, suspects: Collection[Pool], *, is_known: bool) -> list[Want]:
         """Returns a first worker, or the minimum, of a model that was timed on no machine that may be started."""
-        prices = [price for price in list_prices(self.connection) if self._may_start(model, price, suspects)]
+        prices = [
+            price
+            for price in list_prices(self.connection)
+            if (price.machine, price.market) in self.orders.machines and self._may_start(model, price, suspects)
+        ]
         if not prices:
             return []
         cheapest = min(prices, key=lambda price: price.nanodollars_per_hour)
@@ -191,6 +203,14 @@ class Autoscaler:
         pool = Pool(model, cheapest.machine, cheapest.market)
         num_workers = max(1, self.orders.bounds.min_workers)
         return [Want(pool, num_workers, cheapest.nanodollars_per_hour, f"a first worker of {model}: {why}")]
+
+    def _log_untimed(self, model: str) -> None:
+        if model not in self._untimed:
+            self._untimed.add(model)
+            why = f"no job of {model} was timed on any machine: name one that it fits with --machine MACHINE:MARKET"
+            decision = Decision(Action.FAILED, Pool(model, "any", "any"), why)
+            _log.warning(decision.action.value, pool=str(decision.pool), reason=why)
+            log_decision(self.connection, decision)
 
     def _may_start(self, model: str, place: Offer | Price, suspects: Collection[Pool]) -> bool:
         is_offered = self.provider.offers(place.machine, place.market)

@@ -29,7 +29,8 @@ def connection(engine: Engine) -> Iterator[Connection]:
 @pytest.fixture
 def autoscaler(connection: Connection, cloud: Any) -> Callable[..., Autoscaler]:
     def make(*models: str, offers: Sequence[tuple[str, str]] = CPU, **bounds: int) -> Autoscaler:
-        return Autoscaler(connection, cloud.provider(offers=offers), Orders(models, Bounds(**bounds)), SETTINGS)
+        orders = Orders(models, Bounds(**bounds), machines=tuple(offers))
+        return Autoscaler(connection, cloud.provider(offers=offers), orders, SETTINGS)
 
     return make
 
@@ -138,6 +139,22 @@ def test_where_no_job_was_timed_one_worker_shows_how_fast_it_is(
     scaler.turn()
     scaler.turn()
     assert log() == [("start", "a first worker of demo: to learn how fast it is there")]
+
+
+def test_without_a_named_machine_no_worker_is_started_where_the_model_may_not_fit(
+    world: Any, cloud: Any, autoscaler: Any, log: Log
+) -> None:
+    known(world)
+    work(world, 3)
+    scaler = autoscaler("demo", "never-served", offers=[], max_workers=3)
+    scaler.turn()
+    scaler.turn()
+    assert cloud.machines == set()
+    assert [(what, why.split(":")[0]) for what, why in log()] == [
+        ("failed", "no job of demo was timed on any machine"),
+        ("failed", "no job of never-served was timed on any machine"),
+    ]
+    assert "--machine" in log()[0][1]
 
 
 @pytest.mark.parametrize("machines", [["cpu"], []])

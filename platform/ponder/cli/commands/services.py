@@ -78,7 +78,7 @@ def _machines(context: click.Context, option: click.Parameter, given: tuple[str,
     multiple=True,
     metavar="MACHINE:MARKET",
     callback=_machines,
-    help="A machine of the price book that may be started; may be repeated.  [default: any that the plan wants]",
+    help="A machine of the price book that may be started; may be repeated.  [default: any where the model was timed]",
 )
 @click.option(
     "--provider",
@@ -142,7 +142,7 @@ def autoscaler(
         raise click.UsageError("--min needs --model, which says of which models")
     settings = Settings()
     bounds = Bounds(min_workers, max_workers, max_dollars_per_hour)
-    orders = Orders(provider["models"], bounds, drain_s, register_within_s)
+    orders = Orders(provider["models"], bounds, drain_s, register_within_s, provider["machines"])
     made = make_provider(ProviderOptions(**provider), settings)
     log.configure("autoscaler", settings.log_level)
     run(database_url(settings), made, orders, settings, _stop_event())

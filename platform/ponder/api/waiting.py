@@ -14,9 +14,12 @@ from ponder.domain.budget import Allowance, Limit, last_to_renew
 from ponder.domain.money import dollars
 from ponder.domain.state import BatchState, Lane, PilotState, is_final
 from ponder.domain.storable import JsonObject
+from ponder.fleet.autoscaler import is_active
 from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog
-from ponder.fleet.plan import workers_needed
-from ponder.fleet.problem import Load
+from ponder.fleet.fluid import Demand
+from ponder.fleet.plan import live_groups, workers_needed
+from ponder.fleet.problem import Load, Situation
+from ponder.fleet.roster import is_starting
 from ponder.fleet.situation import situations
 from ponder.jobs.budgets.need import least_needs
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
@@ -179,11 +182,9 @@ def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stop
         return _reason("dispatcher", _remedy(stops.status), ahead)
     found = _why_stopped(connection, job.batch_id, ahead, stops, is_of_pilot=shard is not None)
     if found is None and not connection.execute(_ALIVE, weights).scalar_one():
-        found = _reason(
-            "no_worker",
-            f"no live worker serves {where.model} with the weights {where.fingerprint}: start one with `ponder worker`",
-            ahead,
-        )
+        remedy = _remedy_without_worker(connection, where.model)
+        message = f"no live worker serves {where.model} with the weights {where.fingerprint}: {remedy}"
+        found = _reason("no_worker", message, ahead)
     if found is None and shard is not None:
         found = _reason("queued", f"in the queue behind about {ahead:,} tokens", ahead)
     if found is not None:
@@ -194,10 +195,19 @@ def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stop
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
 
 
-def _why_late(connection: Connection, batch: Row[Any]) -> JsonObject | None:
-    """Returns how many workers would do the batch in time, if those that are alive will not.
+def _remedy_without_worker(connection: Connection, model: str) -> str:
+    if not is_active(connection):
+        return "start one with `ponder worker`"
+    if is_starting(connection, model):
+        return "the autoscaler is starting one"
+    return "an autoscaler is active, and `ponder fleet log` says what it does"
 
-    What is due before it or interactive is done first. Nothing is said as long as no throughput was measured.
+
+def _why_late(connection: Connection, batch: Row[Any]) -> JsonObject | None:
+    """Returns how many workers would do the batch in time, if those that are live or loading will not.
+
+    What is due before it or interactive is done first. Nothing is said as long as a live worker is on a machine that
+    was not measured, or workers are being started.
     """
     workers = LiveWorkers.read(connection)
     for row in connection.execute(_WEIGHTS, {"batch_id": batch.id}).all():
@@ -207,25 +217,42 @@ def _why_late(connection: Connection, batch: Row[Any]) -> JsonObject | None:
             for item in backlog(connection, row.model)
             if item.weights == weights and item.may_run and (item.lane != Lane.INTERACTIVE, item.due_in_s) <= own
         ]
-        needed_s, tokens = workers.seconds(first), sum(item.tokens for item in first)
+        needed_s = workers.seconds(first)
+        # What ready workers do in time needs no closer look.
         if needed_s is None or needed_s <= row.due_in_s:
             continue
-        number, remedy = workers.num_workers(weights), "no number of workers would make it"
-        if (enough := _enough_workers(connection, weights, first, row.due_in_s)) is not None:
-            remedy = f"{enough:,} would make it"
-        who = f"{number:,} worker{'s' * (number != 1)} of {row.model}"
-        deadline = f"{batch.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        return _reason("late", f"with {who} it will not be done by {deadline}: {remedy}", tokens)
+        situation = _situation(connection, weights, first, row.due_in_s)
+        if situation is None or not _is_late(situation):
+            continue
+        number = sum(one.num_workers for one in situation.running)
+        if is_active(connection) and (not number or is_starting(connection, row.model)):
+            continue
+        ahead = sum(item.tokens for item in first if item.batch_id != batch.id)
+        return _reason("late", _late_words(batch, situation, number), ahead)
     return None
 
 
-def _enough_workers(connection: Connection, weights: Weights, first: Sequence[Backlog], due_in_s: float) -> int | None:
-    """Returns how many workers would do the work in time, or None if new ones would load too long."""
+def _situation(connection: Connection, weights: Weights, first: Sequence[Backlog], due_in_s: float) -> Situation | None:
+    """Returns the situation of weights as if there were only the work that goes first."""
     for situation in situations(connection, weights[0]):
         if (situation.model, situation.fingerprint) == weights:
             loads = tuple(Load(item.lane, min(item.due_in_s, due_in_s), item.tokens) for item in first)
-            return workers_needed(replace(situation, loads=loads))
+            return replace(situation, loads=loads)
     return None
+
+
+def _is_late(situation: Situation) -> bool:
+    live = live_groups(situation)
+    due_in_s = max((load.due_in_s for load in situation.loads), default=0.0)
+    total = Demand.of([(due_in_s, sum(load.tokens for load in situation.loads))])
+    return live is not None and not total.is_met(live)
+
+
+def _late_words(batch: Row[Any], situation: Situation, number: int) -> str:
+    enough = workers_needed(situation)
+    remedy = "no number of workers would make it" if enough is None else f"{enough:,} would make it"
+    there = f"{number:,} worker{'s' * (number != 1)} of {situation.model}"
+    return f"with {there} it will not be done by {batch.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC: {remedy}"
 
 
 def _why_not_begun(batch: Row[Any], status: DispatcherStatus) -> JsonObject | None:

@@ -30,6 +30,13 @@ from ponder.settings import Settings
 from ponder.store.database import connect
 
 _LEADER = 0x666C656574  # "fleet"
+_IS_ACTIVE = text("""
+    SELECT EXISTS (
+        SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND locktype = 'advisory' AND granted
+          AND CAST(classid AS bigint) = :high AND CAST(objid AS bigint) = :low AND objsubid = 1
+    )
+""")
 _RETRY_S = 1.0
 _SUSPECT_AFTER = 2
 """A pool with so many failed starts in a row is planned to get no more workers until it may be tried again."""
@@ -89,6 +96,11 @@ def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> It
             _log.info("active")
         connection.commit()
         yield connection
+
+
+def is_active(connection: Connection) -> bool:
+    """Returns whether some autoscaler holds the lock."""
+    return bool(connection.execute(_IS_ACTIVE, {"high": _LEADER >> 32, "low": _LEADER & 0xFFFFFFFF}).scalar_one())
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ _BACKLOG = text(f"""
         FROM attempts JOIN shards ON shards.id = shard_id JOIN jobs ON jobs.id = job_id
         WHERE attempts.ended_at IS NULL
     )
-    SELECT work.model, work.fingerprint, batches.lane, CAST(sum(tokens) AS bigint) AS tokens,
+    SELECT batches.id AS batch_id, work.model, work.fingerprint, batches.lane, CAST(sum(tokens) AS bigint) AS tokens,
            CAST(greatest(extract(epoch FROM expires_at - clock_timestamp()), 0) AS float8) AS due_in_s,
            paused_at IS NULL AND exhausted_at IS NULL AND NOT (is_uncut AND {UNDECIDED}) AS may_run
     FROM work JOIN batches ON batches.id = batch_id
@@ -62,8 +62,9 @@ Weights = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Unsettled work of one model and lane that is due at the same time. may_run: nothing keeps it from being begun."""
+    """A batch's unsettled work of one model. may_run: nothing keeps it from being begun."""
 
+    batch_id: str
     model: str
     fingerprint: str
     lane: str
@@ -130,9 +131,6 @@ class LiveWorkers:
                 return None
             longest = max(longest, number / rate if rate else math.inf)
         return longest
-
-    def num_workers(self, weights: Weights) -> int:
-        return sum(group.num_workers for group in self.groups.get(weights, ()))
 
 
 def demand_of(work: Iterable[Backlog]) -> Demand:

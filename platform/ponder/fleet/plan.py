@@ -279,6 +279,14 @@ def workers_needed(situation: Situation) -> int | None:
     return sum(fleet.values()) if demand.is_met(_groups(fleet)) else None
 
 
+def live_groups(situation: Situation) -> list[Group] | None:
+    """Returns what the live workers do, those that are loading included, or None if one is on an unmeasured machine."""
+    measured = {(offer.machine, offer.market) for offer in situation.offers}
+    if any((one.machine, one.market) not in measured for one in situation.running):
+        return None
+    return [group for machine in _machines(situation) for group in machine.groups(machine.num_running)]
+
+
 def _machines(situation: Situation) -> list[Machine]:
     """Returns the offers with the live workers on them. A spot worker that is interrupted has to load again."""
     running = {(one.machine, one.market): one for one in situation.running}

@@ -54,6 +54,12 @@ _FOREIGN = text("""
     ORDER BY started_at
 """)
 
+_STARTING = text("""
+    SELECT EXISTS (
+        SELECT FROM fleet_workers WHERE model = :model AND ready_at IS NULL AND stop_at IS NULL AND ended_at IS NULL
+    )
+""")
+
 _PAST = text("""
     SELECT model, machine, market, ordered_at, ready_at, ended_at, has_failed FROM fleet_workers
     WHERE ordered_at > clock_timestamp() - interval '1 day' ORDER BY ordered_at DESC
@@ -160,6 +166,11 @@ def open_rows(connection: Connection) -> list[Row]:
         )
         for row in connection.execute(_OPEN)
     ]
+
+
+def is_starting(connection: Connection, model: str) -> bool:
+    """Returns whether a worker of a model was ordered that is not ready yet."""
+    return bool(connection.execute(_STARTING, {"model": model}).scalar_one())
 
 
 def foreign_workers(connection: Connection) -> list[Worker]:

@@ -7,9 +7,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from ponder.domain.money import NANODOLLARS
+from ponder.fleet import roster
+from ponder.fleet.provider import Order, Pool
+from ponder.jobs.incarnation import register
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_a_batch_that_will_not_be_done_in_time_says_how_many_workers_would_make_
         # Half of what one worker would need.
         connection.execute(text(f"UPDATE observations SET sums = {rate}"), {"rate": tokens / 86_400 / 2})
     late = waiting()
-    assert (late["reason"], late["tokens_ahead"]) == ("late", tokens)
+    assert (late["reason"], late["tokens_ahead"]) == ("late", 0), "none but its own"
     assert "with 1 worker of demo it will not be done by" in late["message"]
     assert late["message"].endswith(": 3 would make it")
     worker.claim()
@@ -110,3 +113,55 @@ def test_a_batch_that_will_not_be_done_in_time_says_how_many_workers_would_make_
         connection.execute(text("UPDATE shards SET state = 'queued', holder = NULL"))
         connection.execute(text("UPDATE attempts SET ended_at = clock_timestamp()"))
     assert waiting()["reason"] == "no_worker"
+
+
+def _start(connection: Connection) -> None:
+    """Registers a worker that is loading."""
+    register(
+        connection, id="inc_" + "1" * 24, worker="loading", host="host", pid=1, model="demo", machine="cpu",
+        market="spot", lease_s=3_600,
+    )  # fmt: skip
+
+
+def test_workers_that_load_count_and_a_machine_that_was_not_measured_makes_no_batch_late(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any, engine: Engine
+) -> None:
+    def waiting() -> Any:
+        return http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]
+
+    pace(1.0)
+    batch = submitted([line(str(number)) for number in range(300)])
+    worker.validate()
+    with engine.begin() as connection:
+        rate = "jsonb_build_object('time.cpu.x', CAST(:rate AS float8), 'time.cpu.y', 1)"
+        connection.execute(text(f"UPDATE observations SET sums = {rate}"), {"rate": _tokens(engine) / 86_400 * 0.8})
+    assert waiting()["reason"] == "late"
+    with engine.begin() as connection:
+        _start(connection)
+    assert waiting()["reason"] == "window", "two make it"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE incarnations SET machine = 'h100' WHERE worker = 'loading'"))
+    assert waiting()["reason"] == "window", "nobody knows how much an h100 does"
+
+
+def test_where_an_autoscaler_is_active_it_is_named_as_the_remedy(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any, engine: Engine
+) -> None:
+    def message() -> str:
+        waiting = http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]
+        assert waiting["reason"] == "no_worker"
+        return str(waiting["message"])
+
+    batch = submitted([line()])
+    worker.validate()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE incarnations SET lease_until = clock_timestamp()"))
+    assert message().endswith("start one with `ponder worker`")
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(439905248628)"))
+        assert message().endswith("an autoscaler is active, and `ponder fleet log` says what it does")
+        roster.add(connection, Order("fleet-1", Pool("demo", "cpu", "spot"), 1, "fleet-1"), 1)
+        connection.commit()
+        assert message().endswith("the autoscaler is starting one")
+        connection.execute(text("SELECT pg_advisory_unlock(439905248628)"))
+        assert message().endswith("start one with `ponder worker`"), "whoever would start it is gone"

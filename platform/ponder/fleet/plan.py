@@ -122,7 +122,7 @@ class _Planner:
         demand = _reachable(self._demand, self._on_demand)
         if not self._spot:
             fleet = first_fleet(self._on_demand, self._room, demand, _groups, least=sum(floor.values()))
-            self._add_fleet(wish, fleet, f"for {_amount(demand)}: no spot machine is cheaper")
+            self._add_fleet(wish, fleet, f"for {_amount(demand)}: {self._why_no_spot()}")
             return
         # What not even all workers would finish in time is no reason to pay more for the rest of it.
         lengths = range(1, len(demand.dues_s) + 1)
@@ -247,6 +247,13 @@ class _Planner:
         self._reasons.append(
             f"{wish.num_workers} worker{'s' * (wish.num_workers != 1)}, {dollars(hourly_cost)} an hour"
         )
+
+    def _why_no_spot(self) -> str:
+        spot = [offer for offer in self._situation.offers if offer.market == "spot"]
+        if not spot:
+            return "the model was timed on no spot machine that has a price"
+        is_offered = any(offer.may_start for offer in spot)
+        return "no spot machine is cheaper" if is_offered else "no spot machine may be started"
 
     def _why_none(self) -> str:
         machine = _new([*self._spot, *self._on_demand])

@@ -266,6 +266,18 @@ def test_spot_machines_that_are_no_cheaper_are_left_alone() -> None:
     assert "no spot machine is cheaper" in planned.wanted[0].reason
 
 
+@pytest.mark.parametrize(
+    ("offers", "why"),
+    [
+        ((_ON_DEMAND, replace(_SPOT, may_start=False)), "no spot machine may be started"),
+        ((_ON_DEMAND,), "the model was timed on no spot machine that has a price"),
+    ],
+)
+def test_the_reason_for_on_demand_workers_is_true(offers: tuple[Offer, ...], why: str) -> None:
+    planned = plan(_situation(Load("batch", 24 * _HOUR, 1_000_000), offers=offers), Bounds())
+    assert planned.wanted[0].reason.endswith(why)
+
+
 def test_people_who_wait_get_on_demand_workers_for_their_median() -> None:
     planned = plan(_situation(Load("interactive", 24 * _HOUR, 1_000), median=5_000), Bounds())
     assert _numbers(planned)["on_demand"] == 3

@@ -42,7 +42,7 @@ def upgrade() -> None:
         _timestamp("leave_by", "the end of its draining"),
         _timestamp("stop_at", "since when it is to be stopped"),
         _timestamp("stopped_at", "when the provider last said that it stops it"),
-        sa.Column("num_tries", sa.Integer(), nullable=False, server_default="0", comment="to stop it, in vain"),
+        sa.Column("num_tries", sa.Integer(), nullable=False, server_default="0", comment="attempts to stop it that failed"),
         _timestamp("retry_at", "when the provider is asked again to stop it"),
         _timestamp("ended_at"),
         sa.Column("has_failed", sa.Boolean(), nullable=False, server_default=sa.text("false")),

@@ -1,4 +1,4 @@
-"""uncut tokens: the estimated tokens of a portion's jobs that are in no shard yet, so that nobody need add up jobs
+"""uncut tokens: the estimated tokens of a portion's jobs that are in no shard yet, so that jobs need not be added up
 
 Revision ID: 0032
 Revises: 0031

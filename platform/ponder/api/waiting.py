@@ -16,8 +16,8 @@ from ponder.domain.state import BatchState, Lane, PilotState, is_final
 from ponder.domain.storable import JsonObject
 from ponder.fleet.autoscaler import is_active
 from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog
+from ponder.fleet.capacity import live_groups, workers_needed
 from ponder.fleet.fluid import Demand
-from ponder.fleet.plan import live_groups, workers_needed
 from ponder.fleet.problem import Load, Situation
 from ponder.fleet.roster import is_starting
 from ponder.fleet.situation import situations

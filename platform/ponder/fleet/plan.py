@@ -24,18 +24,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ponder.domain.money import dollars
+from ponder.fleet.capacity import INTERVAL_S, groups_of, machines_of, reachable, workers_needed
 from ponder.fleet.fluid import Demand, Group
 from ponder.fleet.ladder import HEADROOM, Fleet, Machine, Room, first_fleet, full_fleet, hourly, of_rate, ranked
-from ponder.fleet.problem import Alternative, Bounds, Load, Offer, Plan, Running, Situation, Wanted
+from ponder.fleet.problem import Alternative, Bounds, Plan, Situation, Wanted
 
-__all__ = [
-    "Alternative", "Bounds", "Load", "Offer", "Plan", "Running", "Situation", "Wanted", "plan", "workers_needed",
-]  # fmt: skip
-
-MOST_OCCUPANCY = 0.85
+_MOST_OCCUPANCY = 0.85
 """More of the keys and values in use asks for another worker."""
-_INTERVAL_S = 60.0
-"""The plan may not be asked for so long."""
 _TRUSTED_RISK = 0.05
 """A live spot worker is trusted for the time in which it is interrupted with this probability."""
 _HOUR_S = 3_600.0
@@ -83,7 +78,7 @@ class _Planner:
         self._situation = situation
         self._bounds = bounds
         self._room = Room(bounds.max_workers, bounds.max_nanodollars_per_hour)
-        machines = _machines(situation)
+        machines = machines_of(situation)
         on_demand = [machine for machine in machines if machine.market != "spot"]
         self._demand = Demand.of((load.due_in_s, load.tokens) for load in situation.loads)
         dues = self._demand.dues_s
@@ -103,7 +98,7 @@ class _Planner:
         self._add_spot(wish, floor)
         self._add_for_occupancy(wish)
         self._add_minimum(wish)
-        self._tell(wish)
+        self._add_reasons(wish)
         return Plan(wish.wanted(), tuple(self._reasons), self._alternatives(wish))
 
     def _add_floor(self, wish: _Wish) -> Fleet:
@@ -119,9 +114,9 @@ class _Planner:
 
     def _add_safe(self, wish: _Wish, floor: Fleet) -> None:
         """Adds on-demand workers for the work that spot cannot be trusted with."""
-        demand = _reachable(self._demand, self._on_demand)
+        demand = reachable(self._demand, self._on_demand)
         if not self._spot:
-            fleet = first_fleet(self._on_demand, self._room, demand, _groups, least=sum(floor.values()))
+            fleet = first_fleet(self._on_demand, self._room, demand, groups_of, least=sum(floor.values()))
             self._add_fleet(wish, fleet, f"for {_amount(demand)}: {self._why_no_spot()}")
             return
         # What not even all workers would finish in time is no reason to pay more for the rest of it.
@@ -149,7 +144,7 @@ class _Planner:
         """The slack within which spot is trusted: two changeovers, and as much again while on-demand workers run."""
         changeover_s = max(_new(machines).loading_s for machines in (self._spot, self._on_demand) if machines)
         is_switched = sum(machine.num_running for machine in self._on_demand) > 0
-        return (2 * changeover_s + _INTERVAL_S) * (2 if is_switched else 1)
+        return (2 * changeover_s + INTERVAL_S) * (2 if is_switched else 1)
 
     def _is_safe(self, due: Demand, floor: Fleet, *, now: bool) -> bool:
         """Returns whether on-demand workers alone meet all deadlines, started now or after the time of trust."""
@@ -177,7 +172,7 @@ class _Planner:
         return (due if now else due.times(HEADROOM)).is_met(groups(fleet))
 
     def _with_trusted(self, fleet: Fleet) -> list[Group]:
-        return [*_groups(fleet), *self._trusted()]
+        return [*groups_of(fleet), *self._trusted()]
 
     def _trusted(self) -> list[Group]:
         """Returns what live spot workers are trusted to do."""
@@ -194,8 +189,8 @@ class _Planner:
         """Adds the spot workers that finish the work in time, beside the on-demand workers of the floor."""
         if not self._spot:
             return
-        beside = _groups(floor)
-        demand = _reachable(self._demand, self._spot)
+        beside = groups_of(floor)
+        demand = reachable(self._demand, self._spot)
         if self._on_demand and self._room.is_bounded and not self._is_guaranteed:
             # No workers could make it safe, so as many as fit make the best of it.
             fleet = full_fleet([*self._spot, *self._on_demand], self._room)
@@ -203,7 +198,7 @@ class _Planner:
         elif demand.times(HEADROOM).is_met(beside):
             return
         else:
-            fleet = first_fleet(self._spot, self._room, demand, lambda fleet: [*_groups(fleet), *beside])
+            fleet = first_fleet(self._spot, self._room, demand, lambda fleet: [*groups_of(fleet), *beside])
             reason = f"to finish {_amount(self._demand)} in time"
         for machine, number in fleet.items():
             wish.add(machine, number, f"{reason}, at {_rate(machine)} each")
@@ -211,7 +206,7 @@ class _Planner:
     def _add_for_occupancy(self, wish: _Wish) -> None:
         occupancy, running = self._situation.occupancy, sum(one.num_workers for one in self._situation.running)
         machines = [*self._spot, *self._on_demand]
-        if occupancy is None or occupancy <= MOST_OCCUPANCY or not machines or not self._would_another_help(machines):
+        if occupancy is None or occupancy <= _MOST_OCCUPANCY or not machines or not self._would_another_help(machines):
             return
         is_loading = any(one.num_loading for one in self._situation.running)
         number = running + (not is_loading) - wish.num_workers
@@ -220,7 +215,7 @@ class _Planner:
     def _would_another_help(self, machines: Sequence[Machine]) -> bool:
         """Returns whether live workers would miss a deadline, or keep people waiting for longer than one more loads."""
         live = [group for machine in machines for group in machine.groups(machine.num_running)]
-        if not _reachable(self._demand, machines).is_met(live):
+        if not reachable(self._demand, machines).is_met(live):
             return True
         interactive = Demand.of((math.inf, load.tokens) for load in self._situation.loads if load.lane == "interactive")
         finished_in_s = interactive.finished_in_s(live)
@@ -233,13 +228,13 @@ class _Planner:
             if missing > 0:
                 wish.add(machine, missing, f"for the minimum of {self._bounds.min_workers}")
 
-    def _tell(self, wish: _Wish) -> None:
-        """Notes the reasons that concern the whole fleet."""
+    def _add_reasons(self, wish: _Wish) -> None:
+        """Adds the reasons that concern the whole fleet."""
         if not self._on_demand and not self._spot:
             self._reasons.append("no machine that has a price has settled a job of this model yet: run some first")
         elif not self._demand.total:
             self._reasons.append(self._why_none())
-        elif (late := self._demand.late_tokens(_groups(wish.fleet))) >= 1:
+        elif (late := self._demand.late_tokens(groups_of(wish.fleet))) >= 1:
             needed = workers_needed(self._situation)
             rest = f"; {needed} would finish in time" if needed is not None and needed > wish.num_workers else ""
             self._reasons.append(f"about {late:,.0f} tokens will be late within the bounds{rest}")
@@ -263,13 +258,13 @@ class _Planner:
         )
 
     def _alternatives(self, wish: _Wish) -> tuple[Alternative, ...]:
-        spot = first_fleet(self._spot, self._room, _reachable(self._demand, self._spot), _groups)
-        on_demand = first_fleet(self._on_demand, self._room, _reachable(self._demand, self._on_demand), _groups)
+        spot = first_fleet(self._spot, self._room, reachable(self._demand, self._spot), groups_of)
+        on_demand = first_fleet(self._on_demand, self._room, reachable(self._demand, self._on_demand), groups_of)
         named = {"nothing": {}, "spot only": spot, "on-demand only": on_demand, "mixed": wish.fleet}
         return tuple(self._alternative(name, fleet) for name, fleet in named.items())
 
     def _alternative(self, name: str, fleet: Fleet) -> Alternative:
-        groups = _groups(fleet)
+        groups = groups_of(fleet)
         finished_in_s = self._demand.finished_in_s(groups)
         cost = 0.0 if finished_in_s is None else hourly(fleet) * finished_in_s / _HOUR_S
         late = math.ceil(self._demand.late_tokens(groups))
@@ -277,54 +272,9 @@ class _Planner:
         return Alternative(name, workers, round(cost), finished_in_s, late)
 
 
-def workers_needed(situation: Situation) -> int | None:
-    """Returns how many workers of the cheapest machine would do all work in time, or None if none would."""
-    machines = _machines(situation)
-    demand = Demand.of((load.due_in_s, load.tokens) for load in situation.loads)
-    in_time = [due for due in demand.dues_s if any(machine.price_by(due) < math.inf for machine in machines)]
-    fleet = first_fleet(ranked(machines, min(in_time, default=math.inf)), Room(), demand, _groups)
-    return sum(fleet.values()) if demand.is_met(_groups(fleet)) else None
-
-
-def live_groups(situation: Situation) -> list[Group] | None:
-    """Returns what the live workers do, those that are loading included, or None if one is on an unmeasured machine."""
-    measured = {(offer.machine, offer.market) for offer in situation.offers}
-    if any((one.machine, one.market) not in measured for one in situation.running):
-        return None
-    return [group for machine in _machines(situation) for group in machine.groups(machine.num_running)]
-
-
-def _machines(situation: Situation) -> list[Machine]:
-    """Returns the offers with the live workers on them. A spot worker that is interrupted has to load again."""
-    running = {(one.machine, one.market): one for one in situation.running}
-    found = []
-    for offer in situation.offers:
-        live = running.get((offer.machine, offer.market), Running(offer.machine, offer.market, 0))
-        share = 1 / (1 + offer.interruptions_per_hour * offer.loading_s / _HOUR_S)
-        if offer.tokens_per_s > 0 and (offer.may_start or live.num_workers):
-            found.append(
-                Machine(
-                    offer.machine, offer.market, offer.nanodollars_per_hour, offer.tokens_per_s * share,
-                    offer.loading_s, live.num_workers, live.num_loading, live.ready_in_s, offer.may_start,
-                )
-            )  # fmt: skip
-    return found
-
-
-def _reachable(demand: Demand, machines: Sequence[Machine]) -> Demand:
-    """Returns the work with a later due time for what neither live workers nor new ones would do in time."""
-    soonest_s = min((machine.loading_s for machine in machines), default=0.0)
-    live = [group for machine in machines for group in machine.groups(machine.num_running)]
-    return demand.reachable(live, soonest_s, 2 * soonest_s + _INTERVAL_S)
-
-
 def _new(machines: Sequence[Machine]) -> Machine:
     """Returns the first machine on which a worker may be started, or else the first."""
     return next((machine for machine in machines if machine.may_start), machines[0])
-
-
-def _groups(fleet: Fleet) -> list[Group]:
-    return [group for machine, number in fleet.items() for group in machine.groups(number)]
 
 
 def _amount(demand: Demand) -> str:

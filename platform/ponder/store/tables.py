@@ -822,7 +822,7 @@ fleet_workers = Table(
     Column("leave_by", DateTime(timezone=True), comment="the end of its draining"),
     Column("stop_at", DateTime(timezone=True), comment="since when it is to be stopped"),
     Column("stopped_at", DateTime(timezone=True), comment="when the provider last said that it stops it"),
-    Column("num_tries", Integer, nullable=False, server_default="0", comment="to stop it, in vain"),
+    Column("num_tries", Integer, nullable=False, server_default="0", comment="attempts to stop it that failed"),
     Column("retry_at", DateTime(timezone=True), comment="when the provider is asked again to stop it"),
     _timestamp("ended_at"),
     Column("has_failed", Boolean, nullable=False, server_default=text("false")),

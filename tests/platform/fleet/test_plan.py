@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ponder.errors import InvalidInput
-from ponder.fleet.plan import Bounds, Load, Offer, Plan, Running, Situation, plan
+from ponder.fleet.plan import plan
+from ponder.fleet.problem import Bounds, Load, Offer, Plan, Running, Situation
 
 _HOUR = 3_600.0
 _DOLLAR = 10**9

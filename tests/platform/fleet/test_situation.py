@@ -10,7 +10,7 @@ from sqlalchemy import text
 from ponder.errors import NotFound
 from ponder.fleet.backlog import _BACKLOG, LiveWorkers, backlog, demand_of, slack_s
 from ponder.fleet.fluid import Demand, Group
-from ponder.fleet.plan import Situation
+from ponder.fleet.problem import Situation
 from ponder.fleet.situation import situations
 from ponder.jobs.tick_report import WorkerSample
 from ponder.jobs.worker_sample import keep

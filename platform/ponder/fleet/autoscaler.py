@@ -180,7 +180,7 @@ class Autoscaler:
                 for offer in situation.offers
             ]
             planned = plan(replace(situation, offers=tuple(offers)), self.orders.bounds)
-            wants += _wants(situation.model, offers, planned)
+            wants += _wants_of(situation.model, offers, planned)
             if offers:
                 self._untimed.discard(situation.model)
             is_short = newest is None or planned.late_tokens or planned.num_workers < self.orders.bounds.min_workers
@@ -243,7 +243,7 @@ def _suspects(history: History, rules: Rules, now: datetime) -> set[Pool]:
     }
 
 
-def _wants(model: str, offers: Sequence[Offer], planned: Plan) -> Iterator[Want]:
+def _wants_of(model: str, offers: Sequence[Offer], planned: Plan) -> Iterator[Want]:
     by_place = {(offer.machine, offer.market): offer for offer in offers}
     for wanted in planned.wanted:
         offer = by_place[wanted.machine, wanted.market]

@@ -191,7 +191,8 @@ class _Planner:
             return
         beside = groups_of(floor)
         demand = reachable(self._demand, self._spot)
-        if self._on_demand and self._room.is_bounded and not self._is_guaranteed:
+        may_start = any(machine.may_start for machine in self._on_demand)
+        if may_start and self._room.is_bounded and not self._is_guaranteed:
             # No workers could make it safe, so as many as fit make the best of it.
             fleet = full_fleet([*self._spot, *self._on_demand], self._room)
             reason = f"for {_amount(self._demand)}: not even on-demand workers within the bounds would finish in time"

@@ -252,6 +252,14 @@ def test_workers_that_cannot_be_replaced_do_their_part_and_others_the_rest() -> 
     assert wanted == {("h200", "on_demand"): 5, ("h100", "on_demand"): 3}
 
 
+def test_an_on_demand_worker_that_cannot_be_replaced_does_not_let_spot_fill_the_bounds() -> None:
+    foreign = replace(
+        _situation(Load("batch", 24 * _HOUR, 300_000_000), offers=(replace(_ON_DEMAND, may_start=False), _SPOT)),
+        running=(Running("h100", "on_demand", 1),),
+    )
+    assert _numbers(plan(foreign, Bounds(max_workers=20)))["spot"] == 2
+
+
 def test_on_demand_workers_do_what_spot_gives_no_workers_for() -> None:
     work = replace(_situation(Load("batch", 480, 4_000_000)), running=(Running("h100", "spot", 2),))
     scarce = replace(work, offers=(replace(_SPOT, may_start=False), _ON_DEMAND))

@@ -10,7 +10,7 @@ from ponder.fleet.ladder import Fleet, Machine, Room, first_fleet, ranked
 from ponder.fleet.problem import Running, Situation
 
 INTERVAL_S = 60.0
-"""The longest time between two plans that is reckoned with."""
+"""The longest expected time between two plans."""
 _HOUR_S = 3_600.0
 
 

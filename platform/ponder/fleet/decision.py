@@ -2,7 +2,7 @@
 
 Scaling up is immediate, as far as the bounds allow. Scaling down waits for a cool-down: until fewer workers were wanted
 all that time, and until the pool's last start is as long ago. It lasts at least as long as loading the worker takes:
-then being idle has cost as much as loading it again would. Only the bounds are in a hurry.
+then being idle has cost as much as loading it again would. Bounds that were lowered take effect at once.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class OurExecutor:
 def load(settings: VllmSettings, tokenizer: Tokenizer) -> VllmEngine:
     """Raises InvalidSetting with vLLM's own words where it refuses the model or an argument.
 
-    `library.prepare` must have been called.
+    `vllm_library.prepare` must have been called.
     """
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine

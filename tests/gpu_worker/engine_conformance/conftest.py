@@ -28,10 +28,10 @@ def load_own(folder: Path, readout: Readout | None = None) -> InferenceEngine:
 
 
 def load_vllm(folder: Path, readout: Readout | None = None, **args: Any) -> InferenceEngine:
-    from ponder_worker.vllm_engine import library
+    from ponder_worker.vllm_engine import vllm_library
     from ponder_worker.vllm_engine.loading import VllmSettings, load
 
-    library.prepare("cpu")
+    vllm_library.prepare("cpu")
     settings = VllmSettings(
         str(folder),
         readout,

@@ -16,7 +16,7 @@ from ponder_worker.models.checkpoint.config import ModelConfig
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import UnsupportedModel
 from ponder_worker.models.transformer import Transformer
-from ponder_worker.vllm_engine.library import INSTALL
+from ponder_worker.vllm_engine.vllm_library import INSTALL
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 _KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}

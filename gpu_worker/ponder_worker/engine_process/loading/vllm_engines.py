@@ -15,7 +15,7 @@ from ponder_worker.models.checkpoint.folder import GGUF_WEIGHTS, read_json
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.model_error import UnsupportedModel
 from ponder_worker.models.readout import Readout
-from ponder_worker.vllm_engine import library
+from ponder_worker.vllm_engine import vllm_library
 
 _CPU_KV_BYTES = 1 << 30
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -42,11 +42,11 @@ class VllmLoader:
         """Checks all that can be checked before anything is loaded. Raises InvalidSetting or UnsupportedModel."""
         if options.engine == "vllm" and (Path(options.model) / GGUF_WEIGHTS).is_symlink():
             raise UnsupportedModel(f"{options.model}: only our own engine reads GGUF files: take --engine own")
-        found = library.prepare(options.device)
+        found = vllm_library.prepare(options.device)
         if options.dtype == "int8":
             raise InvalidSetting("--dtype int8: with --engine vllm, quantisation is --engine-arg quantization=…")
-        args = library.parse_args(options.engine_args)
-        library.check_together(args)
+        args = vllm_library.parse_args(options.engine_args)
+        vllm_library.check_together(args)
         return cls(options, num_models, found.is_cpu_build, args)
 
     def precision(self, folder: str) -> Precision:
@@ -92,7 +92,7 @@ class VllmLoader:
 
     def fingerprints(self) -> list[str]:
         """Returns what makes its numbers others than those of our own engine."""
-        return ["vllm", *(f"{name}={self.args[name]}" for name in library.DTYPE_ARGS if name in self.args)]
+        return ["vllm", *(f"{name}={self.args[name]}" for name in vllm_library.DTYPE_ARGS if name in self.args)]
 
     def _args(self, *, is_reward: bool) -> Mapping[str, Any]:
         left_out = _OF_THE_GENERATOR if is_reward else ()

@@ -12,13 +12,13 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300), NEEDS_VLLM]
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared() -> None:
-    from ponder_worker.vllm_engine import library
+    from ponder_worker.vllm_engine import vllm_library
 
-    library.prepare("auto")
+    vllm_library.prepare("auto")
 
 
 def test_values_are_read_as_vllm_reads_them() -> None:
-    from ponder_worker.vllm_engine.library import parse_args
+    from ponder_worker.vllm_engine.vllm_library import parse_args
 
     values: dict[str, Any] = parse_args(
         [
@@ -57,7 +57,7 @@ def test_values_are_read_as_vllm_reads_them() -> None:
     ],
 )
 def test_what_vllm_does_not_know_is_refused_with_a_hint(given: str, said: str) -> None:
-    from ponder_worker.vllm_engine.library import parse_args
+    from ponder_worker.vllm_engine.vllm_library import parse_args
 
     with pytest.raises(InvalidSetting, match=said):
         parse_args([given])

@@ -1,0 +1,1 @@
+"""The signal and the plan: how much work waits, and which workers are worth their price now."""

@@ -1,0 +1,398 @@
+"""The plan: which workers of a model are wanted now, and why. A pure function of the situation.
+
+Work is taken as a fluid, served by the earliest deadline first (see `fluid`). The policy, in the order in which bounds
+cut it short:
+
+1. On-demand workers for the median of the interactive load.
+2. On-demand workers for all work that is due, once spot can no longer be trusted with it: when on-demand workers that
+   were started a little later would miss a deadline. This is the safety net of "Can't Be Late" (Wu et al., NSDI 2024),
+   with its two changeovers of slack and as much again before it lets go.
+3. Spot workers, as many as finish all work in time at their rate with interruptions, also beside those of the second
+   rule: what spot does, the others need not.
+4. One more worker than there are, if keys and values have filled more than 85 % of the memory for a while.
+5. The minimum of the bounds, of the cheapest machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ponder.domain.money import dollars
+from ponder.errors import InvalidInput
+from ponder.fleet.fluid import Demand, Group
+from ponder.fleet.ladder import HEADROOM, Fleet, Machine, Room, first_fleet, hourly, ranked
+
+MOST_OCCUPANCY = 0.85
+"""More of the keys and values in use asks for another worker."""
+_INTERVAL_S = 60.0
+"""The plan may not be asked for so long."""
+_TRUSTED_RISK = 0.05
+"""A live spot worker is trusted for the time in which it is interrupted with this probability."""
+_HOUR_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Unsettled work of a model that is due at the same time, in tokens of prompts and answers."""
+
+    lane: str
+    due_in_s: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A machine on which a worker of the model may be started."""
+
+    machine: str
+    market: str
+    nanodollars_per_hour: int
+    tokens_per_s: float
+    loading_s: float
+    interruptions_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The model's live workers on one kind of machine; those that are loading will be ready in `ready_in_s`."""
+
+    machine: str
+    market: str
+    num_workers: int
+    num_loading: int = 0
+    ready_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits on the workers of a model. Those on workers and dollars go before the minimum. Raises InvalidInput."""
+
+    min_workers: int = 0
+    max_workers: int | None = None
+    max_nanodollars_per_hour: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_workers < 0:
+            raise InvalidInput("the fewest workers must be zero or more", param="min")
+        if self.max_workers is not None and self.max_workers < self.min_workers:
+            raise InvalidInput(
+                f"the most workers, {self.max_workers}, must not be below the fewest, {self.min_workers}", param="max"
+            )
+        if self.max_nanodollars_per_hour is not None and self.max_nanodollars_per_hour < 0:
+            raise InvalidInput("the most dollars per hour must be zero or more", param="max_dollars_per_hour")
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The work, the offers and the workers of one model.
+
+    occupancy: the share of keys and values in use for a while, or None if unknown. interactive_tokens_per_s: the median
+    of the interactive load.
+    """
+
+    model: str
+    fingerprint: str | None
+    loads: tuple[Load, ...]
+    offers: tuple[Offer, ...]
+    running: tuple[Running, ...]
+    occupancy: float | None
+    interactive_tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The workers that are wanted of one kind of machine, those that run included."""
+
+    machine: str
+    market: str
+    num_workers: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A fleet, what it costs until the work is done, and the tokens that it finishes after they are due.
+
+    finished_in_s: None if never.
+    """
+
+    name: str
+    workers: tuple[Wanted, ...]
+    nanodollars: int
+    finished_in_s: float | None
+    late_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The wanted workers, what led to them, and the alternatives: nothing, spot only, on-demand only, mixed."""
+
+    wanted: tuple[Wanted, ...]
+    reasons: tuple[str, ...]
+    alternatives: tuple[Alternative, ...]
+
+
+def plan(situation: Situation, bounds: Bounds) -> Plan:
+    """Returns the workers wanted now. Never exceeds the bounds, and falls below the minimum only for lack of offers."""
+    return _Planner(situation, bounds).plan()
+
+
+@dataclass(slots=True)
+class _Wish:
+    """The fleet that grows rule by rule, and the reasons for each kind of machine."""
+
+    room: Room
+    fleet: dict[Machine, int] = field(default_factory=lambda: defaultdict(int))
+    why: dict[Machine, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, machine: Machine, number: int, reason: str) -> None:
+        """Adds workers as far as there is room."""
+        number = min(number, self.room.less(self.fleet).most(machine))
+        if number > 0:
+            self.fleet[machine] += number
+            self.why[machine].append(f"{number} {reason}")
+
+    def clear(self) -> None:
+        self.fleet.clear()
+        self.why.clear()
+
+    @property
+    def num_workers(self) -> int:
+        return sum(self.fleet.values())
+
+    def wanted(self) -> tuple[Wanted, ...]:
+        return tuple(
+            Wanted(machine.name, machine.market, number, "; ".join(self.why[machine]))
+            for machine, number in sorted(self.fleet.items(), key=lambda item: (item[0].market, item[0].name))
+        )
+
+
+class _Planner:
+    """Plans for one situation within bounds."""
+
+    def __init__(self, situation: Situation, bounds: Bounds) -> None:
+        self._situation = situation
+        self._bounds = bounds
+        self._room = Room(bounds.max_workers, bounds.max_nanodollars_per_hour)
+        machines = _machines(situation)
+        on_demand = [machine for machine in machines if machine.market != "spot"]
+        self._demand = Demand.of((load.due_in_s, load.tokens) for load in situation.loads)
+        dues = self._demand.dues_s
+        in_time = [due for due in dues if any(machine.price_by(due) < math.inf for machine in on_demand)]
+        self._on_demand = ranked(on_demand, min(in_time, default=math.inf))
+        cheapest = min((machine.price_by(math.inf) for machine in on_demand), default=math.inf)
+        spot = [one for one in machines if one.market == "spot" and one.price_by(math.inf) < cheapest]
+        self._spot = ranked(spot, max(dues, default=math.inf))
+        self._is_guaranteed = True
+        """Whether on-demand workers can do all work in time."""
+        self._reasons: list[str] = []
+
+    def plan(self) -> Plan:
+        wish = _Wish(self._room)
+        floor = self._add_floor(wish)
+        self._add_safe(wish, floor)
+        self._add_spot(wish, floor)
+        self._add_for_occupancy(wish)
+        self._add_minimum(wish)
+        self._tell(wish)
+        return Plan(wish.wanted(), tuple(self._reasons), self._alternatives(wish))
+
+    def _add_floor(self, wish: _Wish) -> int:
+        """Adds the workers for the median of the interactive load. Returns how many of them are on demand."""
+        median = self._situation.interactive_tokens_per_s
+        machines = self._on_demand or self._spot
+        if median <= 0 or not machines:
+            return 0
+        number = math.ceil(median / machines[0].tokens_per_s)
+        figures = f"the interactive load's median is {median:,.0f} tokens/s, a worker does {_rate(machines[0])}"
+        wish.add(machines[0], number, f"for people who wait: {figures}")
+        return wish.num_workers if self._on_demand else 0
+
+    def _add_safe(self, wish: _Wish, floor: int) -> None:
+        """Adds on-demand workers for the work that spot cannot be trusted with."""
+        demand = _reachable(self._demand, self._on_demand)
+        if not self._spot:
+            fleet = first_fleet(self._on_demand, self._room, demand, _groups, least=floor)
+            self._add_fleet(wish, fleet, f"for {_amount(demand)}: no spot machine is cheaper")
+            return
+        # What not even all workers would finish in time is no reason to pay more for the rest of it.
+        length = len(demand.dues_s)
+        while length and not self._is_safe(demand.prefix(length), floor, now=True):
+            length -= 1
+        self._is_guaranteed = length == len(demand.dues_s)
+        due = demand.prefix(length)
+        if not length or self._is_safe(due, floor, now=False):
+            return
+        fleet = first_fleet(self._on_demand, self._room, due, self._with_trusted, least=floor)
+        reason = f"spot is trusted only while on-demand workers could start {_time(self._trust_s)} later"
+        self._add_fleet(wish, fleet, f"for {_amount(due)}: {reason}")
+
+    def _add_fleet(self, wish: _Wish, fleet: Fleet, reason: str) -> None:
+        """Adds what a fleet has beyond the floor, or replaces the floor if the fleet leaves no room for it."""
+        if any(fleet.get(machine, 0) < number for machine, number in wish.fleet.items()):
+            wish.clear()
+        for machine, number in fleet.items():
+            wish.add(machine, number - wish.fleet.get(machine, 0), reason)
+
+    @property
+    def _trust_s(self) -> float:
+        """The slack within which spot is trusted: two changeovers, and as much again while on-demand workers run."""
+        changeover_s = max(machine.loading_s for machine in (self._spot[0], *self._on_demand[:1]))
+        is_switched = sum(machine.num_running for machine in self._on_demand) > 0
+        return (2 * changeover_s + _INTERVAL_S) * (2 if is_switched else 1)
+
+    def _is_safe(self, due: Demand, floor: int, *, now: bool) -> bool:
+        """Returns whether on-demand workers alone meet all deadlines, started now or after the time of trust."""
+        if not self._on_demand:
+            return False
+        delay_s = 0.0 if now else self._trust_s
+
+        def groups(fleet: Fleet) -> list[Group]:
+            kept = None if now else floor
+            new = [group for machine, number in fleet.items()
+                   for group in machine.groups(number, num_kept=kept, delay_s=delay_s)]  # fmt: skip
+            return [*new, *self._trusted()]
+
+        if not now and not self._room.is_bounded:
+            # With any number of workers, the last moment would do; this keeps half of the time for working.
+            done = groups({self._on_demand[0]: floor} if floor else {})
+            return all(
+                sum(group.tokens(at) for group in done) >= total or (at - self._on_demand[0].loading_s) / 2 >= delay_s
+                for at, total in zip(due.dues_s, due.totals, strict=True)
+            )
+        fleet = first_fleet(self._on_demand, self._room, due, groups, least=floor)
+        return (due if now else due.times(HEADROOM)).is_met(groups(fleet))
+
+    def _with_trusted(self, fleet: Fleet) -> list[Group]:
+        return [*_groups(fleet), *self._trusted()]
+
+    def _trusted(self) -> list[Group]:
+        """Returns what live spot workers are trusted to do."""
+        found = []
+        for offer in self._situation.offers:
+            machine = next((one for one in self._spot if one.name == offer.machine), None)
+            if offer.market == "spot" and machine is not None and (ready := machine.num_running - machine.num_loading):
+                risk = offer.interruptions_per_hour / _HOUR_S
+                until_s = _TRUSTED_RISK / risk if risk > 0 else math.inf
+                found.append(Group(ready, offer.tokens_per_s, until_s=until_s))
+        return found
+
+    def _add_spot(self, wish: _Wish, floor: int) -> None:
+        """Adds the spot workers that finish the work in time, beside the on-demand workers of the floor."""
+        if not self._spot:
+            return
+        beside = list(self._on_demand[0].groups(floor)) if floor else []
+        demand = _reachable(self._demand, self._spot)
+        if self._on_demand and self._room.is_bounded and not self._is_guaranteed:
+            # No workers could make it safe, so all that fit hurry.
+            fleet: Fleet = {self._spot[0]: self._room.most(self._spot[0])}
+        elif demand.times(HEADROOM).is_met(beside):
+            return
+        else:
+            fleet = first_fleet(self._spot, self._room, demand, lambda fleet: [*_groups(fleet), *beside])
+        for machine, number in fleet.items():
+            wish.add(machine, number, f"to do {_amount(self._demand)} in time at {_rate(machine)} each")
+
+    def _add_for_occupancy(self, wish: _Wish) -> None:
+        occupancy, running = self._situation.occupancy, sum(one.num_workers for one in self._situation.running)
+        if occupancy is None or occupancy <= MOST_OCCUPANCY or not self._demand.total or wish.num_workers > running:
+            return
+        for machine in [*self._spot, *self._on_demand][:1]:
+            number = running + 1 - wish.num_workers
+            wish.add(machine, number, f"for room: {occupancy:.0%} of the keys and values are in use on {running}")
+
+    def _add_minimum(self, wish: _Wish) -> None:
+        missing = self._bounds.min_workers - wish.num_workers
+        machines = sorted([*self._on_demand, *self._spot], key=lambda one: (one.nanodollars_per_hour, one.name))
+        if missing > 0 and machines:
+            wish.add(machines[0], missing, f"for the minimum of {self._bounds.min_workers}")
+
+    def _tell(self, wish: _Wish) -> None:
+        """Notes the reasons that concern the whole fleet."""
+        if not self._on_demand and not self._spot:
+            self._reasons.append("no machine is known that the model runs on and that has a price")
+        elif not self._demand.total:
+            self._reasons.append(self._why_none())
+        elif late := self._demand.late_tokens(_groups(wish.fleet)):
+            needed = workers_needed(self._situation)
+            rest = f"; {needed} would finish in time" if needed is not None and needed > wish.num_workers else ""
+            self._reasons.append(f"about {late:,.0f} tokens will be late within the bounds{rest}")
+        hourly_cost = hourly(wish.fleet)
+        self._reasons.append(
+            f"{wish.num_workers} worker{'s' * (wish.num_workers != 1)}, {dollars(hourly_cost)} an hour"
+        )
+
+    def _why_none(self) -> str:
+        machine = [*self._spot, *self._on_demand][0]
+        return (
+            f"no work waits: a worker on {machine.name} ({machine.market}) that is idle for "
+            f"{_time(machine.loading_s)} costs as much as loading one again"
+        )
+
+    def _alternatives(self, wish: _Wish) -> tuple[Alternative, ...]:
+        spot = first_fleet(self._spot, self._room, _reachable(self._demand, self._spot), _groups)
+        on_demand = first_fleet(self._on_demand, self._room, _reachable(self._demand, self._on_demand), _groups)
+        named = {"nothing": {}, "spot only": spot, "on-demand only": on_demand, "mixed": wish.fleet}
+        return tuple(self._alternative(name, fleet) for name, fleet in named.items())
+
+    def _alternative(self, name: str, fleet: Fleet) -> Alternative:
+        groups = _groups(fleet)
+        finished_in_s = self._demand.finished_in_s(groups)
+        cost = 0.0 if finished_in_s is None else hourly(fleet) * finished_in_s / _HOUR_S
+        late = math.ceil(self._demand.late_tokens(groups))
+        workers = tuple(Wanted(machine.name, machine.market, number, name) for machine, number in fleet.items())
+        return Alternative(name, workers, round(cost), finished_in_s, late)
+
+
+def workers_needed(situation: Situation) -> int | None:
+    """Returns how many workers of the cheapest machine would do all work in time, or None if none would."""
+    machines = _machines(situation)
+    demand = Demand.of((load.due_in_s, load.tokens) for load in situation.loads)
+    in_time = [due for due in demand.dues_s if any(machine.price_by(due) < math.inf for machine in machines)]
+    fleet = first_fleet(ranked(machines, min(in_time, default=math.inf)), Room(), demand, _groups)
+    return sum(fleet.values()) if demand.is_met(_groups(fleet)) else None
+
+
+def _machines(situation: Situation) -> list[Machine]:
+    """Returns the offers with the live workers on them. A spot worker that is interrupted has to load again."""
+    running = {(one.machine, one.market): one for one in situation.running}
+    found = []
+    for offer in situation.offers:
+        live = running.get((offer.machine, offer.market), Running(offer.machine, offer.market, 0))
+        share = 1 / (1 + offer.interruptions_per_hour * offer.loading_s / _HOUR_S)
+        if offer.tokens_per_s > 0:
+            found.append(
+                Machine(
+                    offer.machine, offer.market, offer.nanodollars_per_hour, offer.tokens_per_s * share,
+                    offer.loading_s, live.num_workers, live.num_loading, live.ready_in_s,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _reachable(demand: Demand, machines: Sequence[Machine]) -> Demand:
+    """Returns the work with a later due time for what neither live workers nor new ones would do in time."""
+    soonest_s = min((machine.loading_s for machine in machines), default=0.0)
+    live = [group for machine in machines for group in machine.groups(machine.num_running)]
+    return demand.reachable(live, soonest_s, 2 * soonest_s + _INTERVAL_S)
+
+
+def _groups(fleet: Fleet) -> list[Group]:
+    return [group for machine, number in fleet.items() for group in machine.groups(number)]
+
+
+def _amount(demand: Demand) -> str:
+    return f"{demand.total:,.0f} tokens, the first due in {_time(demand.dues_s[0])}" if demand.dues_s else "no work"
+
+
+def _rate(machine: Machine) -> str:
+    return f"{machine.tokens_per_s:,.0f} tokens/s"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * _HOUR_S else f"{seconds / _HOUR_S:.1f} h"

@@ -1,0 +1,227 @@
+"""The plan keeps bounds and deadlines, and more work never gets fewer workers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ponder.errors import InvalidInput
+from ponder.fleet.plan import Bounds, Load, Offer, Plan, Running, Situation, plan
+
+_HOUR = 3_600.0
+_DOLLAR = 10**9
+
+_loads = st.lists(
+    st.builds(
+        Load,
+        lane=st.sampled_from(["interactive", "batch"]),
+        due_in_s=st.floats(1, 48 * _HOUR),
+        tokens=st.integers(0, 10**9),
+    ),
+    max_size=4,
+).map(tuple)
+_offers = st.lists(
+    st.builds(
+        Offer,
+        machine=st.sampled_from(["a", "b", "c"]),
+        market=st.sampled_from(["on_demand", "spot"]),
+        nanodollars_per_hour=st.integers(0, 20 * _DOLLAR),
+        tokens_per_s=st.floats(1, 50_000),
+        loading_s=st.floats(0, 1_200),
+        interruptions_per_hour=st.floats(0, 4),
+    ),
+    max_size=5,
+    unique_by=lambda offer: (offer.machine, offer.market),
+).map(tuple)
+_running = st.lists(
+    st.builds(
+        lambda machine, market, number, loading, ready: Running(machine, market, number, min(loading, number), ready),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["on_demand", "spot"]),
+        st.integers(0, 5),
+        st.integers(0, 2),
+        st.floats(0, 600),
+    ),
+    max_size=3,
+    unique_by=lambda one: (one.machine, one.market),
+).map(tuple)
+_situations = st.builds(
+    Situation,
+    model=st.just("m"),
+    fingerprint=st.just("f"),
+    loads=_loads,
+    offers=_offers,
+    running=_running,
+    occupancy=st.none() | st.floats(0, 1),
+    interactive_tokens_per_s=st.just(0.0) | st.floats(0, 100_000),
+)
+_most = st.none() | st.integers(0, 12)
+_bounds = st.builds(
+    lambda least, more, dollars: Bounds(least, None if more is None else least + more, dollars),
+    st.integers(0, 3),
+    _most,
+    st.none() | st.integers(0, 60 * _DOLLAR),
+)
+_ON_DEMAND = Offer("h100", "on_demand", 4 * _DOLLAR, 2_000.0, 120.0, 0.0)
+_SPOT = Offer("h100", "spot", 1 * _DOLLAR, 2_000.0, 120.0, 0.2)
+
+
+def _situation(*loads: Load, offers: Sequence[Offer] = (_ON_DEMAND, _SPOT), median: float = 0.0) -> Situation:
+    return Situation("m", "f", loads, tuple(offers), (), None, median)
+
+
+def _numbers(planned: Plan) -> dict[str, int]:
+    return {wanted.market: wanted.num_workers for wanted in planned.wanted}
+
+
+def _count(planned: Plan) -> int:
+    return sum(wanted.num_workers for wanted in planned.wanted)
+
+
+def _hourly(situation: Situation, planned: Plan) -> int:
+    prices = {(offer.machine, offer.market): offer.nanodollars_per_hour for offer in situation.offers}
+    return sum(prices[wanted.machine, wanted.market] * wanted.num_workers for wanted in planned.wanted)
+
+
+@given(_situations, _bounds)
+@settings(max_examples=150, deadline=None)
+def test_bounds_hold_and_every_wanted_worker_has_a_reason(situation: Situation, bounds: Bounds) -> None:
+    planned = plan(situation, bounds)
+    count, hourly = _count(planned), _hourly(situation, planned)
+    assert bounds.max_workers is None or count <= bounds.max_workers
+    assert bounds.max_nanodollars_per_hour is None or hourly <= bounds.max_nanodollars_per_hour
+    if situation.offers and bounds.max_nanodollars_per_hour is None:
+        assert count >= bounds.min_workers
+    assert all(wanted.reason and wanted.num_workers > 0 for wanted in planned.wanted)
+    assert [one.name for one in planned.alternatives] == ["nothing", "spot only", "on-demand only", "mixed"]
+    assert plan(situation, bounds) == planned
+
+
+@given(_situations, _bounds, st.floats(1, 3), st.integers(0, 10**8))
+@settings(max_examples=200, deadline=None)
+def test_more_backlog_never_wants_fewer_workers(situation: Situation, bounds: Bounds, factor: float, more: int) -> None:
+    bounds = replace(bounds, max_nanodollars_per_hour=None)
+    loads = tuple(replace(load, tokens=int(load.tokens * factor) + more) for load in situation.loads if load.tokens)
+    assert _count(plan(replace(situation, loads=loads), bounds)) >= _count(plan(situation, bounds))
+
+
+@given(_situations, _bounds)
+@settings(max_examples=50, deadline=None)
+def test_no_work_wants_no_worker_beyond_the_minimum(situation: Situation, bounds: Bounds) -> None:
+    loads = tuple(replace(load, tokens=0) for load in situation.loads)
+    planned = plan(replace(situation, loads=loads, interactive_tokens_per_s=0.0), bounds)
+    assert _count(planned) <= bounds.min_workers
+    assert planned.reasons
+
+
+@given(
+    st.lists(
+        st.builds(Load, st.just("batch"), st.floats(600, 6 * _HOUR), st.integers(1, 10**7)), min_size=1, max_size=3
+    ),
+    _offers,
+    st.integers(1, 8),
+    st.sampled_from([0.0, 500.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_deadlines_are_met_without_any_spot_whenever_on_demand_alone_would_meet_them(
+    loads: list[Load], offers: tuple[Offer, ...], most: int, median: float
+) -> None:
+    bounds = Bounds(max_workers=most)
+    if not any(_alone_in_time(loads, offer, most) for offer in offers if offer.market == "on_demand"):
+        return
+    situation = Situation("m", "f", tuple(loads), offers, (), None, median)
+    assert _late_in_a_replay(situation, bounds, step_s=30.0) <= 1e-6 * sum(load.tokens for load in loads)
+
+
+def _alone_in_time(loads: Sequence[Load], offer: Offer, number: int) -> bool:
+    def due_by(at: float) -> int:
+        return sum(load.tokens for load in loads if load.due_in_s <= at)
+
+    return all(
+        due_by(load.due_in_s) <= number * offer.tokens_per_s * max(0.0, load.due_in_s - offer.loading_s)
+        for load in loads
+    )
+
+
+def _late_in_a_replay(situation: Situation, bounds: Bounds, step_s: float) -> float:
+    """Returns the late tokens if the plan is followed, but no spot machine is ever to be had."""
+    offers = {offer.machine: offer for offer in situation.offers if offer.market == "on_demand"}
+    left = sorted([load.due_in_s, float(load.tokens)] for load in situation.loads)
+    ready_at: dict[str, list[float]] = {name: [] for name in offers}
+    now, late = 0.0, 0.0
+    while any(tokens > 1e-6 for _, tokens in left):
+        running = [
+            Running(name, "on_demand", len(times), sum(at > now for at in times), max([now, *times]) - now)
+            for name, times in ready_at.items()
+        ]
+        loads = tuple(Load("batch", due - now, math.ceil(tokens)) for due, tokens in left if tokens > 1e-6)
+        planned = plan(replace(situation, loads=loads, running=tuple(running)), bounds)
+        wanted = {one.machine: one.num_workers for one in planned.wanted if one.market == "on_demand"}
+        for name, times in ready_at.items():
+            times.sort()
+            del times[wanted.get(name, 0) :]
+            times += [now + offers[name].loading_s] * (wanted.get(name, 0) - len(times))
+        until = min([now + step_s, *(due for due, tokens in left if tokens > 1e-6)])
+        made = sum(
+            offers[name].tokens_per_s * max(0.0, until - max(now, at))
+            for name, times in ready_at.items()
+            for at in times
+        )
+        for load in left:
+            done = min(load[1], made)
+            load[1], made = load[1] - done, made - done
+            if load[0] <= until and load[1] > 0:
+                late, load[1] = late + load[1], 0.0
+        now = max(until, now + 1e-3)
+    return late
+
+
+def test_spot_does_what_has_time() -> None:
+    planned = plan(_situation(Load("batch", 24 * _HOUR, 100_000_000)), Bounds())
+    assert _numbers(planned) == {"spot": 1}
+    assert "100,000,000 tokens" in planned.wanted[0].reason
+
+
+def test_on_demand_steps_in_when_slack_is_short() -> None:
+    hurried = plan(_situation(Load("batch", 400, 1_000_000)), Bounds(max_workers=4))
+    assert "on_demand" in _numbers(hurried)
+    assert "could start 5 min later" in hurried.wanted[0].reason
+
+
+def test_people_who_wait_get_on_demand_workers_for_their_median() -> None:
+    planned = plan(_situation(Load("interactive", 24 * _HOUR, 1_000), median=5_000), Bounds())
+    assert _numbers(planned)["on_demand"] == 3
+    assert "5,000 tokens/s" in planned.wanted[0].reason
+
+
+def test_full_memory_asks_for_one_more_than_there_are() -> None:
+    busy = replace(
+        _situation(Load("batch", 24 * _HOUR, 1_000_000)), running=(Running("h100", "spot", 2),), occupancy=0.9
+    )
+    assert _count(plan(busy, Bounds())) == 3
+    assert _count(plan(replace(busy, occupancy=0.85), Bounds())) == 1
+
+
+def test_what_cannot_be_done_in_time_is_told_with_the_workers_that_would_do_it() -> None:
+    planned = plan(_situation(Load("batch", _HOUR, 20_000_000)), Bounds(max_workers=1))
+    assert any("late" in reason and "would finish in time" in reason for reason in planned.reasons)
+
+
+def test_the_alternatives_say_what_each_costs() -> None:
+    costs = {one.name: one for one in plan(_situation(Load("batch", 24 * _HOUR, 100_000_000)), Bounds()).alternatives}
+    assert costs["nothing"].nanodollars == 0
+    assert costs["nothing"].late_tokens == 100_000_000
+    assert costs["nothing"].finished_in_s is None
+    assert costs["spot only"].nanodollars < costs["on-demand only"].nanodollars
+    assert costs["mixed"] == replace(costs["spot only"], name="mixed", workers=costs["mixed"].workers)
+
+
+@pytest.mark.parametrize("numbers", [(-1, None, None), (2, 1, None), (0, None, -1)])
+def test_bounds_that_contradict_themselves_are_refused(numbers: tuple[int, int | None, int | None]) -> None:
+    with pytest.raises(InvalidInput):
+        Bounds(*numbers)

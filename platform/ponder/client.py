@@ -294,6 +294,10 @@ class Client:
     def revoke_key(self, key_id: str) -> Json:
         return self._wire.ask("DELETE", f"keys/{key_id}", repeatable=True)
 
+    def fleet_plans(self, **query: Any) -> list[Json]:
+        """Returns the workers wanted of each model. Needs an operator's key."""
+        return list(self._get("fleet/plan", query)["data"])
+
     def prices(self) -> list[Json]:
         return list(self._get("prices")["data"])
 

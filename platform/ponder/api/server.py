@@ -31,6 +31,7 @@ from ponder.api.routes import (
     keys,
     metrics,
     models,
+    plans,
     prices,
     prunes,
     reports,
@@ -50,7 +51,7 @@ from ponder.settings import Settings
 
 _ROUTES = (
     *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
-    *(tenants, keys, budgets, webhook, prices, prunes, measurements, worker_samples, bench_runs),
+    *(tenants, keys, budgets, webhook, plans, prices, prunes, measurements, worker_samples, bench_runs),
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any, Literal
 
@@ -11,14 +12,19 @@ from sqlalchemy import Connection, Row, text
 from ponder.api.services import unix
 from ponder.domain.budget import Allowance, Limit, last_to_renew
 from ponder.domain.money import dollars
-from ponder.domain.state import BatchState, PilotState, is_final
+from ponder.domain.state import BatchState, Lane, PilotState, is_final
 from ponder.domain.storable import JsonObject
+from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog
+from ponder.fleet.plan import Load, workers_needed
+from ponder.fleet.situation import situations
 from ponder.jobs.budgets.need import least_needs
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status
 from ponder.jobs.piloting.pilot import PilotStatus, pilots
 from ponder.ledger.spending import allowances
 
-Reason = Literal["dispatcher", "validating", "no_worker", "queued", "quota", "window", "paused", "budget", "pilot"]
+Reason = Literal[
+    "dispatcher", "validating", "no_worker", "late", "queued", "quota", "window", "paused", "budget", "pilot"
+]
 
 _ALIVE = text(
     """
@@ -53,9 +59,12 @@ _NEXT_JOB = text(
 )
 _QUEUED = text(
     """
-    SELECT coalesce(sum(estimated_tokens), 0) FROM shards
-    WHERE state = 'queued' AND model = :model AND fingerprint = :fingerprint AND lane = :lane
-      AND (CAST(:before AS bigint) IS NULL OR id < :before)
+    SELECT coalesce(sum(estimated_tokens), 0) FROM shards JOIN batches ON batches.id = batch_id
+    WHERE shards.state = 'queued' AND model = :model AND fingerprint = :fingerprint AND shards.lane = :lane
+      AND (published_at < coalesce((SELECT published_at FROM shards WHERE id = :shard_id), 'infinity')
+           OR (published_at IS NULL AND (SELECT published_at FROM shards WHERE id = :shard_id) IS NULL
+               AND (expires_at, shards.id) < ((SELECT expires_at FROM batches WHERE id = :batch_id),
+                                              coalesce(CAST(:shard_id AS bigint), 9223372036854775807))))
     """
 )
 _UNCUT = text(
@@ -75,6 +84,18 @@ _QUOTA_REACHED = text(
         WHERE shards.tenant_id = tenants.id
           AND (shards.state = 'held' OR (shards.state = 'queued' AND published_at IS NOT NULL))
     )
+    """
+)
+
+_WEIGHTS = text(
+    """
+    SELECT model, fingerprint, CAST(extract(epoch FROM expires_at - clock_timestamp()) AS float8) AS due_in_s
+    FROM batches JOIN (
+        SELECT batch_id, model, fingerprint FROM portions
+        UNION
+        SELECT batch_id, model, fingerprint FROM shards WHERE state <> 'finished'
+    ) AS work ON batch_id = batches.id
+    WHERE batches.id = :batch_id ORDER BY model, fingerprint
     """
 )
 
@@ -108,19 +129,15 @@ def why_listed_batch_waits(batch: Row[Any], num_pending: int, is_running: bool, 
 def why_batch_waits(
     connection: Connection, batch: Row[Any], num_pending: int, is_running: bool, stops: Stops
 ) -> JsonObject | None:
-    """Returns None if the batch has ended, if a job runs, or if nothing is wrong and no job is left."""
-    if is_final(BatchState(batch.state)) or is_running:
+    """Returns None if the batch has ended, or if a job runs or nothing is wrong, and it will be done in time."""
+    if is_final(BatchState(batch.state)):
         return None
+    has_pending = batch.state == "in_progress" and num_pending > 0
+    if is_running:
+        return _why_late(connection, batch) if has_pending else None
     if (found := _why_not_begun(batch, stops.status)) is not None:
         return found
-    if batch.state != "in_progress" or num_pending == 0:
-        return None
-    has_undecided_pilot = stops.pilot is not None and stops.pilot.is_undecided
-    values = {"batch_id": batch.id, "has_undecided_pilot": has_undecided_pilot}
-    job = connection.execute(_NEXT_JOB, values).first()
-    if job is not None:
-        return _why_job_waits(connection, job, batch.lane, stops)
-    return _why_stopped(connection, batch.id, 0, stops) if stops.pilot is not None else None
+    return _why_pending_wait(connection, batch, stops) if has_pending else None
 
 
 def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObject | None:
@@ -133,6 +150,18 @@ def why_job_waits(connection: Connection, job: Row[Any], lane: str) -> JsonObjec
     return _why_job_waits(connection, job, lane, stops)
 
 
+def _why_pending_wait(connection: Connection, batch: Row[Any], stops: Stops) -> JsonObject | None:
+    has_undecided_pilot = stops.pilot is not None and stops.pilot.is_undecided
+    values = {"batch_id": batch.id, "has_undecided_pilot": has_undecided_pilot}
+    job = connection.execute(_NEXT_JOB, values).first()
+    if job is None:
+        return _why_stopped(connection, batch.id, 0, stops) if stops.pilot is not None else None
+    found = _why_job_waits(connection, job, batch.lane, stops)
+    if found is None or found["reason"] in ("queued", "quota", "window"):
+        return _why_late(connection, batch) or found
+    return found
+
+
 def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stops) -> JsonObject | None:
     shard = connection.execute(_SHARD_OF_JOB, {"batch_id": job.batch_id, "job_id": job.id}).first()
     if shard is not None and shard.state == "held":
@@ -140,7 +169,7 @@ def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stop
     # A cascade's job may wait for another model than its first.
     where = job if shard is None else shard
     weights = {"model": where.model, "fingerprint": where.fingerprint}
-    queued = {**weights, "lane": lane, "before": shard.id if shard is not None else None}
+    queued = {**weights, "lane": lane, "batch_id": job.batch_id, "shard_id": shard.id if shard is not None else None}
     ahead = int(connection.execute(_QUEUED, queued).scalar_one())
     if shard is None:
         uncut = {**weights, "batch_id": job.batch_id, "line": job.line}
@@ -162,6 +191,40 @@ def _why_job_waits(connection: Connection, job: Row[Any], lane: str, stops: Stop
     if quota is not None:
         return _reason("quota", f"your quota of {quota:,} tokens in flight is reached", ahead)
     return _reason("window", f"not in the queue's window yet, behind about {ahead:,} tokens", ahead)
+
+
+def _why_late(connection: Connection, batch: Row[Any]) -> JsonObject | None:
+    """Returns how many workers would do the batch in time, if those that are alive will not.
+
+    What is due before it or interactive is done first. Nothing is said as long as no throughput was measured.
+    """
+    workers = LiveWorkers.read(connection)
+    for row in connection.execute(_WEIGHTS, {"batch_id": batch.id}).all():
+        weights, own = (row.model, row.fingerprint), (batch.lane != Lane.INTERACTIVE, row.due_in_s + 1)
+        first = [
+            item
+            for item in backlog(connection, row.model)
+            if item.weights == weights and item.may_run and (item.lane != Lane.INTERACTIVE, item.due_in_s) <= own
+        ]
+        needed_s, tokens = workers.seconds(first), sum(item.tokens for item in first)
+        if needed_s is None or needed_s <= row.due_in_s:
+            continue
+        number, remedy = workers.num_workers(weights), "no number of workers would make it"
+        if (enough := _enough_workers(connection, weights, first, row.due_in_s)) is not None:
+            remedy = f"{enough:,} would make it"
+        who = f"{number:,} worker{'s' * (number != 1)} of {row.model}"
+        deadline = f"{batch.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return _reason("late", f"with {who} it will not be done by {deadline}: {remedy}", tokens)
+    return None
+
+
+def _enough_workers(connection: Connection, weights: Weights, first: Sequence[Backlog], due_in_s: float) -> int | None:
+    """Returns how many workers would do the work in time, or None if new ones would load too long."""
+    for situation in situations(connection, weights[0]):
+        if (situation.model, situation.fingerprint) == weights:
+            loads = tuple(Load(item.lane, min(item.due_in_s, due_in_s), item.tokens) for item in first)
+            return workers_needed(replace(situation, loads=loads))
+    return None
 
 
 def _why_not_begun(batch: Row[Any], status: DispatcherStatus) -> JsonObject | None:

@@ -47,6 +47,9 @@ SECTIONS = {
         "prune": Lazy("Delete what expired batches left.", "ponder.cli.commands.batch:prune"),
         "tenant": Lazy("Create and list tenants.", "ponder.cli.commands.tenant:tenant"),
         "key": Lazy("Create, list and revoke API keys.", "ponder.cli.commands.key:key"),
+        "fleet": Lazy(
+            "Plan the workers: how many, on which machines, and why.", "ponder.cli.commands.fleet.group:fleet"
+        ),
         "price": Lazy("List and set the hourly prices of machines.", "ponder.cli.commands.price:price"),
     },
     "Services": {

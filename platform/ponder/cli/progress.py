@@ -42,6 +42,7 @@ class Snapshot:
     nanodollars: int
     word: str
     waiting: str
+    is_late: bool = False
     projection: Json | None = None
     """The projection of the only batch, as the API makes it."""
 
@@ -154,6 +155,7 @@ def _snapshot(batches: Mapping[str, Json], weights: Mapping[str, float]) -> Snap
         nanodollars=sum(_own(batch, "direct_nanodollars") for batch in batches.values()),
         word=_word(open_batches, batches),
         waiting=next((text for batch in open_batches if (text := _waiting(batch))), ""),
+        is_late=any(_waiting_for(batch).get("reason") == "late" for batch in open_batches),
         projection=(open_batches[0].get("ponder") or {}).get("projection")
         if len(batches) == len(open_batches) == 1
         else None,
@@ -204,7 +206,7 @@ def _display(title: str) -> Iterator[_Show]:
             line: Json = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
             bar.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
             below = [Text(f"  {told}", style="cyan")] if (told := outlook(snapshot.projection)) and not is_over else []
-            if snapshot.waiting and not is_over and pace.is_still():
+            if snapshot.waiting and not is_over and (snapshot.is_late or pace.is_still()):
                 below.append(Text(f"  waiting: {snapshot.waiting}", style="yellow"))
             live.update(Group(bar, *below))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import groupby
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ponder.domain.state import AttemptOutcome, JobState
+from ponder.jobs.dispatching.order import num_taken
 from ponder.jobs.settle import settle
 from ponder.jobs.shard import MAX_JOBS, finish_held
 from ponder.jobs.tick_report import NextStage, Settlement, Usage
@@ -179,9 +180,9 @@ def _cut(connection: Connection, jobs: Sequence[_Job], shard_tokens: int | None)
     """Cuts shards of jobs: those that may have killed their workers get one each."""
     alone = [job for job in jobs if job.is_suspect]
     together = sorted((job for job in jobs if not job.is_suspect), key=lambda job: (job.kin, job.id))
-    shards = [[job] for job in alone]
+    shards: list[Sequence[_Job]] = [[job] for job in alone]
     for _, kin in groupby(together, key=lambda job: job.kin):
-        shards.extend(_chunks(kin, shard_tokens))
+        shards.extend(_chunks(list(kin), shard_tokens))
     if shards:
         connection.execute(_CUT, {"shards": dumps([_row(shard) for shard in shards])})
 
@@ -192,22 +193,14 @@ def _worker_lost(job: _Job, num_tokens: int) -> Settlement:
     return Settlement(job.id, JobState.FAILED, error=error, usage=Usage(completion_tokens=num_tokens))
 
 
-def _chunks(jobs: Iterable[_Job], shard_tokens: int | None) -> Iterator[list[_Job]]:
-    """Splits jobs into chunks of up to `shard_tokens` and MAX_JOBS. A larger job gets a chunk of its own.
-
-    `shard_tokens` None is no limit.
-    """
-    chunk: list[_Job] = []
-    tokens = 0
-    for job in jobs:
-        is_full = shard_tokens is not None and tokens + job.estimated_tokens > shard_tokens
-        if chunk and (len(chunk) == MAX_JOBS or is_full):
-            yield chunk
-            chunk, tokens = [], 0
-        chunk.append(job)
-        tokens += job.estimated_tokens
-    if chunk:
-        yield chunk
+def _chunks(jobs: Sequence[_Job], shard_tokens: int | None) -> Iterator[Sequence[_Job]]:
+    """Splits jobs into those of one shard each."""
+    start = 0
+    while start < len(jobs):
+        near = jobs[start : start + MAX_JOBS]
+        number = num_taken((job.estimated_tokens for job in near), shard_tokens)
+        yield near[:number]
+        start += number
 
 
 def _row(shard: Sequence[_Job]) -> dict[str, Any]:

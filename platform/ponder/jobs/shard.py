@@ -14,8 +14,9 @@ MAX_JOBS = 256
 """The most jobs in one shard."""
 
 _ADD_PORTIONS = text("""
-    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line, least_tokens)
-    SELECT batch_id, model, fingerprint, tenant_id, max(line), CAST(CAST(:least_tokens AS jsonb) ->> model AS bigint)
+    INSERT INTO portions (batch_id, model, fingerprint, tenant_id, last_line, uncut_tokens, least_tokens)
+    SELECT batch_id, model, fingerprint, tenant_id, max(line), sum(estimated_tokens),
+           CAST(CAST(:least_tokens AS jsonb) ->> model AS bigint)
     FROM jobs WHERE batch_id = :batch_id
     GROUP BY batch_id, model, fingerprint, tenant_id
 """)

@@ -233,6 +233,13 @@ portions = Table(
         "cut_until", Integer, nullable=False, server_default="0", comment="its lines up to here are cut into shards"
     ),
     Column("last_line", Integer, nullable=False),
+    Column(
+        "uncut_tokens",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="estimated, of the jobs that are in no shard yet",
+    ),
     Column("least_tokens", BigInteger, comment="that a budget must have left for one of its jobs; null: unknown"),
     Index("ix_portions_uncut", "batch_id", postgresql_where=text("cut_until < last_line")),
 )

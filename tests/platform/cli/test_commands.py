@@ -598,6 +598,19 @@ def test_every_report_is_a_table_json_and_csv(ponder: Ponder, problems: Path, tm
     assert ponder("report", "cost", "--since", "yesterday")[0] == exit_code.USAGE
 
 
+def test_the_plan_of_the_fleet_is_a_table_and_json(ponder: Ponder, worker: Any, problems: Path) -> None:
+    assert ponder("run", str(problems), *FIELDS, "-o", str(problems.parent / "out.jsonl"))[0] == exit_code.SETTLED
+    code, said, _ = ponder("fleet", "plan", "--model", "demo")
+    assert code == exit_code.SETTLED
+    assert said.startswith("demo (f0): 0 tokens wait\n  no work waits")
+    assert "alternative\tworkers\tuntil done\tdone in\tlate tokens\nnothing\t–" in said
+    (planned,) = json.loads(ponder("fleet", "plan", "--min", "1", "--json")[1])
+    assert [(one["num_workers"], one["reason"]) for one in planned["wanted"]] == [(1, "1 for the minimum of 1")]
+    assert ponder("fleet", "plan", "--model", "nobody")[0] == exit_code.FAILED
+    assert ponder("fleet", "plan", "--max-dollars-per-hour", "much")[0] == exit_code.USAGE
+    assert ponder("fleet", "plan", "--min", "2", "--max", "1")[0] == exit_code.USAGE
+
+
 def test_prices_are_imported_from_a_file_by_machine_market_and_gpu(ponder: Ponder, tmp_path: Path) -> None:
     file = tmp_path / "prices.csv"
     header = "Cloud,GPU Type,GPU Arch,GPUs,GPU RAM,vCPUs,RAM,On-demand,Per-GPU,Spot,Name\n"

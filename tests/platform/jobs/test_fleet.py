@@ -45,6 +45,16 @@ _PLACES = """
     GROUP BY jobs.id, jobs.line, portions.cut_until
 """
 
+# Portions whose uncut tokens are not those of their uncut jobs. The rest of a batch that has ended is never cut.
+_MISCOUNTED = """
+    SELECT portions.batch_id, uncut_tokens FROM portions JOIN batches ON batches.id = portions.batch_id
+    WHERE batches.state = 'in_progress' AND uncut_tokens <> (
+        SELECT coalesce(sum(estimated_tokens), 0) FROM jobs
+        WHERE jobs.batch_id = portions.batch_id AND jobs.model = portions.model
+          AND jobs.fingerprint = portions.fingerprint AND line > cut_until
+    )
+"""
+
 _HELD = """
     SELECT jobs.id, shards.holder, array_agg(attempts.incarnation_id) AS attempts
     FROM shards JOIN jobs ON jobs.id = ANY(shards.job_ids) AND jobs.state = 'pending'
@@ -362,6 +372,10 @@ class Fleet(RuleBasedStateMachine):
             assert row.num_shards + row.is_uncut == 1, f"job {row.id}: {row}"
         for row in self.world.sql(_HELD):
             assert row.attempts == [row.holder]
+
+    @invariant()
+    def uncut_tokens_are_those_of_the_jobs_that_are_not_cut(self) -> None:
+        assert self.world.sql(_MISCOUNTED) == []
 
     @invariant()
     def a_suspect_runs_alone(self) -> None:

@@ -27,6 +27,8 @@ def test_the_release_before_judges_finds_its_own_tables_and_views_again(world: A
     worker = world.worker()
     jobs = world.claim_all(worker)
     world.tick(worker, settled=[world.passed(job) for job in jobs], work=world.work(*jobs))
+    newest = set(map(tuple, world.sql(_COLUMNS)))
+    _downgrade(world, "0029")
     columns = set(map(tuple, world.sql(_COLUMNS)))
     _downgrade(world, "0028")
     gone = {name for _, name in columns - set(map(tuple, world.sql(_COLUMNS)))}
@@ -36,7 +38,7 @@ def test_the_release_before_judges_finds_its_own_tables_and_views_again(world: A
     assert row.num_passed == 2
     assert {row.kind for row in world.sql("SELECT kind FROM waste_entries")} >= {"chosen"}
     module.migrate(world.engine)
-    assert set(map(tuple, world.sql(_COLUMNS))) == columns
+    assert set(map(tuple, world.sql(_COLUMNS))) == newest
     with world.engine.begin() as connection:
         (found,) = cost_report(connection, Selection())
     assert (found.num_passed, found.num_by_judge) == (2, 0)
@@ -70,3 +72,12 @@ def test_batches_of_an_older_release_get_their_totals_and_numbers(world: Any) ->
     assert [(row.num_jobs, row.num_settled) for row in before] == [(3, 3), (2, 2), (1, 0)]
     assert world.numbered(batch) == [last, *world.jobs(batch)[:-1]]
     assert sorted(world.numbered(stopped)) == world.jobs(stopped)
+
+
+def test_waiting_batches_of_an_older_release_get_their_uncut_tokens(world: Any) -> None:
+    world.batch(25, tokens=100)
+    world.dispatch()
+    _downgrade(world, "0029")
+    module.migrate(world.engine)
+    (portion,) = world.sql("SELECT uncut_tokens FROM portions")
+    assert portion.uncut_tokens == 500

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Engine, TextClause, text
+from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog, demand_of, slack_s
 from ponder.jobs.dispatching.dispatcher_status import dispatcher_status
 from ponder.queue.celery_app import trouble
 
@@ -135,6 +137,7 @@ class _Platform(Collector):
                 spent.add_metric([kind], float(amount))
             metrics.append(spent)
             status = dispatcher_status(connection)
+            metrics.extend(_signal(connection))
         for name, help_text, is_so in (
             ("ponder_dispatcher_up", "Whether a dispatcher runs and no step that work depends on fails", status.is_ok),
             (
@@ -145,6 +148,41 @@ class _Platform(Collector):
         ):
             metrics.append(GaugeMetricFamily(name, help_text, value=float(is_so)))
         return metrics
+
+
+def _signal(connection: Connection) -> Iterator[Metric]:
+    """Yields what says how many workers are needed. Waiting jobs are not counted one by one."""
+    work, workers = backlog(connection), LiveWorkers.read(connection)
+    lanes: dict[tuple[str, str], list[Backlog]] = defaultdict(list)
+    by_weights: dict[Weights, list[Backlog]] = defaultdict(list)
+    for item in work:
+        lanes[item.model, item.lane].append(item)
+        by_weights[item.weights].append(item)
+    tokens = GaugeMetricFamily(
+        "ponder_backlog_tokens", "Estimated tokens of all jobs that are not settled", labels=("model", "lane")
+    )
+    seconds = GaugeMetricFamily(
+        "ponder_backlog_seconds",
+        "The backlog by the measured throughput of the live workers; infinite without a worker",
+        labels=("model", "lane"),
+    )
+    for labels, items in sorted(lanes.items()):
+        tokens.add_metric(labels, sum(item.tokens for item in items))
+        if (needed := workers.seconds(items)) is not None:
+            seconds.add_metric(labels, needed)
+    slack = GaugeMetricFamily(
+        "ponder_deadline_slack_seconds",
+        "How long the live workers could do nothing and still keep every deadline; negative if they cannot",
+        labels=("model",),
+    )
+    least: dict[str, float] = {}
+    for weights, items in by_weights.items():
+        rate = workers.tokens_per_s(weights)
+        if rate is not None and (spare := slack_s(demand_of(items), rate)) is not None:
+            least[weights[0]] = min(spare, least.get(weights[0], spare))
+    for model, spare in sorted(least.items()):
+        slack.add_metric([model], spare)
+    yield from (tokens, seconds, slack)
 
 
 @router.get("/metrics")

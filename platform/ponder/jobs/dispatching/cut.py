@@ -9,30 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from ponder.domain.budget import Allowance
+from ponder.jobs.dispatching.order import SPAN, Source
 from ponder.jobs.piloting.pilot import UNDECIDED
 from ponder.jobs.shard import MAX_JOBS
 from ponder.store.document import dumps
 
 _MOST_RELEASED = 1_000
 """Shards of one tenant and queue that are looked at in one round."""
-_SPAN = 2_048
-"""Lines searched for one shard. Where a batch mixes models, a shard may get fewer jobs than fit in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source of work: a shard that was handed back (`shard_id` is set), or the uncut rest of a portion."""
-
-    tenant_id: str
-    model: str
-    fingerprint: str
-    lane: str
-    shard_id: int | None
-    batch_id: str
-
-    @property
-    def queue(self) -> tuple[str, str, str]:
-        return (self.model, self.fingerprint, self.lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +31,35 @@ _FITS = """
 """
 """Whether the budgets of a row's batch have room for one of its jobs."""
 
-# Shards that were already begun come first, and those of pilots, then the batches that expire first. What cannot go out
-# must not take the place of what can: neither that of batches that may start no job, nor that of other tenants or
-# queues.
+# The order is that of `order.precedence`. What cannot go out must not take the place of what can: neither that of
+# batches that may start no job, nor that of other tenants or queues.
 _SOURCES = text(f"""
-    WITH released AS (
-        SELECT tenant_id, model, fingerprint, lane, id, batch_id,
-               row_number() OVER (PARTITION BY tenant_id, model, fingerprint, lane ORDER BY id) AS number
-        FROM shards
+    WITH waiting AS (
+        SELECT tenant_id, model, fingerprint, lane, id, batch_id FROM shards
         WHERE state = 'queued' AND published_at IS NULL AND {_FITS}
+    ), released AS (
+        SELECT waiting.tenant_id, model, fingerprint, waiting.lane, waiting.id AS shard_id, batch_id,
+               {UNDECIDED} AS is_pilot, expires_at AS due_at, batches.created_at AS submitted_at
+        FROM waiting JOIN batches ON batches.id = batch_id
+    ), numbered AS (
+        SELECT *, row_number() OVER (PARTITION BY tenant_id, model, fingerprint, lane
+                                     ORDER BY NOT is_pilot, due_at, submitted_at, batch_id, shard_id) AS number
+        FROM released
+    ), uncut AS (
+        SELECT portions.tenant_id, model, fingerprint, lane, batch_id,
+               expires_at AS due_at, batches.created_at AS submitted_at
+        FROM portions JOIN batches ON batches.id = portions.batch_id
+        WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
+          AND NOT {UNDECIDED} AND {_FITS}
     )
-    (SELECT tenant_id, model, fingerprint, lane, id AS shard_id, batch_id FROM released
-     WHERE number <= {_MOST_RELEASED} ORDER BY id)
-    UNION ALL
-    (SELECT portions.tenant_id, model, fingerprint, lane, NULL, batch_id
-     FROM portions JOIN batches ON batches.id = portions.batch_id
-     WHERE cut_until < last_line AND batches.state = 'in_progress' AND batches.expires_at > clock_timestamp()
-       AND NOT {UNDECIDED} AND {_FITS}
-     ORDER BY batches.expires_at, batches.created_at, batches.id)
+    SELECT tenant_id, model, fingerprint, lane, shard_id, batch_id, is_pilot, due_at, submitted_at
+    FROM (
+        SELECT tenant_id, model, fingerprint, lane, shard_id, batch_id, is_pilot, due_at, submitted_at
+        FROM numbered WHERE number <= {_MOST_RELEASED}
+        UNION ALL
+        SELECT tenant_id, model, fingerprint, lane, NULL, batch_id, false, due_at, submitted_at FROM uncut
+    ) AS source
+    ORDER BY NOT is_pilot, due_at, submitted_at, batch_id, shard_id NULLS LAST
 """)
 
 _PUBLISH = text("""
@@ -78,7 +72,7 @@ _PUBLISH = text("""
 # of a pilot have their shards already.
 _CUT = text(f"""
     WITH range AS MATERIALIZED (
-        SELECT cut_until, least(cut_until + {_SPAN}, last_line) AS until, least_tokens FROM portions
+        SELECT cut_until, least(cut_until + {SPAN}, last_line) AS until, least_tokens FROM portions
         WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
     ), waiting AS (
         SELECT id, line, estimated_tokens FROM jobs
@@ -101,7 +95,8 @@ _CUT = text(f"""
     ), portion AS (
         UPDATE portions
         SET cut_until = CASE WHEN (SELECT count(*) FROM taken) < (SELECT count(*) FROM summed)
-                             THEN (SELECT max(line) FROM taken) ELSE (SELECT until FROM range) END
+                             THEN (SELECT max(line) FROM taken) ELSE (SELECT until FROM range) END,
+            uncut_tokens = uncut_tokens - coalesce((SELECT max(tokens) FROM taken), 0)
         WHERE batch_id = :batch_id AND model = :model AND fingerprint = :fingerprint
         RETURNING cut_until < last_line AS has_more
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, text
 
 from ponder.domain.state import Lane
-from ponder.jobs.dispatching.cut import Source, cut, sources
+from ponder.jobs.dispatching.cut import cut, sources
+from ponder.jobs.dispatching.order import Source
 from ponder.ledger.spending import open_allowances
 from ponder.queue.celery_app import Message, queue_name
 
@@ -136,7 +137,7 @@ def dispatch(connection: Connection, *, shard_tokens: int, shares: LaneShares = 
 
     Each queue gets shards while its window is open, interactive queues first and within their share. The next turn goes
     to the tenant that cost least in the last ten minutes, then to the one with the fewest tokens in flight. Within a
-    tenant, shards that were begun come first, then the batch that expires first. A tenant whose tokens in flight reach
+    tenant, `order.precedence` says what is next: what is due first, after pilots. A tenant whose tokens in flight reach
     its quota gets none, and neither does a batch that is paused or of whose budgets one admits no more.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))

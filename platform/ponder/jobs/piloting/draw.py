@@ -18,6 +18,12 @@ _DRAW = text(f"""
     ), pilot AS (
         INSERT INTO pilots (batch_id, job_ids, must_confirm)
         SELECT :batch_id, array_agg(id ORDER BY line), :must_confirm FROM drawn HAVING count(*) > 0
+    ), uncut AS (
+        UPDATE portions SET uncut_tokens = uncut_tokens - taken.tokens
+        FROM (
+            SELECT model, fingerprint, sum(estimated_tokens) AS tokens FROM drawn GROUP BY model, fingerprint
+        ) AS taken
+        WHERE batch_id = :batch_id AND portions.model = taken.model AND portions.fingerprint = taken.fingerprint
     ), numbered AS (
         SELECT *, (row_number() OVER (PARTITION BY model, fingerprint ORDER BY line) - 1) / {_JOBS_A_SHARD} AS number
         FROM drawn

@@ -1,0 +1,112 @@
+"""The plan of the fleet, the metrics that it rests on, and batches that will be late, as clients see them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import Engine, text
+
+from ponder.domain.money import NANODOLLARS
+
+
+@pytest.fixture
+def pace(worker: Any, submitted: Any, line: Any, passed: Any, engine: Engine) -> Any:
+    """Lets a job settle, and then says how many tokens a second it was."""
+
+    def set_pace(tokens_per_s: float) -> None:
+        submitted([line()])
+        worker.validate()
+        worker.work(passed)
+        sums = "jsonb_build_object('time.cpu.n', 1, 'time.cpu.x', CAST(:rate AS float8), 'time.cpu.y', 1)"
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE observations SET sums = {sums}"), {"rate": tokens_per_s})
+            connection.execute(text("DELETE FROM experience"))
+
+    return set_pace
+
+
+def _metric(http: httpx2.Client, name: str) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in http.get("/metrics").text.splitlines() if line.startswith(f"{name}{{")]
+    return {labels.removeprefix(name): float(value) for labels, value in lines}
+
+
+def _tokens(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(
+            connection.execute(text("SELECT sum(estimated_tokens) FROM jobs WHERE state = 'pending'")).scalar_one()
+        )
+
+
+def test_the_plan_says_which_workers_are_wanted_and_why(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any, engine: Engine
+) -> None:
+    pace(10.0)
+    submitted([line(str(number)) for number in range(300)])
+    worker.validate()
+    (planned,) = http.get("/v1/fleet/plan", params={"max": 2}).raise_for_status().json()["data"]
+    assert (planned["model"], planned["fingerprint"]) == ("demo", "f0")
+    assert sum(load["tokens"] for load in planned["situation"]["loads"]) == _tokens(engine)
+    (wanted,) = planned["wanted"]
+    assert (wanted["machine"], wanted["market"], wanted["num_workers"]) == ("cpu", "spot", 1)
+    assert f"{_tokens(engine):,} tokens" in wanted["reason"]
+    assert [one["name"] for one in planned["alternatives"]] == ["nothing", "spot only", "on-demand only", "mixed"]
+    price = min(offer["nanodollars_per_hour"] for offer in planned["situation"]["offers"])
+    poor = {"max_dollars_per_hour": f"{price / NANODOLLARS / 2:.9f}"}
+    (planned,) = http.get("/v1/fleet/plan", params=poor).raise_for_status().json()["data"]
+    assert planned["wanted"] == []
+
+
+def test_bounds_that_contradict_themselves_and_unknown_models_are_refused(http: httpx2.Client, worker: Any) -> None:
+    refused = http.get("/v1/fleet/plan", params={"min": 3, "max": 2})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max")
+    assert http.get("/v1/fleet/plan", params={"model": "nobody"}).status_code == 404
+    assert http.get("/v1/fleet/plan", params={"max_dollars_per_hour": "much"}).status_code == 400
+
+
+def test_the_metrics_tell_the_whole_backlog_its_time_and_the_slack(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any, engine: Engine
+) -> None:
+    pace(2.0)
+    submitted([line(str(number)) for number in range(1_000)])
+    worker.validate()
+    tokens = _tokens(engine)
+    labels = '{lane="batch",model="demo"}'
+    assert _metric(http, "ponder_backlog_tokens") == {labels: tokens}
+    assert _metric(http, "ponder_backlog_seconds") == {labels: pytest.approx(tokens / 2)}
+    (slack,) = _metric(http, "ponder_deadline_slack_seconds").values()
+    assert slack == pytest.approx(86_400 - tokens / 2, abs=20)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE incarnations SET lease_until = clock_timestamp()"))
+    assert _metric(http, "ponder_backlog_seconds") == {labels: math.inf}
+    assert _metric(http, "ponder_deadline_slack_seconds") == {'{model="demo"}': -math.inf}
+
+
+def test_a_batch_that_will_not_be_done_in_time_says_how_many_workers_would_make_it(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any, engine: Engine
+) -> None:
+    def waiting() -> Any:
+        return http.get(f"/v1/batches/{batch.id}").json()["ponder"]["waiting"]
+
+    pace(1_000.0)
+    batch = submitted([line(str(number)) for number in range(300)])
+    worker.validate()
+    assert waiting()["reason"] == "window"
+    tokens = _tokens(engine)
+    with engine.begin() as connection:
+        rate = "jsonb_build_object('time.cpu.x', CAST(:rate AS float8), 'time.cpu.y', 1)"
+        # Half of what one worker would need.
+        connection.execute(text(f"UPDATE observations SET sums = {rate}"), {"rate": tokens / 86_400 / 2})
+    late = waiting()
+    assert (late["reason"], late["tokens_ahead"]) == ("late", tokens)
+    assert "with 1 worker of demo it will not be done by" in late["message"]
+    assert late["message"].endswith(": 3 would make it")
+    worker.claim()
+    assert waiting()["reason"] == "late"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE incarnations SET lease_until = clock_timestamp()"))
+        connection.execute(text("UPDATE shards SET state = 'queued', holder = NULL"))
+        connection.execute(text("UPDATE attempts SET ended_at = clock_timestamp()"))
+    assert waiting()["reason"] == "no_worker"

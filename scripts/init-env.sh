@@ -17,7 +17,8 @@ PONDER_OPERATOR_KEY=pk-$(secret)
 # The secrets of webhooks are made from it.
 PONDER_WEBHOOK_KEY=$(secret)
 
-# Which workers run on this machine: demo (a CPU and the models that come with ponder), gpu, or none.
+# Which workers run on this machine: demo (a CPU and the models that come with ponder), autoscale (the same as needed), gpu,
+# or none.
 COMPOSE_PROFILES=demo
 END
 echo "ponder: the secrets are in $(pwd)/.env, for you alone to read. Next: docker compose up -d --build --wait" >&2

@@ -28,7 +28,7 @@ MAX_DICTS_OF_ANY = 40
 MAX_DUPLICATE_STEMS = 6
 FRAGMENTS = frozenset({"Of", "Who", "That", "What", "Which", "Those"})
 """Words that no docstring opens with, beside lower-case ones."""
-TABLES = ("strategies", "verifiers", "rows", "ponder_kernels")
+TABLES = ("strategies", "verifiers", "clouds", "providers", "rows", "ponder_kernels")
 """Folders of modules that a table lists, one row each.
 
 Three more kinds of modules are rows wherever they are, because they exist to be listed by the one module that offers

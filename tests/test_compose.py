@@ -60,7 +60,7 @@ def test_every_service_that_stays_has_a_health_check() -> None:
     assert {name for name, service in COMPOSE["services"].items() if "healthcheck" not in service} == {"migrate"}
 
 
-@pytest.mark.parametrize("service", ["dispatcher", "worker", "gpu-worker"])
+@pytest.mark.parametrize("service", ["dispatcher", "autoscaler", "worker", "gpu-worker"])
 def test_a_health_check_looks_at_the_file_that_the_service_touches(service: str) -> None:
     alive = OURS[service]["environment"]["PONDER_ALIVE_FILE"]
     assert alive in OURS[service]["healthcheck"]["test"][-1]
@@ -100,7 +100,7 @@ def test_every_named_volume_of_ours_is_on_a_folder_that_the_image_gives_to_its_u
 
 
 def test_workers_keep_what_they_compile() -> None:
-    for worker in ("worker", "gpu-worker"):
+    for worker in ("worker", "autoscaler", "gpu-worker"):
         assert "compiled:/home/ponder/.cache/ponder" in OURS[worker]["volumes"]
 
 

@@ -7,9 +7,12 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, Self, cast
+from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,6 +27,12 @@ from ponder.errors import Unreachable
 from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.store.database import connect
+
+if TYPE_CHECKING:
+    from ponder_worker.parent.notices.notice import Notice
+
+
+_CLOUDS = ("aws", "gcp", "azure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,12 @@ class Models:
 @click.option("--name", help="The name of the model in jobs.  [default: the last part of --model]")
 @click.option("--machine", required=True, help="What this is in the price book: cpu, h200, …")
 @click.option("--market", required=True, type=click.Choice(["on_demand", "spot"]), help="How it is rented.")
+@click.option(
+    "--notices",
+    type=click.Choice(["auto", *_CLOUDS, "none"]),
+    help="The cloud whose metadata service is asked whether this machine goes; auto: find out which one it is.  "
+    "[default: auto with --market spot, otherwise none]",
+)
 @worker_options
 def worker(
     *,
@@ -62,15 +77,17 @@ def worker(
     name: str | None,
     machine: str,
     market: str,
+    notices: str | None,
     options: WorkerOptions,
 ) -> None:
     """Run a worker: it takes jobs for one model until it is told to leave.
 
-    On SIGTERM or Ctrl-C it hands unfinished jobs back with every token and ends within 5 seconds, with exit code 0.
+    On SIGTERM, Ctrl-C or its cloud's notice it hands unfinished jobs back with every token and ends within 5 seconds,
+    with exit code 0.
     Another exit code means that it ended by itself, or could not reach Postgres: start it again.
     """
     from ponder_worker.engine_process.loading.engine_options import EngineName, EngineOptions
-    from ponder_worker.parent.preemption import Notices
+    from ponder_worker.parent.notices.notice import Notices
     from ponder_worker.parent.registration import Identity
     from ponder_worker.parent.worker import Worker, WorkerSettings
     from ponder_worker.parent.worker_metrics import serve_metrics
@@ -80,8 +97,8 @@ def worker(
     models = Models.named(model, reward_model, name)
     incarnation = f"inc_{secrets.token_hex(12)}"
     log.configure("worker", settings.log_level, incarnation=incarnation)
-    notices = Notices()
-    notices.watch_signals()
+    given = Notices()
+    given.watch_signals()
     identity = Identity(
         id=incarnation,
         worker=options.worker_name or socket.gethostname(),
@@ -114,16 +131,35 @@ def worker(
             incarnation=incarnation,
         ),
         submit=Judge(allows_code=options.allow_code or settings.allow_code).submit,
-        notices=notices,
+        notices=given,
     )
+    _watch(clouds_of(notices, market), settings.metadata_url, given.give)
     if options.metrics_port is not None:
-        serve_metrics(options.metrics_port, lambda: running.metrics)
+        serve_metrics(options.metrics_port, lambda: running.metrics, lambda: given.given)
     try:
         code = running.serve()
     except (SQLAlchemyError, OSError) as error:
         hint = "is it running, and has `ponder migrate` made its tables?"
         raise Unreachable(f"the worker cannot use Postgres: {hint} ({brief(error)})") from error
     _exit(code)
+
+
+def clouds_of(notices: str | None, market: str) -> list[str]:
+    """Returns the clouds that --notices means: one, all of which one may be here, or none."""
+    wanted = notices or ("auto" if market == "spot" else "none")
+    if wanted == "auto":
+        return list(_CLOUDS)
+    return [] if wanted == "none" else [wanted]
+
+
+def _watch(clouds: Sequence[str], metadata_url: str, give: Callable[[Notice], None]) -> None:
+    from ponder_worker.parent.notices.cloud_watch import CloudWatch
+    from ponder_worker.parent.notices.clouds import CLOUDS
+    from ponder_worker.parent.notices.metadata_service import MetadataService
+
+    service = MetadataService(metadata_url)
+    if clouds:
+        CloudWatch([CLOUDS[name](service, partial(datetime.now, UTC)) for name in clouds], give).start()
 
 
 def _exit(code: int) -> NoReturn:

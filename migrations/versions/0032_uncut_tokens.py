@@ -1,7 +1,7 @@
 """uncut tokens: the estimated tokens of a portion's jobs that are in no shard yet, so that nobody need add up jobs
 
 Revision ID: 0032
-Revises: 0029
+Revises: 0031
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0032"
-down_revision = "0029"
+down_revision = "0031"
 branch_labels = None
 depends_on = None
 

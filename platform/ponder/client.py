@@ -294,6 +294,11 @@ class Client:
     def revoke_key(self, key_id: str) -> Json:
         return self._wire.ask("DELETE", f"keys/{key_id}", repeatable=True)
 
+    def fleet_log(self, *, limit: int, since: float | None = None) -> list[Json]:
+        """Returns the autoscaler's newest decisions, the newest first."""
+        query = {"limit": limit} | ({} if since is None else {"since": since})
+        return list(self._get("fleet/log", query)["data"])
+
     def fleet_plans(self, **query: Any) -> list[Json]:
         """Returns the workers wanted of each model. Needs an operator's key."""
         return list(self._get("fleet/plan", query)["data"])

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
 
     alive_file: Path | None = None
     """Touched by a dispatcher and a worker while they do their rounds, for health checks."""
+
+    metadata_url: str = "http://169.254.169.254"
+    """The base of the cloud's metadata service, which a worker asks for notices (see `ponder worker --notices`)."""
+
     # Limits on what a tenant may have at a time. They do not apply to operators' keys.
 
     max_requests_per_s: float = Field(default=50.0, gt=0)
@@ -103,6 +107,12 @@ class Settings(BaseSettings):
 
     interactive_factor: float = Field(default=1.0, gt=0)
     """The weight of an interactive nano-dollar when tenants take turns. It does not change the bill."""
+
+    fleet_interval_s: float = Field(default=5.0, gt=0)
+    """How often an autoscaler looks at the workers and asks for the plans."""
+
+    fleet_cool_down_s: float = Field(default=60.0, ge=0)
+    """An autoscaler drains a worker that was too many for so long, and whose pool's last start is as long ago."""
 
     log_level: str = "info"
 

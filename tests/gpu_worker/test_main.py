@@ -1,4 +1,4 @@
-"""The folders that `--model` and `--reward-model` name."""
+"""What the options of `ponder worker` mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder_worker.main import Models
+from ponder_worker.main import Models, clouds_of
+from ponder_worker.parent.notices.clouds import CLOUDS
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +37,11 @@ def test_a_folder_that_is_called_demo_is_that_folder(here: Path) -> None:
 def test_a_model_without_a_name_is_called_like_its_folder(here: Path) -> None:
     assert Models.named("/models/qwen/", None, None) == Models("/models/qwen/", None, "qwen")
     assert Models.named(".", None, None).name == here.name
+
+
+@pytest.mark.parametrize("market", ["spot", "on_demand"])
+def test_only_a_spot_machine_is_asked_for_notices_unless_the_option_says_so(market: str) -> None:
+    assert clouds_of(None, market) == (list(CLOUDS) if market == "spot" else [])
+    assert clouds_of("auto", market) == list(CLOUDS)
+    assert clouds_of("gcp", market) == ["gcp"]
+    assert clouds_of("none", market) == []

@@ -251,9 +251,9 @@ class World:
         with self.engine.begin() as connection:
             return tick(connection, report)
 
-    def release(self, incarnation_id: str) -> int:
+    def release(self, incarnation_id: str, reason: str = "preempted") -> int:
         with self.engine.begin() as connection:
-            return release(connection, incarnation_id, reason="preempted", shard_tokens=self.shard_tokens)
+            return release(connection, incarnation_id, reason=reason, shard_tokens=self.shard_tokens)
 
     def finish(self) -> int:
         with self.engine.begin() as connection:

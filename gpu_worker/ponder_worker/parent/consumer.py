@@ -40,7 +40,7 @@ class _Request(Request):  # type: ignore[misc]
 class CeleryConsumer:
     """A bare Celery worker in a thread of its own. It outlives whatever Redis answers: full, loading, a replica.
 
-    It is a `WorkController`, because `app.Worker` installs signal handlers, which are `preemption`'s here, and because
+    It is a `WorkController`, because `app.Worker` installs signal handlers, which are `Notices`' here, and because
     its warm shutdown would wait for a task that waits for room.
     """
 

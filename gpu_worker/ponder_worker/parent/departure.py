@@ -17,7 +17,7 @@ from ponder.failure import brief
 from ponder.jobs.release import abandon, release
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.heartbeat import Heartbeat
-from ponder_worker.parent.preemption import Notice, Reason
+from ponder_worker.parent.notices.notice import Notice, Reason
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Drain
 
@@ -50,11 +50,13 @@ class Departure:
         """Returns the exit code of the process: 0 when everything was handed back."""
         self.capacity.close()
         self.heartbeat.stop()
-        if notice.reason is Reason.PREEMPTED:
+        if notice.reason in (Reason.PREEMPTED, Reason.DRAINED):
             watchdog = threading.Timer(GONE_WITHIN_S, os._exit, (1,))
             watchdog.daemon = True
             watchdog.start()
             is_saved = self._hand_back(notice.detail)
+            if is_saved and notice.acknowledge is not None:
+                notice.acknowledge()
             _log.info("left", is_saved=is_saved)
             return 0 if is_saved else 1
         if notice.reason is not Reason.LEASE_LOST:

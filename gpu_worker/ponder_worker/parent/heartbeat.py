@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 from sqlalchemy import Engine
@@ -46,12 +47,16 @@ class Heartbeat:
         bridge: VerifierBridge,
         tick_s: float,
         lease_s: float,
+        on_drain: Callable[[float], None],
     ) -> None:
+        """Calls `on_drain` with the seconds that are left once it was asked to leave, and again if there are fewer."""
         self._engine = engine
         self._capacity = capacity
         self._settling = settling
         self._bridge = bridge
         self._tick_s = tick_s
+        self._on_drain = on_drain
+        self._drain_until: datetime | None = None
         self._reports = EngineReports(engine, capacity, patience_s=lease_s)
         self._writer = TickWriter(database, incarnation_id, lease_s=lease_s, on_saved=self._follow)
         self._ledger_check = _LedgerCheck(database, incarnation_id)
@@ -99,8 +104,9 @@ class Heartbeat:
 
     def become(self, state: IncarnationState) -> None:
         """Sets the state that the next tick tells Postgres, and that its unused time is booked under."""
+        if self._state is IncarnationState.LOADING:
+            self._reported_at = time.monotonic()
         self._state = state
-        self._reported_at = time.monotonic()
         self._capacity.admit(state is IncarnationState.READY)
 
     def beat(self) -> None:
@@ -174,6 +180,9 @@ class Heartbeat:
         self._bridge.forget({*left, *dropped})
         if reply.ended:
             self._engine.send(End(dict(reply.ended)))
+        if reply.drain_until is not None and reply.drain_until != self._drain_until:
+            self._drain_until = reply.drain_until
+            self._on_drain((reply.drain_until - reply.now).total_seconds())
         if reply.learned:
             self._engine.send(Learn({batch_id: dict(sums) for batch_id, sums in reply.learned.items()}))
         if saved.settled:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ponder.errors import LeaseLost
 from ponder.failure import brief
 from ponder.jobs import incarnation
-from ponder_worker.parent.preemption import Notice, Reason
+from ponder_worker.parent.notices.notice import Notice, Reason
 from ponder_worker.protocol import Ready
 
 _log = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.engine_reports import EngineStuck
 from ponder_worker.parent.heartbeat import Heartbeat
 from ponder_worker.parent.intake import Intake
-from ponder_worker.parent.preemption import Notice, Notices, Reason
+from ponder_worker.parent.notices.notice import Notice, Notices, Reason
 from ponder_worker.parent.registration import Identity, Registration
 from ponder_worker.parent.settlement import Settling, Submit
 from ponder_worker.parent.verifier_bridge import VerifierBridge
@@ -34,6 +34,7 @@ _log = structlog.get_logger(__name__)
 _CONSUMER_ENDS_WITHIN_S = 0.4
 """A message that is lost with this process, perhaps of a shard just released, is missed until the sweep notices."""
 _LOOK_EVERY_S = 5.0
+_LOOK_WHILE_DRAINING_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Worker:
         self._registration.register()
         engine = EngineHandle(
             self._engine_options,
-            lambda: self._notices.give(Reason.ENGINE_DIED, "the pipe to the engine process ended"),
+            lambda: self._notices.give(Notice(Reason.ENGINE_DIED, "the pipe to the engine process ended")),
             self._bridge.answer,
         )
         _log.info("engine_started", engine_pid=engine.pid)
@@ -110,10 +111,13 @@ class Worker:
             bridge=self._bridge,
             tick_s=self._settings.tick_s,
             lease_s=self._settings.lease_s,
+            on_drain=lambda within_s: self._notices.give(_drain_request(within_s)),
         )
         heartbeat.start(lambda error: self._end("heartbeat", error))
         try:
             notice = self._load(engine, heartbeat) or self._wait(heartbeat)
+            if notice.reason is Reason.DRAINED and self._consumer is not None:
+                notice = self._drain(notice, self._consumer, heartbeat)
             return self._leave(notice, engine, heartbeat)
         finally:
             engine.kill()
@@ -191,15 +195,39 @@ class Worker:
             if self._consumer is not None and not self._consumer.is_alive:
                 return Notice(Reason.BROKEN, "the Celery consumer has ended")
 
+    def _drain(self, notice: Notice, consumer: CeleryConsumer, heartbeat: Heartbeat) -> Notice:
+        """Takes nothing more and finishes what it holds, for as long as the notice allows.
+
+        Returns why it leaves in the end: a graver notice may come meanwhile, or one that leaves less time.
+        """
+        _log.info("draining", detail=notice.detail, drain_s=notice.drain_s)
+        consumer.stop()
+        self._capacity.close()
+        heartbeat.become(IncarnationState.DRAINING)
+        leave_at = time.monotonic() + notice.drain_s
+        while self._capacity.job_ids and (left_s := leave_at - time.monotonic()) > 0:
+            if heartbeat.holds_lease:
+                show_alive(self._settings.alive_file)
+            if (other := self._notices.wait(min(left_s, _LOOK_WHILE_DRAINING_S))) is None:
+                continue
+            if other.reason is not Reason.DRAINED:
+                return other
+            leave_at = min(leave_at, time.monotonic() + other.drain_s)
+        return notice
+
     def _end(self, part: str, error: BaseException) -> None:
         """Called by a part that cannot go on."""
         if isinstance(error, LeaseLost):
-            self._notices.give(Reason.LEASE_LOST, f"the {part} was refused")
+            self._notices.give(Notice(Reason.LEASE_LOST, f"the {part} was refused"))
         elif isinstance(error, EngineStuck):
-            self._notices.give(Reason.ENGINE_STUCK, str(error))
+            self._notices.give(Notice(Reason.ENGINE_STUCK, str(error)))
         else:
             _log.error(f"{part}_broke", exc_info=error)
-            self._notices.give(Reason.BROKEN, type(error).__name__)
+            self._notices.give(Notice(Reason.BROKEN, type(error).__name__))
+
+
+def _drain_request(within_s: float) -> Notice:
+    return Notice(Reason.DRAINED, "a request to drain", within_s, source="request", kind="drain")
 
 
 def _log_loading(loading: Loading) -> None:

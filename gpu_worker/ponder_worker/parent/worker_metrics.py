@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ponder_worker.parent.notices.notice import Notice
 from ponder_worker.protocol import EngineMetrics
 
 _GAUGES = {
@@ -36,16 +38,34 @@ _OURS = {
 
 
 class WorkerMetrics(Collector):
-    """Calls `read` for the current metrics whenever they are scraped."""
+    """Calls `read` for the current metrics, and `notices` for all notices so far, whenever they are scraped."""
 
-    def __init__(self, read: Callable[[], EngineMetrics]) -> None:
+    def __init__(self, read: Callable[[], EngineMetrics], notices: Callable[[], Sequence[Notice]]) -> None:
         self._read = read
+        self._notices = notices
 
     def collect(self) -> Iterator[Metric]:
         metrics = self._read()
         for name, value in metrics.numbers.items():
             yield GaugeMetricFamily(f"ponder_worker_{name}", name.replace("_", " "), value=value)
         yield from as_vllm(metrics)
+        yield from of_notices(self._notices())
+
+
+def of_notices(notices: Sequence[Notice]) -> Iterator[Metric]:
+    """Yields how many notices came, by source and kind, and how long before the machine goes the last one did."""
+    labels = ("source", "kind")
+    count = CounterMetricFamily("ponder_worker_notices", "Notices to leave.", labels=labels)
+    for of, num in Counter((notice.source, notice.kind) for notice in notices).items():
+        count.add_metric(of, num)
+    yield count
+    warning = GaugeMetricFamily(
+        "ponder_worker_notice_warning_seconds", "Seconds of warning of the last one.", labels=labels
+    )
+    for of, warning_s in {(one.source, one.kind): one.warning_s for one in notices}.items():
+        if warning_s is not None:
+            warning.add_metric(of, warning_s)
+    yield warning
 
 
 def as_vllm(metrics: EngineMetrics) -> Iterator[Metric]:
@@ -66,8 +86,8 @@ def as_vllm(metrics: EngineMetrics) -> Iterator[Metric]:
         yield HistogramMetricFamily(f"ponder:{name}", f"As vllm:{name}.", buckets=buckets, sum_value=histogram.sum_s)
 
 
-def serve_metrics(port: int, read: Callable[[], EngineMetrics]) -> None:
+def serve_metrics(port: int, read: Callable[[], EngineMetrics], notices: Callable[[], Sequence[Notice]]) -> None:
     """Serves them on every interface from a daemon thread. Raises OSError if the port is taken."""
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(read))
+    registry.register(WorkerMetrics(read, notices))
     start_http_server(port, registry=registry)

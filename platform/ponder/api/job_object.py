@@ -36,7 +36,9 @@ _FIND = text(
 )
 _ATTEMPTS = text(
     """
-    SELECT incarnation_id, worker, machine, market, attempts.started_at, attempts.ended_at, outcome
+    SELECT incarnation_id, worker, machine, market, attempts.started_at, attempts.ended_at, outcome,
+           CASE WHEN outcome IN ('preempted', 'lost') AND attempts.ended_at = incarnations.ended_at THEN end_reason END
+               AS reason
     FROM attempts JOIN incarnations ON incarnations.id = attempts.incarnation_id
     WHERE job_id = :id ORDER BY attempts.id
     """
@@ -146,4 +148,5 @@ def _attempt(row: Row[Any]) -> JsonObject:
         "started_at": unix(row.started_at),
         "ended_at": unix(row.ended_at),
         "outcome": row.outcome,
+        "reason": row.reason,
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import InvalidOperation
 
 import click
 
 from ponder.domain.batch.window import duration_s
-from ponder.domain.money import NANODOLLARS
+from ponder.domain.money import NANODOLLARS, nanodollars
 
 _SIZES = (
     (NANODOLLARS, "dollars"),
@@ -50,6 +51,21 @@ class Duration(click.ParamType[int]):
         if seconds is None:
             self.fail(f"{value!r} is no duration: give weeks, days, hours, minutes or seconds, e.g. 30d or 1d12h")
         return seconds
+
+
+class Dollars(click.ParamType[int]):
+    """An amount of dollars on the command line, as nano-dollars."""
+
+    name = "dollars"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            amount = value if isinstance(value, int) else nanodollars(value)
+        except (InvalidOperation, ValueError, OverflowError):
+            amount = -1
+        if not 0 <= amount < 2**63:
+            self.fail(f"{value!r} is not an amount of dollars with at most nine decimal places")
+        return amount
 
 
 def whole_duration(seconds: int) -> str:

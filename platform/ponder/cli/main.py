@@ -55,6 +55,7 @@ SECTIONS = {
     "Services": {
         "serve": Lazy("Run the API.", "ponder.cli.commands.services:serve"),
         "dispatcher": Lazy("Run the dispatcher.", "ponder.cli.commands.services:dispatcher"),
+        "autoscaler": Lazy("Start and stop workers as needed.", "ponder.cli.commands.services:autoscaler"),
         "worker": Lazy("Run a worker.", extra="worker"),
         "migrate": Lazy("Bring the database to the newest schema.", "ponder.cli.commands.services:migrate"),
     },

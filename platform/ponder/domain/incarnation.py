@@ -22,7 +22,13 @@ class Incarnation:
     started_at: datetime
     lease_until: datetime
     billed_until: datetime
+    drain_until: datetime | None
     now: datetime
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it is ready, and was not asked to leave."""
+        return self.state is IncarnationState.READY and self.drain_until is None
 
     @property
     def overhead(self) -> CostKind:

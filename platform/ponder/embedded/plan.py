@@ -22,6 +22,8 @@ from ponder.errors import SetupError
 MODEL_NAME, LARGE_MODEL_NAME = "demo", "demo-large"
 _ROOM_BYTES = 300 * 1024 * 1024
 _OURS = [sys.executable, "-m", "ponder.cli"]
+_FLEET_GRACE_S = 25.0
+"""The time that an autoscaler has to stop its workers, after whatever it is doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,27 @@ class ModelPlan:
     model: str
     reward_model: str = ""
     num_workers: int = 1
+
+    def worker_arguments(self) -> list[str]:
+        return ["--model", self.model, *(["--reward-model", self.reward_model] if self.reward_model else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """The bounds of an autoscaler, which starts the workers of the first model instead of the supervisor."""
+
+    min_workers: int
+    max_workers: int
+
+    def arguments(self, plan: Plan) -> list[str]:
+        """Returns the command line of `ponder autoscaler`."""
+        (model, *_) = plan.models
+        bounds = ["--min", str(self.min_workers), "--max", str(self.max_workers)]
+        machine = ["--machine", f"{plan.machine}:{plan.market}"]
+        # Each worker gets its share of the cores, as if all of them ran.
+        (options, *_) = plan.options.shared(self.max_workers)
+        worker = [*model.worker_arguments(), *options.arguments()]
+        return ["autoscaler", "--provider", "local", *bounds, "--model", model.name, *machine, "--", *worker]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +68,19 @@ class Plan:
     machine: str
     market: str
     options: WorkerOptions
+    autoscaling: Autoscaling | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Reads the JSON of a plan's `document`."""
         fields = json.loads(text)
-        options = fields["options"]
+        options, autoscaling = fields["options"], fields["autoscaling"]
         return cls(
             **fields
             | {
                 "models": tuple(ModelPlan(**model) for model in fields["models"]),
                 "options": WorkerOptions(**options | {"engine_arg": tuple(options["engine_arg"])}),
+                "autoscaling": Autoscaling(**autoscaling) if autoscaling is not None else None,
             }
         )
 
@@ -89,23 +114,27 @@ class Plan:
             "PYTHONUNBUFFERED": "1",
         }
         signing = {"PONDER_WEBHOOK_KEY": os.environ.get("PONDER_WEBHOOK_KEY") or home.webhook_key()}
-        workers = [model for model in self.models for _ in range(model.num_workers)]
         return [
             Service("serve", [*_OURS, "serve"], environment | signing, home.log("serve")),
             Service("dispatcher", [*_OURS, "dispatcher"], environment | signing, home.log("dispatcher")),
-            *(
-                self._worker(model, "worker" if len(workers) == 1 else f"worker-{number}", options, environment)
-                for number, (model, options) in enumerate(
-                    zip(workers, self.options.shared(len(workers)), strict=True), 1
-                )
-            ),
+            *self._workers(environment),
+        ]
+
+    def _workers(self, environment: dict[str, str]) -> list[Service]:
+        """Returns the workers, or the autoscaler that starts them."""
+        if self.autoscaling is not None:
+            arguments = [*_OURS, *self.autoscaling.arguments(self)]
+            log = Home(Path(self.home)).log("autoscaler")
+            return [Service("autoscaler", arguments, environment, log, grace_s=_FLEET_GRACE_S)]
+        workers = [model for model in self.models for _ in range(model.num_workers)]
+        return [
+            self._worker(model, "worker" if len(workers) == 1 else f"worker-{number}", options, environment)
+            for number, (model, options) in enumerate(zip(workers, self.options.shared(len(workers)), strict=True), 1)
         ]
 
     def _worker(self, model: ModelPlan, name: str, options: WorkerOptions, environment: dict[str, str]) -> Service:
-        arguments = [*_OURS, "worker", "--model", model.model, "--name", model.name]
-        arguments += ["--machine", self.machine, "--market", self.market]
-        arguments += ["--reward-model", model.reward_model] if model.reward_model else []
-        arguments += options.arguments()
+        arguments = [*_OURS, "worker", *model.worker_arguments(), "--name", model.name]
+        arguments += ["--machine", self.machine, "--market", self.market, *options.arguments()]
         return Service(name, arguments, environment, Home(Path(self.home)).log(name))
 
 

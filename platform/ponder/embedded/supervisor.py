@@ -111,7 +111,8 @@ class Supervisor:
         awaited = {model.name for model in self.plan.models if model.num_workers}
         if awaited:
             notify({"phase": "the worker"})
-            self._wait_for_workers(awaited)
+            # An autoscaler starts a worker of an unknown model, so that jobs can ask for it, and others when they do.
+            self._wait_for_models(awaited, least_workers=1 if self.plan.autoscaling is None else 0)
         self._write_record()
 
     def _prepare_database(self) -> None:
@@ -137,13 +138,13 @@ class Supervisor:
             self._give_up_on_the_dying(give_up_at, f"{url} did not become ready in {_START_TIMEOUT_S:.0f} s ({said})")
             time.sleep(0.1)
 
-    def _wait_for_workers(self, awaited: Set[str]) -> None:
-        """Waits until each of these models has a worker."""
+    def _wait_for_models(self, awaited: Set[str], *, least_workers: int) -> None:
+        """Waits until each of these models is known and has so many workers."""
         give_up_at = time.monotonic() + _LOADING_TIMEOUT_S
         while True:
             url = f"{self.plan.url}/v1/models"
             models = self._wait_for(url).json()["data"]
-            if awaited <= {model["id"] for model in models if model["ponder"]["live_workers"] > 0}:
+            if awaited <= {model["id"] for model in models if model["ponder"]["live_workers"] >= least_workers}:
                 return
             self._mend()
             self._give_up_on_the_dying(give_up_at, "the worker did not become ready in time")

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from ponder.domain.batch.stages import lesson_scope
-from ponder.domain.state import IncarnationState, Lane, ShardState
+from ponder.domain.state import Lane, ShardState
 from ponder.domain.storable import JsonObject
 from ponder.jobs.incarnation import Incarnation, hold
 from ponder.jobs.learn import former, learned
@@ -137,8 +137,8 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     """Makes the incarnation the holder of a queued shard and opens an attempt for each of its pending jobs.
 
     Returns None when there is nothing to do: the message is a duplicate, the shard is gone or has no pending jobs, or
-    this incarnation may not have it. It may not if its weights differ, if it is not ready, or if this shard or what it
-    holds runs alone; such a shard is published again at once.
+    this incarnation may not have it. It may not if its weights differ, if it is not ready or was asked to leave, or if
+    this shard or what it holds runs alone; such a shard is published again at once.
     What its jobs may spend is reserved in each budget that the batch draws on. Jobs that do not fit stay behind in a
     shard of their own, and a paused batch gives none.
     A shard that this incarnation already holds is returned again, because the answer to the first claim's commit may
@@ -158,7 +158,7 @@ def claim(connection: Connection, shard_id: int, incarnation_id: str) -> Claim |
     is_alone = not company.has_suspect and (company.num_shards == 0 or not shard.runs_alone)
     # A limit may have been set since the turn was asked for: then this claim has none, and the next one does.
     has_turn = turn is (Turn.TAKEN if shard.is_limited else Turn.NOT_NEEDED)
-    may_claim = fits and is_alone and incarnation.state is IncarnationState.READY and has_turn
+    may_claim = fits and is_alone and incarnation.takes_jobs and has_turn
     if not may_claim or _just_handed_back(connection, incarnation, shard):
         _give_back(connection, shard_id, shard.least_tokens)
         return None

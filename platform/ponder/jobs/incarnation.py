@@ -14,7 +14,7 @@ from ponder.jobs.wake import wake
 from ponder.ledger.book import book
 from ponder.ledger.price_book import price_at
 
-__all__ = ["Incarnation", "drain", "end", "hold", "ready", "register"]
+__all__ = ["Incarnation", "end", "hold", "ready", "register"]
 
 _REGISTER = text("""
     INSERT INTO incarnations (id, worker, host, pid, model, machine, market, nanodollars_per_hour,
@@ -28,7 +28,7 @@ _REGISTER = text("""
 _HOLD = text("""
     WITH held AS MATERIALIZED (SELECT * FROM incarnations WHERE id = :id FOR NO KEY UPDATE)
     SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
-           greatest(clock_timestamp(), billed_until) AS now
+           drain_until, greatest(clock_timestamp(), billed_until) AS now
     FROM held
 """)
 
@@ -54,8 +54,6 @@ _MODEL = text("""
     SET context_length = excluded.context_length, has_reward_model = excluded.has_reward_model,
         last_seen_at = clock_timestamp()
 """)
-
-_DRAIN = text("UPDATE incarnations SET state = :state WHERE id = :id")
 
 _END = text("""
     UPDATE incarnations SET state = :state, ended_at = :at, end_reason = :reason, room_tokens = 0 WHERE id = :id
@@ -105,14 +103,6 @@ def ready(
     model = {"name": incarnation.model, "fingerprint": fingerprint, "context_length": context_length}
     connection.execute(_MODEL, model | {"has_reward_model": has_reward_model})
     wake(connection)
-
-
-def drain(connection: Connection, id: str) -> None:
-    """Stops the incarnation from claiming more. Raises LeaseLost."""
-    incarnation = hold(connection, id)
-    if incarnation.state is not IncarnationState.DRAINING:
-        state = move(incarnation.state, IncarnationState.DRAINING)
-        connection.execute(_DRAIN, {"id": id, "state": state.value})
 
 
 def hold(connection: Connection, id: str) -> Incarnation:

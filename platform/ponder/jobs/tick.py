@@ -157,7 +157,8 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     if report.sample is not None:
         keep(connection, incarnation.id, now, report.sample)
     ended = _ended(connection, incarnation.id, now)
-    return TickReply(now, lease_until, dropped, ended, learn(connection, _lessons(report, jobs, settled)))
+    lessons = learn(connection, _lessons(report, jobs, settled))
+    return TickReply(now, lease_until, dropped, ended, lessons, incarnation.drain_until)
 
 
 def _repeat(connection: Connection, incarnation: Incarnation) -> TickReply:
@@ -165,7 +166,7 @@ def _repeat(connection: Connection, incarnation: Incarnation) -> TickReply:
     values = {"incarnation_id": incarnation.id, "now": incarnation.billed_until}
     dropped = tuple(connection.execute(_DROPPED_BEFORE, values).scalars())
     ended = _ended(connection, incarnation.id, incarnation.now)
-    return TickReply(incarnation.now, incarnation.lease_until, dropped, ended)
+    return TickReply(incarnation.now, incarnation.lease_until, dropped, ended, drain_until=incarnation.drain_until)
 
 
 def _state(current: IncarnationState, reported: IncarnationState) -> IncarnationState:

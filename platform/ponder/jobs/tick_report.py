@@ -166,6 +166,7 @@ class TickReply:
     at its budget. Stop and forget them. `ended` are jobs that reached their limit
     of dollars or time: settle them with what they have. They are repeated at each tick until they are settled.
     `learned` holds the new sums of batches whose jobs were settled now and taught something. A repeated tick gets none.
+    `drain_until`: the worker was asked to take nothing more, and to be gone by then.
     """
 
     now: datetime
@@ -173,3 +174,4 @@ class TickReply:
     dropped: tuple[int, ...] = ()
     ended: Mapping[int, EndReason] = field(default_factory=dict)
     learned: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    drain_until: datetime | None = None

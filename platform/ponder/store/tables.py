@@ -295,7 +295,13 @@ incarnations = Table(
     _timestamp("billed_until", nullable=False),
     _timestamp("ended_at"),
     Column("end_reason", Text),
+    Column(
+        "drain_until",
+        DateTime(timezone=True),
+        comment="it was asked to leave: claims no more, is gone by then",
+    ),
     Index("ix_incarnations_alive", "lease_until", postgresql_where=text("state <> 'ended'")),
+    Index("ix_incarnations_worker", "worker", "started_at"),
 )
 
 attempts = Table(
@@ -799,4 +805,40 @@ worker_samples = Table(
     ),
     Column("memory_bytes", BigInteger, nullable=False, comment="of the engine process or on its GPU"),
     Index("ix_worker_samples_at", "at"),
+)
+
+fleet_workers = Table(
+    "fleet_workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("model", "machine", "market")),
+    Column("worker", Text, comment="the name under which it registers; null: not yet known"),
+    Column("handle", Text, comment="the provider's own name of it"),
+    Column("nanodollars_per_hour", BigInteger, nullable=False),
+    Column("ordered_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("told_at", DateTime(timezone=True), comment="since when the provider knows of it"),
+    Column("seen_at", DateTime(timezone=True), comment="when the provider first had it"),
+    _timestamp("ready_at"),
+    Column("leave_by", DateTime(timezone=True), comment="the end of its draining"),
+    Column("stop_at", DateTime(timezone=True), comment="since when it is to be stopped"),
+    Column("stopped_at", DateTime(timezone=True), comment="when the provider last said that it stops it"),
+    Column("num_tries", Integer, nullable=False, server_default="0", comment="to stop it, in vain"),
+    Column("retry_at", DateTime(timezone=True), comment="when the provider is asked again to stop it"),
+    _timestamp("ended_at"),
+    Column("has_failed", Boolean, nullable=False, server_default=text("false")),
+    Index("ix_fleet_workers_open", "ordered_at", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_fleet_workers_ordered_at", "ordered_at"),
+    Index("ix_fleet_workers_worker", "worker"),
+)
+
+fleet_decisions = Table(
+    "fleet_decisions",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("action", Text, nullable=False, comment="start | ready | drain | stop | give up | ended | failed"),
+    *(Column(name, Text, nullable=False) for name in ("model", "machine", "market")),
+    Column("worker", Text, comment="of fleet_workers, or a name that nobody ordered; null: none yet"),
+    Column("reason", Text, nullable=False, comment="in plain words"),
+    Index("ix_fleet_decisions_at", "at"),
 )

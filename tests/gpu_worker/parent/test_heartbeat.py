@@ -18,6 +18,7 @@ from ponder.domain.state import IncarnationState, Verdict
 from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
 from ponder.jobs.claim import Claim, claim
+from ponder.jobs.drain import ask_to_drain
 from ponder.jobs.release import abandon
 from ponder.jobs.tick import Usage, Work
 from ponder.ledger.book import check
@@ -82,6 +83,7 @@ class Worker:
         self.capacity.add(self.claim.jobs, 10)
         self.asked: Future[Judgement] = Future()
         """A question of a search that nobody answers."""
+        self.seconds_to_drain: list[float] = []
         self.bridge = VerifierBridge(lambda case, whose: self.asked, self.capacity)
         self.heartbeat = Heartbeat(
             cast("Engine", self.database),
@@ -92,6 +94,7 @@ class Worker:
             bridge=self.bridge,
             tick_s=0.05,
             lease_s=lease_s,
+            on_drain=self.seconds_to_drain.append,
         )
         self.heartbeat.become(IncarnationState.READY)
         self.job_id = self.claim.jobs[0].job_id
@@ -243,6 +246,18 @@ def test_where_all_jobs_wait_for_verdicts_each_that_settles_extends_the_lease(
     worker.beat(num_steps=0, num_jobs=1, awaits_verdicts=waits, results=(worker.result(),))
     assert _state(engine, worker.job_id) == "completed"
     assert (_lease(engine) > before) == waits, "and so may the engine, where it could go on"
+
+
+def test_a_request_to_drain_is_told_once_and_again_when_it_leaves_less_time(engine: Engine, worker: Worker) -> None:
+    for within_s in (60, 60, 5):
+        with engine.begin() as connection:
+            assert ask_to_drain(connection, "inc", within_s=within_s)
+        worker.beat()
+        worker.beat()
+
+    longer, shorter = worker.seconds_to_drain
+    assert 50 < longer < 60
+    assert 0 < shorter < 5
 
 
 def test_an_incarnation_that_was_given_up_is_refused(engine: Engine, worker: Worker) -> None:

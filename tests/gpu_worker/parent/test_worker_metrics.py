@@ -5,6 +5,7 @@ import sys
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from ponder_worker.parent.notices.notice import Notice, Notices, Reason
 from ponder_worker.parent.worker_metrics import WorkerMetrics
 from ponder_worker.protocol import EngineMetrics, Histogram
 
@@ -12,9 +13,27 @@ from ponder_worker.protocol import EngineMetrics, Histogram
 def test_metrics_are_read_when_somebody_asks() -> None:
     numbers: dict[str, int | float] = {"held_jobs": 1}
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(lambda: EngineMetrics(numbers)))
+    registry.register(WorkerMetrics(lambda: EngineMetrics(numbers), tuple))
     numbers["held_jobs"] = 7
     assert "ponder_worker_held_jobs 7.0" in generate_latest(registry).decode()
+
+
+def test_notices_are_counted_by_source_and_kind_with_the_warning_that_they_gave() -> None:
+    notices = Notices()
+    notices.give(Notice(Reason.DRAINED, "aws rebalance recommendation", 120, "aws", "rebalance"))
+    notices.give(Notice.preempting("aws", "terminate", 118.2))
+    notices.give(Notice(Reason.ENGINE_DIED, "it has ended"))
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(EngineMetrics, lambda: notices.given))
+    lines = generate_latest(registry).decode().splitlines()
+    for line in (
+        'ponder_worker_notices_total{kind="rebalance",source="aws"} 1.0',
+        'ponder_worker_notices_total{kind="terminate",source="aws"} 1.0',
+        'ponder_worker_notices_total{kind="failure",source="worker"} 1.0',
+        'ponder_worker_notice_warning_seconds{kind="terminate",source="aws"} 118.2',
+    ):
+        assert line in lines
+    assert len([line for line in lines if line.startswith("ponder_worker_notice_warning_seconds{")]) == 1
 
 
 def test_numbers_have_the_names_that_vllms_users_know() -> None:
@@ -22,7 +41,7 @@ def test_numbers_have_the_names_that_vllms_users_know() -> None:
     numbers |= {"num_steps": 4, "computed_tokens": 12, "misguessed_tokens": 2}
     latencies = {"time_to_first_token_seconds": Histogram((1, 2, 4), 9.5)}
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(lambda: EngineMetrics(numbers, latencies, (0.5, 1.0))))
+    registry.register(WorkerMetrics(lambda: EngineMetrics(numbers, latencies, (0.5, 1.0)), tuple))
     lines = generate_latest(registry).decode().splitlines()
     for line in (
         "ponder:num_requests_running 3.0",

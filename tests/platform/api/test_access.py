@@ -99,6 +99,7 @@ def test_only_operators_may_administer(stranger: httpx2.Client) -> None:
         ("POST", "/v1/keys", {"name": "x", "tenant": "home"}),
         ("PUT", "/v1/prices", price),
         ("GET", "/v1/fleet/plan", None),
+        ("GET", "/v1/fleet/log", None),
         ("GET", "/v1/reports/cost?tenant=all", None),
     ):
         answer = stranger.request(method, path, json=body)

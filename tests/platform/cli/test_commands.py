@@ -18,6 +18,7 @@ from ponder.cli import exit_code
 from ponder.cli.commands import watch
 from ponder.cli.main import run
 from ponder.jobs.dispatching.finish import finish
+from ponder.jobs.dispatching.sweep import sweep
 from ponder.settings import Settings
 
 Ponder = Callable[..., tuple[int, str, str]]
@@ -174,6 +175,28 @@ def test_a_job_is_shown_with_its_tree_attempts_and_cost(ponder: Ponder, worker: 
     job_id = printed.split()[0]
     assert json.loads(ponder("show", job_id, "--format", "json")[1])["custom_id"] == "row-3"
     assert ponder("show", f"{batch}/none")[0] == exit_code.FAILED
+
+
+def test_an_attempt_says_which_notice_ended_it_and_how_long_before(ponder: Ponder, world: Any) -> None:
+    world.batch(tenant=world.sql("SELECT tenant_id FROM api_keys")[0].tenant_id)
+    noticed, dead, told = world.worker(), world.worker(), world.worker()
+    (job,) = world.claim_all(noticed)
+    world.release(noticed, reason="aws notice, 118 s before")
+    world.claim_all(dead)
+    world.lapse(dead)
+    sweep(world.engine, shard_tokens=1_000)
+    world.claim_all(told)
+
+    shown = ponder("show", f"job_{job}")[1]
+    assert "preempted by aws notice, 118 s before" in shown
+    assert "lost: its lease expired" in shown
+    assert "running" in shown
+    attempts = json.loads(ponder("show", f"job_{job}", "--format", "json")[1])["attempts"]
+    assert [attempt["reason"] for attempt in attempts] == ["aws notice, 118 s before", "its lease expired", None]
+
+    world.sql("UPDATE attempts SET ended_at = ended_at - interval '1 second' WHERE outcome = 'preempted'")
+    attempts = json.loads(ponder("show", f"job_{job}", "--format", "json")[1])["attempts"]
+    assert attempts[0]["reason"] is None, "it ended before its worker did"
 
 
 def test_every_accuracy_is_marked_if_a_search_could_see_the_reference(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ponder.embedded.plan import ModelPlan, Plan
+from ponder.embedded.plan import Autoscaling, ModelPlan, Plan
 from ponder.embedded.worker import WorkerOptions
 from ponder.errors import SetupError
 
@@ -77,3 +79,24 @@ def test_only_the_api_and_the_dispatcher_get_the_key_of_webhooks_and_it_stays_th
     assert (home / "webhook_key").stat().st_mode & 0o077 == 0
     monkeypatch.setenv("PONDER_WEBHOOK_KEY", "the operator's own")
     assert keys()["serve"] == "the operator's own"
+
+
+def test_an_autoscaler_stands_for_the_workers_and_each_of_them_gets_its_share_of_the_cores(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.embedded.worker.num_cores", lambda: 8)
+    fixed = plan(tmp_path / "home", model)
+    stack = replace(fixed, autoscaling=Autoscaling(1, 4), options=WorkerOptions(device="cpu"))
+    assert Plan.parse(json.dumps(stack.document())) == stack
+    assert Plan.parse(json.dumps(fixed.document())) == fixed
+    stack.check()
+    service = stack.services("postgresql://", "redis://")[-1]
+    words = list(service.arguments)
+    options = words[words.index("autoscaler") : words.index("--")]
+    assert service.name == "autoscaler"
+    assert options == [
+        *("autoscaler", "--provider", "local", "--min", "1", "--max", "4", "--model", "m", "--machine", "cpu:spot")
+    ]
+    worker = words[words.index("--") + 1 :]
+    assert worker[:2] == ["--model", str(model)]
+    assert (worker[worker.index("--threads") + 1], worker[worker.index("--device") + 1]) == ("2", "cpu")

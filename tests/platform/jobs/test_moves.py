@@ -12,7 +12,6 @@ from ponder.domain.batch.submission import Change
 from ponder.domain.state import IncarnationState, JobState
 from ponder.jobs.batch.change import change
 from ponder.jobs.dispatching.sweep import sweep
-from ponder.jobs.incarnation import drain
 from ponder.jobs.tick import Settlement
 from ponder.jobs.validation.validate import validate
 
@@ -53,8 +52,7 @@ def _every_way_of_jobs_and_shards(world: Any) -> None:
 def _every_way_of_a_worker(engine: Engine, world: Any) -> None:
     world.loading_worker()
     told_while_loading, ready = world.loading_worker(), world.worker()
-    with engine.begin() as connection:
-        drain(connection, told_while_loading)
+    world.tick(told_while_loading, state=IncarnationState.DRAINING)
     world.tick(ready, state=IncarnationState.DRAINING)
     world.release(ready)
     world.release(world.worker())

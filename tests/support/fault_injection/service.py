@@ -91,7 +91,14 @@ def make_fleet(folder: Path, network: Network, *, port: int, num_workers: int) -
     weights = demo_weights()
     assert weights is not None, "the worker's package is not installed"
     options = {"model": weights / "generator", "reward-model": weights / "reward", "name": MODEL}
-    options |= {"machine": "cpu", "market": "spot", "device": "cpu", "threads": 1, "max-sequences": 16}
+    options |= {
+        "machine": "cpu",
+        "market": "spot",
+        "device": "cpu",
+        "threads": 1,
+        "max-sequences": 16,
+        "notices": "none",
+    }
     worker = ["worker", *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
     parts = {"api": ["serve", "--port", str(port)], "dispatcher": ["dispatcher"]}
     parts |= {f"worker-{number}": worker for number in range(1, num_workers + 1)}

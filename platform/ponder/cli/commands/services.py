@@ -1,4 +1,4 @@
-"""The commands that run services in the foreground: `ponder serve`, `dispatcher` and `migrate`."""
+"""The commands that run services in the foreground: `ponder serve`, `dispatcher`, `autoscaler` and `migrate`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import threading
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 import click
 import structlog
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ponder import log
+from ponder.cli.amount import Dollars
 from ponder.embedded.address import database_url, redis_url
 from ponder.errors import Unreachable
 from ponder.failure import brief
@@ -46,6 +48,90 @@ def dispatcher() -> None:
     settings = Settings()
     log.configure("dispatcher", settings.log_level)
     run(database_url(settings), redis_url(settings), settings, _stop_event())
+
+
+def _machines(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    machines = []
+    for text in given:
+        machine, _, market = text.rpartition(":")
+        if not machine or market not in ("on_demand", "spot"):
+            raise click.BadParameter(f"{text!r} is not MACHINE:on_demand or MACHINE:spot")
+        machines.append((machine, market))
+    return tuple(machines)
+
+
+@click.command()
+@click.option(
+    "--min",
+    "min_workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The fewest workers of each --model.",
+)
+@click.option("--max", "max_workers", type=click.IntRange(1), help="The most workers, of all models together.")
+@click.option("--max-dollars-per-hour", type=Dollars(), help="The most that all workers may cost together.")
+@click.option("--model", "models", multiple=True, help="A model's name in jobs; may be repeated.  [default: all known]")
+@click.option(
+    "--machine",
+    "machines",
+    multiple=True,
+    metavar="MACHINE:MARKET",
+    callback=_machines,
+    help="A machine of the price book that may be started; may be repeated.  [default: any that the plan wants]",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["local", "command", "kubernetes", "skypilot"]),
+    default="local",
+    show_default=True,
+    help="What starts and stops workers; see docs/fleet.md.",
+)
+@click.option(
+    "--drain-s",
+    type=click.IntRange(0),
+    default=120,
+    show_default=True,
+    help="Time to finish some work for a worker that is too many.",
+)
+@click.option("--start-command", metavar="LINE", help="command: starts a worker; see docs/fleet.md.")
+@click.option("--stop-command", metavar="LINE", help="command: ends a worker.")
+@click.option("--list-command", metavar="LINE", help="command: prints the ids of all workers.")
+@click.option(
+    "--command-timeout-s",
+    type=click.IntRange(1),
+    default=60,
+    show_default=True,
+    help="command, skypilot: seconds that a command may take.",
+)
+@click.option(
+    "--deployment",
+    default="ponder-worker-{model}-{market}",
+    show_default=True,
+    help="kubernetes: the name of a pool's Deployment.",
+)
+@click.option("--namespace", help="kubernetes.  [default: the autoscaler's own]")
+@click.argument("worker_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF ponder worker]")
+def autoscaler(
+    *, min_workers: int, max_workers: int | None, max_dollars_per_hour: int | None, drain_s: int, **provider: Any
+) -> None:
+    """Start and stop workers as the plan asks (`ponder fleet plan`). Any number may run; only one of them is active.
+
+    What it decides and why is in `ponder fleet log`.
+    """
+    from ponder.fleet.autoscaler import Orders, run
+    from ponder.fleet.plan import Bounds
+    from ponder.fleet.providers import ProviderOptions, make_provider
+
+    if max_workers is None and max_dollars_per_hour is None:
+        raise click.UsageError("--max or --max-dollars-per-hour must say how much the workers may cost")
+    if min_workers and not provider["models"]:
+        raise click.UsageError("--min needs --model, which says of which models")
+    settings = Settings()
+    orders = Orders(provider["models"], Bounds(min_workers, max_workers, max_dollars_per_hour), drain_s)
+    made = make_provider(ProviderOptions(**provider), settings)
+    log.configure("autoscaler", settings.log_level)
+    run(database_url(settings), made, orders, settings, _stop_event())
 
 
 @click.command()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from ponder.cli.api import connect
@@ -136,10 +139,18 @@ def _usage(usage: Json) -> list[str]:
     return [f"{usage[name]:,} {word}" for name, word in words.items() if usage.get(name)]
 
 
+def _outcome(attempt: Mapping[str, Any]) -> str:
+    """Returns how an attempt ended, and why its worker left or was given up if that ended it."""
+    outcome, reason = attempt["outcome"] or "running", attempt.get("reason")
+    if reason is None:
+        return outcome
+    return f"{outcome} by {reason}" if outcome == "preempted" else f"{outcome}: {reason}"
+
+
 _ATTEMPT = [
     Column("attempt on", lambda row: f"{row['machine']} ({row['market']})"),
     Column("started", lambda row: moment(row["started_at"])),
     Column("ended", lambda row: moment(row["ended_at"])),
-    Column("outcome", lambda row: row["outcome"] or "running"),
+    Column("outcome", _outcome),
     Column("worker", lambda row: row["incarnation_id"]),
 ]

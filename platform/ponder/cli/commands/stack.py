@@ -17,10 +17,13 @@ from ponder.cli.worker_options import worker_options
 from ponder.client import Client
 from ponder.domain.model_source import absolute, model_name
 from ponder.embedded.home import Home
-from ponder.embedded.plan import LARGE_MODEL_NAME, MODEL_NAME, ModelPlan, Plan, demo_weights
+from ponder.embedded.plan import LARGE_MODEL_NAME, MODEL_NAME, Autoscaling, ModelPlan, Plan, demo_weights
 from ponder.embedded.worker import WorkerOptions
 from ponder.errors import Conflict, SetupError
 from ponder.settings import Settings
+
+_FIXED = ("workers", "worker_name", "metrics_port")
+"""Options of workers that stay."""
 
 
 @click.command()
@@ -28,6 +31,11 @@ from ponder.settings import Settings
 @click.option(
     "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="The number of workers, or 0 for none."
 )
+@click.option("--autoscale", is_flag=True, help="Start workers when there is work for them, and stop them afterwards.")
+@click.option(
+    "--min", "min_workers", type=click.IntRange(0, 64), help="The fewest workers of --autoscale.  [default: 0]"
+)
+@click.option("--max", "max_workers", type=click.IntRange(1, 64), help="The most workers of --autoscale.")
 @click.option(
     "--model", help="org/name[@revision] of the Hugging Face Hub, a folder, or a GGUF file.  [default: the demo's]"
 )
@@ -37,7 +45,16 @@ from ponder.settings import Settings
 @click.option("--market", type=click.Choice(["on_demand", "spot"]), default="on_demand", show_default=True)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, and stop everything on Ctrl-C.")
 @worker_options
-def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
+def up(
+    port: int | None,
+    workers: int,
+    *,
+    autoscale: bool,
+    min_workers: int | None,
+    max_workers: int | None,
+    foreground: bool,
+    **model: Any,
+) -> None:
     """Start Postgres, Redis, the API, the dispatcher and a worker on this machine, in the background.
 
     Data, logs and your API key are kept under PONDER_HOME (~/.ponder). `ponder down` stops everything.
@@ -45,12 +62,13 @@ def up(port: int | None, workers: int, foreground: bool, **model: Any) -> None:
     from ponder.embedded.launch import in_foreground, start_in_background, wait_until_ready
 
     home = Home(Settings().home)
+    model |= {"num_workers": workers, "autoscaling": _autoscaling(autoscale, min_workers, max_workers)}
     if home.running_pid() is not None:
         wait_until_ready(home)
-        _check_same(home, lambda: plan(port=port, num_workers=workers, **model))
+        _check_same(home, lambda: plan(port=port, **model))
         click.echo(f"already up: {home.recorded_url()} ({home.path})", err=True)
         return
-    stack = plan(port=port, num_workers=workers, **model)
+    stack = plan(port=port, **model)
     if foreground:
         with ExitStack() as running:
             with phases() as on_phase:
@@ -116,6 +134,7 @@ def plan(
     machine: str = "cpu",
     market: str = "on_demand",
     options: WorkerOptions | None = None,
+    autoscaling: Autoscaling | None = None,
     with_large: bool = False,
 ) -> Plan:
     """Plans the stack of this PONDER_HOME, by default with the demo's generator and reward model.
@@ -138,7 +157,30 @@ def plan(
         machine=machine,
         market=market,
         options=options or WorkerOptions(),
+        autoscaling=autoscaling,
     )
+
+
+def _autoscaling(is_wanted: bool, min_workers: int | None, max_workers: int | None) -> Autoscaling | None:
+    """Raises UsageError for options that contradict each other."""
+    given = {
+        name
+        for name, source in ((name, click.get_current_context().get_parameter_source(name)) for name in _FIXED)
+        if source is click.core.ParameterSource.COMMANDLINE
+    }
+    if not is_wanted:
+        if min_workers is not None or max_workers is not None:
+            raise click.UsageError("--min and --max are bounds of --autoscale")
+        return None
+    if max_workers is None:
+        raise click.UsageError("--autoscale needs --max")
+    if given:
+        raise click.UsageError(
+            f"with --autoscale there is no --{min(given).replace('_', '-')}: its workers come and go"
+        )
+    if (min_workers or 0) > max_workers:
+        raise click.UsageError("--min is above --max")
+    return Autoscaling(min_workers or 0, max_workers)
 
 
 def _demo_models(name: str | None, reward_model: str | None, num_workers: int, *, with_large: bool) -> list[ModelPlan]:
@@ -203,7 +245,13 @@ def _say_up(stack: Plan) -> None:
     (first, *_) = stack.models
     click.echo(
         f"ponder is up: {stack.url}\n"
-        f"  model {first.name!r}, {first.num_workers} worker(s); data, logs and your API key in {stack.home}\n"
+        f"  model {first.name!r}, {_workers(stack)}; data, logs and your API key in {stack.home}\n"
         f'  next: eval "$(ponder env)", ponder run FILE --model {first.name} -o results.jsonl, ponder down',
         err=True,
     )
+
+
+def _workers(stack: Plan) -> str:
+    if stack.autoscaling is None:
+        return f"{stack.models[0].num_workers} worker(s)"
+    return f"{stack.autoscaling.min_workers} to {stack.autoscaling.max_workers} workers as needed (`ponder fleet log`)"

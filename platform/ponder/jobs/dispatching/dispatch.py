@@ -101,7 +101,7 @@ _STARVING_S = 10.0
 _WORKERS = text("""
     SELECT model, fingerprint, count(*) AS num_workers, CAST(sum(room_tokens) AS bigint) AS room_tokens
     FROM incarnations
-    WHERE state = 'ready' AND lease_until > clock_timestamp()
+    WHERE state = 'ready' AND drain_until IS NULL AND lease_until > clock_timestamp()
     GROUP BY model, fingerprint
 """)
 

@@ -46,7 +46,7 @@ _LAPSED = text(f"SELECT id FROM {_LAPSING} ORDER BY id")
 # An incarnation that is ticking right now is skipped: it is not dead, or its tick will be refused.
 _HOLD = text(f"""
     SELECT id, model, fingerprint, state, nanodollars_per_hour, num_ticks, started_at, lease_until, billed_until,
-           greatest(clock_timestamp(), billed_until) AS now, end_reason, is_spared
+           drain_until, greatest(clock_timestamp(), billed_until) AS now, end_reason, is_spared
     FROM {_LAPSING} AND id = :id FOR NO KEY UPDATE OF incarnations SKIP LOCKED
 """)
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from ponder.cli import exit_code
@@ -16,3 +19,31 @@ def test_a_database_that_cannot_be_used_is_one_sentence_with_the_remedy(
     assert "PONDER_DATABASE_URL" in said
     assert "secret" not in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("", "--max or --max-dollars-per-hour"),
+        ("--max 2 --min 3 --model m", "must not be below the fewest"),
+        ("--max-dollars-per-hour 1e", "not an amount of dollars"),
+        ("--max 2 --machine h200", "MACHINE:on_demand or MACHINE:spot"),
+        ("--max 2 --min 1", "--min needs --model"),
+        ("--max 2 --machine cpu:spot -- --model m", "needs one --model"),
+        ("--max 2 --model m -- --model m", "needs one --machine"),
+        ("--max 2 --model m --machine cpu:spot", "the options of `ponder worker` after --"),
+        ("--max 2 --model m --machine cpu:spot -- --model m --market spot", "itself gives --market to its workers"),
+        ("--max 2 --model m --machine cpu:spot -- --model m --name=x", "itself gives --name to its workers"),
+        ("--max 2 --provider command --start-command true", "--start-command and --stop-command"),
+        ("--max 2 --provider command --start-command '{x}' --stop-command true", "the placeholders"),
+        ("--max 2 --provider kubernetes", "service account"),
+    ],
+)
+def test_an_autoscaler_says_which_option_is_missing_before_it_starts(
+    options: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PONDER_HOME", str(tmp_path))
+    monkeypatch.setenv("PONDER_DATABASE_URL", "postgresql://ponder@127.0.0.1:9/ponder")
+    monkeypatch.setenv("PONDER_REDIS_URL", "redis://127.0.0.1:9")
+    assert run(["autoscaler", *shlex.split(options)]) in (exit_code.USAGE, exit_code.FAILED)
+    assert said in capsys.readouterr().err

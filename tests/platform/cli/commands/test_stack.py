@@ -12,7 +12,7 @@ from ponder.cli import exit_code
 from ponder.cli.main import run
 from ponder.embedded import launch
 from ponder.embedded.home import Home
-from ponder.embedded.plan import Plan
+from ponder.embedded.plan import Autoscaling, Plan
 from ponder.embedded.worker import WorkerOptions
 from ponder_worker.main import worker
 
@@ -101,3 +101,29 @@ def test_options_that_a_running_stack_was_not_started_with_are_refused(
     said = capsys.readouterr().err
     assert ("`ponder down` stops it" if code else "already up") in said
     assert len(started) == 1
+
+
+def test_up_plans_an_autoscaler_within_bounds(started: list[Plan], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["up", "--autoscale", "--max", "3"]) == exit_code.SETTLED
+    assert started[0].autoscaling == Autoscaling(0, 3)
+    assert "0 to 3 workers as needed" in capsys.readouterr().err
+    run(["up", "--autoscale", "--max", "3", "--min", "1"])
+    assert started[1].autoscaling == Autoscaling(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--autoscale", "--autoscale needs --max"),
+        ("--max 2", "bounds of --autoscale"),
+        ("--autoscale --max 2 --min 3", "--min is above --max"),
+        ("--autoscale --max 2 --workers 2", "there is no --workers"),
+        ("--autoscale --max 2 --metrics-port 9100", "there is no --metrics-port"),
+    ],
+)
+def test_options_of_an_autoscaler_that_contradict_each_other_are_refused(
+    started: list[Plan], capsys: pytest.CaptureFixture[str], options: str, said: str
+) -> None:
+    assert run(["up", *options.split()]) == exit_code.USAGE
+    assert said in capsys.readouterr().err
+    assert started == []

@@ -1,0 +1,1 @@
+"""Notices that a worker has to leave, and where they come from."""

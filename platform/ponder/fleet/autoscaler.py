@@ -1,0 +1,207 @@
+"""The autoscaler: the service that has workers started and stopped as the plans of the models ask."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+
+from ponder.alive import show_alive
+from ponder.errors import NotFound
+from ponder.failure import brief
+from ponder.fleet import roster
+from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Action, Decision, History, Rules, decide
+from ponder.fleet.fleet_log import prune_log
+from ponder.fleet.plan import Bounds, Offer, Situation, plan
+from ponder.fleet.provider import Pool, Provider
+from ponder.fleet.situation import situations
+from ponder.fleet.targets import Want, targets_of
+from ponder.fleet.workforce import Workforce
+from ponder.jobs.served import served_models
+from ponder.ledger.price_book import Price, list_prices
+from ponder.settings import Settings
+from ponder.store.database import connect
+
+_LEADER = 0x666C656574  # "fleet"
+_RETRY_S = 1.0
+_SUSPECT_AFTER = 2
+"""A pool with so many failed starts in a row is not planned with until it may be tried again."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The operator's orders: the models to look after (none: all that are known), and the bounds for their workers.
+
+    drain_s: the time in which a worker that is too many may finish some of its work.
+    """
+
+    models: tuple[str, ...]
+    bounds: Bounds
+    drain_s: float = 120.0
+
+
+def run(database_url: str, provider: Provider, orders: Orders, settings: Settings, stop: threading.Event) -> None:
+    """Starts and stops workers until `stop` is set. Any number of autoscalers may run; only one is active.
+
+    What it has started is in Postgres, and nowhere else. It reports errors in the log, tries again, and never raises.
+    Call it from the main thread, with which workers of this machine end.
+    """
+    engine = connect(database_url)
+    while not stop.is_set():
+        try:
+            with _leadership(engine, settings, stop) as connection:
+                Autoscaler(connection, provider, orders, settings).lead(stop)
+        except Exception as error:  # whatever breaks, the fleet must be looked after once it is repaired
+            _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
+            stop.wait(_RETRY_S)
+    provider.close()
+    engine.dispose()
+
+
+@contextmanager
+def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> Iterator[Connection]:
+    """Yields the connection that holds the advisory lock.
+
+    Everything is written through this connection, so that nothing can be ordered without the lock.
+    """
+    with engine.connect() as connection:
+        # It must not return to the pool, because it holds the lock.
+        connection.detach()
+        while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
+            connection.commit()
+            show_alive(settings.alive_file)
+            if stop.wait(1.0):
+                break
+        else:
+            _log.info("active")
+        connection.commit()
+        yield connection
+
+
+@dataclass(slots=True)
+class Autoscaler:
+    """The active autoscaler."""
+
+    connection: Connection
+    provider: Provider
+    orders: Orders
+    settings: Settings
+    _workforce: Workforce = field(init=False)
+    _targets: deque[tuple[datetime, Mapping[Pool, int]]] = field(default_factory=deque)
+    """The targets of the longest cool-down, and one before it."""
+
+    def __post_init__(self) -> None:
+        self._workforce = Workforce(self.connection, self.provider, self.orders.drain_s)
+
+    def lead(self, stop: threading.Event) -> None:
+        """Takes turns until `stop` is set or the connection breaks."""
+        with self.connection.begin():
+            prune_log(self.connection)
+        while not stop.is_set():
+            self.turn()
+            show_alive(self.settings.alive_file)
+            stop.wait(self.settings.fleet_interval_s)
+
+    def turn(self) -> None:
+        """Looks at the workers, asks for the plans, decides, and has it done."""
+        self._workforce.follow(self._now())
+        wants, decisions = self._decide()
+        prices = {want.pool: want.nanodollars_per_hour for want in wants}
+        for decision in decisions:
+            _log.info(decision.action.value, worker=decision.worker, pool=str(decision.pool), reason=decision.reason)
+            if decision.action is Action.START:
+                self._workforce.order(decision, prices[decision.pool])
+            elif decision.action is Action.DRAIN:
+                self._workforce.drain(decision)
+            else:
+                self._workforce.mark(decision)
+        self._workforce.stop_marked(self._now())
+
+    def _decide(self) -> tuple[list[Want], list[Decision]]:
+        rules, now = Rules(self.orders.bounds, self.settings.fleet_cool_down_s), self._now()
+        with self.connection.begin():
+            last_starts, failures = roster.past(self.connection)
+            suspects = {
+                pool for pool, some in failures.items() if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some)
+            }
+            wants = self._wants(suspects)
+            workers = [row.as_worker(now) for row in roster.open_rows(self.connection)]
+            workers += roster.foreign_workers(self.connection)
+        decisions = decide(wants, workers, History(self._targets, last_starts, failures), rules, now)
+        self._remember(now, targets_of(wants, rules.bounds))
+        return wants, decisions
+
+    def _remember(self, now: datetime, targets: Mapping[Pool, int]) -> None:
+        self._targets.append((now, targets))
+        begin = now - timedelta(seconds=max(self.settings.fleet_cool_down_s, LONGEST_COOL_DOWN_S))
+        while len(self._targets) > 1 and self._targets[1][0] <= begin:
+            self._targets.popleft()
+
+    def _wants(self, suspects: Collection[Pool]) -> list[Want]:
+        """Returns what the plans ask for, out of what the provider offers and what has not just failed."""
+        served = served_models(self.connection)
+        wants: list[Want] = []
+        for situation in self._situations():
+            newest = served.get(situation.model)
+            if newest is not None and situation.fingerprint not in (None, newest.fingerprint):
+                continue  # a new worker would have other weights than these jobs are pinned to
+            offers = [offer for offer in situation.offers if self._may_start(situation.model, offer, suspects)]
+            is_needed = newest is None or situation.loads or self.orders.bounds.min_workers
+            if offers:
+                wants += _planned(replace(situation, offers=tuple(offers)), self.orders.bounds)
+            elif is_needed:
+                wants += self._explored(situation.model, suspects, is_known=newest is not None)
+        return wants
+
+    def _situations(self) -> list[Situation]:
+        if not self.orders.models:
+            return situations(self.connection)
+        found: list[Situation] = []
+        for model in self.orders.models:
+            try:
+                found += situations(self.connection, model)
+            except NotFound:
+                found.append(Situation(model, None, (), (), (), None, 0.0))
+        return found
+
+    def _explored(self, model: str, suspects: Collection[Pool], *, is_known: bool) -> list[Want]:
+        """Returns a first worker, or the minimum, of a model that was timed on no machine that may be started."""
+        prices = [price for price in list_prices(self.connection) if self._may_start(model, price, suspects)]
+        if not prices:
+            return []
+        cheapest = min(prices, key=lambda price: price.nanodollars_per_hour)
+        why = "to learn how fast it is there" if is_known else "none has served it yet, so jobs cannot ask for it"
+        pool = Pool(model, cheapest.machine, cheapest.market)
+        num_workers = max(1, self.orders.bounds.min_workers)
+        return [Want(pool, num_workers, cheapest.nanodollars_per_hour, f"a first worker of {model}: {why}")]
+
+    def _may_start(self, model: str, place: Offer | Price, suspects: Collection[Pool]) -> bool:
+        is_offered = self.provider.offers(place.machine, place.market)
+        return is_offered and Pool(model, place.machine, place.market) not in suspects
+
+    def _now(self) -> datetime:
+        with self.connection.begin():
+            now = self.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        assert isinstance(now, datetime)
+        return now
+
+
+def _planned(situation: Situation, bounds: Bounds) -> list[Want]:
+    prices = {(offer.machine, offer.market): offer.nanodollars_per_hour for offer in situation.offers}
+    return [
+        Want(
+            Pool(situation.model, wanted.machine, wanted.market),
+            wanted.num_workers,
+            prices[wanted.machine, wanted.market],
+            wanted.reason,
+        )
+        for wanted in plan(situation, bounds).wanted
+    ]

@@ -1,0 +1,85 @@
+"""The providers, one file each, and how the operator's options make one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ponder.embedded.address import database_url, redis_url
+from ponder.embedded.home import Home
+from ponder.errors import InvalidInput
+from ponder.fleet.provider import Provider
+from ponder.fleet.providers.kubernetes import Kubernetes
+from ponder.fleet.providers.local import Local
+from ponder.fleet.providers.scripts import Command, Scripts
+from ponder.fleet.providers.skypilot import SkyPilot, start_command, stop_command
+from ponder.settings import Settings
+
+_OWN = ("--name", "--machine", "--market", "--worker-name")
+"""Options of `ponder worker` that the autoscaler gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """The options of `ponder autoscaler` about its provider.
+
+    machines: those that may be started, with their markets; none means any that the plan wants. worker_arguments: the
+    options of `ponder worker`, for providers that start it themselves.
+    """
+
+    provider: str
+    models: tuple[str, ...]
+    machines: tuple[tuple[str, str], ...] = ()
+    worker_arguments: tuple[str, ...] = ()
+    start_command: str | None = None
+    stop_command: str | None = None
+    list_command: str | None = None
+    command_timeout_s: float = 60.0
+    deployment: str = "ponder-worker-{model}-{market}"
+    namespace: str | None = None
+
+
+def make_provider(options: ProviderOptions, settings: Settings) -> Provider:
+    """Raises InvalidInput, which names the option, if one is missing."""
+    if options.provider == "local":
+        return _local(options, settings)
+    if options.provider == "command":
+        if options.start_command is None or options.stop_command is None:
+            raise InvalidInput("the provider `command` needs --start-command and --stop-command", param="--provider")
+        scripts = Scripts.parse(options.start_command, options.stop_command, options.list_command)
+        return Command(scripts, offers=options.machines, timeout_s=options.command_timeout_s)
+    if options.provider == "kubernetes":
+        return Kubernetes(deployment=options.deployment, namespace=options.namespace, offers=options.machines)
+    folder = settings.home / "skypilot"
+    scripts = Scripts(start_command(folder), stop_command())
+    commands = Command(scripts, offers=options.machines, timeout_s=options.command_timeout_s)
+    return SkyPilot(_worker_arguments(options), commands, folder)
+
+
+def _local(options: ProviderOptions, settings: Settings) -> Local:
+    if len(options.machines) != 1:
+        raise InvalidInput("the provider `local` needs one --machine MACHINE:MARKET, this one", param="--machine")
+    (machine, market) = options.machines[0]
+    environment = os.environ | {
+        "PONDER_HOME": str(settings.home.absolute()),
+        "PONDER_DATABASE_URL": database_url(settings),
+        "PONDER_REDIS_URL": redis_url(settings),
+    }
+    home = Home(settings.home)
+    home.prepare()
+    arguments = _worker_arguments(options)
+    return Local(arguments, machine=machine, market=market, log=home.log("worker"), environment=environment)
+
+
+def _worker_arguments(options: ProviderOptions) -> list[str]:
+    if len(options.models) != 1:
+        raise InvalidInput(f"the provider `{options.provider}` needs one --model, its workers'", param="--model")
+    if not options.worker_arguments:
+        raise InvalidInput(
+            f"the provider `{options.provider}` needs the options of `ponder worker` after --: -- --model FOLDER …",
+            param="--",
+        )
+    for word in options.worker_arguments:
+        if (name := word.partition("=")[0]) in _OWN:
+            raise InvalidInput(f"the autoscaler itself gives {name} to its workers", param=f"-- {name}")
+    return [*options.worker_arguments, "--name", options.models[0]]

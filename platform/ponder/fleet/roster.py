@@ -1,0 +1,241 @@
+"""The rows of the workers that the autoscaler has ordered, which are all that it remembers of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy import Row as SqlRow
+
+from ponder.domain.money import bill
+from ponder.fleet.decision import Failures
+from ponder.fleet.provider import Order, Pool
+from ponder.fleet.worker_state import Phase, Worker
+
+# An incarnation belongs to the row by its name. Both times are Postgres's, so that one of an earlier row of the same
+# name does not count.
+_OPEN = text("""
+    SELECT fleet_workers.*, incarnation.id AS incarnation_id, incarnation.state,
+           incarnation.ended_at AS incarnation_ended_at, incarnation.end_reason,
+           coalesce(fleet_workers.leave_by, incarnation.drain_until) AS last_moment,
+           coalesce(incarnation.nanodollars_per_hour, fleet_workers.nanodollars_per_hour) AS price, busy_since
+    FROM fleet_workers
+    LEFT JOIN LATERAL (
+        SELECT * FROM incarnations
+        WHERE incarnations.worker = fleet_workers.worker AND started_at >= ordered_at
+        ORDER BY started_at DESC LIMIT 1
+    ) AS incarnation ON true
+    LEFT JOIN LATERAL (
+        SELECT min(started_at) AS busy_since FROM attempts
+        WHERE incarnation_id = incarnation.id AND attempts.ended_at IS NULL
+    ) AS work ON true
+    WHERE fleet_workers.ended_at IS NULL
+    ORDER BY ordered_at, fleet_workers.id
+""")
+
+# A worker of ours whose row has ended may be in its lease for a while, although it is dead.
+_FOREIGN = text("""
+    SELECT model, machine, market, state, started_at, nanodollars_per_hour FROM incarnations
+    WHERE state <> 'ended' AND lease_until > clock_timestamp()
+      AND NOT EXISTS (SELECT FROM fleet_workers WHERE fleet_workers.worker = incarnations.worker)
+    ORDER BY started_at
+""")
+
+_PAST = text("""
+    SELECT model, machine, market, ordered_at, ready_at, ended_at, has_failed FROM fleet_workers
+    WHERE ordered_at > clock_timestamp() - interval '1 day' ORDER BY ordered_at DESC
+""")
+
+_ORDERED = text("""
+    SELECT worker, model, machine, market FROM fleet_workers WHERE worker = ANY(CAST(:names AS text[]))
+""")
+
+_ADD = text("""
+    INSERT INTO fleet_workers (id, model, machine, market, worker, nanodollars_per_hour)
+    VALUES (:id, :model, :machine, :market, CAST(:worker AS text), :price)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An ordered worker that has not ended.
+
+    state and what follows it are its incarnation's, or None before it has registered. The other columns are explained
+    in the table.
+    """
+
+    id: str
+    pool: Pool
+    worker: str | None
+    handle: str | None
+    ordered_at: datetime
+    nanodollars_per_hour: int
+    told_at: datetime | None
+    seen_at: datetime | None
+    ready_at: datetime | None
+    leave_by: datetime | None
+    stop_at: datetime | None
+    stopped_at: datetime | None
+    has_failed: bool
+    num_tries: int
+    retry_at: datetime | None
+    incarnation_id: str | None
+    state: str | None
+    has_left: bool
+    end_reason: str | None
+    last_moment: datetime | None
+    busy_since: datetime | None
+
+    @property
+    def phase(self) -> Phase:
+        if self.stop_at is not None:
+            return Phase.STOPPING
+        if self.state is None:
+            return Phase.STARTING
+        if self.state == "ended":
+            return Phase.STOPPING
+        return Phase(self.state) if self.last_moment is None else Phase.DRAINING
+
+    def order(self, num_workers: int) -> Order:
+        return Order(self.id, self.pool, num_workers, self.worker, self.handle)
+
+    def as_worker(self, now: datetime) -> Worker:
+        loading = bill(self.ordered_at, self.ready_at or now, self.nanodollars_per_hour)
+        work = bill(self.busy_since, now, self.nanodollars_per_hour) if self.busy_since is not None else 0
+        return Worker(
+            self.id,
+            self.pool,
+            self.phase,
+            self.ordered_at,
+            self.nanodollars_per_hour,
+            is_busy=self.busy_since is not None,
+            loss_nanodollars=loading + work,
+            loading_s=(self.ready_at - self.ordered_at).total_seconds() if self.ready_at is not None else 0.0,
+            leave_by=self.last_moment,
+        )
+
+
+def open_rows(connection: Connection) -> list[Row]:
+    return [
+        Row(
+            id=row.id,
+            pool=_pool(row),
+            worker=row.worker,
+            handle=row.handle,
+            ordered_at=row.ordered_at,
+            nanodollars_per_hour=row.price,
+            told_at=row.told_at,
+            seen_at=row.seen_at,
+            ready_at=row.ready_at,
+            leave_by=row.leave_by,
+            stop_at=row.stop_at,
+            stopped_at=row.stopped_at,
+            has_failed=row.has_failed,
+            num_tries=row.num_tries,
+            retry_at=row.retry_at,
+            incarnation_id=row.incarnation_id,
+            state=row.state,
+            has_left=row.incarnation_ended_at is not None,
+            end_reason=row.end_reason,
+            last_moment=row.last_moment,
+            busy_since=row.busy_since,
+        )
+        for row in connection.execute(_OPEN)
+    ]
+
+
+def foreign_workers(connection: Connection) -> list[Worker]:
+    """Returns the living workers that somebody else started."""
+    return [
+        Worker(None, _pool(row), Phase(row.state), row.started_at, row.nanodollars_per_hour)
+        for row in connection.execute(_FOREIGN)
+    ]
+
+
+def past(connection: Connection) -> tuple[dict[Pool, datetime], dict[Pool, Failures]]:
+    """Returns each pool's last start, and its failures since a worker of it became ready."""
+    last_starts: dict[Pool, datetime] = {}
+    failures: dict[Pool, Failures] = {}
+    proven: set[Pool] = set()
+    for row in connection.execute(_PAST):  # the newest first
+        pool = _pool(row)
+        last_starts.setdefault(pool, row.ordered_at)
+        if row.ready_at is not None:
+            proven.add(pool)
+        elif row.has_failed and pool not in proven:
+            failed_at = row.ended_at or row.ordered_at
+            known = failures.get(pool, Failures(0, failed_at))
+            failures[pool] = Failures(known.num + 1, max(known.last_at, failed_at))
+    return last_starts, failures
+
+
+def recent_pools(connection: Connection) -> set[Pool]:
+    """Returns the pools of the last day's orders, where the provider may still have something."""
+    return set(past(connection)[0])
+
+
+def pools_of(connection: Connection, names: Collection[str]) -> dict[str, Pool]:
+    """Returns the pools of those workers that were ever ordered."""
+    rows = connection.execute(_ORDERED, {"names": list(names)})
+    return {row.worker: _pool(row) for row in rows}
+
+
+def add(connection: Connection, order: Order, nanodollars_per_hour: int) -> None:
+    pool = {"model": order.pool.model, "machine": order.pool.machine, "market": order.pool.market}
+    values = pool | {"id": order.id, "worker": order.worker, "price": nanodollars_per_hour}
+    connection.execute(_ADD, values)
+
+
+def told(connection: Connection, id: str, handle: str | None) -> None:
+    """Records that the provider has taken the order."""
+    _update(connection, id, "told_at = clock_timestamp(), handle = CAST(:handle AS text)", handle=handle)
+
+
+def seen(connection: Connection, id: str, worker: str) -> None:
+    """Records that the provider has the worker, and its name."""
+    _update(connection, id, "seen_at = clock_timestamp(), worker = :worker", worker=worker)
+
+
+def became_ready(connection: Connection, id: str) -> None:
+    _update(connection, id, "ready_at = clock_timestamp()")
+
+
+def draining(connection: Connection, id: str, within_s: float) -> None:
+    _update(connection, id, "leave_by = clock_timestamp() + :within_s * interval '1 second'", within_s=within_s)
+
+
+def to_be_stopped(connection: Connection, id: str, *, has_failed: bool) -> None:
+    _update(connection, id, "stop_at = clock_timestamp(), has_failed = :has_failed", has_failed=has_failed)
+
+
+def stopped(connection: Connection, id: str, *, again_in_s: float) -> None:
+    """Records that the provider stops the worker. If it still has it after `again_in_s`, it is asked again."""
+    again = "retry_at = clock_timestamp() + :again_in_s * interval '1 second'"
+    _update(connection, id, f"stopped_at = clock_timestamp(), {again}", again_in_s=again_in_s)
+
+
+def not_stopped(connection: Connection, id: str, *, again_in_s: float) -> None:
+    again = "retry_at = clock_timestamp() + :again_in_s * interval '1 second'"
+    _update(connection, id, f"num_tries = num_tries + 1, {again}", again_in_s=again_in_s)
+
+
+def ended(connection: Connection, id: str, *, has_failed: bool) -> None:
+    _update(
+        connection, id, "ended_at = clock_timestamp(), has_failed = has_failed OR :has_failed", has_failed=has_failed
+    )
+
+
+def num_of_pool(rows: Iterable[Row], pool: Pool) -> int:
+    """Returns how many workers the pool is to have: those that nobody wants to stop."""
+    return sum(row.pool == pool and row.stop_at is None for row in rows)
+
+
+def _update(connection: Connection, id: str, assignments: str, **values: object) -> None:
+    connection.execute(text(f"UPDATE fleet_workers SET {assignments} WHERE id = :id"), {"id": id} | values)
+
+
+def _pool(row: SqlRow[Any]) -> Pool:
+    return Pool(row.model, row.machine, row.market)

@@ -23,7 +23,7 @@ import click
 from circumstances import circumstances, publish
 from fleet_load import INTERACTIVE_DUE_S, INTERACTIVE_SHARE, LENGTH_S, SERVICES, Load, Misjudgement, Service, draw_load
 from fleet_machines import Machine, read_machines
-from fleet_simulation import HOUR_S, SCALE, Arm, Kept, Moment, Outcome, Simulation
+from fleet_simulation import HOUR_S, SCALE, Arm, Kept, Outcome, Simulation
 from fleet_spot import READERS, SpotTrace
 
 PONDER, ON_DEMAND = Arm("ponder"), Arm("on-demand only", markets=("on_demand",))
@@ -35,6 +35,7 @@ ARMS = (
     Arm("ponder without notices", hears_notices=False),
     Arm("ponder without token checkpoints", kept=Kept.SAMPLES),
     Arm("ponder on spot only", markets=("spot",)),
+    Arm("ponder, planning with spot that is full", plans_with_failed=True),
 )
 CASES = (
     *((trace, "deepseek") for trace in READERS),
@@ -46,7 +47,7 @@ UTILISATION = 0.5
 """The work is so much of what the trace's nodes could do."""
 MOST_WORKERS = 2.5
 """The bound on workers, for each node of the trace."""
-PLOTTED = ("g4dn", "deepseek")
+PLOTTED = "g4dn deepseek"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,11 @@ class Case:
         trace = self.trace.thinned(MOST_NODES, chance)
         load, offset_s = self._load(chance), chance.random() * trace.length_s
         most_workers = round(MOST_WORKERS * self.num_nodes)
-        return {
-            arm.name: Simulation(arm, self.machine, load, trace.replayed(offset_s), most_workers).run() for arm in arms
-        }
+        outcomes = {}
+        for arm in arms:
+            outcomes[arm.name] = Simulation(arm, self.machine, load, trace.replayed(offset_s), most_workers).run()
+            gc.collect()
+        return outcomes
 
     @property
     def num_nodes(self) -> float:
@@ -83,22 +86,27 @@ class Case:
     help="The folder of the public traces and prices.",
 )  # fmt: skip
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--minutes", default=60.0, show_default=True, help="Begins no other seed after so long.")
 @click.option("--only", help="Only cases whose name contains this.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the JSON here.")
-def main(data: Path, seeds: int, only: str | None, out: Path | None) -> None:
-    gc.disable()  # a run makes a million objects, and hardly any garbage in cycles
+def main(data: Path, seeds: int, minutes: float, only: str | None, out: Path | None) -> None:
+    gc.disable()  # each run makes a million objects, and no garbage before its end
     began, began_cpu = time.monotonic(), time.process_time()
     cases, skipped = read_cases(data, only or "")
-    reports, moments = {}, ()
-    for case in cases:
-        outcomes = [case.run(ARMS, seed) for seed in range(seeds)]
-        reports[case.name] = case_report(case, outcomes)
-        if case.name == " ".join(PLOTTED):
-            moments = outcomes[0][PONDER.name].moments
-        click.echo(told(case.name, reports[case.name]), err=True)
+    outcomes: dict[str, list[dict[str, Outcome]]] = {case.name: [] for case in cases}
+    num_seeds = 0
+    while num_seeds < seeds and (num_seeds == 0 or time.monotonic() < began + 60 * minutes):
+        for case in cases:
+            outcomes[case.name].append(case.run(ARMS, num_seeds))
+        num_seeds += 1
+    reports = {case.name: case_report(case, outcomes[case.name]) for case in cases}
+    for name, found in reports.items():
+        click.echo(told(name, found), err=True)
+    plotted = outcomes.get(PLOTTED)
+    moments = plotted[0][PONDER.name].moments if plotted else ()
     report = {
         **circumstances("simulated fleets on recorded interruptions, with the product's decisions", "pydantic"),
-        "seeds": seeds,
+        "seeds": num_seeds,
         "setting": {
             "hours": LENGTH_S / HOUR_S, "most_nodes": MOST_NODES, "utilisation": UTILISATION, "scale": SCALE,
             "interactive_share": INTERACTIVE_SHARE, "interactive_due_s": INTERACTIVE_DUE_S,
@@ -106,7 +114,7 @@ def main(data: Path, seeds: int, only: str | None, out: Path | None) -> None:
         "skipped": skipped,
         "cases": reports,
         "all": overall(reports),
-        "plotted": {"case": " ".join(PLOTTED), "moments": [asdict(moment) for moment in every_tenth(moments)]},
+        "plotted": {"case": PLOTTED, "moments": [asdict(moment) for moment in moments[::10]]},
         "seconds": round(time.monotonic() - began),
         "cpu_seconds": round(time.process_time() - began_cpu),
     }  # fmt: skip
@@ -197,10 +205,6 @@ def told(name: str, report: Mapping[str, Any]) -> str:
             f"  {arm:34} waste {waste:>7}, with loading {loading:>7}, dollars {dollars:.2f}, missed {missed:g}"
         )
     return "\n".join(lines)
-
-
-def every_tenth(moments: Sequence[Moment]) -> Sequence[Moment]:
-    return moments[::10]
 
 
 def _rounded(value: float) -> float:

@@ -46,7 +46,8 @@ class Due:
 class Scaling:
     """Plans and decides as the autoscaler does, for one model on one kind of machine.
 
-    Like the autoscaler, it does not plan with a pool in which starts failed until it may be tried again.
+    Like the autoscaler, it does not plan with a pool in which starts failed until it may be tried again, unless it is
+    told to.
     """
 
     machine: Machine
@@ -55,6 +56,7 @@ class Scaling:
     interactive_tokens_per_s: float
     bounds: Bounds
     cool_down_s: float
+    plans_with_failed: bool = False
     spot: SpotRecord = field(default_factory=SpotRecord)
     _targets: deque[tuple[datetime, Mapping[Pool, int]]] = field(default_factory=deque)
     _last_starts: dict[Pool, datetime] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Scaling:
         suspects = {
             pool
             for pool, some in self._failures.items()
-            if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some)
+            if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some) and not self.plans_with_failed
         }
         situation = Situation(
             _MODEL, None, _loads(at_s, work), tuple(self._offers(suspects)), tuple(running), occupancy,

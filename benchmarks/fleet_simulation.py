@@ -51,6 +51,7 @@ class Arm:
 
     hears_notices: a worker knows that its machine will be taken away. hands_back: it then leaves at once; otherwise it
     finishes what it can in the time that is left, and is given all the time it needs when it is drained.
+    plans_with_failed: the plan reckons with a market though starts on it failed, unlike the autoscaler's.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Arm:
     kept: Kept = Kept.TOKENS
     hears_notices: bool = True
     hands_back: bool = True
+    plans_with_failed: bool = False
 
 
 @dataclass(slots=True)
@@ -137,12 +139,14 @@ class Worker:
     """Whether it has had a notice."""
     ended_s: float | None = None
     running: dict[Sample, None] = field(default_factory=dict)
+    urgent: deque[Sample] = field(default_factory=deque)
     waiting: deque[Sample] = field(default_factory=deque)
+    """What it holds and has not begun, in the order in which it will. Urgent samples are those of people who wait."""
     tasks: dict[Task, None] = field(default_factory=dict)
 
     @property
     def takes_work(self) -> bool:
-        return self.phase is Phase.READY and not self.is_doomed
+        return self.phase is Phase.READY and not self.is_doomed and self.ended_s is None
 
     @property
     def works(self) -> bool:
@@ -238,6 +242,7 @@ class Simulation:
         self._scaling = Scaling(
             machine, arm.markets, throughput(load, machine), load.interactive_tokens_per_s, Bounds(0, most_workers),
             COOL_DOWN_S,
+            arm.plans_with_failed,
         )  # fmt: skip
         self._now = 0.0
         self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
@@ -367,7 +372,7 @@ class Simulation:
         self._leave_if_idle(worker)
 
     def _leave_if_idle(self, worker: Worker) -> None:
-        if not worker.running and not worker.waiting and not worker.takes_work:
+        if not (worker.running or worker.urgent or worker.waiting or worker.takes_work):
             self._leave(worker)
 
     def _leave(self, worker: Worker) -> None:
@@ -409,6 +414,7 @@ class Simulation:
     def _put_back(self, worker: Worker) -> None:
         """Puts what a worker has not begun, or has given up, back into the queue."""
         tasks = [task for task in worker.tasks if not any(sample in worker.running for sample in task.samples)]
+        worker.urgent.clear()
         worker.waiting.clear()
         batches: dict[str, list[Task]] = {}
         for task in tasks:
@@ -478,14 +484,14 @@ class Simulation:
 
     def _fill(self, worker: Worker) -> None:
         while worker.free:
-            if worker.takes_work and self._interactive:
-                self._hold(worker, self._interactive.take(), is_urgent=True)
+            if worker.urgent:
+                self._begin(worker, worker.urgent.popleft())
+            elif worker.takes_work and self._interactive:
+                self._hold(worker, self._interactive.take(), worker.urgent)
             elif worker.waiting:
-                sample = worker.waiting.popleft()
-                if sample.task.is_open and not sample.is_done:
-                    self._grow(worker, sample)
+                self._begin(worker, worker.waiting.popleft())
             elif worker.takes_work and self._batch:
-                self._hold(worker, self._batch.take(), is_urgent=False)
+                self._hold(worker, self._batch.take(), worker.waiting)
             else:
                 break
         if worker.takes_work and worker.free:
@@ -494,15 +500,16 @@ class Simulation:
             self._hungry.pop(worker, None)
             self._leave_if_idle(worker)
 
-    def _hold(self, worker: Worker, tasks: Sequence[Task], *, is_urgent: bool) -> None:
-        samples = [sample for task in tasks for sample in task.samples if not sample.is_done]
+    def _hold(self, worker: Worker, tasks: Sequence[Task], held: deque[Sample]) -> None:
         for task in tasks:
             task.worker = worker
             worker.tasks[task] = None
-        if is_urgent:
-            worker.waiting.extendleft(reversed(samples))
-        else:
-            worker.waiting.extend(samples)
+            held.extend(sample for sample in task.samples if not sample.is_done)
+
+    def _begin(self, worker: Worker, sample: Sample) -> None:
+        """Lets a sample grow, unless its job has expired while it waited."""
+        if sample.task.is_open:
+            self._grow(worker, sample)
 
     def _grow(self, worker: Worker, sample: Sample) -> None:
         task = sample.task

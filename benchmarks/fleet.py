@@ -21,10 +21,24 @@ from typing import Any
 
 import click
 from circumstances import circumstances, publish
-from fleet_load import INTERACTIVE_DUE_S, INTERACTIVE_SHARE, LENGTH_S, SERVICES, Load, Misjudgement, Service, draw_load
+from fleet_arm import Arm, Kept, Outcome
+from fleet_load import (
+    HOUR_S,
+    INTERACTIVE_DUE_S,
+    INTERACTIVE_SHARE,
+    LENGTH_S,
+    SERVICES,
+    Load,
+    Misjudgement,
+    Service,
+    draw_load,
+)
 from fleet_machines import Machine, read_machines
-from fleet_simulation import HOUR_S, SCALE, Arm, Kept, Outcome, Simulation
+from fleet_simulation import Simulation
 from fleet_spot import READERS, SpotTrace
+from fleet_work import SCALE
+
+from ponder.errors import InvalidInput
 
 PONDER, ON_DEMAND = Arm("ponder"), Arm("on-demand only", markets=("on_demand",))
 ARMS = (
@@ -122,7 +136,7 @@ def main(data: Path, seeds: int, minutes: float, only: str | None, out: Path | N
 
 
 def read_cases(data: Path, only: str) -> tuple[list[Case], list[str]]:
-    """Returns the cases whose data is there, and what is missing."""
+    """Returns the cases whose data is there, and the names of the others."""
     services: dict[str, Service] = {}
     cases, skipped = [], []
     for trace, service in CASES:
@@ -134,9 +148,9 @@ def read_cases(data: Path, only: str) -> tuple[list[Case], list[str]]:
                 services[service] = SERVICES[service](data / "traces", random.Random(0))
             machine = read_machines(data / "prices" / "cloud-gpus.csv")[trace]
             cases.append(Case(name, READERS[trace][1](path), machine, services[service]))
-        except OSError as error:
-            skipped.append(f"{name}: {error.strerror or error}")
-            click.echo(f"skipped {skipped[-1]}", err=True)
+        except (OSError, InvalidInput) as error:
+            skipped.append(name)
+            click.echo(f"skipped {name}: {error}", err=True)
     return cases, skipped
 
 

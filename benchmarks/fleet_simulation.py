@@ -8,226 +8,28 @@ is kept depends on the arm. All else is the product's: plan, decisions, and time
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from itertools import count
 
-from fleet_load import HOUR_S, Job, Load
+from fleet_arm import Account, Arm, Kept, Moment, Outcome
+from fleet_load import HOUR_S, Load
 from fleet_machines import Machine
 from fleet_scaling import Due, Scaling, moment
 from fleet_spot import Change
+from fleet_work import Queue, Sample, Task, Worker
 
 from ponder.fleet.decision import Action, Decision
 from ponder.fleet.plan import Bounds, Running
 from ponder.fleet.worker_state import Phase
 from ponder.fleet.worker_state import Worker as Seen
-from ponder.jobs.dispatching.order import Source, next_cut, num_taken, precedence
-from ponder.jobs.shard import MAX_JOBS
 from ponder.settings import Settings
 from ponder_worker.parent.departure import GONE_WITHIN_S
 
-SCALE = 16
-"""A worker has so many times fewer slots than a real one would have, and its shards are as much smaller."""
 _TICK_S = Settings.model_fields["tick_s"].default
 _LEASE_S = Settings.model_fields["lease_s"].default
-_SHARD_TOKENS = Settings.model_fields["shard_tokens"].default // SCALE
 INTERVAL_S = 60.0
 """The time between two turns of the autoscaler. It is much shorter in reality, but the plan reckons with this one."""
 COOL_DOWN_S = 60.0
 DRAIN_S, DRAIN_GRACE_S = 120.0, 10.0
-
-
-class Kept(Enum):
-    """What is left of a job whose worker goes away before the job is done."""
-
-    TOKENS = "tokens"
-    SAMPLES = "finished samples"
-    NOTHING = "nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """A way to run the fleet.
-
-    hears_notices: a worker knows that its machine will be taken away. hands_back: it then leaves at once; otherwise it
-    finishes what it can in the time that is left, and is given all the time it needs when it is drained.
-    plans_with_failed: the plan reckons with a market though starts on it failed, unlike the autoscaler's.
-    """
-
-    name: str
-    markets: tuple[str, ...] = ("on_demand", "spot")
-    kept: Kept = Kept.TOKENS
-    hears_notices: bool = True
-    hands_back: bool = True
-    plans_with_failed: bool = False
-
-
-@dataclass(slots=True)
-class Account:
-    """GPU seconds of all workers by what became of them, and dollars."""
-
-    useful_s: float = 0.0
-    recomputed_s: float = 0.0
-    lost_s: float = 0.0
-    expired_s: float = 0.0
-    loading_s: float = 0.0
-    billed_s: float = 0.0
-    nanodollars: float = 0.0
-
-    @property
-    def idle_s(self) -> float:
-        return self.billed_s - self.loading_s - self.busy_s
-
-    @property
-    def wasted_s(self) -> float:
-        return self.recomputed_s + self.lost_s
-
-    @property
-    def busy_s(self) -> float:
-        return self.useful_s + self.recomputed_s + self.lost_s + self.expired_s
-
-
-@dataclass(slots=True, eq=False)
-class Sample:
-    """A sample that grows, and has grown to `kept` tokens as far as anybody would know after its worker's death."""
-
-    task: "Task"
-    length: int
-    kept: float = 0.0
-    is_done: bool = False
-    started_s: float = 0.0
-    prefill_s: float = 0.0
-    reads: bool = False
-    """Whether it reads the job's prompt, which samples on the same worker share."""
-    again_s: float = 0.0
-    """The part of the prefill that had been done before."""
-    run: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A job in the simulation. Its samples share the prompt of the worker that `home` names."""
-
-    job: Job
-    number: int
-    samples: list[Sample] = field(default_factory=list)
-    num_open: int = 0
-    worker: "Worker | None" = None
-    home: int | None = None
-    is_read: bool = False
-    """Whether its prompt's first prefill counted as useful."""
-    useful_s: float = 0.0
-    is_expired: bool = False
-    ended_s: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self.num_open > 0 and not self.is_expired
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    number: int
-    market: str
-    node: str | None
-    ordered_s: float
-    free: int
-    phase: Phase = Phase.STARTING
-    ready_s: float | None = None
-    leave_by_s: float | None = None
-    is_doomed: bool = False
-    """Whether it has had a notice."""
-    ended_s: float | None = None
-    running: dict[Sample, None] = field(default_factory=dict)
-    urgent: deque[Sample] = field(default_factory=deque)
-    waiting: deque[Sample] = field(default_factory=deque)
-    """What it holds and has not begun, in the order in which it will. Urgent samples are those of people who wait."""
-    tasks: dict[Task, None] = field(default_factory=dict)
-
-    @property
-    def takes_work(self) -> bool:
-        return self.phase is Phase.READY and not self.is_doomed and self.ended_s is None
-
-    @property
-    def works(self) -> bool:
-        return self.ended_s is None and self.phase in (Phase.READY, Phase.DRAINING)
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """The fleet at one turn of the autoscaler."""
-
-    at_s: float
-    num_spot: int
-    num_on_demand: int
-    num_nodes: int
-    backlog_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an arm made of a load on a trace. `missed`: the numbers of the jobs that were not done in time."""
-
-    account: Account
-    missed: frozenset[int]
-    num_jobs: int
-    num_interruptions: int
-    num_failed_starts: int
-    num_starts: int
-    num_drained: int
-    moments: tuple[Moment, ...]
-
-
-@dataclass(slots=True)
-class Portion:
-    """The jobs of a batch, in the order of their lines, which shards are cut from. The first line is 1."""
-
-    tasks: Sequence[Task]
-    cut_until: int = 0
-
-    def cut(self) -> Sequence[Task]:
-        begin = self.cut_until
-        near = [(begin + 1 + place, task.job.estimated_tokens)
-                for place, task in enumerate(self.tasks[begin : begin + MAX_JOBS + 1])]  # fmt: skip
-        number, self.cut_until = next_cut(near, begin, len(self.tasks), _SHARD_TOKENS)
-        return self.tasks[begin : begin + number]
-
-
-class Queue:
-    """The waiting work of a lane, in the product's order: shards that were handed back, and batches to cut from."""
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[object, Source, Portion | Sequence[Task]]] = []
-        self._numbers = count(1)
-
-    def __bool__(self) -> bool:
-        return bool(self._entries)
-
-    def submit(self, tasks: Sequence[Task]) -> None:
-        self._put(tasks[0].job, None, Portion(tasks))
-
-    def hand_back(self, tasks: Sequence[Task]) -> None:
-        """Cuts anew the jobs of one batch."""
-        while tasks:
-            number = num_taken((task.job.estimated_tokens for task in tasks), _SHARD_TOKENS)
-            self._put(tasks[0].job, next(self._numbers), tasks[:number])
-            tasks = tasks[number:]
-
-    def take(self) -> Sequence[Task]:
-        """Takes the next shard: its open jobs, of which there may be none."""
-        tasks = self._entries[0][2]
-        if isinstance(tasks, Portion):
-            portion, tasks = tasks, tasks.cut()
-            if portion.cut_until < len(portion.tasks):
-                return [task for task in tasks if task.is_open]
-        heapq.heappop(self._entries)
-        return [task for task in tasks if task.is_open]
-
-    def _put(self, job: Job, shard_id: int | None, tasks: Portion | Sequence[Task]) -> None:
-        source = Source(
-            "tenant", "model", "", job.lane, shard_id, job.batch, False, moment(job.due_s), moment(job.arrives_s)
-        )  # fmt: skip
-        heapq.heappush(self._entries, (precedence(source), source, tasks))
 
 
 class Simulation:
@@ -237,7 +39,7 @@ class Simulation:
         self._arm, self._machine, self._speed = arm, machine, machine.speed
         self._spot = spot
         self._next_change = next(spot)
-        self._tasks = [_task(job, number) for number, job in enumerate(load.jobs)]
+        self._tasks = [Task.of(job, number) for number, job in enumerate(load.jobs)]
         self._num_unsettled = len(self._tasks)
         self._scaling = Scaling(
             machine, arm.markets, throughput(load, machine), load.interactive_tokens_per_s, Bounds(0, most_workers),
@@ -624,9 +426,3 @@ def throughput(load: Load, machine: Machine) -> float:
     return sum(job.tokens for job in load.jobs) / sum(
         machine.speed.work_s(job.prompt_tokens, job.lengths) for job in load.jobs
     )
-
-
-def _task(job: Job, number: int) -> Task:
-    task = Task(job, number, num_open=len(job.lengths))
-    task.samples = [Sample(task, length) for length in job.lengths]
-    return task

@@ -15,7 +15,8 @@ from ponder.domain.money import dollars
 from ponder.domain.state import BatchState, Lane, PilotState, is_final
 from ponder.domain.storable import JsonObject
 from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog
-from ponder.fleet.plan import Load, workers_needed
+from ponder.fleet.plan import workers_needed
+from ponder.fleet.problem import Load
 from ponder.fleet.situation import situations
 from ponder.jobs.budgets.need import least_needs
 from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatcher_status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,10 +18,12 @@ from ponder.failure import brief
 from ponder.fleet import roster
 from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Action, Decision, History, Rules, decide
 from ponder.fleet.fleet_log import prune_log
-from ponder.fleet.plan import Bounds, Offer, Situation, plan
+from ponder.fleet.plan import plan
+from ponder.fleet.problem import Bounds, Offer, Situation
 from ponder.fleet.provider import Pool, Provider
 from ponder.fleet.situation import situations
 from ponder.fleet.targets import Want, targets_of
+from ponder.fleet.worker_state import Phase, Worker
 from ponder.fleet.workforce import Workforce
 from ponder.jobs.served import served_models
 from ponder.ledger.price_book import Price, list_prices
@@ -31,7 +33,7 @@ from ponder.store.database import connect
 _LEADER = 0x666C656574  # "fleet"
 _RETRY_S = 1.0
 _SUSPECT_AFTER = 2
-"""A pool with so many failed starts in a row is not planned with until it may be tried again."""
+"""A pool without workers and with so many failed starts in a row is not planned with until it may be tried again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,12 +42,14 @@ _log = structlog.get_logger(__name__)
 class Orders:
     """The operator's orders: the models to look after (none: all that are known), and the bounds for their workers.
 
-    drain_s: the time in which a worker that is too many may finish some of its work.
+    drain_s: the time in which a worker that is too many may finish some of its work. register_within_s: the time after
+    which a worker that has not registered is given up.
     """
 
     models: tuple[str, ...]
     bounds: Bounds
     drain_s: float = 120.0
+    register_within_s: float = 600.0
 
 
 def run(database_url: str, provider: Provider, orders: Orders, settings: Settings, stop: threading.Event) -> None:
@@ -103,8 +107,6 @@ class Autoscaler:
 
     def lead(self, stop: threading.Event) -> None:
         """Takes turns until `stop` is set or the connection breaks."""
-        with self.connection.begin():
-            prune_log(self.connection)
         while not stop.is_set():
             self.turn()
             show_alive(self.settings.alive_file)
@@ -126,16 +128,16 @@ class Autoscaler:
         self._workforce.stop_marked(self._now())
 
     def _decide(self) -> tuple[list[Want], list[Decision]]:
-        rules, now = Rules(self.orders.bounds, self.settings.fleet_cool_down_s), self._now()
+        orders, now = self.orders, self._now()
+        rules = Rules(orders.bounds, self.settings.fleet_cool_down_s, orders.register_within_s)
         with self.connection.begin():
-            last_starts, failures = roster.past(self.connection)
-            suspects = {
-                pool for pool, some in failures.items() if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some)
-            }
-            wants = self._wants(suspects)
+            prune_log(self.connection)
+            roster.prune(self.connection)
+            history = History(self._targets, *roster.past(self.connection))
             workers = [row.as_worker(now) for row in roster.open_rows(self.connection)]
             workers += roster.foreign_workers(self.connection)
-        decisions = decide(wants, workers, History(self._targets, last_starts, failures), rules, now)
+            wants = self._wants(_suspects(workers, history, rules, now))
+        decisions = decide(wants, workers, history, rules, now)
         self._remember(now, targets_of(wants, rules.bounds))
         return wants, decisions
 
@@ -192,6 +194,16 @@ class Autoscaler:
             now = self.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         assert isinstance(now, datetime)
         return now
+
+
+def _suspects(workers: Sequence[Worker], history: History, rules: Rules, now: datetime) -> set[Pool]:
+    """Returns the pools to plan without. One in which workers run stays, or they would be too many and be drained."""
+    proven = {worker.pool for worker in workers if worker.phase is Phase.READY}
+    return {
+        pool
+        for pool, failures in history.failures.items()
+        if failures.num >= _SUSPECT_AFTER and now < rules.may_retry_at(failures) and pool not in proven
+    }
 
 
 def _planned(situation: Situation, bounds: Bounds) -> list[Want]:

@@ -8,13 +8,12 @@ then being idle has cost as much as loading it again would. Only the bounds are 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from ponder.fleet.plan import Bounds
+from ponder.fleet.problem import Bounds
 from ponder.fleet.provider import Pool
 from ponder.fleet.targets import Want, fits, targets_of
 from ponder.fleet.worker_state import Phase, Worker
@@ -133,22 +132,30 @@ class _Decider:
 
     def surplus(self, staying: Sequence[Worker]) -> dict[str | None, str]:
         """Returns the workers that were too many for long enough, with the reason. Models keep their minimum."""
-        num_of_pool = Counter(worker.pool for worker in staying)
-        num_of_model = Counter(worker.pool.model for worker in staying)
+        left = list(staying)
         leaving: dict[str | None, str] = {}
         for worker in sorted(staying, key=_cheapest_first):
-            pool, num = worker.pool, num_of_pool[worker.pool]
+            num = sum(other.pool == worker.pool for other in left)
+            num_of_model = sum(other.pool.model == worker.pool.model for other in left)
             cool_down_s = self.rules.cool_down_of(worker)
-            wanted = self._most_wanted(pool, cool_down_s)
-            is_spare = num > wanted and num_of_model[pool.model] > self.rules.bounds.min_workers
-            if worker.id is not None and is_spare:
+            wanted = self._most_wanted(worker.pool, cool_down_s)
+            is_spare = num > wanted and num_of_model > self.rules.bounds.min_workers
+            if worker.id is not None and is_spare and not self._is_waited_for(worker, left):
                 leaving[worker.id] = (
                     f"{num} {'was' if num == 1 else 'were'} there and at most {wanted:.0f} wanted for "
                     f"{cool_down_s:.0f} s; this one is {'busy' if worker.is_busy else 'idle'}"
                 )
-                num_of_pool[pool] -= 1
-                num_of_model[pool.model] -= 1
+                left.remove(worker)
         return leaving
+
+    def _is_waited_for(self, worker: Worker, left: Sequence[Worker]) -> bool:
+        """Returns whether workers of another pool that are to replace a worker that is ready are still on their way."""
+        model = worker.pool.model
+        same = [other for other in left if other.pool.model == model]
+        num_ready = sum(other.phase is Phase.READY for other in same)
+        is_coming = any(other.phase is not Phase.READY and other.pool != worker.pool for other in same)
+        num_wanted = sum(num for pool, num in self.targets.items() if pool.model == model)
+        return worker.phase is Phase.READY and is_coming and num_ready <= num_wanted
 
     def _most_wanted(self, pool: Pool, for_s: float) -> float:
         """Returns the most workers of a pool that were wanted in the last `for_s`, and infinity where it is unknown.

@@ -16,14 +16,19 @@ cut it short:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ponder.domain.money import dollars
-from ponder.errors import InvalidInput
 from ponder.fleet.fluid import Demand, Group
 from ponder.fleet.ladder import HEADROOM, Fleet, Machine, Room, first_fleet, hourly, ranked
+from ponder.fleet.problem import Alternative, Bounds, Load, Offer, Plan, Running, Situation, Wanted
+
+__all__ = [
+    "Alternative", "Bounds", "Load", "Offer", "Plan", "Running", "Situation", "Wanted", "plan", "workers_needed",
+]  # fmt: skip
 
 MOST_OCCUPANCY = 0.85
 """More of the keys and values in use asks for another worker."""
@@ -32,107 +37,6 @@ _INTERVAL_S = 60.0
 _TRUSTED_RISK = 0.05
 """A live spot worker is trusted for the time in which it is interrupted with this probability."""
 _HOUR_S = 3_600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Unsettled work of a model that is due at the same time, in tokens of prompts and answers."""
-
-    lane: str
-    due_in_s: float
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A machine on which a worker of the model may be started."""
-
-    machine: str
-    market: str
-    nanodollars_per_hour: int
-    tokens_per_s: float
-    loading_s: float
-    interruptions_per_hour: float
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """The model's live workers on one kind of machine; those that are loading will be ready in `ready_in_s`."""
-
-    machine: str
-    market: str
-    num_workers: int
-    num_loading: int = 0
-    ready_in_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Limits on the workers of a model. Those on workers and dollars go before the minimum. Raises InvalidInput."""
-
-    min_workers: int = 0
-    max_workers: int | None = None
-    max_nanodollars_per_hour: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.min_workers < 0:
-            raise InvalidInput("the fewest workers must be zero or more", param="min")
-        if self.max_workers is not None and self.max_workers < self.min_workers:
-            raise InvalidInput(
-                f"the most workers, {self.max_workers}, must not be below the fewest, {self.min_workers}", param="max"
-            )
-        if self.max_nanodollars_per_hour is not None and self.max_nanodollars_per_hour < 0:
-            raise InvalidInput("the most dollars per hour must be zero or more", param="max_dollars_per_hour")
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """The work, the offers and the workers of one model.
-
-    occupancy: the share of keys and values in use for a while, or None if unknown. interactive_tokens_per_s: the median
-    of the interactive load.
-    """
-
-    model: str
-    fingerprint: str | None
-    loads: tuple[Load, ...]
-    offers: tuple[Offer, ...]
-    running: tuple[Running, ...]
-    occupancy: float | None
-    interactive_tokens_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The workers that are wanted of one kind of machine, those that run included."""
-
-    machine: str
-    market: str
-    num_workers: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """A fleet, what it costs until the work is done, and the tokens that it finishes after they are due.
-
-    finished_in_s: None if never.
-    """
-
-    name: str
-    workers: tuple[Wanted, ...]
-    nanodollars: int
-    finished_in_s: float | None
-    late_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The wanted workers, what led to them, and the alternatives: nothing, spot only, on-demand only, mixed."""
-
-    wanted: tuple[Wanted, ...]
-    reasons: tuple[str, ...]
-    alternatives: tuple[Alternative, ...]
 
 
 def plan(situation: Situation, bounds: Bounds) -> Plan:
@@ -219,9 +123,10 @@ class _Planner:
             self._add_fleet(wish, fleet, f"for {_amount(demand)}: no spot machine is cheaper")
             return
         # What not even all workers would finish in time is no reason to pay more for the rest of it.
-        length = len(demand.dues_s)
-        while length and not self._is_safe(demand.prefix(length), floor, now=True):
-            length -= 1
+        lengths = range(1, len(demand.dues_s) + 1)
+        length = bisect_left(
+            lengths, True, key=lambda length: not self._is_safe(demand.prefix(length), floor, now=True)
+        )
         self._is_guaranteed = length == len(demand.dues_s)
         due = demand.prefix(length)
         if not length or self._is_safe(due, floor, now=False):
@@ -249,16 +154,19 @@ class _Planner:
         if not self._on_demand:
             return False
         delay_s = 0.0 if now else self._trust_s
+        kept = {self._on_demand[0]: floor} if floor else {}
 
         def groups(fleet: Fleet) -> list[Group]:
-            kept = None if now else floor
-            new = [group for machine, number in fleet.items()
-                   for group in machine.groups(number, num_kept=kept, delay_s=delay_s)]  # fmt: skip
+            new = [
+                group
+                for machine, number in fleet.items()
+                for group in machine.groups(number, num_kept=None if now else kept.get(machine, 0), delay_s=delay_s)
+            ]
             return [*new, *self._trusted()]
 
         if not now and not self._room.is_bounded:
             # With any number of workers, the last moment would do; this keeps half of the time for working.
-            done = groups({self._on_demand[0]: floor} if floor else {})
+            done = groups(kept)
             return all(
                 sum(group.tokens(at) for group in done) >= total or (at - self._on_demand[0].loading_s) / 2 >= delay_s
                 for at, total in zip(due.dues_s, due.totals, strict=True)
@@ -287,14 +195,16 @@ class _Planner:
         beside = list(self._on_demand[0].groups(floor)) if floor else []
         demand = _reachable(self._demand, self._spot)
         if self._on_demand and self._room.is_bounded and not self._is_guaranteed:
-            # No workers could make it safe, so all that fit hurry.
+            # No workers could make it safe, so as many as fit make the best of it.
             fleet: Fleet = {self._spot[0]: self._room.most(self._spot[0])}
+            reason = f"for {_amount(self._demand)}: not even on-demand workers within the bounds would finish in time"
         elif demand.times(HEADROOM).is_met(beside):
             return
         else:
             fleet = first_fleet(self._spot, self._room, demand, lambda fleet: [*_groups(fleet), *beside])
+            reason = f"to finish {_amount(self._demand)} in time"
         for machine, number in fleet.items():
-            wish.add(machine, number, f"to do {_amount(self._demand)} in time at {_rate(machine)} each")
+            wish.add(machine, number, f"{reason}, at {_rate(machine)} each")
 
     def _add_for_occupancy(self, wish: _Wish) -> None:
         occupancy, running = self._situation.occupancy, sum(one.num_workers for one in self._situation.running)
@@ -313,10 +223,10 @@ class _Planner:
     def _tell(self, wish: _Wish) -> None:
         """Notes the reasons that concern the whole fleet."""
         if not self._on_demand and not self._spot:
-            self._reasons.append("no machine is known that the model runs on and that has a price")
+            self._reasons.append("no machine that has a price has settled a job of this model yet: run some first")
         elif not self._demand.total:
             self._reasons.append(self._why_none())
-        elif late := self._demand.late_tokens(_groups(wish.fleet)):
+        elif (late := self._demand.late_tokens(_groups(wish.fleet))) >= 1:
             needed = workers_needed(self._situation)
             rest = f"; {needed} would finish in time" if needed is not None and needed > wish.num_workers else ""
             self._reasons.append(f"about {late:,.0f} tokens will be late within the bounds{rest}")
@@ -392,7 +302,7 @@ def _groups(fleet: Fleet) -> list[Group]:
 
 
 def _amount(demand: Demand) -> str:
-    return f"{demand.total:,.0f} tokens, the first due in {_time(demand.dues_s[0])}" if demand.dues_s else "no work"
+    return f"{demand.total:,.0f} tokens (the first due in {_time(demand.dues_s[0])})" if demand.dues_s else "no work"
 
 
 def _rate(machine: Machine) -> str:

@@ -55,7 +55,6 @@ class Provider(Protocol):
     nothing.
     """
 
-    name: str
     names_workers: bool
     """Whether it chooses the names of its workers. Otherwise a worker registers under its order's id."""
 

@@ -15,17 +15,16 @@ from ponder.fleet.decision import Failures
 from ponder.fleet.provider import Order, Pool
 from ponder.fleet.worker_state import Phase, Worker
 
-# An incarnation belongs to the row by its name. Both times are Postgres's, so that one of an earlier row of the same
-# name does not count.
+# An incarnation belongs to the row by its name. One that ended before the order was an earlier row's.
 _OPEN = text("""
     SELECT fleet_workers.*, incarnation.id AS incarnation_id, incarnation.state,
-           incarnation.ended_at AS incarnation_ended_at, incarnation.end_reason,
+           incarnation.ended_at AS left_at, incarnation.end_reason,
            coalesce(fleet_workers.leave_by, incarnation.drain_until) AS last_moment,
            coalesce(incarnation.nanodollars_per_hour, fleet_workers.nanodollars_per_hour) AS price, busy_since
     FROM fleet_workers
     LEFT JOIN LATERAL (
         SELECT * FROM incarnations
-        WHERE incarnations.worker = fleet_workers.worker AND started_at >= ordered_at
+        WHERE incarnations.worker = fleet_workers.worker AND (incarnations.ended_at IS NULL OR started_at >= ordered_at)
         ORDER BY started_at DESC LIMIT 1
     ) AS incarnation ON true
     LEFT JOIN LATERAL (
@@ -49,9 +48,12 @@ _PAST = text("""
     WHERE ordered_at > clock_timestamp() - interval '1 day' ORDER BY ordered_at DESC
 """)
 
-_ORDERED = text("""
-    SELECT worker, model, machine, market FROM fleet_workers WHERE worker = ANY(CAST(:names AS text[]))
+_FORMER = text("""
+    SELECT DISTINCT ON (worker) id, worker, handle, model, machine, market FROM fleet_workers
+    WHERE worker = ANY(CAST(:names AS text[])) ORDER BY worker, ordered_at DESC
 """)
+
+_PRUNE = text("DELETE FROM fleet_workers WHERE ended_at < clock_timestamp() - interval '90 days'")
 
 _ADD = text("""
     INSERT INTO fleet_workers (id, model, machine, market, worker, nanodollars_per_hour)
@@ -84,7 +86,7 @@ class Row:
     retry_at: datetime | None
     incarnation_id: str | None
     state: str | None
-    has_left: bool
+    left_at: datetime | None
     end_reason: str | None
     last_moment: datetime | None
     busy_since: datetime | None
@@ -138,7 +140,7 @@ def open_rows(connection: Connection) -> list[Row]:
             retry_at=row.retry_at,
             incarnation_id=row.incarnation_id,
             state=row.state,
-            has_left=row.incarnation_ended_at is not None,
+            left_at=row.left_at,
             end_reason=row.end_reason,
             last_moment=row.last_moment,
             busy_since=row.busy_since,
@@ -177,10 +179,15 @@ def recent_pools(connection: Connection) -> set[Pool]:
     return set(past(connection)[0])
 
 
-def pools_of(connection: Connection, names: Collection[str]) -> dict[str, Pool]:
-    """Returns the pools of those workers that were ever ordered."""
-    rows = connection.execute(_ORDERED, {"names": list(names)})
-    return {row.worker: _pool(row) for row in rows}
+def former_orders(connection: Connection, names: Collection[str]) -> dict[str, Order]:
+    """Returns the orders of those workers that were ever ordered, by their names."""
+    rows = connection.execute(_FORMER, {"names": list(names)})
+    return {row.worker: Order(row.id, _pool(row), 0, row.worker, row.handle) for row in rows}
+
+
+def prune(connection: Connection) -> None:
+    """Deletes the rows of workers that ended more than 90 days ago."""
+    connection.execute(_PRUNE)
 
 
 def add(connection: Connection, order: Order, nanodollars_per_hour: int) -> None:

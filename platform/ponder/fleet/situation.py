@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from ponder.errors import NotFound
 from ponder.fleet.backlog import Backlog, Weights, backlog, throughput
-from ponder.fleet.plan import Load, Offer, Running, Situation
+from ponder.fleet.problem import Load, Offer, Running, Situation
 from ponder.ledger.price_book import list_prices
 
 _LOADING_S = 120.0

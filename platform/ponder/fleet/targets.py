@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.fleet.plan import Bounds
+from ponder.fleet.problem import Bounds
 from ponder.fleet.provider import Pool
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -98,7 +98,7 @@ class Workforce:
             roster.ended(self.connection, row.id, has_failed=has_failed)
             action = Action.FAILED if has_failed else Action.ENDED
             log_decision(self.connection, Decision(action, row.pool, _why_gone(row), row.id))
-        elif row.has_left and row.stop_at is None:
+        elif row.left_at is not None and row.stop_at is None:
             # What it ran on may still be there, and cost money.
             has_failed = row.ready_at is None and row.leave_by is None
             roster.to_be_stopped(self.connection, row.id, has_failed=has_failed)
@@ -107,23 +107,27 @@ class Workforce:
         """Has the provider stop workers that have no order, such as one that appeared after it was given up."""
         with self.connection.begin():
             known = {row.worker for row in roster.open_rows(self.connection)}
-            found = {name: pool for pool, names in answers.items() for name in set(names or ()) - known}
+            found = {
+                name: Order(name, pool, 0, name) for pool, names in answers.items() for name in set(names or ()) - known
+            }
             if not self.provider.names_workers:  # what nobody ever ordered is somebody else's
-                found = roster.pools_of(self.connection, found)
+                found = roster.former_orders(self.connection, found)
         self._strays = {name: self._strays.get(name, now) for name in found}
-        for name, since in self._strays.items():
-            if now - since < _APPEARS_WITHIN:
-                continue
-            pool = found[name]
-            self._strays[name] = now  # the next try, if it is still there
-            with self.connection.begin():
-                num_workers = roster.num_of_pool(roster.open_rows(self.connection), pool)
-            decision = Decision(Action.STOP, pool, "the provider has it, and it has no order", name)
-            try:
-                self.provider.stop(Order(name, pool, num_workers, name))
-            except ProviderFailed as error:
-                decision = Decision(Action.FAILED, pool, f"it has no order and could not be stopped: {error}", name)
-            self._note(decision)
+        for name, order in found.items():
+            if now - self._strays[name] >= _APPEARS_WITHIN:
+                self._strays[name] = now  # the next try, if it is still there
+                self._stop_stray(order)
+
+    def _stop_stray(self, order: Order) -> None:
+        with self.connection.begin():
+            num_workers = roster.num_of_pool(roster.open_rows(self.connection), order.pool)
+        decision = Decision(Action.STOP, order.pool, "the provider has it, and it has no order", order.worker)
+        try:
+            self.provider.stop(replace(order, num_workers=num_workers))
+        except ProviderFailed as error:
+            why = f"it has no order and could not be stopped: {error}"
+            decision = Decision(Action.FAILED, order.pool, why, order.worker)
+        self._note(decision)
 
     def order(self, decision: Decision, nanodollars_per_hour: int) -> None:
         id = f"fleet-{secrets.token_hex(6)}"
@@ -200,12 +204,12 @@ def _is_gone(row: Row, names: Collection[str] | None, now: datetime) -> bool:
 
 
 def _why_gone(row: Row) -> str:
-    if row.leave_by is not None and row.has_left:
+    if row.leave_by is not None and row.left_at is not None:
         return "it was drained"
-    if row.has_left:
-        return f"it left: {row.end_reason}"
-    if row.stop_at is not None:
+    if row.stop_at is not None and (row.left_at is None or row.stop_at < row.left_at):
         return "it was stopped"
+    if row.left_at is not None:
+        return f"it left: {row.end_reason}"
     if row.state is None:
         return "it ended before it had registered"
     return "it died or was taken away: its provider has it no more"

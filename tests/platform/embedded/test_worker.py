@@ -89,7 +89,7 @@ def test_each_model_has_workers_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     )
     lines = [line.partition("worker --model ")[2] for line in command_lines(stack)]
     assert [line.partition(" --device")[0] for line in lines] == [
-        *["/s --name small --machine cpu --market spot --reward-model /r"] * 2,
+        *["/s --reward-model /r --name small --machine cpu --market spot"] * 2,
         "/l --name large --machine cpu --market spot",
     ]
     assert all("--threads 2 " in line for line in lines)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from waiting import until
 
 from ponder.fleet.autoscaler import Autoscaler, Orders, run
-from ponder.fleet.plan import Bounds
+from ponder.fleet.problem import Bounds
 from ponder.settings import Settings
 
 CPU = (("cpu", "on_demand"),)
@@ -137,6 +137,26 @@ def test_after_failed_starts_the_plan_is_made_without_that_market(
     scaler.turn()
     assert [row.market for row in world.sql("SELECT market FROM fleet_workers ORDER BY ordered_at")][-1] == "on_demand"
     assert len(cloud.machines) == 1
+
+
+def test_a_market_that_gives_no_more_workers_keeps_those_that_it_gave(world: Any, cloud: Any, autoscaler: Any) -> None:
+    timed(world, "cpu")
+    work(world, 1)
+    scaler = autoscaler(offers=[("cpu", "spot"), ("cpu", "on_demand")], max_workers=3)
+    scaler.turn()
+    (name,) = cloud.machines
+    world.ready(world.loading_worker(worker=name, machine="cpu", market="spot"))
+    scaler.turn()
+    work(world, 1)
+    cloud.break_verb("start", 75)
+    past = "ordered_at = ordered_at - interval '6 seconds', ready_at = ordered_at - interval '6 seconds'"
+    for _ in range(4):
+        scaler.turn()
+        world.sql(f"UPDATE fleet_workers SET {past} WHERE NOT has_failed")
+        world.sql(f"UPDATE fleet_workers SET {past}, ended_at = ended_at - interval '6 seconds' WHERE has_failed")
+        world.sql("UPDATE fleet_workers SET ready_at = NULL WHERE has_failed")
+    assert len(world.sql("SELECT 1 FROM fleet_workers WHERE has_failed")) >= 2
+    assert world.sql("SELECT 1 FROM incarnations WHERE drain_until IS NOT NULL") == []
 
 
 def test_jobs_that_are_pinned_to_former_weights_ask_for_no_worker_that_could_not_do_them(

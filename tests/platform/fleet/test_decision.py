@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.fleet.decision import Action, Decision, Failures, History, Rules, decide
-from ponder.fleet.plan import Bounds
+from ponder.fleet.problem import Bounds
 from ponder.fleet.provider import Pool
 from ponder.fleet.targets import Want, targets_of
 from ponder.fleet.worker_state import Phase, Worker
@@ -62,6 +62,16 @@ def test_a_worker_may_be_idle_for_as_long_as_it_took_to_load() -> None:
     assert decide([], there, history(0, since_s=290), COOL, NOW) == []
     (decision,) = decide([], there, history(0, since_s=310), COOL, NOW)
     assert decision.reason == "1 was there and at most 0 wanted for 300 s; this one is idle"
+
+
+def test_a_worker_stays_until_the_one_that_takes_its_place_is_ready() -> None:
+    past = replace(history(1, pool=ON_DEMAND), last_starts={})
+    wants = [want(ON_DEMAND, 1)]
+    coming, ready = worker("new", ON_DEMAND, Phase.LOADING), worker("new", ON_DEMAND)
+    assert decide(wants, [worker("old"), coming], past, COOL, NOW) == []
+    assert actions(decide(wants, [worker("old"), ready], past, COOL, NOW)) == [("drain", "old")]
+    only_one = replace(COOL, bounds=Bounds(max_workers=1))
+    assert actions(decide(wants, [worker("old")], past, only_one, NOW)) == [("drain", "old")], "there is no room for it"
 
 
 def test_the_idle_leave_before_the_busy_and_among_them_those_whose_loss_is_least() -> None:
@@ -152,7 +162,8 @@ class Fleet:
         if number == 0 or (number < 5 and step is None):
             return None
         is_busy = number % 2 == 0
-        return replace(one, phase=step if number < 5 and step else one.phase, is_busy=is_busy, loss_nanodollars=number)
+        phase = step if number < 5 and step else one.phase
+        return replace(one, phase=phase, is_busy=is_busy, loss_nanodollars=number, loading_s=5.0 * number)
 
     def carry_out(self, decision: Decision) -> None:
         if decision.action is Action.START:
@@ -217,3 +228,24 @@ def test_a_steady_want_is_met_and_then_nothing_is_decided(bounds: Bounds, wants:
         fleet.round(wants, [1] * 30)
     assert Counter(one.pool for one in fleet.workers) == targets_of(wants, bounds)
     assert {one.phase for one in fleet.workers} <= {Phase.READY}
+
+
+_states = st.builds(
+    lambda is_busy, loss, phase: {"is_busy": is_busy, "loss_nanodollars": loss, "phase": phase},
+    st.booleans(),
+    st.integers(0, 5),
+    st.sampled_from([Phase.STARTING, Phase.LOADING, Phase.READY]),
+)
+
+
+@given(st.lists(_states, max_size=8), st.integers(0, 8))
+def test_those_that_leave_are_idler_or_cheaper_to_lose_than_all_that_stay(
+    states: list[dict[str, object]], wanted: int
+) -> None:
+    there = {f"w{number}": worker(f"w{number}", age_s=100, **state) for number, state in enumerate(states)}
+    decisions = decide([want(SPOT, wanted)], list(there.values()), history(wanted), COOL, NOW)
+    leaving = [there[decision.worker] for decision in decisions if decision.worker is not None]
+    staying = [one for one in there.values() if one not in leaving]
+    assert len(leaving) == max(0, len(there) - wanted)
+    for one in leaving:
+        assert all((one.is_busy, one.loss_nanodollars) <= (other.is_busy, other.loss_nanodollars) for other in staying)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ponder.errors import InvalidInput
@@ -68,6 +68,12 @@ _bounds = st.builds(
     st.none() | st.integers(0, 60 * _DOLLAR),
 )
 _ON_DEMAND = Offer("h100", "on_demand", 4 * _DOLLAR, 2_000.0, 120.0, 0.0)
+_TWO_KINDS = (
+    Offer("a", "on_demand", 2, 2.0, 15.0, 1.0),
+    Offer("a", "spot", 0, 1.0, 0.0, 0.0),
+    Offer("b", "on_demand", 1, 1.0, 0.0, 0.0),
+)
+"""A slow and cheap machine, and a quick one that has to load."""
 _SPOT = Offer("h100", "spot", 1 * _DOLLAR, 2_000.0, 120.0, 0.2)
 
 
@@ -124,21 +130,28 @@ def test_no_work_wants_no_worker_beyond_the_minimum(situation: Situation, bounds
         st.builds(Load, st.just("batch"), st.floats(600, 6 * _HOUR), st.integers(1, 10**7)), min_size=1, max_size=3
     ),
     _offers,
-    st.integers(1, 8),
+    st.none() | st.integers(1, 8),
+    st.none() | st.integers(0, 60 * _DOLLAR),
     st.sampled_from([0.0, 500.0]),
 )
+@example([Load("batch", 600.0, 601)], _TWO_KINDS, 1, None, 500.0)
 @settings(max_examples=60, deadline=None)
 def test_deadlines_are_met_without_any_spot_whenever_on_demand_alone_would_meet_them(
-    loads: list[Load], offers: tuple[Offer, ...], most: int, median: float
+    loads: list[Load], offers: tuple[Offer, ...], most: int | None, dollars: int | None, median: float
 ) -> None:
-    bounds = Bounds(max_workers=most)
-    if not any(_alone_in_time(loads, offer, most) for offer in offers if offer.market == "on_demand"):
+    bounds = Bounds(max_workers=most, max_nanodollars_per_hour=dollars)
+    if not any(_alone_in_time(loads, offer, bounds) for offer in offers if offer.market == "on_demand"):
         return
     situation = Situation("m", "f", tuple(loads), offers, (), None, median)
     assert _late_in_a_replay(situation, bounds, step_s=30.0) <= 1e-6 * sum(load.tokens for load in loads)
 
 
-def _alone_in_time(loads: Sequence[Load], offer: Offer, number: int) -> bool:
+def _alone_in_time(loads: Sequence[Load], offer: Offer, bounds: Bounds) -> bool:
+    """Returns whether workers on one kind of machine, as many as the bounds allow, meet all deadlines."""
+    number = 1_000 if bounds.max_workers is None else bounds.max_workers
+    if bounds.max_nanodollars_per_hour is not None and offer.nanodollars_per_hour:
+        number = min(number, bounds.max_nanodollars_per_hour // offer.nanodollars_per_hour)
+
     def due_by(at: float) -> int:
         return sum(load.tokens for load in loads if load.due_in_s <= at)
 
@@ -193,10 +206,49 @@ def test_on_demand_steps_in_when_slack_is_short() -> None:
     assert "could start 5 min later" in hurried.wanted[0].reason
 
 
+def test_a_live_spot_worker_is_trusted_with_what_it_does_soon() -> None:
+    short = _situation(Load("batch", 300, 100_000))
+    assert "on_demand" in _numbers(plan(short, Bounds()))
+    live = replace(short, running=(Running("h100", "spot", 1),))
+    assert _numbers(plan(live, Bounds())) == {"spot": 1}
+    more = replace(live, loads=(Load("batch", 1_000, 2_300_000),))
+    assert _numbers(plan(more, Bounds(max_workers=2))) == {"spot": 2}
+    shaky = replace(more, offers=(_ON_DEMAND, replace(_SPOT, interruptions_per_hour=4.0)))
+    assert "on_demand" in _numbers(plan(shaky, Bounds(max_workers=2)))
+
+
+def test_on_demand_workers_stay_until_there_is_twice_as_much_slack() -> None:
+    work = _situation(Load("batch", 1_200, 2_300_000))
+    switched = replace(work, running=(Running("h100", "on_demand", 1),))
+    assert "on_demand" not in _numbers(plan(work, Bounds(max_workers=2)))
+    assert "on_demand" in _numbers(plan(switched, Bounds(max_workers=2)))
+    calm = replace(switched, loads=(Load("batch", 3_600, 2_300_000),))
+    assert "on_demand" not in _numbers(plan(calm, Bounds(max_workers=2)))
+
+
+def test_work_that_nobody_can_do_in_time_is_done_soon_and_not_by_thousands() -> None:
+    planned = plan(_situation(Load("batch", 60, 1_000_000)), Bounds())
+    assert 1 <= _count(planned) <= 10
+    assert "1,000,000 tokens will be late" in planned.reasons[0]
+
+
+def test_spot_machines_that_are_no_cheaper_are_left_alone() -> None:
+    dear = replace(_SPOT, nanodollars_per_hour=_ON_DEMAND.nanodollars_per_hour)
+    planned = plan(_situation(Load("batch", 24 * _HOUR, 1_000_000), offers=(_ON_DEMAND, dear)), Bounds())
+    assert _numbers(planned) == {"on_demand": 1}
+    assert "no spot machine is cheaper" in planned.wanted[0].reason
+
+
 def test_people_who_wait_get_on_demand_workers_for_their_median() -> None:
     planned = plan(_situation(Load("interactive", 24 * _HOUR, 1_000), median=5_000), Bounds())
     assert _numbers(planned)["on_demand"] == 3
     assert "5,000 tokens/s" in planned.wanted[0].reason
+
+
+def test_a_model_that_was_timed_nowhere_is_told_to_run_first() -> None:
+    planned = plan(_situation(Load("batch", 24 * _HOUR, 1_000), offers=()), Bounds(min_workers=1))
+    assert planned.wanted == ()
+    assert "run some first" in planned.reasons[0]
 
 
 def test_full_memory_asks_for_one_more_than_there_are() -> None:

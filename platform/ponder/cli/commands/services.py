@@ -94,6 +94,13 @@ def _machines(context: click.Context, option: click.Parameter, given: tuple[str,
     show_default=True,
     help="Time to finish some work for a worker that is too many.",
 )
+@click.option(
+    "--register-within-s",
+    type=click.IntRange(1),
+    default=600,
+    show_default=True,
+    help="Time after which a worker that has not registered is given up.",
+)
 @click.option("--start-command", metavar="LINE", help="command: starts a worker; see docs/fleet.md.")
 @click.option("--stop-command", metavar="LINE", help="command: ends a worker.")
 @click.option("--list-command", metavar="LINE", help="command: prints the ids of all workers.")
@@ -113,14 +120,20 @@ def _machines(context: click.Context, option: click.Parameter, given: tuple[str,
 @click.option("--namespace", help="kubernetes.  [default: the autoscaler's own]")
 @click.argument("worker_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF ponder worker]")
 def autoscaler(
-    *, min_workers: int, max_workers: int | None, max_dollars_per_hour: int | None, drain_s: int, **provider: Any
+    *,
+    min_workers: int,
+    max_workers: int | None,
+    max_dollars_per_hour: int | None,
+    drain_s: int,
+    register_within_s: int,
+    **provider: Any,
 ) -> None:
     """Start and stop workers as the plan asks (`ponder fleet plan`). Any number may run; only one of them is active.
 
     What it decides and why is in `ponder fleet log`.
     """
     from ponder.fleet.autoscaler import Orders, run
-    from ponder.fleet.plan import Bounds
+    from ponder.fleet.problem import Bounds
     from ponder.fleet.providers import ProviderOptions, make_provider
 
     if max_workers is None and max_dollars_per_hour is None:
@@ -128,7 +141,8 @@ def autoscaler(
     if min_workers and not provider["models"]:
         raise click.UsageError("--min needs --model, which says of which models")
     settings = Settings()
-    orders = Orders(provider["models"], Bounds(min_workers, max_workers, max_dollars_per_hour), drain_s)
+    bounds = Bounds(min_workers, max_workers, max_dollars_per_hour)
+    orders = Orders(provider["models"], bounds, drain_s, register_within_s)
     made = make_provider(ProviderOptions(**provider), settings)
     log.configure("autoscaler", settings.log_level)
     run(database_url(settings), made, orders, settings, _stop_event())

@@ -60,7 +60,9 @@ def _local(options: ProviderOptions, settings: Settings) -> Local:
     if len(options.machines) != 1:
         raise InvalidInput("the provider `local` needs one --machine MACHINE:MARKET, this one", param="--machine")
     (machine, market) = options.machines[0]
-    environment = os.environ | {
+    # Workers that touched the autoscaler's file would keep a health check from noticing that it hangs.
+    inherited = {name: value for name, value in os.environ.items() if name != "PONDER_ALIVE_FILE"}
+    environment = inherited | {
         "PONDER_HOME": str(settings.home.absolute()),
         "PONDER_DATABASE_URL": database_url(settings),
         "PONDER_REDIS_URL": redis_url(settings),

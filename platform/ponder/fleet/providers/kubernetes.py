@@ -28,7 +28,6 @@ class Kubernetes:
     The service account needs `get` and `patch` of deployments/scale, and `list` and `patch` of pods.
     """
 
-    name = "kubernetes"
     names_workers = True
 
     def __init__(

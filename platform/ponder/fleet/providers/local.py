@@ -26,7 +26,6 @@ class Local:
     by their command line, so that the next autoscaler sees those that are still leaving.
     """
 
-    name = "local"
     names_workers = False
 
     def __init__(
@@ -59,12 +58,16 @@ class Local:
             raise ProviderFailed(f"no process could be started: {error}", is_undone=True) from error
 
     def stop(self, order: Order) -> None:
-        self._signal(order.id, signal.SIGTERM)
-        give_up_at = time.monotonic() + _GRACE_S
-        while self._pids(order.id):
-            if time.monotonic() > give_up_at:
-                self._signal(order.id, signal.SIGKILL)
-            time.sleep(0.1)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self._signal(order.id, number)
+            give_up_at = time.monotonic() + _GRACE_S
+            while self._pids(order.id):
+                if time.monotonic() > give_up_at:
+                    break
+                time.sleep(0.1)
+            else:
+                return
+        raise ProviderFailed("its process cannot be killed")
 
     def workers(self, pool: Pool) -> frozenset[str]:
         self._children = [child for child in self._children if child.poll() is None]
@@ -88,7 +91,7 @@ class Local:
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         for pid in self._pids(name):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, number)
 
     def _processes(self) -> Iterator[tuple[int, str]]:

@@ -47,7 +47,6 @@ class Scripts:
 class Command:
     """Runs a command for every request, and gives it `timeout_s`. Exit code 0 means that the request is met."""
 
-    name = "command"
     names_workers = False
 
     def __init__(self, scripts: Scripts, *, offers: Collection[tuple[str, str]] = (), timeout_s: float = 60.0) -> None:

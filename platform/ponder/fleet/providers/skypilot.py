@@ -20,7 +20,6 @@ class SkyPilot:
     A cluster ends by itself after its worker.
     """
 
-    name = "skypilot"
     names_workers = False
 
     def __init__(self, arguments: Sequence[str], commands: Command, folder: Path) -> None:

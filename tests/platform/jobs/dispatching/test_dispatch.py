@@ -46,6 +46,18 @@ def test_the_window_grows_with_workers_and_their_room(world: Any) -> None:
     assert len(world.dispatch()) == 6  # up to twice the room, in shards of 1,000 tokens
 
 
+def test_what_is_due_first_goes_first_even_before_what_was_handed_back(world: Any) -> None:
+    tenant, worker = world.tenant(), world.worker()
+    later = world.batch(10, tenant=tenant, expires_in_s=80_000)
+    world.claim_all(worker)
+    world.release(worker)
+    sooner = world.batch(10, tenant=tenant, expires_in_s=40_000)
+    world.batch(10, tenant=tenant, expires_in_s=86_000)
+    shards = world.dispatch()
+    batch_of = {row.id: row.batch_id for row in world.sql("SELECT id, batch_id FROM shards")}
+    assert [batch_of[shard] for shard in shards] == [sooner, later]
+
+
 def test_a_dead_worker_and_one_with_other_weights_open_no_window(world: Any) -> None:
     world.batch(300)
     world.lapse(world.worker(room_tokens=100_000))

@@ -12,7 +12,8 @@ from ponder.api.auth import Operator
 from ponder.api.services import Ponder
 from ponder.domain.money import nanodollars
 from ponder.domain.storable import JsonObject
-from ponder.fleet.plan import Bounds, Plan, Situation, plan
+from ponder.fleet.plan import plan
+from ponder.fleet.problem import Bounds, Plan, Situation
 from ponder.fleet.situation import situations
 
 router = APIRouter(prefix="/v1/fleet", tags=["administration"])

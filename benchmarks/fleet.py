@@ -49,13 +49,12 @@ ARMS = (
     Arm("ponder without notices", hears_notices=False),
     Arm("ponder without token checkpoints", kept=Kept.SAMPLES),
     Arm("ponder on spot only", markets=("spot",)),
-    Arm("ponder, planning with spot that is full", plans_with_failed=True),
 )
 CASES = (
     *((trace, "deepseek") for trace in READERS),
     ("g4dn", "azure"),
 )
-MOST_NODES = 16
+MOST_NODES = 12
 """Larger traces are thinned to about so many nodes at a time."""
 UTILISATION = 0.5
 """The work is so much of what the trace's nodes could do."""

@@ -18,7 +18,6 @@ class Arm:
 
     hears_notices: a worker knows that its machine will be taken away. hands_back: it then leaves at once; otherwise it
     finishes what it can in the time that is left, and is given all the time it needs when it is drained.
-    plans_with_failed: the plan reckons with a market though starts on it failed, unlike the autoscaler's.
     """
 
     name: str
@@ -26,7 +25,6 @@ class Arm:
     kept: Kept = Kept.TOKENS
     hears_notices: bool = True
     hands_back: bool = True
-    plans_with_failed: bool = False
 
 
 @dataclass(slots=True)

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from fleet_machines import Machine
 
 from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Decision, Failures, History, Rules, decide
-from ponder.fleet.plan import Bounds, Load, Offer, Running, Situation, plan
+from ponder.fleet.plan import plan
+from ponder.fleet.problem import Bounds, Load, Offer, Running, Situation
 from ponder.fleet.provider import Pool
 from ponder.fleet.targets import Want, targets_of
-from ponder.fleet.worker_state import Worker
+from ponder.fleet.worker_state import Phase, Worker
 
 _MODEL = "model"
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,8 +47,7 @@ class Due:
 class Scaling:
     """Plans and decides as the autoscaler does, for one model on one kind of machine.
 
-    Like the autoscaler, it does not plan with a pool in which starts failed until it may be tried again, unless it is
-    told to.
+    Like the autoscaler, it leaves out a pool that has no worker and in which starts failed, until it may be tried again.
     """
 
     machine: Machine
@@ -56,7 +56,6 @@ class Scaling:
     interactive_tokens_per_s: float
     bounds: Bounds
     cool_down_s: float
-    plans_with_failed: bool = False
     spot: SpotRecord = field(default_factory=SpotRecord)
     _targets: deque[tuple[datetime, Mapping[Pool, int]]] = field(default_factory=deque)
     _last_starts: dict[Pool, datetime] = field(default_factory=dict)
@@ -83,10 +82,11 @@ class Scaling:
     ) -> list[Decision]:  # fmt: skip
         """Returns what the autoscaler decides now."""
         now, rules = moment(at_s), Rules(self.bounds, self.cool_down_s)
+        proven = {worker.pool for worker in workers if worker.phase is Phase.READY}
         suspects = {
             pool
             for pool, some in self._failures.items()
-            if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some) and not self.plans_with_failed
+            if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some) and pool not in proven
         }
         situation = Situation(
             _MODEL, None, _loads(at_s, work), tuple(self._offers(suspects)), tuple(running), occupancy,

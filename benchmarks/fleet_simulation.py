@@ -18,7 +18,7 @@ from fleet_spot import Change
 from fleet_work import Queue, Sample, Task, Worker
 
 from ponder.fleet.decision import Action, Decision
-from ponder.fleet.plan import Bounds, Running
+from ponder.fleet.problem import Bounds, Running
 from ponder.fleet.worker_state import Phase
 from ponder.fleet.worker_state import Worker as Seen
 from ponder.settings import Settings
@@ -44,7 +44,6 @@ class Simulation:
         self._scaling = Scaling(
             machine, arm.markets, throughput(load, machine), load.interactive_tokens_per_s, Bounds(0, most_workers),
             COOL_DOWN_S,
-            arm.plans_with_failed,
         )  # fmt: skip
         self._now = 0.0
         self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []

@@ -47,7 +47,7 @@ class Due:
 class Scaling:
     """Plans and decides as the autoscaler does, for one model on one kind of machine.
 
-    Like the autoscaler, it leaves out a pool that has no worker and in which starts failed, until it may be tried again.
+    Like the autoscaler, it leaves out a pool without workers in which starts failed, until it may be tried again.
     """
 
     machine: Machine

@@ -19,7 +19,7 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ponder.domain.money import dollars
 from ponder.fleet.fluid import Demand, Group
@@ -284,9 +284,16 @@ def _machines(situation: Situation) -> list[Machine]:
 
 
 def _reachable(demand: Demand, machines: Sequence[Machine]) -> Demand:
-    """Returns the work with a later due time for what neither live workers nor new ones would do in time."""
+    """Returns the work with a later due time for what neither live workers nor new ones would do in time.
+
+    Live workers are taken for slower by the headroom that fleets are sized for, which they would otherwise never have.
+    """
     soonest_s = min((machine.loading_s for machine in machines), default=0.0)
-    live = [group for machine in machines for group in machine.groups(machine.num_running)]
+    live = [
+        replace(group, tokens_per_s=group.tokens_per_s / HEADROOM)
+        for machine in machines
+        for group in machine.groups(machine.num_running)
+    ]
     return demand.reachable(live, soonest_s, 2 * soonest_s + _INTERVAL_S)
 
 

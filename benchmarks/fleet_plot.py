@@ -12,6 +12,8 @@ from ponder.bench.report.svg_plot import Dot, Series, plot
 
 STYLE = "<style>text{font:11px sans-serif;fill:#333}.axis{stroke:#333}.grid{stroke:#ddd}svg{background:#fff}</style>"
 Moment = dict[str, float]
+SHORT = {"ponder without notices": "no notices", "ponder without token checkpoints": "no token checkpoints"}
+"""Names of arms that are too long for the legend."""
 
 
 def main(source: Path, folder: Path) -> None:
@@ -27,7 +29,7 @@ def main(source: Path, folder: Path) -> None:
 
 
 def workers(moments: list[Moment]) -> str:
-    names = {"num_nodes": "spot machines to be had", "num_spot": "spot workers", "num_on_demand": "on-demand workers"}
+    names = {"num_nodes": "spot machines", "num_spot": "spot workers", "num_on_demand": "on-demand workers"}
     return plot([over_time(moments, shown, name) for name, shown in names.items()], x="hours", y="machines")
 
 
@@ -41,7 +43,7 @@ def arms(found: dict[str, Any]) -> str:
     for name, figures in found.items():
         dollars, waste = figures["dollars_to_on_demand"], figures["waste"]
         ends = {"low": 100 * waste["low"], "high": 100 * waste["high"]}
-        series.append(Series(name, [Dot(dollars["median"], 100 * waste["median"], **ends)]))
+        series.append(Series(SHORT.get(name, name), [Dot(dollars["median"], 100 * waste["median"], **ends)]))
     return plot(series, x="dollars, as a share of those of on-demand machines only", y="% recomputed or lost")
 
 

@@ -41,7 +41,7 @@ from process_tree import children, command_of
 
 TRACE = Path(__file__).parents[2] / "shared" / "data" / "spot" / "bamboo" / "p3-trace.csv"
 HOUR_MS = 3_600_000
-STRATEGY = {"name": "best_of_n", "n": 8, "early_stopping": None}
+STRATEGY = {"name": "best_of_n", "n": 32, "early_stopping": None}
 LEASE_S, TICK_S = 6.0, 0.5
 _SETTLED_WITHIN_S = 1_800.0
 _GONE_WITHIN_S = 120.0

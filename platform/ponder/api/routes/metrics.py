@@ -157,18 +157,26 @@ def _signal(connection: Connection) -> Iterator[Metric]:
     by_weights: dict[Weights, list[Backlog]] = defaultdict(list)
     for item in work:
         lanes[item.model, item.lane].append(item)
-        by_weights[item.weights].append(item)
+        if item.may_run:
+            by_weights[item.weights].append(item)
     tokens = GaugeMetricFamily(
         "ponder_backlog_tokens", "Estimated tokens of all jobs that are not settled", labels=("model", "lane")
     )
+    runnable = GaugeMetricFamily(
+        "ponder_backlog_runnable_tokens",
+        "The same without what is paused, out of budget, or waiting for the decision on a pilot",
+        labels=("model", "lane"),
+    )
     seconds = GaugeMetricFamily(
         "ponder_backlog_seconds",
-        "The backlog by the measured throughput of the live workers; infinite without a worker",
+        "The runnable backlog by the measured throughput of the live workers; infinite without a worker",
         labels=("model", "lane"),
     )
     for labels, items in sorted(lanes.items()):
+        may_run = [item for item in items if item.may_run]
         tokens.add_metric(labels, sum(item.tokens for item in items))
-        if (needed := workers.seconds(items)) is not None:
+        runnable.add_metric(labels, sum(item.tokens for item in may_run))
+        if (needed := workers.seconds(may_run)) is not None:
             seconds.add_metric(labels, needed)
     slack = GaugeMetricFamily(
         "ponder_deadline_slack_seconds",
@@ -182,7 +190,7 @@ def _signal(connection: Connection) -> Iterator[Metric]:
             least[weights[0]] = min(spare, least.get(weights[0], spare))
     for model, spare in sorted(least.items()):
         slack.add_metric([model], spare)
-    yield from (tokens, seconds, slack)
+    yield from (tokens, runnable, seconds, slack)
 
 
 @router.get("/metrics")

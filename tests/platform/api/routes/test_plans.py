@@ -84,6 +84,26 @@ def test_the_metrics_tell_the_whole_backlog_its_time_and_the_slack(
     assert _metric(http, "ponder_deadline_slack_seconds") == {'{model="demo"}': -math.inf}
 
 
+def test_work_that_may_not_run_asks_for_no_worker(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any
+) -> None:
+    """A scaler that counted it would hold machines until the batch expires."""
+    pace(2.0)
+    batch = submitted([line(str(number)) for number in range(100)])
+    worker.validate()
+    labels = '{lane="batch",model="demo"}'
+    whole = _metric(http, "ponder_backlog_tokens")
+    assert _metric(http, "ponder_backlog_runnable_tokens") == whole
+    assert _metric(http, "ponder_deadline_slack_seconds")
+    http.patch(f"/v1/batches/{batch.id}", json={"ponder": {"paused": True}}).raise_for_status()
+    assert _metric(http, "ponder_backlog_tokens") == whole
+    assert _metric(http, "ponder_backlog_runnable_tokens") == {labels: 0}
+    assert _metric(http, "ponder_backlog_seconds") == {labels: 0}
+    assert _metric(http, "ponder_deadline_slack_seconds") == {}
+    http.patch(f"/v1/batches/{batch.id}", json={"ponder": {"paused": False}}).raise_for_status()
+    assert _metric(http, "ponder_backlog_runnable_tokens") == whole
+
+
 def test_a_batch_that_will_not_be_done_in_time_says_how_many_workers_would_make_it(
     worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any, engine: Engine
 ) -> None:

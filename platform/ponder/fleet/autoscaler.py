@@ -30,7 +30,8 @@ from ponder.ledger.price_book import Price, list_prices
 from ponder.settings import Settings
 from ponder.store.database import connect
 
-_LEADER = 0x666C656574  # "fleet"
+LEADER = 0x666C656574  # "fleet"
+"""The advisory lock of the active autoscaler."""
 _RETRY_S = 1.0
 _SUSPECT_AFTER = 2
 """A pool without workers and with so many failed starts in a row is not planned with until it may be tried again."""
@@ -79,7 +80,7 @@ def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> It
     with engine.connect() as connection:
         # It must not return to the pool, because it holds the lock.
         connection.detach()
-        while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
+        while not connection.execute(text(f"SELECT pg_try_advisory_lock({LEADER})")).scalar_one():
             connection.commit()
             show_alive(settings.alive_file)
             if stop.wait(1.0):

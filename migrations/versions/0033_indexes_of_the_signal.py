@@ -1,6 +1,6 @@
 """indexes of the signal: the loading of former workers and the interactive batches of the last day
 
-Revision ID: 0035
+Revision ID: 0033
 Revises: 0032
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0035"
+revision = "0033"
 down_revision = "0032"
 branch_labels = None
 depends_on = None

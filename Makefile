@@ -5,8 +5,8 @@ BIN = .venv/bin
 # Threads that spin while they wait cost milliseconds an operation where others share the cores. Workers set it themselves.
 test test-slow: export OMP_WAIT_POLICY = PASSIVE
 
-# These mostly wait, for processes and databases, and run beside the others, which compute.
-CONTROL_PLANE = tests/platform tests/system
+# More than there are cores on a small machine, because many tests wait for processes and databases.
+TESTS_AT_A_TIME = 3
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,9 +23,7 @@ test: ## Run linters, types, import rules, shape and all tests but the slow ones
 	$(BIN)/lint-imports
 	$(BIN)/deptry platform gpu_worker kernels migrations
 	$(BIN)/python scripts/shape.py
-	@log=$$(mktemp); $(BIN)/pytest $(CONTROL_PLANE) > $$log 2>&1 & control=$$!; trap "kill $$control" INT TERM; \
-		$(BIN)/pytest $(patsubst %,--ignore=%,$(CONTROL_PLANE)); worker=$$?; \
-		wait $$control; control=$$?; cat $$log; rm -f $$log; exit $$((worker | control))
+	$(BIN)/pytest -n $(TESTS_AT_A_TIME) --dist loadfile
 
 test-slow: ## Run what takes too long for every change: installs from the package index, vLLM, sixty injected faults.
 	@./scripts/install.sh test

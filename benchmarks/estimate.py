@@ -10,11 +10,9 @@ drawn at random, are the pilot: all that is known. The estimate of the whole bat
 last line of standard output is one JSON object.
 """
 
-import ast
 import json
 import random
 import statistics
-import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +21,12 @@ from typing import Any
 import click
 from circumstances import circumstances, publish
 from search import MAX_TOKENS, Setting, lines, run, stack
+from servegen import ARCHIVE, clients
 
 from ponder.domain.forecast.experience import Experience, Observation
 from ponder.domain.forecast.lengths import Group
 
 LENGTHS = Path(__file__).parent / "results" / "estimate_lengths.json"
-SERVEGEN = "servegen_reason_deepseek-r1.tar.gz"
 SETTINGS = (
     Setting("direct", 1),
     Setting("self_consistency", 8, "beta"),
@@ -79,11 +77,11 @@ def main(
         keep(problems, minutes, seed)
         return
     kinds = demo(json.loads(LENGTHS.read_text())["lengths"])
-    archive = None if traces is None else traces / SERVEGEN
+    archive = None if traces is None else traces / ARCHIVE
     if archive is None or not archive.exists():
-        click.echo(f"skipped: there is no {SERVEGEN} in --traces", err=True)
+        click.echo(f"skipped: there is no {ARCHIVE} in --traces", err=True)
     else:
-        kinds["servegen reasoning clients"] = clients(archive)
+        kinds["servegen reasoning clients"] = of_clients(archive)
     report = {
         **circumstances("estimates of resampled batches from a pilot", "pydantic"),
         "seed": seed,
@@ -137,22 +135,12 @@ def _samples(setting: Setting) -> int:
     return (setting.n + 1) // 2 if setting.strategy == "adaptive" else setting.n
 
 
-def clients(archive: Path) -> Draw:
+def of_clients(archive: Path) -> Draw:
     """Returns a kind whose batches are each of one client, drawn at random."""
-    known: list[tuple[list[int], list[float]]] = []
-    with tarfile.open(archive) as traces:
-        for member in traces.getmembers():
-            if member.name.endswith("dataset.json") and (file := traces.extractfile(member)) is not None:
-                counts: dict[int, float] = {}
-                for window in json.load(file).values():
-                    for length, share in ast.literal_eval(window["output_tokens"]).items():
-                        counts[int(length)] = counts.get(int(length), 0.0) + share
-                if counts:
-                    known.append((list(counts), list(counts.values())))
+    known = list(clients(archive))
 
     def draw(chance: random.Random, size: int) -> list[Job]:
-        lengths, shares = chance.choice(known)
-        return [Job("direct", "", length) for length in chance.choices(lengths, shares, k=size)]
+        return [Job("direct", "", length) for length in chance.choice(known).answers.draw(chance, size)]
 
     return draw
 

@@ -338,7 +338,8 @@ def test_keda_scales_every_pool_by_its_backlog(renderings: dict[str, dict[str, A
     assert not [name for name, _, _ in pods(manifests) if "autoscaler" in name]
     assert {one["spec"]["triggers"][0]["metadata"]["threshold"] for one in scaled} == {"2000000"}
     queries = {one["spec"]["triggers"][0]["metadata"]["query"] for one in scaled}
-    assert 'sum(max by (lane) (ponder_backlog_tokens{model="Llama-3.3-70B",lane=~"interactive|batch"}))' in queries
+    backlog = 'ponder_backlog_runnable_tokens{model="Llama-3.3-70B",lane=~"interactive|batch"}'
+    assert f"sum(max by (lane) ({backlog}))" in queries
 
 
 @pytest.mark.slow

@@ -100,9 +100,10 @@ def test_the_metric_that_keda_scales_by_is_one_of_the_api(of_api: set[str]) -> N
 
 def test_of_figures_that_every_process_of_the_api_reports_only_one_counts() -> None:
     """Two processes report the same backlog: a sum would be twice as much."""
-    shared = r"ponder_(?:backlog|queued|open|live|deadline|spent)\w+"
+    shared = r"ponder_(?:backlog|queued|open|live|deadline|spent|preemptions|fleet|autoscaler)\w+"
+    over_time = r"(?:(?:rate|increase|max_over_time)\()?"
     for one in expressions():
-        found = re.findall(rf"(?:(max|min)(?: by \([^)]*\))? \((?:rate\()?)?({shared})", one.text)
+        found = re.findall(rf"(?:(max|min)(?: by \([^)]*\))? ?\({over_time})?({shared})", one.text)
         assert all(aggregate for aggregate, _ in found), one.place
 
 

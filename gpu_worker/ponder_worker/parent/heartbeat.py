@@ -104,6 +104,7 @@ class Heartbeat:
 
     def become(self, state: IncarnationState) -> None:
         """Sets the state that the next tick tells Postgres, and that its unused time is booked under."""
+        # The first report begins where loading ends; later ones go on through a change of state.
         if self._state is IncarnationState.LOADING:
             self._reported_at = time.monotonic()
         self._state = state

@@ -49,22 +49,22 @@ class WorkerMetrics(Collector):
         for name, value in metrics.numbers.items():
             yield GaugeMetricFamily(f"ponder_worker_{name}", name.replace("_", " "), value=value)
         yield from as_vllm(metrics)
-        yield from of_notices(self._notices())
+        yield from notice_metrics(self._notices())
 
 
-def of_notices(notices: Sequence[Notice]) -> Iterator[Metric]:
+def notice_metrics(notices: Sequence[Notice]) -> Iterator[Metric]:
     """Yields how many notices came, by source and kind, and how long before the machine goes the last one did."""
     labels = ("source", "kind")
     count = CounterMetricFamily("ponder_worker_notices", "Notices to leave.", labels=labels)
-    for of, num in Counter((notice.source, notice.kind) for notice in notices).items():
-        count.add_metric(of, num)
+    for values, number in Counter((notice.source, notice.kind) for notice in notices).items():
+        count.add_metric(values, number)
     yield count
     warning = GaugeMetricFamily(
         "ponder_worker_notice_warning_seconds", "Seconds of warning of the last one.", labels=labels
     )
-    for of, warning_s in {(one.source, one.kind): one.warning_s for one in notices}.items():
+    for values, warning_s in {(notice.source, notice.kind): notice.warning_s for notice in notices}.items():
         if warning_s is not None:
-            warning.add_metric(of, warning_s)
+            warning.add_metric(values, warning_s)
     yield warning
 
 

@@ -29,7 +29,8 @@ from ponder.ledger.price_book import Price, list_prices
 from ponder.settings import Settings
 from ponder.store.database import connect
 
-_LEADER = 0x666C656574  # "fleet"
+LEADER = 0x666C656574  # "fleet"
+"""The advisory lock of the active autoscaler."""
 _IS_ACTIVE = text("""
     SELECT EXISTS (
         SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
@@ -87,7 +88,7 @@ def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> It
     with engine.connect() as connection:
         # It must not return to the pool, because it holds the lock.
         connection.detach()
-        while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LEADER})")).scalar_one():
+        while not connection.execute(text(f"SELECT pg_try_advisory_lock({LEADER})")).scalar_one():
             connection.commit()
             show_alive(settings.alive_file)
             if stop.wait(1.0):
@@ -100,7 +101,7 @@ def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> It
 
 def is_active(connection: Connection) -> bool:
     """Returns whether some autoscaler holds the lock."""
-    return bool(connection.execute(_IS_ACTIVE, {"high": _LEADER >> 32, "low": _LEADER & 0xFFFFFFFF}).scalar_one())
+    return bool(connection.execute(_IS_ACTIVE, {"high": LEADER >> 32, "low": LEADER & 0xFFFFFFFF}).scalar_one())
 
 
 @dataclass(slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ponder.fleet.fluid import Demand, Group
-from ponder.fleet.ladder import Fleet, Machine, Room, first_fleet, ranked
+from ponder.fleet.ladder import HEADROOM, Fleet, Machine, Room, first_fleet, ranked
 from ponder.fleet.problem import Running, Situation
 
 INTERVAL_S = 60.0
@@ -37,9 +38,16 @@ def groups_of(fleet: Fleet) -> list[Group]:
 
 
 def reachable(demand: Demand, machines: Sequence[Machine]) -> Demand:
-    """Returns the work with a later due time for what neither live workers nor new ones would do in time."""
+    """Returns the work with a later due time for what neither live workers nor new ones would do in time.
+
+    Live workers are taken for slower by the headroom that fleets are sized for, which they would otherwise never have.
+    """
     soonest_s = min((machine.loading_s for machine in machines), default=0.0)
-    live = [group for machine in machines for group in machine.groups(machine.num_running)]
+    live = [
+        replace(group, tokens_per_s=group.tokens_per_s / HEADROOM)
+        for machine in machines
+        for group in machine.groups(machine.num_running)
+    ]
     return demand.reachable(live, soonest_s, 2 * soonest_s + INTERVAL_S)
 
 

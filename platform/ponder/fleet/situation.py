@@ -43,20 +43,26 @@ _RUNNING = text("""
 _LOADED = text("""
     SELECT fingerprint, machine, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS loading_s
     FROM (
-        SELECT fingerprint, machine, CAST(sum(extract(epoch FROM until_at - from_at)) AS float8) AS seconds
-        FROM (
-            SELECT id, fingerprint, machine FROM incarnations
-            WHERE fingerprint = ANY(CAST(:fingerprints AS text[])) ORDER BY started_at DESC LIMIT 200
+        SELECT latest.fingerprint, machine, CAST(sum(extract(epoch FROM until_at - from_at)) AS float8) AS seconds
+        FROM unnest(CAST(:fingerprints AS text[])) AS asked(fingerprint) CROSS JOIN LATERAL (
+            SELECT id, incarnations.fingerprint, machine FROM incarnations
+            WHERE incarnations.fingerprint = asked.fingerprint ORDER BY started_at DESC LIMIT 200
         ) AS latest JOIN ledger_entries ON incarnation_id = latest.id AND kind = 'loading'
-        GROUP BY latest.id, fingerprint, machine
+        GROUP BY latest.id, latest.fingerprint, machine
     ) AS loaded
     GROUP BY fingerprint, machine
 """)
 
-# A worker that was told to drain, or that broke, was not interrupted.
+# Neither a signal is counted, which operators, Kubernetes and providers send to end a worker, nor what became of a
+# worker that the autoscaler had asked to leave.
 _INTERRUPTED = text("""
     SELECT machine, count(*) FILTER (
-               WHERE end_reason SIMILAR TO '(preempted|lost|SIGTERM|its lease expired|%notice)%'
+               WHERE end_reason SIMILAR TO '(its lease expired|% notice)%' AND NOT EXISTS (
+                   SELECT FROM fleet_workers
+                   WHERE fleet_workers.worker = incarnations.worker
+                     AND coalesce(fleet_workers.ended_at > started_at, true)
+                     AND (leave_by IS NOT NULL OR stop_at < incarnations.ended_at)
+               )
            ) AS number,
            CAST(sum(extract(epoch FROM coalesce(ended_at, billed_until) - started_at)) / 3600 AS float8) AS hours
     FROM incarnations WHERE market = 'spot' AND billed_until > clock_timestamp() - interval '30 days'
@@ -70,14 +76,15 @@ _OCCUPANCY = text(f"""
     GROUP BY model, fingerprint HAVING sum(seconds) >= {_LEAST_SAMPLED_S}
 """)
 
-# By when the batch came, in tokens of its settled jobs; those of its models share them alike.
+# By when the batch came, in tokens of its settled jobs; those of its models share them alike. clock_timestamp() could
+# not be compared with an index, because it changes within a statement.
 _INTERACTIVE = text(f"""
     SELECT model, fingerprint, bucket, CAST(sum(tokens / num_models) AS float8) / {_BUCKET_S} AS tokens_per_s
     FROM (
         SELECT batches.id, floor(extract(epoch FROM clock_timestamp() - batches.created_at) / {_BUCKET_S}) AS bucket,
                prompt_tokens + completion_tokens AS tokens
         FROM batches JOIN batch_totals ON batch_totals.batch_id = batches.id
-        WHERE lane = 'interactive' AND batches.created_at > clock_timestamp() - interval '{_MEDIAN_HOURS} hours'
+        WHERE lane = 'interactive' AND batches.created_at > statement_timestamp() - interval '{_MEDIAN_HOURS} hours'
     ) AS arrived CROSS JOIN LATERAL (
         SELECT model, fingerprint, count(*) OVER () AS num_models FROM portions WHERE batch_id = arrived.id
     ) AS served

@@ -158,6 +158,7 @@ batches = Table(
     UniqueConstraint("tenant_id", "idempotency_key"),
     Index("ix_batches_followed", "followed_line", postgresql_where=text("followed_line IS NOT NULL")),
     Index("ix_batches_tenant_created", "tenant_id", "created_at", "id"),
+    Index("ix_batches_interactive", "created_at", postgresql_where=text("lane = 'interactive'")),
     Index("ix_batches_input_file_id", "input_file_id"),
     Index("ix_batches_kept", "id", postgresql_where=text("output_expires_after_s IS NOT NULL AND pruned_at IS NULL")),
     Index("ix_batches_pruned", "pruned_line", postgresql_where=text("pruned_line IS NOT NULL")),
@@ -301,6 +302,7 @@ incarnations = Table(
         comment="it was asked to leave: claims no more, is gone by then",
     ),
     Index("ix_incarnations_alive", "lease_until", postgresql_where=text("state <> 'ended'")),
+    Index("ix_incarnations_fingerprint", "fingerprint", "started_at"),
     Index("ix_incarnations_worker", "worker", "started_at"),
 )
 
@@ -655,6 +657,7 @@ ledger_entries = Table(
     _timestamp("from_at", nullable=False),
     _timestamp("until_at", nullable=False),
     Index("ix_ledger_entries_incarnation", "incarnation_id"),
+    Index("ix_ledger_entries_loading", "incarnation_id", postgresql_where=text("kind = 'loading'")),
     Index("ix_ledger_entries_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
     Index("ix_ledger_entries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_ledger_entries_until", "until_at"),

@@ -341,3 +341,15 @@ def test_the_alternatives_say_what_each_costs() -> None:
 def test_bounds_that_contradict_themselves_are_refused(numbers: tuple[int, int | None, int | None]) -> None:
     with pytest.raises(InvalidInput):
         Bounds(*numbers)
+
+
+@pytest.mark.parametrize("offers", [(_ON_DEMAND,), (_ON_DEMAND, _SPOT)])
+def test_work_that_is_due_before_a_new_worker_is_ready_asks_for_none(offers: Sequence[Offer]) -> None:
+    """Two workers do 20,000 tokens in five seconds, but not a tenth more, as fleets are otherwise sized for."""
+    situation = replace(
+        _situation(Load("interactive", 5.0, 19_900), offers=offers), running=(Running("h100", "on_demand", 2),)
+    )
+
+    planned = plan(situation, Bounds(max_workers=20))
+
+    assert sum(_numbers(planned).values()) <= 3

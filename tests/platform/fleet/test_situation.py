@@ -11,7 +11,7 @@ from ponder.errors import NotFound
 from ponder.fleet.backlog import _BACKLOG, LiveWorkers, backlog, demand_of, slack_s
 from ponder.fleet.fluid import Demand, Group
 from ponder.fleet.problem import Situation
-from ponder.fleet.situation import situations
+from ponder.fleet.situation import _INTERACTIVE, _LOADED, situations
 from ponder.jobs.tick_report import WorkerSample
 from ponder.jobs.worker_sample import keep
 
@@ -112,10 +112,39 @@ def test_interruptions_and_loading_are_those_of_former_workers(world: Any) -> No
         )
     world.release(workers[0])
     world.sql("UPDATE incarnations SET end_reason = 'a request to drain' WHERE id = :id", id=workers[0])
-    world.release(workers[1])
+    world.release(workers[1], reason="aws notice, 118 s before")
     spot = next(offer for offer in _situation(world).offers if offer.market == "spot")
     assert spot.loading_s == pytest.approx(40, abs=0.1)
     assert spot.interruptions_per_hour == pytest.approx((1 + 1) / (10 + 15), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("reason", "fleet_row", "is_interruption"),
+    [
+        ("aws notice, 118 s before", None, True),
+        ("gcp maintenance notice, 60 s before", None, True),
+        ("its lease expired", None, True),
+        ("its lease expired", "ordered_at", True),
+        ("SIGTERM", None, False),
+        ("aws rebalance recommendation", None, False),
+        ("its lease expired", "stop_at", False),
+        ("aws notice, 118 s before", "leave_by", False),
+    ],
+)
+def test_only_what_nobody_asked_for_is_an_interruption(
+    world: Any, reason: str, fleet_row: str | None, *, is_interruption: bool
+) -> None:
+    worker = _measured(world, machine="h200", market="spot")
+    if fleet_row is not None:
+        world.sql(
+            f"INSERT INTO fleet_workers (id, model, machine, market, worker, nanodollars_per_hour, {fleet_row})"
+            " SELECT 'fw_1', model, machine, market, worker, 0, clock_timestamp() FROM incarnations WHERE id = :id",
+            id=worker,
+        )
+    world.release(worker, reason=reason)
+    world.batch(1)
+    spot = next(offer for offer in _situation(world).offers if offer.market == "spot")
+    assert spot.interruptions_per_hour == pytest.approx(0.2 if is_interruption else 0.1, rel=0.05)
 
 
 def test_workers_that_load_are_counted_with_the_time_that_they_still_need(world: Any) -> None:
@@ -176,17 +205,53 @@ def test_a_model_that_nobody_knows_is_refused(world: Any) -> None:
 def test_the_cost_of_asking_does_not_grow_with_waiting_jobs(world: Any) -> None:
     """Reads no job that waits: with ten times as many, the plan of Postgres costs the same."""
 
-    def cost() -> float:
-        world.sql("ANALYZE jobs")
-        explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {_BACKLOG.text}")
-        with world.engine.connect() as connection:
-            plan = connection.execute(explain, {"model": None}).scalar_one()[0]["Plan"]
-        return _rows_read(plan)
-
     world.batch(2_000)
-    few = cost()
+    few = _cost(world, _BACKLOG, model=None)
     world.batch(20_000)
-    assert cost() - few <= 20
+    assert _cost(world, _BACKLOG, model=None) - few <= 20
+
+
+def test_the_cost_of_loading_times_does_not_grow_with_the_ledger(world: Any) -> None:
+    worker = world.worker(machine="h200", market="spot")
+
+    def cost_with_entries(num: int) -> float:
+        world.sql(
+            "INSERT INTO ledger_entries (incarnation_id, kind, nanodollars, from_at, until_at)"
+            " SELECT :id, 'idle', 1, clock_timestamp(), clock_timestamp() FROM generate_series(1, :num)",
+            id=worker,
+            num=num,
+        )
+        return _cost(world, _LOADED, fingerprints=["f1"])
+
+    few = cost_with_entries(2_000)
+    assert cost_with_entries(20_000) - few <= 20
+
+
+def test_the_cost_of_the_interactive_median_does_not_grow_with_older_batches(world: Any) -> None:
+    batch = world.batch(1, lane="interactive")
+
+    def cost_with_batches(num: int, first: int) -> float:
+        row = "jsonb_build_object('id', 'old_' || n, 'created_at', clock_timestamp() - interval '2 days')"
+        world.sql(
+            f"INSERT INTO batches SELECT (jsonb_populate_record(batches, {row})).* FROM batches,"
+            " generate_series(CAST(:first AS int), CAST(:last AS int)) AS n WHERE id = :id",
+            id=batch,
+            first=first,
+            last=first + num - 1,
+        )
+        _total(world)
+        return _cost(world, _INTERACTIVE)
+
+    few = cost_with_batches(1_000, 0)
+    assert cost_with_batches(10_000, 1_000) - few <= 20
+
+
+def _cost(world: Any, query: Any, **values: Any) -> float:
+    """Returns the number of rows that Postgres reads to answer the query."""
+    world.sql("ANALYZE")
+    with world.engine.connect() as connection:
+        plan = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query.text}"), values).scalar_one()[0]["Plan"]
+    return _rows_read(plan)
 
 
 def _rows_read(node: dict[str, Any]) -> float:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ponder.fleet.autoscaler import LEADER
 from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog, demand_of, slack_s
 from ponder.jobs.dispatching.dispatcher_status import dispatcher_status
 from ponder.queue.celery_app import trouble
@@ -52,8 +53,45 @@ _GAUGES: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
             "WHERE state <> 'ended' AND lease_until > clock_timestamp() GROUP BY state, model, machine, market"
         ),
     ),
+    (
+        "ponder_fleet_decisions",
+        "Entries of the log of the fleet in the last hour",
+        ("action",),
+        text(
+            "SELECT action, count(*) FROM fleet_decisions "
+            "WHERE at > statement_timestamp() - interval '1 hour' GROUP BY action"
+        ),
+    ),
+    (
+        "ponder_autoscaler_silent_seconds",
+        "For how long the active autoscaler, which asks in every turn, has asked Postgres nothing; absent without one",
+        (),
+        text(
+            "SELECT CAST(extract(epoch FROM clock_timestamp() - state_change) AS float8) "
+            "FROM pg_locks JOIN pg_stat_activity USING (pid) "
+            "WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND datname = current_database() "
+            f"AND (CAST(classid AS bigint) << 32 | CAST(objid AS bigint)) = {LEADER} AND state_change IS NOT NULL"
+        ),
+    ),
 )
-_SPENT = text("SELECT kind, sum(nanodollars) FROM ledger_entries GROUP BY kind")
+_COUNTERS: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
+    (
+        "ponder_spent_nanodollars",
+        "Ledger entries",
+        ("kind",),
+        text("SELECT kind, sum(nanodollars) FROM ledger_entries GROUP BY kind"),
+    ),
+    (
+        "ponder_preemptions",
+        "Workers that ended by a notice of their cloud, a signal, or the end of their lease",
+        ("reason",),
+        text(
+            "SELECT reason, count(*) FROM incarnations CROSS JOIN substring(end_reason FROM "
+            "'^((aws|gcp|azure)( [a-z]+)? (notice|recommendation)|SIGTERM|SIGINT|its lease expired)') AS reason "
+            "WHERE state = 'ended' AND reason IS NOT NULL GROUP BY reason"
+        ),
+    ),
+)
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
@@ -132,10 +170,11 @@ class _Platform(Collector):
                 for row in connection.execute(query):
                     gauge.add_metric([str(value) for value in row[:-1]], float(row[-1]))
                 metrics.append(gauge)
-            spent = CounterMetricFamily("ponder_spent_nanodollars", "Ledger entries", labels=("kind",))
-            for kind, amount in connection.execute(_SPENT):
-                spent.add_metric([kind], float(amount))
-            metrics.append(spent)
+            for name, help_text, labels, query in _COUNTERS:
+                counter = CounterMetricFamily(name, help_text, labels=labels)
+                for row in connection.execute(query):
+                    counter.add_metric([str(value) for value in row[:-1]], float(row[-1]))
+                metrics.append(counter)
             status = dispatcher_status(connection)
             metrics.extend(_signal(connection))
         for name, help_text, is_so in (
@@ -157,18 +196,26 @@ def _signal(connection: Connection) -> Iterator[Metric]:
     by_weights: dict[Weights, list[Backlog]] = defaultdict(list)
     for item in work:
         lanes[item.model, item.lane].append(item)
-        by_weights[item.weights].append(item)
+        if item.may_run:
+            by_weights[item.weights].append(item)
     tokens = GaugeMetricFamily(
         "ponder_backlog_tokens", "Estimated tokens of all jobs that are not settled", labels=("model", "lane")
     )
+    runnable = GaugeMetricFamily(
+        "ponder_backlog_runnable_tokens",
+        "The same without what is paused, out of budget, or waiting for the decision on a pilot",
+        labels=("model", "lane"),
+    )
     seconds = GaugeMetricFamily(
         "ponder_backlog_seconds",
-        "The backlog by the measured throughput of the live workers; infinite without a worker",
+        "The runnable backlog by the measured throughput of the live workers; infinite without a worker",
         labels=("model", "lane"),
     )
     for labels, items in sorted(lanes.items()):
+        may_run = [item for item in items if item.may_run]
         tokens.add_metric(labels, sum(item.tokens for item in items))
-        if (needed := workers.seconds(items)) is not None:
+        runnable.add_metric(labels, sum(item.tokens for item in may_run))
+        if (needed := workers.seconds(may_run)) is not None:
             seconds.add_metric(labels, needed)
     slack = GaugeMetricFamily(
         "ponder_deadline_slack_seconds",
@@ -182,7 +229,7 @@ def _signal(connection: Connection) -> Iterator[Metric]:
             least[weights[0]] = min(spare, least.get(weights[0], spare))
     for model, spare in sorted(least.items()):
         slack.add_metric([model], spare)
-    yield from (tokens, seconds, slack)
+    yield from (tokens, runnable, seconds, slack)
 
 
 @router.get("/metrics")

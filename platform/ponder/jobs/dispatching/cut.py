@@ -103,6 +103,30 @@ _CUT = text(f"""
     SELECT shard.id AS shard_id, shard.estimated_tokens, portion.has_more FROM portion LEFT JOIN shard ON true
 """)
 
+# The jobs of a pilot were cut apart from the others, beyond `cut_until`.
+_RECOUNT = text("""
+    UPDATE portions SET uncut_tokens = counted.tokens
+    FROM portions AS uncut JOIN batches ON batches.id = uncut.batch_id CROSS JOIN LATERAL (
+        SELECT coalesce(sum(estimated_tokens), 0) AS tokens FROM jobs
+        WHERE jobs.batch_id = uncut.batch_id AND jobs.model = uncut.model
+          AND jobs.fingerprint = uncut.fingerprint AND line > uncut.cut_until
+          AND id NOT IN (SELECT unnest(job_ids) FROM pilots WHERE pilots.batch_id = uncut.batch_id)
+    ) AS counted
+    WHERE uncut.cut_until < uncut.last_line AND batches.state = 'in_progress' AND portions.batch_id = uncut.batch_id
+      AND portions.model = uncut.model AND portions.fingerprint = uncut.fingerprint
+      AND portions.uncut_tokens <> counted.tokens
+""")
+
+
+def recount(connection: Connection) -> None:
+    """Adds up the estimated tokens of jobs that are in no shard yet, which cutting keeps up to date.
+
+    A dispatcher that becomes active does this first: one of an older release, which knows of no such sums, may have
+    validated and cut batches before it. Nothing else may cut meanwhile.
+    """
+    connection.execute(text("SET LOCAL statement_timeout = 0"))  # it may have to read millions of jobs
+    connection.execute(_RECOUNT)
+
 
 def sources(connection: Connection, limited: Mapping[str, Allowance]) -> list[Source]:
     """Returns the sources of work, in the order in which each tenant's own work is done.

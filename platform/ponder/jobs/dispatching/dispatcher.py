@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ponder.alive import show_alive
 from ponder.failure import brief
+from ponder.jobs.dispatching.cut import recount
 from ponder.jobs.dispatching.dispatch import LaneShares, dispatch
 from ponder.jobs.dispatching.dispatcher_status import keep_beating, record
 from ponder.jobs.dispatching.finish import finish, follow
@@ -124,6 +125,8 @@ class _Dispatcher:
         folds = (self._fold, self._fold_costs)
         due = (self._sweep, self._republish, *woken, self._check_redis, *folds, self._prune, self._record)
         next_round = 0.0
+        with self.engine.begin() as connection:
+            recount(connection)
         while not self.stop.is_set():
             is_woken = _is_woken(listener) or self.validations.has_news
             if monotonic() >= next_round:

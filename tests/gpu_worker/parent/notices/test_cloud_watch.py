@@ -57,21 +57,77 @@ def test_the_cloud_that_answers_is_found_and_its_notice_is_given(
 
 
 @pytest.mark.parametrize("behave", [lambda handler: False, drip, lambda handler: send(handler, (200, {}, b"hello"))])
-def test_where_no_cloud_answers_each_is_asked_once_and_nothing_goes_on(server: MetadataServer, behave: object) -> None:
+def test_where_no_cloud_answers_each_is_asked_a_few_times_and_the_log_warns(
+    server: MetadataServer, behave: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.instead = behave  # type: ignore[assignment]
+    monkeypatch.setattr(cloud_watch, "_PAUSES_S", (0.01,))
     given: queue.SimpleQueue[Notice] = queue.SimpleQueue()
     began_at = time.monotonic()
 
-    asyncio.run(_watch(server, given).run())
+    with capture_logs() as logs:
+        asyncio.run(_watch(server, given).run())
 
-    assert time.monotonic() - began_at < 4
+    assert time.monotonic() - began_at < 8
     first_asked = [path.split("/")[1] for _, path in server.requests]
-    assert [first_asked.count(root) for root in ("computeMetadata", "metadata")] == [1, 1]
+    assert [first_asked.count(root) for root in ("computeMetadata", "metadata")] == [2, 2]
+    assert [(line["event"], line["log_level"]) for line in logs] == [("no_notices", "warning")]
     assert given.empty()
 
 
-def test_an_address_that_nobody_listens_on_ends_the_watch(server: MetadataServer) -> None:
+def test_a_cloud_that_misses_the_first_look_is_found_by_the_next(
+    server: MetadataServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a spot machine that has just booted would else run unwatched for as long as it lives."""
+    server.cloud = ec2 = Ec2()
+    ec2.preempt(60)
+    began_at = time.monotonic()
+    server.instead = lambda handler: time.monotonic() - began_at < 0.5 and send(handler, (503, {}, b""))
+    monkeypatch.setattr(cloud_watch, "_PAUSES_S", (0.1, 0.6))
+    given: queue.SimpleQueue[Notice] = queue.SimpleQueue()
+
+    asyncio.run(_watch(server, given).run())
+
+    assert given.get_nowait().source == "aws"
+
+
+class _Buggy:
+    """A cloud whose answers cannot be read at first."""
+
+    name = "buggy"
+    pause_s = 0.0
+
+    def __init__(self, *failures: Exception) -> None:
+        self._failures = list(failures)
+
+    async def is_here(self) -> bool:
+        return await self.look() is not None
+
+    async def look(self) -> Notice | None:
+        if self._failures:
+            raise self._failures.pop(0)
+        return Notice.preempting(self.name, "preempted")
+
+
+def test_whatever_breaks_is_logged_and_the_watch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud_watch, "_PAUSES_S", (0.0,))
+    monkeypatch.setattr(cloud_watch, "_RETRY_S", 0.0)
+    given: queue.SimpleQueue[Notice] = queue.SimpleQueue()
+
+    with capture_logs() as logs:
+        asyncio.run(CloudWatch([_Buggy(KeyError("a"))], given.put).run())
+        asyncio.run(CloudWatch([_Buggy(KeyError("a")), _Buggy(KeyError("b"))], given.put).run())
+
+    assert given.qsize() == 2
+    broken = [line["log_level"] for line in logs if line["event"] == "notices_broke"]
+    assert broken == ["error"] * 3
+
+
+def test_an_address_that_nobody_listens_on_ends_the_watch(
+    server: MetadataServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.url = "http://127.0.0.1:9"
+    monkeypatch.setattr(cloud_watch, "_PAUSES_S", ())
 
     asyncio.run(_watch(server, queue.SimpleQueue()).run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import httpx2
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ponder.domain.money import NANODOLLARS
 from ponder.fleet import roster
+from ponder.fleet.autoscaler import LEADER
 from ponder.fleet.provider import Order, Pool
 from ponder.jobs.incarnation import register
 
@@ -87,6 +89,66 @@ def test_the_metrics_tell_the_whole_backlog_its_time_and_the_slack(
     assert _metric(http, "ponder_deadline_slack_seconds") == {'{model="demo"}': -math.inf}
 
 
+def test_work_that_may_not_run_asks_for_no_worker(
+    worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any
+) -> None:
+    """A scaler that counted it would hold machines until the batch expires."""
+    pace(2.0)
+    batch = submitted([line(str(number)) for number in range(100)])
+    worker.validate()
+    labels = '{lane="batch",model="demo"}'
+    whole = _metric(http, "ponder_backlog_tokens")
+    assert _metric(http, "ponder_backlog_runnable_tokens") == whole
+    assert _metric(http, "ponder_deadline_slack_seconds")
+    http.patch(f"/v1/batches/{batch.id}", json={"ponder": {"paused": True}}).raise_for_status()
+    assert _metric(http, "ponder_backlog_tokens") == whole
+    assert _metric(http, "ponder_backlog_runnable_tokens") == {labels: 0}
+    assert _metric(http, "ponder_backlog_seconds") == {labels: 0}
+    assert _metric(http, "ponder_deadline_slack_seconds") == {}
+    http.patch(f"/v1/batches/{batch.id}", json={"ponder": {"paused": False}}).raise_for_status()
+    assert _metric(http, "ponder_backlog_runnable_tokens") == whole
+
+
+def test_the_metrics_tell_why_workers_ended_even_those_that_were_never_scraped(
+    worker: Any, http: httpx2.Client, engine: Engine
+) -> None:
+    reasons = ("aws notice, 118 s before", "aws notice, 9 s before", "azure reboot notice, 60 s before", "SIGTERM")
+    with engine.begin() as connection:
+        for reason in (*reasons, "RuntimeError: no such notice", "a request to drain"):
+            row = (
+                "jsonb_build_object('id', CAST(:reason AS text), 'state', 'ended', 'end_reason', CAST(:reason AS text))"
+            )
+            statement = f"SELECT (jsonb_populate_record(incarnations, {row})).* FROM incarnations LIMIT 1"
+            connection.execute(text(f"INSERT INTO incarnations {statement}"), {"reason": reason})
+    assert _metric(http, "ponder_preemptions_total") == {
+        '{reason="aws notice"}': 2,
+        '{reason="azure reboot notice"}': 1,
+        '{reason="SIGTERM"}': 1,
+    }
+
+
+def test_the_metrics_tell_whether_an_autoscaler_goes_on_and_what_it_did_lately(
+    http: httpx2.Client, engine: Engine
+) -> None:
+    def silence() -> list[float]:
+        found = [line.split() for line in http.get("/metrics").text.splitlines()]
+        return [float(value) for name, value, *_ in found if name == "ponder_autoscaler_silent_seconds"]
+
+    row = "INSERT INTO fleet_decisions (action, model, machine, market, reason, at) VALUES (:action, '', '', '', '', "
+    with engine.begin() as connection:
+        for action in ("start", "start", "failed"):
+            connection.execute(text(f"{row} clock_timestamp())"), {"action": action})
+        connection.execute(text(f"{row} clock_timestamp() - interval '2 hours')"), {"action": "failed"})
+    assert _metric(http, "ponder_fleet_decisions") == {'{action="start"}': 2, '{action="failed"}': 1}
+    assert silence() == []
+    with engine.connect() as active:
+        active.execute(text(f"SELECT pg_advisory_lock({LEADER})"))
+        time.sleep(0.3)
+        assert silence() == [pytest.approx(0.3, abs=0.29)]
+        active.execute(text("SELECT pg_advisory_unlock_all()"))
+    assert silence() == []
+
+
 def test_a_batch_that_will_not_be_done_in_time_says_how_many_workers_would_make_it(
     worker: Any, submitted: Any, line: Any, http: httpx2.Client, pace: Any, engine: Engine
 ) -> None:
@@ -158,10 +220,10 @@ def test_where_an_autoscaler_is_active_it_is_named_as_the_remedy(
         connection.execute(text("UPDATE incarnations SET lease_until = clock_timestamp()"))
     assert message().endswith("start one with `ponder worker`")
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(439905248628)"))
+        connection.execute(text(f"SELECT pg_advisory_lock({LEADER})"))
         assert message().endswith("an autoscaler is active, and `ponder fleet log` says what it does")
         roster.add(connection, Order("fleet-1", Pool("demo", "cpu", "spot"), 1, "fleet-1"), 1)
         connection.commit()
         assert message().endswith("the autoscaler is starting one")
-        connection.execute(text("SELECT pg_advisory_unlock(439905248628)"))
+        connection.execute(text(f"SELECT pg_advisory_unlock({LEADER})"))
         assert message().endswith("start one with `ponder worker`"), "whoever would start it is gone"

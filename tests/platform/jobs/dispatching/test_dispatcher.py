@@ -62,6 +62,32 @@ def test_it_publishes_what_may_run_and_finishes_what_has_run(
     until(lambda: world.state(batch) == "completed", 30)
 
 
+def test_it_counts_what_an_older_release_has_validated_and_cut(
+    world: Any, start: Callable[[], threading.Event]
+) -> None:
+    """Beside a migrated database, a dispatcher that knows of no uncut tokens goes on until it is replaced."""
+    validated, cut, pilot = world.batch(25), world.batch(25), world.batch(25)
+    for _ in range(3):
+        world.dispatch()
+    world.sql("UPDATE portions SET cut_until = 10 WHERE batch_id = ANY(:ids)", ids=[cut, pilot])
+    world.sql("UPDATE portions SET cut_until = 0 WHERE batch_id = :id", id=validated)
+    world.sql("UPDATE portions SET uncut_tokens = CASE batch_id WHEN :id THEN 0 ELSE 2500 END", id=validated)
+    world.sql(
+        "INSERT INTO pilots (batch_id, job_ids, must_confirm)"
+        " SELECT batch_id, array_agg(id), false FROM jobs WHERE batch_id = :id AND line > 20 GROUP BY batch_id",
+        id=pilot,
+    )
+    world.sql("UPDATE batches SET paused_at = clock_timestamp()")
+    start()
+    until(
+        lambda: (
+            {row.batch_id: row.uncut_tokens for row in world.sql("SELECT batch_id, uncut_tokens FROM portions")}
+            == {validated: 2_500, cut: 1_500, pilot: 1_000}
+        ),
+        10,
+    )
+
+
 def test_it_prunes_what_has_expired(world: Any, start: Callable[[], threading.Event]) -> None:
     world.batch(2)
     worker = world.worker()

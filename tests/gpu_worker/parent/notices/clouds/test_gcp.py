@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -33,7 +33,7 @@ def engine(server: MetadataServer) -> ComputeEngine:
 
 @pytest.fixture
 def gcp(server: MetadataServer, engine: ComputeEngine) -> Gcp:
-    return Gcp(MetadataService(server.url), partial(datetime.now, UTC))
+    return Gcp(MetadataService(server.url), partial(datetime.now, UTC), has_gpu=False)
 
 
 def _look(gcp: Gcp) -> Notice | None:
@@ -73,13 +73,52 @@ def test_an_instance_that_was_preempted_before_the_first_look_goes(gcp: Gcp, eng
     assert _look(gcp) is not None
 
 
-def test_maintenance_that_ends_the_machine_preempts(gcp: Gcp, engine: ComputeEngine) -> None:
+def test_a_machine_without_a_gpu_drains_in_the_minute_before_maintenance_ends_it(
+    gcp: Gcp, engine: ComputeEngine
+) -> None:
+    assert _look(gcp) is None
     engine.set("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")
 
     notice = _look(gcp)
 
     assert notice is not None
-    assert (notice.reason, notice.kind) == (Reason.PREEMPTED, "terminate")
+    assert (notice.reason, notice.kind) == (Reason.DRAINED, "terminate")
+    assert notice.detail == "gcp maintenance notice, 60 s before"
+    assert 0 < notice.drain_s < 60
+
+
+def test_a_machine_with_a_gpu_works_for_most_of_the_hour_that_it_is_given(
+    server: MetadataServer, engine: ComputeEngine
+) -> None:
+    now = datetime.now(UTC)
+    gcp = Gcp(MetadataService(server.url), lambda: now, has_gpu=True)
+    assert _look(gcp) is None
+    engine.set("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")
+    assert _look(gcp) is None
+    now += timedelta(minutes=55)
+    assert _look(gcp) is None
+    now += timedelta(minutes=3)
+
+    notice = _look(gcp)
+
+    assert notice is not None
+    assert (notice.reason, notice.warning_s) == (Reason.DRAINED, 120)
+    assert 0 < notice.drain_s < 120
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_a_worker_does_not_leave_because_of_an_end_that_was_announced_before_it_came(
+    server: MetadataServer, engine: ComputeEngine, *, has_gpu: bool
+) -> None:
+    """It was started there after a former one had left; it would leave again and again."""
+    engine.set("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")
+    now = datetime.now(UTC)
+    gcp = Gcp(MetadataService(server.url), lambda: now, has_gpu=has_gpu)
+    assert _look(gcp) is None
+    now += timedelta(minutes=70)
+    assert _look(gcp) is None
+    engine.preempt(30)
+    assert _look(gcp) is not None
 
 
 def test_a_live_migration_leaves_time_to_drain_unless_it_was_announced_before_the_worker_came(

@@ -292,7 +292,7 @@ def test_the_autoscalers_provider_finds_every_pool_and_does_only_what_its_role_a
     scale, on_pods = of_kind(manifests, "Role")[0]["rules"]
     for method, path in cluster.requests:
         kind, _, name = path.partition("/namespaces/ponder/")[2].partition("?")[0].partition("/")
-        verb = "patch" if method == "PATCH" else "get" if name else "list"
+        verb = method.lower() if method != "GET" else "get" if name else "list"
         if kind == "deployments":
             assert name.removesuffix("/scale") in scale["resourceNames"]
             assert verb in scale["verbs"]

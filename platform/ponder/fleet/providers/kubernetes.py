@@ -25,7 +25,8 @@ class Kubernetes:
 
     A worker is a pod, whose name it registers under. Where one is to be stopped, its pod is marked as the cheapest to
     delete before the Deployment gets a replica less, as the documentation of ReplicaSets advises ("Pod deletion cost").
-    The service account needs `get` and `patch` of deployments/scale, and `list` and `patch` of pods.
+    It is deleted by name afterwards, because another one may have gone instead, or the number be the same again. The
+    service account needs `get` and `patch` of deployments/scale, and `list`, `patch` and `delete` of pods.
     """
 
     names_workers = True
@@ -55,10 +56,13 @@ class Kubernetes:
         self._scale(order)
 
     def stop(self, order: Order) -> None:
-        if order.worker is not None:
-            patch = {"metadata": {"annotations": {_DELETION_COST: "-1000"}}}
-            self._ask("PATCH", f"/api/v1/namespaces/{self._namespace}/pods/{order.worker}", patch, may_lack=True)
+        if order.worker is None:
+            self._scale(order)
+            return
+        pod = f"/api/v1/namespaces/{self._namespace}/pods/{order.worker}"
+        self._ask("PATCH", pod, {"metadata": {"annotations": {_DELETION_COST: "-1000"}}}, may_lack=True)
         self._scale(order)
+        self._ask("DELETE", pod, may_lack=True)
 
     def workers(self, pool: Pool) -> frozenset[str]:
         """Returns the pods of the Deployment that have not ended, those included that are on their way out."""

@@ -296,3 +296,42 @@ def test_a_worker_starts_once_those_that_are_to_be_stopped_have_made_room(cloud:
     shift.workforce.mark(Decision(Action.GIVE_UP, POOL, "it did not register within 600 s", first.id))
     second = shift.order()
     assert [call.split()[:2] for call in cloud.calls] == [["start", first.id], ["stop", first.id], ["start", second.id]]
+
+
+@pytest.mark.parametrize("why", ["it was drained", "it was stopped", "its machine goes"])
+def test_a_worker_that_has_left_and_is_restarted_in_its_place_does_no_more_work(
+    world: Any, cloud: Any, connection: Connection, why: str
+) -> None:
+    shift = Shift(connection, cloud.provider())
+    row = shift.order()
+    incarnation = world.worker(worker=row.id)
+    if why == "it was drained":
+        shift.workforce.drain(Decision(Action.DRAIN, POOL, "it was too many", row.id))
+    if why == "it was stopped":
+        shift.workforce.mark(Decision(Action.STOP, POOL, "it was too many", row.id))
+    world.release(incarnation)
+    restarted, _other = world.worker(worker=row.id), world.worker(room_tokens=1_000)
+    world.batch()
+    (shard,) = world.dispatch()
+    assert world.claim(shard, restarted) is None
+    reply = world.tick(restarted)
+    assert reply.drain_until <= reply.now
+    assert shift.rows()[0].phase in (Phase.DRAINING, Phase.STOPPING)
+
+
+@pytest.mark.parametrize("why", ["it died", "it left long ago", "its order has ended", "nobody ordered it"])
+def test_any_other_worker_that_is_restarted_works_again(
+    world: Any, cloud: Any, connection: Connection, why: str
+) -> None:
+    shift = Shift(connection, cloud.provider())
+    name = shift.order().id if why != "nobody ordered it" else "mine"
+    first = world.worker(worker=name)
+    if why != "it died":
+        world.release(first)
+    if why == "it left long ago":  # and no autoscaler has minded it since
+        world.sql("UPDATE incarnations SET ended_at = ended_at - interval '2 minutes'")
+    if why == "its order has ended":
+        for _ in range(2):
+            shift.follow()
+        assert shift.rows() == []
+    assert world.tick(world.worker(worker=name)).drain_until is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from ponder.embedded.address import database_url, redis_url
 from ponder.embedded.home import Home
@@ -51,9 +52,9 @@ def make_provider(options: ProviderOptions, settings: Settings) -> Provider:
     if options.provider == "kubernetes":
         return Kubernetes(deployment=options.deployment, namespace=options.namespace, offers=options.machines)
     folder = settings.home / "skypilot"
-    scripts = Scripts(start_command(folder), stop_command())
+    scripts = Scripts(start_command(folder, has_token="HF_TOKEN" in os.environ), stop_command())
     commands = Command(scripts, offers=options.machines, timeout_s=options.command_timeout_s)
-    return SkyPilot(_worker_arguments(options), commands, folder)
+    return SkyPilot(_worker_arguments(options), commands, folder, Path.cwd())
 
 
 def _local(options: ProviderOptions, settings: Settings) -> Local:

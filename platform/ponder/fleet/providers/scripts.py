@@ -51,11 +51,11 @@ class Command:
 
     def __init__(self, scripts: Scripts, *, offers: Collection[tuple[str, str]] = (), timeout_s: float = 60.0) -> None:
         self._scripts = scripts
-        self._offers = offers
+        self.offered = offers
         self._timeout_s = timeout_s
 
     def offers(self, machine: str, market: str) -> bool:
-        return not self._offers or (machine, market) in self._offers
+        return not self.offered or (machine, market) in self.offered
 
     def start(self, order: Order) -> str | None:
         said = self._run(self._scripts.start, _fields(order))

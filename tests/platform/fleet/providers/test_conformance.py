@@ -103,7 +103,7 @@ def skypilot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     folder = tmp_path / "tasks"
     commands = Command(Scripts(start_command(folder), stop_command()), offers=[("h200", "spot")])
-    provider = SkyPilot(["--model", "/models/large"], commands, folder)
+    provider = SkyPilot(["--model", "/models/large"], commands, folder, Path(__file__).parents[4])
     return Site(provider, lambda: _num_machines(tmp_path), (tmp_path / "broken").touch)
 
 

@@ -83,9 +83,7 @@ class Kubernetes:
         self._ask("PATCH", self._scale_path(order.pool), {"spec": {"replicas": order.num_workers}})
 
     def _scale_path(self, pool: Pool) -> str:
-        name = self._deployment.format(
-            model=_label(pool.model), machine=_label(pool.machine), market=_label(pool.market)
-        )
+        name = deployment_name(self._deployment, pool)
         return f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{name}/scale"
 
     def _ask(
@@ -117,6 +115,10 @@ class Kubernetes:
             return (self._account / "token").read_text().strip()
         except OSError as error:
             raise ProviderFailed(f"there is no token of a service account: {error}") from error
+
+
+def deployment_name(pattern: str, pool: Pool) -> str:
+    return pattern.format(model=_label(pool.model), machine=_label(pool.machine), market=_label(pool.market))
 
 
 def _own_namespace(service_account: Path) -> str:

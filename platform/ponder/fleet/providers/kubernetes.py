@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ class Kubernetes:
         self._offers = offers
         authority = service_account / "ca.crt"
         verify = ssl.create_default_context(cafile=str(authority)) if authority.is_file() else True
-        self._http = httpx2.Client(base_url=api_server, timeout=timeout_s, verify=verify, trust_env=False)
+        self._connect = partial(httpx2.Client, base_url=api_server, timeout=timeout_s, verify=verify, trust_env=False)
+        self._http = self._connect()
 
     def offers(self, machine: str, market: str) -> bool:
         return not self._offers or (machine, market) in self._offers
@@ -78,6 +80,7 @@ class Kubernetes:
     def close(self) -> None:
         """Leaves the replicas: the next autoscaler goes on with them."""
         self._http.close()
+        self._http = self._connect()
 
     def _scale(self, order: Order) -> None:
         self._ask("PATCH", self._scale_path(order.pool), {"spec": {"replicas": order.num_workers}})

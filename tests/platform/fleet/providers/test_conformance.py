@@ -155,6 +155,15 @@ def test_a_worker_comes_once_however_often_it_is_ordered_and_goes_once_it_is_sto
     assert site.num_running() == 1, "a second time stops nobody else"
 
 
+def test_an_autoscaler_that_becomes_active_again_can_go_on_with_it(site: Site) -> None:
+    site.provider.start(order(site, 1, 1))
+    until(lambda: site.num_running() == 1, 5)
+    site.provider.close()
+    num_left = site.num_running()
+    site.provider.start(order(site, 2, 2))
+    until(lambda: site.num_running() == num_left + 1, 5)
+
+
 def test_it_offers_only_what_the_operator_allows(site: Site) -> None:
     assert site.provider.offers("h200", "spot")
     assert not site.provider.offers("h200", "on_demand")

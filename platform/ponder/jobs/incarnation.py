@@ -16,8 +16,8 @@ from ponder.ledger.price_book import price_at
 
 __all__ = ["Incarnation", "end", "hold", "ready", "register"]
 
-# Whoever runs a worker may restart it after it has left: a Deployment does so with every container. Where the autoscaler
-# has asked it to leave, or is about to see that it has left, it has to leave again before it loads its model.
+# Whatever runs a worker may restart it after it has left, as a Deployment does with every container. Where the
+# autoscaler has asked it to leave, or is about to see that it has left, it leaves again before it loads its model.
 _REGISTER = text("""
     INSERT INTO incarnations (id, worker, host, pid, model, machine, market, nanodollars_per_hour,
                               started_at, lease_until, billed_until, drain_until)

@@ -71,7 +71,7 @@ def make_provider(options: ProviderOptions, settings: Settings) -> Provider:
     if options.provider == "kubernetes":
         return _kubernetes(options)
     folder = settings.home / "skypilot"
-    scripts = Scripts(start_command(folder, has_token="HF_TOKEN" in os.environ), stop_command())
+    scripts = Scripts(start_command(folder, has_token=bool(os.environ.get("HF_TOKEN"))), stop_command())
     commands = Command(scripts, offers=options.machines, timeout_s=timeout_s)
     return SkyPilot(_worker_arguments(options), commands, folder, Path.cwd())
 

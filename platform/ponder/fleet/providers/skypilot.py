@@ -12,8 +12,10 @@ from ponder.fleet.provider import Order, Pool
 from ponder.fleet.providers.scripts import Command
 
 _URLS = ("PONDER_DATABASE_URL", "PONDER_REDIS_URL")
-_TOKEN = "HF_TOKEN"
-_ACCELERATORS = frozenset("A10 A100 A100-80GB A10G B200 H100 H200 L4 L40S MI300X T4 V100 V100-32GB".split())
+_OPTIONAL = "HF_TOKEN"
+_ACCELERATORS = frozenset(
+    {"A10", "A100", "A100-80GB", "A10G", "B200", "H100", "H200", "L4", "L40S", "MI300X", "T4", "V100", "V100-32GB"}
+)
 """SkyPilot's names of GPUs. Those of the price book are the same in small letters."""
 _SETUP = ("scripts/install.sh", "constraints.txt")
 """The files of the repository that the setup of a machine needs."""
@@ -71,7 +73,7 @@ def task_file(folder: Path, id: str) -> Path:
 
 def start_command(folder: Path, *, has_token: bool = False) -> tuple[str, ...]:
     """Returns the command that launches a task. It takes the secrets from the environment, and refuses missing ones."""
-    secrets = [word for name in (*_URLS, *([_TOKEN] if has_token else [])) for word in ("--secret", name)]
+    secrets = [word for name in (*_URLS, *([_OPTIONAL] if has_token else [])) for word in ("--secret", name)]
     return (
         "sky",
         "launch",
@@ -103,7 +105,7 @@ def task(order: Order, arguments: Sequence[str], checkout: Path) -> str:
             f"workdir: {json.dumps(str(checkout))}",
             "secrets:",
             *(f"  {name}: null" for name in _URLS),
-            f'  {_TOKEN}: ""',
+            f'  {_OPTIONAL}: ""',
             "setup: |",
             "  python3 -m venv .venv",
             "  scripts/install.sh torch .venv/bin/python",

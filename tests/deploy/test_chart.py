@@ -48,7 +48,7 @@ SETS: dict[str, Mapping[str, Any]] = {
     "two models on both markets": {
         "pools": POOLS,
         "markets": {"spot": SPOT_NODES},
-        "autoscaler": {"max": 8, "maxDollarsPerHour": 40},
+        "autoscaler": {"max": 8, "maxDollarsPerHour": 40, "drainSeconds": 0, "registerWithinSeconds": 2_400},
         "settings": {"PONDER_LOG_LEVEL": "debug", "PONDER_SHARD_TOKENS": 2_000_000, "PONDER_WEBHOOK_PRIVATE": True},
         "images": {"pullSecrets": [{"name": "registry"}]},
     },
@@ -64,6 +64,10 @@ REFUSED = {
     "a pool twice": ({"pools": [POOLS[0], POOLS[0]]}, "two pools of Llama-3.3-70B on h200 (spot)"),
     "no machine": ({"pools": [{"model": "m", "source": "m", "market": "spot"}]}, "machine"),
     "an unknown market": ({"pools": [{**QWEN, "market": "reserved"}]}, "market"),
+    "no time to register": (
+        {"autoscaler": {"registerWithinSeconds": 0}, "pools": POOLS},
+        "registerWithinSeconds",
+    ),
     "an unknown field": ({"pools": [{**QWEN, "market": "spot", "gpu": 2}]}, "gpu"),
 }
 
@@ -267,6 +271,7 @@ def test_the_autoscaler_is_told_of_every_pool(renderings: dict[str, dict[str, An
         "--min=0", "--max=8", "--max-dollars-per-hour=40", "--model=Llama-3.3-70B", "--model=qwen",
         "--machine=h200:spot", "--machine=h200:on_demand", "--machine=l4:spot", "--machine=l4:on_demand",
     }  # fmt: skip
+    assert {"--drain-s=0", "--register-within-s=2400"} < set(autoscaler_arguments(manifests))
     assert {worker["spec"]["replicas"] for worker in workers(manifests)} == {0}, "it drains only what it has ordered"
 
 
@@ -292,7 +297,7 @@ def test_the_autoscalers_provider_finds_every_pool_and_does_only_what_its_role_a
     scale, on_pods = of_kind(manifests, "Role")[0]["rules"]
     for method, path in cluster.requests:
         kind, _, name = path.partition("/namespaces/ponder/")[2].partition("?")[0].partition("/")
-        verb = "patch" if method == "PATCH" else "get" if name else "list"
+        verb = method.lower() if method != "GET" else "get" if name else "list"
         if kind == "deployments":
             assert name.removesuffix("/scale") in scale["resourceNames"]
             assert verb in scale["verbs"]

@@ -41,6 +41,11 @@ class Cluster:
         for name in by_cost[: max(0, len(own) - replicas)]:
             del self.pods[name]
 
+    def delete(self, pod: str) -> None:
+        """Deletes a pod, which the controller replaces if there are too few now."""
+        deployment = self.pods.pop(pod)["deployment"]
+        self.scale(deployment, self.replicas[deployment])
+
     def pod_list(self, selector: str) -> dict[str, Any]:
         items = [
             {"metadata": {"name": name, "namespace": self.namespace}, "status": {"phase": pod["phase"]}}
@@ -69,6 +74,9 @@ def serving(cluster: Cluster) -> Iterator[str]:
             self._answer()
 
         def do_PATCH(self) -> None:
+            self._answer()
+
+        def do_DELETE(self) -> None:
             self._answer()
 
         def _answer(self) -> None:
@@ -102,9 +110,13 @@ def serving(cluster: Cluster) -> Iterator[str]:
                 self._object(cluster.scale_object(parts[6]))
             elif parts[:2] == ["api", "v1"] and parts[4:] == ["pods"]:
                 self._object(cluster.pod_list(query["labelSelector"][0]))
-            elif parts[:2] == ["api", "v1"] and parts[4:5] == ["pods"] and patch is not None:
+            elif parts[:2] == ["api", "v1"] and parts[4:5] == ["pods"]:
                 if parts[5] not in cluster.pods:
                     self._refuse(404, f'pods "{parts[5]}" not found')
+                    return
+                if patch is None:
+                    cluster.delete(parts[5])
+                    self._object({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": parts[5]}})
                     return
                 cluster.pods[parts[5]]["cost"] = int(patch["metadata"]["annotations"][_COST])
                 self._object({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": parts[5]}})

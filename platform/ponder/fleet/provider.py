@@ -71,4 +71,4 @@ class Provider(Protocol):
         """Returns the names of the pool's workers that exist, or None if it cannot tell."""
 
     def close(self) -> None:
-        """Ends what must not outlive the autoscaler."""
+        """Ends what must not outlive an active autoscaler. It may be used again if that becomes active again."""

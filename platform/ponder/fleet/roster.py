@@ -119,6 +119,11 @@ class Row:
             return Phase.STOPPING
         return Phase(self.state) if self.last_moment is None else Phase.DRAINING
 
+    @property
+    def is_untold(self) -> bool:
+        """Whether it is an order of an autoscaler that died before it heard the provider's answer."""
+        return self.told_at is None and self.stop_at is None
+
     def order(self, num_workers: int) -> Order:
         return Order(self.id, self.pool, num_workers, self.worker, self.handle)
 
@@ -260,8 +265,13 @@ def ended(connection: Connection, id: str, *, has_failed: bool) -> None:
 
 
 def num_of_pool(rows: Iterable[Row], pool: Pool) -> int:
-    """Returns how many workers the pool is to have: those that nobody wants to stop."""
-    return sum(row.pool == pool and row.stop_at is None for row in rows)
+    """Returns how many workers the provider is to have: those that it was not told to stop, or could not."""
+    return sum(row.pool == pool and row.stopped_at is None for row in rows)
+
+
+def now(connection: Connection) -> datetime:
+    found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return found
 
 
 def _update(connection: Connection, id: str, assignments: str, **values: object) -> None:

@@ -53,13 +53,15 @@ class Workforce:
             rows = roster.open_rows(self.connection)
             if self.provider.names_workers:
                 self._assign(rows, answers)
-            # What was told to nobody is an order of an autoscaler that died before it heard the provider's answer.
-            untold = [row for row in rows if row.told_at is None and row.stop_at is None]
             for row in rows:
-                if row not in untold:
+                if not row.is_untold:
                     self._look_at(row, answers, now)
-        for row in untold:
-            self._start(row.order(roster.num_of_pool(rows, row.pool)))
+        self.stop_marked(now)
+        with self.connection.begin():
+            rows = roster.open_rows(self.connection)
+        for row in rows:
+            if row.is_untold:
+                self._start(row.order(roster.num_of_pool(rows, row.pool)))
         self._stop_strays(answers, now)
 
     def _ask(self, pools: Iterable[Pool]) -> _Answers:
@@ -113,14 +115,15 @@ class Workforce:
             if not self.provider.names_workers:  # what nobody ever ordered is somebody else's
                 found = roster.former_orders(self.connection, found)
         self._strays = {name: self._strays.get(name, now) for name in found}
-        for name, order in found.items():
+        for name, order in list(found.items()):
             if now - self._strays[name] >= _APPEARS_WITHIN:
                 self._strays[name] = now  # the next try, if it is still there
-                self._stop_stray(order)
+                del found[name]
+                self._stop_stray(order, sum(other.pool == order.pool for other in found.values()))
 
-    def _stop_stray(self, order: Order) -> None:
+    def _stop_stray(self, order: Order, num_others: int) -> None:
         with self.connection.begin():
-            num_workers = roster.num_of_pool(roster.open_rows(self.connection), order.pool)
+            num_workers = roster.num_of_pool(roster.open_rows(self.connection), order.pool) + num_others
         decision = Decision(Action.STOP, order.pool, "the provider has it, and it has no order", order.worker)
         try:
             self.provider.stop(replace(order, num_workers=num_workers))
@@ -130,6 +133,8 @@ class Workforce:
         self._note(decision)
 
     def order(self, decision: Decision, nanodollars_per_hour: int) -> None:
+        """Has a worker started, after those that are to be stopped: it may need their place."""
+        self.stop_marked(self._now())
         id = f"fleet-{secrets.token_hex(6)}"
         worker = None if self.provider.names_workers else id
         with self.connection.begin():
@@ -173,12 +178,13 @@ class Workforce:
     def stop_marked(self, now: datetime) -> None:
         """Has the provider stop what is marked. What it fails to stop is tried again after ever longer pauses."""
         with self.connection.begin():
-            rows = roster.open_rows(self.connection)
+            rows = left = roster.open_rows(self.connection)
         for row in rows:
             if row.stop_at is None or (row.retry_at is not None and now < row.retry_at):
                 continue
+            others = [other for other in left if other.id != row.id]
             try:
-                self.provider.stop(row.order(roster.num_of_pool(rows, row.pool)))
+                self.provider.stop(row.order(roster.num_of_pool(others, row.pool)))
             except ProviderFailed as error:
                 again_in_s = min(_RETRY_S * 2 ** min(row.num_tries, 10), _LONGEST_RETRY_S)
                 with self.connection.begin():
@@ -188,6 +194,11 @@ class Workforce:
             else:
                 with self.connection.begin():
                     roster.stopped(self.connection, row.id, again_in_s=_STOPS_WITHIN_S)
+                left = others
+
+    def _now(self) -> datetime:
+        with self.connection.begin():
+            return roster.now(self.connection)
 
     def _note(self, decision: Decision) -> None:
         with self.connection.begin():

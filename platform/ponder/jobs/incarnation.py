@@ -16,12 +16,25 @@ from ponder.ledger.price_book import price_at
 
 __all__ = ["Incarnation", "end", "hold", "ready", "register"]
 
+# Whatever runs a worker may restart it after it has left, as a Deployment does with every container. Where the
+# autoscaler has asked it to leave, or is about to see that it has left, it leaves again before it loads its model.
 _REGISTER = text("""
     INSERT INTO incarnations (id, worker, host, pid, model, machine, market, nanodollars_per_hour,
-                              started_at, lease_until, billed_until)
+                              started_at, lease_until, billed_until, drain_until)
     SELECT :id, :worker, :host, :pid, :model, :machine, :market, :nanodollars_per_hour,
-           now, now + :lease_s * interval '1 second', now
-    FROM clock_timestamp() AS now
+           now, now + :lease_s * interval '1 second', now, CASE WHEN is_leaving THEN now END
+    FROM clock_timestamp() AS now, LATERAL (
+        SELECT EXISTS (
+            SELECT FROM fleet_workers
+            WHERE worker = :worker AND ended_at IS NULL AND (
+                leave_by IS NOT NULL OR stop_at IS NOT NULL OR EXISTS (
+                    SELECT FROM incarnations AS former
+                    WHERE former.worker = :worker AND started_at >= ordered_at
+                      AND former.ended_at > now - interval '1 minute'
+                )
+            )
+        ) AS is_leaving
+    ) AS fleet
 """)
 
 # The clock is read outside the locking subquery, because inside it would show the time before the wait.
@@ -74,6 +87,7 @@ def register(
 ) -> None:
     """Registers a worker process. Its bill begins now, at the price in force.
 
+    One that comes back under the name of a worker of the autoscaler that has left or has to is asked to leave at once.
     Raises UnknownMachine, which names the known machines.
     """
     price = price_at(connection, machine, market).nanodollars_per_hour

@@ -71,8 +71,7 @@ def test_a_worker_is_followed_from_its_order_to_its_end(
     assert world.sql("SELECT extract(epoch FROM drain_until - clock_timestamp()) AS s FROM incarnations")[0].s > 15
     world.release(incarnation)
     shift.follow()
-    assert cloud.machines == {row.id}, "its machine still costs money"
-    shift.stop_marked()
+    assert cloud.machines == set(), "it would still cost money"
     shift.follow()
     assert (shift.rows(), cloud.machines) == ([], set())
     assert cloud.calls == [f"start {row.id}", f"stop {row.id} i-{row.id}"]
@@ -149,7 +148,7 @@ def test_what_cannot_be_stopped_counts_and_is_tried_again_after_ever_longer_paus
     assert (shift.rows(), cloud.machines) == ([], set())
 
 
-def test_a_provider_that_cannot_tell_gives_nobody_up_and_is_complained_about_once(
+def test_a_provider_that_cannot_tell_ends_no_worker_and_is_logged_once(
     cloud: Any, connection: Connection, log: Log
 ) -> None:
     shift = Shift(connection, cloud.provider())
@@ -237,3 +236,102 @@ def test_pods_belong_to_orders_and_one_that_is_replaced_by_its_deployment_is_not
         shift.follow()
         assert (set(cluster.pods), [row.worker for row in shift.rows()]) == ({third}, [third])
         provider.close()
+
+
+@pytest.fixture
+def pods(connection: Connection, tmp_path: Path) -> Iterator[tuple[Cluster, Shift]]:
+    cluster = Cluster(replicas={"ponder-demo-spot": 0})
+    with serving(cluster) as address:
+        account = service_account(tmp_path / "account")
+        provider = Kubernetes(deployment="ponder-{model}-{market}", api_server=address, service_account=account)
+        yield cluster, Shift(connection, provider)
+        provider.close()
+
+
+def test_a_pod_that_is_given_up_and_replaced_in_one_turn_goes(pods: tuple[Cluster, Shift]) -> None:
+    cluster, shift = pods
+    row = shift.order()
+    shift.follow()
+    (given_up,) = cluster.pods
+    shift.workforce.mark(Decision(Action.GIVE_UP, POOL, "it did not register within 600 s", row.id))
+    shift.order()
+    shift.stop_marked()
+    shift.follow()
+    (other,) = cluster.pods
+    assert other != given_up
+    assert [row.worker for row in shift.rows()] == [other]
+
+
+def test_of_several_pods_that_leave_in_one_turn_none_takes_a_busy_one_with_it(pods: tuple[Cluster, Shift]) -> None:
+    cluster, shift = pods
+    for _ in range(4):
+        shift.order()
+    shift.follow()
+    busy = shift.rows()[-1].worker
+    for row in shift.rows()[:3]:
+        shift.workforce.mark(Decision(Action.STOP, POOL, "it was too many", row.id))
+    seen: list[bool] = []
+    scale, cluster.scale = cluster.scale, lambda *to: (scale(*to), seen.append(busy in cluster.pods))[0]  # type: ignore[method-assign]
+    shift.stop_marked()
+    assert set(cluster.pods) == {busy}
+    assert seen
+    assert all(seen)
+
+
+def test_of_several_pods_without_an_order_none_takes_a_busy_one_with_it(pods: tuple[Cluster, Shift]) -> None:
+    cluster, shift = pods
+    shift.order()
+    shift.follow()
+    (busy,) = cluster.pods
+    cluster.scale("ponder-demo-spot", 4)
+    cluster.pods[busy]["cost"] = -1  # the next that the controller would take
+    shift.follow()
+    shift.follow(40)
+    assert set(cluster.pods) == {busy}
+
+
+def test_a_worker_starts_once_those_that_are_to_be_stopped_have_made_room(cloud: Any, connection: Connection) -> None:
+    shift = Shift(connection, cloud.provider())
+    first = shift.order()
+    shift.workforce.mark(Decision(Action.GIVE_UP, POOL, "it did not register within 600 s", first.id))
+    second = shift.order()
+    assert [call.split()[:2] for call in cloud.calls] == [["start", first.id], ["stop", first.id], ["start", second.id]]
+
+
+@pytest.mark.parametrize("why", ["it was drained", "it was stopped", "its machine goes"])
+def test_a_worker_that_has_left_and_is_restarted_in_its_place_does_no_more_work(
+    world: Any, cloud: Any, connection: Connection, why: str
+) -> None:
+    shift = Shift(connection, cloud.provider())
+    row = shift.order()
+    incarnation = world.worker(worker=row.id)
+    if why == "it was drained":
+        shift.workforce.drain(Decision(Action.DRAIN, POOL, "it was too many", row.id))
+    if why == "it was stopped":
+        shift.workforce.mark(Decision(Action.STOP, POOL, "it was too many", row.id))
+    world.release(incarnation)
+    restarted, _other = world.worker(worker=row.id), world.worker(room_tokens=1_000)
+    world.batch()
+    (shard,) = world.dispatch()
+    assert world.claim(shard, restarted) is None
+    reply = world.tick(restarted)
+    assert reply.drain_until <= reply.now
+    assert shift.rows()[0].phase in (Phase.DRAINING, Phase.STOPPING)
+
+
+@pytest.mark.parametrize("why", ["it died", "it left long ago", "its order has ended", "nobody ordered it"])
+def test_any_other_worker_that_is_restarted_works_again(
+    world: Any, cloud: Any, connection: Connection, why: str
+) -> None:
+    shift = Shift(connection, cloud.provider())
+    name = shift.order().id if why != "nobody ordered it" else "mine"
+    first = world.worker(worker=name)
+    if why != "it died":
+        world.release(first)
+    if why == "it left long ago":  # and no autoscaler has minded it since
+        world.sql("UPDATE incarnations SET ended_at = ended_at - interval '2 minutes'")
+    if why == "its order has ended":
+        for _ in range(2):
+            shift.follow()
+        assert shift.rows() == []
+    assert world.tick(world.worker(worker=name)).drain_until is None

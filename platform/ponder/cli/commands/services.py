@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -107,15 +108,12 @@ def _machines(context: click.Context, option: click.Parameter, given: tuple[str,
 @click.option(
     "--command-timeout-s",
     type=click.IntRange(1),
-    default=60,
-    show_default=True,
-    help="command, skypilot: seconds that a command may take.",
+    help="command, skypilot: seconds that a command may take.  [default: 60]",
 )
 @click.option(
     "--deployment",
-    default="ponder-worker-{model}-{market}",
-    show_default=True,
-    help="kubernetes: the name of a pool's Deployment.",
+    metavar="PATTERN",
+    help="kubernetes: the name of a pool's Deployment.  [default: ponder-worker-{model}-{machine}-{market}]",
 )
 @click.option("--namespace", help="kubernetes.  [default: the autoscaler's own]")
 @click.argument("worker_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF ponder worker]")
@@ -140,10 +138,13 @@ def autoscaler(
         raise click.UsageError("--max or --max-dollars-per-hour must say how much the workers may cost")
     if min_workers and not provider["models"]:
         raise click.UsageError("--min needs --model, which says of which models")
+    if max_workers is not None and max_workers < min_workers:
+        raise click.UsageError(f"--max {max_workers} is below --min {min_workers}: raise --max or lower --min")
     settings = Settings()
     bounds = Bounds(min_workers, max_workers, max_dollars_per_hour)
     orders = Orders(provider["models"], bounds, drain_s, register_within_s, provider["machines"])
     made = make_provider(ProviderOptions(**provider), settings)
+    _check_prices(database_url(settings), provider["machines"])
     log.configure("autoscaler", settings.log_level)
     run(database_url(settings), made, orders, settings, _stop_event())
 
@@ -164,6 +165,17 @@ def migrate() -> None:
             key = settings.operator_key.get_secret_value()
             ensure_operator_key(connection, key, tenant="operator", name="PONDER_OPERATOR_KEY")
     structlog.get_logger(__name__).info("migrated", revision=schema.newest())
+
+
+def _check_prices(database_url: str, machines: Collection[tuple[str, str]]) -> None:
+    """Raises UnknownMachine for a machine without a price, of which no worker could be started."""
+    from ponder.ledger.price_book import price_at
+
+    engine = connect(database_url)
+    with suppress(SQLAlchemyError, OSError), engine.connect() as connection:  # otherwise it waits, as all services do
+        for machine, market in machines:
+            price_at(connection, machine, market)
+    engine.dispose()
 
 
 def _check_connection(engine: Engine) -> None:

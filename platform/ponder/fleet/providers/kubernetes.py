@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Kubernetes:
 
     A worker is a pod, whose name it registers under. Where one is to be stopped, its pod is marked as the cheapest to
     delete before the Deployment gets a replica less, as the documentation of ReplicaSets advises ("Pod deletion cost").
-    The service account needs `get` and `patch` of deployments/scale, and `list` and `patch` of pods.
+    It is deleted by name afterwards, because another one may have gone instead, or the number be the same again. The
+    service account needs `get` and `patch` of deployments/scale, and `list`, `patch` and `delete` of pods.
     """
 
     names_workers = True
@@ -46,7 +48,8 @@ class Kubernetes:
         self._offers = offers
         authority = service_account / "ca.crt"
         verify = ssl.create_default_context(cafile=str(authority)) if authority.is_file() else True
-        self._http = httpx2.Client(base_url=api_server, timeout=timeout_s, verify=verify, trust_env=False)
+        self._connect = partial(httpx2.Client, base_url=api_server, timeout=timeout_s, verify=verify, trust_env=False)
+        self._http = self._connect()
 
     def offers(self, machine: str, market: str) -> bool:
         return not self._offers or (machine, market) in self._offers
@@ -55,10 +58,13 @@ class Kubernetes:
         self._scale(order)
 
     def stop(self, order: Order) -> None:
-        if order.worker is not None:
-            patch = {"metadata": {"annotations": {_DELETION_COST: "-1000"}}}
-            self._ask("PATCH", f"/api/v1/namespaces/{self._namespace}/pods/{order.worker}", patch, may_lack=True)
+        if order.worker is None:
+            self._scale(order)
+            return
+        pod = f"/api/v1/namespaces/{self._namespace}/pods/{order.worker}"
+        self._ask("PATCH", pod, {"metadata": {"annotations": {_DELETION_COST: "-1000"}}}, may_lack=True)
         self._scale(order)
+        self._ask("DELETE", pod, may_lack=True)
 
     def workers(self, pool: Pool) -> frozenset[str]:
         """Returns the pods of the Deployment that have not ended, those included that are on their way out."""
@@ -74,14 +80,13 @@ class Kubernetes:
     def close(self) -> None:
         """Leaves the replicas: the next autoscaler goes on with them."""
         self._http.close()
+        self._http = self._connect()
 
     def _scale(self, order: Order) -> None:
         self._ask("PATCH", self._scale_path(order.pool), {"spec": {"replicas": order.num_workers}})
 
     def _scale_path(self, pool: Pool) -> str:
-        name = self._deployment.format(
-            model=_label(pool.model), machine=_label(pool.machine), market=_label(pool.market)
-        )
+        name = deployment_name(self._deployment, pool)
         return f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{name}/scale"
 
     def _ask(
@@ -113,6 +118,10 @@ class Kubernetes:
             return (self._account / "token").read_text().strip()
         except OSError as error:
             raise ProviderFailed(f"there is no token of a service account: {error}") from error
+
+
+def deployment_name(pattern: str, pool: Pool) -> str:
+    return pattern.format(model=_label(pool.model), machine=_label(pool.machine), market=_label(pool.market))
 
 
 def _own_namespace(service_account: Path) -> str:

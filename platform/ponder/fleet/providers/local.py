@@ -83,7 +83,8 @@ class Local:
                 child.wait(max(0.0, give_up_at - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
-                child.wait()
+                with suppress(subprocess.TimeoutExpired):  # the kernel may not be able to end it
+                    child.wait(_GRACE_S)
 
     def _pids(self, name: str) -> list[int]:
         self._children = [child for child in self._children if child.poll() is None]

@@ -40,8 +40,11 @@ class Scripts:
     @classmethod
     def parse(cls, start: str, stop: str, listing: str | None) -> Scripts:
         """Splits command lines as a shell would."""
-        words = [tuple(shlex.split(line)) for line in (start, stop, *([listing] if listing else []))]
-        return cls(*words)
+        return cls(
+            _words("--start-command", start),
+            _words("--stop-command", stop),
+            _words("--list-command", listing) if listing is not None else None,
+        )
 
 
 class Command:
@@ -51,11 +54,11 @@ class Command:
 
     def __init__(self, scripts: Scripts, *, offers: Collection[tuple[str, str]] = (), timeout_s: float = 60.0) -> None:
         self._scripts = scripts
-        self._offers = offers
+        self.offered = offers
         self._timeout_s = timeout_s
 
     def offers(self, machine: str, market: str) -> bool:
-        return not self._offers or (machine, market) in self._offers
+        return not self.offered or (machine, market) in self.offered
 
     def start(self, order: Order) -> str | None:
         said = self._run(self._scripts.start, _fields(order))
@@ -109,6 +112,16 @@ class Command:
         return out
 
 
+def _words(option: str, line: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(line))
+    except ValueError as error:
+        raise InvalidInput(f"{option} {line}: {str(error).lower()}; quote it as for a shell") from error
+    if not words:
+        raise InvalidInput(f"{option} is empty: name a program")
+    return words
+
+
 def _fields(order: Order) -> dict[str, str | int]:
     return {"id": order.id, **asdict(order.pool), "num_workers": order.num_workers, "handle": order.handle or ""}
 
@@ -116,6 +129,6 @@ def _fields(order: Order) -> dict[str, str | int]:
 def _filled(command: tuple[str, ...], fields: dict[str, str | int]) -> list[str]:
     try:
         return [word.format_map(fields) for word in command]
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
         known = ", ".join(f"{{{name}}}" for name in fields)
         raise InvalidInput(f"{' '.join(command)}: the placeholders of a command are {known}") from error

@@ -103,7 +103,7 @@ def skypilot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     folder = tmp_path / "tasks"
     commands = Command(Scripts(start_command(folder), stop_command()), offers=[("h200", "spot")])
-    provider = SkyPilot(["--model", "/models/large"], commands, folder)
+    provider = SkyPilot(["--model", "/models/large"], commands, folder, Path(__file__).parents[4])
     return Site(provider, lambda: _num_machines(tmp_path), (tmp_path / "broken").touch)
 
 
@@ -153,6 +153,15 @@ def test_a_worker_comes_once_however_often_it_is_ordered_and_goes_once_it_is_sto
         assert site.provider.workers(POOL) == names - {leaving.worker}, "this one, and no other"
     site.provider.stop(leaving)
     assert site.num_running() == 1, "a second time stops nobody else"
+
+
+def test_an_autoscaler_that_becomes_active_again_can_go_on_with_it(site: Site) -> None:
+    site.provider.start(order(site, 1, 1))
+    until(lambda: site.num_running() == 1, 5)
+    site.provider.close()
+    num_left = site.num_running()
+    site.provider.start(order(site, 2, 2))
+    until(lambda: site.num_running() == num_left + 1, 5)
 
 
 def test_it_offers_only_what_the_operator_allows(site: Site) -> None:

@@ -37,10 +37,20 @@ def test_the_pod_that_was_drained_is_the_one_that_goes(provider: Kubernetes, clu
     first, second, third = sorted(provider.workers(POOL))
     provider.stop(Order("fleet-1", POOL, 2, second))
     assert provider.workers(POOL) == {first, third}
-    assert cluster.requests[-4:-2] == [
+    assert cluster.requests[-5:-2] == [
         ("PATCH", f"/api/v1/namespaces/ponder/pods/{second}"),
         ("PATCH", f"/apis/apps/v1/namespaces/ponder/deployments/{DEPLOYMENT}/scale"),
+        ("DELETE", f"/api/v1/namespaces/ponder/pods/{second}"),
     ], "marked before there is a replica less"
+
+
+def test_a_pod_whose_place_another_one_takes_goes_all_the_same(provider: Kubernetes, cluster: Cluster) -> None:
+    first, second, third = sorted(provider.workers(POOL))
+    provider.start(Order("fleet-4", POOL, 3))
+    provider.stop(Order("fleet-2", POOL, 3, second))
+    assert provider.workers(POOL) > {first, third}
+    assert second not in cluster.pods
+    assert len(cluster.pods) == 3
 
 
 def test_a_pod_that_has_ended_is_no_worker(provider: Kubernetes, cluster: Cluster) -> None:

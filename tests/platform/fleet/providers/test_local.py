@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,3 +70,24 @@ def test_a_worker_that_does_not_leave_is_killed(
     until(lambda: "up" in (tmp_path / "home.log").read_text(), 5)
     provider.stop(order())
     assert not provider.workers(POOL)
+
+
+def test_closing_ends_even_if_a_worker_cannot_be_killed(
+    make: Callable[..., Local], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Immortal:
+        """A process that is stuck in the kernel, as after a failure of a GPU or a disk."""
+
+        def terminate(self) -> None: ...
+
+        def kill(self) -> None: ...
+
+        def wait(self, timeout: float | None = None) -> None:
+            assert timeout is not None, "it would be waited for as long as it lives"
+            raise subprocess.TimeoutExpired("worker", timeout)
+
+        def poll(self) -> None: ...
+
+    provider = make()
+    monkeypatch.setattr(provider, "_children", [Immortal()])
+    provider.close()

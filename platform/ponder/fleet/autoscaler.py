@@ -147,14 +147,14 @@ class Autoscaler:
         orders, now = self.orders, self._now()
         rules = Rules(
             orders.bounds,
-            frozenset(orders.models) if orders.models else None,
             self.settings.fleet_cool_down_s,
             orders.register_within_s,
+            models=frozenset(orders.models) if orders.models else None,
         )
         with self.connection.begin():
             prune_log(self.connection)
             roster.prune(self.connection)
-            history = History(list(self._targets), *roster.past(self.connection))
+            history = History(self._targets, *roster.past(self.connection))
             workers = [row.as_worker(now) for row in roster.open_rows(self.connection)]
             workers += roster.foreign_workers(self.connection)
             wants = self._wants(_suspects(history, rules, now))

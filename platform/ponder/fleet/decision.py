@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 
 from ponder.fleet.problem import Bounds
 from ponder.fleet.provider import Pool
@@ -58,13 +59,13 @@ class Rules:
     """
 
     bounds: Bounds
-    models: frozenset[str] | None = None
     cool_down_s: float = 60.0
     register_within_s: float = 600.0
     """A worker that has not registered by then is given up."""
     retry_s: float = 5.0
     """The pause after a failed start. It doubles with each failure in a row."""
     longest_retry_s: float = 600.0
+    models: frozenset[str] | None = None
 
     def min_of(self, model: str) -> int:
         return self.bounds.min_workers if self.models is None or model in self.models else 0
@@ -170,11 +171,12 @@ class _Decider:
         A pool that has just grown wanted its workers.
         """
         begin = self.now - timedelta(seconds=for_s)
-        in_force = [number for number, (at, _) in enumerate(self.history.targets) if at <= begin]
-        if not in_force or self.history.last_starts.get(pool, begin) > begin:
+        num_before = sum(at <= begin for at, _ in self.history.targets)
+        if not num_before or self.history.last_starts.get(pool, begin) > begin:
             return math.inf
-        window = [self.targets, *(targets for _, targets in self.history.targets[in_force[-1] :])]
-        return max(targets.get(pool, 0) for targets in window)
+        # The last targets before the window were in force when it began.
+        window = islice(self.history.targets, num_before - 1, None)
+        return max(targets.get(pool, 0) for targets in (self.targets, *(targets for _, targets in window)))
 
     def starts(self, kept: Sequence[Worker]) -> list[Decision]:
         """Returns starts up to the targets. Workers that are leaving count for the bounds, because they cost money."""

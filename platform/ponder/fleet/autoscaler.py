@@ -70,7 +70,7 @@ def run(database_url: str, provider: Provider, orders: Orders, settings: Setting
     engine = connect(database_url)
     while not stop.is_set():
         try:
-            with _leadership(engine, settings, stop) as connection:
+            with _leadership(engine, provider, settings, stop) as connection:
                 Autoscaler(connection, provider, orders, settings).lead(stop)
         except Exception as error:  # whatever breaks, the fleet must be looked after once it is repaired
             _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
@@ -80,16 +80,19 @@ def run(database_url: str, provider: Provider, orders: Orders, settings: Setting
 
 
 @contextmanager
-def _leadership(engine: Engine, settings: Settings, stop: threading.Event) -> Iterator[Connection]:
+def _leadership(engine: Engine, provider: Provider, settings: Settings, stop: threading.Event) -> Iterator[Connection]:
     """Yields the connection that holds the advisory lock.
 
-    Everything is written through this connection, so that nothing can be ordered without the lock.
+    While another autoscaler holds it, this one has no workers of its own: on another machine they would be unknown to
+    the active one, and too many. An outage of Postgres ends none. Everything is written through this connection, so
+    that nothing can be ordered without the lock.
     """
     with engine.connect() as connection:
         # It must not return to the pool, because it holds the lock.
         connection.detach()
         while not connection.execute(text(f"SELECT pg_try_advisory_lock({LEADER})")).scalar_one():
             connection.commit()
+            provider.close()
             show_alive(settings.alive_file)
             if stop.wait(1.0):
                 break
@@ -123,6 +126,12 @@ class Autoscaler:
 
     def lead(self, stop: threading.Event) -> None:
         """Takes turns until `stop` is set or the connection breaks."""
+
+        def goes_on() -> bool:
+            show_alive(self.settings.alive_file)
+            return not stop.is_set()
+
+        self._workforce.goes_on = goes_on
         while not stop.is_set():
             self.turn()
             show_alive(self.settings.alive_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -38,6 +38,8 @@ class Workforce:
     connection: Connection
     provider: Provider
     drain_s: float
+    goes_on: Callable[[], bool] = lambda: True
+    """Called before each request to the provider, which may be slow. Where it returns False, the rest is left."""
     _silent: set[Pool] = field(default_factory=set)
     """The pools about which the provider failed to answer, so that it is logged once."""
     _strays: dict[str, datetime] = field(default_factory=dict)
@@ -60,13 +62,15 @@ class Workforce:
         with self.connection.begin():
             rows = roster.open_rows(self.connection)
         for row in rows:
-            if row.is_untold:
+            if row.is_untold and self.goes_on():
                 self._start(row.order(roster.num_of_pool(rows, row.pool)))
         self._stop_strays(answers, now)
 
     def _ask(self, pools: Iterable[Pool]) -> _Answers:
         answers: dict[Pool, Collection[str] | None] = {}
         for pool in pools:
+            if not self.goes_on():
+                break
             try:
                 answers[pool] = self.provider.workers(pool)
                 self._silent.discard(pool)
@@ -116,7 +120,7 @@ class Workforce:
                 found = roster.former_orders(self.connection, found)
         self._strays = {name: self._strays.get(name, now) for name in found}
         for name, order in list(found.items()):
-            if now - self._strays[name] >= _APPEARS_WITHIN:
+            if now - self._strays[name] >= _APPEARS_WITHIN and self.goes_on():
                 self._strays[name] = now  # the next try, if it is still there
                 del found[name]
                 self._stop_stray(order, sum(other.pool == order.pool for other in found.values()))
@@ -135,6 +139,8 @@ class Workforce:
     def order(self, decision: Decision, nanodollars_per_hour: int) -> None:
         """Has a worker started, after those that are to be stopped: it may need their place."""
         self.stop_marked(self._now())
+        if not self.goes_on():
+            return
         id = f"fleet-{secrets.token_hex(6)}"
         worker = None if self.provider.names_workers else id
         with self.connection.begin():
@@ -182,6 +188,8 @@ class Workforce:
         for row in rows:
             if row.stop_at is None or (row.retry_at is not None and now < row.retry_at):
                 continue
+            if not self.goes_on():
+                break
             others = [other for other in left if other.id != row.id]
             try:
                 self.provider.stop(row.order(roster.num_of_pool(others, row.pool)))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,8 @@ from waiting import until
 from ponder.fleet import roster
 from ponder.fleet.autoscaler import Autoscaler, Orders, run
 from ponder.fleet.problem import Bounds
+from ponder.fleet.provider import Pool
+from ponder.fleet.providers.local import Local
 from ponder.settings import Settings
 
 CPU = (("cpu", "on_demand"),)
@@ -289,3 +294,51 @@ def test_an_outage_of_postgres_interrupts_an_autoscaler_and_does_not_end_it(
     finally:
         stop.set()
         thread.join(20)
+
+
+def test_an_autoscaler_that_another_one_has_replaced_has_no_workers_of_its_own(
+    world: Any, database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    timed(world, "cpu")
+    work(world, 1)
+    environment = os.environ | {"PONDER_HOME": str(tmp_path)}
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    provider = Local(
+        [], machine="cpu", market="on_demand", log=tmp_path / "log", environment=environment, program=sleeper
+    )
+    stop = threading.Event()
+    orders = Orders((), Bounds(max_workers=2))
+    running = threading.Thread(target=run, args=(database_url, provider, orders, SETTINGS, stop))
+    pool = Pool("demo", "cpu", "on_demand")
+    lock = (
+        "SELECT pid, (CAST(classid AS bigint) << 32) + CAST(objid AS bigint) AS key"
+        " FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    )
+    running.start()
+    try:
+        until(lambda: provider.workers(pool), 20)
+        ((holder, key),) = world.sql(lock)
+        other = threading.Thread(target=connection.exec_driver_sql, args=(f"SELECT pg_advisory_lock({key})",))
+        other.start()
+        until(lambda: world.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"), 20)
+        world.sql(f"SELECT pg_terminate_backend({holder})")
+        other.join(20)
+        until(lambda: not provider.workers(pool), 20)
+    finally:
+        stop.set()
+        running.join(20)
+
+
+def test_a_slow_provider_is_not_asked_for_more_once_the_autoscaler_is_to_end(
+    world: Any, cloud: Any, autoscaler: Any
+) -> None:
+    timed(world, "cpu")
+    work(world, 3)
+    stop = threading.Event()
+    scaler = autoscaler(max_workers=3)
+    ending = threading.Thread(target=lambda: (until(lambda: cloud.machines, 20), stop.set()))
+    (cloud.folder / "cloud").write_text((cloud.folder / "cloud").read_text().replace("  start)", "  start) sleep 0.5;"))
+    ending.start()
+    scaler.lead(stop)
+    ending.join(20)
+    assert len(cloud.calls) < 3

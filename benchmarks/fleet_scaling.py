@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ from ponder.fleet.plan import plan
 from ponder.fleet.problem import Bounds, Load, Offer, Running, Situation
 from ponder.fleet.provider import Pool
 from ponder.fleet.targets import Want, targets_of
-from ponder.fleet.worker_state import Phase, Worker
+from ponder.fleet.worker_state import Worker
 
 _MODEL = "model"
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,7 +47,7 @@ class Due:
 class Scaling:
     """Plans and decides as the autoscaler does, for one model on one kind of machine.
 
-    Like the autoscaler, it leaves out a pool without workers in which starts failed, until it may be tried again.
+    Like the autoscaler, it starts nothing in a pool in which starts failed, until it may be tried again.
     """
 
     machine: Machine
@@ -82,32 +82,33 @@ class Scaling:
     ) -> list[Decision]:  # fmt: skip
         """Returns what the autoscaler decides now."""
         now, rules = moment(at_s), Rules(self.bounds, self.cool_down_s)
-        proven = {worker.pool for worker in workers if worker.phase is Phase.READY}
         suspects = {
             pool
             for pool, some in self._failures.items()
-            if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some) and pool not in proven
+            if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some)
         }
+        offers = {market: self._offer(market, may_start=self.pool(market) not in suspects) for market in self.markets}
         situation = Situation(
-            _MODEL, None, _loads(at_s, work), tuple(self._offers(suspects)), tuple(running), occupancy,
+            _MODEL, None, _loads(at_s, work), tuple(offers.values()), tuple(running), occupancy,
             self.interactive_tokens_per_s,
         )  # fmt: skip
-        prices = self.machine.nanodollars_per_hour
         wants = [
-            Want(self.pool(one.market), one.num_workers, prices[one.market], one.reason)
+            Want(
+                self.pool(one.market), one.num_workers, offers[one.market].nanodollars_per_hour, one.reason,
+                offers[one.market].may_start,
+            )
             for one in plan(situation, self.bounds).wanted
-        ]
+        ]  # fmt: skip
         history = History(self._targets, self._last_starts, self._failures)
         decisions = decide(wants, workers, history, rules, now)
         self._remember(now, targets_of(wants, self.bounds))
         return decisions
 
-    def _offers(self, suspects: Collection[Pool]) -> Iterable[Offer]:
-        for market in self.markets:
-            if self.pool(market) not in suspects:
-                price = self.machine.nanodollars_per_hour[market]
-                rate = self.spot.per_hour if market == "spot" else 0.0
-                yield Offer(self.machine.name, market, price, self.tokens_per_s, self.machine.speed.loading_s, rate)
+    def _offer(self, market: str, *, may_start: bool) -> Offer:
+        price = self.machine.nanodollars_per_hour[market]
+        rate = self.spot.per_hour if market == "spot" else 0.0
+        loading_s = self.machine.speed.loading_s
+        return Offer(self.machine.name, market, price, self.tokens_per_s, loading_s, rate, may_start)
 
     def _remember(self, now: datetime, targets: Mapping[Pool, int]) -> None:
         self._targets.append((now, targets))

@@ -23,7 +23,7 @@ from ponder.embedded.postgres import EmbeddedPostgres
 from ponder.ledger.book import check
 from ponder.store.database import connect
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(240)]
 
 NUM_JOBS = 120
 
@@ -143,7 +143,6 @@ def test_workers_come_for_work_are_replaced_when_killed_and_go_afterwards(stack:
     assert not any(map(is_alive, family))
 
 
-@pytest.mark.slow
 def test_whatever_is_killed_no_worker_is_left_alone_and_none_is_started_twice(stack: Stack) -> None:
     up = ("up", "--autoscale", "--min", "1", "--max", "2", "--threads", "1")
     assert (started := stack.ponder(*up)).returncode == 0, started.stderr

@@ -58,7 +58,7 @@ def test_a_stack_that_is_killed_leaves_no_process_and_one_that_is_stopped_hands_
     batch.write_text(json.dumps(line))
     assert (submitted := ponder("submit", str(batch))).returncode == 0, submitted.stderr
     log = home / "worker.log"
-    until(lambda: "shard_taken" in log.read_text(), 20)
+    until(lambda: "shard_taken" in log.read_text(), 60)
     family = children(json.loads(ponder("status", "--format", "json").stdout)["pid"])
     assert ponder("down").returncode == 0
     assert not any(map(is_alive, family))

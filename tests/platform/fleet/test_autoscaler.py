@@ -303,8 +303,9 @@ def test_an_autoscaler_that_another_one_has_replaced_has_no_workers_of_its_own(
     work(world, 1)
     environment = os.environ | {"PONDER_HOME": str(tmp_path)}
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-    provider = Local(
-        [], machine="cpu", market="on_demand", log=tmp_path / "log", environment=environment, program=sleeper
+    provider, watcher = (
+        Local([], machine="cpu", market="on_demand", log=tmp_path / "log", environment=environment, program=sleeper)
+        for _ in range(2)
     )
     stop = threading.Event()
     orders = Orders((), Bounds(max_workers=2))
@@ -316,14 +317,14 @@ def test_an_autoscaler_that_another_one_has_replaced_has_no_workers_of_its_own(
     )
     running.start()
     try:
-        until(lambda: provider.workers(pool), 20)
+        until(lambda: watcher.workers(pool), 60)
         ((holder, key),) = world.sql(lock)
         other = threading.Thread(target=connection.exec_driver_sql, args=(f"SELECT pg_advisory_lock({key})",))
         other.start()
         until(lambda: world.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"), 20)
         world.sql(f"SELECT pg_terminate_backend({holder})")
         other.join(20)
-        until(lambda: not provider.workers(pool), 20)
+        until(lambda: not watcher.workers(pool), 60)
     finally:
         stop.set()
         running.join(20)

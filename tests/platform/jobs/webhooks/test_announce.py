@@ -82,7 +82,7 @@ def test_an_exhausted_budget_is_announced_with_its_name_and_when_it_renews(world
 
 def test_an_exhausted_budget_is_announced_again_only_for_another_limit_or_period(world: Any, tenant: str) -> None:
     worker = world.worker()
-    first, second = (world.batch(2, tenant=tenant, budget={"tokens": 10}) for _ in range(2))
+    first, second = (world.batch(3, tenant=tenant, budget={"tokens": 10}) for _ in range(2))
     world.limit(tenant, None, "day", tokens=15, nanodollars=None)
     settle(world, worker, 10)
 

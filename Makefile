@@ -15,7 +15,7 @@ demo: ## Run a real batch through a real queue, engine, search and database, and
 	@./scripts/install.sh demo
 	@$(BIN)/ponder demo
 
-test: ## Run linters, types, import rules, shape and all tests but the slow ones; twenty minutes on two cores.
+test: ## Run linters, types, import rules, shape and all tests but the slow ones; twenty-five minutes on two cores.
 	@./scripts/install.sh test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -70,7 +70,7 @@ def drained_by(scaler: Autoscaler, world: Any) -> list[str]:
         scaler.turn()
         return [row.id for row in world.sql("SELECT id FROM incarnations WHERE drain_until IS NOT NULL")]
 
-    return until(drained, 20)
+    return until(drained, 60)
 
 
 def test_as_many_workers_as_the_work_needs_are_started_once(world: Any, cloud: Any, autoscaler: Any, log: Log) -> None:
@@ -261,19 +261,19 @@ def test_one_of_two_autoscalers_is_active_and_the_other_takes_over(world: Any, c
     num_seen = "SELECT 1 FROM fleet_workers WHERE seen_at IS NOT NULL"
     try:
         threads[0].start()
-        until(lambda: len(world.sql(num_seen)) == 2, 20)
+        until(lambda: len(world.sql(num_seen)) == 2, 60)
         for name in cloud.machines:
             world.ready(world.loading_worker(worker=name, machine="cpu", market="on_demand"))
-        until(lambda: len(world.sql("SELECT 1 FROM fleet_workers WHERE ready_at IS NOT NULL")) == 2, 20)
+        until(lambda: len(world.sql("SELECT 1 FROM fleet_workers WHERE ready_at IS NOT NULL")) == 2, 60)
         threads[1].start()
         stops[0].set()
-        threads[0].join(20)
+        threads[0].join(60)
         cloud.take_away(min(cloud.machines))
-        until(lambda: len(world.sql(num_seen)) == 3, 20)
+        until(lambda: len(world.sql(num_seen)) == 3, 60)
     finally:
         for stop, thread in zip(stops, threads, strict=True):
             stop.set()
-            thread.join(20)
+            thread.join(60)
     assert len([call for call in cloud.calls if call.startswith("start")]) == 3
 
 
@@ -287,13 +287,13 @@ def test_an_outage_of_postgres_interrupts_an_autoscaler_and_does_not_end_it(
     thread.start()
     try:
         locked = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
-        until(lambda: world.sql(locked), 20)
+        until(lambda: world.sql(locked), 60)
         world.sql(f"SELECT pg_terminate_backend(pid) FROM ({locked}) AS holders")
         work(world, 1)
-        until(lambda: len(cloud.machines) == 1, 20)
+        until(lambda: len(cloud.machines) == 1, 60)
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def test_an_autoscaler_that_another_one_has_replaced_has_no_workers_of_its_own(
@@ -321,13 +321,13 @@ def test_an_autoscaler_that_another_one_has_replaced_has_no_workers_of_its_own(
         ((holder, key),) = world.sql(lock)
         other = threading.Thread(target=connection.exec_driver_sql, args=(f"SELECT pg_advisory_lock({key})",))
         other.start()
-        until(lambda: world.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"), 20)
+        until(lambda: world.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"), 60)
         world.sql(f"SELECT pg_terminate_backend({holder})")
-        other.join(20)
+        other.join(60)
         until(lambda: not watcher.workers(pool), 60)
     finally:
         stop.set()
-        running.join(20)
+        running.join(60)
 
 
 def test_a_slow_provider_is_not_asked_for_more_once_the_autoscaler_is_to_end(
@@ -337,9 +337,9 @@ def test_a_slow_provider_is_not_asked_for_more_once_the_autoscaler_is_to_end(
     work(world, 3)
     stop = threading.Event()
     scaler = autoscaler(max_workers=3)
-    ending = threading.Thread(target=lambda: (until(lambda: cloud.machines, 20), stop.set()))
+    ending = threading.Thread(target=lambda: (until(lambda: cloud.machines, 60), stop.set()))
     (cloud.folder / "cloud").write_text((cloud.folder / "cloud").read_text().replace("  start)", "  start) sleep 0.5;"))
     ending.start()
     scaler.lead(stop)
-    ending.join(20)
+    ending.join(60)
     assert len(cloud.calls) < 3

@@ -144,7 +144,7 @@ def test_a_recommendation_is_given_once_and_the_watch_goes_on_to_the_interruptio
 
     assert given.get(timeout=5).reason is Reason.DRAINED
     num_asked = len(server.requests)
-    until(lambda: len(server.requests) > num_asked + 6, 5)
+    until(lambda: len(server.requests) > num_asked + 6, 30)
     assert given.empty()
     ec2.preempt(120)
     assert given.get(timeout=5).reason is Reason.PREEMPTED

@@ -137,18 +137,18 @@ def order(site: Site, number: int, num_workers: int) -> Order:
 def test_a_worker_comes_once_however_often_it_is_ordered_and_goes_once_it_is_stopped(site: Site) -> None:
     first = order(site, 1, 1)
     site.provider.start(first)
-    until(lambda: site.num_running() == 1, 5)
+    until(lambda: site.num_running() == 1, 30)
     site.provider.start(first)
     assert site.num_running() == 1
     site.provider.start(order(site, 2, 2))
-    until(lambda: site.num_running() == 2, 5)
+    until(lambda: site.num_running() == 2, 30)
 
     names = site.provider.workers(POOL)
     if names is not None and not site.provider.names_workers:
         assert names == {"fleet-000000000001", "fleet-000000000002"}
     leaving = order(site, 1, 1)
     site.provider.stop(leaving)
-    until(lambda: site.num_running() == 1, 5)
+    until(lambda: site.num_running() == 1, 30)
     if names is not None:
         assert site.provider.workers(POOL) == names - {leaving.worker}, "this one, and no other"
     site.provider.stop(leaving)
@@ -157,11 +157,11 @@ def test_a_worker_comes_once_however_often_it_is_ordered_and_goes_once_it_is_sto
 
 def test_an_autoscaler_that_becomes_active_again_can_go_on_with_it(site: Site) -> None:
     site.provider.start(order(site, 1, 1))
-    until(lambda: site.num_running() == 1, 5)
+    until(lambda: site.num_running() == 1, 30)
     site.provider.close()
     num_left = site.num_running()
     site.provider.start(order(site, 2, 2))
-    until(lambda: site.num_running() == num_left + 1, 5)
+    until(lambda: site.num_running() == num_left + 1, 30)
 
 
 def test_it_offers_only_what_the_operator_allows(site: Site) -> None:

@@ -44,10 +44,10 @@ def test_the_next_autoscaler_sees_the_worker_and_another_stack_on_this_machine_d
 ) -> None:
     make().start(order())
     following, elsewhere = make(), make("elsewhere")
-    until(lambda: following.workers(POOL) == {NAME}, 5)
+    until(lambda: following.workers(POOL) == {NAME}, 30)
     following.start(order())
     elsewhere.start(order("fleet-2"))
-    until(lambda: elsewhere.workers(POOL) == {"fleet-2"}, 5)
+    until(lambda: elsewhere.workers(POOL) == {"fleet-2"}, 30)
     assert len(following._pids(NAME)) == 1
     elsewhere.stop(order())
     assert following.workers(POOL) == {NAME}
@@ -56,9 +56,9 @@ def test_the_next_autoscaler_sees_the_worker_and_another_stack_on_this_machine_d
 def test_a_worker_that_was_killed_is_gone_at_once(make: Callable[..., Local]) -> None:
     provider = make()
     provider.start(order())
-    (pid,) = until(lambda: provider._pids(NAME), 5)
+    (pid,) = until(lambda: provider._pids(NAME), 30)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not provider.workers(POOL), 5)
+    until(lambda: not provider.workers(POOL), 30)
 
 
 def test_a_worker_that_does_not_leave_is_killed(
@@ -67,7 +67,7 @@ def test_a_worker_that_does_not_leave_is_killed(
     monkeypatch.setattr(module, "_GRACE_S", 0.3)
     provider = make(program=STUBBORN)
     provider.start(order())
-    until(lambda: "up" in (tmp_path / "home.log").read_text(), 5)
+    until(lambda: "up" in (tmp_path / "home.log").read_text(), 30)
     provider.stop(order())
     assert not provider.workers(POOL)
 

@@ -8,16 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 from fleet_machines import Machine
 
-from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Decision, Failures, History, Rules, decide
+from ponder.fleet.decision import Decision, Failures, History, Rules, decide, remember, suspects
 from ponder.fleet.plan import plan
 from ponder.fleet.problem import Bounds, Load, Offer, Running, Situation
 from ponder.fleet.provider import Pool
-from ponder.fleet.targets import Want, targets_of
+from ponder.fleet.targets import targets_of, wants_of
 from ponder.fleet.worker_state import Worker
 
 _MODEL = "model"
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-_SUSPECT_AFTER = 2
 _PRIOR_INTERRUPTIONS, _PRIOR_HOURS = 1.0, 10.0
 _STEPS_A_DOUBLING = 8
 
@@ -82,26 +81,16 @@ class Scaling:
     ) -> list[Decision]:  # fmt: skip
         """Returns what the autoscaler decides now."""
         now, rules = moment(at_s), Rules(self.bounds, self.cool_down_s)
-        suspects = {
-            pool
-            for pool, some in self._failures.items()
-            if some.num >= _SUSPECT_AFTER and now < rules.may_retry_at(some)
-        }
-        offers = {market: self._offer(market, may_start=self.pool(market) not in suspects) for market in self.markets}
+        history = History(self._targets, self._last_starts, self._failures)
+        avoided = suspects(history, rules, now)
+        offers = {market: self._offer(market, may_start=self.pool(market) not in avoided) for market in self.markets}
         situation = Situation(
             _MODEL, None, _loads(at_s, work), tuple(offers.values()), tuple(running), occupancy,
             self.interactive_tokens_per_s,
         )  # fmt: skip
-        wants = [
-            Want(
-                self.pool(one.market), one.num_workers, offers[one.market].nanodollars_per_hour, one.reason,
-                offers[one.market].may_start,
-            )
-            for one in plan(situation, self.bounds).wanted
-        ]  # fmt: skip
-        history = History(self._targets, self._last_starts, self._failures)
+        wants = list(wants_of(_MODEL, list(offers.values()), plan(situation, self.bounds)))
         decisions = decide(wants, workers, history, rules, now)
-        self._remember(now, targets_of(wants, self.bounds))
+        remember(self._targets, targets_of(wants, self.bounds), rules, now)
         return decisions
 
     def _offer(self, market: str, *, may_start: bool) -> Offer:
@@ -109,12 +98,6 @@ class Scaling:
         rate = self.spot.per_hour if market == "spot" else 0.0
         loading_s = self.machine.speed.loading_s
         return Offer(self.machine.name, market, price, self.tokens_per_s, loading_s, rate, may_start)
-
-    def _remember(self, now: datetime, targets: Mapping[Pool, int]) -> None:
-        self._targets.append((now, targets))
-        begin = now - timedelta(seconds=max(self.cool_down_s, LONGEST_COOL_DOWN_S))
-        while len(self._targets) > 1 and self._targets[1][0] <= begin:
-            self._targets.popleft()
 
 
 def moment(at_s: float) -> datetime:

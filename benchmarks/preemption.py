@@ -45,6 +45,8 @@ STRATEGY = {"name": "best_of_n", "n": 32, "early_stopping": None}
 LEASE_S, TICK_S = 6.0, 0.5
 _SETTLED_WITHIN_S = 1_800.0
 _GONE_WITHIN_S = 120.0
+_NUM_READY = "SELECT count(*) FROM incarnations WHERE state = 'ready' AND lease_until > clock_timestamp()"
+_NUM_OPEN = "SELECT count(*) FROM batches WHERE state NOT IN ('completed', 'failed', 'expired', 'cancelled')"
 _RECOVERY = text("""
     SELECT CAST(extract(epoch FROM max(resumed.started_at)) AS float8)
     FROM attempts JOIN incarnations ON incarnations.id = attempts.incarnation_id
@@ -144,10 +146,6 @@ def main(
             with engine.begin() as connection:
                 report |= facts(connection, batch, jobs, kills)
     publish(report, out)
-
-
-_NUM_READY = "SELECT count(*) FROM incarnations WHERE state = 'ready' AND lease_until > clock_timestamp()"
-_NUM_OPEN = "SELECT count(*) FROM batches WHERE state NOT IN ('completed', 'failed', 'expired', 'cancelled')"
 
 
 def removals_of(trace: str, hour: int) -> list[float]:

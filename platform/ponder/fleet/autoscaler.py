@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,13 +16,13 @@ from ponder.alive import show_alive
 from ponder.errors import NotFound
 from ponder.failure import brief
 from ponder.fleet import roster
-from ponder.fleet.decision import LONGEST_COOL_DOWN_S, Action, Decision, History, Rules, decide
+from ponder.fleet.decision import Action, Decision, History, Rules, decide, remember, suspects
 from ponder.fleet.fleet_log import log_decision, prune_log
 from ponder.fleet.plan import plan
-from ponder.fleet.problem import Bounds, Offer, Plan, Situation
+from ponder.fleet.problem import Bounds, Offer, Situation
 from ponder.fleet.provider import Pool, Provider
 from ponder.fleet.situation import situations
-from ponder.fleet.targets import Want, targets_of
+from ponder.fleet.targets import Want, targets_of, wants_of
 from ponder.fleet.workforce import Workforce
 from ponder.jobs.served import served_models
 from ponder.ledger.price_book import Price, list_prices
@@ -39,8 +39,7 @@ _IS_ACTIVE = text("""
     )
 """)
 _RETRY_S = 1.0
-_SUSPECT_AFTER = 2
-"""A pool with so many failed starts in a row is planned to get no more workers until it may be tried again."""
+_PRUNE_EVERY = timedelta(hours=1)
 
 _log = structlog.get_logger(__name__)
 
@@ -90,16 +89,20 @@ def _leadership(engine: Engine, provider: Provider, settings: Settings, stop: th
     with engine.connect() as connection:
         # It must not return to the pool, because it holds the lock.
         connection.detach()
-        while not connection.execute(text(f"SELECT pg_try_advisory_lock({LEADER})")).scalar_one():
-            connection.commit()
+        is_leader = _try_to_lead(connection)
+        if not is_leader:
             provider.close()
+        while not is_leader and not stop.wait(1.0):
             show_alive(settings.alive_file)
-            if stop.wait(1.0):
-                break
-        else:
+            is_leader = _try_to_lead(connection)
+        if is_leader:
             _log.info("active")
-        connection.commit()
         yield connection
+
+
+def _try_to_lead(connection: Connection) -> bool:
+    with connection.begin():
+        return bool(connection.execute(text(f"SELECT pg_try_advisory_lock({LEADER})")).scalar_one())
 
 
 def is_active(connection: Connection) -> bool:
@@ -118,6 +121,7 @@ class Autoscaler:
     _workforce: Workforce = field(init=False)
     _targets: deque[tuple[datetime, Mapping[Pool, int]]] = field(default_factory=deque)
     """The targets of the longest cool-down, and one before it."""
+    _pruned_at: datetime | None = None
     _untimed: set[str] = field(default_factory=set)
     """The models for which no machine is known, so that it is logged once."""
 
@@ -161,21 +165,20 @@ class Autoscaler:
             models=frozenset(orders.models) if orders.models else None,
         )
         with self.connection.begin():
-            prune_log(self.connection)
-            roster.prune(self.connection)
+            self._prune(now)
             history = History(self._targets, *roster.past(self.connection))
             workers = [row.as_worker(now) for row in roster.open_rows(self.connection)]
             workers += roster.foreign_workers(self.connection)
-            wants = self._wants(_suspects(history, rules, now))
+            wants = self._wants(suspects(history, rules, now))
         decisions = decide(wants, workers, history, rules, now)
-        self._remember(now, targets_of(wants, rules.bounds))
+        remember(self._targets, targets_of(wants, rules.bounds), rules, now)
         return wants, decisions
 
-    def _remember(self, now: datetime, targets: Mapping[Pool, int]) -> None:
-        self._targets.append((now, targets))
-        begin = now - timedelta(seconds=max(self.settings.fleet_cool_down_s, LONGEST_COOL_DOWN_S))
-        while len(self._targets) > 1 and self._targets[1][0] <= begin:
-            self._targets.popleft()
+    def _prune(self, now: datetime) -> None:
+        if self._pruned_at is None or now - self._pruned_at > _PRUNE_EVERY:
+            prune_log(self.connection)
+            roster.prune(self.connection)
+            self._pruned_at = now
 
     def _wants(self, suspects: Collection[Pool]) -> list[Want]:
         """Returns what the plans ask for. Starts only what the provider offers and what has not just failed."""
@@ -190,7 +193,7 @@ class Autoscaler:
                 for offer in situation.offers
             ]
             planned = plan(replace(situation, offers=tuple(offers)), self.orders.bounds)
-            wants += _wants_of(situation.model, offers, planned)
+            wants += wants_of(situation.model, offers, planned)
             if offers:
                 self._untimed.discard(situation.model)
             is_short = newest is None or planned.late_tokens or planned.num_workers < self.orders.bounds.min_workers
@@ -240,22 +243,4 @@ class Autoscaler:
 
     def _now(self) -> datetime:
         with self.connection.begin():
-            now = self.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        assert isinstance(now, datetime)
-        return now
-
-
-def _suspects(history: History, rules: Rules, now: datetime) -> set[Pool]:
-    return {
-        pool
-        for pool, failures in history.failures.items()
-        if failures.num >= _SUSPECT_AFTER and now < rules.may_retry_at(failures)
-    }
-
-
-def _wants_of(model: str, offers: Sequence[Offer], planned: Plan) -> Iterator[Want]:
-    by_place = {(offer.machine, offer.market): offer for offer in offers}
-    for wanted in planned.wanted:
-        offer = by_place[wanted.machine, wanted.market]
-        pool = Pool(model, wanted.machine, wanted.market)
-        yield Want(pool, wanted.num_workers, offer.nanodollars_per_hour, wanted.reason, offer.may_start)
+            return roster.now(self.connection)

@@ -8,6 +8,7 @@ then being idle has cost as much as loading it again would. Bounds that were low
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +20,9 @@ from ponder.fleet.provider import Pool
 from ponder.fleet.targets import Want, fits, targets_of
 from ponder.fleet.worker_state import Phase, Worker
 
-LONGEST_COOL_DOWN_S = 3_600.0
+_LONGEST_COOL_DOWN_S = 3_600.0
+_SUSPECT_AFTER = 2
+"""A pool with so many failed starts in a row is planned to get no more workers until it may be tried again."""
 
 
 class Action(StrEnum):
@@ -71,7 +74,7 @@ class Rules:
         return self.bounds.min_workers if self.models is None or model in self.models else 0
 
     def cool_down_of(self, worker: Worker) -> float:
-        return max(self.cool_down_s, min(worker.loading_s, LONGEST_COOL_DOWN_S))
+        return max(self.cool_down_s, min(worker.loading_s, _LONGEST_COOL_DOWN_S))
 
     def may_retry_at(self, failures: Failures) -> datetime:
         pause_s = self.retry_s * 2 ** min(failures.num - 1, 20)
@@ -86,6 +89,25 @@ class Decision:
     pool: Pool
     reason: str
     worker: str | None = None
+
+
+def suspects(history: History, rules: Rules, now: datetime) -> set[Pool]:
+    """Returns the pools in which nothing may be started for now, because starts failed there."""
+    return {
+        pool
+        for pool, failures in history.failures.items()
+        if failures.num >= _SUSPECT_AFTER and now < rules.may_retry_at(failures)
+    }
+
+
+def remember(
+    targets: deque[tuple[datetime, Mapping[Pool, int]]], latest: Mapping[Pool, int], rules: Rules, now: datetime
+) -> None:
+    """Adds the latest targets, and forgets those that no cool-down reaches back to."""
+    targets.append((now, latest))
+    begin = now - timedelta(seconds=max(rules.cool_down_s, _LONGEST_COOL_DOWN_S))
+    while len(targets) > 1 and targets[1][0] <= begin:
+        targets.popleft()
 
 
 def decide(

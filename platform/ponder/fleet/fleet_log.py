@@ -27,12 +27,15 @@ _PRUNE = text("DELETE FROM fleet_decisions WHERE at < clock_timestamp() - interv
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
+    """A row of the log; `id` grows with time."""
+
     id: int
     at: datetime
     decision: Decision
 
 
 def log_decision(connection: Connection, decision: Decision) -> None:
+    """Adds an entry with Postgres's time."""
     pool = decision.pool
     values = {"action": decision.action.value, "model": pool.model, "machine": pool.machine, "market": pool.market}
     connection.execute(_ADD, values | {"worker": decision.worker, "reason": decision.reason})

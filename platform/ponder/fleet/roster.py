@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -143,32 +143,14 @@ class Row:
         )
 
 
+_SAME = [field.name for field in fields(Row) if field.name not in ("pool", "nanodollars_per_hour")]
+"""The fields that are called like their columns."""
+
+
 def open_rows(connection: Connection) -> list[Row]:
+    """Returns all rows that have not ended, in the order of their orders."""
     return [
-        Row(
-            id=row.id,
-            pool=_pool(row),
-            worker=row.worker,
-            handle=row.handle,
-            ordered_at=row.ordered_at,
-            nanodollars_per_hour=row.price,
-            told_at=row.told_at,
-            seen_at=row.seen_at,
-            ready_at=row.ready_at,
-            leave_by=row.leave_by,
-            stop_at=row.stop_at,
-            stopped_at=row.stopped_at,
-            has_failed=row.has_failed,
-            num_tries=row.num_tries,
-            retry_at=row.retry_at,
-            incarnation_id=row.incarnation_id,
-            state=row.state,
-            left_at=row.left_at,
-            end_reason=row.end_reason,
-            last_moment=row.last_moment,
-            busy_since=row.busy_since,
-            loading_s=row.loading_s,
-        )
+        Row(pool=_pool(row), nanodollars_per_hour=row.price, **{name: row._mapping[name] for name in _SAME})
         for row in connection.execute(_OPEN)
     ]
 

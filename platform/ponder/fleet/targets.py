@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ponder.fleet.problem import Bounds
+from ponder.fleet.problem import Bounds, Offer, Plan
 from ponder.fleet.provider import Pool
 
 
@@ -19,6 +19,15 @@ class Want:
     nanodollars_per_hour: int
     reason: str
     may_start: bool = True
+
+
+def wants_of(model: str, offers: Sequence[Offer], planned: Plan) -> Iterator[Want]:
+    """Yields what the plan of a model asks for. `offers` are those that it was made with."""
+    by_place = {(offer.machine, offer.market): offer for offer in offers}
+    for wanted in planned.wanted:
+        offer = by_place[wanted.machine, wanted.market]
+        pool = Pool(model, wanted.machine, wanted.market)
+        yield Want(pool, wanted.num_workers, offer.nanodollars_per_hour, wanted.reason, offer.may_start)
 
 
 def targets_of(wants: Sequence[Want], bounds: Bounds) -> dict[Pool, int]:

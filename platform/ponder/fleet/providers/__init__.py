@@ -55,7 +55,7 @@ class ProviderOptions:
 
 
 def make_provider(options: ProviderOptions, settings: Settings) -> Provider:
-    """Raises InvalidInput, which names the option, if one is missing, wrong, or for another provider."""
+    """Makes the provider. Raises InvalidInput for an option that is missing, wrong, or for another provider."""
     for name, providers in _BELONGS.items():
         if getattr(options, name) not in (None, ()) and options.provider not in providers:
             option = "--" if name == "worker_arguments" else f"--{name.replace('_', '-')}"
@@ -78,6 +78,7 @@ def make_provider(options: ProviderOptions, settings: Settings) -> Provider:
 
 def _kubernetes(options: ProviderOptions) -> Kubernetes:
     pattern = options.deployment or _DEPLOYMENT
+    # Names that may come are not known yet: any two stand for them.
     places = options.machines or tuple(itertools.product(("h100", "h200"), ("on_demand", "spot")))
     pools: dict[str, Pool] = {}
     for model, (machine, market) in itertools.product(dict.fromkeys(options.models) or ("one", "two"), places):

@@ -29,7 +29,7 @@ def get_plan(
     model: Annotated[str | None, Query(max_length=500)] = None,
     min_workers: Annotated[_Number, Query(alias="min")] = 0,
     max_workers: Annotated[_Number | None, Query(alias="max")] = None,
-    max_dollars_per_hour: Annotated[str | None, Query(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$")] = None,
+    max_dollars_per_hour: Annotated[str | None, Query(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")] = None,
 ) -> JsonObject:
     """Plans the workers of each model that has work or workers, or of one, and says what led to it.
 

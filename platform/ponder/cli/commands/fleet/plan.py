@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import click
 
+from ponder.cli.amount import Dollars
 from ponder.cli.api import connect
 from ponder.cli.console import Column, duration, out, print_json, print_rows
-from ponder.domain.money import dollars, nanodollars
-
-
-def _amount(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Checks an amount of dollars, which is sent as it is written. Raises BadParameter."""
-    try:
-        if value is not None and nanodollars(Decimal(value)) < 0:
-            raise ValueError
-    except (InvalidOperation, ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{value} is not an amount of dollars with at most nine decimal places") from error
-    return None if value is None else f"{Decimal(value):f}"
+from ponder.domain.money import NANODOLLARS, dollars
 
 
 @click.command()
@@ -31,12 +22,11 @@ def _amount(_context: click.Context, _option: click.Parameter, value: str | None
 @click.option("--max", "most", type=click.IntRange(0), help="The most workers of a model.")
 @click.option(
     "--max-dollars-per-hour",
-    metavar="DOLLARS",
-    callback=_amount,
+    type=Dollars(),
     help="The most that the workers of a model may cost in an hour.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print the plans as JSON, with the situations they rest on.")
-def plan(model: str | None, least: int, most: int | None, max_dollars_per_hour: str | None, is_json: bool) -> None:
+def plan(model: str | None, least: int, most: int | None, max_dollars_per_hour: int | None, is_json: bool) -> None:
     """Show which workers of each model are wanted now, why, and what the alternatives would cost.
 
     The plan weighs the waiting work and its deadlines against prices, measured throughput, loading time and the
@@ -45,8 +35,8 @@ def plan(model: str | None, least: int, most: int | None, max_dollars_per_hour: 
     """
     if most is not None and most < least:
         raise click.UsageError(f"--max {most} is less than --min {least}")
-    bounds = {"min": least, "max": most, "max_dollars_per_hour": max_dollars_per_hour}
-    query = {"model": model, **bounds}
+    dollars_per_hour = None if max_dollars_per_hour is None else f"{Decimal(max_dollars_per_hour) / NANODOLLARS:f}"
+    query = {"model": model, "min": least, "max": most, "max_dollars_per_hour": dollars_per_hour}
     with connect() as client:
         plans = client.fleet_plans(**{name: value for name, value in query.items() if value is not None})
     if is_json:

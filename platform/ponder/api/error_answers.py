@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -13,7 +13,7 @@ from pg8000.exceptions import InterfaceError as DriverError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.domain.batch.refusal import path
@@ -57,29 +57,46 @@ class TooLarge(InvalidInput):
     """An upload or a body exceeds its limit."""
 
 
-def answer(status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
+class ErrorAnswer(JSONResponse):
+    """The answer to a request that failed. `message` is its text for people."""
+
+    def __init__(self, status: int, message: str, kind: str, *, param: str | None, code: str | None) -> None:
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
+        error = {"message": message, "type": kind, "param": param, "code": code}
+        super().__init__({"error": error}, status_code=status, headers=headers)
+        self.message = message
 
 
-def install(app: FastAPI) -> None:
-    """Makes the app translate everything that a route may raise."""
-    app.add_exception_handler(PonderError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(DBAPIError, _database)
-    app.add_exception_handler(PoolTimeout, _busy)
+def answer(status: int, message: str, kind: str, *, param: str | None = None, code: str | None = None) -> ErrorAnswer:
+    return ErrorAnswer(status, message, kind, param=param, code=code)
+
+
+def _as_json(_request: Request, found: ErrorAnswer) -> Response:
+    return found
+
+
+def install(app: FastAPI, present: Callable[[Request, ErrorAnswer], Response] = _as_json) -> None:
+    """Makes the app translate everything that a route may raise. `present` makes what is sent of an answer."""
+
+    def presented(handle: Callable[[Request, Exception], ErrorAnswer]) -> Callable[[Request, Exception], Response]:
+        return lambda request, error: present(request, handle(request, error))
+
+    app.add_exception_handler(PonderError, presented(_ours))
+    app.add_exception_handler(RequestValidationError, presented(_invalid))
+    app.add_exception_handler(HTTPException, presented(_http))
+    app.add_exception_handler(DBAPIError, presented(_database))
+    app.add_exception_handler(PoolTimeout, presented(_busy))
     for error in (DriverError, ConnectionError, TimeoutError):  # raised outside SQLAlchemy
-        app.add_exception_handler(error, _away)
-    app.add_middleware(_Guarded)
+        app.add_exception_handler(error, presented(_away))
+    app.add_middleware(_Guarded, answer_of=presented(_unexpected))
 
 
 class _Guarded:
     """ASGI middleware that stops untranslated errors, because the server would log all of their text."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, answer_of: Callable[[Request, Exception], Response]) -> None:
         self._app = app
+        self._answer_of = answer_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -94,13 +111,13 @@ class _Guarded:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            refusal = _unexpected(Request(scope), error)
+            refusal = self._answer_of(Request(scope), error)
             if has_begun:
                 raise RuntimeError("an answer broke off") from None
             await refusal(scope, receive, send)
 
 
-def _ours(request: Request, error: Exception) -> JSONResponse:
+def _ours(request: Request, error: Exception) -> ErrorAnswer:
     if isinstance(error, LimitReached):
         refusal = answer(429, str(error), "rate_limit_error", code=error.code)
         refusal.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
@@ -117,7 +134,7 @@ def _ours(request: Request, error: Exception) -> JSONResponse:
     return _unexpected(request, error)
 
 
-def _invalid(_request: Request, error: Exception) -> JSONResponse:
+def _invalid(_request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, RequestValidationError)
     first: Mapping[str, Any] = error.errors()[0]
     location = tuple(first["loc"])
@@ -129,7 +146,7 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
     return answer(400, f"{param}: {message}" if param else message, "invalid_request_error", param=param, code=code)
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, HTTPException)
     message = (
         f"{request.method} {request.url.path} is not a route of ponder" if error.status_code == 404 else error.detail
@@ -139,7 +156,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def _database(request: Request, error: Exception) -> JSONResponse:
+def _database(request: Request, error: Exception) -> ErrorAnswer:
     assert isinstance(error, DBAPIError)
     details = error.orig.args[0] if error.orig and error.orig.args else None
     state = str(details.get("C", "")) if isinstance(details, dict) else ""
@@ -149,15 +166,15 @@ def _database(request: Request, error: Exception) -> JSONResponse:
     return _unexpected(request, error)
 
 
-def _away(_request: Request, _error: Exception) -> JSONResponse:
+def _away(_request: Request, _error: Exception) -> ErrorAnswer:
     return answer(503, "the database does not answer; try again", "server_error", code="unavailable")
 
 
-def _busy(_request: Request, _error: Exception) -> JSONResponse:
+def _busy(_request: Request, _error: Exception) -> ErrorAnswer:
     return answer(503, "all database connections are in use; try again", "server_error", code="unavailable")
 
 
-def _unexpected(request: Request, error: Exception) -> JSONResponse:
+def _unexpected(request: Request, error: Exception) -> ErrorAnswer:
     """Logs and answers an unexpected error. Neither quotes it, because it may quote a prompt."""
     tenant = getattr(request.state, "tenant_id", None)
     _log.error("unexpected_error", method=request.method, path=request.url.path, tenant=tenant, exc_info=error)

@@ -1,7 +1,11 @@
-"""Limits the size of bodies other than uploads, and reports a tenant's remaining requests."""
+"""Limits the size of bodies other than uploads and the number of streams, and reports a tenant's remaining requests."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.api.error_answers import answer
@@ -62,3 +66,16 @@ class Limited:
             return {"type": "http.disconnect"} if num_bytes > most else message
 
         await self._app(scope, counting, telling)
+
+
+class LimitedStream(StreamingResponse):
+    """A stream that takes up one of its tenant's slots for as long as it lasts."""
+
+    def __init__(self, slot: AbstractContextManager[None], content: AsyncIterator[bytes], *, media_type: str) -> None:
+        # The header asks nginx to pass what is sent on at once.
+        super().__init__(content, media_type=media_type, headers={"X-Accel-Buffering": "no"})
+        self._slot = slot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._slot:
+            await super().__call__(scope, receive, send)

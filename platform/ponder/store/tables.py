@@ -76,6 +76,24 @@ api_keys = Table(
     CheckConstraint("role IN ('operator', 'submit', 'read')", name="role"),
 )
 
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("sha256", LargeBinary, primary_key=True, comment="of the cookie's token"),
+    Column("key_id", Text, ForeignKey("api_keys.id"), nullable=False, comment="the session ends with this key"),
+    Column("viewed_tenant_id", Text, ForeignKey("tenants.id"), comment="that an operator chose; null: the key's own"),
+    _created_at(),
+    _timestamp("expires_at", nullable=False),
+)
+
+sign_in_links = Table(
+    "sign_in_links",
+    metadata,
+    Column("sha256", LargeBinary, primary_key=True, comment="of the link's token, which signs in once"),
+    Column("key_id", Text, ForeignKey("api_keys.id"), nullable=False),
+    _timestamp("expires_at", nullable=False),
+)
+
 files = Table(
     "files",
     metadata,

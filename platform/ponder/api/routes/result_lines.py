@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,9 +12,9 @@ from fastapi import APIRouter, Query
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from ponder.api.auth import Tenant
+from ponder.api.limit import LimitedStream
 from ponder.api.outcome import encoded, refused_lines, settled_lines
 from ponder.api.services import Ponder, identifier
 from ponder.domain.storable import JsonObject
@@ -90,23 +89,10 @@ def get_results(
     begin = _position(ponder.engine, caller.tenant_id, identifier(batch_id, "batch"), after)
     if follow:
         slot = ponder.limits.streams.one(caller.tenant_id, is_operator=caller.is_operator)
-        return _Followed(slot, _follow(ponder.engine, begin))
+        return LimitedStream(slot, _follow(ponder.engine, begin), media_type="application/jsonl")
     page = _look(ponder.engine, begin, limit or _LIMIT)
     headers = {"Ponder-Cursor": page.end.cursor, "Ponder-Complete": str(page.is_last).lower()}
     return StreamingResponse(_pieces(ponder.engine, page), media_type="application/jsonl", headers=headers)
-
-
-class _Followed(StreamingResponse):
-    """A stream that takes up one of its tenant's slots for as long as it lasts."""
-
-    def __init__(self, slot: AbstractContextManager[None], content: AsyncIterator[bytes]) -> None:
-        # The header asks nginx to pass lines on at once.
-        super().__init__(content, media_type="application/jsonl", headers={"X-Accel-Buffering": "no"})
-        self._slot = slot
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._slot:
-            await super().__call__(scope, receive, send)
 
 
 async def _follow(engine: Engine, position: _Position) -> AsyncIterator[bytes]:

@@ -26,16 +26,20 @@ from ponder.store.database import connect
 @click.command()
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1, or PONDER_HOST]")
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: 8765, or PONDER_PORT]")
-def serve(host: str | None, port: int | None) -> None:
-    """Run the API."""
+@click.option("--no-console", is_flag=True, help="Serve the API alone, without the web console.")
+def serve(host: str | None, port: int | None, *, no_console: bool) -> None:
+    """Run the API and the web console."""
     import uvicorn
 
     from ponder.api.server import create_app, server_config
+    from ponder.console import app as console
 
     settings = Settings()
     log.configure("api", settings.log_level)
     engine = connect(database_url(settings), pool_size=10)
     app = create_app(engine, redis_url(settings), settings)
+    if not no_console:
+        console.install(app)
     server = uvicorn.Server(server_config(app, settings, host=host or settings.host, port=port or settings.port))
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
         server.run()

@@ -1,0 +1,1 @@
+"""The web console: server-rendered pages over the functions that answer the API's routes."""

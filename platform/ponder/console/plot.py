@@ -1,0 +1,273 @@
+"""Draws plots as SVG on the server, so that pages need no script for them. Colours come from the style sheet.
+
+Every plot is a figure with a caption, a legend if it has several series, and its data as a table for those who cannot
+see it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 520.0, 240.0
+LEFT, RIGHT, TOP, BOTTOM = 64.0, 14.0, 10.0, 40.0
+_NUM_TICKS = 5
+_TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
+
+_WHISKER = Markup('<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+
+Write = Callable[[float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """An axis with its label. `write` writes a value for a tick and for the table."""
+
+    label: str
+    write: Write = lambda value: f"{value:g}"
+    is_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points (x, y) with x ascending. `style` is a class of the style sheet that sets the colour."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: str = "series-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of a scatter plot, with the interval of each value where one is known."""
+
+    name: str
+    x: float
+    y: float
+    style: str = "series-1"
+    x_interval: tuple[float, float] | None = None
+    y_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A horizontal bar of parts, each with its value and style."""
+
+    name: str
+    parts: Sequence[tuple[str, float, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Maps [low, high] onto pixels from `begin` to `end`."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = (self.high - self.low) or 1.0
+        return round(self.begin + (value - self.low) / span * (self.end - self.begin), 2)
+
+
+def line_plot(title: str, series: Sequence[Series], x: Axis, y: Axis, *, is_filled: bool = False) -> Markup:
+    """Draws one line for each series. is_filled: shades the area below."""
+    points = [point for one in series for point in one.points]
+    if not points:
+        return _empty(title)
+    horizontal = _scale([a for a, _ in points], LEFT, WIDTH - RIGHT, from_zero=False)
+    vertical = _scale([b for _, b in points], HEIGHT - BOTTOM, TOP, from_zero=True)
+    shapes = [shape for one in series for shape in _line(one, horizontal, vertical, y, is_filled=is_filled)]
+    rows = [(one.name, x.write(a), y.write(b)) for one in series for a, b in one.points]
+    return _figure(
+        title, frame(horizontal, vertical, x, y), shapes, legend(series), _table(("", x.label, y.label), rows)
+    )
+
+
+def scatter_plot(title: str, points: Sequence[Point], x: Axis, y: Axis, *, frontier: Sequence[Point] = ()) -> Markup:
+    """Draws points with their names and intervals, and a line through the points of a frontier."""
+    if not points:
+        return _empty(title)
+    horizontal = _scale(
+        [value for one in points for value in (one.x, *(one.x_interval or ()))], LEFT, WIDTH - RIGHT, from_zero=True
+    )
+    vertical = _scale(
+        [value for one in points for value in (one.y, *(one.y_interval or ()))], HEIGHT - BOTTOM, TOP, from_zero=True
+    )
+    shapes = [shape for one in points for shape in _dot(one, horizontal, vertical, x, y)]
+    if len(frontier) > 1:
+        path = " ".join(f"{horizontal(one.x)},{vertical(one.y)}" for one in sorted(frontier, key=lambda one: one.x))
+        shapes.insert(0, Markup('<polyline class="line series-5" stroke-dasharray="4 4" points="{}"/>').format(path))
+    rows = [(one.name, x.write(one.x), y.write(one.y)) for one in points]
+    return _figure(title, frame(horizontal, vertical, x, y), shapes, Markup(), _table(("", x.label, y.label), rows))
+
+
+def bar_plot(title: str, bars: Sequence[Bar], value: Axis) -> Markup:
+    """Draws horizontal bars of parts, and their sums."""
+    if not bars:
+        return _empty(title)
+    row, label_width = 30.0, 150.0
+    height = row * len(bars) + 8
+    most = max(sum(amount for _, amount, _ in bar.parts) for bar in bars) or 1.0
+    along = Scale(0.0, most, label_width, WIDTH - 90.0)
+    shapes = []
+    for number, bar in enumerate(bars):
+        top = number * row + 6
+        shapes.append(
+            Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(
+                label_width - 8, top + 15, _shortened(bar.name, 22)
+            )
+        )
+        before = 0.0
+        for name, amount, style in bar.parts:
+            width = max(0.0, round(along(before + amount) - along(before), 2))
+            shapes.append(
+                Markup(
+                    '<rect class="bar {}" x="{}" y="{}" width="{}" height="20"><title>{}: {}: {}</title></rect>'
+                ).format(style, along(before), top, width, bar.name, name, value.write(amount))
+            )
+            before += amount
+        shapes.append(Markup('<text x="{}" y="{}">{}</text>').format(along(before) + 6, top + 15, value.write(before)))
+    rows = [(bar.name, name, value.write(amount)) for bar in bars for name, amount, _ in bar.parts]
+    names = {name: style for bar in bars for name, _, style in bar.parts}
+    shown = legend([Series(name, (), style) for name, style in names.items()])
+    return _figure(title, Markup(), shapes, shown, _table(("", "", value.label), rows), height=height)
+
+
+def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:
+    """Draws both axes with their ticks and labels."""
+    parts = []
+    for tick in ticks(vertical.low, vertical.high):
+        at = vertical(tick)
+        parts.append(Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, at, at))
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 6, at + 4, y.write(tick)))
+    marks = time_ticks(horizontal.low, horizontal.high) if x.is_time else ticks(horizontal.low, horizontal.high)
+    for tick in marks:
+        parts.append(
+            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
+                horizontal(tick), HEIGHT - BOTTOM + 16, clock(tick, horizontal) if x.is_time else x.write(tick)
+            )
+        )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 6, x.label))
+    parts.append(
+        Markup('<text transform="translate(12 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
+            (TOP + HEIGHT - BOTTOM) / 2, y.label
+        )
+    )
+    return Markup().join(parts)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Returns about five round values between low and high: multiples of 1, 2 or 5 times a power of ten."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / _NUM_TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def time_ticks(low: float, high: float) -> list[float]:
+    """Returns up to seven round moments, in Unix time."""
+    rough = max((high - low) / _NUM_TICKS, 1e-9)
+    step = next((step for step in _TIME_STEPS if step >= rough), 86_400 * math.ceil(rough / 86_400))
+    first = math.ceil(low / step)
+    return [float(number * step) for number in range(first, math.floor(high / step) + 1)]
+
+
+def clock(unix: float, scale: Scale) -> str:
+    """Writes a moment as short as the time that an axis covers allows."""
+    span = scale.high - scale.low
+    form = "%H:%M:%S" if span < 600 else "%H:%M" if span < 2 * 86_400 else "%b %-d"
+    return datetime.fromtimestamp(unix, UTC).strftime(form)
+
+
+def legend(series: Sequence[Series]) -> Markup:
+    if len(series) < 2:
+        return Markup()
+    items = [Markup('<li class="{}"><span>{}</span></li>').format(one.style, one.name) for one in series]
+    return Markup('<ul class="legend">{}</ul>').format(Markup().join(items))
+
+
+def _line(one: Series, horizontal: Scale, vertical: Scale, y: Axis, *, is_filled: bool) -> Iterable[Markup]:
+    if not one.points:
+        return
+    places = [(horizontal(a), vertical(b)) for a, b in one.points]
+    path = " ".join(f"{a},{b}" for a, b in places)
+    title = f"{one.name}: {y.write(one.points[-1][1])} at the end"
+    if is_filled:
+        base = vertical(max(0.0, vertical.low))
+        yield Markup('<polygon class="area {}" points="{}"/>').format(
+            one.style, f"{places[0][0]},{base} {path} {places[-1][0]},{base}"
+        )
+    yield Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(one.style, path, title)
+    if len(places) == 1:
+        yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(one.style, *places[0])
+
+
+def _dot(one: Point, horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Iterable[Markup]:
+    across, up = horizontal(one.x), vertical(one.y)
+    if one.x_interval is not None:
+        low, high = map(horizontal, one.x_interval)
+        yield _WHISKER.format(one.style, low, high, up, up)
+    if one.y_interval is not None:
+        low, high = map(vertical, one.y_interval)
+        yield _WHISKER.format(one.style, across, across, low, high)
+    yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="5"><title>{}: {}, {}</title></circle>').format(
+        one.style, across, up, one.name, x.write(one.x), y.write(one.y)
+    )
+    is_right = across > WIDTH * 0.7
+    yield Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        across - 9 if is_right else across + 9, up - 7, "end" if is_right else "start", _shortened(one.name, 28)
+    )
+
+
+def _scale(values: Sequence[float], begin: float, end: float, *, from_zero: bool) -> Scale:
+    low, high = min(values), max(values)
+    if from_zero:
+        low, high = min(0.0, low), high * 1.05
+    return Scale(low, high if high > low else low + 1.0, begin, end)
+
+
+def _figure(
+    title: str, axes: Markup, shapes: Iterable[Markup], legend: Markup, table: Markup, *, height: float = HEIGHT
+) -> Markup:
+    return Markup(
+        '<figure><figcaption>{title}</figcaption><svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" '
+        'aria-label="{title}">{axes}{shapes}</svg>{legend}'
+        '<details class="data"><summary>Data</summary>{table}</details></figure>'
+    ).format(
+        title=escape(title),
+        width=WIDTH,
+        height=height,
+        axes=axes,
+        shapes=Markup().join(shapes),
+        legend=legend,
+        table=table,
+    )
+
+
+def _empty(title: str) -> Markup:
+    return Markup('<figure><figcaption>{}</figcaption><p class="faint">Nothing to show yet.</p></figure>').format(title)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    top = Markup().join(Markup('<th scope="col">{}</th>').format(name) for name in head)
+    body = Markup().join(
+        Markup("<tr>{}</tr>").format(Markup().join(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows
+    )
+    return Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="Data"><table><thead><tr>{}</tr></thead>'
+        "<tbody>{}</tbody></table></div>"
+    ).format(top, body)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

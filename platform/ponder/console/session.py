@@ -1,0 +1,198 @@
+"""Sessions of people who signed in with an API key, and the one-time links that sign them in.
+
+A browser holds a random token in a cookie, and Postgres its hash with the key it stands for: a session ends with its
+key. A page that changes something needs a second token in a header, which no other site can send.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Connection, text
+from starlette.responses import Response
+
+from ponder.api.auth import Caller, digest
+from ponder.api.services import Ponder, identifier
+from ponder.domain.role import Role
+from ponder.errors import Forbidden, NotFound, PonderError, Unauthorized
+
+COOKIE = "ponder_session"
+CSRF_HEADER = "X-CSRF-Token"
+_SESSION_DAYS = 14
+LINK_MINUTES = 10
+
+_KEY = text("SELECT id FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
+_BEGIN = text(
+    f"""
+    INSERT INTO console_sessions (sha256, key_id, expires_at)
+    VALUES (:sha256, :key_id, clock_timestamp() + interval '{_SESSION_DAYS} days')
+    """
+)
+_PRUNE = text("DELETE FROM console_sessions WHERE expires_at < clock_timestamp()")
+_PRUNE_LINKS = text("DELETE FROM sign_in_links WHERE expires_at < clock_timestamp()")
+_END = text("DELETE FROM console_sessions WHERE sha256 = :sha256")
+_FIND = text(
+    """
+    SELECT key.id AS key_id, key.hint, key.role, key.tenant_id, own.name AS tenant_name,
+           viewed.id AS viewed_id, viewed.name AS viewed_name
+    FROM console_sessions AS session
+    JOIN api_keys AS key ON key.id = session.key_id AND key.revoked_at IS NULL
+    JOIN tenants AS own ON own.id = key.tenant_id
+    LEFT JOIN tenants AS viewed ON viewed.id = session.viewed_tenant_id AND key.role = 'operator'
+    WHERE session.sha256 = :sha256 AND session.expires_at > clock_timestamp()
+    """
+)
+_VIEW = text("UPDATE console_sessions SET viewed_tenant_id = :tenant_id WHERE sha256 = :sha256")
+_TENANT = text("SELECT 1 FROM tenants WHERE id = :id")
+_MAKE_LINK = text(
+    f"""
+    INSERT INTO sign_in_links (sha256, key_id, expires_at)
+    VALUES (:sha256, :key_id, clock_timestamp() + interval '{LINK_MINUTES} minutes')
+    """
+)
+_USE_LINK = text(
+    """
+    DELETE FROM sign_in_links USING api_keys
+    WHERE sign_in_links.sha256 = :sha256 AND expires_at > clock_timestamp()
+      AND api_keys.id = key_id AND revoked_at IS NULL
+    RETURNING key_id
+    """
+)
+
+
+class SignedOut(PonderError):
+    """The browser has no session, or its session or key has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A person who has signed in.
+
+    `own` has the rights of the key. `viewed` is the caller for whom pages ask: the same, unless an operator has chosen
+    another tenant, whose things can then be read but not changed.
+    """
+
+    own: Caller
+    viewed: Caller
+    hint: str
+    own_tenant: str
+    viewed_tenant: str
+    csrf_token: str
+
+    @property
+    def may_change(self) -> bool:
+        return self.viewed.role is not Role.READ
+
+
+def begin(connection: Connection, key: str) -> str:
+    """Begins a session with an API key. Returns the cookie's token. Raises Unauthorized."""
+    key_id = connection.execute(_KEY, {"sha256": digest(key)}).scalar()
+    if key_id is None:
+        raise Unauthorized("this is not a valid API key: `ponder key create` makes one")
+    return _begin(connection, str(key_id))
+
+
+def make_link(connection: Connection, key_id: str) -> str:
+    """Makes a link's token, which signs in once within `LINK_MINUTES`."""
+    token = secrets.token_urlsafe(32)
+    connection.execute(_PRUNE_LINKS)
+    connection.execute(_MAKE_LINK, {"sha256": _hash(token), "key_id": key_id})
+    return token
+
+
+def begin_by_link(connection: Connection, link_token: str) -> str:
+    """Uses up a link and begins a session. Returns the cookie's token. Raises Unauthorized."""
+    key_id = connection.execute(_USE_LINK, {"sha256": _hash(link_token)}).scalar()
+    if key_id is None:
+        raise Unauthorized("this link has been used or is too old: `ponder open` makes a new one")
+    return _begin(connection, str(key_id))
+
+
+def end(connection: Connection, token: str) -> None:
+    connection.execute(_END, {"sha256": _hash(token)})
+
+
+def view_tenant(connection: Connection, token: str, visitor: Visitor, tenant_id: str) -> None:
+    """Lets an operator look at another tenant's pages. Raises Forbidden and NotFound."""
+    if not visitor.own.is_operator:
+        raise Forbidden("only an operator can look at other tenants")
+    values = {"id": identifier(tenant_id, "tenant")}
+    if connection.execute(_TENANT, values).first() is None:
+        raise NotFound(f"there is no tenant {tenant_id}", param="tenant")
+    chosen = None if tenant_id == visitor.own.tenant_id else tenant_id
+    connection.execute(_VIEW, {"sha256": _hash(token), "tenant_id": chosen})
+
+
+def set_cookie(request: Request, response: Response, token: str) -> None:
+    response.set_cookie(
+        COOKIE,
+        token,
+        max_age=_SESSION_DAYS * 86_400,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+def _begin(connection: Connection, key_id: str) -> str:
+    token = secrets.token_urlsafe(32)
+    connection.execute(_PRUNE)
+    connection.execute(_BEGIN, {"sha256": _hash(token), "key_id": key_id})
+    return token
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+def _csrf_token(token: str) -> str:
+    """Derives the token of a session's pages from its cookie, which scripts cannot read."""
+    return hmac.new(token.encode("utf-8", "replace"), b"csrf", hashlib.sha256).hexdigest()
+
+
+def _visitor(request: Request, ponder: Ponder) -> Visitor:
+    token = request.cookies.get(COOKIE, "")
+    with ponder.engine.connect() as connection:
+        row = connection.execute(_FIND, {"sha256": _hash(token)}).first() if token else None
+    if row is None:
+        raise SignedOut("sign in to see this page")
+    own = Caller(row.key_id, row.tenant_id, Role(row.role))
+    if not own.is_operator:
+        ponder.limits.requests.take(own.tenant_id)
+    is_own = row.viewed_id is None
+    viewed = own if is_own else replace(own, tenant_id=row.viewed_id, role=Role.READ)
+    viewed_tenant = row.tenant_name if is_own else row.viewed_name
+    return Visitor(own, viewed, row.hint, row.tenant_name, viewed_tenant, _csrf_token(token))
+
+
+SignedIn = Annotated[Visitor, Depends(_visitor)]
+
+
+def _changing(request: Request, visitor: SignedIn) -> Visitor:
+    """Refuses what another site could have sent, and people who may only read."""
+    given = request.headers.get(CSRF_HEADER, "")
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), visitor.csrf_token.encode()):
+        raise Forbidden("this page is out of date: load it again")
+    return visitor
+
+
+def _changing_own(visitor: Annotated[Visitor, Depends(_changing)]) -> Visitor:
+    if not visitor.may_change:
+        is_own = visitor.viewed.tenant_id == visitor.own.tenant_id
+        raise Forbidden(
+            "this key may only read: sign in with one that has the role submit"
+            if is_own
+            else "you are looking at another tenant, which can be read but not changed"
+        )
+    return visitor
+
+
+ConfirmedVisitor = Annotated[Visitor, Depends(_changing)]
+"""A visitor whose request certainly comes from a page of the console."""
+Changing = Annotated[Visitor, Depends(_changing_own)]
+"""The same, who may change what the tenant has."""

@@ -1,0 +1,61 @@
+/* What every page needs beside htmx: live parts, relative times, the theme, and notices that can be dismissed. */
+"use strict";
+
+(() => {
+  const root = document.documentElement;
+
+  /* The theme is the system's until somebody chooses another one. */
+  const chosen = localStorage.getItem("theme");
+  if (chosen) root.dataset.theme = chosen;
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-theme-toggle]")) {
+      const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+      root.dataset.theme = isDark ? "light" : "dark";
+      localStorage.setItem("theme", root.dataset.theme);
+    }
+    event.target.closest("[data-dismiss]")?.parentElement.remove();
+  });
+
+  /* Moments are shown relative to now. */
+  const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+  const units = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60]];
+  const written = (seconds) => {
+    const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size) ?? ["second", 1];
+    return unit === "second" && Math.abs(seconds) < 10 ? "just now" : relative.format(Math.round(seconds / size), unit);
+  };
+  const tell = () => {
+    for (const time of document.querySelectorAll("time[data-relative]")) {
+      const text = written((Date.parse(time.dateTime) - Date.now()) / 1000);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  };
+  tell();
+  setInterval(tell, 10_000);
+  document.addEventListener("htmx:afterSettle", tell);
+
+  /* A part with data-live="TOPIC[:ID]" is asked for again whenever the server says that it has changed. The stream is
+     closed while nobody looks, because a browser has few connections to one server. */
+  const part = document.querySelector("[data-live]");
+  if (!part) return;
+  const [of, id = ""] = part.dataset.live.split(":");
+  let stream = null;
+  const refresh = () => {
+    const address = location.pathname + location.search;
+    htmx.ajax("GET", address, { source: "#live", target: "#live", select: "#live", swap: "morph:outerHTML" });
+    document.dispatchEvent(new CustomEvent("ponder:changed"));
+  };
+  const listen = () => {
+    if (document.hidden) {
+      stream?.close();
+      stream = null;
+    } else if (!stream) {
+      stream = new EventSource(`/events?${new URLSearchParams({ of, id })}`);
+      stream.addEventListener("changed", refresh);
+    }
+  };
+  document.addEventListener("visibilitychange", listen);
+  addEventListener("pagehide", () => { stream?.close(); stream = null; });
+  addEventListener("pageshow", listen);
+  listen();
+})();

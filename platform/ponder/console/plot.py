@@ -232,7 +232,7 @@ def _dot(one: Point, horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> It
 def _scale(values: Sequence[float], begin: float, end: float, *, from_zero: bool) -> Scale:
     low, high = min(values), max(values)
     if from_zero:
-        low, high = min(0.0, low), high * 1.05
+        low, high = min(0.0, low), max(0.0, high) * 1.05
     return Scale(low, high if high > low else low + 1.0, begin, end)
 
 

@@ -1,0 +1,64 @@
+"""Plots: that they are well-formed, show what they are given, and obey nothing in it."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+from hostile_text import HOSTILE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder.console.plot import Axis, Bar, Point, Series, bar_plot, line_plot, scatter_plot, ticks, time_ticks
+
+_VALUES = st.floats(-1e12, 1e12, allow_nan=False)
+_AXIS = Axis("value")
+
+
+def _texts(markup: str) -> str:
+    return "".join(ElementTree.fromstring(markup).itertext())
+
+
+@given(st.lists(st.tuples(_VALUES, _VALUES), max_size=20))
+def test_any_line_is_drawn_within_its_frame(points: list[tuple[float, float]]) -> None:
+    drawn = line_plot("A line", [Series("s", sorted(points))], Axis("x"), _AXIS)
+    root = ElementTree.fromstring(drawn)
+    for line in root.iter("polyline"):
+        for place in line.attrib["points"].split():
+            x, y = map(float, place.split(","))
+            assert -1 <= x <= 521
+            assert -1 <= y <= 241
+
+
+@given(_VALUES, st.floats(1e-6, 1e12))
+def test_ticks_are_few_round_and_in_order(low: float, span: float) -> None:
+    marks = ticks(low, low + span)
+    assert marks == sorted(marks)
+    assert len(marks) <= 8
+
+
+@given(st.floats(0, 2e9), st.floats(1, 1e8))
+def test_ticks_of_time_are_within_the_time(low: float, span: float) -> None:
+    marks = time_ticks(low, low + span)
+    assert len(marks) <= 7
+    assert all(low - 1 <= mark <= low + span + 1 for mark in marks)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_names_are_shown_as_they_are(hostile: str) -> None:
+    for drawn in (
+        line_plot(hostile, [Series(hostile, [(0, 1)]), Series("b", [(0, 2)])], Axis(hostile), Axis(hostile)),
+        scatter_plot(hostile, [Point(hostile, 1, 2)], Axis(hostile), Axis(hostile)),
+        bar_plot(hostile, [Bar(hostile, [(hostile, 1, "series-1")])], Axis(hostile)),
+    ):
+        assert hostile in _texts(drawn)
+
+
+def test_every_value_is_in_the_table_beside_the_picture() -> None:
+    drawn = line_plot("Tokens", [Series("s", [(1, 10), (2, 4_321)])], Axis("x"), Axis("tokens"))
+    assert "4321" in _texts(drawn)
+
+
+def test_a_plot_of_nothing_says_so() -> None:
+    assert "Nothing to show yet" in _texts(line_plot("A", [], _AXIS, _AXIS))
+    assert "Nothing to show yet" in _texts(bar_plot("A", [], _AXIS))

@@ -1,0 +1,148 @@
+"""Sessions: who gets one, what it allows, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+import httpx2
+import pytest
+from sqlalchemy import Engine, text
+from world import World
+
+Browse = Callable[[str], "httpx2.Client"]
+
+
+def _home(world: World) -> str:
+    [row] = world.sql("SELECT id FROM tenants WHERE name = 'home'")
+    return str(row.id)
+
+
+def test_postgres_keeps_only_the_hash_of_a_session(browser: httpx2.Client, engine: Engine) -> None:
+    token = browser.cookies["ponder_session"]
+    with engine.connect() as connection:
+        [kept] = connection.execute(text("SELECT * FROM console_sessions")).all()
+    assert token not in str(kept)
+    assert token.encode() not in bytes(kept.sha256)
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(base_url: str, operator_key: str) -> None:
+    cookie = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}).headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+
+
+def test_a_wrong_key_gets_no_session(base_url: str) -> None:
+    for key in ("", "pk-wrong", "\0"):
+        answer = httpx2.post(f"{base_url}/sign-in", data={"key": key})
+        assert answer.status_code == 401
+        assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE api_keys SET revoked_at = clock_timestamp()",
+        "UPDATE console_sessions SET expires_at = clock_timestamp()",
+        "DELETE FROM console_sessions",
+    ],
+)
+def test_a_session_that_has_ended_shows_nothing(browser: httpx2.Client, world: World, change: str) -> None:
+    assert browser.get("/").status_code == 200
+    world.sql(change)
+    assert browser.get("/").headers["Location"] == "/sign-in?next=%2F"
+    assert browser.get("/events?of=tenant").status_code == 401
+
+
+def test_signing_out_ends_the_session_for_whoever_kept_the_cookie(browser: httpx2.Client) -> None:
+    kept = browser.cookies["ponder_session"]
+    assert browser.change("/sign-out").headers["HX-Redirect"] == "/sign-in"  # type: ignore[attr-defined]
+    again = httpx2.get(f"{browser.base_url}/", cookies={"ponder_session": kept})
+    assert again.status_code == 303
+
+
+def test_a_page_without_its_token_changes_nothing(browser: httpx2.Client) -> None:
+    for headers in ({}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "0" * 64}, {"X-CSRF-Token": "é".encode()}):
+        assert browser.post("/sign-out", headers=headers).status_code == 403
+    assert browser.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_another_site_cannot_sign_somebody_in(base_url: str, operator_key: str, headers: dict[str, str]) -> None:
+    answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}, headers=headers)
+    assert answer.status_code == 403
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "evil",
+        "/a\r\nSet-Cookie: x",
+    ],
+)
+def test_signing_in_never_leads_to_another_site(base_url: str, operator_key: str, wanted: str) -> None:
+    answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key, "next": wanted})
+    assert answer.headers["Location"] == "/"
+    assert "evil" not in httpx2.get(f"{base_url}/sign-in?next={quote(wanted, safe='')}").text
+
+
+def test_a_link_signs_in_once_and_leads_on(base_url: str, operator_key: str) -> None:
+    made = httpx2.post(f"{base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"}).json()
+    first = httpx2.get(f"{base_url}{made['path']}?next=/batches/batch_1")
+    assert first.headers["Location"] == "/batches/batch_1"
+    assert "ponder_session" in first.headers["Set-Cookie"]
+    again = httpx2.get(f"{base_url}{made['path']}")
+    assert again.status_code == 401
+    assert "has been used" in again.text
+
+
+def test_a_link_of_a_revoked_key_signs_nobody_in(base_url: str, operator_key: str, world: World) -> None:
+    made = httpx2.post(f"{base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"}).json()
+    world.sql("UPDATE api_keys SET revoked_at = clock_timestamp()")
+    assert httpx2.get(f"{base_url}{made['path']}").status_code == 401
+
+
+def test_a_tenant_sees_only_its_own_batches(
+    browser: httpx2.Client, browse: Browse, new_key: Callable[..., str], world: World
+) -> None:
+    batch = world.batch(tenant=_home(world))
+    stranger = browse(new_key("strangers"))
+    assert batch in browser.get("/").text
+    assert batch not in stranger.get("/").text
+
+
+@pytest.mark.parametrize("of", ["batch", "job", "fleet"])
+def test_a_tenant_hears_nothing_of_what_is_not_its_own(
+    browse: Browse, new_key: Callable[..., str], world: World, of: str
+) -> None:
+    batch = world.batch(tenant=_home(world))
+    wanted = {"batch": batch, "job": f"job_{world.jobs(batch)[0]}", "fleet": ""}[of]
+    stranger = browse(new_key("strangers"))
+    answer = stranger.get(f"/events?of={of}&id={wanted}")
+    assert answer.status_code == (403 if of == "fleet" else 404)
+
+
+def test_an_operator_reads_another_tenant_and_changes_nothing_there(
+    browser: httpx2.Client, world: World, browse: Browse, new_key: Callable[..., str]
+) -> None:
+    theirs = world.tenant()
+    batch = world.batch(tenant=theirs)
+    assert browser.change("/tenant", tenant=theirs).headers["HX-Redirect"] == "/"  # type: ignore[attr-defined]
+    page = browser.get("/").text
+    assert batch in page
+    assert "can be read but not changed" in page
+    stranger = browse(new_key("strangers"))
+    assert stranger.change("/tenant", tenant=theirs).status_code == 403  # type: ignore[attr-defined]
+    assert batch not in stranger.get("/").text
+
+
+def test_an_operator_cannot_choose_a_tenant_that_does_not_exist(browser: httpx2.Client) -> None:
+    for tenant in ("tenant_0", "x", ""):
+        assert browser.change("/tenant", tenant=tenant).status_code in (400, 404)  # type: ignore[attr-defined]

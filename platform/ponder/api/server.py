@@ -38,7 +38,7 @@ from ponder.api.routes import (
     tenants,
     webhook,
 )
-from ponder.api.routes.fleet import decisions, plans
+from ponder.api.routes.fleet import decisions, plans, workers
 from ponder.api.routes.measuring import bench_runs, measurements, worker_samples
 from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
@@ -51,7 +51,20 @@ from ponder.settings import Settings
 
 _ROUTES = (
     *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
-    *(tenants, keys, budgets, webhook, plans, decisions, prices, prunes, measurements, worker_samples, bench_runs),
+    *(
+        tenants,
+        keys,
+        budgets,
+        webhook,
+        plans,
+        decisions,
+        workers,
+        prices,
+        prunes,
+        measurements,
+        worker_samples,
+        bench_runs,
+    ),
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

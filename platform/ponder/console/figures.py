@@ -21,14 +21,21 @@ def money(nanodollars: float | None) -> Markup | str:
     return Markup('<data value="{}" title="{}">{}</data>').format(nanodollars, exact, dollars(nanodollars))
 
 
+def short(number: float) -> str:
+    """Writes a number in three digits, with a prefix from a hundred thousand on: `1.25 M`, `52,100`, `0.31`."""
+    if abs(number) < 100_000:
+        return f"{number:,.0f}" if number == round(number) or abs(number) >= 1_000 else f"{number:.3g}"
+    size, letter = next((size, letter) for size, letter in _LARGE if abs(number) >= size)
+    return f"{number / size:.3g} {letter}"
+
+
 def count(number: float | None) -> Markup | str:
-    """Writes a whole number, from a hundred thousand on with a prefix (`1.25 M`) and the exact one on hover."""
+    """Writes a whole number, from a hundred thousand on shortened and with the exact one on hover."""
     if number is None:
         return _DASH
     if abs(number) < 100_000:
         return f"{number:,.0f}"
-    size, letter = next((size, letter) for size, letter in _LARGE if abs(number) >= size)
-    return Markup('<data value="{0:.0f}" title="{0:,.0f}">{1:.3g} {2}</data>').format(number, number / size, letter)
+    return Markup('<data value="{0:.0f}" title="{0:,.0f}">{1}</data>').format(number, short(number))
 
 
 def percent(share: float | None) -> str:

@@ -20,6 +20,8 @@ _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200,
 
 _WHISKER = Markup('<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
 
+_RULE = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+
 Write = Callable[[float], str]
 
 
@@ -59,6 +61,18 @@ class Bar:
 
     name: str
     parts: Sequence[tuple[str, float, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time from `begin` to `end` in Unix seconds, with a mark at its end where something happened then."""
+
+    name: str
+    begin: float
+    end: float
+    style: str
+    title: str
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +151,36 @@ def bar_plot(title: str, bars: Sequence[Bar], value: Axis) -> Markup:
     names = {name: style for bar in bars for name, _, style in bar.parts}
     shown = legend([Series(name, (), style) for name, style in names.items()])
     return _figure(title, Markup(), shapes, shown, _table(("", "", value.label), rows), height=height)
+
+
+def span_plot(title: str, spans: Sequence[Span], low: float, high: float, styles: Sequence[Series]) -> Markup:
+    """Draws spans on a time line from low to high, each in a row of its own. `styles` are those of the legend."""
+    if not spans:
+        return _empty(title)
+    row = 18.0
+    height = row * len(spans) + 34
+    along = Scale(low, high, 150.0, WIDTH - 20.0)
+    shapes = []
+    for tick in time_ticks(low, high):
+        shapes.append(_RULE.format(along(tick), along(tick), 4, height - 26))
+        shapes.append(
+            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
+                along(tick), height - 10, clock(tick, along)
+            )
+        )
+    for number, span in enumerate(spans):
+        top = number * row + 6
+        begin, end = along(max(low, span.begin)), along(min(high, span.end))
+        shapes.append(
+            Markup(
+                '<text x="142" y="{}" text-anchor="end">{}</text>'
+                '<rect class="bar {}" x="{}" y="{}" width="{}" height="10"><title>{}</title></rect>'
+            ).format(top + 10, _shortened(span.name, 20), span.style, begin, top, max(2.0, end - begin), span.title)
+        )
+        if span.mark:
+            shapes.append(Markup('<text x="{}" y="{}">{}</text>').format(end + 3, top + 10, span.mark))
+    rows = [(span.name, span.title) for span in spans]
+    return _figure(title, Markup(), shapes, legend(styles), _table(("", ""), rows), height=height)
 
 
 def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:

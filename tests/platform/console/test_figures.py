@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder.console.figures import ago, count, duration, moment, money, percent
+from ponder.console.figures import ago, count, duration, moment, money, percent, short
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,13 @@ def test_money_is_readable_and_exact_on_hover(nanodollars: int, shown: str, exac
 )
 def test_large_counts_have_a_prefix(number: int, shown: str) -> None:
     assert shown in count(number)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "0"), (0.314159, "0.314"), (12.34, "12.3"), (52_100, "52,100"), (2_000_000, "2 M")]
+)
+def test_a_number_of_an_axis_has_three_digits(number: float, shown: str) -> None:
+    assert short(number) == shown
 
 
 @pytest.mark.parametrize(

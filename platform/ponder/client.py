@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 
 from ponder.wire import Json, Wire
 
@@ -293,6 +294,15 @@ class Client:
 
     def revoke_key(self, key_id: str) -> Json:
         return self._wire.ask("DELETE", f"keys/{key_id}", repeatable=True)
+
+    def console_link(self, path: str = "/") -> str:
+        """Returns the address of a page of the console, which signs in once, within ten minutes, as this key."""
+        made = self._wire.ask("POST", "console/links")
+        return f"{self.console_url(made['path'])}?{urlencode({'next': path})}"
+
+    def console_url(self, path: str) -> str:
+        """Returns the address of a page of the console."""
+        return self._wire.base_url.rstrip("/") + path
 
     def fleet_log(self, *, limit: int, since: float | None = None) -> list[Json]:
         """Returns the autoscaler's newest decisions, the newest first."""

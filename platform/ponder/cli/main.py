@@ -40,6 +40,7 @@ SECTIONS = {
         "retry": Lazy("Run a batch's failed and expired jobs again.", "ponder.cli.commands.batch:retry"),
         "batches": Lazy("List the batches, newest first.", "ponder.cli.commands.batch:batches"),
         "show": Lazy("Show one job: its search tree, attempts and cost.", "ponder.cli.commands.show:show"),
+        "open": Lazy("Open the console in a browser, at a batch or a job.", "ponder.cli.commands.show:open_console"),
         "report": Lazy("Report the cost per task and per successful task.", "ponder.cli.commands.report:report"),
         "bench": Lazy("Measure models, strategies and serving settings together.", "ponder.bench.commands:bench"),
     },
@@ -53,7 +54,7 @@ SECTIONS = {
         "price": Lazy("List and set the hourly prices of machines.", "ponder.cli.commands.price:price"),
     },
     "Services": {
-        "serve": Lazy("Run the API.", "ponder.cli.commands.services:serve"),
+        "serve": Lazy("Run the API and the console.", "ponder.cli.commands.services:serve"),
         "dispatcher": Lazy("Run the dispatcher.", "ponder.cli.commands.services:dispatcher"),
         "autoscaler": Lazy("Start and stop workers as needed.", "ponder.cli.commands.services:autoscaler"),
         "worker": Lazy("Run a worker.", extra="worker"),

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -27,6 +28,8 @@ _LINE_EVERY_S = 10.0
 _SHORT_S = 15.0
 _LONG_S = 60.0
 _STILL_S = 4.0
+_STEP_S = 3.0
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,24 @@ class Pace:
 
     def tokens_per_s(self) -> float:
         return self._rate(lambda snapshot: snapshot.tokens, self._since(_SHORT_S))
+
+    def sparkline(self) -> str:
+        """Draws the tokens per second of the last minute, in steps of three seconds; nothing before the second step."""
+        ends = [self.snapshots[-1].at_s - step * _STEP_S for step in range(int(_LONG_S / _STEP_S), -1, -1)]
+        known = [end for end in ends if end >= self.snapshots[0].at_s]
+        if len(known) < 3:
+            return ""
+        totals = [self._tokens_at(end) for end in known]
+        rates = [max(0.0, later - earlier) for earlier, later in pairwise(totals)]
+        most = max(rates) or 1.0
+        return "".join(_BARS[round(rate / most * (len(_BARS) - 1))] for rate in rates)
+
+    def _tokens_at(self, at_s: float) -> float:
+        """Returns the tokens at a moment between two snapshots, as if they had come evenly."""
+        after = next(index for index, one in enumerate(self.snapshots) if one.at_s >= at_s)
+        later, earlier = self.snapshots[after], self.snapshots[max(0, after - 1)]
+        passed = (at_s - earlier.at_s) / (later.at_s - earlier.at_s) if later.at_s > earlier.at_s else 1.0
+        return earlier.tokens + passed * (later.tokens - earlier.tokens)
 
     def left_s(self) -> float | None:
         """Returns the seconds that are left, or None until a job is done."""
@@ -205,7 +226,8 @@ def _display(title: str) -> Iterator[_Show]:
         def show(snapshot: Snapshot, pace: Pace, is_over: bool) -> None:
             line: Json = {"jobs": _jobs(snapshot), "figures": _figures(snapshot, pace, is_over)}
             bar.update(task, completed=1.0 if is_over else min(snapshot.share, 0.999), **line)
-            below = [Text(f"  {told}", style="cyan")] if (told := outlook(snapshot.projection)) and not is_over else []
+            told = [pace.sparkline(), outlook(snapshot.projection)] if not is_over else []
+            below = [Text(f"  {'  '.join(filter(None, told))}", style="cyan")] if any(told) else []
             if snapshot.waiting and not is_over and (snapshot.is_late or pace.is_still()):
                 below.append(Text(f"  waiting: {snapshot.waiting}", style="yellow"))
             live.update(Group(bar, *below))

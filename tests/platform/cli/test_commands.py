@@ -3,11 +3,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
@@ -175,6 +177,40 @@ def test_a_job_is_shown_with_its_tree_attempts_and_cost(ponder: Ponder, worker: 
     job_id = printed.split()[0]
     assert json.loads(ponder("show", job_id, "--format", "json")[1])["custom_id"] == "row-3"
     assert ponder("show", f"{batch}/none")[0] == exit_code.FAILED
+
+
+def test_a_page_of_the_console_is_opened_signed_in(
+    ponder: Ponder, worker: Worker, problems: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    job = json.loads(ponder("show", f"{batch}/row-3", "--format", "json")[1])["id"]
+    for what, path in (
+        ("", "/"),
+        (batch, f"/batches/{batch}"),
+        (f"{batch}/row-3", f"/jobs/{job}"),
+        (job, f"/jobs/{job}"),
+    ):
+        code, address, _ = ponder("open", "--print", *filter(None, [what]))
+        assert code == exit_code.SETTLED
+        signed_in = httpx2.get(address.strip())
+        assert signed_in.headers["Location"] == path
+        assert "ponder_session" in signed_in.headers["Set-Cookie"]
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: bool(opened.append(address)))
+    said = ponder("open", batch)[2]
+    assert opened[0] in said
+    assert opened[0].startswith(f"{base_url}/sign-in/")
+
+
+def test_a_page_of_nothing_is_not_opened(ponder: Ponder) -> None:
+    for what in ("batch_0", "job_1", "batch_0/row-1", "nonsense"):
+        assert ponder("open", "--print", what)[0] == exit_code.FAILED
+
+
+def test_show_ends_with_the_address_of_the_page(ponder: Ponder, worker: Worker, problems: Path, base_url: str) -> None:
+    batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    assert ponder("show", batch)[1].endswith(f"{base_url}/batches/{batch}\n")
+    assert f"{base_url}/jobs/job_" in ponder("show", f"{batch}/row-1")[1].splitlines()[-1]
 
 
 def test_an_attempt_says_which_notice_ended_it_and_how_long_before(ponder: Ponder, world: Any) -> None:

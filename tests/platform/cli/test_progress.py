@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ponder.cli.progress import Pace, Snapshot, outlook
 
@@ -74,3 +76,20 @@ def test_it_is_still_only_when_nothing_was_settled_for_a_while() -> None:
     assert not pace(snapshot(0, 0.1, num_done=5)).is_still()
     assert pace(snapshot(0, 0.1, num_done=5), snapshot(3, 0.1, num_done=5)).is_still()
     assert not pace(snapshot(0, 0.1, num_done=5), snapshot(3, 0.1, num_done=6)).is_still()
+
+
+def test_the_sparkline_shows_the_pace_of_the_last_minute() -> None:
+    steps = [(float(second), 0.0, 1_000 * min(second, 30)) for second in range(0, 61, 1)]
+    drawn = pace(*(snapshot(*step) for step in steps)).sparkline()
+    assert drawn == "█" * 10 + "▁" * 10
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 20), st.integers(0, 10**9)), min_size=1, max_size=80))
+def test_any_sparkline_has_at_most_twenty_steps(moves: list[tuple[float, int]]) -> None:
+    made, at_s, tokens = Pace(), 0.0, 0
+    for passed_s, added in moves:
+        at_s, tokens = at_s + passed_s, tokens + added
+        made.add(snapshot(at_s, 0.0, tokens))
+    drawn = made.sparkline()
+    assert len(drawn) <= 20
+    assert set(drawn) <= set("▁▂▃▄▅▆▇█")

@@ -1,4 +1,4 @@
-"""The command `ponder show JOB`."""
+"""The commands `ponder show` and `ponder open`: a batch or a job in the terminal, and in a browser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from ponder.cli.api import connect
 from ponder.cli.console import Column, format_option, moment, out, print_json, table
+from ponder.client import Client
 from ponder.domain.money import dollars
 from ponder.errors import NotFound
 from ponder.wire import Json
@@ -24,21 +25,59 @@ def show(job: str, form: str) -> None:
     """
     with connect() as client:
         if job.startswith("batch_") and "/" not in job:
-            print_batch(client.batch(job), form)
+            print_batch(client.batch(job), form, client.console_url(f"/batches/{job}"))
             return
-        if "/" in job:
-            batch_id, _, custom_id = job.partition("/")
-            job = next((row["id"] for row in client.jobs(batch_id, custom_id=custom_id)), "")
-            if not job:
-                raise NotFound(f"{batch_id} has no job with the custom_id {custom_id!r}")
-        document = client.job(job)
+        document = client.job(_job_id(client, job))
+        address = client.console_url(f"/jobs/{document['id']}")
     if form == "json":
         print_json(document)
     else:
         print_job(document)
+        out().print(f"\n{address}", style="dim", markup=False)
 
 
-def print_batch(batch: Json, form: str) -> None:
+@click.command("open")
+@click.argument("what", metavar="[BATCH|JOB]", default="")
+@click.option("--print", "is_printed", is_flag=True, help="Print the address instead of opening it.")
+def open_console(what: str, *, is_printed: bool) -> None:
+    """Open the web console in a browser, at a batch or a job if one is named, signed in with your key.
+
+    JOB is a job's id (job_123), or BATCH/CUSTOM_ID. The address signs in once, within ten minutes.
+    """
+    with connect() as client:
+        if what.startswith("batch_") and "/" not in what:
+            path = f"/batches/{client.batch(what)['id']}"
+        else:
+            path = f"/jobs/{client.job(_job_id(client, what))['id']}" if what else "/"
+        address = client.console_link(path)
+    if is_printed:
+        click.echo(address)
+    else:
+        open_in_browser(address)
+
+
+def open_in_browser(address: str) -> None:
+    """Opens an address, or prints it where there is no browser."""
+    import webbrowser
+
+    if webbrowser.open(address):
+        click.echo("opened in your browser", err=True)
+    else:
+        click.echo(f"there is no browser here; open {address}", err=True)
+
+
+def _job_id(client: Client, job: str) -> str:
+    """Returns the id of a job, which may be named by its batch and its custom_id. Raises NotFound."""
+    if "/" not in job:
+        return job
+    batch_id, _, custom_id = job.partition("/")
+    found = next((row["id"] for row in client.jobs(batch_id, custom_id=custom_id)), None)
+    if found is None:
+        raise NotFound(f"{batch_id} has no job with the custom_id {custom_id!r}")
+    return str(found)
+
+
+def print_batch(batch: Json, form: str, address: str) -> None:
     if form == "json":
         print_json(batch)
         return
@@ -59,6 +98,7 @@ def print_batch(batch: Json, form: str) -> None:
     for title, value in facts:
         if value:
             console.print(f"  {title:<9} {value}", markup=False)
+    console.print(f"\n{address}", style="dim", markup=False)
 
 
 def print_job(job: Json) -> None:

@@ -19,7 +19,7 @@ from ponder.domain.model_source import absolute, model_name
 from ponder.embedded.home import Home
 from ponder.embedded.plan import LARGE_MODEL_NAME, MODEL_NAME, Autoscaling, ModelPlan, Plan, demo_weights
 from ponder.embedded.worker import WorkerOptions
-from ponder.errors import Conflict, SetupError
+from ponder.errors import Conflict, NotFound, SetupError
 from ponder.settings import Settings
 
 _FIXED = ("workers", "worker_name", "metrics_port")
@@ -44,6 +44,7 @@ _FIXED = ("workers", "worker_name", "metrics_port")
 @click.option("--machine", default="cpu", show_default=True, help="This machine's name in the price book.")
 @click.option("--market", type=click.Choice(["on_demand", "spot"]), default="on_demand", show_default=True)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, and stop everything on Ctrl-C.")
+@click.option("--open", "is_opened", is_flag=True, help="Open the console in a browser.")
 @worker_options
 def up(
     port: int | None,
@@ -53,6 +54,7 @@ def up(
     min_workers: int | None,
     max_workers: int | None,
     foreground: bool,
+    is_opened: bool,
     **model: Any,
 ) -> None:
     """Start Postgres, Redis, the API, the dispatcher and a worker on this machine, in the background.
@@ -67,6 +69,7 @@ def up(
         wait_until_ready(home)
         _check_same(home, lambda: plan(port=port, **model))
         click.echo(f"already up: {home.recorded_url()} ({home.path})", err=True)
+        _say_console(home, is_opened=is_opened)
         return
     stack = plan(port=port, **model)
     if foreground:
@@ -74,6 +77,7 @@ def up(
             with phases() as on_phase:
                 process = running.enter_context(in_foreground(home, stack, on_phase))
             _say_up(stack)
+            _say_console(home, is_opened=is_opened)
             try:
                 process.wait()
             except KeyboardInterrupt:
@@ -82,6 +86,7 @@ def up(
     with phases() as on_phase:
         start_in_background(home, stack, on_phase)
     _say_up(stack)
+    _say_console(home, is_opened=is_opened)
 
 
 @click.command()
@@ -196,7 +201,7 @@ def _demo_models(name: str | None, reward_model: str | None, num_workers: int, *
 def _check_same(home: Home, asked: Callable[[], Plan]) -> None:
     """Raises Conflict if options are given and the running stack was started with other ones."""
     context = click.get_current_context()
-    sources = [context.get_parameter_source(name) for name in context.params]
+    sources = [context.get_parameter_source(name) for name in context.params if name != "is_opened"]
     if click.core.ParameterSource.COMMANDLINE not in sources:
         return
     running = (home.record() or {}).get("plan")
@@ -249,6 +254,19 @@ def _say_up(stack: Plan) -> None:
         f'  next: eval "$(ponder env)", ponder run FILE --model {first.name} -o results.jsonl, ponder down',
         err=True,
     )
+
+
+def _say_console(home: Home, *, is_opened: bool) -> None:
+    from ponder.cli.commands.show import open_in_browser
+
+    try:
+        with _client(home) as client:
+            address = client.console_link()
+    except NotFound:  # an earlier release is up, which has no console
+        return
+    click.echo(f"  in a browser: {address}\n  (signs in once, within ten minutes; later: ponder open)", err=True)
+    if is_opened:
+        open_in_browser(address)
 
 
 def _workers(stack: Plan) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ponder.cli import exit_code
+from ponder.cli.commands import stack
 from ponder.cli.main import run
 from ponder.embedded import launch
 from ponder.embedded.home import Home
@@ -23,6 +24,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Plan]:
     plans: list[Plan] = []
     monkeypatch.setenv("PONDER_HOME", str(tmp_path))
     monkeypatch.setattr(launch, "start_in_background", lambda home, plan, on_phase: plans.append(plan))
+    monkeypatch.setattr(stack, "_say_console", lambda home, *, is_opened: None)
     return plans
 
 
@@ -79,6 +81,7 @@ def test_a_bad_value_is_refused_where_it_is_typed(
     ("arguments", "code"),
     [
         ([], exit_code.SETTLED),
+        (["--open"], exit_code.SETTLED),
         (["--dtype", "bfloat16"], exit_code.SETTLED),
         (["--dtype", "float32"], exit_code.FAILED),
         (["--dtype", "bfloat16", "--workers", "3"], exit_code.FAILED),

@@ -6,10 +6,12 @@ import itertools
 import os
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -21,11 +23,47 @@ from ponder.embedded.redis import EmbeddedRedis
 from ponder.store.database import connect
 from ponder.store.migrate import migrate
 
+if TYPE_CHECKING:
+    from xdist.scheduler import Scheduling
+
 # No deadlines, because they depend on the machine, and the same examples every time.
 hypothesis.settings.register_profile("ponder", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ponder")
 
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """Lets every second process of `--dist loadfile` work from the end of the collection, the others from its start.
+
+    In that order waiting and computing files run beside each other, and no long file is left for the end.
+    """
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FromBothEnds(LoadFileScheduling):  # type: ignore[misc]
+        def _assign_work_unit(self, node: Any) -> None:
+            if int(node.gateway.id.removeprefix("gw")) % 2:
+                self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            super()._assign_work_unit(node)
+
+    config.option.loadscopereorder = False
+    return FromBothEnds(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sorts files that processes share: first those that may take longest, which mostly wait, and last the largest."""
+    if not hasattr(config, "workerinput"):
+        return
+    num_tests = Counter(item.path for item in items)
+    timeouts_s = Counter[Path]()
+    for item in items:
+        if (marker := item.get_closest_marker("timeout")) is not None:
+            timeouts_s[item.path] += marker.args[0]
+    items.sort(key=lambda item: (-timeouts_s[item.path], num_tests[item.path], item.path))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -20,11 +23,47 @@ from ponder.embedded.redis import EmbeddedRedis
 from ponder.store.database import connect
 from ponder.store.migrate import migrate
 
+if TYPE_CHECKING:
+    from xdist.scheduler import Scheduling
+
 # No deadlines, because they depend on the machine, and the same examples every time.
 hypothesis.settings.register_profile("ponder", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ponder")
 
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """Lets every second process of `--dist loadfile` work from the end of the collection, the others from its start.
+
+    In that order waiting and computing files run beside each other, and no long file is left for the end.
+    """
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FromBothEnds(LoadFileScheduling):  # type: ignore[misc]
+        def _assign_work_unit(self, node: Any) -> None:
+            if int(node.gateway.id.removeprefix("gw")) % 2:
+                self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            super()._assign_work_unit(node)
+
+    config.option.loadscopereorder = False
+    return FromBothEnds(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sorts files that processes share: first those that may take longest, which mostly wait, and last the largest."""
+    if not hasattr(config, "workerinput"):
+        return
+    num_tests = Counter(item.path for item in items)
+    timeouts_s = Counter[Path]()
+    for item in items:
+        if (marker := item.get_closest_marker("timeout")) is not None:
+            timeouts_s[item.path] += marker.args[0]
+    items.sort(key=lambda item: (-timeouts_s[item.path], num_tests[item.path], item.path))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -61,13 +100,24 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
         yield server
 
 
+@pytest.fixture(scope="session")
+def administrator(postgres: EmbeddedPostgres) -> Iterator[Engine]:
+    """A connection that makes and drops databases; one for all tests, because a new one costs as much as the drop."""
+    engine = connect(postgres.url_of("postgres"), pool_size=1)
+    # Waiting for the disk takes longer than most tests. What a killed server wrote is safe with the kernel.
+    _administer(engine, "ALTER SYSTEM SET fsync = off")
+    _administer(engine, "SELECT pg_reload_conf()")
+    yield engine
+    engine.dispose()
+
+
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+def database_url(postgres: EmbeddedPostgres, administrator: Engine) -> Iterator[str]:
     """A migrated, empty database."""
     name = f"test_{next(_numbers)}"
-    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE ponder")
+    _administer(administrator, f"CREATE DATABASE {name} TEMPLATE ponder")
     yield postgres.url_of(name)
-    _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    _administer(administrator, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -94,13 +144,17 @@ def home() -> Iterator[Path]:
 
 @contextmanager
 def _own_folder() -> Iterator[Path]:
-    """A folder that is not pytest's, because another run of pytest closes that to the user that runs Postgres."""
-    with TemporaryDirectory(prefix="ponder-test-", ignore_cleanup_errors=True) as folder:
+    """A folder that is not pytest's, because another run of pytest closes that to the user that runs Postgres.
+
+    It is in memory where there is room, because making the 300 files of a database costs a disk ten times as much.
+    """
+    memory = Path("/dev/shm")
+    is_roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30
+    place = memory if is_roomy else None
+    with TemporaryDirectory(prefix="ponder-test-", dir=place, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
-def _administer(postgres: EmbeddedPostgres, statement: str) -> None:
-    admin = connect(postgres.url_of("postgres"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+def _administer(engine: Engine, statement: str) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(statement))
-    admin.dispose()

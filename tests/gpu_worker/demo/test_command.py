@@ -15,7 +15,7 @@ import psutil
 import pytest
 from waiting import until
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from waiting import until
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True)

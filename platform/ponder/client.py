@@ -298,7 +298,8 @@ class Client:
     def console_link(self, path: str = "/") -> str:
         """Returns the address of a page of the console, which signs in once, within ten minutes, as this key."""
         made = self._wire.ask("POST", "console/links")
-        return f"{self.console_url(made['path'])}?{urlencode({'next': path})}"
+        onwards = "" if path == "/" else f"?{urlencode({'next': path})}"
+        return self.console_url(made["path"]) + onwards
 
     def console_url(self, path: str) -> str:
         """Returns the address of a page of the console."""

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from random import Random
+
+from ponder.settings import Settings
+from ponder_worker.parent.departure import GONE_WITHIN_S
 
 
 class Kept(Enum):
@@ -27,6 +31,46 @@ class Arm:
     hands_back: bool = True
 
 
+SCALE = 16
+"""A worker has so many times fewer slots than a real one would have, and its shards are as much smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The times of the product, and the tokens of its shards.
+
+    interval_s: between two turns of the autoscaler. It is much shorter by default, but the plan reckons with this one.
+    """
+
+    tick_s: float = Settings.model_fields["tick_s"].default
+    lease_s: float = Settings.model_fields["lease_s"].default
+    interval_s: float = 60.0
+    cool_down_s: float = Settings.model_fields["fleet_cool_down_s"].default
+    drain_s: float = 120.0
+    drain_grace_s: float = 10.0
+    gone_within_s: float = GONE_WITHIN_S
+    shard_tokens: int = Settings.model_fields["shard_tokens"].default // SCALE
+
+
+@dataclass(frozen=True, slots=True)
+class Takings:
+    """Moments at which one worker is taken, whichever it is: by kill -9 or with a notice at that moment."""
+
+    times_s: tuple[float, ...]
+    noticed: float
+    """The share of those with a notice."""
+    chance: Random
+
+
+@dataclass(slots=True, eq=False)
+class Recovery:
+    """A worker that was taken away: when others had gone on with all of its jobs, or None if it held none."""
+
+    taken_s: float
+    with_notice: bool
+    resumed_s: float | None = None
+
+
 @dataclass(slots=True)
 class Account:
     """GPU seconds of all workers by what became of them, and dollars."""
@@ -36,6 +80,10 @@ class Account:
     lost_s: float = 0.0
     expired_s: float = 0.0
     loading_s: float = 0.0
+    booting_s: float = 0.0
+    """The part of `loading_s` before workers register, which the platform does not see."""
+    leases_s: float = 0.0
+    """From deaths until the leases end, which the platform bills as lost. It is no part of `billed_s`."""
     billed_s: float = 0.0
     nanodollars: float = 0.0
 
@@ -75,3 +123,5 @@ class Outcome:
     num_starts: int
     num_drained: int
     moments: tuple[Moment, ...]
+    recoveries: tuple[Recovery, ...]
+    lasted_s: float

@@ -48,10 +48,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Jobs in the order of their arrival. `interactive_tokens_per_s`: the median of ten minutes, over all."""
+    """Jobs in the order of their arrival. `interactive_workers`: those that people keep busy, by the median."""
 
     jobs: tuple[Job, ...]
-    interactive_tokens_per_s: float
+    interactive_workers: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ SERVICES = {"deepseek": deepseek, "azure": azure}
 def draw_load(service: Service, busy_s: float, speed: Speed, misjudgement: Misjudgement, chance: random.Random) -> Load:
     """Draws jobs that keep workers of a speed busy for about so long together. All of them are due by the end."""
     jobs = [*_interactive(service, busy_s * INTERACTIVE_SHARE, speed, misjudgement, chance)]
-    rate = _median_rate(jobs)
+    workers = _median_workers(jobs, speed)
     number = 1
     for due_in_s, num_batches in BATCHES.items():
         sizes = [chance.lognormvariate(0, 0.5) for _ in range(num_batches)]
@@ -115,7 +115,7 @@ def draw_load(service: Service, busy_s: float, speed: Speed, misjudgement: Misju
             at_s = (index + chance.random()) * (LENGTH_S - due_in_s) / num_batches
             jobs += _batch(number, at_s, due_in_s, service, busy_s * share, speed, misjudgement, chance)
             number += 1
-    return Load(tuple(sorted(jobs, key=lambda job: job.arrives_s)), rate)
+    return Load(tuple(sorted(jobs, key=lambda job: job.arrives_s)), workers)
 
 
 def _interactive(
@@ -158,10 +158,10 @@ def _lengths(service: Service, chance: random.Random, samples: Sequence[int]) ->
     return prompt, tuple(max(answer, 1) for answer in client.answers.draw(chance, chance.choice(samples)))
 
 
-def _median_rate(jobs: Sequence[Job]) -> float:
-    """Returns the median of the tokens per second that arrive in ten minutes, as the platform does."""
-    buckets: dict[int, int] = {}
+def _median_workers(jobs: Sequence[Job], speed: Speed) -> float:
+    """Returns the median of the busy workers that jobs of ten minutes ask for, as the platform counts them."""
+    buckets: dict[int, float] = {}
     for job in jobs:
         bucket = int(job.arrives_s / BUCKET_S)
-        buckets[bucket] = buckets.get(bucket, 0) + job.tokens
-    return statistics.median(buckets.get(bucket, 0) / BUCKET_S for bucket in range(round(LENGTH_S / BUCKET_S)))
+        buckets[bucket] = buckets.get(bucket, 0.0) + speed.work_s(job.prompt_tokens, job.lengths)
+    return statistics.median(buckets.get(bucket, 0.0) / BUCKET_S for bucket in range(round(LENGTH_S / BUCKET_S)))

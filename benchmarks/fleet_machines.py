@@ -10,6 +10,7 @@ from pathlib import Path
 class Speed:
     """The speed of a worker that works on `slots` samples at a time. Each grows as fast as if it were alone.
 
+    alone_factor: how many times as fast samples grow of a job that runs alone, and leaves slots free.
     boot_s: from the order of a machine until its worker has registered. loading_s: from then on until it is ready.
     """
 
@@ -18,6 +19,7 @@ class Speed:
     prefill_tokens_per_s: float
     boot_s: float = 60.0
     loading_s: float = 120.0
+    alone_factor: float = 1.0
 
     def work_s(self, prompt_tokens: int, lengths: Sequence[int]) -> float:
         """Returns the seconds of a busy worker that a job takes, whose samples share the prompt."""

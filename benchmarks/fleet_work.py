@@ -2,21 +2,19 @@
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from fleet_arm import Recovery
 from fleet_load import Job
 from fleet_scaling import moment
 
 from ponder.fleet.worker_state import Phase
+from ponder.jobs.dispatching.dispatch import Window
 from ponder.jobs.dispatching.order import Source, next_cut, num_taken, precedence
+from ponder.jobs.recut import LOSSES_TO_BE_ALONE
 from ponder.jobs.shard import MAX_JOBS
-from ponder.settings import Settings
-
-SCALE = 16
-"""A worker has so many times fewer slots than a real one would have, and its shards are as much smaller."""
-_SHARD_TOKENS = Settings.model_fields["shard_tokens"].default // SCALE
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +26,8 @@ class Sample:
     kept: float = 0.0
     is_done: bool = False
     started_s: float = 0.0
+    pace: float = 1.0
+    """How many times as fast as usual it grows and reads."""
     prefill_s: float = 0.0
     reads: bool = False
     """Whether it reads the job's prompt, which samples on the same worker share."""
@@ -51,6 +51,10 @@ class Task:
     useful_s: float = 0.0
     is_expired: bool = False
     ended_s: float | None = None
+    num_lost: int = 0
+    """How many workers have died while they held it."""
+    recovery: Recovery | None = None
+    """That of the last worker that was taken away with it, until another one goes on with it."""
 
     @classmethod
     def of(cls, job: Job, number: int) -> "Task":
@@ -61,6 +65,11 @@ class Task:
     @property
     def is_open(self) -> bool:
         return self.num_open > 0 and not self.is_expired
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether its workers may have died of it."""
+        return self.num_lost >= LOSSES_TO_BE_ALONE
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +90,8 @@ class Worker:
     waiting: deque[Sample] = field(default_factory=deque)
     """What it holds and has not begun, in the order in which it will. Urgent samples are those of people who wait."""
     tasks: dict[Task, None] = field(default_factory=dict)
+    suspect: Task | None = None
+    """A job that runs alone, which the worker has taken and holds once it has finished all others."""
 
     @property
     def takes_work(self) -> bool:
@@ -96,45 +107,62 @@ class Portion:
     """The jobs of a batch, in the order of their lines, which shards are cut from. The first line is 1."""
 
     tasks: Sequence[Task]
+    shard_tokens: int
     cut_until: int = 0
 
     def cut(self) -> Sequence[Task]:
         begin = self.cut_until
         near = [(begin + 1 + place, task.job.estimated_tokens)
                 for place, task in enumerate(self.tasks[begin : begin + MAX_JOBS + 1])]  # fmt: skip
-        number, self.cut_until = next_cut(near, begin, len(self.tasks), _SHARD_TOKENS)
+        number, self.cut_until = next_cut(near, begin, len(self.tasks), self.shard_tokens)
         return self.tasks[begin : begin + number]
 
 
 class Queue:
-    """The waiting work of a lane, in the product's order: shards that were handed back, and batches to cut from."""
+    """The waiting work of a lane, in the product's order: shards that were handed back, and batches to cut from.
 
-    def __init__(self) -> None:
+    As in the product, a window of shards is published, and taken in the order in which that was done.
+    """
+
+    def __init__(self, shard_tokens: int, num_workers: Callable[[], int]) -> None:
+        self._shard_tokens, self._num_workers = shard_tokens, num_workers
         self._entries: list[tuple[object, Source, Portion | Sequence[Task]]] = []
+        self._published: deque[Sequence[Task]] = deque()
         self._numbers = count(1)
 
     def __bool__(self) -> bool:
-        return bool(self._entries)
+        return bool(self._entries or self._published)
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        self._put(tasks[0].job, None, Portion(tasks))
+        self._put(tasks[0].job, None, Portion(tasks, self._shard_tokens))
 
     def hand_back(self, tasks: Sequence[Task]) -> None:
-        """Cuts anew the jobs of one batch."""
+        """Cuts anew the jobs of one batch. Those that run alone get a shard each."""
+        for task in tasks:
+            if task.runs_alone:
+                self._put(task.job, next(self._numbers), [task])
+        tasks = [task for task in tasks if not task.runs_alone]
         while tasks:
-            number = num_taken((task.job.estimated_tokens for task in tasks), _SHARD_TOKENS)
+            number = num_taken((task.job.estimated_tokens for task in tasks), self._shard_tokens)
             self._put(tasks[0].job, next(self._numbers), tasks[:number])
             tasks = tasks[number:]
 
     def take(self) -> Sequence[Task]:
         """Takes the next shard: its open jobs, of which there may be none."""
+        window = Window(self._num_workers(), num_shards=len(self._published))
+        while self._entries and window.is_open:
+            self._published.append(self._next())
+            window.num_shards += 1
+        return [task for task in self._published.popleft() if task.is_open]
+
+    def _next(self) -> Sequence[Task]:
         tasks = self._entries[0][2]
         if isinstance(tasks, Portion):
             portion, tasks = tasks, tasks.cut()
             if portion.cut_until < len(portion.tasks):
-                return [task for task in tasks if task.is_open]
+                return tasks
         heapq.heappop(self._entries)
-        return [task for task in tasks if task.is_open]
+        return tasks
 
     def _put(self, job: Job, shard_id: int | None, tasks: Portion | Sequence[Task]) -> None:
         source = Source(

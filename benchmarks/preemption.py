@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,15 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import click
 from circumstances import circumstances, publish
-from sqlalchemy import Connection, Engine, text
+from preemption_facts import Kill, count, facts
+from sqlalchemy import Engine
 
 from ponder.embedded.postgres import EmbeddedPostgres
-from ponder.errors import LedgerImbalance
-from ponder.ledger.book import check
 from ponder.store.database import connect
 from ponder_worker.demo.problems import held_out_problems
 
@@ -41,31 +38,13 @@ from process_tree import children, command_of
 
 TRACE = Path(__file__).parents[2] / "shared" / "data" / "spot" / "bamboo" / "p3-trace.csv"
 HOUR_MS = 3_600_000
-STRATEGY = {"name": "best_of_n", "n": 32, "early_stopping": None}
-LEASE_S, TICK_S = 6.0, 0.5
+SAMPLES = 32
+STRATEGY = {"name": "best_of_n", "n": SAMPLES, "early_stopping": None}
+LEASE_S, TICK_S, FLEET_INTERVAL_S = 6.0, 0.5, 0.5
 _SETTLED_WITHIN_S = 1_800.0
 _GONE_WITHIN_S = 120.0
 _NUM_READY = "SELECT count(*) FROM incarnations WHERE state = 'ready' AND lease_until > clock_timestamp()"
 _NUM_OPEN = "SELECT count(*) FROM batches WHERE state NOT IN ('completed', 'failed', 'expired', 'cancelled')"
-_RECOVERY = text("""
-    SELECT CAST(extract(epoch FROM max(resumed.started_at)) AS float8)
-    FROM attempts JOIN incarnations ON incarnations.id = attempts.incarnation_id
-    CROSS JOIN LATERAL (
-        SELECT min(later.started_at) AS started_at FROM attempts AS later
-        WHERE later.job_id = attempts.job_id AND later.started_at > attempts.started_at
-    ) AS resumed
-    WHERE incarnations.pid = :pid AND attempts.outcome IN ('preempted', 'lost')
-    HAVING max(resumed.started_at) IS NOT NULL
-""")
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """A worker that was taken. `at` is Unix time."""
-
-    pid: int
-    with_notice: bool
-    at: float
 
 
 @dataclass(slots=True)
@@ -87,7 +66,7 @@ class Stack:
             "PONDER_PORT": str(self.port),
             "PONDER_LEASE_S": str(LEASE_S),
             "PONDER_TICK_S": str(TICK_S),
-            "PONDER_FLEET_INTERVAL_S": "0.5",
+            "PONDER_FLEET_INTERVAL_S": str(FLEET_INTERVAL_S),
             "OMP_WAIT_POLICY": "PASSIVE",
         }
 
@@ -144,7 +123,7 @@ def main(
             _wait(lambda: _scalar(engine, _NUM_OPEN) == 0, _SETTLED_WITHIN_S)
             report["took_s"] = round(time.time() - began, 1)
             with engine.begin() as connection:
-                report |= facts(connection, batch, jobs, kills)
+                report |= facts(connection, batch, jobs, kills, began)
     publish(report, out)
 
 
@@ -169,80 +148,6 @@ def replay(stack: Stack, times: Sequence[float], noticed: float, random: Random)
         kills.append(kill)
         click.echo(f"{at:6.1f} s  {'SIGTERM' if kill.with_notice else 'kill -9'} {kill.pid}", err=True)
     return kills
-
-
-def facts(connection: Connection, batch: str, num_jobs: int, kills: Sequence[Kill]) -> dict[str, Any]:
-    """Returns what Postgres says about a batch and the workers that were taken."""
-    spent = dict(
-        connection.execute(text("SELECT kind, CAST(sum(nanodollars) AS bigint) FROM ledger_entries GROUP BY 1")).all()
-    )
-    total = sum(spent.values())
-    tokens = connection.execute(
-        text(
-            "SELECT CAST(sum(completion_tokens) AS bigint) AS generated, CAST(sum(recomputed_tokens) AS bigint) AS"
-            " recomputed FROM usage"
-        )
-    ).one()
-    wasted = spent.get("recomputed", 0) + spent.get("lost", 0) + spent.get("duplicate", 0)
-    return {
-        "kills": len(kills),
-        "kills_with_notice": sum(kill.with_notice for kill in kills),
-        "settled": _count(connection, "SELECT count(DISTINCT job_id) FROM results"),
-        "lost_results": num_jobs - _count(connection, "SELECT count(*) FROM results"),
-        "settled_twice": _count(
-            connection,
-            "SELECT count(*) FROM (SELECT job_id FROM attempts WHERE outcome = 'settled' GROUP BY job_id"
-            " HAVING count(*) > 1) AS twice",
-        ),
-        "doubled_tokens": doubled_tokens(connection),
-        "verdicts": dict(
-            connection.execute(text("SELECT coalesce(verdict, state), count(*) FROM jobs GROUP BY 1")).all()
-        ),
-        "attempts": dict(connection.execute(text("SELECT outcome, count(*) FROM attempts GROUP BY 1")).all()),
-        "incarnations": _count(connection, "SELECT count(*) FROM incarnations"),
-        "unbalanced_ledgers": unbalanced(connection),
-        "generated_tokens": tokens.generated,
-        "recomputed_tokens": tokens.recomputed,
-        "nanodollars": total,
-        "share_of_dollars": {kind: round(amount / total, 4) for kind, amount in sorted(spent.items())},
-        "wasted_share": round(wasted / total, 4),
-        "wasted_share_with_loading": round((wasted + spent.get("loading", 0)) / total, 4),
-        "recovery": {
-            name: recovery(connection, [kill for kill in kills if kill.with_notice is with_notice])
-            for name, with_notice in (("with_notice", True), ("without_notice", False))
-        },
-        "batch": batch,
-    }
-
-
-def doubled_tokens(connection: Connection) -> int:
-    """Returns by how many tokens the bills of jobs differ from their trees, which hold every token once."""
-    rows = connection.execute(text("SELECT completion_tokens, tree FROM usage JOIN search_trees USING (job_id)"))
-    return sum(abs(row.completion_tokens - sum(len(node["ids"]) for node in row.tree["nodes"][1:])) for row in rows)
-
-
-def unbalanced(connection: Connection) -> int:
-    """Returns the number of incarnations whose entries differ from their bill."""
-    number = 0
-    for (incarnation_id,) in connection.execute(text("SELECT id FROM incarnations")).all():
-        try:
-            check(connection, incarnation_id)
-        except LedgerImbalance:
-            number += 1
-    return number
-
-
-def recovery(connection: Connection, kills: Sequence[Kill]) -> dict[str, Any]:
-    """Returns the times from the end of workers until others had gone on with all of their jobs, in seconds.
-
-    A worker that held nothing, or whose jobs had all been settled, has none.
-    """
-    found = [(kill, connection.execute(_RECOVERY, {"pid": kill.pid}).scalar()) for kill in kills]
-    times = sorted(resumed_at - kill.at for kill, resumed_at in found if resumed_at is not None)
-    if not times:
-        return {"kills": len(kills), "of": 0}
-    p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
-    return {"kills": len(kills), "of": len(times), "p50_s": round(statistics.median(times), 1), "p95_s": round(p95, 1)}
 
 
 def _submit(stack: Stack, folder: Path, num_jobs: int) -> str:
@@ -277,11 +182,7 @@ def _wait(is_done: Callable[[], bool], within_s: float) -> None:
 
 def _scalar(engine: Engine, statement: str) -> int:
     with engine.connect() as connection:
-        return _count(connection, statement)
-
-
-def _count(connection: Connection, statement: str) -> int:
-    return int(connection.execute(text(statement)).scalar_one())
+        return count(connection, statement)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def run(database_url: str, provider: Provider, orders: Orders, settings: Setting
     while not stop.is_set():
         try:
             with _leadership(engine, provider, settings, stop) as connection:
-                Autoscaler(connection, provider, orders, settings).lead(stop)
+                Autoscaler(connection, provider, orders, settings, stop).lead()
         except Exception as error:  # whatever breaks, the fleet must be looked after once it is repaired
             _log.warning("interrupted", error=brief(error), retry_s=_RETRY_S)
             stop.wait(_RETRY_S)
@@ -118,6 +118,8 @@ class Autoscaler:
     provider: Provider
     orders: Orders
     settings: Settings
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set from outside, so that it comes to an end."""
     _workforce: Workforce = field(init=False)
     _targets: deque[tuple[datetime, Mapping[Pool, int]]] = field(default_factory=deque)
     """The targets of the longest cool-down, and one before it."""
@@ -126,20 +128,18 @@ class Autoscaler:
     """The models for which no machine is known, so that it is logged once."""
 
     def __post_init__(self) -> None:
-        self._workforce = Workforce(self.connection, self.provider, self.orders.drain_s)
+        self._workforce = Workforce(self.connection, self.provider, self.orders.drain_s, self._goes_on)
 
-    def lead(self, stop: threading.Event) -> None:
+    def lead(self) -> None:
         """Takes turns until `stop` is set or the connection breaks."""
-
-        def goes_on() -> bool:
-            show_alive(self.settings.alive_file)
-            return not stop.is_set()
-
-        self._workforce.goes_on = goes_on
-        while not stop.is_set():
+        while self._goes_on():
             self.turn()
             show_alive(self.settings.alive_file)
-            stop.wait(self.settings.fleet_interval_s)
+            self.stop.wait(self.settings.fleet_interval_s)
+
+    def _goes_on(self) -> bool:
+        show_alive(self.settings.alive_file)
+        return not self.stop.is_set()
 
     def turn(self) -> None:
         """Looks at the workers, asks for the plans, decides, and has it done."""

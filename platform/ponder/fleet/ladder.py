@@ -11,6 +11,8 @@ from ponder.fleet.fluid import Demand, Group
 
 HEADROOM = 1.1
 """Fleets are sized for so much of the work, because throughput is an estimate."""
+_KEPT = 1.2
+"""Workers that run are kept as long as fleets for so much of the work would have them."""
 MOST_WORKERS = 10_000
 """The most workers that are ever wanted of one machine, where no bound says less."""
 
@@ -145,6 +147,27 @@ def first_fleet(
     if least + number <= most:
         return filled(machines, least + number)
     return min(_full(machines, room, least), key=lambda fleet: round(demand.late_tokens(groups(fleet)), 3))
+
+
+def steady_fleet(
+    machines: Sequence[Machine],
+    room: Room,
+    demand: Demand,
+    groups: Callable[[Fleet], Sequence[Group]],
+    *,
+    least: int = 0,
+) -> Fleet:
+    """Returns the first fleet of the ladder, or one with more of the workers that run.
+
+    Between what the work needs and what a little more of it would need, as many stay as there are. So a fleet does not
+    swing by a worker whenever an estimate does. What more work gets is never less.
+    """
+    fleet = first_fleet(machines, room, demand, groups, least=least)
+    number, num_running = sum(fleet.values()), sum(machine.num_running for machine in machines)
+    if number >= num_running or fleet != filled(machines, number):
+        return fleet
+    kept = first_fleet(machines, room, demand.times(_KEPT / HEADROOM), groups, least=least)
+    return filled(machines, max(number, min(num_running, sum(kept.values()))))
 
 
 def of_rate(machines: Sequence[Machine], tokens_per_s: float) -> Fleet:

@@ -3,12 +3,12 @@
 Work is taken as a fluid, served by the earliest deadline first (see `fluid`). The policy, in the order in which bounds
 cut it short:
 
-1. On-demand workers for the median of the interactive load.
+1. On-demand workers for the median of the interactive load, to the nearest whole number.
 2. On-demand workers for all work that is due, once spot can no longer be trusted with it: when on-demand workers that
    were started a little later would miss a deadline. This is the safety net of "Can't Be Late" (Wu et al., NSDI 2024),
    with its two changeovers of slack and as much again before it lets go.
 3. Spot workers, as many as finish all work in time at their rate with interruptions, also beside those of the second
-   rule: what spot does, the others need not.
+   rule: what spot does, the others need not. Those that run are kept while a little more work would need them.
 4. One more worker than there are, if keys and values have filled more than 85 % of the memory for a while, none is
    loading, and it would help: the live workers would miss a deadline, or have interactive work for longer than loading
    takes. A full memory alone says little, because a batch fills any.
@@ -26,7 +26,18 @@ from dataclasses import dataclass, field
 from ponder.domain.money import dollars
 from ponder.fleet.capacity import INTERVAL_S, groups_of, machines_of, reachable, workers_needed
 from ponder.fleet.fluid import Demand, Group
-from ponder.fleet.ladder import HEADROOM, Fleet, Machine, Room, first_fleet, full_fleet, hourly, of_rate, ranked
+from ponder.fleet.ladder import (
+    HEADROOM,
+    Fleet,
+    Machine,
+    Room,
+    first_fleet,
+    full_fleet,
+    hourly,
+    of_rate,
+    ranked,
+    steady_fleet,
+)
 from ponder.fleet.problem import Alternative, Bounds, Plan, Situation, Wanted
 
 _MOST_OCCUPANCY = 0.85
@@ -102,12 +113,15 @@ class _Planner:
         return Plan(wish.wanted(), tuple(self._reasons), self._alternatives(wish))
 
     def _add_floor(self, wish: _Wish) -> Fleet:
-        """Adds the workers for the median of the interactive load. Returns those of them that are on demand."""
+        """Adds the workers for the median of the interactive load. Returns those of them that are on demand.
+
+        One that people would keep busy for less than half of the time is dear: the other rules serve them.
+        """
         median = self._situation.interactive_tokens_per_s
         machines = self._on_demand or self._spot
         if median <= 0 or not machines:
             return {}
-        for machine, number in of_rate(machines, median).items():
+        for machine, number in of_rate(machines, median - machines[0].tokens_per_s / 2).items():
             figures = f"the interactive load's median is {median:,.0f} tokens/s, a worker does {_rate(machine)}"
             wish.add(machine, number, f"for people who wait: {figures}")
         return dict(wish.fleet) if self._on_demand else {}
@@ -116,7 +130,7 @@ class _Planner:
         """Adds on-demand workers for the work that spot cannot be trusted with."""
         demand = reachable(self._demand, self._on_demand)
         if not self._spot:
-            fleet = first_fleet(self._on_demand, self._room, demand, groups_of, least=sum(floor.values()))
+            fleet = steady_fleet(self._on_demand, self._room, demand, groups_of, least=sum(floor.values()))
             self._add_fleet(wish, fleet, f"for {_amount(demand)}: {self._why_no_spot()}")
             return
         # What not even all workers would finish in time is no reason to pay more for the rest of it.
@@ -128,7 +142,7 @@ class _Planner:
         due = demand.prefix(length)
         if not length or self._is_safe(due, floor, now=False):
             return
-        fleet = first_fleet(self._on_demand, self._room, due, self._with_trusted, least=sum(floor.values()))
+        fleet = steady_fleet(self._on_demand, self._room, due, self._with_trusted, least=sum(floor.values()))
         reason = f"spot is trusted only while on-demand workers could start {_time(self._trust_s)} later"
         self._add_fleet(wish, fleet, f"for {_amount(due)}: {reason}")
 
@@ -196,10 +210,8 @@ class _Planner:
             # No workers could make it safe, so as many as fit make the best of it.
             fleet = full_fleet([*self._spot, *self._on_demand], self._room)
             reason = f"for {_amount(self._demand)}: not even on-demand workers within the bounds would finish in time"
-        elif demand.times(HEADROOM).is_met(beside):
-            return
         else:
-            fleet = first_fleet(self._spot, self._room, demand, lambda fleet: [*groups_of(fleet), *beside])
+            fleet = steady_fleet(self._spot, self._room, demand, lambda fleet: [*groups_of(fleet), *beside])
             reason = f"to finish {_amount(self._demand)} in time"
         for machine, number in fleet.items():
             wish.add(machine, number, f"{reason}, at {_rate(machine)} each")

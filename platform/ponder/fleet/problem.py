@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ponder.errors import InvalidInput
 
+LOADING_S = 120.0
+"""The time that loading is expected to take as long as no worker of the kind has loaded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -64,7 +67,7 @@ class Situation:
     """The work, the offers and the workers of one model.
 
     occupancy: the share of keys and values in use for a while, or None if unknown. interactive_tokens_per_s: the median
-    of the interactive load.
+    of the interactive load, in tokens of the average of all work.
     """
 
     model: str

@@ -12,11 +12,9 @@ from sqlalchemy import Row as SqlRow
 
 from ponder.domain.money import bill
 from ponder.fleet.decision import Failures
+from ponder.fleet.problem import LOADING_S
 from ponder.fleet.provider import Order, Pool
 from ponder.fleet.worker_state import Phase, Worker
-
-_LOADING_S = 120
-"""The time that loading takes, as long as no worker of the pool has loaded."""
 
 # An incarnation belongs to the row by its name. One that ended before the order was an earlier row's.
 _OPEN = text(f"""
@@ -25,7 +23,7 @@ _OPEN = text(f"""
            coalesce(fleet_workers.leave_by, incarnation.drain_until) AS last_moment,
            coalesce(incarnation.nanodollars_per_hour, fleet_workers.nanodollars_per_hour) AS price, busy_since,
            CAST(coalesce(extract(epoch FROM fleet_workers.ready_at - fleet_workers.ordered_at), loaded.seconds,
-                         {_LOADING_S}) AS float8) AS loading_s
+                         {LOADING_S}) AS float8) AS loading_s
     FROM fleet_workers
     LEFT JOIN LATERAL (
         SELECT * FROM incarnations

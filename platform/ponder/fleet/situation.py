@@ -12,11 +12,9 @@ from sqlalchemy import Connection, text
 
 from ponder.errors import NotFound
 from ponder.fleet.backlog import Backlog, Weights, backlog, throughput
-from ponder.fleet.problem import Load, Offer, Running, Situation
+from ponder.fleet.problem import LOADING_S, Load, Offer, Running, Situation
 from ponder.ledger.price_book import list_prices
 
-_LOADING_S = 120.0
-"""The time that loading takes, as long as none of the model's workers has loaded."""
 _INTERRUPTIONS, _SPOT_HOURS = 1.0, 10.0
 """A gamma prior beside what was seen of a spot machine: one interruption in ten hours."""
 _STEPS_A_DOUBLING = 8
@@ -76,19 +74,23 @@ _OCCUPANCY = text(f"""
     GROUP BY model, fingerprint HAVING sum(seconds) >= {_LEAST_SAMPLED_S}
 """)
 
-# By when the batch came, in tokens of its settled jobs; those of its models share them alike. clock_timestamp() could
-# not be compared with an index, because it changes within a statement.
+# By when the batch came, in engine time of its completed jobs, as they were charged. clock_timestamp() could not be
+# compared with an index, because it changes within a statement.
 _INTERACTIVE = text(f"""
-    SELECT model, fingerprint, bucket, CAST(sum(tokens / num_models) AS float8) / {_BUCKET_S} AS tokens_per_s
+    WITH arrived AS MATERIALIZED (
+        SELECT id, floor(extract(epoch FROM clock_timestamp() - created_at) / {_BUCKET_S}) AS bucket FROM batches
+        WHERE lane = 'interactive' AND created_at > statement_timestamp() - interval '{_MEDIAN_HOURS} hours'
+    )
+    SELECT fingerprint, bucket, left(substr(name, 6), -2) AS machine, sum(CAST(value AS float8)) AS seconds
     FROM (
-        SELECT batches.id, floor(extract(epoch FROM clock_timestamp() - batches.created_at) / {_BUCKET_S}) AS bucket,
-               prompt_tokens + completion_tokens AS tokens
-        FROM batches JOIN batch_totals ON batch_totals.batch_id = batches.id
-        WHERE lane = 'interactive' AND batches.created_at > statement_timestamp() - interval '{_MEDIAN_HOURS} hours'
-    ) AS arrived CROSS JOIN LATERAL (
-        SELECT model, fingerprint, count(*) OVER () AS num_models FROM portions WHERE batch_id = arrived.id
-    ) AS served
-    GROUP BY model, fingerprint, bucket
+        SELECT bucket, own.fingerprint, own.sums FROM arrived CROSS JOIN LATERAL (
+            SELECT fingerprint, sums FROM batch_experience WHERE batch_id = arrived.id OFFSET 0
+        ) AS own
+        UNION ALL
+        SELECT bucket, fingerprint, sums FROM arrived JOIN observations ON batch_id = arrived.id
+    ) AS cells CROSS JOIN LATERAL jsonb_each_text(sums) AS sum(name, value)
+    WHERE name LIKE 'time.%.y'
+    GROUP BY fingerprint, bucket, machine
 """)
 
 
@@ -142,25 +144,24 @@ class _Facts:
     loading_s: Mapping[tuple[str, str], float]
     interruptions_per_hour: Mapping[str, float]
     occupancy: Mapping[Weights, float]
-    interactive: Mapping[Weights, Sequence[float]]
+    interactive: Mapping[str, Sequence[float]]
+    """By fingerprint, what workers do in the time that interactive jobs took: tokens per second, bucket by bucket."""
 
     @classmethod
     def read(cls, connection: Connection, asked: Iterable[Weights]) -> _Facts:
         fingerprints = sorted({fingerprint for _, fingerprint in asked})
         loaded = connection.execute(_LOADED, {"fingerprints": fingerprints})
-        rates: dict[Weights, list[float]] = defaultdict(list)
-        for row in connection.execute(_INTERACTIVE):
-            rates[row.model, row.fingerprint].append(row.tokens_per_s)
+        rates = throughput(connection, fingerprints)
         return cls(
             {(price.machine, price.market): price.nanodollars_per_hour for price in list_prices(connection)},
-            throughput(connection, fingerprints),
+            rates,
             {(row.fingerprint, row.machine): row.loading_s for row in loaded},
             {
                 row.machine: (_INTERRUPTIONS + row.number) / (_SPOT_HOURS + row.hours)
                 for row in connection.execute(_INTERRUPTED)
             },
             {(row.model, row.fingerprint): row.occupancy for row in connection.execute(_OCCUPANCY)},
-            rates,
+            _interactive(connection, rates),
         )
 
     def situation(self, weights: Weights, work: Sequence[Backlog], live: Sequence[_Live]) -> Situation:
@@ -172,7 +173,7 @@ class _Facts:
             offers=tuple(self._offers(fingerprint)),
             running=tuple(self._joined(fingerprint, live)),
             occupancy=self.occupancy.get(weights),
-            interactive_tokens_per_s=self._median(weights),
+            interactive_tokens_per_s=self._median(fingerprint),
         )
 
     def _offers(self, fingerprint: str) -> Iterable[Offer]:
@@ -187,7 +188,7 @@ class _Facts:
 
     def _loading_s(self, fingerprint: str, machine: str) -> float:
         elsewhere = [seconds for (one, _), seconds in self.loading_s.items() if one == fingerprint]
-        return self.loading_s.get((fingerprint, machine), max(elsewhere, default=_LOADING_S))
+        return self.loading_s.get((fingerprint, machine), max(elsewhere, default=LOADING_S))
 
     def _joined(self, fingerprint: str, live: Sequence[_Live]) -> Iterable[Running]:
         """Yields one entry for each kind of machine, though those that load are counted apart."""
@@ -200,11 +201,24 @@ class _Facts:
             ready_in_s = max(self._loading_s(fingerprint, machine) - loading_for_s, 0.0) if num_loading else 0.0
             yield Running(machine, market, sum(one.num_workers for one in ones), num_loading, ready_in_s)
 
-    def _median(self, weights: Weights) -> float:
+    def _median(self, fingerprint: str) -> float:
         """Returns the median of the rates of the last day, in which buckets without any load count as zero."""
-        seen = self.interactive.get(weights, [])
+        seen = self.interactive.get(fingerprint, [])
         num_buckets = _MEDIAN_HOURS * 3_600 // _BUCKET_S
         return statistics.median([*seen, *[0.0] * max(num_buckets - len(seen), 0)])
+
+
+def _interactive(connection: Connection, rates: Mapping[tuple[str, str], float]) -> dict[str, list[float]]:
+    """Returns the interactive load of each bucket that had any, by fingerprint.
+
+    A second of an engine counts as the tokens that its machine does in it on the average of all work. Prompts are read
+    many times faster than answers are written, so that the tokens of jobs themselves would say little about workers.
+    """
+    buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+    for row in connection.execute(_INTERACTIVE):
+        rate = rates.get((row.fingerprint, row.machine), 0.0)
+        buckets[row.fingerprint][row.bucket] += row.seconds * rate / _BUCKET_S
+    return {fingerprint: list(found.values()) for fingerprint, found in buckets.items()}
 
 
 def _loads(work: Sequence[Backlog]) -> tuple[Load, ...]:

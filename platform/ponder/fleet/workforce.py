@@ -38,7 +38,7 @@ class Workforce:
     connection: Connection
     provider: Provider
     drain_s: float
-    goes_on: Callable[[], bool] = lambda: True
+    goes_on: Callable[[], bool]
     """Called before each request to the provider, which may be slow. Where it returns False, the rest is left."""
     _silent: set[Pool] = field(default_factory=set)
     """The pools about which the provider failed to answer, so that it is logged once."""

@@ -17,7 +17,7 @@ from ponder.jobs.shard import MAX_JOBS, finish_held
 from ponder.jobs.tick_report import NextStage, Settlement, Usage
 from ponder.store.document import dumps
 
-_LOSSES_TO_BE_ALONE = 2
+LOSSES_TO_BE_ALONE = 2
 _LOSSES_TO_FAIL = 3
 
 
@@ -46,7 +46,7 @@ class _Job:
     @property
     def is_suspect(self) -> bool:
         """Whether its workers may have died of it."""
-        return self.num_lost >= _LOSSES_TO_BE_ALONE
+        return self.num_lost >= LOSSES_TO_BE_ALONE
 
 
 # Attempts end first, because the number of losses decides how a job is cut.

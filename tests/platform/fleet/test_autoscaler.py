@@ -335,11 +335,10 @@ def test_a_slow_provider_is_not_asked_for_more_once_the_autoscaler_is_to_end(
 ) -> None:
     timed(world, "cpu")
     work(world, 3)
-    stop = threading.Event()
     scaler = autoscaler(max_workers=3)
-    ending = threading.Thread(target=lambda: (until(lambda: cloud.machines, 60), stop.set()))
+    ending = threading.Thread(target=lambda: (until(lambda: cloud.machines, 60), scaler.stop.set()))
     (cloud.folder / "cloud").write_text((cloud.folder / "cloud").read_text().replace("  start)", "  start) sleep 0.5;"))
     ending.start()
-    scaler.lead(stop)
+    scaler.lead()
     ending.join(60)
     assert len(cloud.calls) < 3

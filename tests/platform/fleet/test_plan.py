@@ -233,6 +233,38 @@ def test_on_demand_workers_stay_until_there_is_twice_as_much_slack() -> None:
     assert "on_demand" not in _numbers(plan(calm, Bounds(max_workers=2)))
 
 
+@pytest.mark.parametrize("offers", [(_ON_DEMAND,), (_ON_DEMAND, _SPOT)])
+def test_a_plan_does_not_swing_by_a_worker_where_an_estimate_does(offers: Sequence[Offer]) -> None:
+    tokens = round(2 * 2_000 * 24 * _HOUR / 1.1)
+    work = _situation(Load("batch", 24 * _HOUR, tokens), offers=offers)
+    market = offers[-1].market
+    counts, number = [], 2
+    for factor in (0.97, 1.03, 0.97, 1.03, 0.97, 0.97):
+        loads = (Load("batch", 24 * _HOUR, round(tokens * factor)),)
+        number = _count(plan(replace(work, loads=loads, running=(Running("h100", market, number),)), Bounds()))
+        counts.append(number)
+    assert counts == [2, 3, 3, 3, 3, 3]
+    less = replace(work, loads=(Load("batch", 24 * _HOUR, round(tokens * 0.9)),))
+    assert _count(plan(replace(less, running=(Running("h100", market, 3),)), Bounds())) == 2
+
+
+@given(
+    st.lists(st.builds(Load, st.just("batch"), st.floats(600, 48 * _HOUR), st.integers(1, 10**9)), max_size=3),
+    st.floats(1, 50_000),
+    st.floats(0.92, 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_fleet_that_follows_the_plan_stays_when_there_turns_out_to_be_a_little_less_work(
+    loads: list[Load], tokens_per_s: float, factor: float
+) -> None:
+    offer = replace(_SPOT, tokens_per_s=tokens_per_s, loading_s=0.0)
+    work = _situation(*loads, offers=(offer,))
+    number = _count(plan(work, Bounds(max_workers=50)))
+    less = tuple(replace(load, tokens=math.ceil(load.tokens * factor)) for load in loads)
+    running = replace(work, loads=less, running=(Running("h100", "spot", number),) if number else ())
+    assert _count(plan(running, Bounds(max_workers=50))) == number
+
+
 def test_work_that_nobody_can_do_in_time_is_done_soon_and_not_by_thousands() -> None:
     planned = plan(_situation(Load("batch", 60, 1_000_000)), Bounds())
     assert 1 <= _count(planned) <= 10
@@ -288,9 +320,17 @@ def test_the_reason_for_on_demand_workers_is_true(offers: tuple[Offer, ...], why
 
 
 def test_people_who_wait_get_on_demand_workers_for_their_median() -> None:
-    planned = plan(_situation(Load("interactive", 24 * _HOUR, 1_000), median=5_000), Bounds())
+    planned = plan(_situation(Load("interactive", 24 * _HOUR, 1_000), median=5_100), Bounds())
     assert _numbers(planned)["on_demand"] == 3
-    assert "5,000 tokens/s" in planned.wanted[0].reason
+    assert "5,100 tokens/s" in planned.wanted[0].reason
+
+
+def test_people_who_would_keep_no_half_of_a_worker_busy_are_served_by_spot() -> None:
+    work = _situation(Load("interactive", 24 * _HOUR, 1_000), median=990)
+    assert _numbers(plan(work, Bounds())) == {"spot": 1}
+    assert _numbers(plan(replace(work, interactive_tokens_per_s=1_010.0), Bounds()))["on_demand"] == 1
+    hurried = replace(work, loads=(Load("interactive", 300.0, 100_000),))
+    assert "on_demand" in _numbers(plan(hurried, Bounds())), "spot is not trusted with what is due soon"
 
 
 def test_a_model_that_was_timed_nowhere_is_told_to_run_first() -> None:

@@ -12,6 +12,7 @@ from ponder.fleet.backlog import _BACKLOG, LiveWorkers, backlog, demand_of, slac
 from ponder.fleet.fluid import Demand, Group
 from ponder.fleet.problem import Situation
 from ponder.fleet.situation import _INTERACTIVE, _LOADED, situations
+from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.tick_report import WorkerSample
 from ponder.jobs.worker_sample import keep
 
@@ -184,15 +185,41 @@ def test_the_interactive_median_needs_load_in_most_of_the_day(world: Any) -> Non
             _total(world)
             assert _situation(world).interactive_tokens_per_s == 0
     _total(world)
-    assert _situation(world).interactive_tokens_per_s == pytest.approx((5 + 7) / 600)
+    assert _situation(world).interactive_tokens_per_s == pytest.approx(3 * 100 / 600)
 
 
 def _total(world: Any) -> None:
-    """Lets every batch have settled a job of five and seven tokens."""
+    """Lets every batch have taken three seconds of an engine, which does a hundred tokens in one, for long prompts."""
     world.sql(
-        "INSERT INTO batch_totals (batch_id, prompt_tokens, completion_tokens) SELECT id, 5, 7 FROM batches"
-        " ON CONFLICT (batch_id) DO UPDATE SET prompt_tokens = 5, completion_tokens = 7"
+        """
+        INSERT INTO batch_experience (batch_id, fingerprint, strategy, level, sums)
+        SELECT id, 'f1', '', '', '{"time.cpu.n": 1, "time.cpu.x": 10000, "time.cpu.y": 3}' FROM batches
+        ON CONFLICT DO NOTHING
+        """
     )
+    world.sql(
+        """
+        INSERT INTO experience (tenant_id, fingerprint, strategy, level, sums)
+        SELECT id, 'f1', '', '', '{"time.cpu.n": 1, "time.cpu.x": 1000, "time.cpu.y": 10}' FROM tenants
+        ON CONFLICT DO NOTHING
+        """
+    )
+
+
+def test_interactive_load_is_the_same_before_and_after_observations_are_folded(world: Any) -> None:
+    worker = world.worker(machine="h200", market="spot")
+    world.batch(2, lane="interactive")
+    world.batch(1)
+    jobs = world.claim_all(worker)
+    world.tick(worker, work=world.work(*jobs), settled=[world.passed(job) for job in jobs])
+    with world.engine.begin() as connection:
+        before = connection.execute(_INTERACTIVE).all()
+        fold_observations(connection)
+        after = connection.execute(_INTERACTIVE).all()
+    (row,) = before
+    assert (row.fingerprint, row.machine) == ("f1", "h200")
+    assert row.seconds > 0
+    assert [(one.bucket, one.machine, one.seconds) for one in after] == [(row.bucket, row.machine, row.seconds)]
 
 
 def test_a_model_that_nobody_knows_is_refused(world: Any) -> None:

@@ -40,7 +40,7 @@ class Shift:
 
     def __init__(self, connection: Connection, provider: Provider) -> None:
         self.connection = connection
-        self.workforce = Workforce(connection, provider, drain_s=20)
+        self.workforce = Workforce(connection, provider, drain_s=20, goes_on=lambda: True)
 
     def order(self) -> roster.Row:
         self.workforce.order(START, 3_000_000_000)

@@ -34,7 +34,7 @@ class LaneShares:
 
 
 @dataclass(slots=True)
-class _Window:
+class Window:
     """The bound on one queue in Redis: about twice what its workers can take, and at least two shards per worker."""
 
     num_workers: int = 0
@@ -171,8 +171,8 @@ def _tenants(connection: Connection, shares: LaneShares) -> dict[str, _Tenant]:
     return tenants
 
 
-def _windows(connection: Connection, tenants: dict[str, _Tenant]) -> defaultdict[_Queue, _Window]:
-    windows: defaultdict[_Queue, _Window] = defaultdict(_Window)
+def _windows(connection: Connection, tenants: dict[str, _Tenant]) -> defaultdict[_Queue, Window]:
+    windows: defaultdict[_Queue, Window] = defaultdict(Window)
     for row in connection.execute(_WORKERS):
         for lane in Lane:
             window = windows[row.model, row.fingerprint, lane.value]
@@ -189,7 +189,7 @@ def _windows(connection: Connection, tenants: dict[str, _Tenant]) -> defaultdict
 
 
 def _share(
-    windows: defaultdict[_Queue, _Window], names: tuple[str, str], tenants: dict[str, _Tenant], shares: LaneShares
+    windows: defaultdict[_Queue, Window], names: tuple[str, str], tenants: dict[str, _Tenant], shares: LaneShares
 ) -> None:
     """Bounds the interactive lane while the other lane has waiting work, in Redis or not yet."""
     batch, interactive = windows[*names, Lane.BATCH.value], windows[*names, Lane.INTERACTIVE.value]
@@ -202,7 +202,7 @@ def _share(
 
 
 def _fill(
-    connection: Connection, queue: _Queue, window: _Window, tenants: list[_Tenant], shard_tokens: int
+    connection: Connection, queue: _Queue, window: Window, tenants: list[_Tenant], shard_tokens: int
 ) -> Iterator[int]:
     while window.is_open:
         waiting = [tenant for tenant in tenants if tenant.is_within_quota and tenant.supply(queue)]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from opentelemetry import trace as api
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -29,13 +29,12 @@ class OtelTracer:
     """A provider of its own: what libraries trace by the global one is none of ours, and may hold what users wrote."""
 
     def __init__(self, processor: SpanProcessor, resource: Mapping[str, str]) -> None:
-        """Gives all spans to `processor`. `resource` describes this process, beside OTEL_RESOURCE_ATTRIBUTES."""
+        """Gives all spans to `processor`. `resource` describes this process where the environment does not."""
         self._ids = _GivenIds()
         self._processor = processor
         # Its handler at exit would wait for a collector that does not answer.
-        self._provider = TracerProvider(
-            resource=Resource.create(dict(resource)), id_generator=self._ids, shutdown_on_exit=False
-        )
+        described = Resource.create(dict(resource)).merge(OTELResourceDetector().detect())
+        self._provider = TracerProvider(resource=described, id_generator=self._ids, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("ponder", ponder.__version__)
 

@@ -70,6 +70,15 @@ def test_a_request_without_a_callers_trace_begins_one(header: str | None) -> Non
     assert context.is_sampled
 
 
+def test_a_service_has_the_name_that_the_environment_gives_it_or_else_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, name in ((None, "test"), ("research", "research")):
+        if variable is not None:
+            monkeypatch.setenv("OTEL_SERVICE_NAME", variable)
+        traced = Traced()
+        traced.tracer.export(Span("job", TRACE, None, 1.0, 2.0))
+        assert traced.spans[0].resource.attributes["service.name"] == name
+
+
 class Stuck(InMemorySpanExporter):
     def export(self, spans: object) -> object:  # type: ignore[override]
         time.sleep(5)

@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Mapping
 
+import structlog
 from opentelemetry import trace as api
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -19,7 +20,10 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import ponder
+from ponder.failure import brief
 from ponder.trace import Span, TraceContext
+
+_log = structlog.get_logger(__name__)
 
 _NANOSECONDS = 1_000_000_000
 _W3C = TraceContextTextMapPropagator()
@@ -32,8 +36,8 @@ class OtelTracer:
         """Gives all spans to `processor`. `resource` describes this process where the environment does not."""
         self._ids = _GivenIds()
         self._processor = processor
-        # Its handler at exit would wait for a collector that does not answer.
         described = Resource.create(dict(resource)).merge(OTELResourceDetector().detect())
+        # Its handler at exit would wait for a collector that does not answer.
         self._provider = TracerProvider(resource=described, id_generator=self._ids, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("ponder", ponder.__version__)
@@ -50,6 +54,18 @@ class OtelTracer:
         return found, caller.span_id if caller.is_valid else None
 
     def export(self, span: Span) -> None:
+        try:
+            self._export(span)
+        except Exception as error:  # no job may suffer from its trace, whatever the environment adds to the SDK
+            _log.warning("span_not_exported", span=span.name, error=brief(error))
+
+    def flush(self, timeout_s: float) -> None:
+        # In a thread of its own, because the SDK's own limit is not kept.
+        thread = threading.Thread(target=self._processor.force_flush, daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+
+    def _export(self, span: Span) -> None:
         began_ns = round(span.began_at * _NANOSECONDS)
         self._ids.next = (span.trace_id, span.span_id)
         made = self._tracer.start_span(
@@ -63,12 +79,6 @@ class OtelTracer:
         if span.has_failed:
             made.set_status(api.StatusCode.ERROR)
         made.end(max(began_ns, round(span.ended_at * _NANOSECONDS)))
-
-    def flush(self, timeout_s: float) -> None:
-        # In a thread of its own, because the SDK's own limit is not kept.
-        thread = threading.Thread(target=self._processor.force_flush, daemon=True)
-        thread.start()
-        thread.join(timeout_s)
 
 
 def otlp_tracer(service: str, instance: str | None) -> OtelTracer:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from ponder.trace import Span, job_span, trace_of
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra otel")
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -77,6 +79,18 @@ def test_a_service_has_the_name_that_the_environment_gives_it_or_else_its_own(mo
         traced = Traced()
         traced.tracer.export(Span("job", TRACE, None, 1.0, 2.0))
         assert traced.spans[0].resource.attributes["service.name"] == name
+
+
+class Broken(SpanProcessor):
+    def on_end(self, span: ReadableSpan) -> None:
+        raise RuntimeError("no room")
+
+
+def test_a_span_that_cannot_be_exported_harms_nobody() -> None:
+    tracer = OtelTracer(Broken(), {})
+    with capture_logs() as lines:
+        tracer.export(Span("claim", TRACE, 1, 1.0, 2.0))
+    assert [line["event"] for line in lines] == ["span_not_exported"]
 
 
 class Stuck(InMemorySpanExporter):

@@ -119,7 +119,8 @@ class EngineClient:
             family=self._family,
         )
         if self._spans is not None:
-            self._spans.begin_prefill(len(request.tokens), lambda: len(sequence.tokens) > len(request.tokens))
+            num_given = len(request.tokens)
+            self._spans.begin_prefill(num_given, lambda: len(sequence.tokens) > num_given)
         return self._core.track(
             sequence,
             self._meter,

@@ -29,7 +29,8 @@ def test_a_search_has_a_round_with_its_prefill_and_its_scoring(shared_process: P
     assert spans["round"].parent_id == ATTEMPT
     assert spans["prefill"].parent_id == spans["scoring"].parent_id == spans["round"].span_id
     assert spans["round"].facts == {"ponder.round": 1}
-    assert spans["prefill"].facts["ponder.tokens.prompt"] > 0
+    assert spans["prefill"].facts.keys() == {"ponder.tokens.prompt", "ponder.tokens.cached"}
+    assert spans["prefill"].ended_s < spans["scoring"].began_s
     assert len({span.span_id for span in spans.values()}) == 3
     for span in spans.values():
         assert began_s < spans["round"].began_s <= span.began_s <= span.ended_s <= spans["round"].ended_s

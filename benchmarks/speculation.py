@@ -198,7 +198,7 @@ async def live(
 
     while waiting or open_jobs:
         while waiting and len(open_jobs) < num_at_a_time:
-            job = Job(waiting.popleft(), core, Questions(lambda ask: None), Learned(), take)
+            job = Job(waiting.popleft(), core, Questions(lambda ask: None), Learned(), take, on_span=lambda span: None)
             open_jobs[job.id] = job, time.perf_counter()
             job.start()
         await asyncio.sleep(0)

@@ -19,10 +19,10 @@ need() {
     }
 }
 
-# lock IMAGE EXTRA. torch has a build for each kind of machine, most of them not on the package index: scripts/install.sh
-# installs the one that is chosen, and what CUDA's builds bring along.
+# lock IMAGE EXTRA. Every image can trace. torch has a build for each kind of machine, most of them not on the package
+# index: scripts/install.sh installs the one that is chosen, and what CUDA's builds bring along.
 lock() {
-    "$tools/bin/uv" pip compile pyproject.toml --extra "$2" --constraint constraints.txt --universal \
+    "$tools/bin/uv" pip compile pyproject.toml --extra "$2" --extra otel --constraint constraints.txt --universal \
         --python-version 3.11 --generate-hashes --no-header --no-annotate --no-config --quiet --output-file "$tools/$1.txt"
     {
         printf '# Written by `scripts/supply.sh lock`; use it with `pip install --no-deps --require-hashes`.\n'

@@ -27,12 +27,15 @@ from ponder.errors import Unreachable
 from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.store.database import connect
+from ponder.tracing import start_tracing
 
 if TYPE_CHECKING:
     from ponder_worker.parent.notices.notice import Notice
 
 
 _CLOUDS = ("aws", "gcp", "azure")
+_FLUSHED_WITHIN_S = 0.5
+"""How long a worker that leaves waits for the collector of its traces, in the little time that a spot machine gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def worker(
     models = Models.named(model, reward_model, name)
     incarnation = f"inc_{secrets.token_hex(12)}"
     log.configure("worker", settings.log_level, incarnation=incarnation)
+    tracer = start_tracing("worker", settings, instance=incarnation)
     given = Notices()
     given.watch_signals()
     identity = Identity(
@@ -132,6 +136,7 @@ def worker(
         ),
         submit=Judge(allows_code=options.allow_code or settings.allow_code).submit,
         notices=given,
+        tracer=tracer,
     )
     _watch(clouds_of(notices, market), settings.metadata_url, given.give)
     if options.metrics_port is not None:
@@ -141,6 +146,8 @@ def worker(
     except (SQLAlchemyError, OSError) as error:
         hint = "is it running, and has `ponder migrate` made its tables?"
         raise Unreachable(f"the worker cannot use Postgres: {hint} ({brief(error)})") from error
+    if tracer is not None:
+        tracer.flush(_FLUSHED_WITHIN_S)
     _exit(code)
 
 

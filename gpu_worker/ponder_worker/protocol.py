@@ -39,7 +39,11 @@ class _Strict:
 
 @dataclass(frozen=True, slots=True)
 class AdmittedJob(_Strict):
-    """A claimed job. `deltas`: its saved tree in the order in which it grew."""
+    """A claimed job.
+
+    deltas: its saved tree in the order in which it grew. attempt_span: the id of the span that its own spans belong to;
+    None if it is not traced.
+    """
 
     job_id: int
     tenant_id: str
@@ -47,6 +51,7 @@ class AdmittedJob(_Strict):
     lane: Lane
     request: Document
     deltas: tuple[Document, ...] = ()
+    attempt_span: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +226,22 @@ class HandOn(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class EndedSpan(_Strict):
+    """A span of a traced job's work here. Its times are of the monotonic clock, which all processes here share.
+
+    facts: numbers and states, by the names of their attributes.
+    """
+
+    job_id: int
+    name: Literal["prefill", "round", "scoring", "verification"]
+    span_id: int
+    parent_id: int
+    began_s: float
+    ended_s: float
+    facts: dict[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram(_Strict):
     """Observations per bucket, with one more bucket at the end for those above every bound, and their sum."""
 
@@ -247,7 +268,7 @@ class Report(_Strict):
     num_steps: engine steps, and other progress such as verdicts received. awaits_verdicts: nothing can be computed
     before a verdict arrives. idle_fraction: the share of the time in which nothing was runnable. deltas: the growth of
     trees by job. handed_on: jobs that go on elsewhere and are gone from here. num_jobs: jobs that have not finished.
-    is_last: the process has been drained and exits.
+    is_last: the process has been drained and exits. spans: of traced jobs.
     """
 
     num_steps: int
@@ -261,6 +282,7 @@ class Report(_Strict):
     is_last: bool
     metrics: EngineMetrics
     handed_on: tuple[HandOn, ...] = ()
+    spans: tuple[EndedSpan, ...] = ()
     type: Literal["report"] = "report"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -115,6 +115,23 @@ class Settings(BaseSettings):
     """An autoscaler drains a worker that was too many for so long, and whose pool's last start is as long ago."""
 
     log_level: str = "info"
+
+    # OpenTelemetry's own variables. Its SDK reads them and all others (see docs/operations.md); these say whether it is
+    # loaded.
+
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+    traces_exporter: str | None = Field(default=None, validation_alias="OTEL_TRACES_EXPORTER")
+    otel_sdk_disabled: str = Field(default="", validation_alias="OTEL_SDK_DISABLED")
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether spans are to be exported by OTLP."""
+        if self.otel_sdk_disabled.strip().lower() == "true":
+            return False
+        return self.traces_exporter.strip() == "otlp" if self.traces_exporter else bool(self.otlp_endpoint)
 
     @property
     def url(self) -> str:

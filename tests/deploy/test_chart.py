@@ -49,7 +49,12 @@ SETS: dict[str, Mapping[str, Any]] = {
         "pools": POOLS,
         "markets": {"spot": SPOT_NODES},
         "autoscaler": {"max": 8, "maxDollarsPerHour": 40, "drainSeconds": 0, "registerWithinSeconds": 2_400},
-        "settings": {"PONDER_LOG_LEVEL": "debug", "PONDER_SHARD_TOKENS": 2_000_000, "PONDER_WEBHOOK_PRIVATE": True},
+        "settings": {
+            "PONDER_LOG_LEVEL": "debug",
+            "PONDER_SHARD_TOKENS": 2_000_000,
+            "PONDER_WEBHOOK_PRIVATE": True,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        },
         "images": {"pullSecrets": [{"name": "registry"}]},
     },
     "KEDA": {"pools": POOLS, "autoscaler": {"enabled": False}, "keda": {"enabled": True}},
@@ -200,6 +205,7 @@ def test_settings_reach_every_service_as_they_are_written(renderings: dict[str, 
         values = {variable["name"]: variable.get("value") for variable in container["env"]}
         assert (values["PONDER_LOG_LEVEL"], values["PONDER_SHARD_TOKENS"]) == ("debug", "2000000")
         assert values["PONDER_WEBHOOK_PRIVATE"] == "true"
+        assert values["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
 
 
 @pytest.mark.slow

@@ -34,7 +34,10 @@ def run(
     done: list[Job] = []
 
     async def live() -> None:
-        jobs = [Job(one, core, Questions(lambda ask: None), Learned(), done.append) for one in admitted]
+        jobs = [
+            Job(one, core, Questions(lambda ask: None), Learned(), done.append, on_span=lambda span: None)
+            for one in admitted
+        ]
         for job in jobs:
             job.start()
         for _ in range(5000):

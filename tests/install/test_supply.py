@@ -42,7 +42,7 @@ def test_a_lock_has_every_dependency_in_the_version_that_the_tests_ran_with(imag
     lock, tested = locked(image), pinned()
     differing = {name: (lock[name], tested[name]) for name in lock.keys() & tested.keys() if lock[name] != tested[name]}
     assert not differing, "run scripts/supply.sh lock"
-    wanted = {normal(re.split(r"[\[<>=~!; ]", one)[0]) for one in [*EXTRAS[extra], *EXTRAS["server"]]}
+    wanted = {normal(re.split(r"[\[<>=~!; ]", one)[0]) for one in [*EXTRAS[extra], *EXTRAS["server"], *EXTRAS["otel"]]}
     assert wanted - lock.keys() <= {"ponder", "torch"}, "run scripts/supply.sh lock"
 
 

@@ -11,6 +11,7 @@ from world import World
 
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.settings import Settings
+from ponder.trace import Tracer
 
 
 @pytest.fixture
@@ -30,6 +31,14 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def base_url(engine: Engine, redis_server: EmbeddedRedis, operator_key: str, settings: Settings) -> Iterator[str]:
-    with served(engine, redis_server.url, settings, operator_key) as url:
+def tracer() -> Tracer | None:
+    """The API's tracer, which a test may replace."""
+    return None
+
+
+@pytest.fixture
+def base_url(
+    engine: Engine, redis_server: EmbeddedRedis, operator_key: str, settings: Settings, tracer: Tracer | None
+) -> Iterator[str]:
+    with served(engine, redis_server.url, settings, operator_key, tracer) as url:
         yield url

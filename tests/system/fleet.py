@@ -79,12 +79,12 @@ class Fleet:
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
 
     def start_dispatcher(self) -> subprocess.Popen[bytes]:
-        return self._start("dispatcher")
+        return self.start("dispatcher")
 
     def start_worker(self, *arguments: str, metadata_url: str | None = None) -> subprocess.Popen[bytes]:
         """metadata_url: the service that it asks for notices, instead of none."""
         notices = ["--notices", "none"] if metadata_url is None else []
-        return self._start(
+        return self.start(
             "worker", "--model", str(self._model), "--reward-model", str(self._reward_model), "--name", "slow",
             "--machine", "cpu", "--market", "spot", "--device", "cpu", *notices, *arguments,
             PONDER_METADATA_URL=metadata_url or "",
@@ -212,7 +212,7 @@ class Fleet:
             for (incarnation_id,) in connection.execute(text("SELECT id FROM incarnations")).all():
                 check(connection, incarnation_id)
 
-    def _start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         log = self.folder / f"{len(self._processes)}-{arguments[0]}.log"
         process = spawn(
             [sys.executable, "-m", "ponder.cli", *arguments],

@@ -12,9 +12,11 @@ from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process.engine_core import EngineCore
 from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.engine_process.prompts import Prompt
+from ponder_worker.engine_process.span_recorder import SpanRecorder
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.checkpoint.tokenizer import Tokenizer
 from ponder_worker.models.reward import Mark
+from ponder_worker.protocol import Verdict
 from ponder_worker.search.engine_port import ScoreRequest, Stream, StreamEnd, StreamRequest, VerifierReply
 from ponder_worker.search.search_error import NoRewardModel, NoVerifier, PromptTooLong
 from ponder_worker.search.thought import Thought, ThoughtWatch
@@ -24,7 +26,7 @@ class EngineClient:
     """Implements the search's EnginePort for one job.
 
     guard: runs a callback so that what it raises fails this job alone. no_verifier: why the verifier may not be asked.
-    may_waste: whether work may be begun that can turn out not to be needed.
+    may_waste: whether work may be begun that can turn out not to be needed. spans: None if the job is not traced.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class EngineClient:
         questions: Questions,
         no_verifier: str | None,
         may_waste: bool,
+        spans: SpanRecorder | None,
     ) -> None:
         self._core = core
         self._sampling = sampling
@@ -55,6 +58,7 @@ class EngineClient:
         self._questions = questions
         self._no_verifier = no_verifier
         self._may_waste = may_waste
+        self._spans = spans
         self._reward_prompt_ids: list[int] | None = None
         self._scoring: set[Sequence] = set()
 
@@ -114,6 +118,9 @@ class EngineClient:
             priority=priority,
             family=self._family,
         )
+        if self._spans is not None:
+            num_given = len(request.tokens)
+            self._spans.begin_prefill(num_given, lambda: len(sequence.tokens) > num_given)
         return self._core.track(
             sequence,
             self._meter,
@@ -155,6 +162,8 @@ class EngineClient:
 
         def finish(sequence: Sequence) -> None:
             self._scoring.discard(sequence)
+            if self._spans is not None:
+                self._spans.end_score()
             self._guard(lambda: done(kind.score(sequence.readings if sequence.marks else sequence.logprobs)))
 
         if isinstance(kind, Mark):
@@ -166,6 +175,8 @@ class EngineClient:
                 return
             self._meter.reward_tokens += len(tokens) - start
             sequence = reward.score(tokens, start=start, salt=self._salt, priority=self._priority, family=self._family)
+        if self._spans is not None:
+            self._spans.begin_score()
         self._scoring.add(self._core.track(sequence, self._meter, finish))
 
     def cancel_scores(self) -> None:
@@ -177,11 +188,14 @@ class EngineClient:
         """The answer is what the verifier reads of the text, so only the answer is sent."""
         if self._no_verifier is not None:
             raise NoVerifier(self._no_verifier)
-        self._questions.ask(
-            self._meter.job_id,
-            answer,
-            lambda told: self._guard(lambda: done(VerifierReply(told.passed, told.feedback))),
-        )
+        end_span = None if self._spans is None else self._spans.begin_verification()
+
+        def tell(told: Verdict) -> None:
+            if end_span is not None:
+                end_span(told.passed)
+            self._guard(lambda: done(VerifierReply(told.passed, told.feedback)))
+
+        self._questions.ask(self._meter.job_id, answer, tell)
 
     def encode(self, text: str) -> list[int]:
         return self._core.engines.generator.tokenizer.encode(text)

@@ -15,6 +15,7 @@ from ponder.domain.batch.stages import Pin
 from ponder.domain.state import Lane
 from ponder.domain.strategy import STRATEGY, AcceptByJudge
 from ponder.jobs.tick_report import Usage
+from ponder.trace import log_ids
 from ponder_worker.engine import Structure
 from ponder_worker.engine.sequence import Priority
 from ponder_worker.engine_process import job_request
@@ -25,9 +26,10 @@ from ponder_worker.engine_process.job_stage import JobStage
 from ponder_worker.engine_process.learned import Learned
 from ponder_worker.engine_process.parent_pipe import Questions
 from ponder_worker.engine_process.prompts import Prompt
+from ponder_worker.engine_process.span_recorder import SpanRecorder
 from ponder_worker.engine_process.work_book import Meter
 from ponder_worker.models.reward import Mark
-from ponder_worker.protocol import AdmittedJob, Choice, Document, JobResult, Sums
+from ponder_worker.protocol import AdmittedJob, Choice, Document, EndedSpan, JobResult, Sums
 from ponder_worker.search import acceptance, judging, routing, strategies
 from ponder_worker.search.expansion.search_limits import SearchLimits
 from ponder_worker.search.search import Search
@@ -54,6 +56,8 @@ class Job:
         questions: Questions,
         learned: Learned,
         on_done: Callable[[Job], None],
+        *,
+        on_span: Callable[[EndedSpan], None],
     ) -> None:
         """Raises anything at all for a malformed request or delta. The job's result is then `unreadable`."""
         self.id = admitted.job_id
@@ -68,7 +72,9 @@ class Job:
         self._questions = questions
         self._learned = learned
         self._on_done = on_done
+        self._log_ids = log_ids(self.batch_id, self.id, is_traced=admitted.attempt_span is not None)
         self._meter = Meter(self.id)
+        self._spans = None if admitted.attempt_span is None else SpanRecorder(self.id, admitted.attempt_span, on_span)
         self._made: Made | None = None
         self._error: BaseException | None = None
         self._is_done = False
@@ -105,6 +111,13 @@ class Job:
         if self.search is not None:
             self._guard(self.search.expander.look)
             self._guard(self._reconsider)
+        if self._spans is not None:
+            self._spans.look(self._meter.cached_tokens)
+
+    def close_spans(self) -> None:
+        """Ends the spans that are open, because the process exits."""
+        if self._spans is not None:
+            self._spans.close()
 
     def delta(self) -> Document | None:
         if self.search is not None:
@@ -269,6 +282,8 @@ class Job:
                 self._grammar = await asyncio.to_thread(self._core.engines.generator.compile, structure.grammar)
             self.search = search = self._open(prompt, spec.uses_scores or self._stage.needs_score, structure)
             ranked = await strategies.run(search, spec, max_rounds)
+            if self._spans is not None:
+                self._spans.end_round()
             self._made = self._choose(search, ranked)
             if (rule := self._stage.accept) is not None:
                 await acceptance.decide(search, rule, ranked, self._stage.calibration)
@@ -299,7 +314,10 @@ class Job:
 
     async def _verify(self, search: Search, answer: str) -> None:
         if (judge := job_request.judge(self._request)) is not None:
+            end_span = None if self._spans is None else self._spans.begin_verification()
             await judging.decide(search, judge, search.engine.problem, answer, self._request.get("reference"))
+            if end_span is not None:
+                end_span(search.tree.decisions[judging.DECISION]["passed"])
 
     def _open(self, prompt: Prompt, scores: bool, structure: Structure | None) -> Search:
         engines, request = self._core.engines, self._request
@@ -319,6 +337,7 @@ class Job:
             no_verifier=job_request.no_verifier(request),
             # What turns out not to be needed costs dollars, and takes time from the job's other sequences.
             may_waste=budget.dollars is None and budget.deadline_s is None,
+            spans=self._spans,
         )
         caps = [cap for cap in (budget.tokens_per_sample, request["sampling"].get("max_tokens")) if cap is not None]
         return Search(
@@ -330,6 +349,7 @@ class Job:
             learned=partial(self._learned.of, self.batch_id, self._scope),
             # A score at a mark judges all steps up to it; a likelihood is that of its own step.
             aggregate="last" if isinstance(engines.reward_kind, Mark) else "product",
+            on_round=None if self._spans is None else self._spans.begin_round,
         )
 
     def _choose(self, search: Search, ranked: list[Candidate]) -> Made:
@@ -354,7 +374,7 @@ class Job:
     def _fail(self, error: Exception) -> None:
         self._error = error
         if not isinstance(error, EXPECTED):
-            _log.error("job_broke", job=self.id, exc_info=error)
+            _log.error("job_broke", **self._log_ids, exc_info=error)
         elif self._decides and not self._stage.is_last:
             self.tree.decide(acceptance.DECISION, {"accepted": False, "error": job_error(error).code})
         self._finish()
@@ -367,6 +387,7 @@ class Job:
         self._on_done(self)
 
     def _release(self) -> None:
+        self.close_spans()
         self._questions.drop(self.id)
         if self.search is not None:
             self.search.expander.streams.sync_all()

@@ -28,6 +28,7 @@ from ponder_worker.protocol import (
     Drain,
     Drop,
     End,
+    EndedSpan,
     HandOn,
     JobResult,
     Learn,
@@ -67,6 +68,7 @@ class Loop:
         self._handed_on: list[HandOn] = []
         self._deltas: dict[int, Document] = {}
         """The last deltas of finished jobs: until they settle, another worker would continue from their trees."""
+        self._spans: list[EndedSpan] = []
         self._num_steps_reported = 0
         self._idle_time = IdleTime()
         self._phase = _Phase.STEPPING
@@ -125,7 +127,9 @@ class Loop:
         for _ in range(min(_ADMIT_PER_STEP, len(self._arrived))):
             admitted = self._arrived.popleft()
             try:
-                job = Job(admitted, self._core, self._questions, self._learned, self._finish)
+                job = Job(
+                    admitted, self._core, self._questions, self._learned, self._finish, on_span=self._spans.append
+                )
             except Exception as error:  # whatever it is, the other jobs go on
                 self._results.append(unreadable(admitted.job_id, error))
                 continue
@@ -212,6 +216,11 @@ class Loop:
         )
 
     def _report(self, *, is_last: bool) -> Report:
+        if is_last:
+            for job in self._jobs.values():
+                job.close_spans()
+        spans = tuple(self._spans)
+        self._spans.clear()
         deltas = {job.id: delta for job in self._jobs.values() if (delta := job.delta()) is not None} | self._deltas
         results, handed_on = tuple(self._results), tuple(self._handed_on)
         self._deltas, self._results, self._handed_on = {}, [], []
@@ -230,6 +239,7 @@ class Loop:
             is_last=is_last,
             metrics=self._core.metrics(),
             handed_on=handed_on,
+            spans=spans,
         )
 
     @property

@@ -17,6 +17,7 @@ from ponder.failure import brief
 from ponder.jobs.release import abandon, release
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.heartbeat import Heartbeat
+from ponder_worker.parent.job_traces import JobTraces
 from ponder_worker.parent.notices.notice import Notice, Reason
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Drain
@@ -45,6 +46,7 @@ class Departure:
     capacity: WorkerCapacity
     heartbeat: Heartbeat
     is_loading: bool
+    traces: JobTraces | None = None
 
     def depart(self, notice: Notice) -> int:
         """Returns the exit code of the process: 0 when everything was handed back."""
@@ -93,6 +95,8 @@ class Departure:
                 with self.database.begin() as connection:
                     num_jobs = release(connection, self.incarnation_id, reason=reason, shard_tokens=self.shard_tokens)
                 _log.info("released", num_jobs=num_jobs)
+                if self.traces is not None:
+                    self.traces.handed_back()
                 return True
             except LeaseLost:
                 # A release whose commit was not answered has itself ended this incarnation.

@@ -18,6 +18,7 @@ from ponder.jobs.tick_report import WorkerSample
 from ponder.ledger.book import check
 from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.engine_reports import EngineReports
+from ponder_worker.parent.job_traces import JobTraces
 from ponder_worker.parent.settlement import Settling
 from ponder_worker.parent.tick_writer import TickState, TickWriter
 from ponder_worker.parent.unsaved import Unsaved
@@ -48,6 +49,7 @@ class Heartbeat:
         tick_s: float,
         lease_s: float,
         on_drain: Callable[[float], None],
+        traces: JobTraces | None = None,
     ) -> None:
         """Calls `on_drain` with the seconds that are left once it was asked to leave, and again if there are fewer."""
         self._engine = engine
@@ -56,6 +58,7 @@ class Heartbeat:
         self._bridge = bridge
         self._tick_s = tick_s
         self._on_drain = on_drain
+        self._traces = traces
         self._drain_until: datetime | None = None
         self._reports = EngineReports(engine, capacity, patience_s=lease_s)
         self._writer = TickWriter(database, incarnation_id, lease_s=lease_s, on_saved=self._follow)
@@ -150,6 +153,8 @@ class Heartbeat:
         self._reported_at = now
         self.metrics = report.metrics
         self._sample(now)
+        if self._traces is not None:
+            self._traces.add(report.spans)
         for result in report.results:
             job = self._capacity.get(result.job_id)
             if job is not None:
@@ -174,6 +179,8 @@ class Heartbeat:
         """Does what the reply to a saved tick asks for."""
         self._capacity.admit(self._state is IncarnationState.READY)
         left = saved.settled.keys() | saved.handed_on.keys()
+        if self._traces is not None:
+            self._trace(self._traces, saved)
         self._capacity.remove(left)
         dropped = [job_id for job_id in reply.dropped if job_id not in left]
         if dropped:
@@ -189,10 +196,18 @@ class Heartbeat:
         if saved.settled:
             _log.info("jobs_settled", num_jobs=len(saved.settled), num_held=len(self._capacity.job_ids))
 
+    def _trace(self, traces: JobTraces, saved: Unsaved) -> None:
+        traces.saved(saved.deltas.keys() | saved.settled.keys() | saved.handed_on.keys(), self._writer.began_s)
+        for settlement in saved.settled.values():
+            traces.settled(settlement)
+        traces.left(saved.handed_on, "handed_on")
+
     def _drop(self, job_ids: list[int]) -> None:
         self._engine.send(Drop(tuple(job_ids)))
         self._capacity.remove(job_ids)
         self._writer.gathered.forget(job_ids)
+        if self._traces is not None:
+            self._traces.left(job_ids, "dropped")
         for job_id in job_ids:
             self._settling.forget(job_id)
 

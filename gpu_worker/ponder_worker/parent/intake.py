@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from sqlalchemy import Engine
@@ -11,7 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ponder.failure import brief
 from ponder.jobs.claim import Claim, Offer, claim, keep, look
+from ponder.jobs.tracing.origin import origin_of
 from ponder_worker.parent.engine_handle import EngineHandle
+from ponder_worker.parent.job_traces import JobTraces
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Admit, AdmittedJob
 
@@ -40,6 +42,7 @@ class Intake:
         capacity: WorkerCapacity,
         engine: EngineHandle,
         on_end: Callable[[Exception], None],
+        traces: JobTraces | None = None,
     ) -> None:
         self._database = database
         self._incarnation_id = incarnation_id
@@ -47,6 +50,7 @@ class Intake:
         self._capacity = capacity
         self._engine = engine
         self._on_end = on_end
+        self._traces = traces
         self._taken: set[int] = set()
 
     def take(self, shard_id: int) -> bool:
@@ -75,11 +79,17 @@ class Intake:
                 return not self._capacity.is_closed
         elif not self._capacity.wait_for_room(offer.estimated_tokens, _PATIENCE_S):
             return False
+        began_s, origin = time.monotonic(), None
         with self._database.begin() as connection:
             claimed = claim(connection, shard_id, self._incarnation_id)
+            if claimed is not None and self._traces is not None:
+                origin = origin_of(connection, shard_id)
         if claimed is not None:
             self._taken.add(shard_id)
-            self._hand_over(claimed, offer)
+            spans: Mapping[int, int] = {}
+            if self._traces is not None and origin is not None:
+                spans = self._traces.claim(claimed, origin, began_s=began_s)
+            self._hand_over(claimed, offer, spans)
         return True
 
     def _look(self, shard_id: int) -> Offer | None:
@@ -99,20 +109,29 @@ class Intake:
                     return False
         return True
 
-    def _hand_over(self, claimed: Claim, offer: Offer) -> None:
+    def _hand_over(self, claimed: Claim, offer: Offer, spans: Mapping[int, int]) -> None:
         self._capacity.add(claimed.jobs, offer.estimated_tokens, alone=offer.runs_alone)
-        self._engine.send(_admit(claimed))
+        self._engine.send(_admit(claimed, spans))
         _log.info(
             "shard_taken",
             shard=claimed.shard_id,
+            batch=claimed.jobs[0].batch_id,
             num_jobs=len(claimed.jobs),
             estimated_tokens=offer.estimated_tokens,
         )
 
 
-def _admit(claimed: Claim) -> Admit:
+def _admit(claimed: Claim, spans: Mapping[int, int]) -> Admit:
     jobs = tuple(
-        AdmittedJob(job.job_id, job.tenant_id, job.batch_id, claimed.lane, job.request, tuple(job.deltas))
+        AdmittedJob(
+            job.job_id,
+            job.tenant_id,
+            job.batch_id,
+            claimed.lane,
+            job.request,
+            tuple(job.deltas),
+            attempt_span=spans.get(job.job_id),
+        )
         for job in claimed.jobs
     )
     learned = {job.batch_id: dict(claimed.learned) for job in claimed.jobs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, wait
 from dataclasses import fields
@@ -12,7 +13,9 @@ from ponder.domain.state import JobState, Verdict
 from ponder.domain.verifier import Math
 from ponder.jobs.claim import ClaimedJob
 from ponder.jobs.tick import Settlement
+from ponder.trace import log_ids
 from ponder_worker.answers.extraction import extract
+from ponder_worker.parent.job_traces import JobTraces
 from ponder_worker.protocol import Choice, Document, JobError, JobResult
 from ponder_worker.verify import Case, Judgement
 
@@ -26,8 +29,10 @@ Submit = Callable[[Case, Hashable], Future[Judgement]]
 class Settling:
     """Finished jobs that are being judged. They stay held, so that a worker that stops now hands them on."""
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, traces: JobTraces | None = None) -> None:
         self._submit = submit
+        self._traces = traces
+        self._times_s: dict[int, list[float]] = {}
         self._results: dict[int, tuple[ClaimedJob, JobResult]] = {}
         self._judgements: dict[int, Future[Judgement]] = {}
         self._logged: set[str | None] = set()
@@ -35,7 +40,9 @@ class Settling:
     def add(self, job: ClaimedJob, result: JobResult) -> None:
         if job.job_id not in self._judgements:
             self._results[job.job_id] = job, result
-            self._judgements[job.job_id] = self._submit(_case(job, result), job.tenant_id)
+            times_s = self._times_s[job.job_id] = [time.monotonic()]
+            future = self._judgements[job.job_id] = self._submit(_case(job, result), job.tenant_id)
+            future.add_done_callback(lambda _: times_s.append(time.monotonic()))
 
     def take(self, timeout_s: float = 0.0) -> list[Settlement]:
         """Returns those judged by now, each once; waits up to `timeout_s` for the rest."""
@@ -46,6 +53,7 @@ class Settling:
 
     def forget(self, job_id: int) -> None:
         self._results.pop(job_id, None)
+        self._times_s.pop(job_id, None)
         if (future := self._judgements.pop(job_id, None)) is not None:
             future.cancel()
 
@@ -55,14 +63,19 @@ class Settling:
             checked = judgement.verdict if job.request.get("reference") is not None else None
             judgement = _judged(result)
         if result.error is None and judgement.verdict is Verdict.UNVERIFIED:
-            self._log_once(result.job_id, judgement.reason)
-        return _settlement(result, judgement, checked)
+            self._log_once(job, judgement.reason)
+        settlement = _settlement(result, judgement, checked)
+        began_s, *ended_s = self._times_s.pop(result.job_id)
+        if self._traces is not None:
+            self._traces.judged(settlement, began_s, ended_s[0] if ended_s else time.monotonic())
+        return settlement
 
-    def _log_once(self, job_id: int, reason: str | None) -> None:
+    def _log_once(self, job: ClaimedJob, reason: str | None) -> None:
         """Tells the operator, because it may be the machine's fault: it may be unable to isolate programs, say."""
         if reason not in self._logged:
             self._logged.add(reason)
-            _log.info("not_verified", job=job_id, reason=reason)
+            is_traced = self._traces is not None and self._traces.traces(job.job_id)
+            _log.info("not_verified", **log_ids(job.batch_id, job.job_id, is_traced=is_traced), reason=reason)
 
 
 def _case(job: ClaimedJob, result: JobResult) -> Case:

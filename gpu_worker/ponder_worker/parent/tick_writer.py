@@ -48,6 +48,8 @@ class TickWriter:
         self._incarnation_id = incarnation_id
         self._lease_s = lease_s
         self._lease_ends = time.monotonic() + lease_s
+        self.began_s = time.monotonic()
+        """When the last transaction began, by the monotonic clock."""
         self._on_saved = on_saved
         self._number = 0
         self._unconfirmed: _Tick | None = None
@@ -93,9 +95,9 @@ class TickWriter:
 
     def _commit(self, one: _Tick) -> None:
         """Only an answered commit is certain; after any other end the same tick is sent again."""
-        started_at = time.monotonic()
+        self.began_s = time.monotonic()
         with self._database.begin() as connection:
             reply = tick(connection, one.report)
         self._unconfirmed = None
-        self._lease_ends = started_at + (reply.lease_until - reply.now).total_seconds()
+        self._lease_ends = self.began_s + (reply.lease_until - reply.now).total_seconds()
         self._on_saved(reply, one.content)

@@ -15,6 +15,7 @@ from ponder.domain.state import IncarnationState, Lane
 from ponder.errors import LeaseLost, PonderError
 from ponder.jobs.release import release
 from ponder.queue.celery_app import celery_app, queue_name
+from ponder.trace import Tracer
 from ponder_worker.engine_process.loading.engine_options import EngineOptions
 from ponder_worker.parent.consumer import CeleryConsumer, RedisWatch
 from ponder_worker.parent.departure import Departure, attempt
@@ -22,6 +23,7 @@ from ponder_worker.parent.engine_handle import EngineHandle
 from ponder_worker.parent.engine_reports import EngineStuck
 from ponder_worker.parent.heartbeat import Heartbeat
 from ponder_worker.parent.intake import Intake
+from ponder_worker.parent.job_traces import JobTraces
 from ponder_worker.parent.notices.notice import Notice, Notices, Reason
 from ponder_worker.parent.registration import Identity, Registration
 from ponder_worker.parent.settlement import Settling, Submit
@@ -64,6 +66,7 @@ class Worker:
         engine_options: EngineOptions,
         submit: Submit,
         notices: Notices,
+        tracer: Tracer | None = None,
     ) -> None:
         self._identity = identity
         self._settings = settings
@@ -73,7 +76,8 @@ class Worker:
         self._notices = notices
         self._registration = Registration(database, identity, settings.lease_s)
         self._capacity = WorkerCapacity()
-        self._settling = Settling(submit)
+        self._traces = None if tracer is None else JobTraces(tracer, identity)
+        self._settling = Settling(submit, self._traces)
         self._bridge = VerifierBridge(submit, self._capacity)
         self._redis_watch = RedisWatch(redis_url)
         self._consumer: CeleryConsumer | None = None
@@ -112,6 +116,7 @@ class Worker:
             tick_s=self._settings.tick_s,
             lease_s=self._settings.lease_s,
             on_drain=lambda within_s: self._notices.give(_drain_request(within_s)),
+            traces=self._traces,
         )
         heartbeat.start(lambda error: self._end("heartbeat", error))
         try:
@@ -136,6 +141,7 @@ class Worker:
             capacity=self._capacity,
             heartbeat=heartbeat,
             is_loading=self._consumer is None,
+            traces=self._traces,
         ).depart(notice)
         if self._consumer is not None:
             self._consumer.wait(_CONSUMER_ENDS_WITHIN_S)
@@ -173,6 +179,7 @@ class Worker:
             capacity=self._capacity,
             engine=engine,
             on_end=lambda error: self._end("intake", error),
+            traces=self._traces,
         )
         # Queues are asked in this order: interactive first.
         queues = [queue_name(self._identity.model, ready.fingerprint, lane) for lane in (Lane.INTERACTIVE, Lane.BATCH)]

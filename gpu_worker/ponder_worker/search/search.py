@@ -32,6 +32,7 @@ class Search:
     requests a score or a verdict only where the tree has none. A strategy grows the tree through `expander`.
 
     aggregate: how a path's score is made of its steps' scores where the strategy does not say.
+    on_round: is told the number of each round that begins, from 1 on.
     learned: returns sums by name over the batch's settled jobs. They change with time: use them in `decide` only.
     """
 
@@ -45,6 +46,7 @@ class Search:
         answer_of: Callable[[str], str | None] = extract,
         aggregate: Aggregate = "product",
         learned: Callable[[], Mapping[str, float]] = dict,
+        on_round: Callable[[int], None] | None = None,
     ) -> None:
         self.tree = tree
         self.root = tree.root
@@ -62,10 +64,13 @@ class Search:
         self.answer_of = answer_of
         """Reads the answer out of a text."""
         self._aggregate = aggregate
+        self._on_round = on_round
         self._pending_verdict: asyncio.Future[None] | None = None
 
     def begin_round(self) -> None:
         self.rounds.append(self.expander.num_requested(self.root))
+        if self._on_round is not None:
+            self._on_round(len(self.rounds))
 
     def complete(
         self,

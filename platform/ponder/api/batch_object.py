@@ -154,6 +154,7 @@ def _object(batch: Row[Any], facts: _Facts) -> JsonObject:
             "options": batch.options if batch.results_expired_at is None else {},
             "lane": batch.lane,
             "retry_of": batch.retry_of,
+            "trace_id": batch.traceparent.split("-")[1] if batch.traceparent else None,
             "counts": counts,
             "verdicts": {
                 "passed": sums.num_passed,

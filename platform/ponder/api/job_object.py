@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -13,6 +14,7 @@ from ponder.domain.storable import JsonObject
 from ponder.errors import NotFound
 from ponder.store.job_state import JOB_STATE
 from ponder.store.retention import ERROR_LEFT, EXPIRED_AT, REQUEST_LEFT, until_expired
+from ponder.trace import job_in, trace_hex, trace_of
 
 COMPLETION_TOKENS = """
     coalesce(completion_tokens, (SELECT CAST(sum(num_tokens) AS bigint) FROM tree_deltas WHERE job_id = jobs.id))
@@ -23,7 +25,8 @@ OUTCOME = f"""
 """SQL for how a job ended. Texts are left out once the results of its batch have expired."""
 _FIND = text(
     f"""
-    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, {EXPIRED_AT} AS results_expired_at, {OUTCOME},
+    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, traceparent,
+           {EXPIRED_AT} AS results_expired_at, {OUTCOME},
            {until_expired("request", REQUEST_LEFT)} AS request_left, {until_expired("tree")} AS tree,
            prompt_tokens, thinking_tokens, {COMPLETION_TOKENS}, reward_tokens, judge_tokens, cached_tokens,
            recomputed_tokens
@@ -51,6 +54,8 @@ _RESULTS = text(
     FROM tree_deltas WHERE job_id = :id AND delta -> 'result' IS NOT NULL ORDER BY id
     """
 )
+_TRACE_ID = re.compile("[0-9a-f]{32}")
+_TOO_LARGE = 1 << 63
 _TOKENS = ("prompt", "completion", "thinking", "reward", "judge", "cached", "recomputed")
 
 
@@ -76,14 +81,20 @@ def job_summary(row: Row[Any]) -> JsonObject:
         "completion_tokens": row.completion_tokens or 0,
         "created_at": unix(row.created_at),
         "settled_at": unix(row.settled_at),
+        "trace_id": trace_hex(trace_of(row.batch_id, row.id)) if row.traceparent else None,
     }
 
 
 def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObject:
-    """Returns a job with its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
-    values = {"id": job_number(job_id), "tenant_id": tenant_id}
-    row = connection.execute(_FIND, values).first()
-    if row is None:
+    """Returns a job with its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound.
+
+    The id may also be that of the job's trace.
+    """
+    trace_id = int(job_id, 16) if _TRACE_ID.fullmatch(job_id) else None
+    number = job_number(job_id) if trace_id is None else job_in(trace_id)
+    values = {"id": number, "tenant_id": tenant_id}
+    row = connection.execute(_FIND, values).first() if number < _TOO_LARGE else None
+    if row is None or (trace_id is not None and trace_of(row.batch_id, number) != trace_id):
         raise NotFound(f"there is no job {job_id}", param="job_id")
     by_kind = {cost.kind: int(cost.num) for cost in connection.execute(_COST, values)}
     is_waiting = row.current_state == "pending"

@@ -48,6 +48,7 @@ from ponder.domain.storable import JsonObject
 from ponder.jobs.validation.check_limits import CheckLimits
 from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
+from ponder.trace import Tracer
 
 _ROUTES = (
     *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
@@ -88,7 +89,7 @@ class _App(FastAPI):
         return document
 
 
-def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
+def create_app(engine: Engine, redis_url: str, settings: Settings, tracer: Tracer | None = None) -> FastAPI:
     """Makes the app. It opens no connection yet, and the caller disposes of the engine.
 
     FastAPI's documentation pages are off, because they load scripts from elsewhere. Redirects to the path with or
@@ -109,7 +110,7 @@ def create_app(engine: Engine, redis_url: str, settings: Settings) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.services = Services(engine, redis_url, settings, reader, TenantLimits(settings))
+    app.state.services = Services(engine, redis_url, settings, reader, TenantLimits(settings), tracer)
     app.state.meter = Meter(engine, redis_url)
     error_answers.install(app)
     app.add_middleware(Limited)

@@ -14,6 +14,7 @@ from ponder.api.tenant_limits import TenantLimits
 from ponder.errors import NotFound
 from ponder.jobs.validation.submission_reader import SubmissionReader
 from ponder.settings import Settings
+from ponder.trace import Tracer
 
 _IDS = {
     "file": re.compile(r"file-[0-9a-f]{1,64}"),
@@ -32,6 +33,7 @@ class Services:
     settings: Settings
     reader: SubmissionReader
     limits: TenantLimits
+    tracer: Tracer | None
 
 
 def _services(request: Request) -> Services:

@@ -150,6 +150,7 @@ batches = Table(
     Column("request_sha256", LargeBinary, comment="tells a repeated submission from a different one with the same key"),
     Column("retry_of", Text, ForeignKey("batches.id")),
     Column("key_id", Text, ForeignKey("api_keys.id"), comment="the key that submitted it; null: before this was kept"),
+    Column("traceparent", Text, comment="the span of its submission, as W3C writes it; null: not traced"),
     _created_at(),
     _timestamp("expires_at", nullable=False),
     _timestamp("in_progress_at"),

@@ -22,6 +22,7 @@ from ponder.cli.main import run
 from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.dispatching.sweep import sweep
 from ponder.settings import Settings
+from ponder.trace import trace_of
 
 Ponder = Callable[..., tuple[int, str, str]]
 Worker = Callable[[int], None]
@@ -211,6 +212,19 @@ def test_show_ends_with_the_address_of_the_page(ponder: Ponder, worker: Worker, 
     batch = ponder("submit", str(problems), *FIELDS)[1].strip()
     assert ponder("show", batch)[1].endswith(f"{base_url}/batches/{batch}\n")
     assert f"{base_url}/jobs/job_" in ponder("show", f"{batch}/row-1")[1].splitlines()[-1]
+
+
+def test_a_job_and_its_batch_say_what_their_traces_are_and_the_job_is_found_by_its_own(
+    ponder: Ponder, world: Any
+) -> None:
+    batch = world.batch(tenant=world.sql("SELECT tenant_id FROM api_keys")[0].tenant_id)
+    (job,) = world.jobs(batch)
+    assert "trace" not in ponder("show", f"job_{job}")[1]
+    world.sql("UPDATE batches SET traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'")
+    trace = f"{trace_of(batch, job):032x}"
+    assert f"trace     {trace}" in ponder("show", f"job_{job}")[1]
+    assert ponder("show", trace)[1] == ponder("show", f"job_{job}")[1]
+    assert "trace     4bf92f3577b34da6a3ce929d0e0e4736" in ponder("show", batch)[1]
 
 
 def test_an_attempt_says_which_notice_ended_it_and_how_long_before(ponder: Ponder, world: Any) -> None:

@@ -12,6 +12,7 @@ from ponder.api.auth import Caller, Tenant
 from ponder.api.batch_object import batch_object, batch_objects
 from ponder.api.job_object import COMPLETION_TOKENS, OUTCOME, job_summary
 from ponder.api.page import After, Limit, check_cursor, page
+from ponder.api.request_span import Traced
 from ponder.api.services import Ponder, Services, identifier, job_number
 from ponder.api.submitted import SUBMISSION, raw_body
 from ponder.domain.batch.submission import Change
@@ -53,7 +54,8 @@ _JOBS_CURSOR = text("SELECT 1 FROM jobs WHERE id = :after AND batch_id = :batch_
 _JOBS = text(
     f"""
     SELECT jobs.id, batch_id, custom_id, line, jobs.model, jobs.fingerprint, {JOB_STATE} AS current_state, verdict,
-           checked, jobs.judged, jobs.oracle, strategy, level, jobs.created_at, settled_at, {OUTCOME},
+           checked, jobs.judged, jobs.oracle, strategy, level, jobs.created_at, settled_at, traceparent,
+           {OUTCOME},
            {COMPLETION_TOKENS}
     FROM jobs JOIN batches ON batches.id = batch_id
     LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
@@ -68,24 +70,35 @@ _JOBS = text(
 
 @router.post("", openapi_extra=SUBMISSION)
 def create(
-    body: Annotated[bytes, Depends(raw_body)], ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None
+    body: Annotated[bytes, Depends(raw_body)],
+    ponder: Ponder,
+    caller: Tenant,
+    span: Traced,
+    idempotency_key: IdempotencyKey = None,
 ) -> JsonObject:
-    """Submits a batch. A repeated `Idempotency-Key` returns the batch that the first request made."""
+    """Submits a batch. A repeated `Idempotency-Key` returns the batch that the first request made.
+
+    If traces are on, the batch's span belongs to the trace that the header `traceparent` names.
+    """
     with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
         submission = ponder.reader.read(body)
-    batch_id = f"batch_{secrets.token_hex(12)}"
+    new_batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
         batch_id = submit(
             connection,
             caller.tenant_id,
             submission,
             ponder.settings,
-            batch_id=batch_id,
+            batch_id=new_batch_id,
             key_id=caller.key_id,
             idempotency_key=idempotency_key,
             most_open=_most_open(ponder, caller),
+            traceparent=span.traceparent,
         )
-        return _one(connection, caller.tenant_id, batch_id)
+        found = _one(connection, caller.tenant_id, batch_id)
+    if batch_id == new_batch_id:
+        span.end(batch_id, caller.tenant_id)
+    return found
 
 
 @router.get("")
@@ -111,11 +124,13 @@ def cancel_batch(batch_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
 
 
 @router.post("/{batch_id}/retry")
-def retry_batch(batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: IdempotencyKey = None) -> JsonObject:
+def retry_batch(
+    batch_id: str, ponder: Ponder, caller: Tenant, span: Traced, idempotency_key: IdempotencyKey = None
+) -> JsonObject:
     """Makes a new batch of the failed and expired jobs of an ended one."""
     new_batch_id = f"batch_{secrets.token_hex(12)}"
     with ponder.engine.begin() as connection:
-        new_batch_id = retry(
+        retried_by = retry(
             connection,
             caller.tenant_id,
             identifier(batch_id, "batch"),
@@ -123,8 +138,12 @@ def retry_batch(batch_id: str, ponder: Ponder, caller: Tenant, idempotency_key: 
             key_id=caller.key_id,
             idempotency_key=idempotency_key,
             most_open=_most_open(ponder, caller),
+            traceparent=span.traceparent,
         )
-        return _one(connection, caller.tenant_id, new_batch_id)
+        found = _one(connection, caller.tenant_id, retried_by)
+    if retried_by == new_batch_id:
+        span.end(new_batch_id, caller.tenant_id)
+    return found
 
 
 @router.patch("/{batch_id}")

@@ -21,6 +21,10 @@ from ponder.errors import Unreachable
 from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.store.database import connect
+from ponder.tracing import start_tracing
+
+_FLUSHED_WITHIN_S = 2.0
+"""How long a service that ends waits for the collector of its traces."""
 
 
 @click.command()
@@ -37,12 +41,15 @@ def serve(host: str | None, port: int | None, *, no_console: bool) -> None:
     settings = Settings()
     log.configure("api", settings.log_level)
     engine = connect(database_url(settings), pool_size=10)
-    app = create_app(engine, redis_url(settings), settings)
+    tracer = start_tracing("api", settings)
+    app = create_app(engine, redis_url(settings), settings, tracer)
     if not no_console:
         console.install(app)
     server = uvicorn.Server(server_config(app, settings, host=host or settings.host, port=port or settings.port))
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
         server.run()
+    if tracer is not None:
+        tracer.flush(_FLUSHED_WITHIN_S)
 
 
 @click.command()
@@ -52,7 +59,10 @@ def dispatcher() -> None:
 
     settings = Settings()
     log.configure("dispatcher", settings.log_level)
-    run(database_url(settings), redis_url(settings), settings, _stop_event())
+    tracer = start_tracing("dispatcher", settings)
+    run(database_url(settings), redis_url(settings), settings, _stop_event(), tracer)
+    if tracer is not None:
+        tracer.flush(_FLUSHED_WITHIN_S)
 
 
 def _machines(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -21,7 +21,8 @@ from ponder.wire import Json
 def show(job: str, form: str) -> None:
     """Show one job: its search tree with scores, its answer, its attempts and its cost.
 
-    JOB is a job's id (job_123), or BATCH/CUSTOM_ID. Of a BATCH it shows how far it is, what it costs and why it waits.
+    JOB is a job's id (job_123), that of its trace, or BATCH/CUSTOM_ID. Of a BATCH it shows how far it is, what it costs
+    and why it waits.
     """
     with connect() as client:
         if job.startswith("batch_") and "/" not in job:
@@ -92,6 +93,7 @@ def print_batch(batch: Json, form: str, address: str) -> None:
         ("pilot", f"{own['pilot']['settled']:,} of {own['pilot']['jobs']:,} jobs, {own['pilot']['state']}"
          if own["pilot"] else ""),
         ("waiting", (own["waiting"] or {}).get("message", "")),
+        ("trace", own.get("trace_id") or ""),
     ]  # fmt: skip
     console = out()
     console.print(batch["id"], style="bold", markup=False)
@@ -136,6 +138,8 @@ def _facts(job: Json) -> list[tuple[str, str]]:
     facts.append(("strategy", job["strategy"] + (f", level {job['level']}" if job.get("level") else "")))
     if any((job.get("usage") or {}).values()):
         facts.append(("tokens", ", ".join(_usage(job["usage"]))))
+    if job.get("trace_id"):
+        facts.append(("trace", job["trace_id"]))
     cost = job.get("cost") or {}
     kinds = ", ".join(f"{kind} {dollars(amount)}" for kind, amount in (cost.get("by_kind") or {}).items())
     facts.append(("cost", dollars(cost.get("direct_nanodollars") or 0) + (f" ({kinds})" if kinds else "")))

@@ -23,11 +23,11 @@ _INSERT = text(
     """
     INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, state,
                          idempotency_key, request_sha256, retry_of, key_id, expires_at, in_progress_at,
-                         limit_tokens, limit_nanodollars, output_expires_after_s)
+                         limit_tokens, limit_nanodollars, output_expires_after_s, traceparent)
     SELECT :id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane, 'in_progress',
            CAST(:idempotency_key AS text), CAST(:sha256 AS bytea), id, CAST(:key_id AS text),
            clock_timestamp() + make_interval(secs => :window_s), clock_timestamp(),
-           limit_tokens, limit_nanodollars, output_expires_after_s
+           limit_tokens, limit_nanodollars, output_expires_after_s, CAST(:traceparent AS text)
     FROM batches WHERE id = :batch_id AND tenant_id = :tenant_id
     ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
     RETURNING id
@@ -76,6 +76,7 @@ def retry(
     key_id: str | None = None,
     idempotency_key: str | None = None,
     most_open: int | None = None,
+    traceparent: str | None = None,
 ) -> str:
     """Makes a new batch of the failed and expired jobs of an ended one, in progress at once. Returns its id.
 
@@ -90,7 +91,7 @@ def retry(
     window = _window_of_ended(connection, tenant_id, batch_id)
     check_open(connection, tenant_id, most_open)
     values = {"id": new_batch_id, "batch_id": batch_id, "tenant_id": tenant_id, "window_s": window}
-    values["key_id"] = key_id
+    values |= {"key_id": key_id, "traceparent": traceparent}
     values |= {"idempotency_key": idempotency_key, "sha256": sha256}
     if connection.execute(_INSERT, values).scalar() is None:
         earlier = repeated(connection, tenant_id, Idempotency(idempotency_key, sha256))

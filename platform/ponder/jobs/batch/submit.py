@@ -22,13 +22,14 @@ _INSERT = text(
     f"""
     INSERT INTO batches (id, tenant_id, input_file_id, endpoint, completion_window, metadata, options, lane,
                          idempotency_key, request_sha256, key_id, expires_at, limit_tokens, limit_nanodollars,
-                         output_expires_after_s)
+                         output_expires_after_s, traceparent)
     SELECT :id, tenant_id, id, :endpoint, :completion_window, CAST(:metadata AS jsonb), CAST(:options AS jsonb), :lane,
            CAST(:idempotency_key AS text), CAST(:sha256 AS bytea), CAST(:key_id AS text),
            clock_timestamp() + make_interval(secs => :window_s),
            CAST(:limit_tokens AS bigint), CAST(:limit_nanodollars AS bigint),
            coalesce(CAST(:output_expires_after_s AS integer),
-                    (SELECT output_expires_after_s FROM tenants WHERE tenants.id = files.tenant_id))
+                    (SELECT output_expires_after_s FROM tenants WHERE tenants.id = files.tenant_id)),
+           CAST(:traceparent AS text)
     FROM files
     WHERE id = :file_id AND tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL
       AND {INPUT_EXPIRED_AT} IS NULL
@@ -67,13 +68,14 @@ def submit(
     key_id: str | None = None,
     idempotency_key: str | None = None,
     most_open: int | None = None,
+    traceparent: str | None = None,
 ) -> str:
     """Returns the id of the new batch, or of the one that the same request with the same key made before.
 
     Raises NotFound for an unknown file, InvalidInput or Conflict for a webhook that could not be called, InvalidInput
     for a strategy that cannot be calibrated, Conflict for a key that was used for another request, and LimitReached if
     the tenant already has `most_open` batches that have not ended. None means no limit. `key_id` is the caller's API
-    key.
+    key. `traceparent` names the span of this submission, if it is traced.
     """
     idempotency = Idempotency(idempotency_key, submission.sha256())
     earlier = repeated(connection, tenant_id, idempotency)
@@ -101,6 +103,7 @@ def submit(
             "limit_tokens": budget.tokens,
             "limit_nanodollars": budget.limit_nanodollars,
             "output_expires_after_s": submission.output_expires_after and submission.output_expires_after.seconds,
+            "traceparent": traceparent,
         },
     ).scalar()
     if inserted is None:  # there is no such file, or another connection has just used the same key

@@ -26,6 +26,8 @@ from ponder.jobs.learn import fold
 from ponder.jobs.piloting.conclusions import Conclusions
 from ponder.jobs.retention.prune import prune
 from ponder.jobs.tally import tally
+from ponder.jobs.tracing.trace_loss import trace_loss
+from ponder.jobs.tracing.trace_submission import trace_submission
 from ponder.jobs.validation.validations import Unvalidated, Validations
 from ponder.jobs.wake import CHANNEL
 from ponder.jobs.webhooks.deliverer import keep_delivering
@@ -33,6 +35,7 @@ from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
 from ponder.store.database import connect
+from ponder.trace import Tracer
 
 _LEADER = 0x7765696768  # "weigh"
 _POLL_S = 0.2
@@ -51,7 +54,9 @@ _HARMLESS = ("follow", "fold", "fold_costs", "tally", "prune")
 _log = structlog.get_logger(__name__)
 
 
-def run(database_url: str, redis_url: str, settings: Settings, stop: threading.Event) -> None:
+def run(
+    database_url: str, redis_url: str, settings: Settings, stop: threading.Event, tracer: Tracer | None = None
+) -> None:
     """Validates, dispatches, finishes and sweeps until `stop` is set. Any number may run; only one is active.
 
     Survives restarts of Postgres and Redis. It reports errors in the log and in the table `dispatcher`, tries again,
@@ -66,8 +71,8 @@ def run(database_url: str, redis_url: str, settings: Settings, stop: threading.E
     # So do webhooks, because receivers are slow.
     webhooks = threading.Thread(target=keep_delivering, args=(engine, settings, stop))
     webhooks.start()
-    with closing(Validations(engine, database_url, settings)) as validations:
-        service = _Dispatcher(engine, app, client, settings, stop, validations, Conclusions(engine))
+    with closing(Validations(engine, database_url, settings, tracer)) as validations:
+        service = _Dispatcher(engine, app, client, settings, stop, validations, Conclusions(engine), tracer)
         while not stop.is_set():
             try:
                 with _leadership(engine, settings, stop) as listener:
@@ -108,6 +113,7 @@ class _Dispatcher:
     stop: threading.Event
     validations: Validations
     conclusions: Conclusions
+    tracer: Tracer | None
     unsent: dict[int, Message] = field(default_factory=dict)
     """Messages that Redis has not accepted yet, by shard."""
     errors: dict[str, str] = field(default_factory=dict)
@@ -170,6 +176,9 @@ class _Dispatcher:
         with self.engine.begin() as connection:
             messages = dispatch(connection, shard_tokens=self.settings.shard_tokens, shares=shares)
         self._send(messages)
+        if self.tracer is not None and messages:
+            with self.engine.connect() as connection:
+                trace_submission(connection, self.tracer, [message.shard_id for message in messages])
 
     def _send(self, messages: Iterable[Message]) -> None:
         self.unsent |= {message.shard_id: message for message in messages}
@@ -196,7 +205,10 @@ class _Dispatcher:
             follow(connection)
 
     def _sweep(self) -> None:
-        sweep(self.engine, shard_tokens=self.settings.shard_tokens)
+        swept = sweep(self.engine, shard_tokens=self.settings.shard_tokens)
+        if self.tracer is not None and swept:
+            with self.engine.connect() as connection:
+                trace_loss(connection, self.tracer, [one.incarnation_id for one in swept])
 
     def _fold(self) -> None:
         for folded in (fold, fold_observations):

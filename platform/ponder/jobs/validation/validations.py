@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from sqlalchemy import Engine, Row, text
@@ -19,13 +19,15 @@ from ponder.jobs.validation.limited_process import LimitedProcess, ProcessEnded
 from ponder.jobs.validation.validate import validate
 from ponder.settings import Settings
 from ponder.store.database import connect
+from ponder.trace import Span, TraceContext, Tracer
 
 _NICENESS = 5
 """Validation can wait; what serves and schedules cannot."""
 _RETRY_S = 2.0
 _BATCHES = text(
     """
-    SELECT id, tenant_id, state FROM batches WHERE state = 'validating' OR id = ANY(CAST(:running AS text[]))
+    SELECT id, tenant_id, state, traceparent FROM batches
+    WHERE state = 'validating' OR id = ANY(CAST(:running AS text[]))
     ORDER BY created_at, id
     """
 )
@@ -43,6 +45,8 @@ class _Slot:
     process: LimitedProcess
     batch_id: str | None = None
     tenant_id: str | None = None
+    traceparent: str | None = None
+    begun_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,12 @@ class _Failure:
 class Validations:
     """Up to `PONDER_VALIDATORS` validations at a time, at most half of them for one tenant. Idle processes are kept."""
 
-    def __init__(self, engine: Engine, database_url: str, settings: Settings) -> None:
+    def __init__(self, engine: Engine, database_url: str, settings: Settings, tracer: Tracer | None = None) -> None:
         self._engine = engine
         self._database_url = database_url
         self._settings = settings
         self._limits = CheckLimits.of(settings)
+        self._tracer = tracer
         self._slots: list[_Slot] = []
         self._turns: dict[str, int] = {}
         """The number of each tenant's last turn."""
@@ -112,8 +117,26 @@ class Validations:
                 answer = b'"its process died"'
             if answer is not None:
                 if slot.batch_id is not None:
-                    self._note(slot.batch_id, json.loads(answer))
+                    error = json.loads(answer)
+                    self._note(slot.batch_id, error)
+                    self._trace(slot, has_failed=error is not None)
                 slot.batch_id = slot.tenant_id = None
+
+    def _trace(self, slot: _Slot, *, has_failed: bool) -> None:
+        parent = None if slot.traceparent is None else TraceContext.parse(slot.traceparent)
+        if self._tracer is not None and parent is not None and parent.is_sampled:
+            about = {"ponder.batch.id": slot.batch_id, "ponder.tenant.id": slot.tenant_id}
+            self._tracer.export(
+                Span(
+                    "validation",
+                    parent.trace_id,
+                    parent.span_id,
+                    slot.begun_at,
+                    time(),
+                    attributes=about,
+                    has_failed=has_failed,
+                )
+            )
 
     def _note(self, batch_id: str, error: str | None) -> None:
         if error is None:
@@ -153,6 +176,7 @@ class Validations:
             slot = _Slot(LimitedProcess(answer_validation))
             self._slots.append(slot)
         slot.batch_id, slot.tenant_id = batch.id, batch.tenant_id
+        slot.traceparent, slot.begun_at = batch.traceparent, time()
         self._turns[batch.tenant_id] = max(self._turns.values(), default=0) + 1
         request = {
             "database_url": self._database_url,  # sent, because everybody can see a process's command line

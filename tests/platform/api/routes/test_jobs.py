@@ -277,3 +277,9 @@ def test_a_cancelled_batch_shows_its_jobs_as_cancelled_before_their_rows_follow(
     one = http.get(f"/v1/jobs/{job['id']}").json()
     assert (one["state"], one["waiting"]) == ("cancelled", None)
     assert http.get(f"/v1/batches/{batch.id}/jobs", params={"state": "pending"}).json()["data"] == []
+
+
+def test_a_job_that_was_submitted_without_traces_has_none(worker: Any, submitted: Any, line: Any, job: Any) -> None:
+    submitted([line("a")])
+    worker.validate()
+    assert job()["trace_id"] is None

@@ -1,0 +1,1 @@
+"""Traces of jobs, as far as Postgres knows what they tell."""

@@ -69,10 +69,12 @@ def install(app: FastAPI) -> None:
 
 
 def _error_page(request: Request, found: ErrorAnswer) -> Response:
-    """Shows an error as a page, or in the notice of the page whose part was asked for."""
+    """Shows an error as a page, or in the notice of the page whose part was asked for. Programs get the API's form."""
+    is_part = "HX-Request" in request.headers
+    if not is_part and "text/html" not in request.headers.get("Accept", ""):
+        return found
     status = found.status_code
     title = _TITLES.get(status, "Something went wrong")
-    is_part = "HX-Request" in request.headers
     template = "parts/notice.html" if is_part else "error.html"
     page = render(request, template, status=status, title=title, message=found.message, is_bad=True)
     if is_part:

@@ -28,7 +28,7 @@ def browse(base_url: str) -> Iterator[Callable[[str], Browser]]:
     with ExitStack() as opened:
 
         def browse(key: str) -> Browser:
-            browser = opened.enter_context(Browser(base_url=base_url, timeout=30))
+            browser = opened.enter_context(Browser(base_url=base_url, headers={"Accept": "text/html"}, timeout=30))
             assert browser.sign_in(key).status_code == 303
             return browser
 

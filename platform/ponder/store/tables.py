@@ -863,3 +863,17 @@ fleet_decisions = Table(
     Column("reason", Text, nullable=False, comment="in plain words"),
     Index("ix_fleet_decisions_at", "at"),
 )
+
+fleet_scope = Table(
+    "fleet_scope",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true"), comment="true: there is one row"),
+    Column("pid", Integer, nullable=False, comment="of the backend that holds the active autoscaler's lock"),
+    Column("models", JSONB, nullable=False, comment="those that it looks after; empty: all that are known"),
+    Column("min_workers", Integer, nullable=False),
+    Column("max_workers", Integer),
+    Column("max_nanodollars_per_hour", BigInteger),
+    Column("named", JSONB, nullable=False, comment="pairs of machine and market: the operator's"),
+    Column("offered", JSONB, nullable=False, comment="likewise: those that its provider can start"),
+    CheckConstraint("is_only", name="is_only"),
+)

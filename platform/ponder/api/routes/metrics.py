@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ponder.fleet.autoscaler import LEADER
 from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog, demand_of, slack_s
+from ponder.fleet.proposing.scope import LEADER
 from ponder.jobs.dispatching.dispatcher_status import dispatcher_status
 from ponder.queue.celery_app import trouble
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ponder.domain.money import NANODOLLARS
 from ponder.fleet import roster
-from ponder.fleet.autoscaler import LEADER
+from ponder.fleet.proposing.scope import LEADER
 from ponder.fleet.provider import Order, Pool
 from ponder.jobs.incarnation import register
 

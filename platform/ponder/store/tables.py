@@ -322,6 +322,7 @@ incarnations = Table(
     Index("ix_incarnations_alive", "lease_until", postgresql_where=text("state <> 'ended'")),
     Index("ix_incarnations_fingerprint", "fingerprint", "started_at"),
     Index("ix_incarnations_worker", "worker", "started_at"),
+    Index("ix_incarnations_spot_ended", "ended_at", postgresql_where=text("market = 'spot'")),
 )
 
 attempts = Table(
@@ -877,3 +878,18 @@ fleet_scope = Table(
     Column("offered", JSONB, nullable=False, comment="likewise: those that its provider can start"),
     CheckConstraint("is_only", name="is_only"),
 )
+
+
+def _counter(*, primary_key: bool = False) -> list[Column[object]]:
+    return [
+        Column("counter", Text, nullable=False, primary_key=primary_key, comment="spent | preempted"),
+        Column("label", Text, nullable=False, primary_key=primary_key, comment="the kind of cost, the reason"),
+        Column("amount", Numeric, nullable=False),
+    ]
+
+
+counter_tallies = Table(
+    "counter_tallies", metadata, Column("id", BigInteger, Identity(), primary_key=True), *_counter()
+)
+
+counter_totals = Table("counter_totals", metadata, *_counter(primary_key=True))

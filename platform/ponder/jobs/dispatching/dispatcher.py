@@ -32,6 +32,7 @@ from ponder.jobs.webhooks.deliverer import keep_delivering
 from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
+from ponder.store.counter import fold_counters
 from ponder.store.database import connect
 
 _LEADER = 0x7765696768  # "weigh"
@@ -199,7 +200,7 @@ class _Dispatcher:
         sweep(self.engine, shard_tokens=self.settings.shard_tokens)
 
     def _fold(self) -> None:
-        for folded in (fold, fold_observations):
+        for folded in (fold, fold_observations, fold_counters):
             with self.engine.begin() as connection:
                 folded(connection)
 

@@ -109,24 +109,6 @@ def test_work_that_may_not_run_asks_for_no_worker(
     assert _metric(http, "ponder_backlog_runnable_tokens") == whole
 
 
-def test_the_metrics_tell_why_workers_ended_even_those_that_were_never_scraped(
-    worker: Any, http: httpx2.Client, engine: Engine
-) -> None:
-    reasons = ("aws notice, 118 s before", "aws notice, 9 s before", "azure reboot notice, 60 s before", "SIGTERM")
-    with engine.begin() as connection:
-        for reason in (*reasons, "RuntimeError: no such notice", "a request to drain"):
-            row = (
-                "jsonb_build_object('id', CAST(:reason AS text), 'state', 'ended', 'end_reason', CAST(:reason AS text))"
-            )
-            statement = f"SELECT (jsonb_populate_record(incarnations, {row})).* FROM incarnations LIMIT 1"
-            connection.execute(text(f"INSERT INTO incarnations {statement}"), {"reason": reason})
-    assert _metric(http, "ponder_preemptions_total") == {
-        '{reason="aws notice"}': 2,
-        '{reason="azure reboot notice"}': 1,
-        '{reason="SIGTERM"}': 1,
-    }
-
-
 def test_the_metrics_tell_whether_an_autoscaler_goes_on_and_what_it_did_lately(
     http: httpx2.Client, engine: Engine
 ) -> None:

@@ -310,9 +310,9 @@ class Client:
         query = {"limit": limit} | ({} if since is None else {"since": since})
         return list(self._get("fleet/log", query)["data"])
 
-    def fleet_plans(self, **query: Any) -> list[Json]:
-        """Returns the workers wanted of each model. Needs an operator's key."""
-        return list(self._get("fleet/plan", query)["data"])
+    def fleet_plans(self, **query: Any) -> Json:
+        """Returns the workers wanted of each model (`data`), and what the plans keep to. Needs an operator's key."""
+        return self._get("fleet/plan", query)
 
     def prices(self) -> list[Json]:
         return list(self._get("prices")["data"])

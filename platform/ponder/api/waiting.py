@@ -14,11 +14,11 @@ from ponder.domain.budget import Allowance, Limit, last_to_renew
 from ponder.domain.money import dollars
 from ponder.domain.state import BatchState, Lane, PilotState, is_final
 from ponder.domain.storable import JsonObject
-from ponder.fleet.autoscaler import is_active
 from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog
 from ponder.fleet.capacity import live_groups, workers_needed
 from ponder.fleet.fluid import Demand
 from ponder.fleet.problem import Load, Situation
+from ponder.fleet.proposing.scope import is_active
 from ponder.fleet.roster import is_starting
 from ponder.fleet.situation import situations
 from ponder.jobs.budgets.need import least_needs

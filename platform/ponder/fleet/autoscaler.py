@@ -6,38 +6,27 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection, Engine, text
 
 from ponder.alive import show_alive
-from ponder.errors import NotFound
 from ponder.failure import brief
 from ponder.fleet import roster
 from ponder.fleet.decision import Action, Decision, History, Rules, decide, remember, suspects
 from ponder.fleet.fleet_log import log_decision, prune_log
-from ponder.fleet.plan import plan
-from ponder.fleet.problem import Bounds, Offer, Situation
+from ponder.fleet.problem import Bounds
+from ponder.fleet.proposing.proposal import propose, situations_within, why_unplaced
+from ponder.fleet.proposing.scope import LEADER, Scope, record_scope
 from ponder.fleet.provider import Pool, Provider
-from ponder.fleet.situation import situations
-from ponder.fleet.targets import Want, targets_of, wants_of
+from ponder.fleet.targets import Want, targets_of
 from ponder.fleet.workforce import Workforce
-from ponder.jobs.served import served_models
-from ponder.ledger.price_book import Price, list_prices
+from ponder.ledger.price_book import list_prices
 from ponder.settings import Settings
 from ponder.store.database import connect
 
-LEADER = 0x666C656574  # "fleet"
-"""The advisory lock of the active autoscaler."""
-_IS_ACTIVE = text("""
-    SELECT EXISTS (
-        SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
-        WHERE datname = current_database() AND locktype = 'advisory' AND granted
-          AND CAST(classid AS bigint) = :high AND CAST(objid AS bigint) = :low AND objsubid = 1
-    )
-""")
 _RETRY_S = 1.0
 _PRUNE_EVERY = timedelta(hours=1)
 
@@ -91,6 +80,7 @@ def _leadership(engine: Engine, provider: Provider, settings: Settings, stop: th
         connection.detach()
         is_leader = _try_to_lead(connection)
         if not is_leader:
+            _log.info("standby", reason="another autoscaler is active; this one takes over when it ends")
             provider.close()
         while not is_leader and not stop.wait(1.0):
             show_alive(settings.alive_file)
@@ -103,11 +93,6 @@ def _leadership(engine: Engine, provider: Provider, settings: Settings, stop: th
 def _try_to_lead(connection: Connection) -> bool:
     with connection.begin():
         return bool(connection.execute(text(f"SELECT pg_try_advisory_lock({LEADER})")).scalar_one())
-
-
-def is_active(connection: Connection) -> bool:
-    """Returns whether some autoscaler holds the lock."""
-    return bool(connection.execute(_IS_ACTIVE, {"high": LEADER >> 32, "low": LEADER & 0xFFFFFFFF}).scalar_one())
 
 
 @dataclass(slots=True)
@@ -124,6 +109,8 @@ class Autoscaler:
     _targets: deque[tuple[datetime, Mapping[Pool, int]]] = field(default_factory=deque)
     """The targets of the longest cool-down, and one before it."""
     _pruned_at: datetime | None = None
+    _recorded: Scope | None = None
+    """The scope that is in Postgres."""
     _untimed: set[str] = field(default_factory=set)
     """The models for which no machine is known, so that it is logged once."""
 
@@ -147,13 +134,16 @@ class Autoscaler:
         wants, decisions = self._decide()
         prices = {want.pool: want.nanodollars_per_hour for want in wants}
         for decision in decisions:
-            _log.info(decision.action.value, worker=decision.worker, pool=str(decision.pool), reason=decision.reason)
+            worker = decision.worker
             if decision.action is Action.START:
-                self._workforce.order(decision, prices[decision.pool])
+                worker = self._workforce.order(decision, prices[decision.pool])
+                if worker is None:
+                    break  # the autoscaler is to end
             elif decision.action is Action.DRAIN:
                 self._workforce.drain(decision)
             else:
                 self._workforce.mark(decision)
+            _log.info(decision.action.value, worker=worker, pool=str(decision.pool), reason=decision.reason)
         self._workforce.stop_marked(self._now())
 
     def _decide(self) -> tuple[list[Want], list[Decision]]:
@@ -169,7 +159,7 @@ class Autoscaler:
             history = History(self._targets, *roster.past(self.connection))
             workers = [row.as_worker(now) for row in roster.open_rows(self.connection)]
             workers += roster.foreign_workers(self.connection)
-            wants = self._wants(suspects(history, rules, now))
+            wants = self._propose(suspects(history, rules, now))
         decisions = decide(wants, workers, history, rules, now)
         remember(self._targets, targets_of(wants, rules.bounds), rules, now)
         return wants, decisions
@@ -180,66 +170,31 @@ class Autoscaler:
             roster.prune(self.connection)
             self._pruned_at = now
 
-    def _wants(self, suspects: Collection[Pool]) -> list[Want]:
-        """Returns what the plans ask for. Starts only what the provider offers and what has not just failed."""
-        served = served_models(self.connection)
-        wants: list[Want] = []
-        for situation in self._situations():
-            newest = served.get(situation.model)
-            if newest is not None and situation.fingerprint not in (None, newest.fingerprint):
-                continue  # a new worker would have other weights than these jobs are pinned to
-            offers = [
-                replace(offer, may_start=self._may_start(situation.model, offer, suspects))
-                for offer in situation.offers
-            ]
-            planned = plan(replace(situation, offers=tuple(offers)), self.orders.bounds)
-            wants += wants_of(situation.model, offers, planned)
-            if offers:
-                self._untimed.discard(situation.model)
-            is_short = newest is None or planned.late_tokens or planned.num_workers < self.orders.bounds.min_workers
-            if is_short and not any(offer.may_start for offer in offers):
-                wants += self._explored(situation.model, suspects, is_known=newest is not None)
-                if not offers and not self.orders.machines:
-                    self._log_untimed(situation.model)
-        return wants
+    def _propose(self, suspects: Collection[Pool]) -> list[Want]:
+        """Returns what the plans ask for, after what they keep to was recorded, so that others can ask for the same."""
+        scope = self._scope()
+        if scope != self._recorded:
+            record_scope(self.connection, scope)
+            self._recorded = scope
+        proposals = propose(self.connection, scope, suspects, situations_within(self.connection, scope))
+        for proposal in proposals:
+            if proposal.situation.offers:
+                self._untimed.discard(proposal.model)
+            elif proposal.is_unplaced:
+                self._log_untimed(proposal.model)
+        return [want for proposal in proposals for want in proposal.explained()]
 
-    def _situations(self) -> list[Situation]:
-        if not self.orders.models:
-            return situations(self.connection)
-        found: list[Situation] = []
-        for model in self.orders.models:
-            try:
-                found += situations(self.connection, model)
-            except NotFound:
-                found.append(Situation(model, None, (), (), (), None, 0.0))
-        return found
-
-    def _explored(self, model: str, suspects: Collection[Pool], *, is_known: bool) -> list[Want]:
-        """Returns a first worker, or the minimum, of a model that was timed on no machine that may be started."""
-        prices = [
-            price
-            for price in list_prices(self.connection)
-            if (price.machine, price.market) in self.orders.machines and self._may_start(model, price, suspects)
-        ]
-        if not prices:
-            return []
-        cheapest = min(prices, key=lambda price: price.nanodollars_per_hour)
-        why = "to learn how fast it is there" if is_known else "none has served it yet, so jobs cannot ask for it"
-        pool = Pool(model, cheapest.machine, cheapest.market)
-        num_workers = max(1, self.orders.bounds.min_workers)
-        return [Want(pool, num_workers, cheapest.nanodollars_per_hour, f"a first worker of {model}: {why}")]
+    def _scope(self) -> Scope:
+        places = {(price.machine, price.market) for price in list_prices(self.connection)}
+        offered = frozenset(place for place in places if self.provider.offers(*place))
+        return Scope(self.orders.models, self.orders.bounds, frozenset(self.orders.machines), offered)
 
     def _log_untimed(self, model: str) -> None:
         if model not in self._untimed:
             self._untimed.add(model)
-            why = f"no job of {model} was timed on any machine: name one that it fits with --machine MACHINE:MARKET"
-            decision = Decision(Action.FAILED, Pool(model, "any", "any"), why)
-            _log.warning(decision.action.value, pool=str(decision.pool), reason=why)
+            decision = Decision(Action.FAILED, Pool(model, "any", "any"), why_unplaced(model))
+            _log.warning(decision.action.value, pool=str(decision.pool), reason=decision.reason)
             log_decision(self.connection, decision)
-
-    def _may_start(self, model: str, place: Offer | Price, suspects: Collection[Pool]) -> bool:
-        is_offered = self.provider.offers(place.machine, place.market)
-        return is_offered and Pool(model, place.machine, place.market) not in suspects
 
     def _now(self) -> datetime:
         with self.connection.begin():

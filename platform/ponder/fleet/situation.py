@@ -54,17 +54,22 @@ _LOADED = text("""
 # Neither a signal is counted, which operators, Kubernetes and providers send to end a worker, nor what became of a
 # worker that the autoscaler had asked to leave.
 _INTERRUPTED = text("""
+    WITH recent AS (
+        SELECT * FROM incarnations WHERE market = 'spot' AND state <> 'ended'
+        UNION ALL
+        SELECT * FROM incarnations
+        WHERE market = 'spot' AND state = 'ended' AND ended_at > statement_timestamp() - interval '30 days'
+    )
     SELECT machine, count(*) FILTER (
                WHERE end_reason SIMILAR TO '(its lease expired|% notice)%' AND NOT EXISTS (
                    SELECT FROM fleet_workers
-                   WHERE fleet_workers.worker = incarnations.worker
+                   WHERE fleet_workers.worker = recent.worker
                      AND coalesce(fleet_workers.ended_at > started_at, true)
-                     AND (leave_by IS NOT NULL OR stop_at < incarnations.ended_at)
+                     AND (leave_by IS NOT NULL OR stop_at < recent.ended_at)
                )
            ) AS number,
            CAST(sum(extract(epoch FROM coalesce(ended_at, billed_until) - started_at)) / 3600 AS float8) AS hours
-    FROM incarnations WHERE market = 'spot' AND billed_until > clock_timestamp() - interval '30 days'
-    GROUP BY machine
+    FROM recent GROUP BY machine
 """)
 
 _OCCUPANCY = text(f"""

@@ -136,11 +136,14 @@ class Workforce:
             decision = Decision(Action.FAILED, order.pool, why, order.worker)
         self._note(decision)
 
-    def order(self, decision: Decision, nanodollars_per_hour: int) -> None:
-        """Has a worker started, after those that are to be stopped: it may need their place."""
+    def order(self, decision: Decision, nanodollars_per_hour: int) -> str | None:
+        """Has a worker started, after those that are to be stopped: it may need their place. Returns its order's id.
+
+        Returns None if there was no time left for it.
+        """
         self.stop_marked(self._now())
         if not self.goes_on():
-            return
+            return None
         id = f"fleet-{secrets.token_hex(6)}"
         worker = None if self.provider.names_workers else id
         with self.connection.begin():
@@ -149,6 +152,7 @@ class Workforce:
             roster.add(self.connection, order, nanodollars_per_hour)
             log_decision(self.connection, Decision(Action.START, decision.pool, decision.reason, id))
         self._start(order)
+        return id
 
     def _start(self, order: Order) -> None:
         try:

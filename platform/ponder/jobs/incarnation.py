@@ -69,6 +69,14 @@ _MODEL = text("""
 """)
 
 _END = text("""
+    WITH counted AS (
+        INSERT INTO counter_tallies (counter, label, amount)
+        SELECT 'preempted', why, 1 FROM substring(
+            CAST(:reason AS text)
+            FROM '^((aws|gcp|azure)( [a-z]+)? (notice|recommendation)|SIGTERM|SIGINT|its lease expired)'
+        ) AS why
+        WHERE why IS NOT NULL
+    )
     UPDATE incarnations SET state = :state, ended_at = :at, end_reason = :reason, room_tokens = 0 WHERE id = :id
 """)
 

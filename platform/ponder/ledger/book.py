@@ -35,7 +35,7 @@ class Charge:
     weight: float
 
 
-# Entries, their sums by batch and by hour, and `billed_until` are written together or not at all.
+# Entries, their sums by batch, by hour and by kind, and `billed_until` are written together or not at all.
 _BOOK = text("""
     WITH entry AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:entries AS json))
@@ -54,6 +54,9 @@ _BOOK = text("""
                coalesce(sum(nanodollars) FILTER (WHERE job_id IS NOT NULL), 0),
                coalesce(sum(nanodollars) FILTER (WHERE job_id IS NULL), 0)
         FROM entry JOIN incarnations ON incarnations.id = :id GROUP BY worker
+    ), counted AS (
+        INSERT INTO counter_tallies (counter, label, amount)
+        SELECT 'spent', kind, sum(nanodollars) FROM entry GROUP BY kind
     )
     UPDATE incarnations SET billed_until = CAST(:until_at AS timestamptz) WHERE id = :id
 """)

@@ -323,6 +323,7 @@ incarnations = Table(
     Index("ix_incarnations_alive", "lease_until", postgresql_where=text("state <> 'ended'")),
     Index("ix_incarnations_fingerprint", "fingerprint", "started_at"),
     Index("ix_incarnations_worker", "worker", "started_at"),
+    Index("ix_incarnations_spot_ended", "ended_at", postgresql_where=text("market = 'spot'")),
 )
 
 attempts = Table(
@@ -864,3 +865,32 @@ fleet_decisions = Table(
     Column("reason", Text, nullable=False, comment="in plain words"),
     Index("ix_fleet_decisions_at", "at"),
 )
+
+fleet_scope = Table(
+    "fleet_scope",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true"), comment="true: there is one row"),
+    Column("pid", Integer, nullable=False, comment="of the backend that holds the active autoscaler's lock"),
+    Column("models", JSONB, nullable=False, comment="those that it looks after; empty: all that are known"),
+    Column("min_workers", Integer, nullable=False),
+    Column("max_workers", Integer),
+    Column("max_nanodollars_per_hour", BigInteger),
+    Column("named", JSONB, nullable=False, comment="pairs of machine and market: the operator's"),
+    Column("offered", JSONB, nullable=False, comment="likewise: those that its provider can start"),
+    CheckConstraint("is_only", name="is_only"),
+)
+
+
+def _counter(*, primary_key: bool = False) -> list[Column[object]]:
+    return [
+        Column("counter", Text, nullable=False, primary_key=primary_key, comment="spent | preempted"),
+        Column("label", Text, nullable=False, primary_key=primary_key, comment="the kind of cost, the reason"),
+        Column("amount", Numeric, nullable=False),
+    ]
+
+
+counter_tallies = Table(
+    "counter_tallies", metadata, Column("id", BigInteger, Identity(), primary_key=True), *_counter()
+)
+
+counter_totals = Table("counter_totals", metadata, *_counter(primary_key=True))

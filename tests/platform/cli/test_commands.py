@@ -19,6 +19,8 @@ from ponder.api.routes import result_lines
 from ponder.cli import exit_code
 from ponder.cli.commands import watch
 from ponder.cli.main import run
+from ponder.fleet.problem import Bounds
+from ponder.fleet.proposing.scope import LEADER, Scope, record_scope
 from ponder.jobs.dispatching.finish import finish
 from ponder.jobs.dispatching.sweep import sweep
 from ponder.settings import Settings
@@ -675,13 +677,34 @@ def test_the_plan_of_the_fleet_is_a_table_and_json(ponder: Ponder, worker: Any, 
     assert ponder("run", str(problems), *FIELDS, "-o", str(problems.parent / "out.jsonl"))[0] == exit_code.SETTLED
     code, said, _ = ponder("fleet", "plan", "--model", "demo")
     assert code == exit_code.SETTLED
-    assert said.startswith("demo (f0): 0 tokens wait\n  no work waits")
+    assert said.startswith("demo (f0): 0 tokens wait, 1 worker runs\n  no work waits")
     assert "alternative\tworkers\tuntil done\tdone in\tlate tokens\nnothing\t–" in said
     (planned,) = json.loads(ponder("fleet", "plan", "--min", "1", "--json")[1])
     assert [(one["num_workers"], one["reason"]) for one in planned["wanted"]] == [(1, "1 for the minimum of 1")]
     assert ponder("fleet", "plan", "--model", "nobody")[0] == exit_code.FAILED
     assert ponder("fleet", "plan", "--max-dollars-per-hour", "much")[0] == exit_code.USAGE
     assert ponder("fleet", "plan", "--min", "2", "--max", "1")[0] == exit_code.USAGE
+
+
+def test_beside_an_autoscaler_the_plan_says_whose_it_is(
+    ponder: Ponder, worker: Any, problems: Path, engine: Engine
+) -> None:
+    assert ponder("run", str(problems), *FIELDS, "-o", str(problems.parent / "out.jsonl"))[0] == exit_code.SETTLED
+    assert "no autoscaler is active" in ponder("fleet", "plan")[2]
+    places = frozenset({("cpu", "on_demand")})
+    bounds = Bounds(max_workers=2, max_nanodollars_per_hour=500_000_000)
+    with engine.connect() as active:
+        active.execute(text(f"SELECT pg_advisory_lock({LEADER})"))
+        record_scope(active, Scope((), bounds, places, places))
+        active.commit()
+        limits = "at most 2 workers, at most $0.50 an hour, on cpu (on_demand)"
+        assert ponder("fleet", "plan")[2] == f"the active autoscaler's plan: {limits}\n"
+        code, said, heading = ponder("fleet", "plan", "--min", "3", "--max", "9", "--machine", "cpu:on_demand")
+        assert heading.startswith("what the active autoscaler would plan with these options: at least 3 of each model")
+        assert (code, "cpu\ton_demand\t3\t3 for the minimum of 3" in said) == (exit_code.SETTLED, True)
+        code, _, said = ponder("fleet", "plan", "--machine", "cpu")
+        assert (code, "'cpu' is not MACHINE:on_demand or MACHINE:spot" in said) == (exit_code.USAGE, True)
+        active.execute(text("SELECT pg_advisory_unlock_all()"))
 
 
 def test_prices_are_imported_from_a_file_by_machine_market_and_gpu(ponder: Ponder, tmp_path: Path) -> None:

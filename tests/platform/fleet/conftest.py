@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Engine
 
+from ponder.fleet.autoscaler import Autoscaler, Orders
+from ponder.fleet.problem import Bounds
 from ponder.fleet.providers.scripts import Command, Scripts
+from ponder.settings import Settings
+
+SETTINGS = Settings(fleet_interval_s=0.05, fleet_cool_down_s=0)
 
 _SCRIPT = """#!/bin/sh
 cd "$(dirname "$0")"
@@ -71,3 +77,18 @@ def log(world: Any) -> Any:
     return lambda: [
         (row.action, row.reason) for row in world.sql("SELECT action, reason FROM fleet_decisions ORDER BY id")
     ]
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def autoscaler(connection: Connection, cloud: Cloud) -> Callable[..., Autoscaler]:
+    def make(*models: str, offers: Sequence[tuple[str, str]] = (("cpu", "on_demand"),), **bounds: int) -> Autoscaler:
+        orders = Orders(models, Bounds(**bounds), machines=tuple(offers))
+        return Autoscaler(connection, cloud.provider(offers=offers), orders, SETTINGS)
+
+    return make

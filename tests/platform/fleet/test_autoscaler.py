@@ -5,12 +5,13 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
+from structlog.testing import capture_logs
 from waiting import until
 
 from ponder.fleet import roster
@@ -23,21 +24,6 @@ from ponder.settings import Settings
 CPU = (("cpu", "on_demand"),)
 SETTINGS = Settings(fleet_interval_s=0.05, fleet_cool_down_s=0)
 Log = Callable[[], list[tuple[str, str]]]
-
-
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as connection:
-        yield connection
-
-
-@pytest.fixture
-def autoscaler(connection: Connection, cloud: Any) -> Callable[..., Autoscaler]:
-    def make(*models: str, offers: Sequence[tuple[str, str]] = CPU, **bounds: int) -> Autoscaler:
-        orders = Orders(models, Bounds(**bounds), machines=tuple(offers))
-        return Autoscaler(connection, cloud.provider(offers=offers), orders, SETTINGS)
-
-    return make
 
 
 def known(world: Any) -> None:
@@ -82,6 +68,14 @@ def test_as_many_workers_as_the_work_needs_are_started_once(world: Any, cloud: A
     assert len(cloud.machines) == 3
     assert [what for what, _ in log()] == ["start"] * 3
     assert "for 900,000 tokens" in log()[0][1]
+
+
+def test_the_services_own_log_names_the_workers_that_it_starts(world: Any, cloud: Any, autoscaler: Any) -> None:
+    timed(world, "cpu")
+    work(world, 2)
+    with capture_logs() as lines:
+        autoscaler(max_workers=2).turn()
+    assert {line["worker"] for line in lines if line["event"] == "start"} == cloud.machines
 
 
 def test_neither_the_number_nor_the_price_exceeds_the_bounds(world: Any, cloud: Any, autoscaler: Any) -> None:
@@ -259,21 +253,28 @@ def test_one_of_two_autoscalers_is_active_and_the_other_takes_over(world: Any, c
         for stop in stops
     ]
     num_seen = "SELECT 1 FROM fleet_workers WHERE seen_at IS NOT NULL"
-    try:
-        threads[0].start()
-        until(lambda: len(world.sql(num_seen)) == 2, 60)
-        for name in cloud.machines:
-            world.ready(world.loading_worker(worker=name, machine="cpu", market="on_demand"))
-        until(lambda: len(world.sql("SELECT 1 FROM fleet_workers WHERE ready_at IS NOT NULL")) == 2, 60)
-        threads[1].start()
-        stops[0].set()
-        threads[0].join(60)
-        cloud.take_away(min(cloud.machines))
-        until(lambda: len(world.sql(num_seen)) == 3, 60)
-    finally:
-        for stop, thread in zip(stops, threads, strict=True):
-            stop.set()
-            thread.join(60)
+    with capture_logs() as lines:
+
+        def leaders() -> list[str]:
+            return [line["event"] for line in lines if line["event"] in {"active", "standby"}]
+
+        try:
+            threads[0].start()
+            until(lambda: len(world.sql(num_seen)) == 2, 60)
+            for name in cloud.machines:
+                world.ready(world.loading_worker(worker=name, machine="cpu", market="on_demand"))
+            until(lambda: len(world.sql("SELECT 1 FROM fleet_workers WHERE ready_at IS NOT NULL")) == 2, 60)
+            threads[1].start()
+            until(lambda: leaders() == ["active", "standby"], 60)
+            stops[0].set()
+            threads[0].join(60)
+            cloud.take_away(min(cloud.machines))
+            until(lambda: len(world.sql(num_seen)) == 3, 60)
+            assert leaders() == ["active", "standby", "active"]
+        finally:
+            for stop, thread in zip(stops, threads, strict=True):
+                stop.set()
+                thread.join(60)
     assert len([call for call in cloud.calls if call.startswith("start")]) == 3
 
 

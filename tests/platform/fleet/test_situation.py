@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rows_read import rows_read
 from sqlalchemy import text
 
 from ponder.errors import NotFound
 from ponder.fleet.backlog import _BACKLOG, LiveWorkers, backlog, demand_of, slack_s
 from ponder.fleet.fluid import Demand, Group
 from ponder.fleet.problem import Situation
-from ponder.fleet.situation import _INTERACTIVE, _LOADED, situations
+from ponder.fleet.situation import _INTERACTIVE, _INTERRUPTED, _LOADED, situations
 from ponder.jobs.estimating.observe import fold_observations
 from ponder.jobs.tick_report import WorkerSample
 from ponder.jobs.worker_sample import keep
@@ -273,17 +274,36 @@ def test_the_cost_of_the_interactive_median_does_not_grow_with_older_batches(wor
     assert cost_with_batches(10_000, 1_000) - few <= 20
 
 
+def test_the_cost_of_interruptions_does_not_grow_with_workers_of_more_than_a_month_ago(world: Any) -> None:
+    worker = world.worker(machine="h200", market="spot")
+
+    def cost_with_ended(num: int, first: int) -> float:
+        row = (
+            "jsonb_build_object('id', 'old_' || n, 'state', 'ended', 'end_reason', 'its lease expired',"
+            " 'started_at', clock_timestamp() - interval '61 days', 'ended_at', clock_timestamp() - interval '60 days',"
+            " 'billed_until', clock_timestamp() - interval '60 days')"
+        )
+        world.sql(
+            f"INSERT INTO incarnations SELECT (jsonb_populate_record(incarnations, {row})).* FROM incarnations,"
+            " generate_series(CAST(:first AS int), CAST(:last AS int)) AS n WHERE id = :id",
+            id=worker,
+            first=first,
+            last=first + num - 1,
+        )
+        return _cost(world, _INTERRUPTED)
+
+    few = cost_with_ended(1_000, 0)
+    assert cost_with_ended(10_000, 1_000) - few <= 20
+
+
 def _cost(world: Any, query: Any, **values: Any) -> float:
     """Returns the number of rows that Postgres reads to answer the query."""
-    world.sql("ANALYZE")
-    with world.engine.connect() as connection:
-        plan = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query.text}"), values).scalar_one()[0]["Plan"]
-    return _rows_read(plan)
 
+    def ask() -> None:
+        with world.engine.connect() as connection:
+            connection.execute(query, values).all()
 
-def _rows_read(node: dict[str, Any]) -> float:
-    own = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
-    return float(own) + sum(_rows_read(child) for child in node.get("Plans", ()))
+    return rows_read(world.engine, ask)
 
 
 def test_slack_is_what_live_workers_have_left(world: Any) -> None:

@@ -11,6 +11,7 @@ from alembic import command
 from ponder.ledger.cost_report import cost_report
 from ponder.ledger.reporting import Selection
 from ponder.store import migrate as module
+from ponder.store.counter import read_counter
 
 _COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
 
@@ -81,3 +82,22 @@ def test_waiting_batches_of_an_older_release_get_their_uncut_tokens(world: Any) 
     module.migrate(world.engine)
     (portion,) = world.sql("SELECT uncut_tokens FROM portions")
     assert portion.uncut_tokens == 500
+
+
+def test_the_counters_of_an_older_release_begin_with_its_ledger_and_its_workers(world: Any) -> None:
+    world.batch(2)
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    world.tick(worker, settled=[world.passed(job) for job in jobs], work=world.work(*jobs))
+    world.release(worker, reason="aws notice, 118 s before")
+
+    def counters() -> list[dict[str, int]]:
+        with world.engine.connect() as connection:
+            return [dict(read_counter(connection, name)) for name in ("spent", "preempted")]
+
+    before = counters()
+    assert before[0]["work"] > 0
+    assert before[1] == {"aws notice": 1}
+    _downgrade(world, "0033")
+    module.migrate(world.engine)
+    assert counters() == before

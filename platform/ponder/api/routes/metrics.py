@@ -15,10 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ponder.fleet.autoscaler import LEADER
 from ponder.fleet.backlog import Backlog, LiveWorkers, Weights, backlog, demand_of, slack_s
+from ponder.fleet.proposing.scope import LEADER
 from ponder.jobs.dispatching.dispatcher_status import dispatcher_status
 from ponder.queue.celery_app import trouble
+from ponder.store.counter import read_counter
 
 router = APIRouter(tags=["health"])
 
@@ -74,22 +75,13 @@ _GAUGES: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
         ),
     ),
 )
-_COUNTERS: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
-    (
-        "ponder_spent_nanodollars",
-        "Ledger entries",
-        ("kind",),
-        text("SELECT kind, sum(nanodollars) FROM ledger_entries GROUP BY kind"),
-    ),
+_COUNTERS = (
+    ("ponder_spent_nanodollars", "Ledger entries", "kind", "spent"),
     (
         "ponder_preemptions",
         "Workers that ended by a notice of their cloud, a signal, or the end of their lease",
-        ("reason",),
-        text(
-            "SELECT reason, count(*) FROM incarnations CROSS JOIN substring(end_reason FROM "
-            "'^((aws|gcp|azure)( [a-z]+)? (notice|recommendation)|SIGTERM|SIGINT|its lease expired)') AS reason "
-            "WHERE state = 'ended' AND reason IS NOT NULL GROUP BY reason"
-        ),
+        "reason",
+        "preempted",
     ),
 )
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -170,10 +162,10 @@ class _Platform(Collector):
                 for row in connection.execute(query):
                     gauge.add_metric([str(value) for value in row[:-1]], float(row[-1]))
                 metrics.append(gauge)
-            for name, help_text, labels, query in _COUNTERS:
-                counter = CounterMetricFamily(name, help_text, labels=labels)
-                for row in connection.execute(query):
-                    counter.add_metric([str(value) for value in row[:-1]], float(row[-1]))
+            for name, help_text, label, key in _COUNTERS:
+                counter = CounterMetricFamily(name, help_text, labels=(label,))
+                for value, amount in read_counter(connection, key).items():
+                    counter.add_metric([value], float(amount))
                 metrics.append(counter)
             status = dispatcher_status(connection)
             metrics.extend(_signal(connection))

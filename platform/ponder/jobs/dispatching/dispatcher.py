@@ -34,6 +34,7 @@ from ponder.jobs.webhooks.deliverer import keep_delivering
 from ponder.ledger.cost_totals import fold_costs
 from ponder.queue.celery_app import Message, celery_app, check_redis, publish, queue_lengths, redis_client
 from ponder.settings import Settings
+from ponder.store.counter import fold_counters
 from ponder.store.database import connect
 from ponder.trace import Tracer
 
@@ -211,7 +212,7 @@ class _Dispatcher:
                 trace_loss(connection, self.tracer, [one.incarnation_id for one in swept])
 
     def _fold(self) -> None:
-        for folded in (fold, fold_observations):
+        for folded in (fold, fold_observations, fold_counters):
             with self.engine.begin() as connection:
                 folded(connection)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ponder.domain.money import NANODOLLARS
 from ponder.fleet import roster
-from ponder.fleet.autoscaler import LEADER
+from ponder.fleet.proposing.scope import LEADER
 from ponder.fleet.provider import Order, Pool
 from ponder.jobs.incarnation import register
 
@@ -109,24 +109,6 @@ def test_work_that_may_not_run_asks_for_no_worker(
     assert _metric(http, "ponder_backlog_runnable_tokens") == whole
 
 
-def test_the_metrics_tell_why_workers_ended_even_those_that_were_never_scraped(
-    worker: Any, http: httpx2.Client, engine: Engine
-) -> None:
-    reasons = ("aws notice, 118 s before", "aws notice, 9 s before", "azure reboot notice, 60 s before", "SIGTERM")
-    with engine.begin() as connection:
-        for reason in (*reasons, "RuntimeError: no such notice", "a request to drain"):
-            row = (
-                "jsonb_build_object('id', CAST(:reason AS text), 'state', 'ended', 'end_reason', CAST(:reason AS text))"
-            )
-            statement = f"SELECT (jsonb_populate_record(incarnations, {row})).* FROM incarnations LIMIT 1"
-            connection.execute(text(f"INSERT INTO incarnations {statement}"), {"reason": reason})
-    assert _metric(http, "ponder_preemptions_total") == {
-        '{reason="aws notice"}': 2,
-        '{reason="azure reboot notice"}': 1,
-        '{reason="SIGTERM"}': 1,
-    }
-
-
 def test_the_metrics_tell_whether_an_autoscaler_goes_on_and_what_it_did_lately(
     http: httpx2.Client, engine: Engine
 ) -> None:
@@ -142,9 +124,11 @@ def test_the_metrics_tell_whether_an_autoscaler_goes_on_and_what_it_did_lately(
     assert _metric(http, "ponder_fleet_decisions") == {'{action="start"}': 2, '{action="failed"}': 1}
     assert silence() == []
     with engine.connect() as active:
+        began = time.monotonic()
         active.execute(text(f"SELECT pg_advisory_lock({LEADER})"))
         time.sleep(0.3)
-        assert silence() == [pytest.approx(0.3, abs=0.29)]
+        (silent_s,) = silence()
+        assert 0.2 < silent_s < time.monotonic() - began
         active.execute(text("SELECT pg_advisory_unlock_all()"))
     assert silence() == []
 

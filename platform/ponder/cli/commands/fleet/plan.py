@@ -13,45 +13,82 @@ from ponder.cli.api import connect
 from ponder.cli.console import Column, duration, out, print_json, print_rows
 from ponder.domain.money import NANODOLLARS, dollars
 
+_MANY = 6
+"""More machines are not named one by one."""
+
 
 @click.command()
 @click.option("--model", help="Only this model.")
 @click.option(
-    "--min", "least", type=click.IntRange(0), default=0, show_default=True, help="The fewest workers of a model."
+    "--min",
+    "least",
+    type=click.IntRange(0),
+    help="The fewest workers of each model.  [default: the autoscaler's, or 0]",
 )
-@click.option("--max", "most", type=click.IntRange(0), help="The most workers of a model.")
+@click.option("--max", "most", type=click.IntRange(0), help="The most workers, of all models together.")
+@click.option("--max-dollars-per-hour", type=Dollars(), help="The most that all workers may cost together.")
 @click.option(
-    "--max-dollars-per-hour",
-    type=Dollars(),
-    help="The most that the workers of a model may cost in an hour.",
+    "--machine",
+    "machines",
+    multiple=True,
+    metavar="MACHINE:MARKET",
+    help="A machine that may be started; may be repeated.  [default: the autoscaler's, or any where the model was "
+    "timed]",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print the plans as JSON, with the situations they rest on.")
-def plan(model: str | None, least: int, most: int | None, max_dollars_per_hour: int | None, is_json: bool) -> None:
+def plan(
+    *,
+    model: str | None,
+    least: int | None,
+    most: int | None,
+    max_dollars_per_hour: int | None,
+    machines: Sequence[str],
+    is_json: bool,
+) -> None:
     """Show which workers of each model are wanted now, why, and what the alternatives would cost.
 
     The plan weighs the waiting work and its deadlines against prices, measured throughput, loading time and the
-    interruptions of spot machines. It starts and stops nothing. The bounds hold for each model by itself. Needs an
-    operator's key.
+    interruptions of spot machines. It is the one that the active autoscaler acts on; options that you give go before
+    the autoscaler's own. It starts and stops nothing. Needs an operator's key.
     """
-    if most is not None and most < least:
+    if most is not None and least is not None and most < least:
         raise click.UsageError(f"--max {most} is less than --min {least}")
     dollars_per_hour = None if max_dollars_per_hour is None else f"{Decimal(max_dollars_per_hour) / NANODOLLARS:f}"
-    query = {"model": model, "min": least, "max": most, "max_dollars_per_hour": dollars_per_hour}
+    options = {"min": least, "max": most, "max_dollars_per_hour": dollars_per_hour, "machine": list(machines) or None}
+    given = {name: value for name, value in options.items() if value is not None}
     with connect() as client:
-        plans = client.fleet_plans(**{name: value for name, value in query.items() if value is not None})
+        answer = client.fleet_plans(**given, **({} if model is None else {"model": model}))
+    plans, scope = answer["data"], answer["scope"]
     if is_json:
         print_json(plans)
         return
+    click.echo(_heading(scope, is_changed=bool(given)), err=True)
     for planned in plans:
         _print(planned)
     if not plans:
         click.echo("no model has work or workers", err=True)
 
 
+def _heading(scope: Mapping[str, Any], *, is_changed: bool) -> str:
+    if not scope["is_autoscaled"]:
+        return "no autoscaler is active: nothing is started or stopped for these plans"
+    limits = [f"at least {scope['min']} of each model"] if scope["min"] else []
+    if scope["max"] is not None:
+        limits.append(f"at most {scope['max']} worker{'s' * (scope['max'] != 1)}")
+    if scope["max_nanodollars_per_hour"] is not None:
+        limits.append(f"at most {dollars(scope['max_nanodollars_per_hour'])} an hour")
+    places = ", ".join(f"{one['machine']} ({one['market']})" for one in scope["machines"][:_MANY])
+    more = len(scope["machines"]) - _MANY
+    limits.append(f"on {places or 'no machine'}{f' and {more} more' if more > 0 else ''}")
+    what = "what the active autoscaler would plan with these options" if is_changed else "the active autoscaler's plan"
+    return f"{what}: {', '.join(limits)}"
+
+
 def _print(planned: Mapping[str, Any]) -> None:
     console = out()
     tokens = sum(load["tokens"] for load in planned["situation"]["loads"])
-    console.print(f"{planned['model']} ({planned['fingerprint'] or 'unknown weights'}): {tokens:,} tokens wait")
+    weights = planned["fingerprint"] or "unknown weights"
+    console.print(f"{planned['model']} ({weights}): {tokens:,} tokens wait, {_live(planned['situation']['running'])}")
     for reason in planned["reasons"]:
         console.print(f"  {reason}")
     if planned["wanted"]:
@@ -60,7 +97,7 @@ def _print(planned: Mapping[str, Any]) -> None:
             [
                 Column("machine", lambda row: row["machine"]),
                 Column("market", lambda row: row["market"]),
-                Column("workers", lambda row: f"{row['num_workers']:,}", is_number=True),
+                Column("workers", _number, is_number=True),
                 Column("why", lambda row: row["reason"], may_fold=True),
             ],
         )
@@ -75,6 +112,16 @@ def _print(planned: Mapping[str, Any]) -> None:
         ],
     )
     console.print()
+
+
+def _live(running: Sequence[Mapping[str, Any]]) -> str:
+    number, loading = (sum(one[name] for one in running) for name in ("num_workers", "num_loading"))
+    return f"{number:,} worker{'s run' if number != 1 else ' runs'}" + (f" ({loading:,} loading)" if loading else "")
+
+
+def _number(wanted: Mapping[str, Any]) -> str:
+    number, allowed = wanted["num_workers"], wanted["num_allowed"]
+    return f"{number:,}" if allowed >= number else f"{allowed:,} of {number:,}"
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> str:

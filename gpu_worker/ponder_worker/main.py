@@ -140,7 +140,7 @@ def worker(
     )
     _watch(clouds_of(notices, market), settings.metadata_url, given.give)
     if options.metrics_port is not None:
-        serve_metrics(options.metrics_port, lambda: running.metrics, lambda: given.given)
+        serve_metrics(options.metrics_port, lambda: running.metrics, lambda: given.given, lambda: running.job_metrics)
     try:
         code = running.serve()
     except (SQLAlchemyError, OSError) as error:

@@ -19,7 +19,7 @@ from ponder.api.routes.metrics import Meter
 from ponder.embedded.redis import EmbeddedRedis
 from ponder_worker.engine.latency import Latencies
 from ponder_worker.parent.notices.notice import Notice
-from ponder_worker.parent.worker_metrics import WorkerMetrics
+from ponder_worker.parent.worker_metrics import JobMetrics, WorkerMetrics
 from ponder_worker.protocol import EngineMetrics, Histogram
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,9 @@ def of_worker() -> set[str]:
     numbers = _Everything(redis_up=1, held_jobs=1, room_tokens=1)
     registry = CollectorRegistry()
     notice = Notice.preempting("aws", "interruption", 118.0)
-    registry.register(WorkerMetrics(lambda: EngineMetrics(numbers, latencies, (1.0,)), lambda: [notice]))
+    registry.register(
+        WorkerMetrics(lambda: EngineMetrics(numbers, latencies, (1.0,)), lambda: [notice], JobMetrics().collect)
+    )
     return series(generate_latest(registry).decode())
 
 
@@ -100,7 +102,7 @@ def test_the_metric_that_keda_scales_by_is_one_of_the_api(of_api: set[str]) -> N
 
 def test_of_figures_that_every_process_of_the_api_reports_only_one_counts() -> None:
     """Two processes report the same backlog: a sum would be twice as much."""
-    shared = r"ponder_(?:backlog|queued|open|live|deadline|spent|preemptions|fleet|autoscaler)\w+"
+    shared = r"ponder_(?:backlog|queued|open|live|deadline|submitted|spent|preemptions|fleet|autoscaler)\w+"
     over_time = r"(?:(?:rate|increase|max_over_time)\()?"
     for one in expressions():
         found = re.findall(rf"(?:(max|min)(?: by \([^)]*\))? ?\({over_time})?({shared})", one.text)

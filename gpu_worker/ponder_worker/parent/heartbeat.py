@@ -24,6 +24,7 @@ from ponder_worker.parent.tick_writer import TickState, TickWriter
 from ponder_worker.parent.unsaved import Unsaved
 from ponder_worker.parent.verifier_bridge import VerifierBridge
 from ponder_worker.parent.worker_capacity import WorkerCapacity
+from ponder_worker.parent.worker_metrics import JobMetrics
 from ponder_worker.protocol import Drop, End, EngineMetrics, Learn, Report
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class Heartbeat:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.metrics = EngineMetrics()
+        self.job_metrics = JobMetrics()
         self._sampled = EngineMetrics()
         self._sampled_at = self._reported_at
 
@@ -178,6 +180,7 @@ class Heartbeat:
     def _follow(self, reply: TickReply, saved: Unsaved) -> None:
         """Does what the reply to a saved tick asks for."""
         self._capacity.admit(self._state is IncarnationState.READY)
+        self._count_settled(reply, saved)
         left = saved.settled.keys() | saved.handed_on.keys()
         if self._traces is not None:
             self._trace(self._traces, saved)
@@ -201,6 +204,13 @@ class Heartbeat:
         for settlement in saved.settled.values():
             traces.settled(settlement)
         traces.left(saved.handed_on, "handed_on")
+
+    def _count_settled(self, reply: TickReply, saved: Unsaved) -> None:
+        for job_id, settlement in saved.settled.items():
+            job = self._capacity.get(job_id)
+            # One that was cancelled meanwhile is dropped instead of settled.
+            if job is not None and job_id not in reply.dropped:
+                self.job_metrics.count(job, settlement, reply.now)
 
     def _drop(self, job_ids: list[int]) -> None:
         self._engine.send(Drop(tuple(job_ids)))

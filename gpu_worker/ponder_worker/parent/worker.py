@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
+from prometheus_client.core import Metric
 from sqlalchemy import Connection, Engine
 
 from ponder.alive import show_alive
@@ -93,6 +95,11 @@ class Worker:
             "room_tokens": self._capacity.room_tokens,
         }
         return replace(reported, numbers=reported.numbers | own)
+
+    @property
+    def job_metrics(self) -> Iterable[Metric]:
+        """The metrics of the jobs that it has settled."""
+        return self._heartbeat.job_metrics.collect() if self._heartbeat is not None else ()
 
     def serve(self) -> int:
         """Runs until it is told to leave, or must. Returns the exit code: 0 after everything was handed back.

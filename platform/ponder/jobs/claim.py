@@ -24,13 +24,19 @@ from ponder.store.document import dumps
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A job as its worker needs it. `deltas` are all saved deltas of its tree, oldest first."""
+    """A job as its worker needs it. `deltas` are all saved deltas of its tree, oldest first.
+
+    `former_outcomes` are those of its former attempts, each once.
+    """
 
     job_id: int
     tenant_id: str
     batch_id: str
     request: JsonObject
     deltas: list[JsonObject]
+    lane: Lane
+    created_at: datetime
+    former_outcomes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,10 @@ _ATTEMPT = text("""
             job_id bigint, tokens bigint, nanodollars bigint) ON reserve.job_id = pending.id
         WHERE CAST(:is_new AS boolean) ORDER BY id
     )
-    SELECT id AS job_id, tenant_id, batch_id, request FROM pending ORDER BY id
+    SELECT id AS job_id, tenant_id, batch_id, request, created_at,
+           (SELECT array_agg(DISTINCT outcome) FROM attempts
+            WHERE attempts.job_id = pending.id AND ended_at IS NOT NULL) AS former_outcomes
+    FROM pending ORDER BY id
 """)
 
 _DELTAS = text("""
@@ -225,7 +234,14 @@ def _open_attempts(
     limits = {one.job_id: one.most_tokens for one in reserves or () if one.tokens is not None}
     return tuple(
         ClaimedJob(
-            row.job_id, row.tenant_id, row.batch_id, _walled(row.request, limits.get(row.job_id)), deltas[row.job_id]
+            row.job_id,
+            row.tenant_id,
+            row.batch_id,
+            _walled(row.request, limits.get(row.job_id)),
+            deltas[row.job_id],
+            Lane(shard.lane),
+            row.created_at,
+            tuple(row.former_outcomes or ()),
         )
         for row in rows
     )

@@ -103,7 +103,7 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
             "first_token_ms": settlement.first_token_ms,
             "first_visible_token_ms": settlement.first_visible_token_ms,
             "ended_ms": settlement.ended_ms,
-            "num_rounds": max(1, len(settlement.tree.get("rounds", ()))),
+            "num_rounds": settlement.num_rounds,
             **_fates(settlement.tree, len(settlement.choices)),
         }
         for settlement in settlements

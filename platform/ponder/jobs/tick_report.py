@@ -71,6 +71,11 @@ class Settlement:
         assert (self.verdict is not None) == (self.state is JobState.COMPLETED), "completed jobs carry a verdict"
         assert self.checked is None or self.verdict is not None, "only a judged answer is checked as well"
 
+    @property
+    def num_rounds(self) -> int:
+        """1, and one more for each choice that a verifier refused."""
+        return max(1, len(self.tree.get("rounds", ())))
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

@@ -5,11 +5,12 @@ from typing import cast
 
 import pytest
 
-from ponder.jobs.claim import ClaimedJob
 from ponder_worker.parent.engine_handle import Closed, EngineHandle
 from ponder_worker.parent.engine_reports import EngineReports, EngineStuck
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Command, EngineMetrics, Event, Report, ReportRequest
+
+from ..claimed_job import claimed_job
 
 NEVER = threading.Event()
 
@@ -52,7 +53,7 @@ def test_what_was_handed_over_after_the_request_is_not_in_the_room_that_is_repor
     engine, capacity = ScriptedEngine(), WorkerCapacity()
     reports = _reports(engine, capacity)
     reports.receive(0.01, NEVER)
-    capacity.add([ClaimedJob(1, "t", "b", {}, [])], 60)
+    capacity.add([claimed_job(1)], 60)
     engine.events.append(_report(100))
     reports.receive(1, NEVER)
     assert capacity.room_tokens == 40

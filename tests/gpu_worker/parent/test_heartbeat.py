@@ -185,6 +185,46 @@ def test_a_settlement_whose_commit_is_not_answered_counts_once(engine: Engine, w
     _check_ledger(engine)
 
 
+def _num_counted(worker: Worker) -> float:
+    samples = (sample for metric in worker.heartbeat.job_metrics.collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name == "ponder_worker_settled_jobs_total")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_settled_job_is_counted_once_postgres_has_confirmed_it(worker: Worker, moment: Moment) -> None:
+    worker.database.fails = moment
+    worker.beat(results=(worker.result(),))
+    assert _num_counted(worker) == 0
+    worker.beat()
+    worker.beat()
+    assert _num_counted(worker) == 1
+
+
+def test_a_job_that_was_cancelled_before_its_settlement_is_not_counted(engine: Engine, worker: Worker) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'cancelled' WHERE id = :id"), {"id": worker.job_id})
+    worker.beat(results=(worker.result(),))
+    assert worker.job_id not in worker.capacity.job_ids
+    assert _num_counted(worker) == 0
+
+
+def test_a_settled_job_has_the_times_of_the_latency_report(engine: Engine, worker: Worker) -> None:
+    token_ms = int(worker.claim.jobs[0].created_at.timestamp() * 1_000) + 5
+    worker.beat(results=(replace(worker.result(), first_token_ms=token_ms, first_visible_token_ms=token_ms + 1),))
+    sums = {
+        sample.name.removeprefix("ponder_worker_job_").removesuffix("econds_sum"): sample.value
+        for metric in worker.heartbeat.job_metrics.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_sum") and sample.labels == {"lane": "batch"}
+    }
+    with engine.connect() as connection:
+        (row,) = connection.execute(
+            text("SELECT end_to_end_s, first_token_s, first_visible_token_s FROM job_latencies WHERE job_id = :id"),
+            {"id": worker.job_id},
+        )
+    assert sums == {name: pytest.approx(float(value), abs=1e-6) for name, value in row._mapping.items()}
+
+
 def test_the_ledger_is_held_against_the_bill_when_work_has_ended(engine: Engine, worker: Worker) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE incarnations SET started_at = started_at - interval '1 hour'"))

@@ -14,7 +14,6 @@ from waiting import until
 from ponder.domain.state import Lane
 from ponder.errors import LeaseLost
 from ponder.jobs import incarnation
-from ponder.jobs.claim import ClaimedJob
 from ponder.jobs.release import abandon
 from ponder_worker.parent import intake
 from ponder_worker.parent.engine_handle import EngineHandle
@@ -22,6 +21,7 @@ from ponder_worker.parent.intake import Intake
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Admit, Command
 
+from ..claimed_job import claimed_job
 from ..shard import queue_shard_of_two
 from ..unreliable_database import UnreliableDatabase
 
@@ -141,7 +141,7 @@ def test_a_suspect_waits_until_nothing_else_is_held_and_keeps_its_message_meanwh
 ) -> None:
     monkeypatch.setattr(intake, "_KEEP_S", 0.05)
     _sql(engine, "UPDATE shards SET runs_alone = true, published_at = '2026-01-01'")
-    site.capacity.add([_job(99)], 5)
+    site.capacity.add([claimed_job(99)], 5)
     taken: list[bool] = []
     thread = threading.Thread(target=lambda: taken.append(site.intake.take(site.shard_id)), daemon=True)
     thread.start()
@@ -162,7 +162,7 @@ def test_waiting_to_be_alone_ends_with_the_worker_and_with_the_shard(
 ) -> None:
     monkeypatch.setattr(intake, "_KEEP_S", 0.05)
     _sql(engine, "UPDATE shards SET runs_alone = true")
-    site.capacity.add([_job(99)], 5)
+    site.capacity.add([claimed_job(99)], 5)
     taken: list[bool] = []
     thread = threading.Thread(target=lambda: taken.append(site.intake.take(site.shard_id)), daemon=True)
     thread.start()
@@ -173,10 +173,6 @@ def test_waiting_to_be_alone_ends_with_the_worker_and_with_the_shard(
     thread.join(10)
     assert taken == [not is_closed], "the message goes back only if somebody can use it"
     assert site.handed_over == []
-
-
-def _job(job_id: int) -> ClaimedJob:
-    return ClaimedJob(job_id, "t", "b", {}, [])
 
 
 def _sql(engine: Engine, statement: str) -> list[Any]:

@@ -17,6 +17,8 @@ from ponder_worker.parent.settlement import Settling
 from ponder_worker.protocol import Choice, JobError, JobResult
 from ponder_worker.verify import Case, Judge, Judgement
 
+from ..claimed_job import claimed_job
+
 LOGPROBS = {"content": [{"token": "4", "logprob": -0.5}]}
 
 
@@ -41,8 +43,7 @@ class Judges:
 
 
 def _job(job_id: int) -> ClaimedJob:
-    request = {"verifier": {"name": "math"}, "reference": "4"}
-    return ClaimedJob(job_id, f"tenant-{job_id}", "b", request, [])
+    return claimed_job(job_id, f"tenant-{job_id}", verifier={"name": "math"}, reference="4")
 
 
 def test_what_is_judged_is_settled_and_what_is_not_waits() -> None:
@@ -92,7 +93,7 @@ def test_a_choice_is_stored_with_every_field_and_its_own_logprobs() -> None:
 
 
 def _judged_job(reference: str | None = "4") -> ClaimedJob:
-    return ClaimedJob(1, "tenant-1", "b", {"verifier": {"name": "judge"}, "reference": reference}, [])
+    return claimed_job(1, verifier={"name": "judge"}, reference=reference)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from ponder.domain.state import Verdict as JobVerdict
-from ponder.jobs.claim import ClaimedJob
 from ponder_worker.parent.settlement import Submit
 from ponder_worker.parent.verifier_bridge import VerifierBridge
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 from ponder_worker.protocol import Ask, Verdict
 from ponder_worker.verify import Case, Judge, Judgement
+
+from ..claimed_job import claimed_job
 
 NAME_WANTED = {"name": "json_schema", "schema": {"required": ["name"]}}
 HANGS = {"name": "regex", "pattern": "^(a+)+$"}
@@ -35,7 +36,7 @@ class Desk:
         self.sent: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
 
     def hold(self, job_id: int, **request: Any) -> None:
-        self.capacity.add([ClaimedJob(job_id, "t", "b", request, [])], 1)
+        self.capacity.add([claimed_job(job_id, **request)], 1)
 
     def ask(self, job_id: int, answer: str | None) -> None:
         self.bridge.answer(Ask(job_id, 7, answer), self.sent.put)

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import threading
 
-from ponder.jobs.claim import ClaimedJob
 from ponder_worker.parent.worker_capacity import WorkerCapacity
 
-
-def _job(job_id: int) -> ClaimedJob:
-    return ClaimedJob(job_id, "t", "b", {}, [])
+from ..claimed_job import claimed_job
 
 
 def _capacity(room_tokens: int) -> WorkerCapacity:
@@ -31,17 +28,17 @@ def test_the_largest_shard_runs_alone() -> None:
 
 def test_room_is_what_the_engine_said_less_what_was_handed_over_since() -> None:
     capacity = _capacity(100)
-    capacity.add([_job(1)], 60)
+    capacity.add([claimed_job(1)], 60)
     assert capacity.room_tokens == 40
     asked = capacity.admitted_tokens
-    capacity.add([_job(2)], 20)
+    capacity.add([claimed_job(2)], 20)
     capacity.report(50, asked)
     assert capacity.room_tokens == 30
 
 
 def test_a_shard_waits_until_there_is_room() -> None:
     capacity = _capacity(100)
-    capacity.add([_job(1)], 60)
+    capacity.add([claimed_job(1)], 60)
     thread, answers = _waits(capacity, 50)
     assert thread.is_alive()
     capacity.report(100, capacity.admitted_tokens)
@@ -51,13 +48,13 @@ def test_a_shard_waits_until_there_is_room() -> None:
 
 def test_waiting_for_room_ends() -> None:
     capacity = _capacity(100)
-    capacity.add([_job(1)], 60)
+    capacity.add([claimed_job(1)], 60)
     assert not capacity.wait_for_room(50, 0.01)
 
 
 def test_nothing_is_taken_by_a_worker_that_leaves() -> None:
     capacity = _capacity(100)
-    capacity.add([_job(1)], 60)
+    capacity.add([claimed_job(1)], 60)
     thread, answers = _waits(capacity, 50)
     capacity.close()
     thread.join(5)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ponder.domain.state import IncarnationState
+from ponder.domain.state import IncarnationState, Lane
 from ponder.errors import LeaseLost
 from ponder.jobs.claim import keep
 from ponder.jobs.dispatching.sweep import lost_messages
@@ -20,6 +20,22 @@ def test_the_holder_gets_the_pending_jobs_with_all_that_an_engine_needs(world: A
     assert [job.job_id for job in claimed.jobs] == world.jobs(batch)
     assert claimed.jobs[0].request["messages"] == [{"role": "user", "content": "1 + 1?"}]
     assert claimed.jobs[0].deltas == []
+
+
+def test_the_holder_learns_when_a_job_was_submitted_and_how_its_former_attempts_ended(world: Any) -> None:
+    batch = world.batch(2, lane="interactive")
+    for _ in range(2):
+        worker = world.worker()
+        assert len(world.claim_all(worker)) == 2
+        world.release(worker)
+    world.sql("UPDATE attempts SET outcome = 'lost' WHERE id = (SELECT min(id) FROM attempts)")
+    worker = world.worker()
+    jobs = [job for shard in world.dispatch() for job in world.claim(shard, worker).jobs]
+    created_at = [row.created_at for row in world.sql("SELECT created_at FROM jobs ORDER BY id")]
+    assert [job.job_id for job in jobs] == world.jobs(batch)
+    assert [job.created_at for job in jobs] == created_at
+    assert {job.lane for job in jobs} == {Lane.INTERACTIVE}
+    assert [set(job.former_outcomes) for job in jobs] == [{"lost", "preempted"}, {"preempted"}]
 
 
 def test_a_duplicate_message_gives_another_worker_nothing(world: Any) -> None:

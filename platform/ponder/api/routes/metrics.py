@@ -64,6 +64,27 @@ _GAUGES: tuple[tuple[str, str, tuple[str, ...], TextClause], ...] = (
         ),
     ),
     (
+        "ponder_submitted_lines",
+        "Lines of the batches that were submitted in the last hour, once they are validated",
+        ("state",),
+        text(
+            "WITH recent AS MATERIALIZED ("
+            "  SELECT batch.* FROM tenants CROSS JOIN LATERAL ("
+            "    SELECT id, num_lines FROM batches WHERE tenant_id = tenants.id"
+            "    AND created_at > statement_timestamp() - interval '1 hour' OFFSET 0"
+            "  ) AS batch"
+            "), counted AS ("
+            "  SELECT coalesce(sum(num_lines), 0) AS num_lines, coalesce(sum("
+            "    coalesce((SELECT num_rejected FROM batch_totals WHERE batch_id = recent.id), 0)"
+            "    + coalesce((SELECT sum(num_rejected) FROM tallies WHERE batch_id = recent.id), 0)"
+            "  ), 0) AS num_rejected FROM recent"
+            ") "
+            "SELECT state, num FROM counted CROSS JOIN LATERAL ("
+            "  VALUES ('accepted', num_lines - num_rejected), ('rejected', num_rejected)"
+            ") AS line(state, num)"
+        ),
+    ),
+    (
         "ponder_autoscaler_silent_seconds",
         "For how long the active autoscaler, which asks in every turn, has asked Postgres nothing; absent without one",
         (),

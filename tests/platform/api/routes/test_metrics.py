@@ -1,4 +1,4 @@
-"""The counters of /metrics are right, and no scrape reads the past."""
+"""The figures of /metrics are right, and no scrape reads the past."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ _ENTRIES = """
 _DECISIONS = """
     INSERT INTO fleet_decisions (action, model, machine, market, reason, at)
     SELECT 'start', '', '', '', '', clock_timestamp() - interval '1 day' FROM generate_series(1, CAST(:num AS int))
+"""
+
+_BATCHES = """
+    WITH old AS (
+        INSERT INTO batches SELECT (jsonb_populate_record(batches, jsonb_build_object(
+            'id', 'old_' || n, 'state', 'completed', 'created_at', clock_timestamp() - interval '1 day'
+        ))).* FROM batches, generate_series(CAST(:first AS int), CAST(:last AS int)) AS n WHERE id = :id RETURNING id
+    )
+    INSERT INTO batch_totals (batch_id, num_rejected) SELECT id, 1 FROM old
 """
 
 
@@ -75,14 +84,39 @@ def test_why_workers_ended_is_counted_even_of_those_that_were_never_scraped(worl
     assert _counter(meter, "ponder_preemptions_total", "reason") == counts | {"SIGTERM": 2}
 
 
+def _submit(world: Any, num_jobs: int, num_rejected: int) -> str:
+    batch: str = world.batch(num_jobs)
+    world.sql("UPDATE batches SET num_lines = num_lines + :num WHERE id = :id", num=num_rejected, id=batch)
+    world.sql("INSERT INTO tallies (batch_id, num_rejected) VALUES (:id, :num)", num=num_rejected, id=batch)
+    return batch
+
+
+def test_lines_of_the_last_hour_are_accepted_or_rejected_before_and_after_they_were_added_up(
+    world: Any, meter: Meter
+) -> None:
+    def lines() -> dict[str, int]:
+        return _counter(meter, "ponder_submitted_lines", "state")
+
+    assert lines() == {"accepted": 0, "rejected": 0}
+    _submit(world, 5, 1)
+    _submit(world, 2, 2)
+    assert lines() == {"accepted": 7, "rejected": 3}
+    world.tally()
+    old = _submit(world, 4, 0)
+    assert lines() == {"accepted": 11, "rejected": 3}
+    world.sql("UPDATE batches SET created_at = created_at - interval '61 minutes' WHERE id = :id", id=old)
+    assert lines() == {"accepted": 7, "rejected": 3}
+
+
 def test_the_cost_of_a_scrape_does_not_grow_with_the_history(world: Any, meter: Meter) -> None:
-    world.batch(10)
+    batch = world.batch(10)
     worker = world.worker()
 
     def cost_with_more(num: int, first: int) -> float:
         world.sql(_OLD, id=worker, first=first, last=first + num - 1)
         world.sql(_ENTRIES, id=worker, num=num)
         world.sql(_DECISIONS, num=num)
+        world.sql(_BATCHES, id=batch, first=first, last=first + num - 1)
         return rows_read(world.engine, lambda: generate_latest(meter.registry))
 
     few = cost_with_more(1_000, 0)

@@ -12,10 +12,10 @@ import click
 
 from ponder.cli import sampling_options
 from ponder.cli.console import err
-from ponder.cli.dataset import Dataset, Fields
-from ponder.cli.source import Source
 from ponder.cli.submission_options import metadata_of, ponder_object, present
 from ponder.client import Client
+from ponder.datasets.dataset import Dataset, Fields
+from ponder.datasets.source import Source
 from ponder.domain.batch.endpoint import CHAT, ENDPOINTS
 from ponder.errors import UnknownModel
 from ponder.wire import Json
@@ -67,7 +67,7 @@ class BatchFile:
         Raises UnknownModel, before uploading anything, for a --model that would be refused in every line.
         """
         self._check_model(client)
-        with err().status(f"uploading {self.dataset.source.path.name} …"):
+        with err().status(f"uploading {self.dataset.source.file.name} …"):
             batch = client.submit(
                 self._upload(client),
                 endpoint=self.dataset.endpoint,
@@ -86,7 +86,7 @@ class BatchFile:
         Raises UnknownModel as `send` does.
         """
         self._check_model(client)
-        with err().status(f"uploading {self.dataset.source.path.name} …"):
+        with err().status(f"uploading {self.dataset.source.file.name} …"):
             file_id = str(client.upload(self.dataset.lines, "estimate.jsonl")["id"])
         try:
             with err().status("reading its lines …"):
@@ -108,7 +108,7 @@ class BatchFile:
 
     def _upload(self, client: Client) -> str:
         """Returns the id of the uploaded file. With an idempotency key it may be that of an earlier try."""
-        stem = Path(self.dataset.source.path.name.removesuffix(".gz")).stem
+        stem = Path(self.dataset.source.file.name.removesuffix(".gz")).stem
         if self.idempotency_key is None:
             return str(client.upload(self.dataset.lines, f"{stem}.jsonl")["id"])
         digest = hashlib.sha256(self.idempotency_key.encode())
@@ -125,7 +125,7 @@ def _tell(dataset: Dataset, verb: str) -> None:
     reasons = [f"{refusal.place}: {refusal.reason}" for refusal in count.refusals]
     first = f" ({reasons[0]})" if reasons else ""
     click.echo(
-        f"{dataset.source.path}: {count.num_rows:,} row{'s' * (count.num_rows != 1)} read, "
+        f"{dataset.source.file}: {count.num_rows:,} row{'s' * (count.num_rows != 1)} read, "
         f"{count.num_rows - count.num_refused:,} {verb}, {count.num_refused:,} refused{first}",
         err=True,
     )

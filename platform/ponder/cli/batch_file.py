@@ -16,7 +16,7 @@ from ponder.cli.submission_options import metadata_of, ponder_object, present
 from ponder.client import Client
 from ponder.datasets.dataset import Dataset, Fields
 from ponder.datasets.source import Source
-from ponder.domain.batch.endpoint import CHAT, ENDPOINTS
+from ponder.domain.batch.endpoint import CHAT
 from ponder.errors import UnknownModel
 from ponder.wire import Json
 
@@ -38,8 +38,7 @@ class BatchFile:
         """Reads and checks FILE as the options say. Raises InvalidInput or click's UsageError for contradictions."""
         source = Source.of(file, given["encoding"])
         fields = Fields(given["prompt"], given["answer"], given["id_field"], given["level"])
-        named = next((known for known in ENDPOINTS if known == source.url()), None) if source.is_batch() else None
-        endpoint = named or given["endpoint"] or CHAT
+        endpoint = source.endpoint() or given["endpoint"] or CHAT
         body = sampling_options.body_of(given, endpoint)
         options = ponder_object(given)
         if given["n"] and "n" not in options.get("strategy", {}):

@@ -17,6 +17,7 @@ from typing import IO, Literal, Protocol, TextIO, cast
 from ponder.datasets.rows import delimited, json_text, parquet
 from ponder.datasets.rows.encoding import check_utf8
 from ponder.datasets.rows.row import SPACE, Rows
+from ponder.domain.batch.endpoint import ENDPOINTS, Endpoint
 from ponder.errors import InvalidInput
 
 FORMATS = {
@@ -56,9 +57,9 @@ class Form:
     is_compressed: bool
 
     @classmethod
-    def of(cls, file: Content) -> Form:
-        """Raises InvalidInput for an unknown kind."""
-        suffixes = [suffix.lower() for suffix in PurePath(file.name).suffixes]
+    def of(cls, file: Content | str) -> Form:
+        """Reads the name of a file. Raises InvalidInput for an unknown kind."""
+        suffixes = [suffix.lower() for suffix in PurePath(file if isinstance(file, str) else file.name).suffixes]
         is_compressed = suffixes[-1:] == [".gz"]
         name = FORMATS.get("".join(suffixes[-2:-1] if is_compressed else suffixes[-1:]))
         if name is None:
@@ -127,9 +128,13 @@ class Source:
         """Returns whether at least half of the first readable rows are lines of an OpenAI batch file."""
         return self.form in ("json", "jsonl") and self._beginning.is_batch
 
-    def url(self) -> str | None:
-        """Returns the endpoint that the first batch line names."""
-        return self._beginning.url
+    def endpoint(self) -> Endpoint | None:
+        """Returns the endpoint that the first batch line names, if it is one of ours."""
+        return next((known for known in ENDPOINTS if known == self._beginning.url), None) if self.is_batch() else None
+
+    def is_plain(self) -> bool:
+        """Returns whether the file's bytes are UTF-8 text, a row on each line."""
+        return self.form == "jsonl" and not self.is_compressed and self.encoding == "utf-8-sig"
 
     def fields(self) -> Sequence[str]:
         """Returns the names of the fields in the first rows."""

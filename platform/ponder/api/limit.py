@@ -15,15 +15,19 @@ MAX_BODY_BYTES = 16 * 1024
 """The limit on bodies parsed in the event loop, where a few thousand fields already take milliseconds."""
 _MAX_SUBMISSION_BYTES = 1024 * 1024
 _SUBMISSIONS = ("/v1/batches", "/v1/estimates")
+_MAX_FORM_BYTES = 256 * 1024
+_FORMS = ("/new", "/new/check")
 _MAX_BENCH_RUN_BYTES = 8 * 1024 * 1024
 _BENCH_RUNS = "/v1/bench/runs"
-_UPLOADS = "/v1/files"
+_UPLOADS = ("/v1/files", "/new/file")  # the second is the console's
 
 
 def max_bytes(path: str) -> int:
     """Returns how many bytes the body of a request to this path may have."""
     if path in _SUBMISSIONS:
         return _MAX_SUBMISSION_BYTES
+    if path in _FORMS:
+        return _MAX_FORM_BYTES
     return _MAX_BENCH_RUN_BYTES if path == _BENCH_RUNS else MAX_BODY_BYTES
 
 
@@ -48,7 +52,7 @@ class Limited:
                 message = {**message, "headers": [*message["headers"], *told]}
             await send(message)
 
-        if scope["path"] == _UPLOADS:
+        if scope["path"] in _UPLOADS:
             await self._app(scope, receive, telling)
             return
         most = max_bytes(scope["path"])

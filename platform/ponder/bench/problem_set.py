@@ -11,10 +11,10 @@ from random import Random
 from typing import Any
 
 from ponder.bench.suite import DataSet, MultipleChoice
-from ponder.cli.dataset import text_of
-from ponder.cli.remedy import pip_install
-from ponder.cli.source import Source
+from ponder.datasets.dataset import text_of
+from ponder.datasets.source import Source
 from ponder.errors import InvalidInput, SetupError
+from ponder.remedy import pip_install
 from ponder.wire import Json
 
 _FIELD = re.compile(r"\{(\w+)\}")

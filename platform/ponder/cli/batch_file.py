@@ -12,11 +12,11 @@ import click
 
 from ponder.cli import sampling_options
 from ponder.cli.console import err
-from ponder.cli.dataset import Dataset, Fields
-from ponder.cli.source import Source
 from ponder.cli.submission_options import metadata_of, ponder_object, present
 from ponder.client import Client
-from ponder.domain.batch.endpoint import CHAT, ENDPOINTS
+from ponder.datasets.dataset import Dataset, Fields
+from ponder.datasets.source import Source
+from ponder.domain.batch.endpoint import CHAT
 from ponder.errors import UnknownModel
 from ponder.wire import Json
 
@@ -38,8 +38,7 @@ class BatchFile:
         """Reads and checks FILE as the options say. Raises InvalidInput or click's UsageError for contradictions."""
         source = Source.of(file, given["encoding"])
         fields = Fields(given["prompt"], given["answer"], given["id_field"], given["level"])
-        named = next((known for known in ENDPOINTS if known == source.url()), None) if source.is_batch() else None
-        endpoint = named or given["endpoint"] or CHAT
+        endpoint = source.endpoint() or given["endpoint"] or CHAT
         body = sampling_options.body_of(given, endpoint)
         options = ponder_object(given)
         if given["n"] and "n" not in options.get("strategy", {}):
@@ -67,7 +66,7 @@ class BatchFile:
         Raises UnknownModel, before uploading anything, for a --model that would be refused in every line.
         """
         self._check_model(client)
-        with err().status(f"uploading {self.dataset.source.path.name} …"):
+        with err().status(f"uploading {self.dataset.source.file.name} …"):
             batch = client.submit(
                 self._upload(client),
                 endpoint=self.dataset.endpoint,
@@ -86,7 +85,7 @@ class BatchFile:
         Raises UnknownModel as `send` does.
         """
         self._check_model(client)
-        with err().status(f"uploading {self.dataset.source.path.name} …"):
+        with err().status(f"uploading {self.dataset.source.file.name} …"):
             file_id = str(client.upload(self.dataset.lines, "estimate.jsonl")["id"])
         try:
             with err().status("reading its lines …"):
@@ -108,7 +107,7 @@ class BatchFile:
 
     def _upload(self, client: Client) -> str:
         """Returns the id of the uploaded file. With an idempotency key it may be that of an earlier try."""
-        stem = Path(self.dataset.source.path.name.removesuffix(".gz")).stem
+        stem = Path(self.dataset.source.file.name.removesuffix(".gz")).stem
         if self.idempotency_key is None:
             return str(client.upload(self.dataset.lines, f"{stem}.jsonl")["id"])
         digest = hashlib.sha256(self.idempotency_key.encode())
@@ -125,7 +124,7 @@ def _tell(dataset: Dataset, verb: str) -> None:
     reasons = [f"{refusal.place}: {refusal.reason}" for refusal in count.refusals]
     first = f" ({reasons[0]})" if reasons else ""
     click.echo(
-        f"{dataset.source.path}: {count.num_rows:,} row{'s' * (count.num_rows != 1)} read, "
+        f"{dataset.source.file}: {count.num_rows:,} row{'s' * (count.num_rows != 1)} read, "
         f"{count.num_rows - count.num_refused:,} {verb}, {count.num_refused:,} refused{first}",
         err=True,
     )

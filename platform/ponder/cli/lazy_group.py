@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from ponder.cli.remedy import pip_install
 from ponder.errors import SetupError
+from ponder.remedy import pip_install
 
 _ENTRY_POINTS = "ponder.commands"
 

@@ -38,6 +38,16 @@ def count(number: float | None) -> Markup | str:
     return Markup('<data value="{0:.0f}" title="{0:,.0f}">{1}</data>').format(number, short(number))
 
 
+def size(num_bytes: float | None) -> str:
+    """Writes a number of bytes with three digits: `1.24 MB`."""
+    if num_bytes is None:
+        return _DASH
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}"
+    return f"{num_bytes:.0f} B"
+
+
 def percent(share: float | None) -> str:
     """Writes a share from 0 to 1. A share that is nearly 0 or 1 does not look as if it were."""
     if share is None:

@@ -16,7 +16,7 @@ from ponder.console import figures
 from ponder.console.session import Visitor
 
 STATIC = files("ponder.console") / "static"
-_FILTERS = (figures.money, figures.count, figures.percent, figures.duration, figures.ago, figures.moment)
+_FILTERS = (figures.money, figures.count, figures.size, figures.percent, figures.duration, figures.ago, figures.moment)
 
 
 @cache

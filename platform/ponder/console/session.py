@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, text
@@ -23,6 +25,8 @@ from ponder.errors import Forbidden, NotFound, PonderError, Unauthorized
 
 COOKIE = "ponder_session"
 CSRF_HEADER = "X-CSRF-Token"
+CSRF_FIELD = "csrf_token"
+"""The field of a form that stands for the header where scripts are off."""
 _SESSION_DAYS = 14
 LINK_MINUTES = 10
 
@@ -139,6 +143,14 @@ def set_cookie(request: Request, response: Response, token: str) -> None:
     )
 
 
+def refuse_other_sites(request: Request) -> None:
+    """Raises Forbidden for a form of another site, where no token can be checked first."""
+    origin = request.headers.get("Origin")
+    is_foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
+    if is_foreign or request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        raise Forbidden("send this from the console's own page")
+
+
 def _begin(connection: Connection, key_id: str) -> str:
     token = secrets.token_urlsafe(32)
     connection.execute(_PRUNE)
@@ -173,15 +185,41 @@ def _visitor(request: Request, ponder: Ponder) -> Visitor:
 SignedIn = Annotated[Visitor, Depends(_visitor)]
 
 
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A form, and the visitor who sent it and may change what the tenant has."""
+
+    visitor: Visitor
+    fields: Mapping[str, str]
+
+
 def _changing(request: Request, visitor: SignedIn) -> Visitor:
-    """Refuses what another site could have sent, and people who may only read."""
-    given = request.headers.get(CSRF_HEADER, "")
-    if not hmac.compare_digest(given.encode("utf-8", "replace"), visitor.csrf_token.encode()):
-        raise Forbidden("this page is out of date: load it again")
+    """Refuses what another site could have sent."""
+    check_token(visitor, request.headers.get(CSRF_HEADER))
     return visitor
 
 
+def check_token(visitor: Visitor, *given: object) -> None:
+    """Raises Forbidden unless a page of the console has sent one of these as its token."""
+    tokens = [token.encode("utf-8", "replace") for token in given if isinstance(token, str)]
+    if not any(hmac.compare_digest(token, visitor.csrf_token.encode()) for token in tokens):
+        raise Forbidden("this page is out of date: load it again")
+
+
 def _changing_own(visitor: Annotated[Visitor, Depends(_changing)]) -> Visitor:
+    check_may_change(visitor)
+    return visitor
+
+
+async def _posted(request: Request, visitor: SignedIn) -> Posted:
+    form = await request.form()
+    check_token(visitor, request.headers.get(CSRF_HEADER), form.get(CSRF_FIELD))
+    check_may_change(visitor)
+    return Posted(visitor, {name: value for name, value in form.items() if isinstance(value, str)})
+
+
+def check_may_change(visitor: Visitor) -> None:
+    """Raises Forbidden for a key that may only read, and for an operator who looks at another tenant."""
     if not visitor.may_change:
         is_own = visitor.viewed.tenant_id == visitor.own.tenant_id
         raise Forbidden(
@@ -189,10 +227,11 @@ def _changing_own(visitor: Annotated[Visitor, Depends(_changing)]) -> Visitor:
             if is_own
             else "you are looking at another tenant, which can be read but not changed"
         )
-    return visitor
 
 
 ConfirmedVisitor = Annotated[Visitor, Depends(_changing)]
 """A visitor whose request certainly comes from a page of the console."""
 Changing = Annotated[Visitor, Depends(_changing_own)]
 """The same, who may change what the tenant has."""
+PostedForm = Annotated[Posted, Depends(_posted)]
+"""A form that also works without scripts, because its token may be a field."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, BinaryIO, Literal, cast
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy import Engine, Row, text
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
 from starlette.responses import StreamingResponse
 
-from ponder.api.auth import Tenant
+from ponder.api.auth import Caller, Tenant
 from ponder.api.outcome import error_lines, output_lines
 from ponder.api.page import After, LongLimit, check_cursor, page
-from ponder.api.services import Ponder, identifier, unix
-from ponder.api.upload import check_room, keep, received
+from ponder.api.services import Ponder, Services, identifier, unix
+from ponder.api.upload import received
 from ponder.domain.storable import JsonObject
 from ponder.errors import Conflict, NotFound
+from ponder.jobs.intake.store_upload import check_room, store_upload
 from ponder.store.retention import EXPIRED_AT, INPUT_EXPIRED_AT, RESULTS_EXPIRE_AT
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -53,9 +55,15 @@ _CHUNK = text("SELECT data FROM file_chunks WHERE file_id = :id AND ordinal = :o
 @router.post("")
 async def upload(request: Request, ponder: Ponder, caller: Tenant) -> JsonObject:
     """Takes a multipart form with `purpose=batch` and `file`, which has one OpenAI batch line per line."""
-    file_id = f"file-{secrets.token_hex(12)}"
+    return await take_upload(request, ponder, caller)
 
-    most_stored = None if caller.is_operator else ponder.settings.max_stored_bytes
+
+async def take_upload(
+    request: Request, ponder: Services, caller: Caller, file_of: Callable[[FormData], UploadFile] | None = None
+) -> JsonObject:
+    """Stores the file of a request's form, which `file_of` reads if it is another than that of `upload`."""
+    file_id = f"file-{secrets.token_hex(12)}"
+    most_stored = most_bytes(ponder, caller)
     announced = request.headers.get("Content-Length", "")
 
     def check() -> None:
@@ -64,12 +72,17 @@ async def upload(request: Request, ponder: Ponder, caller: Tenant) -> JsonObject
 
     def store(filename: str | None, file: BinaryIO) -> Mapping[str, Any]:
         with ponder.engine.begin() as connection:
-            return keep(connection, caller.tenant_id, file_id, filename, file, most_stored=most_stored)
+            return store_upload(connection, caller.tenant_id, file_id, filename, file, most_stored=most_stored)
 
     with ponder.limits.uploads.one(caller.tenant_id, is_operator=caller.is_operator):
         await run_in_threadpool(check)  # early, so that nothing is received in vain
-        async with received(request) as file:
+        async with received(request, file_of=file_of) as file:
             return _object(await run_in_threadpool(store, file.filename, file.file))
+
+
+def most_bytes(ponder: Services, caller: Caller) -> int | None:
+    """Returns how many bytes of uploads a tenant may have stored. None means no limit."""
+    return None if caller.is_operator else ponder.settings.max_stored_bytes
 
 
 @router.get("")

@@ -1,4 +1,4 @@
-"""The routes of /v1/tenants, for operators."""
+"""The routes of /v1/tenants, for operators. Other callers read their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import Row, text
 
-from ponder.api.auth import Operator
+from ponder.api.auth import Operator, Tenant
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.services import Ponder, identifier, unix
 from ponder.domain.batch.submission import OutputExpiry, StorableBody
@@ -34,8 +34,7 @@ _LIST = text(
     ORDER BY created_at, id LIMIT :limit
     """
 )
-
-
+_FIND = text("SELECT * FROM tenants WHERE id = :id AND (:sees_all OR id = :tenant_id)")
 _CURSOR = text("SELECT 1 FROM tenants WHERE id = :after")
 
 
@@ -59,6 +58,17 @@ def list_tenants(ponder: Ponder, _caller: Operator, limit: Limit = 100, after: A
     with ponder.engine.connect() as connection:
         check_cursor(connection, _CURSOR, values)
         return page([_object(row) for row in connection.execute(_LIST, values)], limit)
+
+
+@router.get("/{tenant_id}")
+def get_tenant(tenant_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
+    """Returns the caller's own tenant, or for an operator any."""
+    values = {"id": identifier(tenant_id, "tenant"), "sees_all": caller.is_operator, "tenant_id": caller.tenant_id}
+    with ponder.engine.connect() as connection:
+        row = connection.execute(_FIND, values).first()
+    if row is None:
+        raise NotFound(f"there is no tenant {tenant_id}", param="tenant_id")
+    return _object(row)
 
 
 @router.post("")

@@ -15,11 +15,11 @@ from rich.text import Text
 from ponder.cli import exit_code
 from ponder.cli.api import api_key, base_url, connect
 from ponder.cli.console import format_option, out, print_json
-from ponder.cli.remedy import pip_install
 from ponder.embedded.home import Home
 from ponder.embedded.plan import demo_weights
 from ponder.errors import PonderError, Unauthorized, Unreachable
 from ponder.processor import automatic_precision, bfloat16_instructions, num_cores
+from ponder.remedy import pip_install
 from ponder.settings import Settings
 
 _EXTRAS = {

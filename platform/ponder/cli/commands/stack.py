@@ -12,7 +12,6 @@ import click
 
 from ponder.cli import exit_code
 from ponder.cli.console import Column, err, format_option, moment, print_json, print_rows
-from ponder.cli.remedy import pip_install
 from ponder.cli.worker_options import worker_options
 from ponder.client import Client
 from ponder.domain.model_source import absolute, model_name
@@ -20,6 +19,7 @@ from ponder.embedded.home import Home
 from ponder.embedded.plan import LARGE_MODEL_NAME, MODEL_NAME, Autoscaling, ModelPlan, Plan, demo_weights
 from ponder.embedded.worker import WorkerOptions
 from ponder.errors import Conflict, NotFound, SetupError
+from ponder.remedy import pip_install
 from ponder.settings import Settings
 
 _FIXED = ("workers", "worker_name", "metrics_port")

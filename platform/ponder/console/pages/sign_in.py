@@ -14,7 +14,7 @@ from ponder.console import session
 from ponder.console.rendering import redirect, render
 from ponder.console.session import COOKIE, LINK_MINUTES, ConfirmedVisitor
 from ponder.domain.storable import JsonObject
-from ponder.errors import Forbidden, Unauthorized
+from ponder.errors import Unauthorized
 
 router = APIRouter()
 link_router = APIRouter(prefix="/v1/console", tags=["console"])
@@ -43,7 +43,7 @@ def sign_in(
     next: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:
     """Exchanges an API key for a session."""
-    _refuse_other_sites(request)
+    session.refuse_other_sites(request)
     try:
         with ponder.engine.begin() as connection:
             token = session.begin(connection, key.strip())
@@ -95,11 +95,3 @@ def _own_path(wanted: str) -> str:
     parts = urlsplit(wanted)
     is_own = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)
     return wanted if is_own and wanted.isprintable() else "/"
-
-
-def _refuse_other_sites(request: Request) -> None:
-    """Raises Forbidden for a form of another site, which could sign somebody in to a stranger's account."""
-    origin = request.headers.get("Origin")
-    is_foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
-    if is_foreign or request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        raise Forbidden("sign in on the console's own page")

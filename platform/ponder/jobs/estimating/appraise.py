@@ -13,8 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from ponder.domain.batch.request import Terms
 from ponder.domain.batch.submission import Submission
 from ponder.domain.storable import JsonObject
-from ponder.errors import InvalidInput, NotFound, Unreachable
-from ponder.failure import brief
+from ponder.errors import InvalidInput, NotFound
 from ponder.jobs.estimating.estimate_object import estimate_object
 from ponder.jobs.estimating.fleet import loading_of
 from ponder.jobs.estimating.observe import observed
@@ -23,7 +22,7 @@ from ponder.jobs.estimating.sizer import Sizer
 from ponder.jobs.estimating.survey import survey
 from ponder.jobs.served import served_models
 from ponder.jobs.validation.check_limits import CheckLimits, LineClock
-from ponder.jobs.validation.limited_process import LimitedProcess, ProcessEnded
+from ponder.jobs.validation.limited_answer import answering, ask
 from ponder.settings import Settings
 from ponder.store.database import connect, url_of
 from ponder.store.retention import INPUT_EXPIRED_AT
@@ -54,36 +53,14 @@ def appraise(
         "limits": asdict(CheckLimits.of(settings)),
         "num_workers": num_workers,
     }
-    process = LimitedProcess(answer_appraisal)
-    try:
-        process.send(json.dumps(asked).encode())
-        answer = process.receive(_PATIENCE_S)
-    except ProcessEnded:
-        answer = None
-    finally:
-        process.end()
-    if answer is None:
-        raise InvalidInput("reading the file takes too long", param="input_file_id", code="too_expensive")
-    document: JsonObject = json.loads(answer)
-    if "failure" in document:
-        raise Unreachable(f"the estimate broke off: {document['failure']}")
-    if "refusal" in document:
-        raise InvalidInput(**document["refusal"])
-    return document
+    return ask(answer_appraisal, asked, patience_s=_PATIENCE_S, what="the estimate")
 
 
 def answer_appraisal(request: bytes) -> bytes:
     """Runs in the other process. Returns the estimate, or the refusal."""
     asked = json.loads(request)
     submission = Submission.model_validate_json(json.dumps(asked["submission"]))
-    try:
-        found = _estimate(_database(asked["database_url"]), submission, asked)
-    except InvalidInput as error:
-        refusal = {"message": error.message, "param": error.param, "code": error.code}
-        return json.dumps({"refusal": refusal}).encode()
-    except Exception as error:  # the database is away, say
-        return json.dumps({"failure": brief(error)}).encode()
-    return json.dumps(found).encode()
+    return answering(lambda: _estimate(_database(asked["database_url"]), submission, asked))
 
 
 def _estimate(engine: Engine, submission: Submission, asked: Mapping[str, Any]) -> JsonObject:

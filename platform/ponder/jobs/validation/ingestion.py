@@ -76,6 +76,16 @@ class Ingestion:
             connection.invalidate()
             raise
 
+    def refusals(self, lines: Iterable[tuple[int, bytes | None]]) -> Iterator[InvalidLine]:
+        """Yields what `copy` would refuse of these lines. Writes nothing."""
+        for number, line in lines:
+            self.num_lines += 1
+            try:
+                self._read(number, line)
+            except InvalidLine as error:
+                self.num_rejected += 1
+                yield error
+
     def _jobs(
         self, lines: Iterable[tuple[int, bytes | None]], refusals: tempfile.SpooledTemporaryFile[bytes]
     ) -> Iterator[bytes]:
@@ -140,12 +150,12 @@ class Ingestion:
 
     def _refusal(self, error: InvalidLine) -> bytes:
         custom_id = None if error.custom_id is None else clean(error.custom_id[:512])
-        param = None if error.param is None else _short(error.param)
-        fields = (self._batch_id, str(error.line), custom_id, error.code, param, _short(error.message))
+        param = None if error.param is None else short(error.param)
+        fields = (self._batch_id, str(error.line), custom_id, error.code, param, short(error.message))
         return _row(fields) + b"\n"
 
 
-def _short(said: str) -> str:
+def short(said: str) -> str:
     """Cuts a message: a file may have a million refused lines, and messages may quote them."""
     return clean(said if len(said) <= _SHOWN else f"{said[: _SHOWN - 1]}…")
 

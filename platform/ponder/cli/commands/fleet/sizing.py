@@ -12,13 +12,13 @@ import click
 
 from ponder.cli.api import connect
 from ponder.cli.console import Column, out, print_json, print_rows
-from ponder.cli.remedy import pip_install
 from ponder.domain.model_source import HubModel
 from ponder.domain.money import dollars
 from ponder.errors import InvalidInput, SetupError, Unauthorized, Unreachable
 from ponder.fleet.sizing.gpu import GPUS, Gpu, recognise
 from ponder.fleet.sizing.model_shape import ModelShape
 from ponder.fleet.sizing.size import BITS, Fit, Model, fits, recommend
+from ponder.remedy import pip_install
 
 _GB = 10**9
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ponder.cli import remedy
+from ponder import remedy
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from growth import MOST_GROWTH, growth
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.cli.rows import delimited
-from ponder.cli.rows.row import MAX_ROW, Row
+from ponder.datasets.rows import delimited
+from ponder.datasets.rows.row import MAX_ROW, Row
 from ponder.errors import InvalidInput
 
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from io import BufferedIOBase
 from typing import IO, Any
 
-from ponder.cli.remedy import pip_install
-from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, without_nan
+from ponder.datasets.rows.row import MAX_ROW, TOO_LONG, Row, Rows, without_nan
 from ponder.errors import InvalidInput, SetupError
+from ponder.remedy import pip_install
 from ponder.wire import Json
 
 _BATCH_BYTES = 64 * 1024 * 1024

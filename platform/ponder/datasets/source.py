@@ -11,15 +11,16 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
-from typing import IO, TextIO, cast
+from pathlib import Path, PurePath
+from typing import IO, Literal, Protocol, TextIO, cast
 
-from ponder.cli.rows import delimited, json_text, parquet
-from ponder.cli.rows.encoding import check_utf8
-from ponder.cli.rows.row import SPACE, Rows
+from ponder.datasets.rows import delimited, json_text, parquet
+from ponder.datasets.rows.encoding import check_utf8
+from ponder.datasets.rows.row import SPACE, Rows
+from ponder.domain.batch.endpoint import ENDPOINTS, Endpoint
 from ponder.errors import InvalidInput
 
-_FORMATS = {
+FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
@@ -39,6 +40,35 @@ _PIECE_BYTES = 8 * 1024
 _BROKEN = (OSError, EOFError, zlib.error, UnicodeError)
 
 
+class Content(Protocol):
+    """A file with a name, such as a Path. As text it is what messages call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, mode: Literal["rb"], /) -> io.BufferedIOBase: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The format of a file, as its name shows it."""
+
+    name: str
+    is_compressed: bool
+
+    @classmethod
+    def of(cls, file: Content | str) -> Form:
+        """Reads the name of a file. Raises InvalidInput for an unknown kind."""
+        suffixes = [suffix.lower() for suffix in PurePath(file if isinstance(file, str) else file.name).suffixes]
+        is_compressed = suffixes[-1:] == [".gz"]
+        name = FORMATS.get("".join(suffixes[-2:-1] if is_compressed else suffixes[-1:]))
+        if name is None:
+            raise InvalidInput(
+                f"{file}: its name does not show its format; supported are {', '.join(FORMATS)}, each also .gz"
+            )
+        return cls(name, is_compressed)
+
+
 @dataclass(frozen=True, slots=True)
 class _Beginning:
     """The facts that the first rows of a file reveal."""
@@ -53,35 +83,29 @@ class _Beginning:
 class Source:
     """A file that can be read any number of times, always from its beginning, and never all at once."""
 
-    path: Path
+    file: Content
     form: str
     is_compressed: bool
     encoding: str = "utf-8-sig"
 
     @classmethod
-    def of(cls, path: Path, encoding: str | None = None) -> Source:
+    def of(cls, file: Content, encoding: str | None = None) -> Source:
         """Opens a source. Raises InvalidInput for a missing file, an unknown kind, or the wrong encoding."""
-        if not path.is_file():
-            raise InvalidInput(f"{path}: there is no such file")
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        is_compressed = suffixes[-1:] == [".gz"]
-        form = _FORMATS.get("".join(suffixes[-2:-1] if is_compressed else suffixes[-1:]))
-        if form is None:
-            raise InvalidInput(
-                f"{path}: its name does not show its format; supported are {', '.join(_FORMATS)}, each also .gz"
-            )
-        if form == "parquet":
+        if isinstance(file, Path) and not file.is_file():
+            raise InvalidInput(f"{file}: there is no such file")
+        form = Form.of(file)
+        made = cls(file, form.name, form.is_compressed)
+        if form.name == "parquet":
             if encoding is not None:
-                raise InvalidInput(f"{path}: Parquet has no text encoding: omit --encoding")
-            return cls(path, form, is_compressed)
-        made = cls(path, form, is_compressed)
+                raise InvalidInput(f"{file}: Parquet has no text encoding: omit --encoding")
+            return made
         sample = made._sample()
         made = replace(made, encoding=_with_mark(encoding, sample))
         if encoding is None:
             with made._translated(lambda: 0):
                 check_utf8(sample)
-        is_array = form == "json" and sample.decode(made.encoding, "replace").lstrip(SPACE)[:1] == "["
-        return made if is_array or form != "json" else replace(made, form="jsonl")
+        is_array = form.name == "json" and sample.decode(made.encoding, "replace").lstrip(SPACE)[:1] == "["
+        return made if is_array or form.name != "json" else replace(made, form="jsonl")
 
     def rows(self) -> Rows:
         """Yields every row. A row that cannot be read says why, and the others follow.
@@ -92,8 +116,8 @@ class Source:
         with self._translated(lambda: num_rows), ExitStack() as stack:
             file = stack.enter_context(self._open())
             if self.form == "parquet":
-                size = self.path.stat().st_size
-                rows = parquet.rows(stack.enter_context(parquet.unzipped(file, size)) if self.is_compressed else file)
+                unzipped = parquet.unzipped(file, self._num_bytes())
+                rows = parquet.rows(stack.enter_context(unzipped) if self.is_compressed else file)
             else:
                 rows = _READERS[self.form](self._text(file))
             for row in stack.enter_context(closing(rows)):
@@ -104,9 +128,13 @@ class Source:
         """Returns whether at least half of the first readable rows are lines of an OpenAI batch file."""
         return self.form in ("json", "jsonl") and self._beginning.is_batch
 
-    def url(self) -> str | None:
-        """Returns the endpoint that the first batch line names."""
-        return self._beginning.url
+    def endpoint(self) -> Endpoint | None:
+        """Returns the endpoint that the first batch line names, if it is one of ours."""
+        return next((known for known in ENDPOINTS if known == self._beginning.url), None) if self.is_batch() else None
+
+    def is_plain(self) -> bool:
+        """Returns whether the file's bytes are UTF-8 text, a row on each line."""
+        return self.form == "jsonl" and not self.is_compressed and self.encoding == "utf-8-sig"
 
     def fields(self) -> Sequence[str]:
         """Returns the names of the fields in the first rows."""
@@ -144,8 +172,15 @@ class Source:
                 sample += piece
         return bytes(sample)
 
-    def _open(self) -> io.BufferedIOBase:
-        return gzip.open(self.path, "rb") if self.is_compressed else self.path.open("rb")
+    @contextmanager
+    def _open(self) -> Iterator[io.BufferedIOBase]:
+        with self.file.open("rb") as file, ExitStack() as stack:
+            unzipped = gzip.GzipFile(fileobj=file, mode="rb") if self.is_compressed else None
+            yield file if unzipped is None else stack.enter_context(unzipped)
+
+    def _num_bytes(self) -> int:
+        with self.file.open("rb") as file:
+            return file.seek(0, io.SEEK_END)
 
     def _text(self, file: io.BufferedIOBase) -> TextIO:
         # A byte that is not UTF-8 becomes a lone surrogate, which is a fault of its row and not of the file.
@@ -158,10 +193,10 @@ class Source:
         try:
             yield
         except InvalidInput as error:
-            raise InvalidInput(f"{self.path}: {error.message}") from error
+            raise InvalidInput(f"{self.file}: {error.message}") from error
         except _BROKEN as error:
             what = f"{self._what_broke(error)}; nothing was submitted"
-            raise InvalidInput(f"{self.path}, after row {num_rows():,}: {what}") from error
+            raise InvalidInput(f"{self.file}, after row {num_rows():,}: {what}") from error
 
     def _what_broke(self, error: Exception) -> str:
         if isinstance(error, EOFError):

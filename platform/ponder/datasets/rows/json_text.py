@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any, TextIO
 
-from ponder.cli.rows.encoding import fault
-from ponder.cli.rows.row import MAX_ROW, SPACE, TOO_LONG, Row, Rows, lines
+from ponder.datasets.rows.encoding import fault
+from ponder.datasets.rows.row import MAX_ROW, SPACE, TOO_LONG, Row, Rows, lines
 from ponder.errors import InvalidInput
 
 _CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}

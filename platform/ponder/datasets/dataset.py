@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ponder.cli.rows.row import Row, shown
-from ponder.cli.source import Source
+from ponder.datasets.rows.row import Row, shown
+from ponder.datasets.source import Source
 from ponder.domain import storable
 from ponder.domain.batch.endpoint import CHAT, COMPLETIONS, Endpoint
 from ponder.domain.batch.line import MAX_LINE_BYTES, decode
@@ -18,8 +18,12 @@ from ponder.domain.batch.request import MAX_CUSTOM_ID
 from ponder.errors import InvalidInput, InvalidLine
 from ponder.wire import Json
 
-_LIKELY_PROMPTS = ("prompt", "question", "problem", "instruction", "input")
-_LIKELY_ANSWERS = ("answer", "expected_answer", "solution", "target", "output", "reference")
+_LIKELY = {
+    "prompt": ("messages", "prompt", "question", "problem", "instruction", "input"),
+    "answer": ("answer", "expected_answer", "solution", "target", "output", "reference"),
+    "id": ("id", "custom_id", "unique_id", "uid"),
+    "level": ("level", "difficulty"),
+}
 _MOST_KEPT = 10
 _LONGEST_NAME = 40
 
@@ -32,6 +36,12 @@ class Fields:
     answer: str | None = None
     id: str | None = None
     level: str | None = None
+
+    @classmethod
+    def likely(cls, known: Sequence[str]) -> Fields:
+        """Guesses by the names that many data sets use."""
+        found = {purpose: next((name for name in names if name in known), None) for purpose, names in _LIKELY.items()}
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Dataset:
 
     def check(self) -> None:
         """Raises InvalidInput if the file as a whole does not match the options."""
-        path = self.source.path
+        path = self.source.file
         if self.source.is_batch():
             if self.fields != Fields():
                 raise InvalidInput(
@@ -157,7 +167,7 @@ class Dataset:
     def _refused(self, row: Row, custom_id: str, reason: str) -> bytes:
         """Makes the line that tells the server what was wrong with a row."""
         self.count.refuse(Refusal(row.place, reason))
-        message = f"{_short(self.source.path.name)}, {row.place}: {reason}"
+        message = f"{_short(self.source.file.name)}, {row.place}: {reason}"
         error = {"code": "invalid_row", "message": storable.clean(message)}
         return _encoded({"custom_id": storable.clean(custom_id)[:MAX_CUSTOM_ID], "error": error})
 
@@ -219,8 +229,8 @@ def _listed(fields: Sequence[str]) -> str:
 
 def _advice(known: Sequence[str]) -> str:
     """Suggests options for a data set with these fields."""
-    prompt = next((name for name in _LIKELY_PROMPTS if name in known), None)
-    answer = next((name for name in _LIKELY_ANSWERS if name in known), None)
-    if prompt is None:
+    likely = Fields.likely(known)
+    if likely.prompt is None:
         return "name the one with the problem, --prompt FIELD (and --answer FIELD for the expected answer)"
-    return f"which one is the problem? Perhaps --prompt {prompt}" + (f" --answer {answer}" if answer else "")
+    answer = "" if likely.answer is None else f" --answer {likely.answer}"
+    return f"which one is the problem? Perhaps --prompt {likely.prompt}{answer}"

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.cli.dataset import Dataset, Fields
-from ponder.cli.rows import parquet
-from ponder.cli.rows.row import Row
-from ponder.cli.source import Source
+from ponder.datasets.dataset import Dataset, Fields
+from ponder.datasets.rows import parquet
+from ponder.datasets.rows.row import Row
+from ponder.datasets.source import Source
 from ponder.errors import InvalidInput, SetupError
 
 TABLE = "question,answer\nDéjà vu?,1\nOK,2\n"
@@ -166,10 +166,10 @@ def test_a_json_file_with_an_object_a_line_is_read_by_line(tmp_path: Path) -> No
 COUNT = """
 import resource, sys
 from pathlib import Path
-from ponder.cli.dataset import Dataset, Fields
-from ponder.cli.rows import parquet
-from ponder.cli.rows.row import Row
-from ponder.cli.source import Source
+from ponder.datasets.dataset import Dataset, Fields
+from ponder.datasets.rows import parquet
+from ponder.datasets.rows.row import Row
+from ponder.datasets.source import Source
 from itertools import islice
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = list(row.trouble for row in islice(Source.of(Path(sys.argv[1])).rows(), 100))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.cli.dataset import Dataset, Fields
-from ponder.cli.source import Source
+from ponder.datasets.dataset import Dataset, Fields
+from ponder.datasets.source import Source
 from ponder.domain.batch.line import MAX_LINE_BYTES
 from ponder.errors import InvalidInput
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TextIO
 
-from ponder.cli.rows.encoding import fault
-from ponder.cli.rows.row import MAX_ROW, TOO_LONG, Row, Rows, lines, shown
+from ponder.datasets.rows.encoding import fault
+from ponder.datasets.rows.row import MAX_ROW, TOO_LONG, Row, Rows, lines, shown
 from ponder.errors import InvalidInput
 
 _TROUBLES = {

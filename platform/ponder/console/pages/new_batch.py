@@ -1,0 +1,224 @@
+"""The pages that make a batch: a file is uploaded, looked at and described, its cost estimated, and submitted."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from ponder.api.request_span import RequestSpan, Traced
+from ponder.api.routes import batches, estimates, files
+from ponder.api.routes.models import list_models
+from ponder.api.services import Ponder, Services, identifier
+from ponder.console.draft import SAMPLING, Draft
+from ponder.console.rendering import redirect, render
+from ponder.console.session import (
+    CSRF_FIELD,
+    CSRF_HEADER,
+    Changing,
+    PostedForm,
+    SignedIn,
+    Visitor,
+    check_may_change,
+    check_token,
+    refuse_other_sites,
+)
+from ponder.console.spec_form import cards
+from ponder.datasets.source import FORMATS
+from ponder.datasets.source import Form as FileForm
+from ponder.domain.batch.endpoint import ENDPOINTS
+from ponder.domain.budget import BatchBudget, Budget
+from ponder.domain.state import Lane
+from ponder.domain.storable import JsonObject
+from ponder.domain.strategy import STRATEGY_SPECS
+from ponder.domain.verifier import VERIFIER_SPECS
+from ponder.errors import Conflict, InvalidInput, NotFound, PonderError
+from ponder.jobs.intake.prepare import prepare
+from ponder.jobs.intake.preview import preview
+
+router = APIRouter()
+
+ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252", "utf-32")
+_NUM_UPLOADS = 8
+_CHECKED_BY_ITSELF_BYTES = 4 * 1024 * 1024
+"""A smaller data set is converted for an estimate whenever the form changes."""
+
+FileId = Annotated[str | None, Query(max_length=100)]
+Encoding = Annotated[str | None, Query(max_length=40)]
+
+
+@router.get("/new")
+def new_batch(
+    request: Request, ponder: Ponder, visitor: SignedIn, file: FileId = None, encoding: Encoding = None
+) -> Response:
+    """Asks for a file, or shows the one that was uploaded with the form of its batch."""
+    if not visitor.may_change:
+        return render(request, "new_denied.html", visitor, status=403)
+    if file is None:
+        uploads = files.list_files(ponder, visitor.viewed, limit=_NUM_UPLOADS, after=None, purpose="batch")
+        return render(request, "new_file.html", visitor, uploads=uploads["data"], formats=FORMATS)
+    fields = {"file": file, "encoding": encoding or "", "idempotency_key": secrets.token_hex(16)}
+    return _form(request, ponder, visitor, fields)
+
+
+@router.post("/new/file")
+async def upload(request: Request, ponder: Ponder, visitor: SignedIn) -> Response:
+    """Stores the file of a form as `POST /v1/files` does, or the lines that were pasted into it."""
+    token = request.headers.get(CSRF_HEADER)
+    if token is None:
+        refuse_other_sites(request)  # the form's own token comes with the file
+    else:
+        check_token(visitor, token)
+    check_may_change(visitor)
+    stored = await files.take_upload(request, ponder, visitor.viewed, _file_of(visitor, token))
+    return redirect(request, f"/new?file={stored['id']}")
+
+
+def _file_of(visitor: Visitor, token: str | None) -> Callable[[FormData], UploadFile]:
+    def read(form: FormData) -> UploadFile:
+        check_token(visitor, token, form.get(CSRF_FIELD))
+        file, pasted = form.get("file"), form.get("lines")
+        if isinstance(file, UploadFile) and file.filename:
+            FileForm.of(file.filename)
+            return file
+        if isinstance(pasted, str) and pasted.strip():
+            return _pasted(pasted, str(form.get("pasted_as", "")))
+        raise InvalidInput("choose a file, or paste some lines", param="file", code="missing_required_parameter")
+
+    return read
+
+
+def _pasted(text: str, pasted_as: str) -> UploadFile:
+    """Returns pasted lines as a file: CSV if they are said to be, JSON if they look like it, or one problem a line."""
+    first = text.lstrip()[:1]
+    suffix = ".csv" if pasted_as == "csv" else {"{": ".jsonl", "[": ".json"}.get(first)
+    if suffix is None:
+        text = "".join(json.dumps({"problem": line}) + "\n" for line in text.splitlines() if line.strip())
+    return UploadFile(io.BytesIO(text.encode("utf-8", "replace")), filename=f"pasted{suffix or '.jsonl'}")
+
+
+@router.post("/new/remove")
+def remove(request: Request, ponder: Ponder, visitor: Changing, file: Annotated[str, Form(max_length=100)]) -> Response:
+    """Deletes an upload that no batch uses."""
+    files.delete_file(file, ponder, visitor.viewed)
+    return redirect(request, "/new")
+
+
+@router.post("/new/check")
+def check(request: Request, ponder: Ponder, posted: PostedForm) -> Response:
+    """Shows what the first lines and the whole batch would come to. Submits nothing."""
+    found = _checked(ponder, posted.visitor, Draft(posted.fields))
+    return render(request, "parts/new_check.html", posted.visitor, **found)
+
+
+@router.post("/new")
+def submit(request: Request, ponder: Ponder, posted: PostedForm, span: Traced) -> Response:
+    """Submits the batch as `POST /v1/batches` does. A form that is sent twice makes one batch."""
+    visitor, draft = posted.visitor, Draft(posted.fields)
+    if posted.fields.get("action") == "check":  # without scripts
+        return _form(request, ponder, visitor, posted.fields, **_checked(ponder, visitor, draft))
+    try:
+        batch = _submitted(ponder, visitor, draft, span)
+    except InvalidInput as error:
+        if "HX-Request" in request.headers:
+            return render(request, "parts/new_check.html", visitor, **_refused(error))
+        return _form(request, ponder, visitor, posted.fields, **_refused(error))
+    return redirect(request, f"/batches/{batch['id']}")
+
+
+def _submitted(ponder: Services, visitor: Visitor, draft: Draft, span: RequestSpan) -> JsonObject:
+    caller = visitor.viewed
+    upload, reading = identifier(draft.upload, "file", "file"), draft.reading()
+    if reading is None:
+        return batches.create(draft.submission(upload), ponder, caller, span, draft.idempotency_key)
+    file_id = draft.new_file_id(caller.tenant_id, reading)
+    _prepare(ponder, visitor, draft, file_id)
+    try:
+        batch = batches.create(draft.submission(file_id), ponder, caller, span, draft.idempotency_key)
+    except PonderError:
+        with suppress(NotFound, Conflict):
+            files.delete_file(file_id, ponder, caller)
+        raise
+    with suppress(NotFound, Conflict):  # the data set has become the batch's file
+        files.delete_file(upload, ponder, caller)
+    return batch
+
+
+def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
+    """Returns what `parts/new_check.html` shows."""
+    file_id = f"file-{secrets.token_hex(12)}"
+    try:
+        is_made = draft.reading() is not None
+        checked = _prepare(ponder, visitor, draft, file_id)
+    except InvalidInput as error:
+        return _refused(error)
+    try:
+        estimate = estimates.create(draft.submission(checked["file_id"]), ponder, visitor.viewed)
+    except InvalidInput as error:
+        return _refused(error) | {"checked": checked}
+    finally:
+        if is_made:
+            files.delete_file(file_id, ponder, visitor.viewed)
+    return {"checked": checked, "estimate": estimate, "problem": None, "param": None}
+
+
+def _refused(error: InvalidInput) -> JsonObject:
+    return {"checked": None, "estimate": None, "problem": error.message, "param": error.param}
+
+
+def _prepare(ponder: Services, visitor: Visitor, draft: Draft, new_file_id: str) -> JsonObject:
+    caller = visitor.viewed
+    reading = draft.reading()
+    with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
+        submission = ponder.reader.read(draft.submission(identifier(draft.upload, "file", "file")))
+        return prepare(
+            ponder.engine,
+            caller.tenant_id,
+            submission,
+            ponder.settings,
+            reading=reading,
+            new_file_id=new_file_id,
+            most_stored=files.most_bytes(ponder, caller),
+        )
+
+
+def _form(request: Request, ponder: Services, visitor: Visitor, fields: Mapping[str, str], **told: object) -> Response:
+    """Renders the form of a batch with the values that it has."""
+    file_id, encoding = fields["file"], fields.get("encoding") or None
+    stored = files.get_file(file_id, ponder, visitor.viewed)
+    found, trouble = None, None
+    try:
+        if encoding not in (None, *ENCODINGS):
+            raise InvalidInput(f"choose one of the encodings {', '.join(ENCODINGS)}", param="encoding")
+        with ponder.limits.submissions.one(visitor.viewed.tenant_id, is_operator=visitor.viewed.is_operator):
+            found = preview(ponder.engine, visitor.viewed.tenant_id, file_id, encoding=encoding)
+    except InvalidInput as error:
+        trouble = error.message
+    values = {
+        "stored": stored,
+        "found": found,
+        "trouble": trouble,
+        "fields": fields,
+        "models": list_models(ponder, visitor.viewed)["data"],
+        "strategies": cards(STRATEGY_SPECS),
+        "verifiers": cards(VERIFIER_SPECS),
+        "budget_fields": list(Budget.model_fields),
+        "batch_budget_fields": list(BatchBudget.model_fields),
+        "sampling_fields": SAMPLING,
+        "encodings": ENCODINGS,
+        "endpoints": ENDPOINTS,
+        "lanes": [lane.value for lane in Lane],
+        "checks_itself": found is not None and (found["is_ready"] or stored["bytes"] <= _CHECKED_BY_ITSELF_BYTES),
+        "checked": None,
+        "estimate": None,
+        "problem": None,
+        "param": None,
+    }
+    return render(request, "new_batch.html", visitor, **values | told)

@@ -1,0 +1,119 @@
+/* Drag and drop, the progress of an upload, and the field that an error is about. */
+"use strict";
+
+(() => {
+  const upload = document.getElementById("upload");
+  if (upload) {
+    const drop = document.getElementById("drop");
+    const file = document.getElementById("file");
+    const bar = document.getElementById("upload-bar");
+    const text = document.getElementById("upload-text");
+    const progress = document.getElementById("upload-progress");
+    const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
+
+    const tell = () => {
+      const chosen = file.files[0];
+      document.getElementById("drop-text").textContent = chosen ? `${chosen.name}, ${size(chosen.size)}` : "Choose a file or drop it here";
+    };
+    file.addEventListener("change", () => {
+      tell();
+      if (file.files.length) upload.requestSubmit();
+    });
+    for (const kind of ["dragenter", "dragover"]) {
+      document.addEventListener(kind, (event) => {
+        event.preventDefault();
+        drop.classList.add("over");
+      });
+    }
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) drop.classList.remove("over");
+    });
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      drop.classList.remove("over");
+      if (!event.dataTransfer.files.length) return;
+      file.files = event.dataTransfer.files;
+      file.dispatchEvent(new Event("change"));
+    });
+    upload.addEventListener("htmx:beforeRequest", () => {
+      progress.hidden = false;
+      bar.value = 0;
+      text.textContent = "Uploading …";
+    });
+    upload.addEventListener("htmx:xhr:progress", ({ detail }) => {
+      if (!detail.lengthComputable || !detail.total) return;
+      bar.value = (100 * detail.loaded) / detail.total;
+      const done = detail.loaded >= detail.total ? "Storing it …" : `${Math.floor(bar.value)} % of ${size(detail.total)}`;
+      if (text.textContent !== done) text.textContent = done;
+    });
+    upload.addEventListener("htmx:afterRequest", ({ detail }) => {
+      if (detail.successful) return;
+      progress.hidden = true;
+      file.value = "";
+      tell();
+    });
+    document.getElementById("upload-cancel").addEventListener("click", () => htmx.trigger(upload, "htmx:abort"));
+  }
+
+  const form = document.getElementById("batch");
+  if (!form) return;
+  const told = document.getElementById("check");
+
+  /* An error names the field of the request; the form's field has nearly the same name. */
+  const mark = () => {
+    for (const marked of document.querySelectorAll("[aria-invalid]")) marked.removeAttribute("aria-invalid");
+    const param = told.querySelector("[data-param]")?.dataset.param.replace(/^ponder\./, "");
+    if (!param) return;
+    const [kind, rest] = param.split(/\.(.*)/s);
+    const chosen = form.querySelector(`input[name="${CSS.escape(kind)}"]:checked`)?.value;
+    for (const name of [param, `${kind}.${chosen}.${rest}`, kind]) {
+      const field = form.querySelector(`[name="${CSS.escape(name)}"]`);
+      if (field && field.type !== "radio" && field.type !== "hidden") {
+        field.setAttribute("aria-invalid", "true");
+        break;
+      }
+    }
+  };
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.target === told) mark();
+  });
+
+  /* The newest check counts. A former one is given up, also when the page is left. */
+  let running = null;
+  const check = async () => {
+    running?.abort();
+    running = new AbortController();
+    const { signal } = running;
+    document.getElementById("busy").hidden = false;
+    try {
+      const body = new URLSearchParams(new FormData(form));
+      const answer = await fetch("/new/check", { method: "POST", body, signal, headers: { "HX-Request": "true" } });
+      const leads = answer.headers.get("HX-Redirect");
+      if (leads) location.assign(leads);
+      const text = await answer.text();
+      (answer.ok ? told : document.getElementById("notice")).innerHTML = text; // the server has escaped it
+      mark();
+    } catch {
+      if (signal.aborted) return; // there is a newer one
+    }
+    document.getElementById("busy").hidden = true;
+  };
+  document.getElementById("check-now").addEventListener("click", (event) => {
+    event.preventDefault();
+    check();
+  });
+  if ("byItself" in told.dataset) {
+    let waiting = 0;
+    form.addEventListener("change", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(check, 700);
+    });
+    if (!("isTold" in told.dataset)) check();
+  }
+  const giveUp = () => {
+    running?.abort();
+    document.getElementById("busy").hidden = true;
+  };
+  form.addEventListener("submit", giveUp);
+  addEventListener("pagehide", giveUp);
+})();

@@ -1,0 +1,1 @@
+"""Takes files in: stores uploads, shows what is in them, and makes batch files of data sets."""

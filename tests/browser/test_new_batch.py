@@ -1,0 +1,164 @@
+"""Somebody drops a file, sees what is in it and what it would cost, and submits it once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hostile_text import HOSTILE
+from playwright.sync_api import Page, expect
+from visit import SIZES, Visit
+from world import World
+
+expect.set_options(timeout=60_000)  # an estimate starts two processes
+
+ROWS = [
+    {
+        "id": f"gsm8k-{number}",
+        "question": f"A baker sells {number} loaves on Monday and {number + 4} on Tuesday. How many in all?",
+        "answer": str(2 * number + 4),
+        "level": ("easy", "medium", "hard")[number % 3],
+    }
+    for number in range(40)
+]
+CONTENT = "\n".join(json.dumps(row) for row in ROWS)
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    world.worker()
+    return world
+
+
+def drop(page: Page, content: str, name: str) -> None:
+    """Drops a file as a file manager does."""
+    data = page.evaluate_handle(
+        """([content, name]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([content], name));
+            return data;
+        }""",
+        [content, name],
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+
+
+def test_a_dropped_file_is_estimated_and_submitted_once(
+    visit: Visit, world: World, has_no_barrier: Callable[[Page], None], look: Callable[[Page, str], Path]
+) -> None:
+    page = visit.page()
+    page.goto("/new")
+    look(page, "new-file-desktop-light")
+    has_no_barrier(page)
+    drop(page, CONTENT, "gsm8k.jsonl")
+    page.wait_for_url("**/new?file=*")
+    expect(page.locator("#prompt")).to_have_value("question")
+    expect(page.locator("#answer")).to_have_value("answer")
+    expect(page.get_by_role("heading", name="Estimate")).to_be_visible()
+    page.locator("#strategy-best_of_n").check()
+    page.locator("#strategy-best_of_n-n").fill("4")
+    page.locator("[id='budget.tokens']").fill("2000")
+    page.get_by_role("heading", name="What it comes to").click()
+    page.get_by_text("None of all 40 lines would be refused").wait_for()
+    for size, (width, height) in SIZES.items():
+        page.set_viewport_size({"width": width, "height": height})
+        look(page, f"new-batch-{size}-light")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    has_no_barrier(page)
+    page.get_by_role("button", name="Submit the batch").dblclick()
+    page.wait_for_url("**/batches/*")
+    [batch] = world.sql("SELECT options FROM batches")
+    assert batch.options["strategy"] == {"name": "best_of_n", "n": 4}
+    assert batch.options["budget"] == {"tokens": 2000}
+    visit.expect_errors(containing="404")  # the page of a batch is not what is tested here
+
+
+def test_an_error_is_told_beside_the_button_and_marks_its_field(visit: Visit, world: World) -> None:
+    page = visit.page()
+    page.goto("/new")
+    page.get_by_text("Paste lines instead").click()
+    page.get_by_label("Lines", exact=True).fill("Compute 3 + 4.\nCompute 5 + 6.")
+    page.get_by_role("button", name="Continue").click()
+    page.locator("#completion_window").fill("90d")
+    page.get_by_role("button", name="Submit the batch").click()
+    expect(page.locator("#check .problem")).to_contain_text("completion_window")
+    expect(page.locator("#completion_window")).to_have_attribute("aria-invalid", "true")
+    assert world.sql("SELECT id FROM batches") == []
+
+
+def test_the_page_works_with_the_keyboard_alone(visit: Visit, world: World) -> None:
+    page = visit.page()
+    page.goto("/new")
+    page.locator("#file").focus()
+    assert page.evaluate("document.activeElement.type") == "file"
+    page.locator("#file").set_input_files(
+        {"name": "a.csv", "mimeType": "text/csv", "buffer": b"question,answer\nCompute 3 + 4.,7\n"}
+    )
+    page.wait_for_url("**/new?file=*")
+    page.locator("#strategy-default").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#strategy-self_consistency")).to_be_checked()
+    expect(page.locator("#strategy-self_consistency-n")).to_be_visible()
+    page.get_by_role("button", name="Submit the batch").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/batches/*")
+    visit.expect_errors(containing="404")
+
+
+def test_a_file_of_another_kind_is_refused_where_it_was_dropped(visit: Visit, world: World) -> None:
+    page = visit.page()
+    page.goto("/new")
+    drop(page, "PK", "sheet.xlsx")
+    expect(page.get_by_role("alert").filter(has_text="its name does not show its format")).to_be_visible()
+    expect(page.get_by_text("or drop it here")).to_be_visible()
+    visit.expect_errors(containing="400")
+
+
+def test_hostile_rows_are_shown_as_they_are(visit: Visit, world: World) -> None:
+    rows = [{"question": text, text[:60] or "x": text, "level": text} for text in HOSTILE[:8]]
+    page = visit.page()
+    page.goto("/new")
+    drop(page, "\n".join(json.dumps(row) for row in rows), f"{HOSTILE[0].replace('/', '')}.jsonl")
+    page.wait_for_url("**/new?file=*")
+    for text in HOSTILE[:8]:
+        expect(page.get_by_role("cell", name=text, exact=True).first).to_be_attached()
+    expect(page.get_by_role("heading", name="<script>alert('script')<script>.jsonl")).to_be_visible()
+    expect(page.get_by_role("heading", name="Estimate")).to_be_visible()
+
+
+def test_without_scripts_the_form_still_submits(visit: Visit, world: World) -> None:
+    signed_in = visit.page()
+    context = visit.chromium.new_context(
+        base_url=visit.base_url, java_script_enabled=False, storage_state=signed_in.context.storage_state()
+    )
+    page = context.new_page()
+    page.goto("/new")
+    page.locator("#file").set_input_files({"name": "a.jsonl", "mimeType": "", "buffer": CONTENT.encode()})
+    page.get_by_role("button", name="Continue").click()
+    page.locator("#strategy-mcts").check()
+    page.locator("#strategy-mcts-width").fill("3")
+    page.get_by_role("button", name="Check and estimate").click()
+    expect(page.locator("#check")).to_contain_text("None of all 40 lines would be refused")
+    expect(page.locator("#strategy-mcts-width")).to_have_value("3")
+    page.get_by_role("button", name="Submit the batch").click()
+    page.wait_for_url("**/batches/*")
+    [batch] = world.sql("SELECT options FROM batches")
+    assert batch.options["strategy"] == {"name": "mcts", "width": 3}
+
+
+def test_the_pages_have_no_barrier_in_the_dark(
+    visit: Visit, world: World, has_no_barrier: Callable[[Page], None], look: Callable[[Page, str], Path]
+) -> None:
+    page = visit.page(scheme="dark", size="phone")
+    page.goto("/new")
+    look(page, "new-file-phone-dark")
+    has_no_barrier(page)
+    drop(page, CONTENT + '\n{"question": null}\n', "gsm8k.jsonl")
+    page.wait_for_url("**/new?file=*")
+    expect(page.get_by_role("heading", name="Estimate")).to_be_visible()
+    look(page, "new-batch-phone-dark")
+    has_no_barrier(page)

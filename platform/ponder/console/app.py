@@ -15,9 +15,6 @@ from ponder.api import error_answers
 from ponder.api.error_answers import ErrorAnswer
 from ponder.api.services import Services
 from ponder.console.change_feed import ChangeFeed
-from ponder.console.rendering import STATIC, redirect, render
-from ponder.console.session import SignedOut
-
 from ponder.console.pages import batch_list, batch_page, events, fleet_page, sign_in
 from ponder.console.rendering import STATIC, redirect, render
 from ponder.console.session import SignedOut

@@ -34,7 +34,7 @@ _HISTORY = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a batch gained from its beginning until its end or now, in Unix seconds.
+    """The gains of a batch from its beginning until its end or now, in Unix seconds.
 
     `stretches` have `length_s` seconds each and the sums of `HISTORY_SUMS` from their `begin_s` on; those without any
     gain are left out.

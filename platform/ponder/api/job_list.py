@@ -35,6 +35,7 @@ _KEYS: dict[SortKey, tuple[str, ...]] = {
 }
 """Columns that order the jobs of a batch, each with an index."""
 _FILTERS = {
+    "state": "state = :state",
     "states": "state = ANY(CAST(:states AS text[]))",
     "verdict": "verdict = :verdict",
     "level": "level = :level",
@@ -87,10 +88,10 @@ class JobChoice:
     def filters(self, batch_state: str) -> Mapping[str, Any]:
         """Returns the values of the filters, by their name in `_FILTERS`. A stopped batch's rows may follow later."""
         values = {name: getattr(self, name) for name in _FILTERS if name != "states"}
-        if self.state is not None:
-            stopped_as = _STOPPED_AS.get(BatchState(batch_state))
-            values["states"] = [self.state.value] if stopped_as is None or self.state is not JobState.PENDING else []
-            values["states"] += [JobState.PENDING.value] if self.state is stopped_as else []
+        stopped_as = _STOPPED_AS.get(BatchState(batch_state))
+        if stopped_as is not None and self.state in (stopped_as, JobState.PENDING):
+            states = [stopped_as.value, JobState.PENDING.value] if self.state is stopped_as else []
+            values |= {"state": None, "states": states}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -125,7 +126,8 @@ def _source(names: set[str]) -> str:
 def _cursor(connection: Connection, source: str, choice: JobChoice, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the place of the job after which the page begins."""
     keys = _KEYS[choice.sort]
-    row = connection.execute(text(f"SELECT {', '.join(keys)} FROM {source} WHERE job_id = :after"), values).first()
+    line = "(SELECT line FROM jobs WHERE id = :after AND batch_id = :batch_id)"
+    row = connection.execute(text(f"SELECT {', '.join(keys)} FROM {source} WHERE line = {line}"), values).first()
     if row is None:
         raise NotFound("this list has no object with the id in `after`", param="after")
     return {f"after_{key}": value for key, value in zip(keys, row, strict=True)}

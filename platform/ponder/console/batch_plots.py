@@ -49,7 +49,7 @@ class _Stretches:
 def batch_plots(batch: JsonObject, history: JsonObject) -> list[Markup]:
     """Returns the plots of a batch object and its history."""
     found = _Stretches.of(history)
-    time = _time_axis(found)
+    time, spending = _time_axis(found), _spending(batch, found)
     return [
         line_plot(
             "Throughput",
@@ -65,7 +65,7 @@ def batch_plots(batch: JsonObject, history: JsonObject) -> list[Markup]:
             Axis("tokens per second", _short),
             is_filled=True,
         ),
-        line_plot("Dollars", _spending(batch, found), time, Axis("dollars", dollars), is_filled=True),
+        line_plot("Dollars", spending, time, Axis("dollars", dollars), is_filled=len(spending) == 1),
         line_plot("Verdicts", _verdicts(batch, found), time, Axis("jobs", _short)),
     ]
 
@@ -74,7 +74,7 @@ def _spending(batch: JsonObject, found: _Stretches) -> list[Series]:
     """Returns what was spent, and the limit if it is near enough for the same scale."""
     own = batch["ponder"]
     recorded = sum(one.get("direct_nanodollars", 0) for one in found.gains)
-    spent = found.sums(lambda one: one["direct_nanodollars"], own["direct_nanodollars"] - recorded)
+    spent = found.sums(lambda one: one["direct_nanodollars"], max(0, own["direct_nanodollars"] - recorded))
     series = [Series("spent", spent, "series-2")]
     limit = (own["budget"] or {}).get("limit_nanodollars")
     if limit is not None and spent and limit < 4 * max(spent[-1][1], 1):
@@ -85,7 +85,8 @@ def _spending(batch: JsonObject, found: _Stretches) -> list[Series]:
 def _verdicts(batch: JsonObject, found: _Stretches) -> list[Series]:
     series = []
     for name, style in _VERDICTS:
-        before = batch["ponder"]["verdicts"][name] - sum(one["verdicts"][name] for one in found.gains if one)
+        recorded = sum(one["verdicts"][name] for one in found.gains if one)
+        before = max(0, batch["ponder"]["verdicts"][name] - recorded)
         points = found.sums(lambda one, name=name: one["verdicts"][name], before)  # type: ignore[misc]
         if points and points[-1][1]:
             series.append(Series(name, points, style))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from starlette.responses import Response, StreamingResponse
 
 from ponder.api.job_list import Order, SortKey
+from ponder.api.request_span import Traced
 from ponder.api.routes.batches import cancel_batch, change_batch, get_batch, get_history, list_jobs, retry_batch
 from ponder.api.routes.files import get_content
 from ponder.api.routes.reports import cost
@@ -182,9 +183,9 @@ def cancel(batch_id: str, request: Request, ponder: Ponder, visitor: Changing) -
 
 
 @router.post("/retry")
-def retry(batch_id: str, request: Request, ponder: Ponder, visitor: Changing) -> Response:
+def retry(batch_id: str, request: Request, ponder: Ponder, visitor: Changing, span: Traced) -> Response:
     """Leads to the new batch of the jobs that failed or expired."""
-    return redirect(request, f"/batches/{retry_batch(batch_id, ponder, visitor.viewed)['id']}")
+    return redirect(request, f"/batches/{retry_batch(batch_id, ponder, visitor.viewed, span)['id']}")
 
 
 def _change(batch_id: str, wanted: JsonObject, ponder: Ponder, visitor: Visitor) -> None:

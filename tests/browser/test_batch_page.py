@@ -114,7 +114,7 @@ def test_somebody_pauses_raises_the_budget_and_cancels(visit: Visit, batch: str,
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     expect(page.get_by_text("paused", exact=True)).to_be_visible()
     page.get_by_role("button", name="Budget…").click()
-    page.get_by_label("Dollars").fill("80")
+    page.get_by_role("dialog").get_by_label("Dollars").fill("80")
     page.keyboard.press("Enter")
     expect(page.get_by_text("of $80.00")).to_be_visible()
     page.get_by_role("button", name="Cancel…").click()

@@ -59,7 +59,7 @@ _TOO_LARGE = 1 << 63
 _TOKENS = ("prompt", "completion", "thinking", "reward", "judge", "cached", "recomputed")
 
 
-def job_summary(row: Row[Any]) -> JsonObject:
+def job_summary(row: Row[Any], direct_nanodollars: int) -> JsonObject:
     return {
         "id": f"job_{row.id}",
         "object": "job",
@@ -79,6 +79,7 @@ def job_summary(row: Row[Any]) -> JsonObject:
         "finish_reason": row.finish_reason,
         "error": row.error,
         "completion_tokens": row.completion_tokens or 0,
+        "direct_nanodollars": direct_nanodollars,
         "created_at": unix(row.created_at),
         "settled_at": unix(row.settled_at),
         "trace_id": trace_hex(trace_of(row.batch_id, row.id)) if row.traceparent else None,
@@ -98,11 +99,12 @@ def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObjec
         raise NotFound(f"there is no job {job_id}", param="job_id")
     by_kind = {cost.kind: int(cost.num) for cost in connection.execute(_COST, values)}
     is_waiting = row.current_state == "pending"
-    return job_summary(row) | {
+    direct_nanodollars = sum(by_kind.values())
+    return job_summary(row, direct_nanodollars) | {
         "request": row.request_left,
         "estimated_tokens": row.estimated_tokens,
         "usage": {f"{name}_tokens": row._mapping[f"{name}_tokens"] or 0 for name in _TOKENS},
-        "cost": {"direct_nanodollars": sum(by_kind.values()), "by_kind": by_kind},
+        "cost": {"direct_nanodollars": direct_nanodollars, "by_kind": by_kind},
         "attempts": [_attempt(attempt) for attempt in connection.execute(_ATTEMPTS, values)],
         "tree": row.tree,
         "stages": _stages(connection, row),

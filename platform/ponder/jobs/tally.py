@@ -1,4 +1,4 @@
-"""Counts and sums of each batch, the spending of each day, and the numbers of settled jobs, without counting jobs.
+"""Counts and sums of each batch, by day and over its time, and the numbers of settled jobs, without counting jobs.
 
 Settling jobs and booking costs append a tally in the same transaction. The dispatcher folds tallies into totals and
 numbers their jobs, so numbers follow the order of commits: once a number can be read, all smaller ones can.
@@ -66,6 +66,21 @@ class Numbered:
 _SUMS = tuple(column.name for column in fields(Totals))
 _DAY_SUMS = ("num_completed", "num_failed", "direct_nanodollars", "generated_tokens", "settled_nanodollars")
 """The sums that are also kept of each tenant, key and day, for their budgets (see `ledger/spending.py`)."""
+HISTORY_SUMS = (
+    "num_completed", "num_failed", "num_passed", "num_judged_wrong", "num_unverified", "prompt_tokens",
+    "generated_tokens", "direct_nanodollars",
+)  # fmt: skip
+"""The sums that are also kept of each stretch of a batch's time."""
+STRETCHES = ((20 * 60, 5), (4 * 3_600, 60))
+LONGEST_STRETCH_S = 600
+"""Until so many seconds after a batch's beginning, a stretch has so many; after that the longest. So there are never
+many, and enough of a batch that is soon done.
+"""
+STARTED_AT = "coalesce(in_progress_at, created_at)"
+_SHORTER = " ".join(
+    f"WHEN at < {STARTED_AT} + interval '{until_s} seconds' THEN {seconds}" for until_s, seconds in STRETCHES
+)
+_STRETCH = f"date_bin(make_interval(secs => CASE {_SHORTER} ELSE {LONGEST_STRETCH_S} END), at, 'epoch')"
 _ADDED = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in _SUMS)
 
 _BEGUN = text("""
@@ -109,6 +124,12 @@ _FOLD = text(f"""
         FROM taken JOIN batches ON batches.id = batch_id GROUP BY tenant_id, key_id, day
         ON CONFLICT (tenant_id, key_id, day)
         DO UPDATE SET {", ".join(f"{name} = total.{name} + excluded.{name}" for name in _DAY_SUMS)}
+    ), history AS (
+        INSERT INTO batch_history AS total (batch_id, begin_at, {", ".join(HISTORY_SUMS)})
+        SELECT batch_id, {_STRETCH}, {", ".join(f"CAST(sum({name}) AS bigint)" for name in HISTORY_SUMS)}
+        FROM taken JOIN batches ON batches.id = batch_id GROUP BY 1, 2 ORDER BY 1, 2
+        ON CONFLICT (batch_id, begin_at)
+        DO UPDATE SET {", ".join(f"{name} = total.{name} + excluded.{name}" for name in HISTORY_SUMS)}
     )
     SELECT count(*) FROM taken
 """)

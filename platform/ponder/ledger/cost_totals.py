@@ -4,6 +4,8 @@ A job's loaded cost depends on the overhead of the hours in which workers comput
 cell keeps what its jobs cost directly by worker and hour, and, for the squares that intervals need, the sums of the
 products of such costs within a job. Readers multiply them by each hour's overhead of the moment.
 
+Each job's own cost is kept beside, so that the jobs of a batch can be sorted by it.
+
 Jobs are folded in the order of their numbers, once their last attempt has ended. What a worker books for a job that it
 no longer holds comes too late for that and is appended as a late cost.
 """
@@ -89,7 +91,7 @@ _COSTED = text("UPDATE batch_totals SET num_costed = :number WHERE batch_id = :b
 # What was booked too late is added by itself.
 _FOLD = text(f"""
     WITH job AS MATERIALIZED (
-        SELECT jobs.id, batch_id, model, strategy, level, state, verdict, checked, judged, completion_tokens,
+        SELECT jobs.id, batch_id, line, model, strategy, level, state, verdict, checked, judged, completion_tokens,
                CAST(verdict = 'passed' AND verdict IS NOT NULL AS int) AS is_passed
         FROM jobs LEFT JOIN usage ON usage.job_id = jobs.id WHERE jobs.id = ANY(CAST(:job_ids AS bigint[]))
     ), cell AS (
@@ -124,6 +126,13 @@ _FOLD = text(f"""
         JOIN cell ON (cell.batch_id, cell.model, cell.strategy) = (job.batch_id, job.model, job.strategy)
                  AND cell.level IS NOT DISTINCT FROM job.level
         GROUP BY cell.id, job_id, is_passed, worker, hour HAVING sum(nanodollars) <> 0
+    ), listed AS (
+        INSERT INTO settled_jobs (batch_id, line, job_id, state, verdict, level, tokens, nanodollars)
+        SELECT batch_id, line, id, state, verdict, level, coalesce(completion_tokens, 0), coalesce(nanodollars, 0)
+        FROM job LEFT JOIN (
+            SELECT job_id, sum(nanodollars) AS nanodollars FROM spent GROUP BY job_id
+        ) AS cost ON job_id = id
+        ORDER BY batch_id, line
     ), hours AS (
         INSERT INTO cost_hours AS total (cell_id, worker, hour, nanodollars, passed_nanodollars)
         SELECT cell_id, worker, hour, sum(nanodollars), sum(nanodollars * is_passed)
@@ -156,6 +165,13 @@ _FOLD_LATE = text(f"""
         RETURNING *
     ), late AS (
         SELECT job_id, worker, hour, sum(nanodollars) AS nanodollars FROM taken GROUP BY job_id, worker, hour
+    ), listed AS (
+        UPDATE settled_jobs SET nanodollars = settled_jobs.nanodollars + added.nanodollars
+        FROM (
+            SELECT jobs.batch_id, jobs.line, sum(nanodollars) AS nanodollars
+            FROM late JOIN jobs ON jobs.id = job_id GROUP BY jobs.batch_id, jobs.line
+        ) AS added
+        WHERE settled_jobs.batch_id = added.batch_id AND settled_jobs.line = added.line
     ), job AS (
         SELECT jobs.id, cell.id AS cell_id, CAST(verdict = 'passed' AND verdict IS NOT NULL AS int) AS is_passed
         FROM jobs JOIN cost_totals AS cell

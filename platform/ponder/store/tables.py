@@ -217,7 +217,8 @@ jobs = Table(
     _tenant(),
     Column("batch_id", Text, ForeignKey("batches.id"), nullable=False),
     Column("line", Integer, nullable=False, comment="counts from 1"),
-    Column("custom_id", Text, nullable=False),
+    # By bytes, so that an index finds the texts that begin with another, whatever the database's locale.
+    Column("custom_id", Text(collation="C"), nullable=False),
     Column("model", Text, nullable=False),
     Column("fingerprint", Text, nullable=False, comment="the weights this job is pinned to"),
     Column("request", JSONB, nullable=False, comment="messages, sampling, strategy, budget, verifier, reference"),
@@ -239,7 +240,9 @@ jobs = Table(
     _timestamp("settled_at"),
     UniqueConstraint("batch_id", "line"),
     UniqueConstraint("batch_id", "custom_id"),
-    Index("ix_jobs_batch_state", "batch_id", "state"),
+    Index("ix_jobs_batch_state", "batch_id", "state", "line"),
+    Index("ix_jobs_batch_verdict", "batch_id", "verdict", "line", postgresql_where=text("verdict IS NOT NULL")),
+    Index("ix_jobs_batch_level", "batch_id", "level", "line", postgresql_where=text("level IS NOT NULL")),
 )
 
 portions = Table(
@@ -422,6 +425,23 @@ tallies = Table(
         nullable=False,
         server_default=text("CAST(clock_timestamp() AT TIME ZONE 'UTC' AS date)"),
         comment="of the budgets that it counts toward, in UTC",
+    ),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+)
+
+batch_history = Table(
+    "batch_history",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column(
+        "begin_at",
+        DateTime(timezone=True),
+        primary_key=True,
+        comment="of a stretch of time, which is longer the longer the batch has run",
+    ),
+    *_sums(
+        "num_completed num_failed num_passed num_judged_wrong num_unverified prompt_tokens generated_tokens"
+        " direct_nanodollars"
     ),
 )
 
@@ -771,6 +791,22 @@ late_costs = Table(
     Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False, index=True),
     *_worker_hour(),
     Column("nanodollars", BigInteger, nullable=False),
+)
+
+settled_jobs = Table(
+    "settled_jobs",
+    metadata,
+    Column("batch_id", Text, ForeignKey("batches.id"), primary_key=True),
+    Column("line", Integer, primary_key=True),
+    Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False),
+    # Those of the job, which is settled, so that a million jobs can be sorted and filtered without reading them.
+    Column("state", Text, nullable=False),
+    Column("verdict", Text),
+    Column("level", Text),
+    Column("tokens", BigInteger, nullable=False, comment="generated"),
+    Column("nanodollars", BigInteger, nullable=False, comment="its direct cost"),
+    Index("ix_settled_jobs_tokens", "batch_id", "tokens", "line"),
+    Index("ix_settled_jobs_nanodollars", "batch_id", "nanodollars", "line"),
 )
 
 pulse = Table(

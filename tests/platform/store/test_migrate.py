@@ -101,3 +101,25 @@ def test_the_counters_of_an_older_release_begin_with_its_ledger_and_its_workers(
     _downgrade(world, "0033")
     module.migrate(world.engine)
     assert counters() == before
+
+
+def test_settled_jobs_of_an_older_release_can_be_listed_by_cost(world: Any) -> None:
+    batch = world.batch(3, level="2")
+    worker = world.worker()
+    first, second, _ = world.claim_all(worker)
+    world.tick(worker, settled=[world.passed(first), world.passed(second)], work=world.work(first, second))
+    world.tick(worker)
+    world.tally()
+    world.fold_costs()
+    listed = world.sql("SELECT * FROM settled_jobs ORDER BY line")
+    assert [row.job_id for row in listed] == [first, second]
+
+    _downgrade(world, "0036")
+    module.migrate(world.engine)
+
+    assert world.sql("SELECT * FROM settled_jobs ORDER BY line") == listed
+    world.tick(worker, settled=[world.passed(world.jobs(batch)[2])])
+    world.tally()
+    world.fold_costs()
+    [row] = world.sql("SELECT count(*) AS num FROM settled_jobs")
+    assert row.num == 3

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from ponder.api.auth import Caller, Tenant
 from ponder.api.batch_object import batch_object, batch_objects
-from ponder.api.job_object import COMPLETION_TOKENS, OUTCOME, job_summary
+from ponder.api.job_list import JobChoice, Order, SortKey, job_list
 from ponder.api.page import After, Limit, check_cursor, page
 from ponder.api.request_span import Traced
 from ponder.api.services import Ponder, Services, identifier, job_number
 from ponder.api.submitted import SUBMISSION, raw_body
 from ponder.domain.batch.submission import Change
-from ponder.domain.state import JobState
+from ponder.domain.dimension import read_moment
+from ponder.domain.state import BatchState, JobState, Verdict
 from ponder.domain.storable import JsonObject, StorableText
 from ponder.errors import NotFound
 from ponder.jobs.batch.cancel import cancel
 from ponder.jobs.batch.change import change
+from ponder.jobs.batch.history import history
 from ponder.jobs.batch.retry import retry
 from ponder.jobs.batch.submit import submit
-from ponder.store.job_state import JOB_STATE
 from ponder.store.retention import EXPIRED_AT
 from ponder.store.tables import batches
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
+_Moment = Annotated[str | None, Query(max_length=40, description="an ISO date or time, UTC by default")]
+_Bound = Annotated[int | None, Query(ge=0, lt=2**63)]
 IdempotencyKey = Annotated[StorableText | None, Header(min_length=1, max_length=255)]
 
 _FIND = text(f"""
@@ -36,6 +39,9 @@ _FIND = text(f"""
 """)
 _OPTIONS_BYTES = 4_096
 """Lists leave out longer options, which may be a megabyte per batch."""
+_SEARCHED = """
+    concat_ws(' ', id, (SELECT filename FROM files WHERE files.id = input_file_id),
+              (SELECT string_agg(key || '=' || value, ' ') FROM jsonb_each_text(metadata)))"""
 _LIST = text(
     f"""
     SELECT {", ".join(column.name for column in batches.columns if column.name != "options")},
@@ -44,28 +50,18 @@ _LIST = text(
            END AS options, {EXPIRED_AT} AS results_expired_at
     FROM batches
     WHERE tenant_id = :tenant_id
+      AND (CAST(:state AS text) IS NULL OR state = :state)
+      AND (CAST(:model AS text) IS NULL
+           OR EXISTS (SELECT FROM cost_totals WHERE batch_id = batches.id AND model = :model))
+      AND (CAST(:search AS text) IS NULL OR strpos(lower({_SEARCHED}), lower(:search)) > 0)
+      AND created_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
+      AND created_at < coalesce(CAST(:until AS timestamptz), 'infinity')
       AND (CAST(:after AS text) IS NULL
            OR (created_at, id) < (SELECT created_at, id FROM batches WHERE id = :after AND tenant_id = :tenant_id))
     ORDER BY created_at DESC, id DESC LIMIT :limit
     """
 )
 _CURSOR = text("SELECT 1 FROM batches WHERE id = :after AND tenant_id = :tenant_id")
-_JOBS_CURSOR = text("SELECT 1 FROM jobs WHERE id = :after AND batch_id = :batch_id")
-_JOBS = text(
-    f"""
-    SELECT jobs.id, batch_id, custom_id, line, jobs.model, jobs.fingerprint, {JOB_STATE} AS current_state, verdict,
-           checked, jobs.judged, jobs.oracle, strategy, level, jobs.created_at, settled_at, traceparent,
-           {OUTCOME},
-           {COMPLETION_TOKENS}
-    FROM jobs JOIN batches ON batches.id = batch_id
-    LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN usage ON usage.job_id = jobs.id
-    WHERE batch_id = :batch_id AND jobs.tenant_id = :tenant_id
-      AND (CAST(:state AS text) IS NULL OR {JOB_STATE} = :state)
-      AND (CAST(:custom_id AS text) IS NULL OR custom_id = :custom_id)
-      AND line > coalesce((SELECT line FROM jobs WHERE id = CAST(:after AS bigint) AND batch_id = :batch_id), 0)
-    ORDER BY line LIMIT :limit
-    """
-)
 
 
 @router.post("", openapi_extra=SUBMISSION)
@@ -102,9 +98,34 @@ def create(
 
 
 @router.get("")
-def list_batches(ponder: Ponder, caller: Tenant, limit: Limit = 20, after: After = None) -> JsonObject:
-    cursor = None if after is None else identifier(after, "batch", "after")
-    values = {"tenant_id": caller.tenant_id, "after": cursor, "limit": limit + 1}
+def list_batches(
+    ponder: Ponder,
+    caller: Tenant,
+    *,
+    limit: Limit = 20,
+    after: After = None,
+    state: BatchState | None = None,
+    model: Annotated[StorableText | None, Query(max_length=512, description="of any of its jobs")] = None,
+    search: Annotated[
+        StorableText | None,
+        Query(
+            max_length=200, description="a part of the id, of the input file's name, or of KEY=VALUE of the metadata"
+        ),
+    ] = None,
+    since: _Moment = None,
+    until: _Moment = None,
+) -> JsonObject:
+    """Lists the batches, newest first. `since` and `until` are of their submission."""
+    values = {
+        "tenant_id": caller.tenant_id,
+        "after": None if after is None else identifier(after, "batch", "after"),
+        "state": state,
+        "model": model,
+        "search": search,
+        "since": read_moment(since, "since"),
+        "until": read_moment(until, "until"),
+        "limit": limit + 1,
+    }
     with ponder.engine.connect() as connection:
         check_cursor(connection, _CURSOR, values)
         return page(batch_objects(connection, connection.execute(_LIST, values).all()), limit)
@@ -154,6 +175,21 @@ def change_batch(batch_id: str, body: Change, ponder: Ponder, caller: Tenant) ->
         return _one(connection, caller.tenant_id, batch_id)
 
 
+@router.get("/{batch_id}/history")
+def get_history(batch_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
+    """Returns what the batch gained in each stretch of its time, without those in which it gained nothing."""
+    with ponder.engine.connect() as connection:
+        found = history(connection, caller.tenant_id, identifier(batch_id, "batch"))
+    return {
+        "object": "batch_history",
+        "batch_id": batch_id,
+        "begin_at": found.begin_s,
+        "end_at": found.end_s,
+        "seconds": found.length_s,
+        "data": [_stretch(row) for row in found.stretches],
+    }
+
+
 @router.get("/{batch_id}/jobs")
 def list_jobs(
     batch_id: str,
@@ -163,21 +199,35 @@ def list_jobs(
     limit: Limit = 100,
     after: After = None,
     state: JobState | None = None,
+    verdict: Verdict | None = None,
+    level: Annotated[StorableText | None, Query(max_length=512)] = None,
     custom_id: Annotated[StorableText | None, Query(max_length=512)] = None,
+    custom_id_prefix: Annotated[StorableText | None, Query(max_length=512)] = None,
+    min_tokens: _Bound = None,
+    max_tokens: _Bound = None,
+    min_nanodollars: _Bound = None,
+    max_nanodollars: _Bound = None,
+    sort: SortKey = "line",
+    order: Order = "asc",
 ) -> JsonObject:
-    """Lists the jobs of a batch by line, without search trees."""
+    """Lists the jobs of a batch, without search trees. By tokens or cost, only settled jobs are listed."""
+    choice = JobChoice(
+        state=state,
+        verdict=verdict,
+        level=level,
+        custom_id=custom_id,
+        custom_id_prefix=custom_id_prefix,
+        min_tokens=min_tokens,
+        max_tokens=max_tokens,
+        min_nanodollars=min_nanodollars,
+        max_nanodollars=max_nanodollars,
+        sort=sort,
+        order=order,
+    )
+    cursor = None if after is None else job_number(after, "after")
     with ponder.engine.connect() as connection:
-        _require(connection, caller.tenant_id, batch_id)
-        values = {
-            "tenant_id": caller.tenant_id,
-            "batch_id": batch_id,
-            "after": None if after is None else job_number(after, "after"),
-            "state": state,
-            "custom_id": custom_id,
-            "limit": limit + 1,
-        }
-        check_cursor(connection, _JOBS_CURSOR, values)
-        return page([job_summary(row) for row in connection.execute(_JOBS, values)], limit)
+        batch = _find(connection, caller.tenant_id, batch_id)
+        return page(job_list(connection, batch, choice, cursor, limit + 1), limit)
 
 
 def _most_open(ponder: Services, caller: Caller) -> int | None:
@@ -185,14 +235,24 @@ def _most_open(ponder: Services, caller: Caller) -> int | None:
 
 
 def _one(connection: Connection, tenant_id: str, batch_id: str) -> JsonObject:
-    values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
-    rows = connection.execute(_FIND, values).all()
-    if not rows:
-        raise NotFound(f"there is no batch {batch_id}", param="batch_id")
-    return batch_object(connection, rows[0])
+    return batch_object(connection, _find(connection, tenant_id, batch_id))
 
 
-def _require(connection: Connection, tenant_id: str, batch_id: str) -> None:
+def _find(connection: Connection, tenant_id: str, batch_id: str) -> Row[Any]:
     values = {"id": identifier(batch_id, "batch"), "tenant_id": tenant_id}
-    if connection.execute(_FIND, values).first() is None:
+    found = connection.execute(_FIND, values).first()
+    if found is None:
         raise NotFound(f"there is no batch {batch_id}", param="batch_id")
+    return found
+
+
+def _stretch(row: Row[Any]) -> JsonObject:
+    return {
+        "at": float(row.begin_s),
+        "completed": row.num_completed,
+        "failed": row.num_failed,
+        "verdicts": {"passed": row.num_passed, "failed": row.num_judged_wrong, "unverified": row.num_unverified},
+        "input_tokens": row.prompt_tokens,
+        "generated_tokens": row.generated_tokens,
+        "direct_nanodollars": row.direct_nanodollars,
+    }

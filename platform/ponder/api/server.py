@@ -39,7 +39,7 @@ from ponder.api.routes import (
     webhook,
 )
 from ponder.api.routes.fleet import decisions, plans, workers
-from ponder.api.routes.measuring import bench_runs, measurements, worker_samples
+from ponder.api.routes.measuring import bench_runs, day_spending, measurements, worker_samples
 from ponder.api.routes.metrics import Meter, Observed
 from ponder.api.services import Services
 from ponder.api.tenant_limits import TenantLimits
@@ -52,20 +52,8 @@ from ponder.trace import Tracer
 
 _ROUTES = (
     *(health, metrics, files, batches, result_lines, estimates, jobs, models, reports),
-    *(
-        tenants,
-        keys,
-        budgets,
-        webhook,
-        plans,
-        decisions,
-        workers,
-        prices,
-        prunes,
-        measurements,
-        worker_samples,
-        bench_runs,
-    ),
+    *(tenants, keys, budgets, webhook, plans, decisions, workers, prices, prunes),
+    *(measurements, worker_samples, bench_runs, day_spending),
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -53,6 +53,7 @@ class Point:
     style: str = "series-1"
     x_interval: tuple[float, float] | None = None
     y_interval: tuple[float, float] | None = None
+    is_labelled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,17 @@ class Span:
     style: str
     title: str
     mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranged:
+    """A named value with the ends of its interval: both None where it is not known, `high` where it has no end."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    style: str = "series-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +115,16 @@ def line_plot(title: str, series: Sequence[Series], x: Axis, y: Axis, *, is_fill
     )
 
 
-def scatter_plot(title: str, points: Sequence[Point], x: Axis, y: Axis, *, frontier: Sequence[Point] = ()) -> Markup:
-    """Draws points with their names and intervals, and a line through the points of a frontier."""
+def scatter_plot(
+    title: str,
+    points: Sequence[Point],
+    x: Axis,
+    y: Axis,
+    *,
+    frontier: Sequence[Point] = (),
+    styles: Sequence[Series] = (),
+) -> Markup:
+    """Draws points with names and intervals, and a line through those of a frontier. `styles` are the legend's."""
     if not points:
         return _empty(title)
     horizontal = _scale(
@@ -118,7 +138,8 @@ def scatter_plot(title: str, points: Sequence[Point], x: Axis, y: Axis, *, front
         path = " ".join(f"{horizontal(one.x)},{vertical(one.y)}" for one in sorted(frontier, key=lambda one: one.x))
         shapes.insert(0, Markup('<polyline class="line series-5" stroke-dasharray="4 4" points="{}"/>').format(path))
     rows = [(one.name, x.write(one.x), y.write(one.y)) for one in points]
-    return _figure(title, frame(horizontal, vertical, x, y), shapes, Markup(), _table(("", x.label, y.label), rows))
+    axes, table = frame(horizontal, vertical, x, y), _table(("", x.label, y.label), rows)
+    return _figure(title, axes, shapes, legend(styles), table)
 
 
 def bar_plot(title: str, bars: Sequence[Bar], value: Axis) -> Markup:
@@ -181,6 +202,31 @@ def span_plot(title: str, spans: Sequence[Span], low: float, high: float, styles
             shapes.append(Markup('<text x="{}" y="{}">{}</text>').format(end + 3, top + 10, span.mark))
     rows = [(span.name, span.title) for span in spans]
     return _figure(title, Markup(), shapes, legend(styles), _table(("", ""), rows), height=height)
+
+
+def interval_plot(title: str, rows: Sequence[Ranged], value: Axis) -> Markup:
+    """Draws a row for each value with its interval. An interval ends with an arrow where it goes on beyond the plot."""
+    if not rows:
+        return _empty(title)
+    step, label_width = 26.0, 170.0
+    bottom = step * len(rows) + 8
+    most = max(one.value for one in rows)
+    reach = max([most, *(min(one.high, 3 * most) for one in rows if one.high is not None)])
+    along = Scale(0.0, reach * 1.05 or 1.0, label_width, WIDTH - 20.0)
+    shapes = [shape for number, one in enumerate(rows) for shape in _ranged(one, number * step + 16, along, value)]
+    axes = Markup().join(
+        Markup(
+            '<line class="rule" x1="{0}" x2="{0}" y1="2" y2="{1}"/>'
+            '<text x="{0}" y="{2}" text-anchor="middle">{3}</text>'
+        ).format(along(tick), bottom, bottom + 14, value.write(tick))
+        for tick in ticks(0.0, along.high)
+    )
+    label = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
+        (label_width + WIDTH - 20) / 2, bottom + 32, value.label
+    )
+    cells = [(one.name, value.write(one.value), _ends(one, value)) for one in rows]
+    table = _table(("", value.label, "95 % interval"), cells)
+    return _figure(title, axes + label, shapes, Markup(), table, height=bottom + 38)
 
 
 def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:
@@ -268,9 +314,33 @@ def _dot(one: Point, horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> It
         one.style, across, up, one.name, x.write(one.x), y.write(one.y)
     )
     is_right = across > WIDTH * 0.7
-    yield Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
-        across - 9 if is_right else across + 9, up - 7, "end" if is_right else "start", _shortened(one.name, 28)
+    if one.is_labelled:
+        yield Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
+            across - 9 if is_right else across + 9, up - 7, "end" if is_right else "start", _shortened(one.name, 28)
+        )
+
+
+def _ranged(one: Ranged, middle: float, along: Scale, value: Axis) -> Iterable[Markup]:
+    yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(
+        along.begin - 8, middle + 4, _shortened(one.name, 25)
     )
+    if one.low is not None:
+        high = along.high if one.high is None else min(one.high, along.high)
+        yield _WHISKER.format(one.style, along(one.low), along(high), middle, middle)
+        if one.high is None or one.high > along.high:
+            yield Markup('<polygon class="bar {}" points="{},{} {},{} {},{}"/>').format(
+                one.style, along.end, middle - 4, along.end, middle + 4, along.end + 7, middle
+            )
+    yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"><title>{}: {}, {}</title></circle>').format(
+        one.style, along(one.value), middle, one.name, value.write(one.value), _ends(one, value)
+    )
+
+
+def _ends(one: Ranged, value: Axis) -> str:
+    if one.low is None:
+        return "–"
+    low = value.write(one.low)
+    return f"from {low}" if one.high is None else f"{low} to {value.write(one.high)}"
 
 
 def _scale(values: Sequence[float], begin: float, end: float, *, from_zero: bool) -> Scale:

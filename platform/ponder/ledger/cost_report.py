@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from ponder.ledger.cost_totals import IS_AGREED, IS_COMPARED, hours_among
-from ponder.ledger.interval import Interval, Sums, ratio_interval
+from ponder.ledger.interval import Interval, Sums, ratio_interval, share_interval
 from ponder.ledger.reporting import Group, Selection
 
 
@@ -36,6 +36,7 @@ class CostRow:
     """The share of these on which both say the same, or None without any."""
     accuracy: float | None
     """Passed jobs divided by judged ones (passed and failed verdicts, and failed jobs), or None without any verdict."""
+    accuracy_interval: Interval | None
     completion_tokens: int
     tokens_per_job: float | None
     """Generated tokens per settled job."""
@@ -271,6 +272,7 @@ def _row(row: Row[Any], selection: Selection) -> CostRow:
         num_compared=int(row.num_compared),
         agreement=float(row.num_agreed / row.num_compared) if row.num_compared else None,
         accuracy=float(row.num_passed / judged) if row.num_verdicts else None,
+        accuracy_interval=(Interval(*share_interval(int(row.num_passed), int(judged))) if row.num_verdicts else None),
         completion_tokens=int(row.completion_tokens),
         tokens_per_job=float(row.completion_tokens / row.num_settled) if row.num_settled else None,
         direct_nanodollars=int(row.direct_nanodollars),

@@ -665,6 +665,9 @@ def test_every_report_is_a_table_json_and_csv(ponder: Ponder, problems: Path, tm
         header, *lines = ponder(*arguments, "--format", "csv")[1].splitlines()
         assert header.split(",") == list(rows[0])
         assert len(lines) == len(rows)
+    assert ponder("report", "spending")[1].startswith("day\tcompleted\tfailed\tgenerated_tokens\tdirect\n")
+    (spent,) = json.loads(ponder("report", "spending", "--by", "day,tenant", "--format", "json")[1])
+    assert spent["completed"] + spent["failed"] == 4
     code, _, said = ponder("report", "cost", "--compare", "strategy=best_of_n", "strategy=best_of_n")
     assert code == exit_code.SETTLED
     assert "a success of A costs 1 times that of B" in said

@@ -46,7 +46,7 @@ def new_key(base_url: str, operator_key: str) -> Callable[..., str]:
     """Makes a key of a tenant, which is made if it is new. Without a tenant it is the operator's."""
 
     def make(tenant: str | None = None, role: str = "submit") -> str:
-        with httpx2.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator_key}"}) as http:
+        with httpx2.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator_key}"}, timeout=30) as http:
             if tenant is not None:
                 http.post("/v1/tenants", json={"name": tenant})
             body = {"name": "test", "role": role} | ({} if tenant is None else {"tenant": tenant})

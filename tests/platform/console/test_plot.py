@@ -9,7 +9,19 @@ from hostile_text import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.console.plot import Axis, Bar, Point, Series, bar_plot, line_plot, scatter_plot, ticks, time_ticks
+from ponder.console.plot import (
+    Axis,
+    Bar,
+    Point,
+    Ranged,
+    Series,
+    bar_plot,
+    interval_plot,
+    line_plot,
+    scatter_plot,
+    ticks,
+    time_ticks,
+)
 
 _VALUES = st.floats(-1e12, 1e12, allow_nan=False)
 _AXIS = Axis("value")
@@ -62,3 +74,32 @@ def test_every_value_is_in_the_table_beside_the_picture() -> None:
 def test_a_plot_of_nothing_says_so() -> None:
     assert "Nothing to show yet" in _texts(line_plot("A", [], _AXIS, _AXIS))
     assert "Nothing to show yet" in _texts(bar_plot("A", [], _AXIS))
+
+
+@given(st.lists(st.tuples(_VALUES.map(abs), _VALUES.map(abs), st.none() | _VALUES.map(abs)), max_size=9))
+def test_any_interval_is_drawn_within_its_frame(values: list[tuple[float, float, float | None]]) -> None:
+    rows = [
+        Ranged("a", value, max(0.0, value - reach), None if more is None else value + more)
+        for value, reach, more in values
+    ]
+    root = ElementTree.fromstring(interval_plot("Intervals", rows, _AXIS))
+    for circle in root.iter("circle"):
+        assert 169 <= float(circle.attrib["cx"]) <= 501
+    for line in root.iter("line"):
+        assert 169 <= float(line.attrib["x1"]) <= float(line.attrib["x2"]) <= 501
+
+
+def test_an_interval_without_an_end_has_an_arrow_and_says_where_it_begins() -> None:
+    drawn = interval_plot("Costs", [Ranged("few", 2.0, 1.0, None), Ranged("many", 2.0, 1.5, 2.5)], _AXIS)
+    assert drawn.count("<polygon") == 1
+    assert "from 1" in _texts(drawn)
+    assert "1.5 to 2.5" in _texts(drawn)
+
+
+def test_points_off_the_frontier_have_no_label_but_a_title() -> None:
+    point = Point("hidden", 1.0, 1.0, is_labelled=False)
+    root = ElementTree.fromstring(scatter_plot("Points", [point, Point("seen", 2.0, 2.0)], _AXIS, _AXIS))
+    labels = [text.text for text in root.iter("text")]
+    assert "seen" in labels
+    assert "hidden" not in labels
+    assert "hidden: 1, 1" in _texts(scatter_plot("Points", [point], _AXIS, _AXIS))

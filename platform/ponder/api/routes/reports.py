@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query
 
 from ponder.api.auth import Tenant, chosen_tenant
-from ponder.api.services import Ponder, identifier
+from ponder.api.services import Ponder, Services, identifier
 from ponder.domain.dimension import KNOWN, read_dimensions, read_filter, read_moment
 from ponder.domain.money import NANODOLLARS, nanodollars
 from ponder.domain.storable import JsonObject
@@ -28,7 +28,7 @@ _Text = Annotated[str | None, Query(max_length=100)]
 _Dollars = Annotated[str | None, Query(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$")]
 
 
-def _selection(
+def read_selection(
     *,
     caller: Tenant,
     by: Annotated[str, Query(max_length=500, description=f"dimensions, separated by commas: {KNOWN}")] = "",
@@ -37,6 +37,7 @@ def _selection(
     since: Annotated[str | None, Query(max_length=40, description="an ISO date or time, UTC by default")] = None,
     until: Annotated[str | None, Query(max_length=40, description="the same; itself not included")] = None,
 ) -> Selection:
+    """Reads what every report takes. Raises InvalidInput, and Forbidden for another tenant."""
     return Selection(
         by=read_dimensions(by),
         tenant_id=chosen_tenant(tenant, caller),
@@ -46,7 +47,7 @@ def _selection(
     )
 
 
-Selected = Annotated[Selection, Depends(_selection)]
+Selected = Annotated[Selection, Depends(read_selection)]
 
 
 @router.get("/cost")
@@ -74,6 +75,11 @@ def cost_comparison(
     Problems that both answered are paired.
     """
     one, other = (replace(selection, by=(), where=read_filter(side, name)) for name, side in (("a", a), ("b", b)))
+    return compare_costs(ponder, one, other)
+
+
+def compare_costs(ponder: Services, one: Selection, other: Selection) -> JsonObject:
+    """Compares two selections without groups. Raises NotFound where one of them chooses no job."""
     with ponder.engine.connect() as connection:
         first, second = cost_report(connection, one), cost_report(connection, other)
         pairing = pair(connection, one, other) if first and second else None
@@ -114,11 +120,8 @@ def quality(ponder: Ponder, selection: Selected) -> JsonObject:
     return _measured(ponder, QUALITY, selection)
 
 
-@router.get("/what-if")
-def what_if_report(
+def read_prices(
     *,
-    ponder: Ponder,
-    selection: Selected,
     machine: _Text = None,
     market: Annotated[Literal["on_demand", "spot"] | None, Query()] = None,
     dollars_per_hour: _Dollars = None,
@@ -128,11 +131,8 @@ def what_if_report(
     input_dollars: _Dollars = None,
     output_dollars: _Dollars = None,
     cached_dollars: _Dollars = None,
-) -> JsonObject:
-    """Reports what the same work would have cost on another machine or market, billed otherwise, or by the token.
-
-    `input_dollars`, `output_dollars` and `cached_dollars` are for a million tokens.
-    """
+) -> MachinePrices | TokenPrices:
+    """Reads other prices, of machines or of tokens. Raises InvalidInput without any, or with both."""
     tokens = _token_prices(input_dollars, output_dollars, cached_dollars)
     if speed != "measured" and not Fraction(speed):
         raise InvalidInput("speed must be more than 0, or measured", param="speed", code="invalid_value")
@@ -149,8 +149,20 @@ def what_if_report(
             param="output_dollars" if tokens else "machine",
             code="invalid_value",
         )
+    return tokens or machines
+
+
+OtherPrices = Annotated[MachinePrices | TokenPrices, Depends(read_prices)]
+
+
+@router.get("/what-if")
+def what_if_report(ponder: Ponder, selection: Selected, prices: OtherPrices) -> JsonObject:
+    """Reports what the same work would have cost on another machine or market, billed otherwise, or by the token.
+
+    `input_dollars`, `output_dollars` and `cached_dollars` are for a million tokens.
+    """
     with ponder.engine.connect() as connection:
-        rows = what_if(connection, selection, tokens or machines)
+        rows = what_if(connection, selection, prices)
     return _list(
         selection,
         [
@@ -199,6 +211,7 @@ def _cost(row: CostRow) -> JsonObject:
         "settled": row.num_settled,
         "passed": row.num_passed,
         "accuracy": row.accuracy,
+        **_ends("accuracy", row.accuracy_interval),
         "completion_tokens": row.completion_tokens,
         "tokens_per_job": row.tokens_per_job,
         "direct_nanodollars": row.direct_nanodollars,

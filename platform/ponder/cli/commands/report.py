@@ -161,6 +161,21 @@ def quality(form: str, **query: Any) -> None:
         _explain_judges(rows)
 
 
+@report.command()
+@click.option("--by", default="day", show_default=True, metavar="KEY,KEY,…", help="Group by any of day, tenant, key.")
+@click.option("--tenant", metavar="TENANT", help="With an operator's key: another tenant's id, or all.")
+@click.option("--since", metavar="TIME", help="Only from this ISO date on.")
+@click.option("--until", metavar="TIME", help="Only before this ISO date.")
+@format_option("table", "json", "csv")
+def spending(form: str, **query: Any) -> None:
+    """Report direct spending, generated tokens and settled jobs by day, tenant and key, however many jobs there are."""
+    with connect() as client:
+        rows = client.report("spending", **query)["data"]
+    columns = [_count(name) for name in ("completed", "failed", "generated_tokens")]
+    direct = Column("direct", lambda row: dollars(row["direct_nanodollars"]), is_number=True)
+    _print(form, rows, _keys(query), [*columns, direct])
+
+
 @report.command("what-if")
 @_selecting("strategy")
 @click.option("--machine", metavar="MACHINE", help="This machine of the price book did the work.")

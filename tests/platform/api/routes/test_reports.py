@@ -95,3 +95,37 @@ def test_a_price_says_how_it_is_billed_and_does_not_begin_in_the_past(http: http
     for name, value in {"valid_from": int(time.time()) - 3600, "billed_by": "day", "minimum_s": -1}.items():
         refused = http.put("/v1/prices", json=price | {name: value})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)
+
+
+def test_spending_is_told_by_day_tenant_and_key_before_and_after_it_is_added_up(
+    http: httpx2.Client, stranger: httpx2.Client, batch: str, world: Any
+) -> None:
+    before = http.get("/v1/reports/spending", params={"by": "day,tenant,key"}).json()["data"]
+    world.tally()
+    after = http.get("/v1/reports/spending", params={"by": "day,tenant,key"}).json()["data"]
+    assert before == after
+    [row] = after
+    [booked] = world.sql("SELECT sum(nanodollars) AS sum FROM ledger_entries WHERE job_id IS NOT NULL")
+    assert (row["direct_nanodollars"], row["completed"], row["failed"]) == (int(booked.sum), 2, 0)
+    assert row["key"].startswith("key_")
+    assert http.get("/v1/reports/spending").json()["by"] == ["day"]
+    assert stranger.get("/v1/reports/spending").json()["data"] == []
+    assert stranger.get("/v1/reports/spending", params={"tenant": row["tenant"]}).status_code == 403
+
+
+def test_spending_counts_whole_days(http: httpx2.Client, batch: str) -> None:
+    [row] = http.get("/v1/reports/spending").json()["data"]
+    for since, until, num in (("T00:00", "T00:01", 1), ("T23:59", None, 1), (None, "T00:00", 0)):
+        params = {"since": since and row["day"] + since, "until": until and row["day"] + until}
+        found = http.get("/v1/reports/spending", params={name: at for name, at in params.items() if at})
+        assert len(found.json()["data"]) == num
+    for name, value in (("by", "model"), ("by", ""), ("since", "yesterday")):
+        refused = http.get("/v1/reports/spending", params={name: value})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)
+
+
+def test_an_accuracy_has_an_interval(http: httpx2.Client, batch: str) -> None:
+    [row] = http.get("/v1/reports/cost").json()["data"]
+    assert row["accuracy"] == 1.0
+    assert 0.3 < row["accuracy_low"] < 0.4
+    assert row["accuracy_high"] == 1.0

@@ -15,11 +15,11 @@ from ponder.api import error_answers
 from ponder.api.error_answers import ErrorAnswer
 from ponder.api.services import Services
 from ponder.console.change_feed import ChangeFeed
-from ponder.console.pages import batch_list, events, fleet_page, sign_in
+from ponder.console.pages import batch_list, events, fleet_page, job_page, job_tree, sign_in
 from ponder.console.rendering import STATIC, redirect, render
 from ponder.console.session import SignedOut
 
-_PAGES = (sign_in, events, batch_list, fleet_page)
+_PAGES = (sign_in, events, batch_list, fleet_page, job_tree, job_page)
 _CSP = "; ".join(
     (
         "default-src 'none'",

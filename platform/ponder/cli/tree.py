@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ponder.cli.console import out
+from ponder.domain.tree.tree_shape import best_path, children_of, titled_trees, twins
 from ponder.wire import Json
 
 _MOST_CHILDREN = 12
 _LONGEST_TEXT = 100
 _LONGEST_PROBLEM = 600
-_MEASURES = ("agreement", "probability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +26,24 @@ class Drawing:
     `nodes[0]` is the prompt. Every other node names its parent.
     """
 
-    nodes: Sequence[Mapping[str, Any]]
-    candidates: Sequence[Mapping[str, Any]]
-    chosen: int | None
+    nodes: Sequence[Json]
+    candidates: Sequence[Json]
+    best: set[int]
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Drawing:
-        return cls(document.get("nodes") or [{}], document.get("candidates") or [], document.get("chosen"))
+    def of(cls, document: Json) -> Drawing:
+        return cls(document.get("nodes") or [{}], document.get("candidates") or [], best_path(document))
 
     def draw(self, title: str) -> Tree:
         """Draws the tree. Leaves of one parent with the same text are one line with their number."""
-        children: dict[int, list[int]] = defaultdict(list)
-        for index, node in enumerate(self.nodes[1:], start=1):
-            children[int(node.get("parent", 0))].append(index)
-        best = self._best_path()
+        children, best = children_of(self.nodes), self.best
         tree = Tree(Text(title, style="bold"), guide_style="dim")
         open_branches = [(0, tree)]
         while open_branches:
             index, branch = open_branches.pop()
-            counts = self._merged(children[index], {child for child in children[index] if children[child]} | best)
+            siblings = children[index]
+            standing = twins(self.nodes, siblings, {child for child in siblings if children[child]} | best)
+            counts = Counter(standing.values())
             shown = _shown(counts, self.nodes, best)
             for child in shown:
                 open_branches.append((child, branch.add(self._label(child, child in best, counts[child]))))
@@ -52,28 +51,6 @@ class Drawing:
             if num_hidden:
                 branch.add(Text(f"… {num_hidden} more", style="dim"))
         return tree
-
-    def _merged(self, children: Sequence[int], important: set[int]) -> dict[int, int]:
-        """Returns how many children each shown one stands for, those with children or on the chosen path first."""
-        counts: dict[int, int] = {}
-        by_text: dict[str, int] = {}
-        for child in sorted(children, key=lambda child: (child not in important, child)):
-            text = str(self.nodes[child].get("text") or "").strip()
-            twin = by_text.setdefault(text, child)
-            if twin == child or child in important:
-                counts[child] = 1
-            else:
-                counts[twin] += 1
-        return counts
-
-    def _best_path(self) -> set[int]:
-        """Returns the chosen candidate's node and all nodes above it."""
-        path: set[int] = set()
-        index = int(self.candidates[self.chosen]["node"]) if self.chosen is not None else 0
-        while index > 0 and index not in path:
-            path.add(index)
-            index = int(self.nodes[index].get("parent", 0))
-        return path
 
     def _label(self, index: int, is_best: bool, count: int) -> Text:
         node = self.nodes[index]
@@ -113,52 +90,13 @@ def print_tree(job: Json) -> None:
     console = out()
     console.print()
     console.print(_problem(job))
-    for title, tree in _trees(job):
+    for title, tree in titled_trees(job["strategy"], job["tree"]):
         console.print(Drawing.of(tree).draw(title))
     console.print(
         "✓ leads to the chosen answer, ✗ was pruned or stopped, ×3: generated three times, forced: not sampled; "
         "the numbers are scores",
         style="dim",
     )
-
-
-def _trees(job: Json) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the trees of a job with their titles: one, or one for each of several steps that has begun."""
-    tree = job["tree"]
-    if "stages" not in tree:
-        return [(job["strategy"], tree)]
-    trees = []
-    for number, stage in enumerate(tree["stages"]):
-        # Only the way to the job's answer is marked.
-        is_chosen = number == tree["answered_by"]
-        decided = decision(stage.get("decisions") or {})
-        named = f"{stage['strategy']} on {stage['model']}" if "strategy" in stage else f"judged by {stage['model']}"
-        title = f"stage {stage.get('stage', number)}: {named}{decided and f', {decided}'}"
-        trees.append((title, stage if is_chosen else {**stage, "chosen": None}))
-    return trees
-
-
-def decision(decisions: Mapping[str, Any]) -> str:
-    """Returns the words for what was decided in a step, and none if nothing was."""
-    route = decisions.get("route") or {}
-    if route.get("skipped"):
-        if "confidence" not in route:
-            return f"skipped: too seldom accepted ({route['chance']:.0%})"
-        begun = f"ended after its first tokens, confidence {route['confidence']:.2f}"
-        return f"{begun}: too seldom accepted ({route['chance']:.0%})"
-    told, verdict = decisions.get("accept"), decisions.get("verdict")
-    if told is None and verdict is not None:
-        return f"votes: {verdict['votes'][0]} correct, {verdict['votes'][1]} wrong"
-    if told is None:
-        return ""
-    if "error" in told:
-        return f"not accepted: {told['error']}"
-    said = "accepted" if told["accepted"] else "not accepted"
-    measure = next((f"{name} {told[name]:.2f}" for name in _MEASURES if name in told), told["by"])
-    chance = f", which is right with a chance of {told['chance']:.2f}" if "chance" in told else ""
-    least = f" (needed: {told['threshold']:g})" if "threshold" in told else ""
-    source = f", calibrated on {told['calibrated_on']}" if "calibrated_on" in told else ""
-    return f"{said} by {measure}{chance}{least}{source}"
 
 
 def _problem(job: Json) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from ponder.domain.storable import JsonObject
+from ponder.domain.tree.partial_tree import with_makers
 from ponder.jobs.tick_report import Settlement, Usage
 from ponder.store.document import dumps
 
@@ -79,15 +81,27 @@ _SETTLE = text("""
 """)
 
 
+# Every incarnation had an attempt before it saved a delta, and few jobs have had a second one.
+_BY_OTHERS = text("""
+    SELECT others.job_id, tree_deltas.incarnation_id, delta
+    FROM (SELECT DISTINCT job_id FROM attempts
+          WHERE job_id = ANY(CAST(:ids AS bigint[])) AND incarnation_id <> :incarnation_id) AS others
+    LEFT JOIN tree_deltas ON tree_deltas.job_id = others.job_id
+    ORDER BY others.job_id, tree_deltas.id
+""")
+
 _USAGE = tuple(field.name for field in fields(Usage))
 _FATES = ("chosen_tokens", "pruned_tokens", "other_round_tokens", "judged_tokens")
 
 
-def settle(connection: Connection, settlements: Iterable[Settlement], now: datetime) -> set[int]:
+def settle(
+    connection: Connection, settlements: Sequence[Settlement], now: datetime, incarnation_id: str | None = None
+) -> set[int]:
     """Writes the state, result, usage and tree of jobs, and ends their attempts. Returns the ids of the jobs.
 
-    The caller has locked the jobs and seen them pending.
+    The caller has locked the jobs and seen them pending. incarnation_id: the one that ended their trees, if any did.
     """
+    trees = {} if incarnation_id is None else _made_by_several(connection, settlements, incarnation_id)
     rows = [
         {
             "job_id": settlement.job_id,
@@ -98,7 +112,7 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
             "finish_reason": settlement.finish_reason,
             "choices": list(settlement.choices) or None,
             "error": settlement.error,
-            "tree": dumps(settlement.tree) if settlement.tree else None,
+            "tree": dumps(trees.get(settlement.job_id, settlement.tree)) if settlement.tree else None,
             **_usage(settlement.usage),
             "first_token_ms": settlement.first_token_ms,
             "first_visible_token_ms": settlement.first_visible_token_ms,
@@ -111,6 +125,22 @@ def settle(connection: Connection, settlements: Iterable[Settlement], now: datet
     if not rows:
         return set()
     return set(connection.execute(_SETTLE, {"settlements": dumps(rows), "now": now}).scalar_one())
+
+
+def _made_by_several(
+    connection: Connection, settlements: Sequence[Settlement], incarnation_id: str
+) -> dict[int, JsonObject]:
+    """Returns the trees to which other incarnations have contributed too, with who made which part.
+
+    Their deltas know it, and are deleted now.
+    """
+    trees = {settlement.job_id: settlement.tree for settlement in settlements if settlement.tree}
+    saved: dict[int, list[tuple[str, JsonObject]]] = {}
+    for row in connection.execute(_BY_OTHERS, {"ids": list(trees), "incarnation_id": incarnation_id}) if trees else ():
+        deltas = saved.setdefault(row.job_id, [])
+        if row.delta is not None:
+            deltas.append((row.incarnation_id, row.delta))
+    return {job_id: with_makers(dict(trees[job_id]), deltas, incarnation_id) for job_id, deltas in saved.items()}
 
 
 def _fates(tree: Mapping[str, Any], num_choices: int) -> dict[str, int]:

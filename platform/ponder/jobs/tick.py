@@ -137,7 +137,7 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     now = incarnation.now
     incarnation = replace(incarnation, state=_state(incarnation.state, report.state))
     jobs = _reported_jobs(connection, report)
-    settled = settle(connection, _accepted(report.settled, jobs), now)
+    settled = settle(connection, _accepted(report.settled, jobs), now, incarnation.id)
     saved = _append(connection, report, jobs, settled)
     charges = [Charge(_bearer(work, jobs[work.job_id]), work.weight) for work in report.work]
     costs = book(

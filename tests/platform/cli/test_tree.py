@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from ponder.cli.commands.show import print_job
-from ponder.cli.tree import Drawing, decision
+from ponder.cli.tree import Drawing
+from ponder.domain.tree.tree_shape import decision
 
 
 def drawn(document: dict[str, Any]) -> str:

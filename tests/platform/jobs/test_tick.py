@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -231,3 +232,24 @@ def test_a_tick_that_fails_half_way_leaves_nothing_behind(world: Any) -> None:
 
     assert world.states(batch) == ["pending"]
     assert world.billed(worker) == before
+
+
+def test_a_tree_to_which_several_incarnations_contributed_says_who_made_what(world: Any) -> None:
+    world.batch()
+    first, second = world.worker(), world.worker()
+    (job,) = world.claim_all(first)
+    others = [{"node": 0, "ids": [7]}, {"node": 2, "ids": [4, 5, 6], "parent": 0, "ordinal": 1}]
+    world.tick(first, deltas={job: [{"nodes": [others[0], _grown(1, 2), others[1]]}]})
+    world.release(first)
+    world.claim_all(second)
+    nodes = [{"tokens": 0}, {"tokens": 4}, {"tokens": 3}, {"tokens": 5}]
+    tree = {"nodes": [{"parent": index - 1, "ordinal": 0} | node for index, node in enumerate(nodes)]}
+    world.tick(second, settled=[replace(world.passed(job), tree=tree)])
+
+    [row] = world.sql("SELECT tree FROM search_trees")
+    assert row.tree == tree | {
+        "made_by": [
+            {"incarnation_id": first, "first_node": 1},
+            {"incarnation_id": second, "first_node": 3, "continued": [[1, 2]]},
+        ]
+    }

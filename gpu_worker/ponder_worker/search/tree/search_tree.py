@@ -202,7 +202,7 @@ class SearchTree:
     def _end(self, node: Node, state: NodeState, stop: str) -> None:
         node.state, node.stop = state, stop
         self._growing.pop(node.index, None)
-        self._recorder.change(node, "state", "stop")
+        self._recorder.change(node, "state", "stop", "text")  # so that a growing tree can be read without a tokenizer
 
     def _apply(self, row: dict[str, Any]) -> None:
         index = row["node"]

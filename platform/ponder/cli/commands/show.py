@@ -158,7 +158,7 @@ _TASKS = {"solve": "stage {}", "select": "chosen by", "accept": "judged by", "ve
 
 def _stage(stage: Json) -> str:
     """Returns how far a stage of a cascade is, and what was decided about it."""
-    from ponder.cli.tree import decision
+    from ponder.domain.tree.tree_shape import decision
 
     words = {"open": "has its turn", "ahead": "comes later", "not_needed": "was not needed"}
     told = [words.get(stage.get("state", ""), ""), decision(stage.get("decisions") or {})]

@@ -283,3 +283,33 @@ def test_a_job_that_was_submitted_without_traces_has_none(worker: Any, submitted
     submitted([line("a")])
     worker.validate()
     assert job()["trace_id"] is None
+
+
+def test_the_tree_of_a_pending_job_is_what_its_workers_have_saved(
+    worker: Any, submitted: Any, line: Any, job: Any, http: httpx2.Client, stranger: httpx2.Client
+) -> None:
+    submitted([line("a", ponder={"strategy": "best_of_n"})])
+    worker.validate()
+    [job_id] = worker.claim()
+    path = f"/v1/jobs/{job()['id']}/tree"
+    assert http.get(path).json()["tree"] is None
+    rows = [{"node": 0, "ids": [1, 2]}, {"node": 1, "parent": 0, "ordinal": 0, "ids": [3, 4, 5], "text": "7"}]
+    worker.tick(deltas={job_id: [{"nodes": rows}]})
+    shown = http.get(path).json()
+    assert (shown["growing"], shown["strategy"]) == (True, "best_of_n")
+    assert [node["tokens"] for node in shown["tree"]["nodes"]] == [0, 3]
+    [attempt] = job()["attempts"]
+    assert shown["tree"]["made_by"] == [{"incarnation_id": attempt["incarnation_id"], "first_node": 1}]
+    assert stranger.get(path).status_code == 404
+
+
+def test_the_tree_of_a_settled_job_says_who_made_it(
+    worker: Any, submitted: Any, line: Any, job: Any, http: httpx2.Client, passed: Any
+) -> None:
+    submitted([line("a")])
+    worker.validate()
+    worker.work(passed)
+    shown = http.get(f"/v1/jobs/{job()['id']}/tree").json()
+    assert shown["growing"] is False
+    assert shown["tree"]["nodes"] == [{"parent": -1}]
+    assert shown["tree"]["made_by"] == [{"incarnation_id": "inc_0123456789abcdef01234567", "first_node": 1}]

@@ -87,7 +87,7 @@ class Choices:
     def of(cls, ponder: Services, visitor: Visitor) -> Choices:
         caller = visitor.viewed
         tenants = list_tenants(ponder, caller)["data"] if caller.is_operator else []
-        return cls(list_batches(ponder, caller, _OFFERED)["data"], tenants)
+        return cls(list_batches(ponder, caller, limit=_OFFERED)["data"], tenants)
 
 
 def day_rows(ponder: Services, visitor: Visitor, chosen: ReportFilter) -> Sequence[JsonObject]:

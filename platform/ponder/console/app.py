@@ -15,7 +15,17 @@ from ponder.api import error_answers
 from ponder.api.error_answers import ErrorAnswer
 from ponder.api.services import Services
 from ponder.console.change_feed import ChangeFeed
-from ponder.console.pages import batch_list, batch_page, events, fleet_page, job_page, new_batch, settings_page, sign_in
+from ponder.console.pages import (
+    batch_list,
+    batch_page,
+    events,
+    fleet_page,
+    job_page,
+    job_tree,
+    new_batch,
+    settings_page,
+    sign_in,
+)
 from ponder.console.pages.reports import (
     alternatives,
     bench_comparison,
@@ -28,7 +38,7 @@ from ponder.console.rendering import STATIC, redirect, render
 from ponder.console.session import SignedOut
 
 _PAGES = (
-    *(sign_in, events, batch_list, batch_page, job_page, new_batch, fleet_page, settings_page),
+    *(sign_in, events, batch_list, batch_page, job_tree, job_page, new_batch, fleet_page, settings_page),
     *(cost_page, spending_parts, alternatives, bench_page, bench_comparison, quality_page),
 )
 _CSP = "; ".join(

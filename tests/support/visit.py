@@ -50,3 +50,16 @@ class Visit:
     def _check(self, url: str) -> None:
         if not url.startswith((self.base_url, "data:", "blob:")):
             self.troubles.append(f"a request leaves the machine: {url}")
+
+
+def drop(page: Page, content: str, name: str) -> None:
+    """Drops a file as a file manager does."""
+    data = page.evaluate_handle(
+        """([content, name]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([content], name));
+            return data;
+        }""",
+        [content, name],
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})

@@ -37,7 +37,7 @@ from ponder.console.pages.reports import (
 from ponder.console.rendering import STATIC, redirect, render
 from ponder.console.session import SignedOut
 
-_PAGES = (
+PAGES = (
     *(sign_in, events, batch_list, batch_page, job_tree, job_page, new_batch, fleet_page, settings_page),
     *(cost_page, spending_parts, alternatives, bench_page, bench_comparison, quality_page),
 )
@@ -82,7 +82,7 @@ def install(app: FastAPI) -> None:
     error_answers.install(console, _error_page)
     console.add_exception_handler(SignedOut, _to_sign_in)
     console.add_middleware(_Hardened)
-    for module in _PAGES:
+    for module in PAGES:
         console.include_router(module.router)
     console.mount("/static", _Static(directory=str(STATIC)))
     app.include_router(sign_in.link_router)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 520.0, 240.0
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 14.0, 10.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 84.0, 14.0, 26.0, 40.0
 _NUM_TICKS = 5
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
 
@@ -245,11 +245,7 @@ def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 6, x.label))
-    parts.append(
-        Markup('<text transform="translate(12 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
-            (TOP + HEIGHT - BOTTOM) / 2, y.label
-        )
-    )
+    parts.append(Markup('<text x="4" y="12">{}</text>').format(y.label))
     return Markup().join(parts)
 
 

@@ -73,7 +73,10 @@ class Settings(BaseSettings):
     """Submissions being read at a time, for each process of the API, as `max_uploads` is for uploads."""
 
     max_streams: int = Field(default=32, gt=0)
-    """Followed results at a time, for each process of the API, and as many pages open in the console."""
+    """Followed results at a time, for each process of the API."""
+
+    max_pages: int = Field(default=256, gt=0)
+    """Pages that are open in the console at a time, for each process of the API."""
 
     max_stored_bytes: int = Field(default=100 * 1024**3, gt=0)
     """The total size of a tenant's uploaded files that were not deleted."""

@@ -122,4 +122,4 @@ class TenantLimits:
         self.uploads = Concurrency(settings.max_uploads, "uploads", "PONDER_MAX_UPLOADS")
         self.submissions = Concurrency(settings.max_submissions, "submissions", "PONDER_MAX_SUBMISSIONS")
         self.streams = Concurrency(settings.max_streams, "streams of results", "PONDER_MAX_STREAMS")
-        self.pages = Concurrency(settings.max_streams, "pages open in the console", "PONDER_MAX_STREAMS")
+        self.pages = Concurrency(settings.max_pages, "pages open in the console", "PONDER_MAX_PAGES")

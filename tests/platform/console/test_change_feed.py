@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 from world import World
 
 from ponder.console.change_feed import ChangeFeed, Topic, TopicKind
+from ponder.settings import Settings
 
 CHANGED = b"event: changed\ndata:\n\n"
 
@@ -119,3 +121,21 @@ def test_a_stream_ends_in_time_and_leaves_nothing_behind(engine: Engine, world: 
 
     asyncio.run(listen())
     assert feed._watched == {}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_pages=1)
+
+
+def test_a_tenant_with_too_many_open_pages_is_told_and_an_operator_is_not(
+    browse: Callable[[str], Any], new_key: Callable[..., str], browser: Any
+) -> None:
+    tenant = browse(new_key("tenants"))
+    with tenant.stream("GET", "/events?of=tenant") as first:
+        assert first.status_code == 200
+        refused = tenant.get("/events?of=tenant")
+        assert refused.status_code == 429
+        assert "PONDER_MAX_PAGES" in refused.text
+        with browser.stream("GET", "/events?of=fleet") as one, browser.stream("GET", "/events?of=fleet") as other:
+            assert (one.status_code, other.status_code) == (200, 200)

@@ -59,7 +59,9 @@ def test_keys_of_one_tenant_share_its_rate(base_url: str, stranger: httpx2.Clien
     second = stranger.post("/v1/keys", json={"name": "second"}).json()["key"]
     while stranger.get("/v1/batches").status_code == 200:
         pass
-    assert httpx2.get(f"{base_url}/v1/batches", headers={"Authorization": f"Bearer {second}"}).status_code == 429
+    headers = {"Authorization": f"Bearer {second}"}
+    # A request is earned every half second, and a rate of its own would allow twenty at once.
+    assert 429 in [httpx2.get(f"{base_url}/v1/batches", headers=headers).status_code for _ in range(15)]
 
 
 def test_an_operator_has_no_rate(http: httpx2.Client) -> None:

@@ -186,6 +186,7 @@ def test_a_page_of_the_console_is_opened_signed_in(
     ponder: Ponder, worker: Worker, problems: Path, base_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    ponder("watch", batch)
     job = json.loads(ponder("show", f"{batch}/row-3", "--format", "json")[1])["id"]
     for what, path in (
         ("", "/"),
@@ -212,6 +213,7 @@ def test_a_page_of_nothing_is_not_opened(ponder: Ponder) -> None:
 
 def test_show_ends_with_the_address_of_the_page(ponder: Ponder, worker: Worker, problems: Path, base_url: str) -> None:
     batch = ponder("submit", str(problems), *FIELDS)[1].strip()
+    ponder("watch", batch)
     assert ponder("show", batch)[1].endswith(f"{base_url}/batches/{batch}\n")
     assert f"{base_url}/jobs/job_" in ponder("show", f"{batch}/row-1")[1].splitlines()[-1]
 

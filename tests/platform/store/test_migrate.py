@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
 from alembic import command
+from sqlalchemy import text
+from waiting import until
 
 from ponder.ledger.cost_report import cost_report
 from ponder.ledger.reporting import Selection
@@ -123,3 +126,20 @@ def test_settled_jobs_of_an_older_release_can_be_listed_by_cost(world: Any) -> N
     world.fold_costs()
     [row] = world.sql("SELECT count(*) AS num FROM settled_jobs")
     assert row.num == 3
+
+
+def test_costs_are_added_to_settled_jobs_without_a_deadlock_with_a_tick(world: Any) -> None:
+    """A tick holds jobs first, and writes of their costs and counts later."""
+    world.batch()
+    _downgrade(world, "0036")
+    migration = threading.Thread(target=module.migrate, args=(world.engine,))
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with world.engine.begin() as tick:
+        tick.execute(text("SELECT id FROM jobs FOR NO KEY UPDATE"))
+        migration.start()
+        until(lambda: world.sql(waits), 30)
+        for table in ("tallies", "ledger_entries", "late_costs", "batches"):
+            tick.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
+    migration.join(60)
+    [row] = world.sql("SELECT version_num FROM alembic_version")
+    assert row.version_num == module.newest()

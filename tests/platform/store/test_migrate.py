@@ -128,17 +128,19 @@ def test_settled_jobs_of_an_older_release_can_be_listed_by_cost(world: Any) -> N
     assert row.num == 3
 
 
-def test_costs_are_added_to_settled_jobs_without_a_deadlock_with_a_tick(world: Any) -> None:
-    """A tick holds jobs first, and writes of their costs and counts later."""
+@pytest.mark.parametrize("revision", ["0030", "0036"])
+def test_no_migration_deadlocks_with_a_tick(world: Any, revision: str) -> None:
+    """A tick holds its incarnation and jobs first, and writes of costs, counts and the lease later."""
     world.batch()
-    _downgrade(world, "0036")
+    _downgrade(world, revision)
     migration = threading.Thread(target=module.migrate, args=(world.engine,))
     waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with world.engine.begin() as tick:
-        tick.execute(text("SELECT id FROM jobs FOR NO KEY UPDATE"))
+        for table in ("incarnations", "jobs"):
+            tick.execute(text(f"SELECT id FROM {table} FOR NO KEY UPDATE"))
         migration.start()
         until(lambda: world.sql(waits), 30)
-        for table in ("tallies", "ledger_entries", "late_costs", "batches"):
+        for table in ("tallies", "ledger_entries", "late_costs", "batches", "incarnations"):
             tick.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
     migration.join(60)
     [row] = world.sql("SELECT version_num FROM alembic_version")

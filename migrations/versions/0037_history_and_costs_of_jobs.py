@@ -39,8 +39,10 @@ _COSTS = """
 
 
 def upgrade() -> None:
-    # A dispatcher that folds between this count and the commit would be left out of it.
-    op.execute("LOCK TABLE batch_totals, ledger_entries, late_costs IN SHARE MODE")
+    # All locks at once and in a tick's order, or a tick that holds jobs and goes on to the ledger would deadlock with
+    # this. A dispatcher that folds between the count below and the commit would be left out of it.
+    op.execute("LOCK TABLE jobs, tallies IN ACCESS EXCLUSIVE MODE")
+    op.execute("LOCK TABLE ledger_entries, late_costs, batches, batch_totals IN SHARE ROW EXCLUSIVE MODE")
     op.add_column(
         "tallies",
         sa.Column("at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),

@@ -43,14 +43,14 @@ class OtelTracer:
         self._tracer = self._provider.get_tracer("ponder", ponder.__version__)
 
     def samples(self, trace_id: int) -> bool:
-        return self._provider.sampler.should_sample(Context(), trace_id, "job").decision is Decision.RECORD_AND_SAMPLE
+        return self._is_kept(Context(), trace_id, "job")
 
     def receive(self, traceparent: str | None) -> tuple[TraceContext, int | None]:
         context = _W3C.extract({"traceparent": traceparent or ""}, Context())
         caller = api.get_current_span(context).get_span_context()
         trace_id = caller.trace_id if caller.is_valid else random.getrandbits(128) or 1
-        decided = self._provider.sampler.should_sample(context, trace_id, "submission").decision
-        found = TraceContext(trace_id, random.getrandbits(64) or 1, decided is Decision.RECORD_AND_SAMPLE)
+        is_kept = self._is_kept(context, trace_id, "submission")
+        found = TraceContext(trace_id, random.getrandbits(64) or 1, is_kept)
         return found, caller.span_id if caller.is_valid else None
 
     def export(self, span: Span) -> None:
@@ -64,6 +64,14 @@ class OtelTracer:
         thread = threading.Thread(target=self._processor.force_flush, daemon=True)
         thread.start()
         thread.join(timeout_s)
+
+    def _is_kept(self, context: Context, trace_id: int, name: str) -> bool:
+        try:
+            decided = self._provider.sampler.should_sample(context, trace_id, name).decision
+        except Exception as error:  # an operator may have named any sampler
+            _log.warning("trace_not_sampled", error=brief(error))
+            return False
+        return decided is Decision.RECORD_AND_SAMPLE
 
     def _export(self, span: Span) -> None:
         began_ns = round(span.began_at * _NANOSECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from ponder.failure import brief
 from ponder.settings import Settings
 from ponder.trace import Tracer
 
@@ -22,5 +23,10 @@ def start_tracing(service: str, settings: Settings, *, instance: str | None = No
     except ModuleNotFoundError:
         _log.warning("traces_off", reason="OTEL_… asks for traces, which need `pip install 'ponder[otel]'`")
         return None
+    try:
+        tracer = otlp_tracer(service, instance)
+    except Exception as error:  # no service may stay away because of a setting of its traces
+        _log.warning("traces_off", reason=f"the SDK refuses a variable OTEL_…: {brief(error)}")
+        return None
     _log.info("traces_on")
-    return otlp_tracer(service, instance)
+    return tracer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +14,7 @@ pytest.importorskip("opentelemetry.sdk", reason="needs the extra otel")
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Decision, SamplingResult, StaticSampler
 from opentelemetry.trace import SpanKind, StatusCode
 from spans import Traced, ids, seconds
 
@@ -91,6 +93,22 @@ def test_a_span_that_cannot_be_exported_harms_nobody() -> None:
     with capture_logs() as lines:
         tracer.export(Span("claim", TRACE, 1, 1.0, 2.0))
     assert [line["event"] for line in lines] == ["span_not_exported"]
+
+
+class Undecided(StaticSampler):
+    def should_sample(self, *args: Any, **more: Any) -> SamplingResult:
+        raise RuntimeError("no answer")
+
+
+def test_a_sampler_that_fails_leaves_everything_untraced() -> None:
+    traced = Traced()
+    traced.tracer._provider.sampler = Undecided(Decision.DROP)
+    with capture_logs() as lines:
+        assert not traced.tracer.samples(TRACE)
+        context, caller_span = traced.tracer.receive(CALLER)
+    assert not context.is_sampled
+    assert caller_span == 0xF067AA0BA902B7
+    assert [line["event"] for line in lines] == ["trace_not_sampled"] * 2
 
 
 class Stuck(InMemorySpanExporter):

@@ -46,3 +46,23 @@ def test_without_the_extra_a_service_says_so_and_goes_on(monkeypatch: pytest.Mon
     with capture_logs() as lines:
         assert start_tracing("api", Settings()) is None
     assert [line["event"] for line in lines] == ["traces_off"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "x"),
+    ],
+)
+def test_a_setting_that_the_sdk_refuses_costs_the_traces_and_not_the_service(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="needs the extra otel")
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
+    monkeypatch.setenv(variable, value)
+    with capture_logs() as lines:
+        assert start_tracing("api", Settings()) is None
+    assert [line["event"] for line in lines] == ["traces_off"]
+    assert "ValueError" in lines[0]["reason"]

@@ -79,18 +79,25 @@ class Intake:
                 return not self._capacity.is_closed
         elif not self._capacity.wait_for_room(offer.estimated_tokens, _PATIENCE_S):
             return False
-        began_s, origin = time.monotonic(), None
+        began_s = time.monotonic()
         with self._database.begin() as connection:
             claimed = claim(connection, shard_id, self._incarnation_id)
-            if claimed is not None and self._traces is not None:
-                origin = origin_of(connection, shard_id)
         if claimed is not None:
             self._taken.add(shard_id)
-            spans: Mapping[int, int] = {}
-            if self._traces is not None and origin is not None:
-                spans = self._traces.claim(claimed, origin, began_s=began_s)
-            self._hand_over(claimed, offer, spans)
+            self._hand_over(claimed, offer, self._trace(claimed, began_s))
         return True
+
+    def _trace(self, claimed: Claim, began_s: float) -> Mapping[int, int]:
+        """Returns the spans of the attempts that are traced. A claim that cannot be traced is handed over without."""
+        if self._traces is None:
+            return {}
+        try:
+            with self._database.connect() as connection:
+                origin = origin_of(connection, claimed.shard_id)
+            return {} if origin is None else self._traces.claim(claimed, origin, began_s=began_s)
+        except Exception as error:
+            _log.warning("claim_not_traced", shard=claimed.shard_id, error=brief(error))
+            return {}
 
     def _look(self, shard_id: int) -> Offer | None:
         with self._database.connect() as connection:

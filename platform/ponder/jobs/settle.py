@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, text
 
 from ponder.domain.storable import JsonObject
 from ponder.domain.tree.partial_tree import with_makers
+from ponder.failure import brief
 from ponder.jobs.tick_report import Settlement, Usage
 from ponder.store.document import dumps
+
+_log = structlog.get_logger(__name__)
 
 # One statement for everything that a settled job leaves behind. The jobs are locked and pending. A tree comes as text,
 # so that Postgres reads its thousands of numbers once, and not for each document that it is in.
@@ -81,13 +85,8 @@ _SETTLE = text("""
 """)
 
 
-# Every incarnation had an attempt before it saved a delta, and few jobs have had a second one.
-_BY_OTHERS = text("""
-    SELECT others.job_id, tree_deltas.incarnation_id, delta
-    FROM (SELECT DISTINCT job_id FROM attempts
-          WHERE job_id = ANY(CAST(:ids AS bigint[])) AND incarnation_id <> :incarnation_id) AS others
-    LEFT JOIN tree_deltas ON tree_deltas.job_id = others.job_id
-    ORDER BY others.job_id, tree_deltas.id
+_SAVED = text("""
+    SELECT job_id, incarnation_id, delta FROM tree_deltas WHERE job_id = ANY(CAST(:ids AS bigint[])) ORDER BY job_id, id
 """)
 
 _USAGE = tuple(field.name for field in fields(Usage))
@@ -95,13 +94,18 @@ _FATES = ("chosen_tokens", "pruned_tokens", "other_round_tokens", "judged_tokens
 
 
 def settle(
-    connection: Connection, settlements: Sequence[Settlement], now: datetime, incarnation_id: str | None = None
+    connection: Connection,
+    settlements: Sequence[Settlement],
+    now: datetime,
+    incarnation_id: str | None = None,
+    shared: Collection[int] = (),
 ) -> set[int]:
     """Writes the state, result, usage and tree of jobs, and ends their attempts. Returns the ids of the jobs.
 
     The caller has locked the jobs and seen them pending. incarnation_id: the one that ended their trees, if any did.
+    shared: those that other incarnations have had too.
     """
-    trees = {} if incarnation_id is None else _made_by_several(connection, settlements, incarnation_id)
+    trees = {} if incarnation_id is None else _made_by_several(connection, settlements, incarnation_id, shared)
     rows = [
         {
             "job_id": settlement.job_id,
@@ -128,19 +132,23 @@ def settle(
 
 
 def _made_by_several(
-    connection: Connection, settlements: Sequence[Settlement], incarnation_id: str
+    connection: Connection, settlements: Sequence[Settlement], incarnation_id: str, shared: Collection[int]
 ) -> dict[int, JsonObject]:
-    """Returns the trees to which other incarnations have contributed too, with who made which part.
+    """Returns the shared trees with who made which part.
 
     Their deltas know it, and are deleted now.
     """
-    trees = {settlement.job_id: settlement.tree for settlement in settlements if settlement.tree}
-    saved: dict[int, list[tuple[str, JsonObject]]] = {}
-    for row in connection.execute(_BY_OTHERS, {"ids": list(trees), "incarnation_id": incarnation_id}) if trees else ():
-        deltas = saved.setdefault(row.job_id, [])
-        if row.delta is not None:
-            deltas.append((row.incarnation_id, row.delta))
-    return {job_id: with_makers(dict(trees[job_id]), deltas, incarnation_id) for job_id, deltas in saved.items()}
+    trees = {one.job_id: one.tree for one in settlements if one.tree and one.job_id in shared}
+    saved: dict[int, list[tuple[str, JsonObject]]] = {job_id: [] for job_id in trees}
+    for row in connection.execute(_SAVED, {"ids": list(trees)}) if trees else ():
+        saved[row.job_id].append((row.incarnation_id, row.delta))
+    found = {}
+    for job_id, deltas in saved.items():
+        try:
+            found[job_id] = with_makers(dict(trees[job_id]), deltas, incarnation_id)
+        except Exception as error:  # they are only shown, and a tick that raises would be repeated for ever
+            _log.warning("makers_unknown", job=job_id, error=brief(error))
+    return found
 
 
 def _fates(tree: Mapping[str, Any], num_choices: int) -> dict[str, int]:

@@ -50,6 +50,8 @@ class _Job:
     batch_id: str
     state: JobState
     is_held: bool
+    is_shared: bool
+    """Whether it settles, and other incarnations have had it too."""
 
     @property
     def is_open(self) -> bool:
@@ -70,6 +72,8 @@ _JOBS = text(f"""
     )
     SELECT coalesce(json_agg(json_build_array(jobs.id, jobs.tenant_id, batch_id, {JOB_STATE}, jobs.id IN (
         SELECT job_id FROM attempts WHERE incarnation_id = :incarnation_id AND ended_at IS NULL
+    ), jobs.id = ANY(CAST(:settled AS bigint[])) AND EXISTS (
+        SELECT FROM attempts WHERE job_id = jobs.id AND incarnation_id <> :incarnation_id
     ))), '[]')
     FROM reported AS jobs JOIN batches ON batches.id = batch_id
 """)
@@ -137,7 +141,8 @@ def tick(connection: Connection, report: TickReport) -> TickReply:
     now = incarnation.now
     incarnation = replace(incarnation, state=_state(incarnation.state, report.state))
     jobs = _reported_jobs(connection, report)
-    settled = settle(connection, _accepted(report.settled, jobs), now, incarnation.id)
+    shared = {job.id for job in jobs.values() if job.is_shared}
+    settled = settle(connection, _accepted(report.settled, jobs), now, incarnation.id, shared)
     saved = _append(connection, report, jobs, settled)
     charges = [Charge(_bearer(work, jobs[work.job_id]), work.weight) for work in report.work]
     costs = book(
@@ -182,7 +187,8 @@ def _reported_jobs(connection: Connection, report: TickReport) -> dict[int, _Job
     values = {"settled": sorted(settled), "others": sorted(others - settled), "incarnation_id": report.incarnation_id}
     rows = connection.execute(_JOBS, values).scalar_one() if settled or others else ()
     jobs = {
-        id_: _Job(id_, tenant_id, batch_id, JobState(state), held) for id_, tenant_id, batch_id, state, held in rows
+        id_: _Job(id_, tenant_id, batch_id, JobState(state), held, shared)
+        for id_, tenant_id, batch_id, state, held, shared in rows
     }
     assert jobs.keys() == settled | others, "a report about jobs that do not exist"
     return jobs

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 import ponder
 
@@ -27,8 +28,19 @@ def migrate(engine: Engine) -> None:
     config = _config()
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))  # a table may be huge
+        _keep_ticks_out(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _keep_ticks_out(connection: Connection) -> None:
+    """Lets running ticks end before anything is locked, or one of them and a migration might wait for each other.
+
+    Every tick locks its incarnation first.
+    """
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision != newest():
+        connection.execute(text("LOCK TABLE incarnations IN EXCLUSIVE MODE"))
 
 
 def _config() -> Config:

@@ -129,6 +129,19 @@ def site(engine: Engine) -> Site:
     return Site(engine)
 
 
+@pytest.mark.parametrize(
+    "broken", ["ponder_worker.parent.intake.origin_of", "ponder_worker.parent.intake.JobTraces.claim"]
+)
+def test_a_trace_that_cannot_begin_costs_no_job(engine: Engine, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    def fail(*args: object, **more: object) -> None:
+        raise KeyError("a trace")
+
+    monkeypatch.setattr(broken, fail)
+    site = Site(engine)
+    assert [job.attempt_span for job in site.admit.jobs] == [None, None]
+    site.beat(results=(site.result(),))
+
+
 def _parent(span: ReadableSpan) -> int | None:
     return None if span.parent is None else span.parent.span_id
 

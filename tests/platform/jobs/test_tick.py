@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from structlog.testing import capture_logs
 
 from ponder.domain.state import IncarnationState, JobState
 from ponder.errors import LeaseLost
@@ -253,3 +255,45 @@ def test_a_tree_to_which_several_incarnations_contributed_says_who_made_what(wor
             {"incarnation_id": second, "first_node": 3, "continued": [[1, 2]]},
         ]
     }
+
+
+def test_a_job_settles_without_its_makers_if_an_old_delta_is_odd(world: Any) -> None:
+    world.batch(2)
+    first, second = world.worker(), world.worker()
+    odd, sound = world.claim_all(first)
+    world.tick(first, deltas={job: [{"nodes": [_grown(1, 2)]}] for job in (odd, sound)})
+    world.release(first)
+    world.claim_all(second)
+    world.sql("UPDATE tree_deltas SET delta = '{\"nodes\": [{}]}' WHERE job_id = :id", id=odd)
+    tree = {"nodes": [{"parent": -1, "ordinal": 0, "tokens": 0}, {"parent": 0, "ordinal": 0, "tokens": 4}]}
+    with capture_logs() as lines:
+        world.tick(second, settled=[replace(world.passed(job), tree=tree) for job in (odd, sound)])
+
+    trees = {row.job_id: row.tree for row in world.sql("SELECT job_id, tree FROM search_trees")}
+    assert trees[odd] == tree
+    assert [part["incarnation_id"] for part in trees[sound]["made_by"]] == [first, second]
+    assert [(line["event"], line["job"]) for line in lines] == [("makers_unknown", odd)]
+
+
+def test_only_jobs_that_others_had_are_asked_for_their_makers(world: Any) -> None:
+    asked: list[Any] = []
+
+    def note(*told: Any) -> None:
+        if "incarnation_id, delta FROM tree_deltas" in told[2]:
+            asked.append(told[3])
+
+    world.batch(2)
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    tree = {"nodes": [{"parent": -1, "ordinal": 0, "tokens": 0}]}
+    event.listen(world.engine, "before_cursor_execute", note)
+    try:
+        world.tick(worker, settled=[replace(world.passed(jobs[0]), tree=tree)])
+        assert asked == []
+        world.release(worker)
+        other = world.worker()
+        world.claim_all(other)
+        world.tick(other, settled=[replace(world.passed(jobs[1]), tree=tree)])
+    finally:
+        event.remove(world.engine, "before_cursor_execute", note)
+    assert len(asked) == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
 from alembic import command
+from sqlalchemy import text
+from waiting import until
 
 from ponder.ledger.cost_report import cost_report
 from ponder.ledger.reporting import Selection
@@ -123,3 +126,22 @@ def test_settled_jobs_of_an_older_release_can_be_listed_by_cost(world: Any) -> N
     world.fold_costs()
     [row] = world.sql("SELECT count(*) AS num FROM settled_jobs")
     assert row.num == 3
+
+
+@pytest.mark.parametrize("revision", ["0030", "0036"])
+def test_no_migration_deadlocks_with_a_tick(world: Any, revision: str) -> None:
+    """A tick holds its incarnation and jobs first, and writes of costs, counts and the lease later."""
+    world.batch()
+    _downgrade(world, revision)
+    migration = threading.Thread(target=module.migrate, args=(world.engine,))
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with world.engine.begin() as tick:
+        for table in ("incarnations", "jobs"):
+            tick.execute(text(f"SELECT id FROM {table} FOR NO KEY UPDATE"))
+        migration.start()
+        until(lambda: world.sql(waits), 30)
+        for table in ("tallies", "ledger_entries", "late_costs", "batches", "incarnations"):
+            tick.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
+    migration.join(60)
+    [row] = world.sql("SELECT version_num FROM alembic_version")
+    assert row.version_num == module.newest()

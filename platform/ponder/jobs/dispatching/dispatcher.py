@@ -177,9 +177,19 @@ class _Dispatcher:
         with self.engine.begin() as connection:
             messages = dispatch(connection, shard_tokens=self.settings.shard_tokens, shares=shares)
         self._send(messages)
-        if self.tracer is not None and messages:
+        if messages:
+            shard_ids = [message.shard_id for message in messages]
+            self._tell(lambda connection, tracer: trace_submission(connection, tracer, shard_ids))
+
+    def _tell(self, trace: Callable[[Connection, Tracer], None]) -> None:
+        """Exports spans, if this process traces. No step fails because of them."""
+        if self.tracer is None:
+            return
+        try:
             with self.engine.connect() as connection:
-                trace_submission(connection, self.tracer, [message.shard_id for message in messages])
+                trace(connection, self.tracer)
+        except Exception as error:
+            _log.warning("trace_not_told", error=brief(error))
 
     def _send(self, messages: Iterable[Message]) -> None:
         self.unsent |= {message.shard_id: message for message in messages}
@@ -207,9 +217,9 @@ class _Dispatcher:
 
     def _sweep(self) -> None:
         swept = sweep(self.engine, shard_tokens=self.settings.shard_tokens)
-        if self.tracer is not None and swept:
-            with self.engine.connect() as connection:
-                trace_loss(connection, self.tracer, [one.incarnation_id for one in swept])
+        if swept:
+            ids = [one.incarnation_id for one in swept]
+            self._tell(lambda connection, tracer: trace_loss(connection, tracer, ids))
 
     def _fold(self) -> None:
         for folded in (fold, fold_observations, fold_counters):

@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 from waiting import until
 
 from ponder.embedded.redis import EmbeddedRedis
@@ -17,6 +18,7 @@ from ponder.jobs.dispatching.dispatcher_status import DispatcherStatus, dispatch
 from ponder.jobs.wake import wake
 from ponder.queue.celery_app import queue_lengths, queue_name, redis_client
 from ponder.settings import Settings
+from ponder.trace import Tracer
 
 _WIDE_SET = "[\x01-\U0010fffe]"
 QUEUE = queue_name("demo", "f1", "batch")
@@ -28,10 +30,10 @@ def start(database_url: str, redis_server: EmbeddedRedis) -> Iterator[Callable[.
     running: list[tuple[threading.Event, threading.Thread]] = []
     redis_client(redis_server.url).flushall()
 
-    def start(**more: Any) -> threading.Event:
+    def start(tracer: Tracer | None = None, **more: Any) -> threading.Event:
         stop = threading.Event()
         settings = Settings(shard_tokens=1_000, **more)
-        thread = threading.Thread(target=dispatcher.run, args=(database_url, redis_server.url, settings, stop))
+        thread = threading.Thread(target=dispatcher.run, args=(database_url, redis_server.url, settings, stop, tracer))
         thread.start()
         running.append((stop, thread))
         return stop
@@ -86,6 +88,31 @@ def test_it_counts_what_an_older_release_has_validated_and_cut(
         ),
         10,
     )
+
+
+def test_a_trace_that_cannot_be_told_holds_nothing_up(
+    world: Any, start: Callable[..., threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = set()
+    for name in ("trace_submission", "trace_loss"):
+
+        def fail(*args: object, name: str = name) -> None:
+            failed.add(name)
+            raise KeyError("a trace")
+
+        monkeypatch.setattr(dispatcher, name, fail)
+    world.batch()
+    worker = world.worker()
+    world.claim_all(worker)
+    world.lapse(worker)
+    world.batch()
+    world.worker()
+    with capture_logs() as lines:
+        start(cast("Tracer", object()))
+        until(lambda: len(failed) == 2 and len(lines) >= 3, 30)
+    events = [line["event"] for line in lines]
+    assert events.count("trace_not_told") >= 2
+    assert "step_failed" not in events
 
 
 def test_it_prunes_what_has_expired(world: Any, start: Callable[[], threading.Event]) -> None:

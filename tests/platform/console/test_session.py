@@ -68,12 +68,23 @@ def test_a_page_without_its_token_changes_nothing(browser: httpx2.Client) -> Non
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
 )
 def test_another_site_cannot_sign_somebody_in(base_url: str, operator_key: str, headers: dict[str, str]) -> None:
     answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}, headers=headers)
     assert answer.status_code == 403
     assert "Set-Cookie" not in answer.headers
+
+
+def test_a_page_behind_a_proxy_that_rewrites_the_host_can_sign_in(base_url: str, operator_key: str) -> None:
+    headers = {"Origin": "https://ponder.example", "Sec-Fetch-Site": "same-origin"}
+    assert httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}, headers=headers).status_code == 303
 
 
 @pytest.mark.parametrize(

@@ -138,8 +138,15 @@ def set_cookie(request: Request, response: Response, token: str) -> None:
         max_age=_SESSION_DAYS * 86_400,
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=_is_encrypted(request),
     )
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Whether the browser speaks TLS, which may end at a proxy. Somebody who lies loses only a cookie of their own."""
+    forwarded = request.headers.get("X-Forwarded-Proto", "")
+    origin = request.headers.get("Origin", "")
+    return request.url.scheme == "https" or forwarded.startswith("https") or origin.startswith("https://")
 
 
 def refuse_other_sites(request: Request) -> None:

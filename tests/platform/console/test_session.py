@@ -32,6 +32,16 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(base_url: str, op
     assert "SameSite=lax" in cookie
 
 
+@pytest.mark.parametrize("headers", [{"X-Forwarded-Proto": "https"}, {"Origin": "https://ponder.example"}])
+def test_the_cookie_of_a_browser_that_speaks_tls_to_a_proxy_never_leaves_it_openly(
+    base_url: str, operator_key: str, headers: dict[str, str]
+) -> None:
+    sign_in = {"data": {"key": operator_key}, "headers": headers | {"Sec-Fetch-Site": "same-origin"}}
+    assert "Secure" in httpx2.post(f"{base_url}/sign-in", **sign_in).headers["Set-Cookie"]  # type: ignore[arg-type]
+    plain = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}, headers={"X-Forwarded-Proto": "http"})
+    assert "Secure" not in plain.headers["Set-Cookie"]
+
+
 def test_a_wrong_key_gets_no_session(base_url: str) -> None:
     for key in ("", "pk-wrong", "\0"):
         answer = httpx2.post(f"{base_url}/sign-in", data={"key": key})

@@ -124,6 +124,15 @@ def test_a_link_signs_in_once_and_leads_on(base_url: str, operator_key: str) -> 
     assert "has been used" in again.text
 
 
+def test_a_link_on_another_site_replaces_nobodys_session_and_is_not_used_up(base_url: str, operator_key: str) -> None:
+    made = httpx2.post(f"{base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"}).json()
+    led = httpx2.get(base_url + made["path"], headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})
+    assert led.status_code == 403
+    assert "Set-Cookie" not in led.headers
+    assert "copy it into the address bar" in led.text
+    assert httpx2.get(base_url + made["path"], headers={"Sec-Fetch-Site": "none"}).status_code == 303
+
+
 def test_a_link_of_a_revoked_key_signs_nobody_in(base_url: str, operator_key: str, world: World) -> None:
     made = httpx2.post(f"{base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"}).json()
     world.sql("UPDATE api_keys SET revoked_at = clock_timestamp()")

@@ -14,7 +14,7 @@ from ponder.console import session
 from ponder.console.rendering import redirect, render
 from ponder.console.session import COOKIE, LINK_MINUTES, ConfirmedVisitor
 from ponder.domain.storable import JsonObject
-from ponder.errors import Unauthorized
+from ponder.errors import Forbidden, Unauthorized
 
 router = APIRouter()
 link_router = APIRouter(prefix="/v1/console", tags=["console"])
@@ -54,7 +54,15 @@ def sign_in(
 
 @router.get("/sign-in/{link_token}")
 def sign_in_by_link(request: Request, link_token: str, ponder: Ponder, next: _Next = "/") -> Response:
-    """Uses up a link. Someone whose link is used up but who is signed in just goes on."""
+    """Uses up a link. Someone whose link is used up but who is signed in just goes on.
+
+    Another site must not sign somebody in, because what they then upload would go to its tenant.
+    """
+    try:
+        session.refuse_other_sites(request)
+    except Forbidden:
+        problem = "Another site led you here. If you trust the link, copy it into the address bar."
+        return render(request, "sign_in.html", status=403, next=_own_path(next), problem=problem)
     try:
         with ponder.engine.begin() as connection:
             token = session.begin_by_link(connection, link_token)

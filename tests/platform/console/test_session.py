@@ -106,12 +106,24 @@ def test_a_page_behind_a_proxy_that_rewrites_the_host_can_sign_in(base_url: str,
         "javascript:alert(1)",
         "evil",
         "/a\r\nSet-Cookie: x",
+        "//[evil",
+        "https://[evil",
     ],
 )
 def test_signing_in_never_leads_to_another_site(base_url: str, operator_key: str, wanted: str) -> None:
     answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key, "next": wanted})
     assert answer.headers["Location"] == "/"
     assert "evil" not in httpx2.get(f"{base_url}/sign-in?next={quote(wanted, safe='')}").text
+
+
+def test_signing_in_leads_to_an_address_in_any_script(
+    base_url: str, operator_key: str, browser: httpx2.Client, world: World
+) -> None:
+    answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key, "next": "/日 本?a=%20b"})
+    assert answer.headers["Location"] == "/%E6%97%A5%20%E6%9C%AC?a=%20b"
+    world.sql("DELETE FROM console_sessions")
+    led = browser.get("/batches/%E6%97%A5%3F?a=b").headers["Location"]
+    assert led == "/sign-in?next=%2Fbatches%2F%25E6%2597%25A5%253F%3Fa%3Db"
 
 
 def test_a_link_signs_in_once_and_leads_on(base_url: str, operator_key: str) -> None:

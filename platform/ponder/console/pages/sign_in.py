@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import string
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
@@ -100,6 +101,9 @@ def _signed_in(request: Request, token: str, wanted: str) -> Response:
 
 def _own_path(wanted: str) -> str:
     """Returns a path of the console, so that no link leads somebody who signs in to another site."""
-    parts = urlsplit(wanted)
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:
+        return "/"
     is_own = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)
-    return wanted if is_own and wanted.isprintable() else "/"
+    return quote(wanted, safe=string.punctuation) if is_own and wanted.isprintable() else "/"

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from ponder.api.auth import Caller, digest
 from ponder.api.services import Ponder, identifier
+from ponder.api.tenant_limits import RequestRate
 from ponder.domain.role import Role
 from ponder.errors import Forbidden, NotFound, PonderError, Unauthorized
 
@@ -29,7 +30,7 @@ CSRF_FIELD = "csrf_token"
 _SESSION_DAYS = 14
 LINK_MINUTES = 10
 
-_KEY = text("SELECT id FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
+_KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
 _BEGIN = text(
     f"""
     INSERT INTO console_sessions (sha256, key_id, expires_at)
@@ -92,12 +93,14 @@ class Visitor:
         return self.viewed.role is not Role.READ
 
 
-def begin(connection: Connection, key: str) -> str:
-    """Begins a session with an API key. Returns the cookie's token. Raises Unauthorized."""
-    key_id = connection.execute(_KEY, {"sha256": digest(key)}).scalar()
-    if key_id is None:
+def begin(connection: Connection, key: str, requests: RequestRate) -> str:
+    """Begins a session with an API key. Returns the cookie's token. Raises Unauthorized and LimitReached."""
+    row = connection.execute(_KEY, {"sha256": digest(key)}).first()
+    if row is None:
         raise Unauthorized("this is not a valid API key: `ponder key create` makes one")
-    return _begin(connection, str(key_id))
+    if Role(row.role) is not Role.OPERATOR:
+        requests.take(row.tenant_id)
+    return _begin(connection, row.id)
 
 
 def make_link(connection: Connection, key_id: str) -> str:

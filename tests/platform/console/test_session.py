@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 from world import World
 
+from ponder.settings import Settings
+
 Browse = Callable[[str], "httpx2.Client"]
 
 
@@ -69,6 +71,38 @@ def test_signing_out_ends_the_session_for_whoever_kept_the_cookie(browser: httpx
     assert browser.change("/sign-out").headers["HX-Redirect"] == "/sign-in"  # type: ignore[attr-defined]
     again = httpx2.get(f"{browser.base_url}/", cookies={"ponder_session": kept})
     assert again.status_code == 303
+
+
+def test_signing_in_again_ends_the_session_before(browser: httpx2.Client, operator_key: str, world: World) -> None:
+    kept = browser.cookies["ponder_session"]
+    browser.sign_in(operator_key)  # type: ignore[attr-defined]
+    assert httpx2.get(f"{browser.base_url}/", cookies={"ponder_session": kept}).status_code == 303
+    assert browser.get("/").status_code == 200
+    made = httpx2.post(
+        f"{browser.base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"}
+    ).json()
+    browser.get(made["path"])
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [1]
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_requests_per_s=1)
+
+
+def test_signing_in_counts_as_a_request_of_the_tenant(base_url: str, new_key: Callable[..., str]) -> None:
+    key = new_key("busy")
+    with httpx2.Client(base_url=base_url, headers={"Accept": "text/html"}, timeout=30) as http:
+        answers = [http.post("/sign-in", data={"key": key}).status_code for _ in range(20)]
+        assert set(answers) == {303, 429}
+
+
+def test_sessions_that_have_ended_are_found_without_reading_the_others(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("SET enable_seqscan = off"))
+        for table in ("console_sessions", "sign_in_links"):
+            plan = connection.execute(text(f"EXPLAIN DELETE FROM {table} WHERE expires_at < now()")).scalars().all()
+            assert "Index" in "".join(plan)
 
 
 def test_a_page_without_its_token_changes_nothing(browser: httpx2.Client) -> None:

@@ -43,11 +43,12 @@ def sign_in(
     key: Annotated[str, Form(max_length=200)] = "",
     next: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:
-    """Exchanges an API key for a session."""
+    """Exchanges an API key for a session, which replaces the browser's former one."""
     session.refuse_other_sites(request)
     try:
         with ponder.engine.begin() as connection:
-            token = session.begin(connection, key.strip())
+            token = session.begin(connection, key.strip(), ponder.limits.requests)
+            session.end(connection, request.cookies.get(COOKIE, ""))
     except Unauthorized as error:
         return render(request, "sign_in.html", status=401, next=_own_path(next), problem=str(error))
     return _signed_in(request, token, next)
@@ -67,6 +68,7 @@ def sign_in_by_link(request: Request, link_token: str, ponder: Ponder, next: _Ne
     try:
         with ponder.engine.begin() as connection:
             token = session.begin_by_link(connection, link_token)
+            session.end(connection, request.cookies.get(COOKIE, ""))
     except Unauthorized as error:
         if COOKIE in request.cookies:
             return redirect(request, _own_path(next))

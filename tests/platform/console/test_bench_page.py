@@ -61,6 +61,15 @@ def test_a_document_of_another_form_is_offered_as_it_is(
     assert browser.get(f"/bench/runs/{run_id}/cells/0").status_code == 404
 
 
+@pytest.mark.parametrize("field", ["began_at", "ended_at"])
+@pytest.mark.parametrize("moment", [-1.0, 1.7e12, 1e300])
+def test_a_run_at_no_moment_of_a_calendar_is_offered_as_it_is(
+    browser: httpx2.Client, keep: Callable[[Any], str], field: str, moment: float
+) -> None:
+    run_id = keep(run(cell("direct", 0.6)) | {field: moment})
+    assert browser.get(f"/bench/runs/{run_id}").status_code == 200
+
+
 def test_twice_the_cells_take_about_twice_the_time_to_compare() -> None:
     key = {"data": "d", "model": "m", "strategy": "s"}
 

@@ -34,6 +34,13 @@
   setInterval(tell, 10_000);
   document.addEventListener("htmx:afterSettle", tell);
 
+  /* A refresh neither closes what somebody has opened, nor changes a form that somebody fills in or a picture that a
+     script has drawn. */
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeAttributeUpdated: (name) => name !== "open",
+    beforeNodeMorphed: (node) => !node.hasAttribute?.("data-keep"),
+  });
+
   /* A part with data-live="TOPIC[:ID]" is asked for again whenever the server says that it has changed. The stream is
      closed while nobody looks, because a browser has few connections to one server. */
   const part = document.querySelector("[data-live]");

@@ -37,6 +37,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sha256", name="pk_sign_in_links"),
         sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name="fk_sign_in_links_key_id_api_keys"),
     )
+    for table in ("console_sessions", "sign_in_links"):
+        op.create_index(f"ix_{table}_expires_at", table, ["expires_at"])
 
 
 def downgrade() -> None:

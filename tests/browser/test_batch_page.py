@@ -168,3 +168,17 @@ def test_hostile_texts_are_shown_as_they_are(visit: Visit, batch: str, world: Wo
         assert " ".join(hostile.split()) in " ".join((jobs.text_content() or "").split())
     page.goto(f"/batches/{batch}?search=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&level=%27onfocus=alert(1)")
     expect(page.get_by_label("custom_id", exact=True)).to_have_value('"><script>alert(1)</script>')
+
+
+def test_the_costs_by_level_follow_the_last_change(visit: Visit, world: World, home: str) -> None:
+    batch_id = world.batch(2, tenant=home)
+    page = visit.page()
+    page.goto(f"/batches/{batch_id}")
+    expect(page.locator("#levels")).to_contain_text("0 of 2")
+    worker = world.worker()
+    for job in world.claim_all(worker):
+        world.tick(worker, settled=[world.passed(job)], work=world.work(job))
+        world.tally()
+        world.fold_costs()
+        page.wait_for_timeout(1_500)
+    expect(page.locator("#levels")).to_contain_text("2 of 2", timeout=15_000)

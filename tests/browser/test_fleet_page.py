@@ -112,3 +112,16 @@ def test_the_fleet_has_no_barrier(
         has_no_barrier(page)
         overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, size
+
+
+def test_what_somebody_has_opened_stays_open_when_the_page_changes(visit: Visit, world: World) -> None:
+    world.worker()
+    page = visit.page()
+    page.goto("/fleet")
+    opened = page.locator("#live details").first
+    opened.locator("summary").click()
+    expect(opened).to_have_attribute("open", "")
+    with page.expect_response(lambda answer: answer.url.endswith("/fleet")):
+        world.worker()
+    expect(page.locator("#live dl.tiles dd").first).to_contain_text("2")
+    expect(opened).to_have_attribute("open", "")

@@ -47,6 +47,7 @@ def test_a_session_ends_with_its_key(visit: Visit, engine: Engine) -> None:
         connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp()"))
     page.goto("/")
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    visit.expect_errors(containing="401")  # of the stream, if it began after the key had ended
 
 
 def test_a_link_signs_in_once(visit: Visit) -> None:
@@ -67,6 +68,30 @@ def test_a_new_batch_appears_by_itself(visit: Visit, world: World) -> None:
     [home] = world.sql("SELECT id FROM tenants WHERE name = 'home'")
     batch = world.batch(3, tenant=home.id)
     expect(page.get_by_role("link", name=batch)).to_be_visible()
+
+
+def test_a_page_whose_stream_is_refused_listens_again(visit: Visit, world: World) -> None:
+    page = visit.page()
+    page.route("**/events?*", lambda route: route.fulfill(status=503), times=2)
+    page.goto("/")
+    expect(page.get_by_text("No batches yet")).to_be_visible()
+    with page.expect_response(lambda answer: "/events" in answer.url and answer.status == 200):
+        pass
+    [home] = world.sql("SELECT id FROM tenants WHERE name = 'home'")
+    batch = world.batch(3, tenant=home.id)
+    expect(page.get_by_role("link", name=batch)).to_be_visible()
+    visit.expect_errors(containing="503")
+
+
+def test_a_page_whose_stream_is_refused_leads_to_the_sign_in_once_the_session_has_ended(
+    visit: Visit, world: World
+) -> None:
+    page = visit.page()
+    page.route("**/events?*", lambda route: route.fulfill(status=503))
+    page.goto("/?from=mail")
+    world.sql("UPDATE api_keys SET revoked_at = clock_timestamp()")
+    page.wait_for_url("**/sign-in?next=**")
+    visit.expect_errors(containing="503")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

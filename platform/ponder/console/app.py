@@ -106,7 +106,7 @@ def _error_page(request: Request, found: ErrorAnswer) -> Response:
 async def _to_sign_in(request: Request, _error: Exception) -> Response:
     if request.method != "GET" or request.url.path == "/events":
         return Response("signed out", status_code=401, headers={"HX-Redirect": "/sign-in"})
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    wanted = quote(request.scope["path"]) + (f"?{request.url.query}" if request.url.query else "")
     return redirect(request, f"/sign-in?next={quote(wanted, safe='')}")
 
 

@@ -12,9 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import structlog
 from sqlalchemy import Engine, TextClause, text
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
+
+from ponder.failure import message
+
+_log = structlog.get_logger(__name__)
 
 _ROUND_S = 1.0
 HEARTBEAT_S = 15.0
@@ -129,13 +133,19 @@ class ChangeFeed:
                 self._watched.pop(topic, None)
 
     async def _watch(self) -> None:
-        """Looks once a second for as long as a page is open."""
+        """Looks once a second for as long as a page is open. After a failure the next round asks again."""
+        is_failing = False
         while self._watched:
             topics = list(self._watched)
-            with suppress(SQLAlchemyError, OSError):  # the next round asks again
+            try:
                 versions = await run_in_threadpool(self._versions, topics)
-                for topic, watched in self._watched.items():
-                    watched.note(versions.get(topic))
+                is_failing = False
+            except Exception as error:  # drivers raise what neither SQLAlchemy nor the system does
+                if not is_failing:
+                    _log.warning("pages are not told of changes", error=message(error))
+                is_failing, versions = True, {}
+            for topic, watched in self._watched.items():
+                watched.note(versions.get(topic))
             await asyncio.sleep(_ROUND_S)
 
     def _versions(self, topics: Iterable[Topic]) -> dict[Topic, str]:

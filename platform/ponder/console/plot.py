@@ -254,7 +254,9 @@ def ticks(low: float, high: float) -> list[float]:
     if high <= low:
         return [low]
     rough = (high - low) / _NUM_TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough)) if rough else 0.0
+    if not power:
+        return [low]
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, text
@@ -20,6 +19,7 @@ from starlette.responses import Response
 
 from ponder.api.auth import Caller, digest
 from ponder.api.services import Ponder, identifier
+from ponder.api.tenant_limits import RequestRate
 from ponder.domain.role import Role
 from ponder.errors import Forbidden, NotFound, PonderError, Unauthorized
 
@@ -30,7 +30,7 @@ CSRF_FIELD = "csrf_token"
 _SESSION_DAYS = 14
 LINK_MINUTES = 10
 
-_KEY = text("SELECT id FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
+_KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
 _BEGIN = text(
     f"""
     INSERT INTO console_sessions (sha256, key_id, expires_at)
@@ -93,12 +93,14 @@ class Visitor:
         return self.viewed.role is not Role.READ
 
 
-def begin(connection: Connection, key: str) -> str:
-    """Begins a session with an API key. Returns the cookie's token. Raises Unauthorized."""
-    key_id = connection.execute(_KEY, {"sha256": digest(key)}).scalar()
-    if key_id is None:
+def begin(connection: Connection, key: str, requests: RequestRate) -> str:
+    """Begins a session with an API key. Returns the cookie's token. Raises Unauthorized and LimitReached."""
+    row = connection.execute(_KEY, {"sha256": digest(key)}).first()
+    if row is None:
         raise Unauthorized("this is not a valid API key: `ponder key create` makes one")
-    return _begin(connection, str(key_id))
+    if Role(row.role) is not Role.OPERATOR:
+        requests.take(row.tenant_id)
+    return _begin(connection, row.id)
 
 
 def make_link(connection: Connection, key_id: str) -> str:
@@ -139,15 +141,29 @@ def set_cookie(request: Request, response: Response, token: str) -> None:
         max_age=_SESSION_DAYS * 86_400,
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=_is_encrypted(request),
     )
 
 
+def _is_encrypted(request: Request) -> bool:
+    """Whether the browser speaks TLS, which may end at a proxy. Somebody who lies loses only a cookie of their own."""
+    forwarded = request.headers.get("X-Forwarded-Proto", "")
+    origin = request.headers.get("Origin", "")
+    return request.url.scheme == "https" or forwarded.startswith("https") or origin.startswith("https://")
+
+
 def refuse_other_sites(request: Request) -> None:
-    """Raises Forbidden for a form of another site, where no token can be checked first."""
-    origin = request.headers.get("Origin")
-    is_foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
-    if is_foreign or request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+    """Raises Forbidden for a request that another site caused, where no token can be checked first.
+
+    The browser's own word counts. Only old browsers do not say it; then the origin must be the host, which a proxy that
+    rewrites the host cannot give.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is None:
+        is_own = origin is None or origin.partition("://")[2] == request.headers.get("Host")
+    else:
+        is_own = site in ("same-origin", "none")
+    if not is_own:
         raise Forbidden("send this from the console's own page")
 
 

@@ -84,6 +84,7 @@ console_sessions = Table(
     Column("viewed_tenant_id", Text, ForeignKey("tenants.id"), comment="that an operator chose; null: the key's own"),
     _created_at(),
     _timestamp("expires_at", nullable=False),
+    Index("ix_console_sessions_expires_at", "expires_at"),
 )
 
 sign_in_links = Table(
@@ -92,6 +93,7 @@ sign_in_links = Table(
     Column("sha256", LargeBinary, primary_key=True, comment="of the link's token, which signs in once"),
     Column("key_id", Text, ForeignKey("api_keys.id"), nullable=False),
     _timestamp("expires_at", nullable=False),
+    Index("ix_sign_in_links_expires_at", "expires_at"),
 )
 
 files = Table(

@@ -10,8 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 from bench_runs import cell, run
+from growth import MOST_GROWTH, growth
 
-from ponder.console.pages.reports.bench_document import read_document
+from ponder.console.pages.reports.bench_comparison import pairs_of
+from ponder.console.pages.reports.bench_document import BenchDocument, read_document
 
 
 @pytest.fixture
@@ -57,6 +59,27 @@ def test_a_document_of_another_form_is_offered_as_it_is(
     assert "cannot be shown" in browser.get(f"/bench/runs/{run_id}").text
     assert "cannot be shown" in browser.get("/bench/comparison", params={"a": run_id, "b": other}).text
     assert browser.get(f"/bench/runs/{run_id}/cells/0").status_code == 404
+
+
+@pytest.mark.parametrize("field", ["began_at", "ended_at"])
+@pytest.mark.parametrize("moment", [-1.0, 1.7e12, 1e300])
+def test_a_run_at_no_moment_of_a_calendar_is_offered_as_it_is(
+    browser: httpx2.Client, keep: Callable[[Any], str], field: str, moment: float
+) -> None:
+    run_id = keep(run(cell("direct", 0.6)) | {field: moment})
+    assert browser.get(f"/bench/runs/{run_id}").status_code == 200
+
+
+def test_twice_the_cells_take_about_twice_the_time_to_compare() -> None:
+    key = {"data": "d", "model": "m", "strategy": "s"}
+
+    def document(num: int) -> BenchDocument:
+        accuracy = {"num_problems": 1, "num_jobs": 1, "pass_1": {"value": 0.5}}
+        cells = [{"key": key | {"budget_tokens": n // 2}, "accuracy": accuracy} for n in range(num)]
+        return BenchDocument.model_validate({"suite": {"name": "x"}, "began_at": 1, "ended_at": 2, "cells": cells})
+
+    documents = {num: document(num) for num in (1_000, 2_000)}
+    assert growth(lambda num: list(pairs_of(documents[num], documents[num])), 1_000) < MOST_GROWTH
 
 
 def test_cells_of_two_runs_are_compared_where_only_the_model_differs(

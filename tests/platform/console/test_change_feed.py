@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from pg8000.exceptions import InterfaceError
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 from world import World
 
 from ponder.console.change_feed import ChangeFeed, Topic, TopicKind
@@ -71,7 +73,10 @@ def test_pages_of_the_fleet_hear_of_a_worker(engine: Engine, world: World) -> No
     assert _told(engine, Topic(TopicKind.FLEET), world.worker)
 
 
-def test_a_stream_survives_a_failure_of_postgres(engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [OSError("no answer"), InterfaceError("network error on write")])
+def test_a_stream_survives_a_failure_of_postgres(
+    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
     batch = world.batch()
     feed = ChangeFeed(engine)
     found, num_asked = feed._versions, 0
@@ -80,7 +85,7 @@ def test_a_stream_survives_a_failure_of_postgres(engine: Engine, world: World, m
         nonlocal num_asked
         num_asked += 1
         if num_asked == 1:
-            raise OSError("the database does not answer")
+            raise failure
         return found(*topics)  # type: ignore[arg-type]
 
     monkeypatch.setattr(feed, "_versions", failing_at_first)
@@ -89,6 +94,27 @@ def test_a_stream_survives_a_failure_of_postgres(engine: Engine, world: World, m
         await asyncio.wait_for(_next_change(feed.stream(Topic(TopicKind.BATCH, batch), lasts_s=30)), 20)
 
     asyncio.run(listen())
+
+
+def test_a_row_of_failures_is_logged_once(engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = ChangeFeed(engine)
+    num_asked = 0
+
+    def failing(*_topics: object) -> dict[Topic, str]:
+        nonlocal num_asked
+        num_asked += 1
+        raise InterfaceError("network error on write")
+
+    monkeypatch.setattr(feed, "_versions", failing)
+
+    async def listen() -> None:
+        async for _ in feed.stream(Topic(TopicKind.BATCH, world.batch()), lasts_s=3):
+            pass
+
+    with capture_logs() as logs:
+        asyncio.run(listen())
+    assert num_asked > 1
+    assert [line["event"] for line in logs] == ["pages are not told of changes"]
 
 
 def test_one_question_serves_all_pages(engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

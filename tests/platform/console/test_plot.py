@@ -49,6 +49,12 @@ def test_ticks_are_few_round_and_in_order(low: float, span: float) -> None:
     assert len(marks) <= 8
 
 
+@given(st.floats(0, 1e-300, exclude_min=True))
+def test_a_span_too_small_for_steps_has_one_tick(high: float) -> None:
+    assert len(ticks(0.0, high)) <= 8
+    assert ticks(0.0, 5e-324) == [0.0]
+
+
 @given(st.floats(0, 2e9), st.floats(1, 1e8))
 def test_ticks_of_time_are_within_the_time(low: float, span: float) -> None:
     marks = time_ticks(low, low + span)

@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 from world import World
 
+from ponder.settings import Settings
+
 Browse = Callable[[str], "httpx2.Client"]
 
 
@@ -30,6 +32,16 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(base_url: str, op
     cookie = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}).headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
+
+
+@pytest.mark.parametrize("headers", [{"X-Forwarded-Proto": "https"}, {"Origin": "https://ponder.example"}])
+def test_the_cookie_of_a_browser_that_speaks_tls_to_a_proxy_never_leaves_it_openly(
+    base_url: str, operator_key: str, headers: dict[str, str]
+) -> None:
+    sign_in = {"data": {"key": operator_key}, "headers": headers | {"Sec-Fetch-Site": "same-origin"}}
+    assert "Secure" in httpx2.post(f"{base_url}/sign-in", **sign_in).headers["Set-Cookie"]  # type: ignore[arg-type]
+    plain = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}, headers={"X-Forwarded-Proto": "http"})
+    assert "Secure" not in plain.headers["Set-Cookie"]
 
 
 def test_a_wrong_key_gets_no_session(base_url: str) -> None:
@@ -61,6 +73,38 @@ def test_signing_out_ends_the_session_for_whoever_kept_the_cookie(browser: httpx
     assert again.status_code == 303
 
 
+def test_signing_in_again_ends_the_session_before(browser: httpx2.Client, operator_key: str, world: World) -> None:
+    kept = browser.cookies["ponder_session"]
+    browser.sign_in(operator_key)  # type: ignore[attr-defined]
+    assert httpx2.get(f"{browser.base_url}/", cookies={"ponder_session": kept}).status_code == 303
+    assert browser.get("/").status_code == 200
+    made = httpx2.post(
+        f"{browser.base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"}
+    ).json()
+    browser.get(made["path"])
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [1]
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_requests_per_s=1)
+
+
+def test_signing_in_counts_as_a_request_of_the_tenant(base_url: str, new_key: Callable[..., str]) -> None:
+    key = new_key("busy")
+    with httpx2.Client(base_url=base_url, headers={"Accept": "text/html"}, timeout=30) as http:
+        answers = [http.post("/sign-in", data={"key": key}).status_code for _ in range(20)]
+        assert set(answers) == {303, 429}
+
+
+def test_sessions_that_have_ended_are_found_without_reading_the_others(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("SET enable_seqscan = off"))
+        for table in ("console_sessions", "sign_in_links"):
+            plan = connection.execute(text(f"EXPLAIN DELETE FROM {table} WHERE expires_at < now()")).scalars().all()
+            assert "Index" in "".join(plan)
+
+
 def test_a_page_without_its_token_changes_nothing(browser: httpx2.Client) -> None:
     for headers in ({}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "0" * 64}, {"X-CSRF-Token": "é".encode()}):
         assert browser.post("/sign-out", headers=headers).status_code == 403
@@ -68,12 +112,23 @@ def test_a_page_without_its_token_changes_nothing(browser: httpx2.Client) -> Non
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
 )
 def test_another_site_cannot_sign_somebody_in(base_url: str, operator_key: str, headers: dict[str, str]) -> None:
     answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}, headers=headers)
     assert answer.status_code == 403
     assert "Set-Cookie" not in answer.headers
+
+
+def test_a_page_behind_a_proxy_that_rewrites_the_host_can_sign_in(base_url: str, operator_key: str) -> None:
+    headers = {"Origin": "https://ponder.example", "Sec-Fetch-Site": "same-origin"}
+    assert httpx2.post(f"{base_url}/sign-in", data={"key": operator_key}, headers=headers).status_code == 303
 
 
 @pytest.mark.parametrize(
@@ -85,12 +140,24 @@ def test_another_site_cannot_sign_somebody_in(base_url: str, operator_key: str, 
         "javascript:alert(1)",
         "evil",
         "/a\r\nSet-Cookie: x",
+        "//[evil",
+        "https://[evil",
     ],
 )
 def test_signing_in_never_leads_to_another_site(base_url: str, operator_key: str, wanted: str) -> None:
     answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key, "next": wanted})
     assert answer.headers["Location"] == "/"
     assert "evil" not in httpx2.get(f"{base_url}/sign-in?next={quote(wanted, safe='')}").text
+
+
+def test_signing_in_leads_to_an_address_in_any_script(
+    base_url: str, operator_key: str, browser: httpx2.Client, world: World
+) -> None:
+    answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key, "next": "/日 本?a=%20b"})
+    assert answer.headers["Location"] == "/%E6%97%A5%20%E6%9C%AC?a=%20b"
+    world.sql("DELETE FROM console_sessions")
+    led = browser.get("/batches/%E6%97%A5%3F?a=b").headers["Location"]
+    assert led == "/sign-in?next=%2Fbatches%2F%25E6%2597%25A5%253F%3Fa%3Db"
 
 
 def test_a_link_signs_in_once_and_leads_on(base_url: str, operator_key: str) -> None:
@@ -101,6 +168,15 @@ def test_a_link_signs_in_once_and_leads_on(base_url: str, operator_key: str) -> 
     again = httpx2.get(f"{base_url}{made['path']}")
     assert again.status_code == 401
     assert "has been used" in again.text
+
+
+def test_a_link_on_another_site_replaces_nobodys_session_and_is_not_used_up(base_url: str, operator_key: str) -> None:
+    made = httpx2.post(f"{base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"}).json()
+    led = httpx2.get(base_url + made["path"], headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})
+    assert led.status_code == 403
+    assert "Set-Cookie" not in led.headers
+    assert "copy it into the address bar" in led.text
+    assert httpx2.get(base_url + made["path"], headers={"Sec-Fetch-Site": "none"}).status_code == 303
 
 
 def test_a_link_of_a_revoked_key_signs_nobody_in(base_url: str, operator_key: str, world: World) -> None:

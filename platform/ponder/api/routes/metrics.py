@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -118,14 +119,19 @@ class Meter:
             "ponder_http_requests", "Requests", ("method", "route", "status"), registry=self.registry
         )
         self._seconds = Histogram(
-            "ponder_http_request_seconds", "Time to the last byte", ("method", "route"), registry=self.registry
+            "ponder_http_request_seconds",
+            "Time to the last byte, without event streams",
+            ("method", "route"),
+            registry=self.registry,
         )
 
-    def count(self, scope: Scope, status: int, seconds: float) -> None:
+    def count(self, scope: Scope, status: int, seconds: float | None) -> None:
+        """Counts a request. seconds: None for a stream of events, whose time says nothing about the service."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        if seconds is not None:
+            self._seconds.labels(method, route).observe(seconds)
 
 
 class Observed:
@@ -139,19 +145,20 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500
+        status, is_stream = 500, False
         began = time.perf_counter()
 
         async def noting(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
+                is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
             await send(message)
 
         try:
             await self._app(scope, receive, noting)
         finally:
-            self._meter.count(scope, status, time.perf_counter() - began)
+            self._meter.count(scope, status, None if is_stream else time.perf_counter() - began)
 
 
 class _Platform(Collector):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import string
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from ponder.console import session
 from ponder.console.rendering import redirect, render
 from ponder.console.session import COOKIE, LINK_MINUTES, ConfirmedVisitor
 from ponder.domain.storable import JsonObject
-from ponder.errors import Unauthorized
+from ponder.errors import Forbidden, Unauthorized
 
 router = APIRouter()
 link_router = APIRouter(prefix="/v1/console", tags=["console"])
@@ -42,11 +43,12 @@ def sign_in(
     key: Annotated[str, Form(max_length=200)] = "",
     next: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:
-    """Exchanges an API key for a session."""
+    """Exchanges an API key for a session, which replaces the browser's former one."""
     session.refuse_other_sites(request)
     try:
         with ponder.engine.begin() as connection:
-            token = session.begin(connection, key.strip())
+            token = session.begin(connection, key.strip(), ponder.limits.requests)
+            session.end(connection, request.cookies.get(COOKIE, ""))
     except Unauthorized as error:
         return render(request, "sign_in.html", status=401, next=_own_path(next), problem=str(error))
     return _signed_in(request, token, next)
@@ -54,10 +56,19 @@ def sign_in(
 
 @router.get("/sign-in/{link_token}")
 def sign_in_by_link(request: Request, link_token: str, ponder: Ponder, next: _Next = "/") -> Response:
-    """Uses up a link. Someone whose link is used up but who is signed in just goes on."""
+    """Uses up a link. Someone whose link is used up but who is signed in just goes on.
+
+    Another site must not sign somebody in, because what they then upload would go to its tenant.
+    """
+    try:
+        session.refuse_other_sites(request)
+    except Forbidden:
+        problem = "Another site led you here. If you trust the link, copy it into the address bar."
+        return render(request, "sign_in.html", status=403, next=_own_path(next), problem=problem)
     try:
         with ponder.engine.begin() as connection:
             token = session.begin_by_link(connection, link_token)
+            session.end(connection, request.cookies.get(COOKIE, ""))
     except Unauthorized as error:
         if COOKIE in request.cookies:
             return redirect(request, _own_path(next))
@@ -92,6 +103,9 @@ def _signed_in(request: Request, token: str, wanted: str) -> Response:
 
 def _own_path(wanted: str) -> str:
     """Returns a path of the console, so that no link leads somebody who signs in to another site."""
-    parts = urlsplit(wanted)
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:
+        return "/"
     is_own = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)
-    return wanted if is_own and wanted.isprintable() else "/"
+    return quote(wanted, safe=string.punctuation) if is_own and wanted.isprintable() else "/"

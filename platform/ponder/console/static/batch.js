@@ -17,9 +17,10 @@
     });
   });
 
-  /* A refresh neither closes what somebody has opened, nor changes a form that somebody fills in. */
-  Object.assign(Idiomorph.defaults.callbacks, {
-    beforeAttributeUpdated: (name) => name !== "open",
-    beforeNodeMorphed: (node) => !node.hasAttribute?.("data-keep"),
+  /* Adding up takes longer than the page, so that the costs by level follow at most every few seconds, but surely after
+     the last change. */
+  let due = null;
+  document.addEventListener("ponder:changed", () => {
+    due ??= setTimeout(() => { due = null; htmx.trigger("#levels-body", "ponder:due"); }, 4_000);
   });
 })();

@@ -34,16 +34,36 @@
   setInterval(tell, 10_000);
   document.addEventListener("htmx:afterSettle", tell);
 
+  /* A refresh neither closes what somebody has opened, nor changes a form that somebody fills in or a picture that a
+     script has drawn. */
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeAttributeUpdated: (name) => name !== "open",
+    beforeNodeMorphed: (node) => !node.hasAttribute?.("data-keep"),
+  });
+
   /* A part with data-live="TOPIC[:ID]" is asked for again whenever the server says that it has changed. The stream is
      closed while nobody looks, because a browser has few connections to one server. */
   const part = document.querySelector("[data-live]");
   if (!part) return;
   const [of, id = ""] = part.dataset.live.split(":");
   let stream = null;
+  let pauseMs = 2_000;
   const refresh = () => {
     const address = location.pathname + location.search;
     htmx.ajax("GET", address, { source: "#live", target: "#live", select: "#live", swap: "morph:outerHTML" });
     document.dispatchEvent(new CustomEvent("ponder:changed"));
+  };
+  /* A browser gives up a stream that is refused. The page then asks for itself, which leads somebody who is no longer
+     signed in to the sign-in, and listens again. */
+  const recover = (event) => {
+    if (event.target !== stream || stream.readyState !== EventSource.CLOSED) return;
+    stream = null;
+    setTimeout(() => {
+      if (document.hidden || stream) return;
+      refresh();
+      listen();
+    }, pauseMs);
+    pauseMs = Math.min(2 * pauseMs, 60_000);
   };
   const listen = () => {
     if (document.hidden) {
@@ -51,7 +71,9 @@
       stream = null;
     } else if (!stream) {
       stream = new EventSource(`/events?${new URLSearchParams({ of, id })}`);
+      stream.addEventListener("open", () => { pauseMs = 2_000; });
       stream.addEventListener("changed", refresh);
+      stream.addEventListener("error", recover);
     }
   };
   document.addEventListener("visibilitychange", listen);

@@ -2,9 +2,6 @@
 "use strict";
 
 (() => {
-  /* What this script has drawn stays as it is when the rest of the page is morphed. */
-  Idiomorph.defaults.callbacks.beforeNodeMorphed = (old) => !(old instanceof Element && old.hasAttribute("data-keep"));
-
   let page = null;
 
   class Page {

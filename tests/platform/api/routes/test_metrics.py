@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from prometheus_client import generate_latest
 from rows_read import rows_read
 from sqlalchemy import Engine
+from starlette.types import Message, Receive, Scope, Send
 
-from ponder.api.routes.metrics import Meter
+from ponder.api.routes.metrics import Meter, Observed
 from ponder.embedded.redis import EmbeddedRedis
 from ponder.store.counter import fold_counters
 
@@ -48,6 +50,22 @@ def _counter(meter: Meter, name: str, label: str) -> dict[str, int]:
     lines = (line.rsplit(" ", 1) for line in generate_latest(meter.registry).decode().splitlines())
     begin = f'{name}{{{label}="'
     return {key[len(begin) : -2]: int(float(value)) for key, value in lines if key.startswith(begin)}
+
+
+@pytest.mark.parametrize(("content_type", "num_timed"), [("application/json", 1), ("text/event-stream", 0)])
+def test_a_stream_that_stays_open_is_counted_and_not_timed(meter: Meter, content_type: str, num_timed: int) -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", f"{content_type}; charset=utf-8".encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send(_message: Message) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/events"}
+    asyncio.run(Observed(app, meter)(scope, send, send))  # type: ignore[arg-type]
+    labels = {"method": "GET", "route": "none"}
+    assert meter.registry.get_sample_value("ponder_http_requests_total", labels | {"status": "200"}) == 1
+    assert (meter.registry.get_sample_value("ponder_http_request_seconds_count", labels) or 0) == num_timed
 
 
 def test_what_was_spent_is_the_ledger_by_kind_before_and_after_it_was_added_up(world: Any, meter: Meter) -> None:

@@ -49,7 +49,7 @@ def bench_comparison_page(request: Request, ponder: Ponder, visitor: SignedIn, a
     runs = [get_run(run_id, ponder, visitor.viewed) for run_id in (a, b)]
     documents = [read_document(run["document"]) for run in runs]
     one, other = documents
-    pairs = list(_pairs(one, other)) if one and other else []
+    pairs = list(pairs_of(one, other)) if one and other else []
     ranged = [
         Ranged(f"{side}: {pair.label}", found.value, found.low, found.high, style)
         for pair in pairs[: SHOWN // 2]
@@ -93,15 +93,24 @@ def _batches(ponder: Services, visitor: Visitor, run_id: str, number: int) -> tu
     return document.cells[number].batch_ids
 
 
-def _pairs(a: BenchDocument, b: BenchDocument) -> Iterator[_Pair]:
+def pairs_of(a: BenchDocument, b: BenchDocument) -> Iterator[_Pair]:
     """Yields the cells of A, each with the one of B that ran the same task, by preference with the same model."""
-    left = dict(enumerate(b.cells))
+    left: dict[tuple[object, ...], dict[str, list[int]]] = {}
+    for number in reversed(range(len(b.cells))):
+        key = b.cells[number].key
+        left.setdefault(key.task, {}).setdefault(key.parts[1], []).append(number)
     for number, (label, cell) in enumerate(zip(a.labels, a.cells, strict=True)):
-        same = [one for one, other in left.items() if other.key.task == cell.key.task]
-        same.sort(key=lambda one: (left[one].key.parts[1] != cell.key.parts[1], one))
-        if same:
-            other = left.pop(same[0])
-            yield _Pair(cell, other, number, same[0], label, _difference(cell.accuracy.pass_1, other.accuracy.pass_1))
+        same = left.get(cell.key.task)
+        if not same:
+            continue
+        model = cell.key.parts[1]
+        if model not in same:
+            model = min(same, key=lambda one: same[one][-1])
+        other_number = same[model].pop()
+        if not same[model]:
+            del same[model]
+        other = b.cells[other_number]
+        yield _Pair(cell, other, number, other_number, label, _difference(cell.accuracy.pass_1, other.accuracy.pass_1))
 
 
 def _difference(a: Estimate, b: Estimate) -> Estimate:

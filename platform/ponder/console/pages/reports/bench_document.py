@@ -7,10 +7,14 @@ and a document of another form is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ponder.domain.storable import JsonObject
+
+_Unix = Annotated[float, Field(ge=0, le=1e11)]
+"""A moment that a calendar has."""
 
 
 class _Part(BaseModel):
@@ -138,8 +142,8 @@ class Suite(_Part):
 class BenchDocument(_Part):
     suite: Suite
     ponder: str = ""
-    began_at: float
-    ended_at: float
+    began_at: _Unix
+    ended_at: _Unix
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...] = ()
     skipped: dict[str, str] = {}

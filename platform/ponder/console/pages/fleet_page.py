@@ -47,7 +47,8 @@ def fleet_page(
     since = now - hours * 3_600
     step_s = max(1, hours * 3_600 // _NUM_STEPS)
     workers = list_workers(ponder, visitor.own, since=since, limit=_MOST_WORKERS)
-    load = get_load(ponder, visitor.own, since=since, until=now, step_s=step_s)["data"]
+    over = now // step_s * step_s  # the step after it is not over, and would seem to have less load
+    load = get_load(ponder, visitor.own, since=over - hours * 3_600, until=over, step_s=step_s)["data"]
     return render(
         request,
         "fleet.html",

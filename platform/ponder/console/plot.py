@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
@@ -27,11 +27,15 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis with its label. `write` writes a value for a tick and for the table."""
+    """An axis with its label. `write` writes a value for a tick and for the table.
+
+    `step_s`: the points of an axis of time stand for hours or days, so that its ticks are no closer.
+    """
 
     label: str
     write: Write = lambda value: f"{value:g}"
     is_time: bool = False
+    step_s: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ def line_plot(title: str, series: Sequence[Series], x: Axis, y: Axis, *, is_fill
     if not points:
         return _empty(title)
     horizontal = _scale([a for a, _ in points], LEFT, WIDTH - RIGHT, from_zero=False)
+    if x.is_time and horizontal.low == points[0][0] == max(points)[0]:
+        horizontal = replace(horizontal, low=horizontal.low - x.step_s, high=horizontal.low + x.step_s)
     vertical = _scale([b for _, b in points], HEIGHT - BOTTOM, TOP, from_zero=True)
     shapes = [shape for one in series for shape in _line(one, horizontal, vertical, y, is_filled=is_filled)]
     rows = [(one.name, x.write(a), y.write(b)) for one in series for a, b in one.points]
@@ -236,11 +242,14 @@ def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:
         at = vertical(tick)
         parts.append(Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, at, at))
         parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 6, at + 4, y.write(tick)))
-    marks = time_ticks(horizontal.low, horizontal.high) if x.is_time else ticks(horizontal.low, horizontal.high)
+    low, high = horizontal.low, horizontal.high
+    marks = time_ticks(low, high, x.step_s) if x.is_time else ticks(low, high)
     for tick in marks:
         parts.append(
             Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                horizontal(tick), HEIGHT - BOTTOM + 16, clock(tick, horizontal) if x.is_time else x.write(tick)
+                horizontal(tick),
+                HEIGHT - BOTTOM + 16,
+                clock(tick, horizontal, x.step_s) if x.is_time else x.write(tick),
             )
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
@@ -260,17 +269,17 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def time_ticks(low: float, high: float) -> list[float]:
-    """Returns up to seven round moments, in Unix time."""
-    rough = max((high - low) / _NUM_TICKS, 1e-9)
+def time_ticks(low: float, high: float, least_s: float = 1) -> list[float]:
+    """Returns up to seven round moments, in Unix time, at least so many seconds apart."""
+    rough = max((high - low) / _NUM_TICKS, least_s)
     step = next((step for step in _TIME_STEPS if step >= rough), 86_400 * math.ceil(rough / 86_400))
     first = math.ceil(low / step)
     return [float(number * step) for number in range(first, math.floor(high / step) + 1)]
 
 
-def clock(unix: float, scale: Scale) -> str:
-    """Writes a moment as short as the time that an axis covers allows."""
-    span = scale.high - scale.low
+def clock(unix: float, scale: Scale, step_s: int = 1) -> str:
+    """Writes a moment as short as the time that an axis covers allows; a date where each point stands for a day."""
+    span = max(scale.high - scale.low, 2 * step_s)
     form = "%H:%M:%S" if span < 600 else "%H:%M" if span < 2 * 86_400 else "%b %-d"
     return datetime.fromtimestamp(unix, UTC).strftime(form)
 
@@ -294,8 +303,9 @@ def _line(one: Series, horizontal: Scale, vertical: Scale, y: Axis, *, is_filled
             one.style, f"{places[0][0]},{base} {path} {places[-1][0]},{base}"
         )
     yield Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(one.style, path, title)
-    if len(places) == 1:
-        yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(one.style, *places[0])
+    if len(places) < 3:
+        for place in places:
+            yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(one.style, *place)
 
 
 def _dot(one: Point, horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Iterable[Markup]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 import pytest
@@ -54,6 +56,22 @@ def test_ticks_of_time_are_within_the_time(low: float, span: float) -> None:
     marks = time_ticks(low, low + span)
     assert len(marks) <= 7
     assert all(low - 1 <= mark <= low + span + 1 for mark in marks)
+
+
+@given(st.integers(0, 20_000), st.sets(st.integers(0, 400), min_size=1, max_size=40))
+def test_an_axis_of_days_has_dates_that_differ(first: int, days: set[int]) -> None:
+    def written(unix: float) -> str:
+        return datetime.fromtimestamp(unix, UTC).strftime("%b %-d")
+
+    points = [(86_400.0 * (first + day), 1.0) for day in sorted(days)]
+    drawn = line_plot("By day", [Series("s", points)], Axis("day", written, is_time=True, step_s=86_400), _AXIS)
+    root = ElementTree.fromstring(drawn)
+    marks = [text.text or "" for text in root.iter("text") if text.attrib.get("y") == "216.0"]
+    assert 1 <= len(marks) <= 7
+    assert all(re.fullmatch(r"[A-Z][a-z]{2} \d{1,2}", mark) for mark in marks)
+    assert len(set(marks)) == len(marks)
+    if len(points) == 1:
+        assert written(points[0][0]) in marks
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -111,7 +111,8 @@ def _by_day(ponder: Services, visitor: Visitor, chosen: ReportFilter, names: Map
         for number, tenant in enumerate(largest[:_LINES])
     ]
     title = "Direct spending by day" + (f", of the {_LINES} tenants that spent most" if len(largest) > _LINES else "")
-    return line_plot(title, series, Axis("day (UTC)", _day, is_time=True), _MONEY, is_filled=len(series) == 1)
+    axis = Axis("day (UTC)", _day, is_time=True, step_s=_DAY_S)
+    return line_plot(title, series, axis, _MONEY, is_filled=len(series) == 1)
 
 
 def _bars(ponder: Services, visitor: Visitor, chosen: ReportFilter, dimension: str, names: Mapping[str, str]) -> Markup:

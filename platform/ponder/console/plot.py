@@ -16,9 +16,13 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 520.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 84.0, 14.0, 26.0, 40.0
 _NUM_TICKS = 5
+_LETTER = 6.6
+"""The usual width of a letter. A browser knows better, but text is placed before it sees it."""
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
 
 _WHISKER = Markup('<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+
+_NAME = Markup('<text class="name" x="{}" y="{}" text-anchor="{}">{}</text>')
 
 _RULE = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
 
@@ -92,6 +96,24 @@ class Ranged:
 
 
 @dataclass(frozen=True, slots=True)
+class _Box:
+    """A rectangle around a middle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def is_within_frame(self) -> bool:
+        return LEFT <= self.x - self.width / 2 <= self.x + self.width / 2 <= WIDTH and self.y < HEIGHT - BOTTOM - 6
+
+    def meets(self, other: _Box) -> bool:
+        is_beside = abs(self.x - other.x) >= (self.width + other.width) / 2
+        return not is_beside and abs(self.y - other.y) < (self.height + other.height) / 2
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """Maps [low, high] onto pixels from `begin` to `end`."""
 
@@ -140,6 +162,7 @@ def scatter_plot(
         [value for one in points for value in (one.y, *(one.y_interval or ()))], HEIGHT - BOTTOM, TOP, from_zero=True
     )
     shapes = [shape for one in points for shape in _dot(one, horizontal, vertical, x, y)]
+    shapes += _names(points, horizontal, vertical)
     if len(frontier) > 1:
         path = " ".join(f"{horizontal(one.x)},{vertical(one.y)}" for one in sorted(frontier, key=lambda one: one.x))
         shapes.insert(0, Markup('<polyline class="line series-5" stroke-dasharray="4 4" points="{}"/>').format(path))
@@ -190,11 +213,7 @@ def span_plot(title: str, spans: Sequence[Span], low: float, high: float, styles
     shapes = []
     for tick in time_ticks(low, high):
         shapes.append(_RULE.format(along(tick), along(tick), 4, height - 26))
-        shapes.append(
-            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                along(tick), height - 10, clock(tick, along)
-            )
-        )
+        shapes.append(_below(along(tick), height - 10, clock(tick, along)))
     for number, span in enumerate(spans):
         top = number * row + 6
         begin, end = along(max(low, span.begin)), along(min(high, span.end))
@@ -221,10 +240,7 @@ def interval_plot(title: str, rows: Sequence[Ranged], value: Axis) -> Markup:
     along = Scale(0.0, reach * 1.05 or 1.0, label_width, WIDTH - 20.0)
     shapes = [shape for number, one in enumerate(rows) for shape in _ranged(one, number * step + 16, along, value)]
     axes = Markup().join(
-        Markup(
-            '<line class="rule" x1="{0}" x2="{0}" y1="2" y2="{1}"/>'
-            '<text x="{0}" y="{2}" text-anchor="middle">{3}</text>'
-        ).format(along(tick), bottom, bottom + 14, value.write(tick))
+        _RULE.format(along(tick), along(tick), 2, bottom) + _below(along(tick), bottom + 14, value.write(tick))
         for tick in ticks(0.0, along.high)
     )
     label = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
@@ -245,17 +261,20 @@ def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:
     low, high = horizontal.low, horizontal.high
     marks = time_ticks(low, high, x.step_s) if x.is_time else ticks(low, high)
     for tick in marks:
-        parts.append(
-            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                horizontal(tick),
-                HEIGHT - BOTTOM + 16,
-                clock(tick, horizontal, x.step_s) if x.is_time else x.write(tick),
-            )
-        )
+        written = clock(tick, horizontal, x.step_s) if x.is_time else x.write(tick)
+        parts.append(_below(horizontal(tick), HEIGHT - BOTTOM + 16, written))
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 6, x.label))
     parts.append(Markup('<text x="4" y="12">{}</text>').format(y.label))
     return Markup().join(parts)
+
+
+def _below(at: float, height: float, words: str) -> Markup:
+    """Writes the label of a tick, centred if that does not cut it off at the right edge."""
+    is_cut = at + len(words) * _LETTER / 2 > WIDTH
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        WIDTH - 1 if is_cut else at, height, "end" if is_cut else "middle", words
+    )
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -319,11 +338,22 @@ def _dot(one: Point, horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> It
     yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="5"><title>{}: {}, {}</title></circle>').format(
         one.style, across, up, one.name, x.write(one.x), y.write(one.y)
     )
-    is_right = across > WIDTH * 0.7
-    if one.is_labelled:
-        yield Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
-            across - 9 if is_right else across + 9, up - 7, "end" if is_right else "start", _shortened(one.name, 28)
-        )
+
+
+def _names(points: Sequence[Point], horizontal: Scale, vertical: Scale) -> Iterable[Markup]:
+    """Writes each name where it covers nothing: below a rising frontier first. One without such a place has none."""
+    taken = [_Box(horizontal(one.x), vertical(one.y), 10.0, 10.0) for one in points]
+    for one in filter(lambda one: one.is_labelled, points):
+        across, up, name = horizontal(one.x), vertical(one.y), _shortened(one.name, 28)
+        width = len(name) * _LETTER
+        for anchor, down in (("start", 16), ("end", -8), ("start", -8), ("end", 16)):
+            begin = across + 8 if anchor == "start" else across - 8 - width
+            box = _Box(begin + width / 2, up + down - 4, width, 13.0)
+            if box.is_within_frame and not any(map(box.meets, taken)):
+                taken.append(box)
+                place = across + (8 if anchor == "start" else -8)
+                yield _NAME.format(place, up + down, anchor, name)
+                break
 
 
 def _ranged(one: Ranged, middle: float, along: Scale, value: Axis) -> Iterable[Markup]:

@@ -114,6 +114,29 @@ def test_an_interval_without_an_end_has_an_arrow_and_says_where_it_begins() -> N
     assert "1.5 to 2.5" in _texts(drawn)
 
 
+@given(st.lists(st.tuples(st.text("abcd ", max_size=40), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12))
+def test_names_of_points_do_not_cover_each_other_or_leave_the_picture(values: list[tuple[str, float, float]]) -> None:
+    root = ElementTree.fromstring(scatter_plot("Points", [Point(*value) for value in values], _AXIS, _AXIS))
+    places = []
+    for text in root.iter("text"):
+        if text.attrib.get("class") == "name":
+            width, x, y = len(text.text or "") * 6.0, float(text.attrib["x"]), float(text.attrib["y"])
+            places.append((x if text.attrib["text-anchor"] == "start" else x - width, y, width))
+    assert places or len(values) > 1
+    for number, (x, y, width) in enumerate(places):
+        assert 0 <= x <= x + width <= 520
+        assert all(abs(y - b) > 10 or x + width <= a or a + wide <= x for a, b, wide in places[:number])
+
+
+@pytest.mark.parametrize("high", [99.0, 100.0, 104.9])
+def test_the_last_tick_is_not_cut_off(high: float) -> None:
+    axis = Axis("long", lambda value: f"{value:012.3f}")
+    root = ElementTree.fromstring(line_plot("A", [Series("s", [(0, 1), (high, 2)])], axis, _AXIS))
+    for text in root.iter("text"):
+        half = 3 * len(text.text or "") * (text.attrib.get("text-anchor") == "middle")
+        assert float(text.attrib["x"]) + half <= 520
+
+
 def test_points_off_the_frontier_have_no_label_but_a_title() -> None:
     point = Point("hidden", 1.0, 1.0, is_labelled=False)
     root = ElementTree.fromstring(scatter_plot("Points", [point, Point("seen", 2.0, 2.0)], _AXIS, _AXIS))

@@ -33,13 +33,20 @@ Write = Callable[[float], str]
 class Axis:
     """An axis with its label. `write` writes a value for a tick and for the table.
 
-    `step_s`: the points of an axis of time stand for hours or days, so that its ticks are no closer.
+    `is_duration`: its values are seconds that passed. `step_s`: the points of an axis of time stand for hours or days,
+    so that its ticks are no closer.
     """
 
     label: str
     write: Write = lambda value: f"{value:g}"
     is_time: bool = False
+    is_duration: bool = False
     step_s: int = 1
+
+    def ticks(self, low: float, high: float) -> list[float]:
+        if self.is_time:
+            return time_ticks(low, high, self.step_s)
+        return duration_ticks(low, high) if self.is_duration else ticks(low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +248,7 @@ def interval_plot(title: str, rows: Sequence[Ranged], value: Axis) -> Markup:
     shapes = [shape for number, one in enumerate(rows) for shape in _ranged(one, number * step + 16, along, value)]
     axes = Markup().join(
         _RULE.format(along(tick), along(tick), 2, bottom) + _below(along(tick), bottom + 14, value.write(tick))
-        for tick in ticks(0.0, along.high)
+        for tick in value.ticks(0.0, along.high)
     )
     label = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
         (label_width + WIDTH - 20) / 2, bottom + 32, value.label
@@ -254,13 +261,11 @@ def interval_plot(title: str, rows: Sequence[Ranged], value: Axis) -> Markup:
 def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:
     """Draws both axes with their ticks and labels."""
     parts = []
-    for tick in ticks(vertical.low, vertical.high):
+    for tick in y.ticks(vertical.low, vertical.high):
         at = vertical(tick)
         parts.append(Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, at, at))
         parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 6, at + 4, y.write(tick)))
-    low, high = horizontal.low, horizontal.high
-    marks = time_ticks(low, high, x.step_s) if x.is_time else ticks(low, high)
-    for tick in marks:
+    for tick in x.ticks(horizontal.low, horizontal.high):
         written = clock(tick, horizontal, x.step_s) if x.is_time else x.write(tick)
         parts.append(_below(horizontal(tick), HEIGHT - BOTTOM + 16, written))
     middle = (LEFT + WIDTH - RIGHT) / 2
@@ -294,6 +299,11 @@ def time_ticks(low: float, high: float, least_s: float = 1) -> list[float]:
     step = next((step for step in _TIME_STEPS if step >= rough), 86_400 * math.ceil(rough / 86_400))
     first = math.ceil(low / step)
     return [float(number * step) for number in range(first, math.floor(high / step) + 1)]
+
+
+def duration_ticks(low: float, high: float) -> list[float]:
+    """Returns up to seven durations that are round in seconds, minutes, hours or days."""
+    return time_ticks(low, high) if high - low > 2 * _NUM_TICKS else ticks(low, high)
 
 
 def clock(unix: float, scale: Scale, step_s: int = 1) -> str:

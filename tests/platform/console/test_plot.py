@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -18,6 +19,7 @@ from ponder.console.plot import (
     Ranged,
     Series,
     bar_plot,
+    duration_ticks,
     interval_plot,
     line_plot,
     scatter_plot,
@@ -72,6 +74,28 @@ def test_an_axis_of_days_has_dates_that_differ(first: int, days: set[int]) -> No
     assert len(set(marks)) == len(marks)
     if len(points) == 1:
         assert written(points[0][0]) in marks
+
+
+@given(st.floats(0, 1e7), st.floats(1e-3, 1e8))
+def test_ticks_of_durations_are_few_and_round_in_their_units(low: float, span: float) -> None:
+    marks = duration_ticks(low, low + span)
+    assert marks == sorted(set(marks))
+    assert 1 <= len(marks) <= 7 or span < 10
+    assert all(low - 1e-6 * span <= mark <= low + span * 1.001 for mark in marks)
+    if span > 10:
+        steps = {second - first for first, second in pairwise(marks)}
+        assert len(steps) <= 1
+        for step in steps:
+            unit = next(unit for unit in (86_400, 3_600, 60, 1) if step >= unit)
+            assert step % unit == 0
+            assert all(mark % step == 0 for mark in marks)
+            assert unit == 86_400 or {86_400: 1, 3_600: 24, 60: 60, 1: 60}[unit] % (step // unit) == 0
+
+
+def test_an_axis_of_durations_counts_in_minutes() -> None:
+    axis = Axis("time", lambda value: f"{value / 60:.3g} min", is_duration=True)
+    drawn = line_plot("Times", [Series("s", [(1, 0), (2, 590)])], _AXIS, axis)
+    assert re.findall(r">([\d.]+ min)</text>", drawn) == ["0 min", "5 min", "10 min"]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -116,7 +116,7 @@ def quality_file(
 
 
 def _latencies(rows: Sequence[JsonObject], each: str) -> Iterable[Markup]:
-    seconds = Axis("time", _seconds)
+    seconds = Axis("time", _seconds, is_duration=True)
     yield _plot("End to end", rows, each, {"end_to_end_s_p50": "p50", "end_to_end_s_p95": "p95"}, seconds)
     names = {
         "first_token_s_p50": "first token, p50",

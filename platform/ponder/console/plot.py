@@ -179,7 +179,7 @@ def scatter_plot(
 
 
 def bar_plot(title: str, bars: Sequence[Bar], value: Axis) -> Markup:
-    """Draws horizontal bars of parts, and their sums."""
+    """Draws horizontal bars of parts, and their sums. A part that has its bar's name needs no legend."""
     if not bars:
         return _empty(title)
     row, label_width = 30.0, 150.0
@@ -205,7 +205,7 @@ def bar_plot(title: str, bars: Sequence[Bar], value: Axis) -> Markup:
             before += amount
         shapes.append(Markup('<text x="{}" y="{}">{}</text>').format(along(before) + 6, top + 15, value.write(before)))
     rows = [(bar.name, name, value.write(amount)) for bar in bars for name, amount, _ in bar.parts]
-    names = {name: style for bar in bars for name, _, style in bar.parts}
+    names = {name: style for bar in bars for name, _, style in bar.parts if name != bar.name}
     shown = legend([Series(name, (), style) for name, style in names.items()])
     return _figure(title, Markup(), shapes, shown, _table(("", "", value.label), rows), height=height)
 

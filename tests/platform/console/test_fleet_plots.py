@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -17,6 +18,22 @@ def _sample(world: World, incarnation: str, at: str) -> None:
         """,
         id=incarnation,
     )
+
+
+def test_the_bill_has_the_colours_of_the_page_of_costs_and_no_legend(browser: Any, world: World) -> None:
+    [home] = world.sql("SELECT id FROM tenants WHERE name = 'home'")
+    world.batch(2, tenant=home.id)
+    worker = world.worker()
+    first, second = world.claim_all(worker)
+    world.tick(worker, settled=[world.passed(first)], work=world.work(first, second))
+    world.tally()
+    world.fold_costs()
+    for address, title in (("/fleet", "Cost of the fleet by use"), ("/cost/waste", "Spending by kind")):
+        page = browser.get(address).raise_for_status().text
+        [figure] = [one for one in re.findall("<figure>.*?</figure>", page, re.S) if title in one]
+        assert re.findall(r'class="bar ([\w-]+)"[^>]*><title>(\w+):', figure)[0] == ("series-good", "chosen")
+        assert ("series-2", "pending") in re.findall(r'class="bar ([\w-]+)"[^>]*><title>(\w+):', figure)
+        assert "legend" not in figure
 
 
 def test_the_minute_that_is_not_over_is_not_drawn(browser: Any, world: World) -> None:

@@ -400,8 +400,9 @@ def _figure(
     title: str, axes: Markup, shapes: Iterable[Markup], legend: Markup, table: Markup, *, height: float = HEIGHT
 ) -> Markup:
     return Markup(
-        '<figure><figcaption>{title}</figcaption><svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" '
-        'aria-label="{title}">{axes}{shapes}</svg>{legend}'
+        '<figure><figcaption>{title}</figcaption><div class="picture" tabindex="0" role="group" aria-label="{title}">'
+        '<svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{title}">{axes}{shapes}</svg>'
+        "</div>{legend}"
         '<details class="data"><summary>Data</summary>{table}</details></figure>'
     ).format(
         title=escape(title),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from ponder.api.job_object import COMPLETION_TOKENS, OUTCOME, job_summary
+from ponder.api.job_object import COMPLETION_TOKENS, IS_RUNNING, OUTCOME, job_summary
 from ponder.domain.state import BatchState, JobState, Verdict
 from ponder.domain.storable import JsonObject
 from ponder.errors import InvalidInput, NotFound
@@ -58,7 +58,8 @@ _PAGE = f"""
         SELECT job_id, {{keys}} FROM {{source}} WHERE {{filters}} ORDER BY {{ordered}} LIMIT :limit
     )
     SELECT jobs.id, jobs.batch_id, jobs.custom_id, jobs.line, jobs.model, jobs.fingerprint,
-           {JOB_STATE} AS current_state, verdict, checked, jobs.judged, jobs.oracle, strategy, level, jobs.created_at,
+           {JOB_STATE} AS current_state, {IS_RUNNING}, verdict, checked, jobs.judged, jobs.oracle,
+           strategy, level, jobs.created_at,
            settled_at, traceparent, {OUTCOME}, {COMPLETION_TOKENS},
            (SELECT coalesce(sum(nanodollars), 0) FROM ledger_entries WHERE job_id = jobs.id) AS direct_nanodollars
     FROM chosen JOIN jobs ON jobs.id = chosen.job_id JOIN batches ON batches.id = jobs.batch_id

@@ -23,9 +23,10 @@ COMPLETION_TOKENS = """
 OUTCOME = f"""
     {until_expired("answer")} AS answer, finish_reason, {until_expired("error", ERROR_LEFT)} AS error"""
 """SQL for how a job ended. Texts are left out once the results of its batch have expired."""
+IS_RUNNING = "EXISTS (SELECT FROM attempts WHERE job_id = jobs.id AND attempts.ended_at IS NULL) AS is_running"
 _FIND = text(
     f"""
-    SELECT jobs.*, {JOB_STATE} AS current_state, batches.lane, traceparent,
+    SELECT jobs.*, {JOB_STATE} AS current_state, {IS_RUNNING}, batches.lane, traceparent,
            {EXPIRED_AT} AS results_expired_at, {OUTCOME},
            {until_expired("request", REQUEST_LEFT)} AS request_left, {until_expired("tree")} AS tree,
            prompt_tokens, thinking_tokens, {COMPLETION_TOKENS}, reward_tokens, judge_tokens, cached_tokens,
@@ -69,6 +70,7 @@ def job_summary(row: Row[Any], direct_nanodollars: int) -> JsonObject:
         "model": row.model,
         "fingerprint": row.fingerprint,
         "state": row.current_state,
+        "is_running": row.is_running and row.current_state == "pending",
         "verdict": row.verdict,
         "judged": row.judged,
         "checked": row.checked,

@@ -13,19 +13,25 @@ from ponder.console.plot import Axis, Scale, Series, clock, line_plot
 from ponder.domain.money import dollars
 from ponder.domain.storable import JsonObject
 
+_ENDED = ("completed", "failed", "expired", "cancelled")
 _VERDICTS = (("passed", "series-good"), ("failed", "series-bad"), ("unverified", "series-unknown"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Stretches:
-    """All stretches of a batch's time, also those in which nothing happened. `ends_at` and `seconds` are of each."""
+    """All stretches of a batch's time, also those in which nothing happened. `ends_at` and `seconds` are of each.
+
+    `is_cut`: the last one is too short for a rate of its own, or not over yet.
+    """
 
     ends_at: Sequence[float]
     seconds: Sequence[float]
     gains: Sequence[Mapping[str, Any]]
+    is_cut: bool = False
+    is_open: bool = False
 
     @classmethod
-    def of(cls, history: JsonObject) -> _Stretches:
+    def of(cls, history: JsonObject, *, is_open: bool) -> _Stretches:
         length, begin, end = history["seconds"], history["begin_at"], history["end_at"]
         by_begin = {stretch["at"]: stretch for stretch in history["data"]}
         if not by_begin:
@@ -35,11 +41,20 @@ class _Stretches:
         starts = [first + length * number for number in range(int((last - first) // length) + 1)]
         ends = [min(start + length, max(end, start + 1)) for start in starts]
         seconds = [max(stop - max(start, begin), 1.0) for start, stop in zip(starts, ends, strict=True)]
-        return cls(ends, seconds, [by_begin.get(start, {}) for start in starts])
+        gains = [by_begin.get(start, {}) for start in starts]
+        is_cut = end - starts[-1] < (length if is_open else length / 2)
+        return cls(ends, seconds, gains, is_cut=is_cut, is_open=is_open)
 
     def rates(self, gain: Callable[[Mapping[str, Any]], float], per_s: float) -> list[tuple[float, float]]:
-        rows = zip(self.ends_at, self.seconds, self.gains, strict=True)
-        return [(end, gain(found) / seconds * per_s if found else 0.0) for end, seconds, found in rows]
+        """Returns the rate of each stretch. A cut one counts with the one before, or not yet if the batch is open."""
+        amounts = [gain(found) if found else 0.0 for found in self.gains]
+        rows = list(zip(self.ends_at, self.seconds, amounts, strict=True))
+        if self.is_cut and len(rows) > 1:
+            end, seconds, amount = rows.pop()
+            if not self.is_open:
+                _, earlier_seconds, earlier = rows.pop()
+                rows.append((end, earlier_seconds + seconds, earlier + amount))
+        return [(end, amount / seconds * per_s) for end, seconds, amount in rows]
 
     def sums(self, gain: Callable[[Mapping[str, Any]], float], before: float = 0.0) -> list[tuple[float, float]]:
         totals = accumulate((gain(found) if found else 0.0 for found in self.gains), initial=before)
@@ -48,7 +63,7 @@ class _Stretches:
 
 def batch_plots(batch: JsonObject, history: JsonObject) -> list[Markup]:
     """Returns the plots of a batch object and its history."""
-    found = _Stretches.of(history)
+    found = _Stretches.of(history, is_open=batch["status"] not in _ENDED)
     time, spending = _time_axis(found), _spending(batch, found)
     return [
         line_plot(

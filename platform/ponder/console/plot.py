@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
@@ -16,9 +16,13 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 520.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 84.0, 14.0, 26.0, 40.0
 _NUM_TICKS = 5
+_LETTER = 6.6
+"""The usual width of a letter. A browser knows better, but text is placed before it sees it."""
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
 
 _WHISKER = Markup('<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+
+_NAME = Markup('<text class="name" x="{}" y="{}" text-anchor="{}">{}</text>')
 
 _RULE = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
 
@@ -27,11 +31,22 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis with its label. `write` writes a value for a tick and for the table."""
+    """An axis with its label. `write` writes a value for a tick and for the table.
+
+    `is_duration`: its values are seconds that passed. `step_s`: the points of an axis of time stand for hours or days,
+    so that its ticks are no closer.
+    """
 
     label: str
     write: Write = lambda value: f"{value:g}"
     is_time: bool = False
+    is_duration: bool = False
+    step_s: int = 1
+
+    def ticks(self, low: float, high: float) -> list[float]:
+        if self.is_time:
+            return time_ticks(low, high, self.step_s)
+        return duration_ticks(low, high) if self.is_duration else ticks(low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,24 @@ class Ranged:
 
 
 @dataclass(frozen=True, slots=True)
+class _Box:
+    """A rectangle around a middle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def is_within_frame(self) -> bool:
+        return LEFT <= self.x - self.width / 2 <= self.x + self.width / 2 <= WIDTH and self.y < HEIGHT - BOTTOM - 6
+
+    def meets(self, other: _Box) -> bool:
+        is_beside = abs(self.x - other.x) >= (self.width + other.width) / 2
+        return not is_beside and abs(self.y - other.y) < (self.height + other.height) / 2
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """Maps [low, high] onto pixels from `begin` to `end`."""
 
@@ -107,6 +140,8 @@ def line_plot(title: str, series: Sequence[Series], x: Axis, y: Axis, *, is_fill
     if not points:
         return _empty(title)
     horizontal = _scale([a for a, _ in points], LEFT, WIDTH - RIGHT, from_zero=False)
+    if x.is_time and horizontal.low == points[0][0] == max(points)[0]:
+        horizontal = replace(horizontal, low=horizontal.low - x.step_s, high=horizontal.low + x.step_s)
     vertical = _scale([b for _, b in points], HEIGHT - BOTTOM, TOP, from_zero=True)
     shapes = [shape for one in series for shape in _line(one, horizontal, vertical, y, is_filled=is_filled)]
     rows = [(one.name, x.write(a), y.write(b)) for one in series for a, b in one.points]
@@ -134,6 +169,7 @@ def scatter_plot(
         [value for one in points for value in (one.y, *(one.y_interval or ()))], HEIGHT - BOTTOM, TOP, from_zero=True
     )
     shapes = [shape for one in points for shape in _dot(one, horizontal, vertical, x, y)]
+    shapes += _names(points, horizontal, vertical)
     if len(frontier) > 1:
         path = " ".join(f"{horizontal(one.x)},{vertical(one.y)}" for one in sorted(frontier, key=lambda one: one.x))
         shapes.insert(0, Markup('<polyline class="line series-5" stroke-dasharray="4 4" points="{}"/>').format(path))
@@ -143,7 +179,7 @@ def scatter_plot(
 
 
 def bar_plot(title: str, bars: Sequence[Bar], value: Axis) -> Markup:
-    """Draws horizontal bars of parts, and their sums."""
+    """Draws horizontal bars of parts, and their sums. A part that has its bar's name needs no legend."""
     if not bars:
         return _empty(title)
     row, label_width = 30.0, 150.0
@@ -169,7 +205,7 @@ def bar_plot(title: str, bars: Sequence[Bar], value: Axis) -> Markup:
             before += amount
         shapes.append(Markup('<text x="{}" y="{}">{}</text>').format(along(before) + 6, top + 15, value.write(before)))
     rows = [(bar.name, name, value.write(amount)) for bar in bars for name, amount, _ in bar.parts]
-    names = {name: style for bar in bars for name, _, style in bar.parts}
+    names = {name: style for bar in bars for name, _, style in bar.parts if name != bar.name}
     shown = legend([Series(name, (), style) for name, style in names.items()])
     return _figure(title, Markup(), shapes, shown, _table(("", "", value.label), rows), height=height)
 
@@ -184,11 +220,7 @@ def span_plot(title: str, spans: Sequence[Span], low: float, high: float, styles
     shapes = []
     for tick in time_ticks(low, high):
         shapes.append(_RULE.format(along(tick), along(tick), 4, height - 26))
-        shapes.append(
-            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                along(tick), height - 10, clock(tick, along)
-            )
-        )
+        shapes.append(_below(along(tick), height - 10, clock(tick, along)))
     for number, span in enumerate(spans):
         top = number * row + 6
         begin, end = along(max(low, span.begin)), along(min(high, span.end))
@@ -215,11 +247,8 @@ def interval_plot(title: str, rows: Sequence[Ranged], value: Axis) -> Markup:
     along = Scale(0.0, reach * 1.05 or 1.0, label_width, WIDTH - 20.0)
     shapes = [shape for number, one in enumerate(rows) for shape in _ranged(one, number * step + 16, along, value)]
     axes = Markup().join(
-        Markup(
-            '<line class="rule" x1="{0}" x2="{0}" y1="2" y2="{1}"/>'
-            '<text x="{0}" y="{2}" text-anchor="middle">{3}</text>'
-        ).format(along(tick), bottom, bottom + 14, value.write(tick))
-        for tick in ticks(0.0, along.high)
+        _RULE.format(along(tick), along(tick), 2, bottom) + _below(along(tick), bottom + 14, value.write(tick))
+        for tick in value.ticks(0.0, along.high)
     )
     label = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
         (label_width + WIDTH - 20) / 2, bottom + 32, value.label
@@ -232,21 +261,25 @@ def interval_plot(title: str, rows: Sequence[Ranged], value: Axis) -> Markup:
 def frame(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Markup:
     """Draws both axes with their ticks and labels."""
     parts = []
-    for tick in ticks(vertical.low, vertical.high):
+    for tick in y.ticks(vertical.low, vertical.high):
         at = vertical(tick)
         parts.append(Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, at, at))
         parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 6, at + 4, y.write(tick)))
-    marks = time_ticks(horizontal.low, horizontal.high) if x.is_time else ticks(horizontal.low, horizontal.high)
-    for tick in marks:
-        parts.append(
-            Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                horizontal(tick), HEIGHT - BOTTOM + 16, clock(tick, horizontal) if x.is_time else x.write(tick)
-            )
-        )
+    for tick in x.ticks(horizontal.low, horizontal.high):
+        written = clock(tick, horizontal, x.step_s) if x.is_time else x.write(tick)
+        parts.append(_below(horizontal(tick), HEIGHT - BOTTOM + 16, written))
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 6, x.label))
     parts.append(Markup('<text x="4" y="12">{}</text>').format(y.label))
     return Markup().join(parts)
+
+
+def _below(at: float, height: float, words: str) -> Markup:
+    """Writes the label of a tick, centred if that does not cut it off at the right edge."""
+    is_cut = at + len(words) * _LETTER / 2 > WIDTH
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        WIDTH - 1 if is_cut else at, height, "end" if is_cut else "middle", words
+    )
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -262,17 +295,22 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def time_ticks(low: float, high: float) -> list[float]:
-    """Returns up to seven round moments, in Unix time."""
-    rough = max((high - low) / _NUM_TICKS, 1e-9)
+def time_ticks(low: float, high: float, least_s: float = 1) -> list[float]:
+    """Returns up to seven round moments, in Unix time, at least so many seconds apart."""
+    rough = max((high - low) / _NUM_TICKS, least_s)
     step = next((step for step in _TIME_STEPS if step >= rough), 86_400 * math.ceil(rough / 86_400))
     first = math.ceil(low / step)
     return [float(number * step) for number in range(first, math.floor(high / step) + 1)]
 
 
-def clock(unix: float, scale: Scale) -> str:
-    """Writes a moment as short as the time that an axis covers allows."""
-    span = scale.high - scale.low
+def duration_ticks(low: float, high: float) -> list[float]:
+    """Returns up to seven durations that are round in seconds, minutes, hours or days."""
+    return time_ticks(low, high) if high - low > 2 * _NUM_TICKS else ticks(low, high)
+
+
+def clock(unix: float, scale: Scale, step_s: int = 1) -> str:
+    """Writes a moment as short as the time that an axis covers allows; a date where each point stands for a day."""
+    span = max(scale.high - scale.low, 2 * step_s)
     form = "%H:%M:%S" if span < 600 else "%H:%M" if span < 2 * 86_400 else "%b %-d"
     return datetime.fromtimestamp(unix, UTC).strftime(form)
 
@@ -296,8 +334,9 @@ def _line(one: Series, horizontal: Scale, vertical: Scale, y: Axis, *, is_filled
             one.style, f"{places[0][0]},{base} {path} {places[-1][0]},{base}"
         )
     yield Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(one.style, path, title)
-    if len(places) == 1:
-        yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(one.style, *places[0])
+    if len(places) < 3:
+        for place in places:
+            yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(one.style, *place)
 
 
 def _dot(one: Point, horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> Iterable[Markup]:
@@ -311,11 +350,22 @@ def _dot(one: Point, horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> It
     yield Markup('<circle class="dot {}" cx="{}" cy="{}" r="5"><title>{}: {}, {}</title></circle>').format(
         one.style, across, up, one.name, x.write(one.x), y.write(one.y)
     )
-    is_right = across > WIDTH * 0.7
-    if one.is_labelled:
-        yield Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
-            across - 9 if is_right else across + 9, up - 7, "end" if is_right else "start", _shortened(one.name, 28)
-        )
+
+
+def _names(points: Sequence[Point], horizontal: Scale, vertical: Scale) -> Iterable[Markup]:
+    """Writes each name where it covers nothing: below a rising frontier first. One without such a place has none."""
+    taken = [_Box(horizontal(one.x), vertical(one.y), 10.0, 10.0) for one in points]
+    for one in filter(lambda one: one.is_labelled, points):
+        across, up, name = horizontal(one.x), vertical(one.y), _shortened(one.name, 28)
+        width = len(name) * _LETTER
+        for anchor, down in (("start", 16), ("end", -8), ("start", -8), ("end", 16)):
+            begin = across + 8 if anchor == "start" else across - 8 - width
+            box = _Box(begin + width / 2, up + down - 4, width, 13.0)
+            if box.is_within_frame and not any(map(box.meets, taken)):
+                taken.append(box)
+                place = across + (8 if anchor == "start" else -8)
+                yield _NAME.format(place, up + down, anchor, name)
+                break
 
 
 def _ranged(one: Ranged, middle: float, along: Scale, value: Axis) -> Iterable[Markup]:
@@ -352,8 +402,9 @@ def _figure(
     title: str, axes: Markup, shapes: Iterable[Markup], legend: Markup, table: Markup, *, height: float = HEIGHT
 ) -> Markup:
     return Markup(
-        '<figure><figcaption>{title}</figcaption><svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" '
-        'aria-label="{title}">{axes}{shapes}</svg>{legend}'
+        '<figure><figcaption>{title}</figcaption><div class="picture" tabindex="0" role="group" aria-label="{title}">'
+        '<svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{title}">{axes}{shapes}</svg>'
+        "</div>{legend}"
         '<details class="data"><summary>Data</summary>{table}</details></figure>'
     ).format(
         title=escape(title),

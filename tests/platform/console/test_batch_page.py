@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,18 @@ def test_a_batch_is_shown_with_its_counts_plots_and_jobs(browser: Any, settled: 
     assert page.count('href="/jobs/job_') == 4
     levels = browser.get(f"/batches/{settled}/levels").text
     assert "?level=3#jobs" in levels
+
+
+def test_jobs_that_never_ran_do_not_count_as_done(browser: Any, settled: str, world: World) -> None:
+    world.cancel(settled)
+    [worker] = world.num_ticks
+    world.tick(worker)
+    world.finish()
+    for address in (f"/batches/{settled}", "/"):
+        page = browser.get(address).text
+        assert re.search(r"3 of 4\b", page)
+        assert "1 cancelled" in page
+        assert '<progress max="4" value="3"' in page
 
 
 def test_the_list_of_jobs_is_sorted_and_filtered_by_its_address(browser: Any, settled: str) -> None:

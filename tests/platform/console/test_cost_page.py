@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,16 @@ def test_filters_stand_in_the_address_and_in_that_of_every_part(browser: httpx2.
 
 def test_two_batches_are_compared_and_other_prices_are_tried(browser: httpx2.Client, batches: list[str]) -> None:
     compared = browser.get("/cost/comparison", params={"a": batches[0], "b": batches[2]})
-    assert "times</strong> that of B" in compared.text or "cannot be compared" in compared.text
+    words = (
+        r"A success of (.) costs <strong>([\d.]+) times</strong> that of (.)\s+\(95 % interval ([\d.]+) to ([\d.]+)\)"
+    )
+    [(dear, ratio, cheap, low, high)] = re.findall(words, compared.text)
+    assert {dear, cheap} == {"A", "B"}
+    assert float(ratio) >= 1
+    assert float(low) <= float(ratio) <= float(high)
+    turned = browser.get("/cost/comparison", params={"a": batches[2], "b": batches[0]})
+    assert re.findall(words, turned.text)[0][:3] == (cheap, ratio, dear)
+    assert re.search(r"p (= 0\.\d*[1-9]|= 1|&lt; 0\.001)", compared.text)
     priced = browser.get("/cost/what-if", params={"machine": "h100", "market": "on_demand"})
     assert "The same work would have cost" in priced.text
     assert browser.get("/cost/what-if", params={"dollars_per_hour": "-1"}).status_code == 400

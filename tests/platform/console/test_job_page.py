@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -52,6 +53,16 @@ def test_a_page_tells_the_question_the_answer_and_the_attempts(
     assert page.status_code == 200
     for words in ("What is 1 + 1?", "look_up", "✓ passed", "two", "at most 5,000 tokens", "h200", "settled"):
         assert words in page.text
+
+
+def test_a_job_waits_until_a_worker_runs_it_on_both_pages(browser: httpx2.Client, world: World, home: str) -> None:
+    batch = world.batch(1, tenant=home)
+    [row] = world.sql("SELECT id FROM jobs WHERE batch_id = :id", id=batch)
+    pages = [f"/jobs/job_{row.id}", f"/batches/{batch}"]
+    badge = re.compile(r'<span class="badge (busy)?">(waiting|running)</span>')
+    assert [badge.findall(browser.get(page).text) for page in pages] == [[("", "waiting")]] * 2
+    world.claim_all(world.worker())
+    assert [("busy", "running") in badge.findall(browser.get(page).text) for page in pages] == [True, True]
 
 
 def test_nobody_sees_another_tenants_job(

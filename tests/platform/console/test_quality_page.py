@@ -45,6 +45,13 @@ def test_times_and_rates_are_drawn_over_time(browser: httpx2.Client, batches: li
     assert "Nothing to show" not in drawn
 
 
+def test_a_few_days_are_drawn_by_the_hour(browser: httpx2.Client, world: World, batches: list[str]) -> None:
+    assert "day (UTC)" in browser.get("/quality/time").text
+    world.sql("UPDATE jobs SET settled_at = now(), created_at = now() - interval '1 minute'")
+    assert "hour (UTC)" in browser.get("/quality/time").text
+    assert "day (UTC)" in browser.get("/quality/time", params={"each": "day"}).text
+
+
 def test_every_dimension_groups_the_tables(browser: httpx2.Client, batches: list[str]) -> None:
     for by in ("strategy", "model", "level", "worker_model", "machine", "market"):
         assert "<table>" in browser.get("/quality/tables", params={"by": by}).text

@@ -17,6 +17,7 @@ from ponder.api.routes.fleet.plans import get_plan
 from ponder.api.routes.fleet.workers import get_load, list_workers
 from ponder.api.services import Ponder, Services
 from ponder.console.figures import duration, short
+from ponder.console.pages.reports.spending_parts import KIND_STYLES, words
 from ponder.console.plot import Axis, Bar, Series, Span, bar_plot, line_plot, span_plot
 from ponder.console.rendering import render
 from ponder.console.session import SignedIn
@@ -33,7 +34,6 @@ _NUM_STEPS = 60
 _HOURS = (1, 6, 24)
 _LOST = "its lease expired"
 _NOTICES = ("notice", "recommendation")
-_OVERHEAD = {"loading": "series-2", "idle": "series-5", "draining": "series-6", "lost": "series-bad"}
 
 
 @router.get("/fleet")
@@ -47,7 +47,8 @@ def fleet_page(
     since = now - hours * 3_600
     step_s = max(1, hours * 3_600 // _NUM_STEPS)
     workers = list_workers(ponder, visitor.own, since=since, limit=_MOST_WORKERS)
-    load = get_load(ponder, visitor.own, since=since, until=now, step_s=step_s)["data"]
+    over = now // step_s * step_s  # the step after it is not over, and would seem to have less load
+    load = get_load(ponder, visitor.own, since=over - hours * 3_600, until=over, step_s=step_s)["data"]
     return render(
         request,
         "fleet.html",
@@ -141,8 +142,8 @@ def _bill(ponder: Services, since: float) -> Markup:
     selection = Selection(by=(), tenant_id=None, batch_ids=None, since=datetime.fromtimestamp(since, UTC), until=None)
     with ponder.engine.connect() as connection:
         rows = waste_report(connection, selection)
-    bars = [Bar(row.kind, [(row.kind, row.nanodollars, _OVERHEAD.get(row.kind, "series-1"))]) for row in rows]
-    return bar_plot("What the fleet's time was spent on", bars, Axis("dollars", dollars))
+    bars = [Bar(words(row.kind), [(words(row.kind), row.nanodollars, KIND_STYLES[row.kind])]) for row in rows]
+    return bar_plot("Cost of the fleet by use", bars, Axis("dollars", dollars))
 
 
 def _clock(unix: float) -> str:

@@ -122,7 +122,7 @@ def _by_level(cells: Sequence[tuple[str, Cell]]) -> Markup:
 
 
 def _over_time(cell: Cell) -> Iterable[Markup]:
-    seconds = Axis("since the cell began", duration)
+    seconds = Axis("since the cell began", duration, is_duration=True)
     points = cell.points[:300]
 
     def drawn(title: str, y: Axis, **fields: str) -> Markup:

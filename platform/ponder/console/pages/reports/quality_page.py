@@ -24,8 +24,10 @@ router = APIRouter()
 
 _DIMENSIONS = ("strategy", "model", "level", "worker_model", "machine", "market")
 _By = Annotated[Literal["strategy", "model", "level", "worker_model", "machine", "market"], Query()]
-_Each = Annotated[Literal["day", "hour"], Query()]
+_Each = Annotated[Literal["day", "hour"] | None, Query()]
 _MOST_POINTS = 500
+_FEW_DAYS = 2
+"""So few days are drawn by the hour, unless somebody asks for days."""
 
 
 @router.get("/quality")
@@ -36,7 +38,7 @@ def quality_page(
     chosen: Filtered,
     *,
     by: _By = "strategy",
-    each: _Each = "day",
+    each: _Each = None,
 ) -> Response:
     """Shows the page at once. Its parts read every job that matches, and are asked for afterwards."""
     problem = None
@@ -92,9 +94,12 @@ def tables_part(
 
 
 @router.get("/quality/time")
-def time_part(request: Request, ponder: Ponder, visitor: SignedIn, chosen: Filtered, each: _Each = "day") -> Response:
-    selection = chosen.select(visitor, each)
-    rates = quality(ponder, selection)["data"][-_MOST_POINTS:]
+def time_part(request: Request, ponder: Ponder, visitor: SignedIn, chosen: Filtered, each: _Each = None) -> Response:
+    rates = quality(ponder, chosen.select(visitor, each or "day"))["data"]
+    if each is None:
+        each = "hour" if 0 < len(rates) <= _FEW_DAYS else "day"
+        rates = rates if each == "day" else quality(ponder, chosen.select(visitor, each))["data"]
+    rates, selection = rates[-_MOST_POINTS:], chosen.select(visitor, each)
     plots = [*_latencies(latency(ponder, selection)["data"][-_MOST_POINTS:], each), *_rates(rates, each)]
     costs = cost(ponder, visitor.viewed, selection)["data"][-_MOST_POINTS:]
     names = {"cost_per_job": "a completed workflow", "cost_per_successful_task": "a success"}
@@ -111,7 +116,7 @@ def quality_file(
 
 
 def _latencies(rows: Sequence[JsonObject], each: str) -> Iterable[Markup]:
-    seconds = Axis("time", _seconds)
+    seconds = Axis("time", _seconds, is_duration=True)
     yield _plot("End to end", rows, each, {"end_to_end_s_p50": "p50", "end_to_end_s_p95": "p95"}, seconds)
     names = {
         "first_token_s_p50": "first token, p50",
@@ -142,7 +147,9 @@ def _plot(title: str, rows: Sequence[JsonObject], each: str, names: dict[str, st
         for number, (field, name) in enumerate(names.items(), 1)
         if (points := [(_unix(row[each]), row[field]) for row in rows if row[field] is not None])
     ]
-    return line_plot(title, series, Axis(f"{each} (UTC)", lambda unix: _written(unix, each), is_time=True), y)
+    step_s = 86_400 if each == "day" else 3_600
+    x = Axis(f"{each} (UTC)", lambda unix: _written(unix, each), is_time=True, step_s=step_s)
+    return line_plot(title, series, x, y)
 
 
 def _seconds(value: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import cycle
 
 from fastapi import APIRouter, Request
 from markupsafe import Markup
@@ -41,6 +40,24 @@ _KINDS = {
     "draining": "workers that were about to leave",
     "lost": "from dead workers' last signs of life to the ends of their leases",
 }
+KIND_STYLES = {
+    "chosen": "series-good",
+    "pruned": "series-1",
+    "other_rounds": "series-4",
+    "judged": "series-3",
+    "failed": "series-bad",
+    "cancelled": "series-6",
+    "pending": "series-2",
+    "unknown": "series-unknown",
+    "recomputed": "series-4",
+    "speculated": "series-3",
+    "duplicate": "series-6",
+    "idle": "series-5",
+    "loading": "series-4",
+    "draining": "series-3",
+    "lost": "series-bad",
+}
+"""The colour of each kind, the same on all pages."""
 _MONEY = Axis("dollars", dollars)
 
 
@@ -67,17 +84,15 @@ def waste_part(request: Request, ponder: Ponder, visitor: SignedIn, chosen: Filt
     rows: Sequence[JsonObject] = waste(ponder, chosen.select(visitor, "strategy"))["data"]
     sums = {kind: sum(row["nanodollars"] for row in rows if row["kind"] == kind) for kind in _KINDS}
     sums = {kind: amount for kind, amount in sums.items() if amount}
-    styles = {"chosen": "series-good", "failed": "series-bad", "lost": "series-bad"}
-    styles |= dict(zip((kind for kind in sums if kind not in styles), cycle(STYLES), strict=False))
     by_strategy: dict[str, list[tuple[str, float, str]]] = {}
     for row in rows:
-        part = (_words(row["kind"]), row["nanodollars"], styles.get(row["kind"], "series-5"))
+        part = (words(row["kind"]), row["nanodollars"], KIND_STYLES[row["kind"]])
         by_strategy.setdefault(row["strategy"] or "no job", []).append(part)
-    kinds = [Bar(_words(kind), [(_words(kind), amount, styles[kind])]) for kind, amount in sums.items()]
+    kinds = [Bar(words(kind), [(words(kind), amount, KIND_STYLES[kind])]) for kind, amount in sums.items()]
     strategies = [Bar(strategy, parts) for strategy, parts in list(by_strategy.items())[:SHOWN]]
     plots = [bar_plot("Spending by kind", kinds, _MONEY), bar_plot("By kind and strategy", strategies, _MONEY)]
     whole = sum(sums.values())
-    notes = [(_words(kind), amount, amount / whole, _KINDS[kind]) for kind, amount in sums.items()]
+    notes = [(words(kind), amount, amount / whole, _KINDS[kind]) for kind, amount in sums.items()]
     return _part(request, visitor, chosen, files=("waste",), plots=plots if notes else [], notes=notes)
 
 
@@ -111,7 +126,8 @@ def _by_day(ponder: Services, visitor: Visitor, chosen: ReportFilter, names: Map
         for number, tenant in enumerate(largest[:_LINES])
     ]
     title = "Direct spending by day" + (f", of the {_LINES} tenants that spent most" if len(largest) > _LINES else "")
-    return line_plot(title, series, Axis("day (UTC)", _day, is_time=True), _MONEY, is_filled=len(series) == 1)
+    axis = Axis("day (UTC)", _day, is_time=True, step_s=_DAY_S)
+    return line_plot(title, series, axis, _MONEY, is_filled=len(series) == 1)
 
 
 def _bars(ponder: Services, visitor: Visitor, chosen: ReportFilter, dimension: str, names: Mapping[str, str]) -> Markup:
@@ -138,5 +154,5 @@ def _day(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d")
 
 
-def _words(kind: str) -> str:
+def words(kind: str) -> str:
     return kind.replace("_", " ")

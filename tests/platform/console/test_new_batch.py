@@ -107,6 +107,25 @@ def test_batch_lines_are_submitted_as_they_are(
     assert len(world.jobs(batch_id)) == 2
 
 
+def test_batch_lines_that_are_overridden_stay_for_other_batches(
+    browser: httpx2.Client, world: World, model: str
+) -> None:
+    where = uploaded(browser, lines_of([batch_line("a", model=model)]))
+    sent = browser.post("/new", data=form_of(browser.get(where).text) | {"max_tokens": "16"})
+    assert sent.status_code == 303, sent.text
+    [batch] = world.sql("SELECT input_file_id FROM batches")
+    assert not where.endswith(batch.input_file_id)
+    assert browser.get(where).status_code == 200
+
+
+def test_a_submission_that_was_refused_can_be_sent_again(browser: httpx2.Client, world: World, model: str) -> None:
+    form = form_of(browser.get(uploaded(browser, lines_of(ROWS))).text)
+    refused = browser.post("/new", data=form | {"completion_window": "90d"})
+    assert "completion_window" in refused.text
+    assert world.sql("SELECT id FROM batches") == []
+    assert browser.post("/new", data=form).status_code == 303
+
+
 def test_a_form_that_is_sent_twice_at_once_makes_one_batch(browser: httpx2.Client, world: World) -> None:
     form = form_of(browser.get(uploaded(browser, lines_of(ROWS))).text)
     answers: list[httpx2.Response] = []

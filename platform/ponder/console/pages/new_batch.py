@@ -31,6 +31,7 @@ from ponder.console.session import (
     refuse_other_sites,
 )
 from ponder.console.spec_form import cards
+from ponder.datasets.dataset import Fields
 from ponder.datasets.source import FORMATS
 from ponder.datasets.source import Form as FileForm
 from ponder.domain.batch.endpoint import ENDPOINTS
@@ -39,7 +40,7 @@ from ponder.domain.state import Lane
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import STRATEGY_SPECS
 from ponder.domain.verifier import VERIFIER_SPECS
-from ponder.errors import Conflict, InvalidInput, NotFound, PonderError
+from ponder.errors import Conflict, InvalidInput, NotFound
 from ponder.jobs.intake.prepare import prepare
 from ponder.jobs.intake.preview import preview
 
@@ -140,31 +141,25 @@ def _submitted(ponder: Services, visitor: Visitor, draft: Draft, span: RequestSp
         return batches.create(draft.submission(upload), ponder, caller, span, draft.idempotency_key)
     file_id = draft.new_file_id(caller.tenant_id, reading)
     _prepare(ponder, visitor, draft, file_id)
-    try:
-        batch = batches.create(draft.submission(file_id), ponder, caller, span, draft.idempotency_key)
-    except PonderError:
+    # A file that was made stays where the submission is refused: sent again, the form finds it.
+    batch = batches.create(draft.submission(file_id), ponder, caller, span, draft.idempotency_key)
+    if reading.fields != Fields():  # a data set has become the batch's file; batch lines may serve other batches
         with suppress(NotFound, Conflict):
-            files.delete_file(file_id, ponder, caller)
-        raise
-    with suppress(NotFound, Conflict):  # the data set has become the batch's file
-        files.delete_file(upload, ponder, caller)
+            files.delete_file(upload, ponder, caller)
     return batch
 
 
 def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
     """Returns what `parts/new_check.html` shows."""
     file_id = f"file-{secrets.token_hex(12)}"
+    checked = None
     try:
-        is_made = draft.reading() is not None
         checked = _prepare(ponder, visitor, draft, file_id)
-    except InvalidInput as error:
-        return _refused(error)
-    try:
         estimate = estimates.create(draft.submission(checked["file_id"]), ponder, visitor.viewed)
     except InvalidInput as error:
         return _refused(error) | {"checked": checked}
     finally:
-        if is_made:
+        with suppress(NotFound, Conflict):  # none is made of batch lines, or where the rows cannot be read
             files.delete_file(file_id, ponder, visitor.viewed)
     return {"checked": checked, "estimate": estimate, "problem": None, "param": None}
 

@@ -151,6 +151,7 @@ def test_a_running_tree_grows_without_losing_zoom_folds_and_selection(visit: Vis
     expect(page.locator('[data-node="2"]')).to_be_visible()
     page.locator('[data-node="1"]').click()
     page.get_by_role("button", name="Zoom in").click()
+    expect(page.locator(".tree-picture > g")).to_have_attribute("transform", re.compile(r"scale\(1\.3\)"))  # drawn
     zoomed = page.locator(".tree-picture > g").get_attribute("transform")
     more = [{"node": 3, "ordinal": 2, **begun}, {"node": 1, "state": "finished", "stop": "stop", "text": "= 2"}]
     world.tick(worker, deltas={job: [{"nodes": more}]})

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ponder.console.spec_form import chosen, written
+from ponder.console.spec_form import chosen, seconds_of_days, written
 from ponder.datasets.dataset import Fields
 from ponder.domain.batch.endpoint import CHAT
 from ponder.domain.budget import BatchBudget, Budget
@@ -19,7 +19,6 @@ from ponder.jobs.intake.prepare import Reading
 from ponder.wire import Json
 
 SAMPLING = ("max_tokens", "temperature", "n")
-_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,11 @@ class Draft:
     def upload(self) -> str:
         """The id of the uploaded file."""
         return self._text("file")
+
+    @property
+    def is_checked_by_itself(self) -> bool:
+        """Whether nobody asked for the check, but a change of the form."""
+        return "by_itself" in self.fields
 
     @property
     def idempotency_key(self) -> str | None:
@@ -66,9 +70,7 @@ class Draft:
             "ponder": self._options(),
         }
         if days := self._text("keep_days"):
-            number = written(days)
-            seconds = round(number * _DAY_S) if isinstance(number, int | float) else number
-            body["output_expires_after"] = {"anchor": "created_at", "seconds": seconds}
+            body["output_expires_after"] = {"anchor": "created_at", "seconds": seconds_of_days(days)}
         return json.dumps(body).encode("utf-8", "replace")
 
     def _options(self) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from ponder.domain.strategy import StrategySpec
 from ponder.wire import Json
 
 Kind = Literal["number", "text", "choice", "json"]
+_DAY_S = 86_400
 _SENTENCE = re.compile(r"(.+?[.)])(?=\s+[A-Z`]|$)")
 _CITATION = re.compile(r"\s*\(([^()]*\b(?:19|20)\d\d\b[^()]*)\)")
 
@@ -59,10 +61,24 @@ def chosen(fields: Mapping[str, str], kind: str, specs: Mapping[str, type[BaseMo
 
 
 def written(text: str) -> Any:
-    """Reads a number, or returns the text, about which the API then says what is wrong."""
+    """Reads a finite number, or returns the text, about which the API then says what is wrong."""
     with suppress(ValueError, RecursionError):
-        return json.loads(text)
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
     return text
+
+
+def seconds_of_days(text: str) -> Any:
+    """Reads a number of days as whole seconds, or returns the text as `written` does."""
+    days = written(text)
+    with suppress(OverflowError):
+        return round(days * _DAY_S) if isinstance(days, int | float) else days
+    return text
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError("a number must be finite")
+    return number
 
 
 def _value(parameter: Parameter, text: str) -> Any:

@@ -210,7 +210,11 @@ class Source:
 
 def _with_mark(encoding: str | None, sample: bytes) -> str:
     """Returns the form of an encoding that does not read a byte order mark as text."""
-    name = codecs.lookup(encoding or "utf-8").name
+    try:
+        name = codecs.lookup(encoding or "utf-8").name
+        "".encode(name)  # a codec may also be one of bytes to bytes
+    except (LookupError, ValueError) as error:
+        raise InvalidInput(f"there is no text encoding {encoding!r}", param="encoding") from error
     if name == "utf-8":
         return "utf-8-sig"
     has_order = name.endswith(("-le", "-be"))

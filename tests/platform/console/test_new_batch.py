@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
 import re
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from batch_form import ROWS, form_of, lines_of, token_of, uploaded
 from sqlalchemy import Engine
 from world import World
 
@@ -19,8 +19,6 @@ from ponder.console.spec_form import cards
 from ponder.domain.strategy import STRATEGY_SPECS
 from ponder.jobs.validation.validate import validate
 from ponder.settings import Settings
-
-ROWS = [{"question": f"Compute {number} + 4.", "answer": str(number + 4), "level": "easy"} for number in range(20)]
 
 
 @pytest.fixture
@@ -34,40 +32,6 @@ def world(engine: Engine) -> World:
 def model(world: World) -> str:
     [row] = world.sql("SELECT name FROM models")
     return str(row.name)
-
-
-def token_of(browser: httpx2.Client) -> str:
-    found = re.search(r'name="csrf_token" value="([0-9a-f]+)"', browser.get("/new").text)
-    assert found is not None
-    return found[1]
-
-
-def uploaded(browser: httpx2.Client, content: bytes, name: str = "problems.jsonl") -> str:
-    """Uploads as a browser without scripts does. Returns the address of the next page."""
-    sent = browser.post(
-        "/new/file", data={"csrf_token": token_of(browser), "lines": ""}, files={"file": (name, content)}
-    )
-    assert sent.status_code == 303, sent.text
-    return sent.headers["Location"]
-
-
-def form_of(page: str) -> dict[str, str]:
-    """Returns the fields of the batch's form, as a browser would send them."""
-    form = page[page.index('<form id="batch"') :]
-    fields = {
-        name: html.unescape(value)
-        for name, value in re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form)
-    }
-    for name, inner in re.findall(r'<select id="[^"]+" name="([^"]+)"[^>]*>(.*?)</select>', form, re.S):
-        chosen = re.search(r'<option value="([^"]*)" selected', inner)
-        fields[name] = html.unescape(chosen[1]) if chosen else ""
-    for name, value in re.findall(r'<input id="[^"]+" name="([^"]+)"[^>]*?\svalue="([^"]*)"', form):
-        fields[name] = html.unescape(value)
-    return fields
-
-
-def lines_of(rows: list[dict[str, Any]]) -> bytes:
-    return b"\n".join(json.dumps(row).encode() for row in rows)
 
 
 def batch_line(custom_id: str, **body: Any) -> dict[str, Any]:
@@ -305,6 +269,45 @@ class TestStorage:
         fields = {"csrf_token": token_of(tenant)}
         sent = tenant.post("/new/file", data=fields, files={"file": ("a.jsonl", b"x" * 2_000)})
         assert (sent.status_code, "PONDER_MAX_STORED_BYTES" in sent.text) == (429, True)
+
+    def test_a_data_set_whose_batch_has_no_room_says_so(
+        self, browse: Callable[[str], httpx2.Client], new_key: Callable[..., str], world: World
+    ) -> None:
+        tenant = browse(new_key("small"))
+        where = uploaded(tenant, gzip.compress(lines_of(ROWS), mtime=0), "problems.jsonl.gz")
+        form = form_of(tenant.get(where).text)
+        for path in ("/new", "/new/check"):
+            sent = tenant.post(path, data=form)
+            assert (sent.status_code, "PONDER_MAX_STORED_BYTES" in sent.text) == (429, True), path
+        assert [file.filename for file in world.sql("SELECT filename FROM files")] == ["problems.jsonl.gz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "is_checked"),
+    [
+        ("text.jsonl", lines_of(ROWS), True),
+        ("text.csv", b"problem,answer\nCompute 3 + 4.,7\n", True),
+        ("text.jsonl.gz", gzip.compress(lines_of(ROWS), mtime=0), False),
+        ("large.csv", b"problem,answer\n" + b"Compute 3 + 4.,7\n" * 300_000, False),
+    ],
+)
+def test_only_small_texts_are_checked_before_somebody_asks(
+    browser: httpx2.Client, world: World, name: str, content: bytes, *, is_checked: bool
+) -> None:
+    page = browser.get(uploaded(browser, content, name)).text
+    assert ("data-by-itself" in page) == is_checked
+
+
+def test_a_short_text_that_makes_a_large_batch_is_checked_once_somebody_asks(
+    browser: httpx2.Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.console.pages.new_batch._MADE_BY_ITSELF_BYTES", 10_000)
+    form = form_of(browser.get(uploaded(browser, lines_of(ROWS))).text) | {"system": "Think. " * 100}
+    assert (
+        "too large to be estimated after every change"
+        in browser.post("/new/check", data=form | {"by_itself": "1"}).text
+    )
+    assert "Generated tokens" in browser.post("/new/check", data=form).text
 
 
 def test_every_strategy_has_a_sentence_and_the_defaults_of_its_spec() -> None:

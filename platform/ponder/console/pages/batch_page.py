@@ -18,6 +18,7 @@ from ponder.api.services import Ponder
 from ponder.console.batch_plots import batch_plots
 from ponder.console.rendering import redirect, render
 from ponder.console.session import Changing, SignedIn, Visitor
+from ponder.domain.batch.refusal import explain
 from ponder.domain.batch.submission import Change
 from ponder.domain.money import NANODOLLARS
 from ponder.domain.state import JobState, Verdict
@@ -192,8 +193,7 @@ def _change(batch_id: str, wanted: JsonObject, ponder: Ponder, visitor: Visitor)
     try:
         body = Change.model_validate({"ponder": wanted})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(f"{first['loc'][-1]}: {first['msg']}", param=str(first["loc"][-1])) from None
+        raise explain(error) from None
     change_batch(batch_id, body, ponder, visitor.viewed)
 
 

@@ -43,13 +43,16 @@ from ponder.domain.verifier import VERIFIER_SPECS
 from ponder.errors import Conflict, InvalidInput, NotFound
 from ponder.jobs.intake.prepare import prepare
 from ponder.jobs.intake.preview import preview
+from ponder.jobs.intake.store_upload import MAX_BYTES
 
 router = APIRouter()
 
 ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252", "utf-32")
 _NUM_UPLOADS = 8
 _CHECKED_BY_ITSELF_BYTES = 4 * 1024 * 1024
-"""A smaller data set is converted for an estimate whenever the form changes."""
+"""Data sets of text up to this size are converted for an estimate whenever the form changes."""
+_MADE_BY_ITSELF_BYTES = 64 * 1024 * 1024
+"""Such a batch file must not be larger, whatever a short row becomes."""
 
 FileId = Annotated[str | None, Query(max_length=100)]
 Encoding = Annotated[str | None, Query(max_length=40)]
@@ -154,21 +157,29 @@ def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
     file_id = f"file-{secrets.token_hex(12)}"
     checked = None
     try:
-        checked = _prepare(ponder, visitor, draft, file_id)
+        most_made = _MADE_BY_ITSELF_BYTES if draft.is_checked_by_itself else MAX_BYTES
+        checked = _prepare(ponder, visitor, draft, file_id, most_made)
         estimate = estimates.create(draft.submission(checked["file_id"]), ponder, visitor.viewed)
     except InvalidInput as error:
+        if draft.is_checked_by_itself and error.code == "file_too_large":
+            return _NOTHING_FOUND | {"is_large": True}
         return _refused(error) | {"checked": checked}
     finally:
         with suppress(NotFound, Conflict):  # none is made of batch lines, or where the rows cannot be read
             files.delete_file(file_id, ponder, visitor.viewed)
-    return {"checked": checked, "estimate": estimate, "problem": None, "param": None}
+    return _NOTHING_FOUND | {"checked": checked, "estimate": estimate}
+
+
+_NOTHING_FOUND: JsonObject = {"checked": None, "estimate": None, "problem": None, "param": None, "is_large": False}
 
 
 def _refused(error: InvalidInput) -> JsonObject:
-    return {"checked": None, "estimate": None, "problem": error.message, "param": error.param}
+    return _NOTHING_FOUND | {"problem": error.message, "param": error.param}
 
 
-def _prepare(ponder: Services, visitor: Visitor, draft: Draft, new_file_id: str) -> JsonObject:
+def _prepare(
+    ponder: Services, visitor: Visitor, draft: Draft, new_file_id: str, most_made: int = MAX_BYTES
+) -> JsonObject:
     caller = visitor.viewed
     reading = draft.reading()
     with ponder.limits.submissions.one(caller.tenant_id, is_operator=caller.is_operator):
@@ -181,12 +192,13 @@ def _prepare(ponder: Services, visitor: Visitor, draft: Draft, new_file_id: str)
             reading=reading,
             new_file_id=new_file_id,
             most_stored=files.most_bytes(ponder, caller),
+            most_made=most_made,
         )
 
 
 def _form(request: Request, ponder: Services, visitor: Visitor, fields: Mapping[str, str], **told: object) -> Response:
     """Renders the form of a batch with the values that it has."""
-    file_id, encoding = fields["file"], fields.get("encoding") or None
+    file_id, encoding = identifier(fields.get("file", ""), "file", "file"), fields.get("encoding") or None
     stored = files.get_file(file_id, ponder, visitor.viewed)
     found, trouble = None, None
     try:
@@ -210,10 +222,12 @@ def _form(request: Request, ponder: Services, visitor: Visitor, fields: Mapping[
         "encodings": ENCODINGS,
         "endpoints": ENDPOINTS,
         "lanes": [lane.value for lane in Lane],
-        "checks_itself": found is not None and (found["is_ready"] or stored["bytes"] <= _CHECKED_BY_ITSELF_BYTES),
-        "checked": None,
-        "estimate": None,
-        "problem": None,
-        "param": None,
+        "checks_itself": found is not None and (found["is_ready"] or _is_small_text(stored)),
     }
-    return render(request, "new_batch.html", visitor, **values | told)
+    return render(request, "new_batch.html", visitor, **values | _NOTHING_FOUND | told)
+
+
+def _is_small_text(stored: JsonObject) -> bool:
+    """Whether a stored file is as small to read as its size says, which compressed ones need not be."""
+    form = FileForm.of(stored["filename"])
+    return stored["bytes"] <= _CHECKED_BY_ITSELF_BYTES and form.name != "parquet" and not form.is_compressed

@@ -14,7 +14,7 @@ from ponder.api.routes import budgets, keys, prices, prunes, tenants, webhook
 from ponder.api.services import Ponder, Services
 from ponder.console.rendering import render
 from ponder.console.session import Changing, SignedIn, Visitor
-from ponder.console.spec_form import written
+from ponder.console.spec_form import seconds_of_days, written
 from ponder.domain.batch.refusal import explain
 from ponder.domain.budget import RenewingBudget
 from ponder.domain.role import Role
@@ -27,7 +27,6 @@ _NUM_KEYS = 50
 _NUM_BUDGETS = 20
 """Keys whose budgets are shown."""
 _NUM_TENANTS = 100
-_DAY_S = 86_400
 
 _Body = TypeVar("_Body", bound=BaseModel)
 Text = Annotated[str, Form(max_length=2_000)]
@@ -109,11 +108,7 @@ def set_retention(request: Request, ponder: Ponder, visitor: Changing, tenant: I
     _check_operator(visitor)
     is_own = tenant == visitor.viewed.tenant_id
     try:
-        expiry = None
-        if days.strip():
-            number = written(days)
-            seconds = round(number * _DAY_S) if isinstance(number, int | float) else number
-            expiry = {"anchor": "created_at", "seconds": seconds}
+        expiry = {"anchor": "created_at", "seconds": seconds_of_days(days)} if days.strip() else None
         tenants.set_retention(tenant, _read(tenants.Retention, {"output_expires_after": expiry}), ponder, visitor.own)
         told = {"told": "The time is set for batches from now on."}
     except InvalidInput as error:
@@ -129,8 +124,7 @@ def prune(
     request: Request, ponder: Ponder, visitor: Changing, older_than_days: Text = "", confirmed: Text = ""
 ) -> Response:
     """Shows what would be discarded, or with `confirmed` discards it."""
-    days = written(older_than_days) if older_than_days.strip() else None
-    older_than_s = days * _DAY_S if isinstance(days, int | float) else days
+    older_than_s = seconds_of_days(older_than_days) if older_than_days.strip() else None
     try:
         body = _read(prunes.Prune, {"dry_run": not confirmed, "older_than_s": older_than_s})
         found = prunes.prune(body, ponder, visitor.viewed)

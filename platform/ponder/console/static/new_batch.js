@@ -78,41 +78,56 @@
     if (event.target === told) mark();
   });
 
+  const busy = (isBusy) => {
+    told.setAttribute("aria-busy", String(isBusy));
+    document.getElementById("busy").hidden = !isBusy;
+  };
+  const outdated = (isOutdated) => {
+    told.classList.toggle("outdated", isOutdated);
+    document.getElementById("outdated").hidden = !isOutdated;
+  };
+
   /* The newest check counts. A former one is given up, also when the page is left. */
   let running = null;
-  const check = async () => {
+  const check = async (isByItself) => {
     running?.abort();
     running = new AbortController();
     const { signal } = running;
-    document.getElementById("busy").hidden = false;
+    busy(true);
     try {
       const body = new URLSearchParams(new FormData(form));
+      if (isByItself) body.set("by_itself", "yes");
       const answer = await fetch("/new/check", { method: "POST", body, signal, headers: { "HX-Request": "true" } });
       const leads = answer.headers.get("HX-Redirect");
       if (leads) location.assign(leads);
       const text = await answer.text();
       (answer.ok ? told : document.getElementById("notice")).innerHTML = text; // the server has escaped it
+      if (answer.ok) outdated(false);
       mark();
     } catch {
       if (signal.aborted) return; // there is a newer one
     }
-    document.getElementById("busy").hidden = true;
+    busy(false);
   };
   document.getElementById("check-now").addEventListener("click", (event) => {
     event.preventDefault();
-    check();
+    check(false);
   });
-  if ("byItself" in told.dataset) {
-    let waiting = 0;
-    form.addEventListener("change", () => {
-      clearTimeout(waiting);
-      waiting = setTimeout(check, 700);
-    });
-    if (!("isTold" in told.dataset)) check();
-  }
+  /* What is told is about the form as it was, until a check has answered. */
+  let waiting = 0;
+  form.addEventListener("change", () => {
+    clearTimeout(waiting);
+    if ("byItself" in told.dataset && !told.querySelector("[data-is-large]")) {
+      busy(true);
+      waiting = setTimeout(check, 700, true);
+    } else if (told.querySelector(".estimate, .lines")) {
+      outdated(true);
+    }
+  });
+  if ("byItself" in told.dataset && !("isTold" in told.dataset)) check(true);
   const giveUp = () => {
     running?.abort();
-    document.getElementById("busy").hidden = true;
+    busy(false);
   };
   form.addEventListener("submit", giveUp);
   addEventListener("pagehide", giveUp);

@@ -19,7 +19,7 @@ from ponder.domain.batch.request import Terms
 from ponder.domain.batch.submission import Submission
 from ponder.domain.storable import JsonObject, clean
 from ponder.errors import InvalidInput, InvalidLine
-from ponder.jobs.intake.store_upload import CHUNK_BYTES, MAX_BYTES, store_upload
+from ponder.jobs.intake.store_upload import CHUNK_BYTES, MAX_BYTES, check_room, store_upload
 from ponder.jobs.intake.stored_file import StoredFile
 from ponder.jobs.served import served_models
 from ponder.jobs.validation.calibrate import calibrate
@@ -56,11 +56,13 @@ def prepare(
     reading: Reading | None,
     new_file_id: str,
     most_stored: int | None,
+    most_made: int = MAX_BYTES,
 ) -> JsonObject:
     """Returns the batch file, and what the validator would refuse of its first lines.
 
     The submission's input file is the upload. With a `reading` it is turned into another one, `new_file_id`, unless
-    that is already there. Raises NotFound for an unknown upload, and InvalidInput if it does not match the reading.
+    that is already there. Raises NotFound for an unknown upload, LimitReached as `check_room` does, and InvalidInput if
+    it does not match the reading or makes a file of more than `most_made` bytes.
     """
     is_made = reading is None or _is_there(engine, tenant_id, new_file_id)
     file_id = submission.input_file_id
@@ -74,6 +76,7 @@ def prepare(
         "endpoint": submission.endpoint,
         "options": submission.ponder.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "most_stored": most_stored,
+        "most_made": most_made,
         "allows_code": settings.allow_code,
         "limits": asdict(CheckLimits.of(settings)),
     }
@@ -118,9 +121,10 @@ def _convert(engine: Engine, asked: Mapping[str, Any]) -> tuple[int, int]:
     dataset.check()
     stem = upload["name"].removesuffix(".gz").rpartition(".")[0] or upload["name"]
     with tempfile.TemporaryFile() as written:
-        _write(dataset, written)
+        num_bytes = _write(dataset, written, asked["most_made"])
         written.seek(0)
         with engine.begin() as connection:
+            check_room(connection, asked["tenant_id"], num_bytes, asked["most_stored"])  # before all of it is stored
             store_upload(
                 connection,
                 asked["tenant_id"],
@@ -132,14 +136,16 @@ def _convert(engine: Engine, asked: Mapping[str, Any]) -> tuple[int, int]:
     return dataset.count.num_rows, dataset.count.num_refused
 
 
-def _write(dataset: Dataset, file: IO[bytes]) -> None:
+def _write(dataset: Dataset, file: IO[bytes], most_bytes: int) -> int:
+    """Returns the number of bytes written."""
     num_bytes = 0
     for line in dataset.lines():
         num_bytes += len(line)
-        if num_bytes > MAX_BYTES:
-            reason = f"it makes a batch file of more than {MAX_BYTES} bytes: divide it"
+        if num_bytes > most_bytes:
+            reason = f"it makes a batch file of more than {most_bytes} bytes: divide it"
             raise InvalidInput(reason, code="file_too_large")
         file.write(line)
+    return num_bytes
 
 
 def _checked(engine: Engine, asked: Mapping[str, Any]) -> JsonObject:

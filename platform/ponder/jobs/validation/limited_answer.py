@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ponder.domain.storable import JsonObject
-from ponder.errors import InvalidInput, Unreachable
+from ponder.errors import Conflict, InvalidInput, LimitReached, NotFound, PonderError, Unreachable
 from ponder.failure import brief
 from ponder.jobs.validation.limited_process import LimitedProcess, ProcessEnded
+
+_REFUSALS: Mapping[str, tuple[type[PonderError], tuple[str, ...]]] = {
+    "invalid_input": (InvalidInput, ("param", "code")),
+    "not_found": (NotFound, ("param",)),
+    "conflict": (Conflict, ()),
+    "limit_reached": (LimitReached, ("code", "retry_after_s", "is_passing")),
+}
+"""The errors that cross the line between the processes, with their fields beside the message."""
 
 
 def ask(function: Callable[[bytes], bytes], asked: JsonObject, *, patience_s: float, what: str) -> JsonObject:
     """Returns what `function`, which ends with `answering`, answers in a process that is stopped after `patience_s`.
 
-    Raises InvalidInput for a refusal or if it takes too long, and Unreachable if it broke off for another reason.
-    `what` is the noun for messages, such as "the estimate".
+    Raises the error with which `function` refused, InvalidInput if it takes too long, and Unreachable if it broke off
+    for another reason. `what` is the noun for messages, such as "the estimate".
     """
     process = LimitedProcess(function)
     try:
@@ -31,7 +39,8 @@ def ask(function: Callable[[bytes], bytes], asked: JsonObject, *, patience_s: fl
     if "failure" in document:
         raise Unreachable(f"{what} broke off: {document['failure']}")
     if "refusal" in document:
-        raise InvalidInput(**document["refusal"])
+        kind, _ = _REFUSALS[document["refusal"]]
+        raise kind(document["message"], **document["fields"])
     return document
 
 
@@ -39,9 +48,14 @@ def answering(work: Callable[[], JsonObject]) -> bytes:
     """Runs in the process. Returns what `work` returns, or its refusal, or the reason why it broke off."""
     try:
         found = work()
-    except InvalidInput as error:
-        refusal = {"message": error.message, "param": error.param, "code": error.code}
-        return json.dumps({"refusal": refusal}).encode()
-    except Exception as error:  # the database is away, say
-        return json.dumps({"failure": brief(error)}).encode()
+    except Exception as error:  # also that the database is away
+        return json.dumps(_refusal(error) or {"failure": brief(error)}).encode()
     return json.dumps(found).encode()
+
+
+def _refusal(error: Exception) -> JsonObject | None:
+    for name, (kind, fields) in _REFUSALS.items():
+        if isinstance(error, kind):
+            told = {field: getattr(error, field) for field in fields}
+            return {"refusal": name, "message": str(error), "fields": told}
+    return None

@@ -1,0 +1,72 @@
+"""No text in any field makes a form of the console fail: it is accepted, or refused with a reason."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+from batch_form import ROWS, form_of, lines_of, token_of, uploaded
+from fastapi.routing import APIRoute
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from world import World
+
+from ponder.console.app import PAGES
+
+_TROUBLESOME = (
+    *("1e999", "-1e999", "NaN", "Infinity", "1e308", "1_000", "0x10", "9" * 400, "9" * 5_000, "-1", "0", "true"),
+    *("null", "[" * 5_000, '{"seconds": 1e999}', "[NaN]", '"', "\x00", "a\x00b", "\u202e", "\U0001f4a9", "hex"),
+)
+_TEXT = st.sampled_from(_TROUBLESOME) | st.text(max_size=30)
+_FORMS = {
+    route.path: [field.alias for field in route.dependant.body_params]
+    for module in PAGES
+    for route in module.router.routes
+    if isinstance(route, APIRoute) and "POST" in route.methods and route.dependant.body_params
+}
+_MAKES_BATCH = ("/new", "/new/check")
+_with_fixtures = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def test_the_forms_of_settings_are_among_those_that_are_tried() -> None:
+    assert {"/settings/budgets", "/settings/prices", "/settings/prune", "/settings/webhook"} <= _FORMS.keys()
+
+
+@pytest.mark.parametrize("path", sorted(_FORMS.keys() - {*_MAKES_BATCH, "/sign-in"}))
+def test_a_form_takes_or_refuses_whatever_is_typed(browser: httpx2.Client, path: str) -> None:
+    token = token_of(browser)
+
+    @_with_fixtures
+    @given(st.fixed_dictionaries({}, optional=dict.fromkeys(_FORMS[path], _TEXT)))
+    def try_form(form: dict[str, str]) -> None:
+        address = re.sub(r"\{\w+\}", "unknown", path)
+        answer = browser.post(address, data=form, headers={"HX-Request": "true", "X-CSRF-Token": token})
+        assert answer.status_code < 500, (form, answer.text)
+
+    try_form()
+
+
+@pytest.mark.parametrize("path", _MAKES_BATCH)
+def test_the_form_of_a_batch_takes_or_refuses_whatever_is_typed(
+    browser: httpx2.Client, world: World, path: str
+) -> None:
+    world.worker()
+    form = form_of(browser.get(uploaded(browser, lines_of(ROWS))).text)
+    names = sorted(form.keys() - {"csrf_token"})
+
+    @_with_fixtures
+    @given(st.dictionaries(st.sampled_from(names), _TEXT, min_size=1, max_size=3))
+    def try_form(changed: dict[str, str]) -> None:
+        answer = browser.post(path, data=form | changed, headers={"HX-Request": "true"})
+        assert answer.status_code < 500, (changed, answer.text)
+
+    try_form()
+
+
+def test_a_form_without_its_fields_says_what_is_missing(browser: httpx2.Client) -> None:
+    token = token_of(browser)
+    for path in (*_MAKES_BATCH, "/new/file", "/new/remove"):
+        answer = browser.post(path, data={"csrf_token": token}, headers={"X-CSRF-Token": token})
+        assert answer.status_code in (200, 400, 404), (path, answer.text)
+        assert re.search("no such file|choose the field|is missing|purpose|required", answer.text), (path, answer.text)

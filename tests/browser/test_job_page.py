@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from example_tree import example_tree
@@ -99,6 +100,76 @@ def test_folding_hides_what_is_below(visit: Visit, world: World) -> None:
     expect(page.locator("#tree-details")).to_contain_text("leads to the answer")
 
 
+def test_a_selection_that_is_folded_away_moves_to_what_is_still_there(visit: Visit, world: World) -> None:
+    tree = example_tree(40)
+    deep = max(range(40), key=lambda index: tree["nodes"][index].get("parent", -1))
+    job = _settled(world, tree)
+    page = visit.page()
+    _open(page, job, of=f"#node-{deep}")
+    page.get_by_role("button", name="Fold all", exact=True).click()
+    selected = page.locator(".tree-picture .selected")
+    expect(selected).to_have_count(1)
+    number = selected.get_attribute("data-node")
+    expect(page.locator("#tree-details").get_by_role("heading", name=f"Node {number}", exact=True)).to_be_visible()
+    assert page.url.endswith(f"#node-{number}")
+    picture = page.get_by_role("application", name="Search tree")
+    for key in ("ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight", "Enter", "Enter", "c"):
+        picture.press(key)
+    expect(page.locator("#tree-details")).to_contain_text("leads to the answer")
+
+
+def test_a_small_tree_opens_whole_and_a_large_one_where_its_path_begins(visit: Visit, world: World) -> None:
+    page = visit.page()
+    for num_nodes, is_whole in ((6, True), (400, False)):
+        tree = example_tree(num_nodes)
+        for index, node in enumerate(tree["nodes"][1:], start=1):
+            node["text"] = f"step {index}"
+        _open(page, _settled(world, tree))
+        inside = page.evaluate(_INSIDE)
+        assert 220 <= inside["height"] <= 562, inside
+        assert inside["best"] >= 1, inside
+        assert (inside["num"] == num_nodes) == is_whole, inside
+
+
+_INSIDE = """() => {
+  const frame = document.querySelector(".tree-frame").getBoundingClientRect();
+  const isIn = ({ left, right, top, bottom }) =>
+    left >= frame.left && right <= frame.right && top >= frame.top && bottom <= frame.bottom;
+  const drawn = [...document.querySelectorAll(".tree-picture .node")];
+  const inside = drawn.filter((one) => isIn(one.getBoundingClientRect()));
+  return { height: frame.height, num: inside.length, best: inside.filter((one) => one.matches(".best")).length };
+}"""
+
+
+def test_of_changes_that_come_at_once_the_last_is_shown(visit: Visit, world: World) -> None:
+    job = _settled(world, example_tree(12))
+    page = visit.page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("tree.json") else None)
+    _open(page, job)
+    page.wait_for_load_state("networkidle")
+    asked.clear()
+    page.evaluate('for (let n = 0; n < 9; n += 1) document.dispatchEvent(new CustomEvent("ponder:changed"))')
+    page.wait_for_timeout(2_000)
+    assert len(asked) <= 3  # the one under way, one for all the others, and perhaps one of the page itself
+
+
+def test_scores_are_coloured_by_their_order_and_never_negative_zero(visit: Visit, world: World) -> None:
+    tree = example_tree(9, width=8)
+    scores = [-0.001, 0.9, 0.9001, 0.9002, 0.9003, 0.9004, 0.9005, 0.9006]
+    for node, score in zip(tree["nodes"][1:], scores, strict=True):
+        node |= {"score": score, "text": f"a step worth {round(1e4 * score)}"}
+    job = _settled(world, tree)
+    page = visit.page()
+    _open(page, job)
+    expect(page.locator('[data-node="1"] .head')).to_contain_text(" 0.00 ")
+    page.get_by_role("combobox", name="Colour by").select_option("score")
+    colours = {page.locator(f'[data-node="{index}"]').get_attribute("class") for index in range(1, 9)}
+    assert len({re.search(r"score-\d", colour or "")[0] for colour in colours}) == 7  # type: ignore[index]
+    expect(page.locator(".tree-legend")).to_contain_text("0.00")
+    assert "-0.00" not in page.locator("#tree").inner_text()
+
+
 def test_a_permalink_opens_a_node(visit: Visit, world: World) -> None:
     job = _settled(world, example_tree(40))
     page = visit.page()
@@ -120,7 +191,9 @@ def test_the_replay_shows_nodes_in_the_order_in_which_they_were_begun(visit: Vis
 
 
 def test_the_tree_can_be_taken_away_as_svg_and_json(visit: Visit, world: World, tmp_path: Path) -> None:
-    job = _settled(world, example_tree(40))
+    tree = example_tree(40)
+    tree["nodes"][1]["text"] = "a bell \x07, an escape \x1b[31m and half a character \udcff\uffff"
+    job = _settled(world, tree)
     page = visit.page()
     _open(page, job)
     with page.expect_download() as saved:
@@ -128,6 +201,7 @@ def test_the_tree_can_be_taken_away_as_svg_and_json(visit: Visit, world: World, 
     path = tmp_path / "tree.svg"
     saved.value.save_as(path)
     picture = path.read_text()
+    ElementTree.fromstring(picture)
     assert "var(" not in picture
     assert picture.count("data-node=") > 30
     assert re.search(r'class="stripe"[^>]*fill="rgb\(', picture)

@@ -39,7 +39,7 @@ ponderTree.facts = (tree, step, index) => {
   const node = step.nodes[index];
   const share = (tokens) => (tree.tokens ? `${ponderTree.percent(tokens / tree.tokens)} of the tokens, ≈ ${ponderTree.money((tree.nanodollars * tokens) / tree.tokens)}` : "–");
   const facts = [["State", ponderTree.state(node, index)]];
-  if (node.score !== undefined) facts.push(["Score", node.score.toFixed(4)]);
+  if (node.score !== undefined) facts.push(["Score", ponderTree.score(node.score, 4)]);
   if (node.answer !== undefined) facts.push(["Answer", node.answer]);
   if (index > 0) facts.push(["Tokens", String(node.tokens)], ["Share of cost", share(node.tokens)]);
   if ((node.below ?? 0) > node.tokens) facts.push(["With all below", share(node.below)]);
@@ -85,7 +85,7 @@ ponderTree.tell = (panel, tree, stepNumber, index) => {
       });
       parts.push(more);
     }
-    parts.push(ponderTree.html("a", "Page of its own", { href: address, class: "apart-link" }));
+    parts.push(ponderTree.html("a", "Open as a page", { href: address, class: "apart-link" }));
   }
   panel.replaceChildren(...parts);
 };

@@ -24,7 +24,7 @@
       this.steps = html("select", "", { "aria-label": "Step" });
       this.colours = html("select", "", { "aria-label": "Colour by" });
       for (const name of ["state", "score"]) this.colours.append(html("option", `colour by ${name}`, { value: name }));
-      this.play = button("▶ Replay", () => this.replay());
+      this.play = button("Replay", () => this.replay());
       this.slider = html("input", "", { type: "range", min: "1", max: "1", value: "1", "aria-label": "Nodes shown, in the order in which they were begun" });
       this.place = html("span", "", { class: "faint place" });
       const views = html("div", "", { class: "row", role: "group", "aria-label": "View" });
@@ -58,10 +58,24 @@
       const isAtEnd = isFirst || this.picture.limit >= this.nodes.length - 1;
       this.tree = tree;
       if (isFirst) this.step = Math.max(0, tree.answered_by ?? tree.steps.length - 1);
+      this.step = Math.min(this.step, tree.steps.length - 1);
+      const { picture } = this;
+      if (picture.selected >= this.nodes.length) picture.selected = null;
+      for (const index of picture.folded) if (index >= this.nodes.length) picture.folded.delete(index);
       this.nameSteps();
       this.showStep(isAtEnd);
       if (!isFirst) return;
-      if (!this.goTo(location.hash)) this.picture.fit(0.8);
+      this.resize();
+      if (!this.goTo(location.hash)) picture.open();
+    }
+
+    /* Gives the picture the height that its tree needs. A tree that grows may make it higher, never lower. */
+    resize(least = 220) {
+      const { picture } = this;
+      const scale = Math.min(1, (picture.box().width - 40) / picture.plan.width);
+      const wanted = Math.min(picture.plan.height * scale + 60, 560, innerHeight * 0.62);
+      this.frame.style.height = `${Math.round(Math.max(wanted, least))}px`;
+      picture.size = null;
     }
 
     nameSteps() {
@@ -77,17 +91,27 @@
       this.slider.max = String(last);
       if (isAtEnd) { this.picture.limit = Infinity; this.slider.value = String(last); }
       this.picture.show(this.nodes);
+      if (this.frame.style.height) this.resize(this.frame.clientHeight);
       this.tellPlace();
       this.tellLegend();
       ponderTree.tell(this.panel, this.tree, this.step, this.picture.selected);
+      this.climb();
+    }
+
+    /* Selects the nearest node above a selected one that has no place any more. */
+    climb() {
+      const { picture, nodes } = this;
+      let index = picture.selected;
+      while (index > 0 && !picture.plan.at[index]) index = nodes[index].twin ?? nodes[index].parent;
+      if (index !== picture.selected) this.choose(index, false);
     }
 
     tellLegend() {
       const known = (name, words) => { const item = ponderTree.html("li", "", { class: `key ${name}` }); item.append(ponderTree.html("span", words)); return item; };
-      const { colouring, least, most } = this.picture;
-      if (colouring === "score") {
-        const has = Number.isFinite(least);
-        this.legend.replaceChildren(...(has ? [known("score-0", `low: ${least.toFixed(2)}`), known("score-3", "middle"), known("score-6", `high: ${most.toFixed(2)}`)] : []), known("score-none", "no score"));
+      if (this.picture.colouring === "score") {
+        const { score } = ponderTree;
+        const between = ({ low, high }) => (score(low) === score(high) ? score(low) : `${score(low)} to ${score(high)}`);
+        this.legend.replaceChildren(...this.picture.bands.map((band) => known(band.name, between(band))), known("score-none", "no score"));
         return;
       }
       const used = new Set(this.nodes.slice(1).map((node) => (node.best ? "chosen" : node.state)));
@@ -101,7 +125,7 @@
     }
 
     listen() {
-      this.steps.addEventListener("change", () => { this.stop(); this.step = Number(this.steps.value); this.picture.folded.clear(); this.picture.selected = null; this.showStep(true); this.picture.fit(0.8); });
+      this.steps.addEventListener("change", () => { this.stop(); this.step = Number(this.steps.value); this.picture.folded.clear(); this.picture.selected = null; this.showStep(true); this.resize(); this.picture.open(); });
       this.colours.addEventListener("change", () => { this.picture.colouring = this.colours.value; this.picture.arrange(); this.tellLegend(); });
       this.slider.addEventListener("input", () => { this.stop(); this.setLimit(Number(this.slider.value)); });
       this.frame.addEventListener("keydown", (event) => this.key(event));
@@ -235,13 +259,14 @@
     foldAll() {
       this.nodes.forEach((_, index) => { if (index > 0 && this.picture.plan.children[index].length) this.picture.folded.add(index); });
       this.picture.arrange();
-      this.picture.fit(0.4);
+      this.climb();
+      this.picture.open();
     }
 
     unfoldAll() {
       this.picture.folded.clear();
       this.picture.arrange();
-      this.picture.fit(0.4);
+      this.picture.open();
     }
 
     setLimit(limit) {
@@ -262,7 +287,7 @@
       if (this.timer !== null) { this.stop(); return; }
       const last = this.nodes.length - 1;
       if (Number(this.slider.value) >= last) this.setLimit(1);
-      this.play.textContent = "⏸ Pause";
+      this.play.textContent = "Pause";
       const stride = Math.max(1, Math.round(last / 200));
       this.timer = setInterval(() => {
         this.setLimit(Math.min(this.nodes.length - 1, Number(this.slider.value) + stride));
@@ -273,7 +298,7 @@
     stop() {
       clearInterval(this.timer);
       this.timer = null;
-      this.play.textContent = "▶ Replay";
+      this.play.textContent = "Replay";
     }
 
     save() {
@@ -284,15 +309,32 @@
     }
   }
 
-  const load = async () => {
+  const fetched = async () => {
     const root = document.querySelector("#tree");
     if (!root) return;
-    const answer = await fetch(`/jobs/${root.dataset.job}/tree.json`);
-    if (!answer.ok) return;
+    const answer = await fetch(`/jobs/${root.dataset.job}/tree.json`).catch(() => null); // the next change asks again
+    if (!answer?.ok) return;
     const tree = await answer.json();
     if (!tree.steps.length) return;
     page ??= new Page(root);
     page.take(tree);
+  };
+
+  /* One at a time, so that an older tree never replaces a newer one. What changes meanwhile is fetched once after it. */
+  let isLoading = false;
+  let isOutdated = false;
+  const load = async () => {
+    isOutdated = true;
+    if (isLoading) return;
+    isLoading = true;
+    try {
+      while (isOutdated) {
+        isOutdated = false;
+        await fetched();
+      }
+    } finally {
+      isLoading = false;
+    }
   };
   load();
   document.addEventListener("ponder:changed", () => { if (page) load(); });

@@ -10,6 +10,7 @@ ponderTree.Picture = class {
   static LEAST = 0.02;
   static MOST = 2.5;
   static FAR = 0.42;
+  static READABLE = 0.55;
 
   constructor(svg) {
     this.svg = svg;
@@ -24,14 +25,13 @@ ponderTree.Picture = class {
     this.limit = Infinity;
     this.view = { x: 0, y: 0, scale: 1 };
     this.nodes = [];
+    this.bands = [];
     this.isAsked = false;
   }
 
   show(nodes) {
     this.nodes = nodes;
-    const scores = nodes.map((node) => node.score).filter((score) => score !== undefined);
-    this.least = scores.reduce((a, b) => Math.min(a, b), Infinity);
-    this.most = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+    this.bands = ponderTree.bands(nodes);
     this.arrange();
   }
 
@@ -155,8 +155,7 @@ ponderTree.Picture = class {
     if (index === 0) return "root";
     if (this.colouring === "state") return `state-${node.best ? "chosen" : node.state}`;
     if (node.score === undefined) return "score-none";
-    const span = this.most - this.least;
-    return `score-${span > 0 ? Math.min(6, Math.floor(((node.score - this.least) / span) * 7)) : 6}`;
+    return this.bands.find(({ high }) => node.score <= high).name;
   }
 
   card(index, place) {
@@ -172,14 +171,14 @@ ponderTree.Picture = class {
 
   write(group, index) {
     const node = this.nodes[index];
-    const say = (name, x, y, text, more = {}) => { ponderTree.element("text", { class: name, x, y, ...more }, group).textContent = text; };
+    const say = (name, x, y, text, more = {}) => { ponderTree.element("text", { class: name, x, y, ...more }, group).textContent = ponderTree.printable(text); };
     group.hasTexts = true;
     if (index === 0) {
       say("head", 18, 19, "the question");
       say("words", 18, 36, `${this.nodes.length - 1} nodes`);
     } else {
       const [glyph] = ponderTree.NAMES[node.best ? "chosen" : node.state] ?? ["•"];
-      const facts = [glyph, node.score === undefined ? "" : node.score.toFixed(2), `${node.tokens} tok`, node.times ? `×${node.times}` : "", ...node.notes];
+      const facts = [glyph, node.score === undefined ? "" : ponderTree.score(node.score), `${node.tokens} tok`, node.times ? `×${node.times}` : "", ...node.notes];
       if (node.round !== undefined) facts.push(`round ${node.round}`);
       say("head", 18, 17, ponderTree.short(facts.filter(Boolean).join("  "), 32));
       const words = node.answer !== undefined && !node.text ? `= ${node.answer}` : node.text ?? "growing";
@@ -202,7 +201,7 @@ ponderTree.Picture = class {
 
   /* Folds or unfolds a node, which stays where it is on the screen. */
   fold(index, isFolded = !this.folded.has(index)) {
-    if (!this.plan.children[index].length) return;
+    if (!this.plan.children[index].length || isFolded === this.folded.has(index)) return;
     const before = this.plan.at[index];
     if (isFolded) this.folded.add(index); else this.folded.delete(index);
     this.arrange();
@@ -232,13 +231,33 @@ ponderTree.Picture = class {
     this.ask();
   }
 
-  fit(least = ponderTree.Picture.LEAST) {
+  /* Returns the largest scale, but not more than 1, at which the whole tree is in view. */
+  whole() {
     const { width, height } = this.box();
-    const scale = Math.min(1, (width - 40) / this.plan.width, (height - 40) / this.plan.height);
-    this.view.scale = Math.max(least, scale);
-    this.view.x = Math.max(20, (width - this.plan.width * this.view.scale) / 2);
-    this.view.y = this.view.scale > scale ? height / 2 - this.plan.at[0].y * this.view.scale : (height - this.plan.height * this.view.scale) / 2;
-    if (this.plan.width * this.view.scale > width) this.view.x = 20;
+    return Math.min(1, (width - 40) / this.plan.width, (height - 40) / this.plan.height);
+  }
+
+  fit() {
+    const { width, height } = this.box();
+    const scale = Math.max(ponderTree.Picture.LEAST, this.whole());
+    this.view = { x: Math.max(20, (width - this.plan.width * scale) / 2), y: (height - this.plan.height * scale) / 2, scale };
+    this.ask();
+  }
+
+  /* Shows the whole tree if it can be read then. Otherwise the question and the first of the chosen path, or this one. */
+  open() {
+    if (this.whole() >= ponderTree.Picture.READABLE) {
+      this.fit();
+      return;
+    }
+    const { height } = this.box();
+    const { READABLE } = ponderTree.Picture;
+    const root = this.plan.at[0].y;
+    const first = this.plan.children[0].find((index) => this.nodes[index].best) ?? this.plan.children[0][0];
+    const other = this.plan.at[first]?.y ?? root;
+    const scale = Math.max(READABLE, Math.min(0.8, (height - 80) / (Math.abs(root - other) + ponderTree.ROW)));
+    const isBoth = Math.abs(root - other) * scale < height - 80;
+    this.view = { x: 20, y: height / 2 - ((isBoth ? (root + other) / 2 : other) + ponderTree.HEIGHT / 2) * scale, scale };
     this.ask();
   }
 
@@ -303,6 +322,25 @@ ponderTree.element = (name, attributes = {}, into = null) => {
   for (const [key, value] of Object.entries(attributes)) if (key !== "xmlns") made.setAttribute(key, value);
   into?.append(made);
   return made;
+};
+
+/* Returns a text with a mark in place of what neither a screen nor XML can hold. */
+ponderTree.printable = (text) => text.replace(/[\p{Cc}\p{Cs}\uFFFE\uFFFF]/gu, "\uFFFD");
+
+ponderTree.score = (value, digits = 2) => {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? (0).toFixed(digits) : text; // never -0.00
+};
+
+/* Divides scores into at most seven bands of about as many distinct values, whose names are colours from low to high. */
+ponderTree.bands = (nodes) => {
+  const values = [...new Set(nodes.map((node) => node.score).filter((score) => score !== undefined))].sort((a, b) => a - b);
+  const num = Math.min(7, values.length);
+  return Array.from({ length: num }, (_, place) => ({
+    name: `score-${num > 1 ? Math.round((place * 6) / (num - 1)) : 6}`,
+    low: values[Math.floor((place * values.length) / num)],
+    high: values[Math.floor(((place + 1) * values.length) / num) - 1],
+  }));
 };
 
 /* Cuts a text by characters, not in the middle of one. */

@@ -64,7 +64,7 @@ def test_an_operator_sees_workers_what_became_of_them_and_why(visit: Visit, busy
     expect(page.get_by_text("1 lost, 1 by a notice")).to_be_visible()
     expect(page.get_by_role("cell", name="the backlog needs 3 workers until 06:00").first).to_be_visible()
     expect(page.get_by_role("img", name="Backlog of demo by deadline")).to_be_visible()
-    expect(page.get_by_role("img", name="Keys and values in use")).to_be_visible()
+    expect(page.get_by_role("img", name="KV cache in use")).to_be_visible()
     page.get_by_role("link", name="6 h").click()
     expect(page.get_by_text("Ended in 6 h")).to_be_visible()
 

@@ -30,7 +30,7 @@ def test_a_key_is_made_used_and_revoked(visit: Visit, keys: Callable[..., str]) 
     page = visit.page(keys("mine"))
     page.goto("/settings")
     page.get_by_label("Name of a new key").fill("the nightly job")
-    page.get_by_role("button", name="Make a key").click()
+    page.get_by_role("button", name="Create key").click()
     key = page.locator("#new-key").inner_text()
     assert key.startswith("pk-")
     other = visit.page(key)
@@ -50,12 +50,12 @@ def test_an_operator_sets_a_tenants_budget_and_looks_at_it(visit: Visit, keys: C
     page.locator("#tenants input[name=dollars_per_day]").fill("12.5")
     page.locator("#tenants").get_by_role("button", name="Set the budget").click()
     expect(page.locator("#tenants").get_by_text("The budget is set.")).to_be_visible()
-    page.locator("#tenants tr").filter(has_text="acme").get_by_role("button", name="Look at it").click()
+    page.locator("#tenants tr").filter(has_text="acme").get_by_role("button", name="View as this tenant").click()
     expect(page.get_by_text("You are looking at the tenant acme")).to_be_visible()
     page.goto("/settings")
     expect(page.get_by_role("heading", name="Settings of acme")).to_be_visible()
     expect(page.locator("#budgets")).to_contain_text("of $12.50")
-    expect(page.get_by_role("button", name="Make a key")).to_have_count(0)
+    expect(page.get_by_role("button", name="Create key")).to_have_count(0)
 
 
 def test_hostile_names_are_shown_as_they_are(visit: Visit, keys: Callable[..., str]) -> None:

@@ -40,10 +40,12 @@ _RUNNING = text(
     WHERE shards.batch_id = ANY(CAST(:ids AS text[])) AND shards.state = 'held' GROUP BY shards.batch_id
     """
 )
-_MODEL = text(
+_INPUT = text(
     """
-    SELECT batch.id AS batch_id, model FROM unnest(CAST(:ids AS text[])) AS batch(id)
-    CROSS JOIN LATERAL (SELECT model FROM jobs WHERE batch_id = batch.id ORDER BY line LIMIT 1) AS first
+    SELECT batches.id AS batch_id, filename, model FROM batches
+    LEFT JOIN files ON files.id = input_file_id
+    LEFT JOIN LATERAL (SELECT model FROM jobs WHERE batch_id = batches.id ORDER BY line LIMIT 1) AS first ON true
+    WHERE batches.id = ANY(CAST(:ids AS text[]))
     """
 )
 
@@ -70,7 +72,7 @@ class _Facts:
 
     sums: Mapping[str, Totals]
     running: Mapping[str, list[Row[Any]]]
-    model: Mapping[str, list[Row[Any]]]
+    input: Mapping[str, list[Row[Any]]]
     budgets: Mapping[str, Allowance]
     warnings: Mapping[str, list[Row[Any]]]
     pilots: Mapping[str, PilotStatus]
@@ -112,7 +114,7 @@ def _facts(connection: Connection, batches: Sequence[Row[Any]]) -> _Facts:
     return _Facts(
         sums=totals(connection, ids),
         running=_grouped(connection, _RUNNING, ids),
-        model=_grouped(connection, _MODEL, ids),
+        input=_grouped(connection, _INPUT, ids),
         budgets=allowances(connection, ids),
         warnings=_grouped(connection, _WARNINGS, ids),
         pilots=pilots(connection, ids),
@@ -129,13 +131,13 @@ def _grouped(connection: Connection, query: TextClause, ids: Sequence[str]) -> d
 
 def _object(batch: Row[Any], facts: _Facts) -> JsonObject:
     sums = facts.sums.get(batch.id, Totals())
-    running, model = facts.running.get(batch.id, []), facts.model.get(batch.id, [])
+    running, first = facts.running.get(batch.id, []), facts.input.get(batch.id, [])
     counts = _counts(batch, sums)
     return {
         "id": batch.id,
         "object": "batch",
         "endpoint": batch.endpoint,
-        "model": model[0].model if model else None,
+        "model": first[0].model if first else None,
         "errors": {"object": "list"} if batch.errors or sums.num_rejected else None,
         "input_file_id": batch.input_file_id,
         "completion_window": batch.completion_window,
@@ -152,6 +154,7 @@ def _object(batch: Row[Any], facts: _Facts) -> JsonObject:
         "metadata": batch.metadata or None,
         "ponder": {
             "options": batch.options if batch.results_expired_at is None else {},
+            "input_filename": first[0].filename if first else None,
             "lane": batch.lane,
             "retry_of": batch.retry_of,
             "trace_id": batch.traceparent.split("-")[1] if batch.traceparent else None,

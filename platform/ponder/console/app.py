@@ -35,7 +35,7 @@ from ponder.console.pages.reports import (
     spending_parts,
 )
 from ponder.console.rendering import STATIC, redirect, render
-from ponder.console.session import SignedOut
+from ponder.console.session import SignedOut, known_visitor
 
 PAGES = (
     *(sign_in, events, batch_list, batch_page, job_tree, job_page, new_batch, fleet_page, settings_page),
@@ -60,10 +60,10 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _TITLES = {
-    400: "That is not right",
+    400: "Invalid input",
     401: "Signed out",
     403: "Not allowed",
-    404: "Not found",
+    404: "There is no such page",
     409: "Not possible now",
     410: "No longer kept",
     413: "Too large",
@@ -97,7 +97,8 @@ def _error_page(request: Request, found: ErrorAnswer) -> Response:
     status = found.status_code
     title = _TITLES.get(status, "Something went wrong")
     template = "parts/notice.html" if is_part else "error.html"
-    page = render(request, template, status=status, title=title, message=found.message, is_bad=True)
+    message = found.message[:1].upper() + found.message[1:]
+    page = render(request, template, known_visitor(request), status=status, title=title, message=message, is_bad=True)
     if is_part:
         page.headers["HX-Retarget"], page.headers["HX-Reswap"] = "#notice", "innerHTML"
     return page

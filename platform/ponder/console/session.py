@@ -10,15 +10,18 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from pg8000.exceptions import InterfaceError as DriverError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from ponder.api.auth import Caller, digest
-from ponder.api.services import Ponder, identifier
+from ponder.api.services import Ponder, Services, identifier
 from ponder.api.tenant_limits import RequestRate
 from ponder.domain.role import Role
 from ponder.errors import Forbidden, NotFound, PonderError, Unauthorized
@@ -28,6 +31,8 @@ CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf_token"
 """The field of a form that stands for the header where scripts are off."""
 _SESSION_DAYS = 14
+_MOST_SESSIONS = 100
+"""Of one key. The oldest one ends when another begins."""
 LINK_MINUTES = 10
 
 _KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
@@ -38,6 +43,13 @@ _BEGIN = text(
     """
 )
 _PRUNE = text("DELETE FROM console_sessions WHERE expires_at < clock_timestamp()")
+_PRUNE_OF_KEY = text(
+    f"""
+    DELETE FROM console_sessions WHERE sha256 IN (
+        SELECT sha256 FROM console_sessions WHERE key_id = :key_id ORDER BY expires_at DESC OFFSET {_MOST_SESSIONS - 1}
+    )
+    """
+)
 _PRUNE_LINKS = text("DELETE FROM sign_in_links WHERE expires_at < clock_timestamp()")
 _END = text("DELETE FROM console_sessions WHERE sha256 = :sha256")
 _FIND = text(
@@ -170,6 +182,7 @@ def refuse_other_sites(request: Request) -> None:
 def _begin(connection: Connection, key_id: str) -> str:
     token = secrets.token_urlsafe(32)
     connection.execute(_PRUNE)
+    connection.execute(_PRUNE_OF_KEY, {"key_id": key_id})
     connection.execute(_BEGIN, {"sha256": _hash(token), "key_id": key_id})
     return token
 
@@ -184,14 +197,30 @@ def _csrf_token(token: str) -> str:
 
 
 def _visitor(request: Request, ponder: Ponder) -> Visitor:
+    visitor = request.state.visitor = _find(request, ponder)
+    if visitor is None:
+        raise SignedOut("sign in to see this page")
+    if not visitor.own.is_operator:
+        ponder.limits.requests.take(visitor.own.tenant_id)
+    return visitor
+
+
+def known_visitor(request: Request) -> Visitor | None:
+    """Returns who is signed in, for a page about an error, as far as that can be known. Raises nothing."""
+    with suppress(SQLAlchemyError, DriverError, OSError):
+        if not hasattr(request.state, "visitor"):
+            request.state.visitor = _find(request, request.app.state.services)
+        return cast("Visitor | None", request.state.visitor)
+    return None
+
+
+def _find(request: Request, ponder: Services) -> Visitor | None:
     token = request.cookies.get(COOKIE, "")
     with ponder.engine.connect() as connection:
         row = connection.execute(_FIND, {"sha256": _hash(token)}).first() if token else None
     if row is None:
-        raise SignedOut("sign in to see this page")
+        return None
     own = Caller(row.key_id, row.tenant_id, Role(row.role))
-    if not own.is_operator:
-        ponder.limits.requests.take(own.tenant_id)
     is_own = row.viewed_id is None
     viewed = own if is_own else replace(own, tenant_id=row.viewed_id, role=Role.READ)
     viewed_tenant = row.tenant_name if is_own else row.viewed_name

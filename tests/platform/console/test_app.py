@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx2
 from hostile_text import HOSTILE
 
@@ -27,9 +29,30 @@ def test_an_error_is_a_page_and_for_a_part_of_a_page_a_notice(browser: httpx2.Cl
     page = browser.get("/?after=batch_0")
     assert page.status_code == 404
     assert "<!doctype html>" in page.text
+    assert "There is no such page" in page.text
     part = browser.get("/?after=batch_0", headers={"HX-Request": "true"})
     assert part.headers["HX-Retarget"] == "#notice"
     assert "<!doctype html>" not in part.text
+
+
+def test_an_error_keeps_the_navigation_of_who_is_signed_in(browser: httpx2.Client, base_url: str) -> None:
+    for path in ("/nowhere", "/batches/batch_0", "/?after=batch_0", "/?state=nonsense"):
+        page = browser.get(path)
+        assert page.status_code in (400, 404), path
+        assert '<nav aria-label="Pages">' in page.text, path
+    stranger = httpx2.get(f"{base_url}/nowhere", headers={"Accept": "text/html"})
+    assert (stranger.status_code, "<nav" in stranger.text) == (404, False)
+
+
+def test_the_navigation_marks_where_one_is(browser: httpx2.Client) -> None:
+    for path, name in (
+        ("/", "Batches"),
+        ("/batches/batch_0", "Batches"),
+        ("/cost", "Cost"),
+        ("/bench/runs/x", "Bench"),
+    ):
+        current = re.findall(r'aria-current="(?:page|true)">([^<]+)</a>', browser.get(path).text.split("</nav>")[0])
+        assert [one.split()[0] for one in current] == [name], path
 
 
 def test_a_hostile_address_is_not_repeated_as_markup(base_url: str) -> None:

@@ -83,7 +83,7 @@ def test_an_operator_sets_budgets_quota_and_retention_of_tenants(browser: Any, s
 
 
 def test_an_operator_makes_a_tenant_and_a_price(browser: Any) -> None:
-    assert "The tenant is made" in words(browser.change("/settings/tenants", name="acme", quota_tokens=""))
+    assert "The tenant has been created" in words(browser.change("/settings/tenants", name="acme", quota_tokens=""))
     assert browser.change("/settings/tenants", name="acme").status_code == 409
     price = {"machine": "h100x8", "market": "spot", "dollars_per_hour": "19.95", "source": "a contract"}
     told = browser.change("/settings/prices", **price)

@@ -101,7 +101,7 @@ def _time_line(workers: Sequence[JsonObject], since: float, now: float) -> Marku
 
 def _load_plots(load: Sequence[Mapping[str, Any]]) -> list[Markup]:
     plots: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
-        ("kv_usage", "Keys and values in use", "share", lambda value: f"{value:.0%}"),
+        ("kv_usage", "KV cache in use", "share", lambda value: f"{value:.0%}"),
         ("generated_tokens_per_s", "Generated tokens", "tokens/s", short),
         ("num_running", "Sequences that run", "sequences", short),
         ("num_waiting", "Sequences that wait in workers", "sequences", short),

@@ -193,7 +193,7 @@ def create_tenant(
         made = tenants.create_tenant(body, ponder, visitor.own)
     except InvalidInput as error:
         return _section(request, visitor, "tenants", _tenants(ponder, visitor), problem=error.message)
-    told, edited = "The tenant is made. Make a key for it above.", _edited(ponder, visitor, made["id"])
+    told, edited = "The tenant has been created. Create a key for it above.", _edited(ponder, visitor, made["id"])
     return _section(request, visitor, "tenants", _tenants(ponder, visitor), told=told, edited=edited)
 
 

@@ -32,7 +32,7 @@ CSRF_FIELD = "csrf_token"
 """The field of a form that stands for the header where scripts are off."""
 _SESSION_DAYS = 14
 _MOST_SESSIONS = 100
-"""Of one key. The oldest one ends when another begins."""
+"""A limit for each key. The oldest session ends when another begins."""
 LINK_MINUTES = 10
 
 _KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")

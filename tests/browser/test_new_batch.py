@@ -43,11 +43,11 @@ def test_a_dropped_file_is_estimated_and_submitted_once(
     page.wait_for_url("**/new?file=*")
     expect(page.locator("#prompt")).to_have_value("question")
     expect(page.locator("#answer")).to_have_value("answer")
-    expect(page.get_by_role("heading", name="Estimate")).to_be_visible()
+    expect(page.get_by_role("heading", name="Cost and time")).to_be_visible()
     page.locator("#strategy-best_of_n").check()
     page.locator("#strategy-best_of_n-n").fill("4")
     page.locator("[id='budget.tokens']").fill("2000")
-    page.get_by_role("heading", name="What it comes to").click()
+    page.get_by_role("heading", name="Estimate", exact=True).click()
     page.get_by_text("None of all 40 lines would be refused").wait_for()
     for size, (width, height) in SIZES.items():
         page.set_viewport_size({"width": width, "height": height})
@@ -112,7 +112,7 @@ def test_hostile_rows_are_shown_as_they_are(visit: Visit, world: World) -> None:
     for text in HOSTILE[:8]:
         expect(page.get_by_role("cell", name=text, exact=True).first).to_be_attached()
     expect(page.get_by_role("heading", name="<script>alert('script')<script>.jsonl")).to_be_visible()
-    expect(page.get_by_role("heading", name="Estimate")).to_be_visible()
+    expect(page.get_by_role("heading", name="Cost and time")).to_be_visible()
 
 
 def test_without_scripts_the_form_still_submits(visit: Visit, world: World) -> None:
@@ -126,7 +126,7 @@ def test_without_scripts_the_form_still_submits(visit: Visit, world: World) -> N
     page.get_by_role("button", name="Continue").click()
     page.locator("#strategy-mcts").check()
     page.locator("#strategy-mcts-width").fill("3")
-    page.get_by_role("button", name="Check and estimate").click()
+    page.get_by_role("button", name="Check the file and estimate").click()
     expect(page.locator("#check")).to_contain_text("None of all 40 lines would be refused")
     expect(page.locator("#strategy-mcts-width")).to_have_value("3")
     page.get_by_role("button", name="Submit the batch").click()
@@ -144,6 +144,6 @@ def test_the_pages_have_no_barrier_in_the_dark(
     has_no_barrier(page)
     drop(page, CONTENT + '\n{"question": null}\n', "gsm8k.jsonl")
     page.wait_for_url("**/new?file=*")
-    expect(page.get_by_role("heading", name="Estimate")).to_be_visible()
+    expect(page.get_by_role("heading", name="Cost and time")).to_be_visible()
     look(page, "new-batch-phone-dark")
     has_no_barrier(page)

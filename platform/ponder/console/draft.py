@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ponder.console.spec_form import chosen, seconds_of_days, written
+from ponder.console.spec_form import chosen, number, seconds_of_days
 from ponder.datasets.dataset import Fields
+from ponder.datasets.surface import Surface
 from ponder.domain.batch.endpoint import CHAT
 from ponder.domain.budget import BatchBudget, Budget
 from ponder.domain.strategy import STRATEGY_SPECS
@@ -18,6 +19,8 @@ from ponder.errors import InvalidInput
 from ponder.jobs.intake.prepare import Reading
 from ponder.wire import Json
 
+FORM = Surface("“Problem”", "“Reference answer”", "“Id”", "“Level”", "“Encoding”", "“Model”", "{value} under {name}")
+"""The labels of the form's fields."""
 SAMPLING = ("max_tokens", "temperature", "n")
 
 
@@ -43,7 +46,7 @@ class Draft:
 
     def reading(self) -> Reading | None:
         """Returns how the upload becomes a batch file, or None if it is one. Raises InvalidInput."""
-        sampling = {name: written(text) for name in SAMPLING if (text := self._text(name))}
+        sampling = {name: number(text, name) for name in SAMPLING if (text := self._text(name))}
         if self._text("is_batch"):
             if self._text("is_ready") and not sampling:
                 return None
@@ -70,7 +73,7 @@ class Draft:
             "ponder": self._options(),
         }
         if days := self._text("keep_days"):
-            body["output_expires_after"] = {"anchor": "created_at", "seconds": seconds_of_days(days)}
+            body["output_expires_after"] = {"anchor": "created_at", "seconds": seconds_of_days(days, "keep_days")}
         return json.dumps(body).encode("utf-8", "replace")
 
     def _options(self) -> Json:
@@ -81,25 +84,29 @@ class Draft:
             "batch_budget": self._numbers("batch_budget", BatchBudget.model_fields),
             "model": self._text("model") or None,
             "priority": self._text("priority") or None,
-            "max_rounds": written(self._text("max_rounds")) or None,
+            "max_rounds": number(rounds, "ponder.max_rounds") if (rounds := self._text("max_rounds")) else None,
         }
         if jobs := self._text("pilot"):
-            options["pilot"] = {"jobs": written(jobs), "confirm": "confirm" in self.fields}
+            options["pilot"] = {"jobs": number(jobs, "ponder.pilot"), "confirm": "confirm" in self.fields}
         options |= {flag: True for flag in ("strict", "oracle") if flag in self.fields}
         return {name: value for name, value in options.items() if value not in (None, {})}
 
     def _numbers(self, group: str, names: Mapping[str, Any]) -> Json:
         given = {name: self._text(f"{group}.{name}") for name in names}
-        return {name: written(text) for name, text in given.items() if text}
+        return {name: number(text, f"ponder.{group}.{name}") for name, text in given.items() if text}
 
     def _metadata(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        for number, line in enumerate(self._text("metadata").splitlines(), start=1):
+        for place, line in enumerate(self._text("metadata").splitlines(), start=1):
             key, equals, value = line.partition("=")
             if line.strip() and (not equals or not key.strip()):
-                raise InvalidInput(f"metadata, line {number}: KEY=VALUE is expected", param="metadata")
+                raise InvalidInput(f"metadata, line {place}: KEY=VALUE is expected", param="metadata")
             if line.strip():
                 found[key.strip()] = value.strip()
+        if name := self._text("name"):
+            if found.get("name", name) != name:
+                raise InvalidInput("the metadata has another name: give one of the two", param="name")
+            found["name"] = name
         return found
 
     def _text(self, name: str) -> str:

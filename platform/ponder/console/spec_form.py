@@ -14,10 +14,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ponder.domain.strategy import StrategySpec
+from ponder.errors import InvalidInput
 from ponder.wire import Json
 
 Kind = Literal["number", "text", "choice", "json"]
 _DAY_S = 86_400
+_NUMBER = re.compile(r"-?\d{1,30}(\.\d{0,30})?(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _SENTENCE = re.compile(r"(.+?[.)])(?=\s+[A-Z`]|$)")
 _CITATION = re.compile(r"\s*\(([^()]*\b(?:19|20)\d\d\b[^()]*)\)")
 
@@ -57,22 +59,31 @@ def chosen(fields: Mapping[str, str], kind: str, specs: Mapping[str, type[BaseMo
     if spec is None:
         return {"name": name} if name else None
     given = ((one, fields.get(f"{kind}.{name}.{one.name}", "")) for one in _parameters(spec))
-    return {"name": name} | {one.name: _value(one, text) for one, text in given if text.strip()}
+    return {"name": name} | {one.name: _value(one, text, f"ponder.{kind}") for one, text in given if text.strip()}
 
 
 def written(text: str) -> Any:
-    """Reads a finite number, or returns the text, about which the API then says what is wrong."""
+    """Reads JSON with finite numbers, or returns the text, about which the API then says what is wrong."""
     with suppress(ValueError, RecursionError):
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     return text
 
 
-def seconds_of_days(text: str) -> Any:
-    """Reads a number of days as whole seconds, or returns the text as `written` does."""
-    days = written(text)
-    with suppress(OverflowError):
-        return round(days * _DAY_S) if isinstance(days, int | float) else days
-    return text
+def number(text: str, param: str) -> int | float:
+    """Reads the number of a field. Raises InvalidInput for any other text, and for one that is not finite."""
+    text = text.strip()
+    found = _NUMBER.fullmatch(text)
+    if found is not None and math.isfinite(float(text)):
+        return int(text) if found[1] is None and found[2] is None else float(text)
+    raise InvalidInput(f"{param}: write a number in digits, such as 1000 or 0.5", param=param, code="invalid_value")
+
+
+def seconds_of_days(text: str, param: str) -> int:
+    """Reads a number of days as whole seconds. Raises InvalidInput."""
+    seconds = number(text, param) * _DAY_S
+    if not math.isfinite(seconds):
+        raise InvalidInput(f"{param}: so many days cannot be counted", param=param, code="invalid_value")
+    return round(seconds)
 
 
 def _finite(text: str) -> float:
@@ -81,7 +92,9 @@ def _finite(text: str) -> float:
     return number
 
 
-def _value(parameter: Parameter, text: str) -> Any:
+def _value(parameter: Parameter, text: str, place: str) -> Any:
+    if parameter.kind == "number":
+        return number(text, f"{place}.{parameter.name}")
     return text if parameter.kind == "text" or (parameter.kind == "choice" and text not in _BOOLS) else written(text)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ponder.datasets.rows.row import Row, shown
 from ponder.datasets.source import Source
+from ponder.datasets.surface import Surface
 from ponder.domain import storable
 from ponder.domain.batch.endpoint import CHAT, COMPLETIONS, Endpoint
 from ponder.domain.batch.line import MAX_LINE_BYTES, decode
@@ -84,27 +85,25 @@ class Dataset:
 
     def check(self) -> None:
         """Raises InvalidInput if the file as a whole does not match the options."""
-        path = self.source.file
+        path, surface = self.source.file, self.source.surface
         if self.source.is_batch():
             if self.fields != Fields():
-                raise InvalidInput(
-                    f"{path} has OpenAI batch lines, which name their prompts themselves: "
-                    "omit --prompt, --answer, --id and --level"
-                )
+                names = f"{surface.prompt}, {surface.answer}, {surface.id} and {surface.level}"
+                reason = f"{path} has OpenAI batch lines, which name their prompts themselves: omit {names}"
+                raise InvalidInput(reason)
             return
         known = self.source.fields()
         if not known:
             raise InvalidInput(f"{path}: no row can be read ({self.source.first_trouble()})")
         if self.fields.prompt is None:
-            raise InvalidInput(f"{path} has the fields {_listed(known)}: {_advice(known)}")
+            raise InvalidInput(f"{path} has the fields {_listed(known)}: {_advice(known, surface)}")
         for option in fields(Fields):
             name = getattr(self.fields, option.name)
             if name is not None and name not in known and not self.source.has(name):
-                raise InvalidInput(
-                    f"{path}: no row has the field {name!r} of --{option.name}; the fields are {_listed(known)}"
-                )
+                where = f"the field {name!r} of {surface.name(option.name)}"
+                raise InvalidInput(f"{path}: no row has {where}; the fields are {_listed(known)}")
         if "model" not in self.body:
-            raise InvalidInput("name a model with --model NAME (`ponder doctor` lists those with a worker)")
+            raise InvalidInput(f"name a model with {surface.model} (`ponder doctor` lists those with a worker)")
 
     def lines(self) -> Iterator[bytes]:
         """Yields every line of the batch file, from the beginning.
@@ -227,10 +226,10 @@ def _listed(fields: Sequence[str]) -> str:
     return ", ".join(map(shown, fields))
 
 
-def _advice(known: Sequence[str]) -> str:
-    """Suggests options for a data set with these fields."""
-    likely = Fields.likely(known)
+def _advice(fields: Sequence[str], surface: Surface) -> str:
+    """Suggests settings for a data set with these fields."""
+    likely = Fields.likely(fields)
     if likely.prompt is None:
-        return "name the one with the problem, --prompt FIELD (and --answer FIELD for the expected answer)"
-    answer = "" if likely.answer is None else f" --answer {likely.answer}"
-    return f"which one is the problem? Perhaps --prompt {likely.prompt}{answer}"
+        return f"name the one with the problem as {surface.prompt}, and the one with the answer as {surface.answer}"
+    answer = "" if likely.answer is None else f" and {surface.chosen('answer', likely.answer)}"
+    return f"which one is the problem? Perhaps {surface.chosen('prompt', likely.prompt)}{answer}"

@@ -17,6 +17,7 @@ from typing import IO, Literal, Protocol, TextIO, cast
 from ponder.datasets.rows import delimited, json_text, parquet
 from ponder.datasets.rows.encoding import check_utf8
 from ponder.datasets.rows.row import SPACE, Rows
+from ponder.datasets.surface import OPTIONS, Surface
 from ponder.domain.batch.endpoint import ENDPOINTS, Endpoint
 from ponder.errors import InvalidInput
 
@@ -87,23 +88,27 @@ class Source:
     form: str
     is_compressed: bool
     encoding: str = "utf-8-sig"
+    surface: Surface = OPTIONS
 
     @classmethod
-    def of(cls, file: Content, encoding: str | None = None) -> Source:
-        """Opens a source. Raises InvalidInput for a missing file, an unknown kind, or the wrong encoding."""
+    def of(cls, file: Content, encoding: str | None = None, surface: Surface = OPTIONS) -> Source:
+        """Opens a source, whose errors name settings as `surface` does.
+
+        Raises InvalidInput for a missing file, an unknown kind, or the wrong encoding.
+        """
         if isinstance(file, Path) and not file.is_file():
             raise InvalidInput(f"{file}: there is no such file")
         form = Form.of(file)
-        made = cls(file, form.name, form.is_compressed)
+        made = cls(file, form.name, form.is_compressed, surface=surface)
         if form.name == "parquet":
             if encoding is not None:
-                raise InvalidInput(f"{file}: Parquet has no text encoding: omit --encoding")
+                raise InvalidInput(f"{file}: Parquet has no text encoding: leave out {surface.encoding}")
             return made
         sample = made._sample()
         made = replace(made, encoding=_with_mark(encoding, sample))
         if encoding is None:
             with made._translated(lambda: 0):
-                check_utf8(sample)
+                check_utf8(sample, surface)
         is_array = form.name == "json" and sample.decode(made.encoding, "replace").lstrip(SPACE)[:1] == "["
         return made if is_array or form.name != "json" else replace(made, form="jsonl")
 
@@ -193,7 +198,7 @@ class Source:
         try:
             yield
         except InvalidInput as error:
-            raise InvalidInput(f"{self.file}: {error.message}") from error
+            raise InvalidInput(f"{self.file}: {error.message}", param=error.param) from error
         except _BROKEN as error:
             what = f"{self._what_broke(error)}; nothing was submitted"
             raise InvalidInput(f"{self.file}, after row {num_rows():,}: {what}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from batch_form import ROWS, form_of, lines_of, token_of, uploaded
 from sqlalchemy import Engine
 from world import World
 
+from ponder.console.draft import FORM, Draft
 from ponder.console.spec_form import cards
 from ponder.domain.strategy import STRATEGY_SPECS
+from ponder.errors import InvalidInput
 from ponder.jobs.validation.validate import validate
 from ponder.settings import Settings
 
@@ -126,6 +129,64 @@ def test_the_check_shows_an_estimate_and_what_the_validator_would_refuse(
     assert world.sql("SELECT id FROM batches") == []
 
 
+@pytest.mark.parametrize("wrong", ["1e999", "NaN", "-Infinity", "1_000", "9" * 400, "many", "١٢"])
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ("max_tokens", "max_tokens"),
+        ("temperature", "temperature"),
+        ("budget.tokens", "ponder.budget.tokens"),
+        ("batch_budget.dollars", "ponder.batch_budget.dollars"),
+        ("max_rounds", "ponder.max_rounds"),
+        ("pilot", "ponder.pilot"),
+        ("keep_days", "keep_days"),
+        ("strategy.rebase.temperature", "ponder.strategy.temperature"),
+    ],
+)
+def test_what_is_no_number_is_refused_where_it_was_typed(field: str, param: str, wrong: str) -> None:
+    fields = {"prompt": "question", "model": "demo", "strategy": "rebase", field: wrong}
+    with pytest.raises(InvalidInput, match="write a number in digits") as caught:
+        (Draft(fields).reading(), Draft(fields).submission("file-0"))
+    assert caught.value.param == param
+
+
+def test_more_days_than_can_be_counted_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="keep_days"):
+        Draft({"keep_days": "1e305"}).submission("file-0")
+
+
+def test_a_name_is_metadata_unless_the_metadata_has_another() -> None:
+    assert json.loads(Draft({"name": " Olympiad ", "metadata": "a=b"}).submission("file-0"))["metadata"] == {
+        "a": "b",
+        "name": "Olympiad",
+    }
+    with pytest.raises(InvalidInput, match="another name"):
+        Draft({"name": "Olympiad", "metadata": "name=other"}).submission("file-0")
+
+
+def test_lines_that_are_overridden_are_made_anew_unasked_only_if_they_are_small(
+    browser: httpx2.Client, world: World, model: str
+) -> None:
+    lines = [batch_line(str(number), model=model, user="x" * 60_000) for number in range(80)]
+    form = form_of(browser.get(uploaded(browser, lines_of(lines))).text)
+    unasked = form | {"by_itself": "yes"}
+    assert "would be refused" in browser.post("/new/check", data=unasked).text
+    assert "data-is-large" in browser.post("/new/check", data=unasked | {"n": "2"}).text
+    assert "data-is-large" not in browser.post("/new/check", data=form | {"n": "2"}).text
+
+
+def test_a_file_that_batches_use_says_so_and_stands_below_the_others(
+    browser: httpx2.Client, world: World, model: str
+) -> None:
+    free = uploaded(browser, lines_of(ROWS), "free.jsonl")
+    used = uploaded(browser, lines_of([batch_line("a", model=model)]), "used.jsonl")
+    for _ in range(2):
+        browser.post("/new", data=form_of(browser.get(used).text))
+    page = " ".join(re.sub(r"<[^>]+>", " ", browser.get("/new").text).split())
+    assert re.search(r"free\.jsonl .* no batch yet .* used\.jsonl .* 2 batches", page), page
+    assert free != used
+
+
 def test_a_check_of_a_data_set_leaves_no_file_behind(browser: httpx2.Client, world: World, model: str) -> None:
     form = form_of(browser.get(uploaded(browser, lines_of([*ROWS, {"answer": "5"}]))).text)
     told = browser.post("/new/check", data=form)
@@ -171,12 +232,24 @@ def test_a_row_with_broken_utf8_or_of_100_mb_costs_only_itself(
     long = b'{"question": "' + b"x" * 100_000_000 + b'"}'
     content = b'{"question": "fine"}\n{"question": "\xff"}\n' + long + b'\n{"question": "fine, too"}\n'
     where = uploaded(browser, content)
-    assert "Choose that encoding below" in browser.get(where).text
+    assert "latin-1 under “Encoding” reads it" in browser.get(where).text
     page = browser.get(f"{where}&encoding=utf-8")
     assert "it is not UTF-8 (byte 0xFF)" in html.unescape(page.text)
     assert "it is longer than 8 MB" in page.text
     assert "fine, too" in page.text
     assert len(page.content) < 200_000
+
+
+def test_the_remedy_of_a_file_is_in_the_words_of_the_form(browser: httpx2.Client, world: World) -> None:
+    latin = browser.get(uploaded(browser, "frage\nWie heißt er?\n".encode("latin-1"), "a.csv")).text
+    assert re.search("latin-1 under “Encoding” reads it", latin)
+    page = browser.get(uploaded(browser, b"question,answer\nWas ist 3 + 4?,7\n", "b.csv")).text
+    refused = html.unescape(browser.post("/new/check", data=form_of(page) | {"level": "schwer"}).text)
+    assert "no row has the field 'schwer' of “Level”" in refused
+    assert "--encoding" not in latin
+    assert "--level" not in refused
+    for name in (FORM.prompt, FORM.answer, FORM.id, FORM.level, FORM.encoding, FORM.model):
+        assert f">{name.strip('“”')}</label>" in page
 
 
 def test_a_csv_with_a_byte_order_mark_and_an_encoding_of_its_own_is_read(browser: httpx2.Client, world: World) -> None:

@@ -226,7 +226,7 @@ def test_ids_and_conversations_are_taken_from_the_row(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_what_the_options_say_is_refused_with_advice(tmp_path: Path) -> None:
     plain = write(tmp_path / "a.jsonl", b'{"question": "a", "answer": "1"}\n')
-    with pytest.raises(InvalidInput, match="--prompt question --answer answer"):
+    with pytest.raises(InvalidInput, match="`--prompt question` and `--answer answer`"):
         dataset(plain, Fields())
     with pytest.raises(InvalidInput, match="--model"):
         dataset(plain, QUESTION, {})

@@ -17,7 +17,7 @@ from ponder.api.request_span import RequestSpan, Traced
 from ponder.api.routes import batches, estimates, files
 from ponder.api.routes.models import list_models
 from ponder.api.services import Ponder, Services, identifier
-from ponder.console.draft import SAMPLING, Draft
+from ponder.console.draft import FORM, SAMPLING, Draft
 from ponder.console.rendering import redirect, render
 from ponder.console.session import (
     CSRF_FIELD,
@@ -44,6 +44,7 @@ from ponder.errors import Conflict, InvalidInput, NotFound
 from ponder.jobs.intake.prepare import prepare
 from ponder.jobs.intake.preview import preview
 from ponder.jobs.intake.store_upload import MAX_BYTES
+from ponder.jobs.intake.stored_file import num_uses
 
 router = APIRouter()
 
@@ -67,7 +68,16 @@ def new_batch(
         return render(request, "new_denied.html", visitor, status=403)
     if file is None:
         uploads = files.list_files(ponder, visitor.viewed, limit=_NUM_UPLOADS, after=None, purpose="batch")
-        return render(request, "new_file.html", visitor, uploads=uploads["data"], formats=FORMATS)
+        uses = num_uses(ponder.engine, visitor.viewed.tenant_id, [file["id"] for file in uploads["data"]])
+        return render(
+            request,
+            "new_file.html",
+            visitor,
+            uploads=sorted(uploads["data"], key=lambda file: file["id"] in uses),  # of each kind the newest first
+            uses=uses,
+            formats=FORMATS,
+            most_bytes=MAX_BYTES,
+        )
     fields = {"file": file, "encoding": encoding or "", "idempotency_key": secrets.token_hex(16)}
     return _form(request, ponder, visitor, fields)
 
@@ -157,6 +167,8 @@ def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
     file_id = f"file-{secrets.token_hex(12)}"
     checked = None
     try:
+        if draft.is_checked_by_itself and not _is_checked_unasked(ponder, visitor, draft):
+            return _NOTHING_FOUND | {"is_large": True}
         most_made = _MADE_BY_ITSELF_BYTES if draft.is_checked_by_itself else MAX_BYTES
         checked = _prepare(ponder, visitor, draft, file_id, most_made)
         estimate = estimates.create(draft.submission(checked["file_id"]), ponder, visitor.viewed)
@@ -168,6 +180,11 @@ def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
         with suppress(NotFound, Conflict):  # none is made of batch lines, or where the rows cannot be read
             files.delete_file(file_id, ponder, visitor.viewed)
     return _NOTHING_FOUND | {"checked": checked, "estimate": estimate}
+
+
+def _is_checked_unasked(ponder: Services, visitor: Visitor, draft: Draft) -> bool:
+    """Whether a check takes no more work than the file's size promises. Raises InvalidInput for a wrong form."""
+    return draft.reading() is None or _is_small_text(files.get_file(draft.upload, ponder, visitor.viewed))
 
 
 _NOTHING_FOUND: JsonObject = {"checked": None, "estimate": None, "problem": None, "param": None, "is_large": False}
@@ -191,6 +208,7 @@ def _prepare(
             ponder.settings,
             reading=reading,
             new_file_id=new_file_id,
+            surface=FORM,
             most_stored=files.most_bytes(ponder, caller),
             most_made=most_made,
         )
@@ -205,7 +223,7 @@ def _form(request: Request, ponder: Services, visitor: Visitor, fields: Mapping[
         if encoding not in (None, *ENCODINGS):
             raise InvalidInput(f"choose one of the encodings {', '.join(ENCODINGS)}", param="encoding")
         with ponder.limits.submissions.one(visitor.viewed.tenant_id, is_operator=visitor.viewed.is_operator):
-            found = preview(ponder.engine, visitor.viewed.tenant_id, file_id, encoding=encoding)
+            found = preview(ponder.engine, visitor.viewed.tenant_id, file_id, encoding=encoding, surface=FORM)
     except InvalidInput as error:
         trouble = error.message
     values = {

@@ -14,7 +14,7 @@ from ponder.api.routes import budgets, keys, prices, prunes, tenants, webhook
 from ponder.api.services import Ponder, Services
 from ponder.console.rendering import render
 from ponder.console.session import Changing, SignedIn, Visitor
-from ponder.console.spec_form import seconds_of_days, written
+from ponder.console.spec_form import number, seconds_of_days
 from ponder.domain.batch.refusal import explain
 from ponder.domain.budget import RenewingBudget
 from ponder.domain.role import Role
@@ -90,7 +90,9 @@ def change_budget(
         "tokens_per_month": tokens_per_month,
     }
     try:
-        body = _read(RenewingBudget, {name: written(text) if text.strip() else None for name, text in given.items()})
+        body = _read(
+            RenewingBudget, {name: number(text, name) if text.strip() else None for name, text in given.items()}
+        )
         change = budgets.change_key_budget if owner.startswith("key_") else budgets.change_tenant_budget
         changed = change(owner, body, ponder, visitor.own)
     except InvalidInput as error:
@@ -108,7 +110,7 @@ def set_retention(request: Request, ponder: Ponder, visitor: Changing, tenant: I
     _check_operator(visitor)
     is_own = tenant == visitor.viewed.tenant_id
     try:
-        expiry = {"anchor": "created_at", "seconds": seconds_of_days(days)} if days.strip() else None
+        expiry = {"anchor": "created_at", "seconds": seconds_of_days(days, "days")} if days.strip() else None
         tenants.set_retention(tenant, _read(tenants.Retention, {"output_expires_after": expiry}), ponder, visitor.own)
         told = {"told": "The time is set for batches from now on."}
     except InvalidInput as error:
@@ -124,8 +126,8 @@ def prune(
     request: Request, ponder: Ponder, visitor: Changing, older_than_days: Text = "", confirmed: Text = ""
 ) -> Response:
     """Shows what would be discarded, or with `confirmed` discards it."""
-    older_than_s = seconds_of_days(older_than_days) if older_than_days.strip() else None
     try:
+        older_than_s = seconds_of_days(older_than_days, "older_than_days") if older_than_days.strip() else None
         body = _read(prunes.Prune, {"dry_run": not confirmed, "older_than_s": older_than_s})
         found = prunes.prune(body, ponder, visitor.viewed)
     except InvalidInput as error:
@@ -167,16 +169,16 @@ def put_price(
 ) -> Response:
     """Adds a price from now on."""
     _check_operator(visitor)
-    values = {
+    values: JsonObject = {
         "machine": machine.strip(),
         "market": market,
         "dollars_per_hour": dollars_per_hour.strip(),
         "source": source.strip(),
         "billed_by": billed_by,
-        "minimum_s": written(minimum_s) if minimum_s.strip() else 0,
         "region": region.strip() or None,
     }
     try:
+        values["minimum_s"] = number(minimum_s, "minimum_s") if minimum_s.strip() else 0
         prices.put_price(_read(prices.NewPrice, values), ponder, visitor.own)
     except InvalidInput as error:
         return _section(request, visitor, "prices", _prices(ponder, visitor), problem=error.message)
@@ -233,7 +235,7 @@ def _read(body: type[_Body], values: Mapping[str, Any]) -> _Body:
 
 
 def _quota(written_tokens: str) -> JsonObject:
-    return {"quota_tokens": written(written_tokens) if written_tokens.strip() else None}
+    return {"quota_tokens": number(written_tokens, "quota_tokens") if written_tokens.strip() else None}
 
 
 def _section(request: Request, visitor: Visitor, name: str, values: JsonObject, **told: Any) -> Response:

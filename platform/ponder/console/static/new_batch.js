@@ -98,9 +98,10 @@
       const body = new URLSearchParams(new FormData(form));
       if (isByItself) body.set("by_itself", "yes");
       const answer = await fetch("/new/check", { method: "POST", body, signal, headers: { "HX-Request": "true" } });
+      const text = await answer.text();
+      if (signal.aborted) return; // there is a newer one
       const leads = answer.headers.get("HX-Redirect");
       if (leads) location.assign(leads);
-      const text = await answer.text();
       (answer.ok ? told : document.getElementById("notice")).innerHTML = text; // the server has escaped it
       if (answer.ok) outdated(false);
       mark();
@@ -115,8 +116,9 @@
   });
   /* What is told is about the form as it was, until a check has answered. */
   let waiting = 0;
-  form.addEventListener("change", () => {
+  form.addEventListener("input", () => {
     clearTimeout(waiting);
+    running?.abort(); // its answer would be about the form as it was
     if ("byItself" in told.dataset && !told.querySelector("[data-is-large]")) {
       busy(true);
       waiting = setTimeout(check, 700, true);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
+from ponder.datasets.surface import Surface
 from ponder.errors import InvalidInput
 
 _MARKS = (
@@ -26,15 +27,17 @@ _MULTIBYTE = re.compile("[\u0080-\ud7ff\ue000-\U0010ffff]")
 _OWN_OF_CP1252 = re.compile("[\udc80-\udc9f]")
 
 
-def check_utf8(sample: bytes) -> None:
+def check_utf8(sample: bytes, surface: Surface) -> None:
     """Raises InvalidInput, with the remedy, if the beginning of a file shows that it has another encoding.
 
     In a text with other characters beyond ASCII, single bytes that are not UTF-8 are faults of their rows.
     """
     found = _other_encoding(sample)
     if found is not None:
-        only = "; `--encoding utf-8` refuses only the rows that are not UTF-8" if found in ("latin-1", "cp1252") else ""
-        raise InvalidInput(f"it is not UTF-8, but {_NAMES[found]}: `--encoding {found}` reads it{only}")
+        reason = f"it is not UTF-8, but {_NAMES[found]}: {surface.chosen('encoding', found)} reads it"
+        if found in ("latin-1", "cp1252"):
+            reason += f"; {surface.chosen('encoding', 'utf-8')} refuses only the rows that are not UTF-8"
+        raise InvalidInput(reason, param="encoding")
 
 
 def _other_encoding(sample: bytes) -> str | None:
@@ -56,6 +59,5 @@ def fault(text: str) -> str | None:
     found = None if text.isascii() else _ESCAPED.search(text)
     if found is None:
         return None
-    return (
-        f"it is not UTF-8 (byte 0x{ord(found[0]) - 0xDC00:02X}); if the file is Latin-1, `--encoding latin-1` reads it"
-    )
+    byte = ord(found[0]) - 0xDC00
+    return f"it is not UTF-8 (byte 0x{byte:02X}); if the file is Latin-1, the encoding latin-1 reads it"

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ponder.datasets.dataset import Dataset, Fields
 from ponder.datasets.source import Source
+from ponder.datasets.surface import Surface
 from ponder.domain.batch.line import split
 from ponder.domain.batch.options import BatchOptions
 from ponder.domain.batch.request import Terms
@@ -55,14 +56,16 @@ def prepare(
     *,
     reading: Reading | None,
     new_file_id: str,
+    surface: Surface,
     most_stored: int | None,
     most_made: int = MAX_BYTES,
 ) -> JsonObject:
     """Returns the batch file, and what the validator would refuse of its first lines.
 
     The submission's input file is the upload. With a `reading` it is turned into another one, `new_file_id`, unless
-    that is already there. Raises NotFound for an unknown upload, LimitReached as `check_room` does, and InvalidInput if
-    it does not match the reading or makes a file of more than `most_made` bytes.
+    that is already there. Errors name settings as `surface` does. Raises NotFound for an unknown upload, LimitReached
+    as `check_room` does, and InvalidInput if it does not match the reading or makes a file of more than `most_made`
+    bytes.
     """
     is_made = reading is None or _is_there(engine, tenant_id, new_file_id)
     file_id = submission.input_file_id
@@ -75,6 +78,7 @@ def prepare(
         "file_id": file_id if reading is None else new_file_id,
         "endpoint": submission.endpoint,
         "options": submission.ponder.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "surface": asdict(surface),
         "most_stored": most_stored,
         "most_made": most_made,
         "allows_code": settings.allow_code,
@@ -116,7 +120,7 @@ def _convert(engine: Engine, asked: Mapping[str, Any]) -> tuple[int, int]:
     """Stores the batch file of a data set. Returns the numbers of rows, and of those that cannot become a request."""
     reading, upload = asked["reading"], asked["upload"]
     file = StoredFile(engine, upload["id"], upload["name"], upload["bytes"])
-    source = Source.of(file, reading["encoding"])
+    source = Source.of(file, reading["encoding"], Surface(**asked["surface"]))
     dataset = Dataset(source, Fields(**reading["fields"]), reading["body"], reading["system"], asked["endpoint"])
     dataset.check()
     stem = upload["name"].removesuffix(".gz").rpartition(".")[0] or upload["name"]

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from ponder.datasets.dataset import Fields
 from ponder.datasets.source import Source
+from ponder.datasets.surface import Surface
 from ponder.domain.storable import JsonObject, clean
 from ponder.jobs.intake.stored_file import StoredFile
 from ponder.jobs.validation.limited_answer import answering, ask
@@ -25,10 +26,12 @@ _SHOWN = 400
 """Characters of a value that are shown."""
 
 
-def preview(engine: Engine, tenant_id: str, file_id: str, *, encoding: str | None = None) -> JsonObject:
+def preview(
+    engine: Engine, tenant_id: str, file_id: str, *, surface: Surface, encoding: str | None = None
+) -> JsonObject:
     """Returns the form of a file, its fields with a guess at what each is for, and its first rows, cut short.
 
-    Raises NotFound, and InvalidInput for a file that cannot be read.
+    Errors name settings as `surface` does. Raises NotFound, and InvalidInput for a file that cannot be read.
     """
     file = StoredFile.of(engine, tenant_id, file_id)
     asked = {
@@ -37,6 +40,7 @@ def preview(engine: Engine, tenant_id: str, file_id: str, *, encoding: str | Non
         "name": file.name,
         "bytes": file.num_bytes,
         "encoding": encoding,
+        "surface": asdict(surface),
     }
     return ask(answer_preview, asked, patience_s=_PATIENCE_S, what="the preview")
 
@@ -50,7 +54,7 @@ def answer_preview(request: bytes) -> bytes:
 def _preview(asked: Mapping[str, Any]) -> JsonObject:
     engine = connect(asked["database_url"], pool_size=1)
     file = StoredFile(engine, asked["file_id"], asked["name"], asked["bytes"])
-    source = Source.of(file, asked["encoding"])
+    source = Source.of(file, asked["encoding"], Surface(**asked["surface"]))
     is_batch = source.is_batch()
     fields = list(source.fields())
     with closing(source.rows()) as rows:

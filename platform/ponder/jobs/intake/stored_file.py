@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Engine, text
@@ -14,8 +15,19 @@ _FIND = text(f"""
     SELECT filename, bytes FROM files
     WHERE id = :id AND tenant_id = :tenant_id AND kind = 'input' AND deleted_at IS NULL AND {INPUT_EXPIRED_AT} IS NULL
 """)
+_USES = text("""
+    SELECT input_file_id, count(*) AS uses FROM batches
+    WHERE input_file_id = ANY(:ids) AND tenant_id = :tenant_id GROUP BY input_file_id
+""")
 _CHUNK = text("SELECT data FROM file_chunks WHERE file_id = :id AND ordinal = :ordinal")
 _BUFFER_BYTES = 64 * 1024
+
+
+def num_uses(engine: Engine, tenant_id: str, file_ids: Sequence[str]) -> Mapping[str, int]:
+    """Returns how many batches of the tenant were made of each file. Files that no batch uses are left out."""
+    with engine.connect() as connection:
+        rows = connection.execute(_USES, {"ids": list(file_ids), "tenant_id": tenant_id})
+        return {row.input_file_id: row.uses for row in rows}
 
 
 class StoredFile:

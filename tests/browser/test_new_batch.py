@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hostile_text import HOSTILE
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error, Page, Route, expect
 from visit import SIZES, Visit, drop
 from world import World
 
@@ -49,6 +50,7 @@ def test_a_dropped_file_is_estimated_and_submitted_once(
     page.locator("[id='budget.tokens']").fill("2000")
     page.get_by_role("heading", name="Estimate", exact=True).click()
     page.get_by_text("None of all 40 lines would be refused").wait_for()
+    expect(page.locator("#check")).to_have_attribute("aria-busy", "false")
     for size, (width, height) in SIZES.items():
         page.set_viewport_size({"width": width, "height": height})
         look(page, f"new-batch-{size}-light")
@@ -85,8 +87,8 @@ def test_the_page_works_with_the_keyboard_alone(visit: Visit, world: World) -> N
     )
     page.wait_for_url("**/new?file=*")
     page.locator("#strategy-default").focus()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
+    for _ in range(4):  # over the strategies with one answer
+        page.keyboard.press("ArrowDown")
     expect(page.locator("#strategy-self_consistency")).to_be_checked()
     expect(page.locator("#strategy-self_consistency-n")).to_be_visible()
     page.get_by_role("button", name="Submit the batch").focus()
@@ -101,6 +103,63 @@ def test_a_file_of_another_kind_is_refused_where_it_was_dropped(visit: Visit, wo
     expect(page.get_by_role("alert").filter(has_text="its name does not show its format")).to_be_visible()
     expect(page.get_by_text("or drop it here")).to_be_visible()
     visit.expect_errors(containing="400")
+
+
+@pytest.mark.parametrize("way", ["dropped", "chosen"])
+def test_a_file_over_the_limit_is_refused_before_it_is_sent(
+    visit: Visit, world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("ponder.console.pages.new_batch.MAX_BYTES", 3_000)
+    page = visit.page()
+    page.goto("/new")
+    if way == "dropped":
+        drop(page, CONTENT, "gsm8k.jsonl")
+    else:
+        page.locator("#file").set_input_files({"name": "gsm8k.jsonl", "mimeType": "", "buffer": CONTENT.encode()})
+    told = page.get_by_role("alert").filter(has_text="a file may have at most 3.0 kB: divide it, or compress it")
+    expect(told).to_be_visible()
+    assert world.sql("SELECT id FROM files") == []
+    expect(page.get_by_text("or drop it here")).to_be_visible()
+    drop(page, '{"question": "Compute 3 + 4."}', "small.jsonl")
+    page.wait_for_url("**/new?file=*")
+
+
+def test_an_old_estimate_does_not_look_current_and_never_comes_back(visit: Visit, world: World) -> None:
+    page = visit.page()
+    page.goto("/new")
+    drop(page, CONTENT, "gsm8k.jsonl")
+    page.wait_for_url("**/new?file=*")
+    expect(page.get_by_role("heading", name="Cost and time")).to_be_visible()
+    check = page.locator("#check")
+    held: list[Route] = []
+    page.route("**/new/check", lambda route: held.append(route))
+    page.locator("[id='budget.tokens']").fill("2000")
+    expect(check).to_have_attribute("aria-busy", "true")
+    expect(page.get_by_text("Estimating …")).to_be_visible()
+    shown, grey = (
+        page.locator(one).evaluate("one => getComputedStyle(one).color") for one in ("#check td >> nth=0", "#busy")
+    )
+    assert shown == grey
+    until(lambda: len(held) == 1, page)
+    page.locator("[id='budget.tokens']").fill("1")
+    page.locator("#check-now").click()
+    until(lambda: len(held) == 2, page)
+    held[1].fulfill(body="<p>the newer answer</p>")
+    expect(check).to_contain_text("the newer answer")
+    with suppress(Error):  # the browser has given it up
+        held[0].fulfill(body="<p>the older answer</p>")
+    page.wait_for_timeout(300)
+    expect(check).to_have_text("the newer answer")
+    expect(check).to_have_attribute("aria-busy", "false")
+
+
+def until(holds: Callable[[], bool], page: Page) -> None:
+    """Waits while the page's events are handled."""
+    for _ in range(300):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not happen in time")
 
 
 def test_hostile_rows_are_shown_as_they_are(visit: Visit, world: World) -> None:
@@ -133,6 +192,25 @@ def test_without_scripts_the_form_still_submits(visit: Visit, world: World) -> N
     page.wait_for_url("**/batches/*")
     [batch] = world.sql("SELECT options FROM batches")
     assert batch.options["strategy"] == {"name": "mcts", "width": 3}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_form_is_legible_at_every_size_with_an_error_and_a_strategy_chosen(
+    visit: Visit, world: World, look: Callable[[Page, str], Path], has_no_barrier: Callable[[Page], None], scheme: str
+) -> None:
+    page = visit.page(scheme=scheme)
+    page.goto("/new")
+    drop(page, CONTENT, "gsm8k.jsonl")
+    page.wait_for_url("**/new?file=*")
+    page.locator("#strategy-best_of_n").check()
+    page.locator("#completion_window").fill("90d")
+    page.get_by_role("button", name="Submit the batch").click()
+    expect(page.locator("#check .problem")).to_contain_text("completion_window")
+    for size, (width, height) in SIZES.items():
+        page.set_viewport_size({"width": width, "height": height})
+        look(page, f"new-batch-error-{size}-{scheme}")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    has_no_barrier(page)
 
 
 def test_the_pages_have_no_barrier_in_the_dark(

@@ -57,7 +57,11 @@ async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, No
     async for piece in request.stream():
         num_bytes += len(piece)
         if num_bytes > max_bytes:
-            raise TooLarge(f"an upload may have at most {max_bytes} bytes", param="file", code="file_too_large")
+            raise TooLarge(
+                f"an upload may have at most {max_bytes} bytes: divide the file, or compress it",
+                param="file",
+                code="file_too_large",
+            )
         yield piece
 
 

@@ -7,13 +7,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ponder.domain.strategy import StrategySpec
+from ponder.domain.strategy import Group, StrategySpec
 from ponder.errors import InvalidInput
 from ponder.wire import Json
 
@@ -40,13 +40,29 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class SpecCard:
-    """A strategy or verifier as a form shows it: a sentence, where it comes from, and its parameters."""
+    """A strategy or verifier as a form shows it: what it is called and does, where it comes from, its parameters.
+
+    Strategies also have a group, and say when to use them and what they cost.
+    """
 
     name: str
+    title: str
     sentence: str
     citation: str
     needs: str
     parameters: tuple[Parameter, ...]
+    group: str = ""
+    use: str = ""
+    cost: str = ""
+
+
+def strategy_groups(specs: Mapping[str, type[StrategySpec]]) -> list[tuple[str, list[SpecCard]]]:
+    """Returns the cards of strategies by group, in the order of the groups."""
+    made = [
+        replace(card, title=spec.title, group=spec.group, use=spec.use, cost=spec.cost)
+        for card, spec in zip(cards(specs), specs.values(), strict=True)
+    ]
+    return [(group, [card for card in made if card.group == group]) for group in get_args(Group)]
 
 
 def cards(specs: Mapping[str, type[BaseModel]]) -> list[SpecCard]:
@@ -108,6 +124,7 @@ def _card(name: str, spec: type[BaseModel]) -> SpecCard:
     sentence = _SENTENCE.match(told)
     return SpecCard(
         name,
+        name.replace("_", " "),
         (sentence[1] if sentence else told).replace("`", ""),
         citation[1] if citation else "",
         _needs(spec),

@@ -29,6 +29,16 @@ EarlyStopping = Literal["beta", "window"]
 al. 2023, arXiv:2305.11860). `window`: five samples in a row agree (Li et al. 2024, arXiv:2401.10480)."""
 
 
+Group = Literal[
+    "One answer",
+    "Several answers and a choice",
+    "A search guided by a reward model",
+    "Checked and tried again",
+    "As much as each problem needs",
+]
+"""The kinds of strategies, for lists of them, in the order in which somebody would try them."""
+
+
 class Spec(BaseModel):
     """An immutable value. An unknown field is an error."""
 
@@ -70,7 +80,16 @@ PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 class StrategySpec(Spec):
-    """The questions that every strategy can answer about itself."""
+    """The questions that every strategy can answer about itself.
+
+    A strategy that can be named has a `title` and belongs to a `group`. `use` and `cost` are a sentence each, on when
+    to take it and what it takes.
+    """
+
+    title: ClassVar[str]
+    group: ClassVar[Group]
+    use: ClassVar[str]
+    cost: ClassVar[str]
 
     @property
     def num_candidates(self) -> int | None:
@@ -105,6 +124,11 @@ class StrategySpec(Spec):
 
 class Direct(StrategySpec):
     """One sample per choice: the baseline for every other strategy."""
+
+    title: ClassVar[str] = "One sample"
+    group: ClassVar[Group] = "One answer"
+    use: ClassVar[str] = "For easy problems, and as the baseline for everything else."
+    cost: ClassVar[str] = "One sample for each problem: the least there is."
 
     name: Literal["direct"] = "direct"
 
@@ -148,6 +172,11 @@ class SampleSpec(StrategySpec):
 class SelfConsistency(SampleSpec):
     """The majority among the canonical answers of n samples (Wang et al. 2022, arXiv:2203.11171)."""
 
+    title: ClassVar[str] = "Majority vote"
+    group: ClassVar[Group] = "Several answers and a choice"
+    use: ClassVar[str] = "For problems with a short answer that can be compared, such as a number."
+    cost: ClassVar[str] = "Up to n samples, fewer where they agree early."
+
     name: Literal["self_consistency"] = "self_consistency"
 
     @property
@@ -162,6 +191,11 @@ class BestOfN(SampleSpec):
     Without a reward model, a `judge` compares two at a time in a knockout `tournament`, or chooses among all at once
     (`genselect`, Toshniwal et al. 2025, arXiv:2507.17797).
     """
+
+    title: ClassVar[str] = "Best of n"
+    group: ClassVar[Group] = "Several answers and a choice"
+    use: ClassVar[str] = "Where a reward model or a judge can tell a good answer from a poor one."
+    cost: ClassVar[str] = "Up to n samples, and a score for each."
 
     name: Literal["best_of_n"] = "best_of_n"
     select: Select = "best"
@@ -204,6 +238,11 @@ class BeamSearch(StepSearch):
     are copied to n again.
     """
 
+    title: ClassVar[str] = "Beam search"
+    group: ClassVar[Group] = "A search guided by a reward model"
+    use: ClassVar[str] = "For long solutions that go wrong at single steps."
+    cost: ClassVar[str] = "n paths side by side, and a score for every step."
+
     name: Literal["beam_search"] = "beam_search"
     width: int = Field(default=4, ge=1, le=64)
 
@@ -212,6 +251,11 @@ class Dvts(StepSearch):
     """Diverse verifier tree search: n / width independent subtrees, each keeps the best of `width` continuations
     (Beeching et al. 2024, https://huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute).
     """
+
+    title: ClassVar[str] = "Diverse beam search"
+    group: ClassVar[Group] = "A search guided by a reward model"
+    use: ClassVar[str] = "Like a beam search, where all of its paths become alike."
+    cost: ClassVar[str] = "n paths side by side, and a score for every step."
 
     name: Literal["dvts"] = "dvts"
     n: int = Field(default=8, ge=1, le=256)
@@ -222,6 +266,11 @@ class Rebase(StepSearch):
     """Reward-balanced search: each round n expansions, less those that are finished, are shared among the paths in
     proportion to exp(score / temperature) (Wu et al. 2024, arXiv:2408.00724).
     """
+
+    title: ClassVar[str] = "Reward-balanced search"
+    group: ClassVar[Group] = "A search guided by a reward model"
+    use: ClassVar[str] = "Like a beam search, where a weak beginning can still turn out well."
+    cost: ClassVar[str] = "n paths side by side, and a score for every step."
 
     name: Literal["rebase"] = "rebase"
     n: int = Field(default=8, ge=1, le=256)
@@ -235,6 +284,11 @@ class Mcts(StepSearch):
     Each of the n simulations expands a leaf by `width` steps.
     """
 
+    title: ClassVar[str] = "Monte Carlo tree search"
+    group: ClassVar[Group] = "A search guided by a reward model"
+    use: ClassVar[str] = "For the hardest problems, where many different steps are worth a try."
+    cost: ClassVar[str] = "n times width steps, each with a score: among the dearest."
+
     name: Literal["mcts"] = "mcts"
     n: int = Field(default=16, ge=1, le=1024)
     width: int = Field(default=4, ge=1, le=64)
@@ -246,6 +300,11 @@ class ParticleFilter(StepSearch):
     1 / temperature (Puri et al. 2025, arXiv:2502.01618).
     """
 
+    title: ClassVar[str] = "Particle filter"
+    group: ClassVar[Group] = "A search guided by a reward model"
+    use: ClassVar[str] = "Where the scores are too noisy to keep the best paths only."
+    cost: ClassVar[str] = "n paths side by side, and a score for every step."
+
     name: Literal["particle_filter"] = "particle_filter"
     n: int = Field(default=8, ge=1, le=256)
     temperature: float = Field(default=1.0, gt=0, le=100)
@@ -256,6 +315,11 @@ class AbMcts(StrategySpec):
     refinement of an earlier one in a further turn that says `refine`, as Thompson sampling over the reward model's
     scores decides (AB-MCTS-A: Inoue et al. 2025, arXiv:2503.04412).
     """
+
+    title: ClassVar[str] = "New answers or better ones"
+    group: ClassVar[Group] = "A search guided by a reward model"
+    use: ClassVar[str] = "Where a model can improve on its own answers, and a reward model notices."
+    cost: ClassVar[str] = "n whole answers with a score each; later ones read earlier ones."
 
     name: Literal["ab_mcts"] = "ab_mcts"
     n: int = Field(default=8, ge=1, le=256)
@@ -272,6 +336,11 @@ class Refine(StrategySpec):
     """Up to n tries in one conversation: an answer that fails verification is tried again with the verifier's feedback
     (Madaan et al. 2023, arXiv:2303.17651; with an external verifier: Huang et al. 2023, arXiv:2310.01798).
     """
+
+    title: ClassVar[str] = "Retry with feedback"
+    group: ClassVar[Group] = "Checked and tried again"
+    use: ClassVar[str] = "Where a verifier that needs no reference answer can say what is wrong."
+    cost: ClassVar[str] = "One answer where the first one passes, at most n."
 
     name: Literal["refine"] = "refine"
     n: int = Field(default=3, ge=1, le=64)
@@ -295,6 +364,11 @@ class BudgetForcing(StrategySpec):
     to answer by `answer`.
     """
 
+    title: ClassVar[str] = "Longer thinking"
+    group: ClassVar[Group] = "One answer"
+    use: ClassVar[str] = "For a model that thinks, and stops too early."
+    cost: ClassVar[str] = "One sample, made longer by every wait."
+
     name: Literal["budget_forcing"] = "budget_forcing"
     num_waits: int = Field(default=1, ge=0, le=64)
     wait: str = Field(default="Wait", min_length=1, max_length=256)
@@ -312,6 +386,11 @@ class AnswerProbing(StrategySpec):
     `probe_tokens` tokens, which are then left out. After `num_equal` equal answers the thought is closed. A model
     without thinking marks is made to answer by `answer` instead.
     """
+
+    title: ClassVar[str] = "Shorter thinking"
+    group: ClassVar[Group] = "One answer"
+    use: ClassVar[str] = "For a model that thinks on after it knows the answer."
+    cost: ClassVar[str] = "Less than one whole sample, and short probes of its answer."
 
     name: Literal["answer_probing"] = "answer_probing"
     every: int = Field(default=256, ge=1, le=65536)
@@ -331,6 +410,11 @@ class Adaptive(StrategySpec):
 
     `worth` is the price of one more solved task, in multiples of the average; a higher one buys more accuracy.
     """
+
+    title: ClassVar[str] = "Adaptive"
+    group: ClassVar[Group] = "As much as each problem needs"
+    use: ClassVar[str] = "Where some problems are much harder than others."
+    cost: ClassVar[str] = "A probe for easy problems, up to n samples for hard ones."
 
     name: Literal["adaptive"] = "adaptive"
     n: int = Field(default=16, ge=1, le=256)
@@ -436,6 +520,11 @@ class Cascade(StrategySpec):
     With `show_tried` the next stage also reads the answer that was not accepted. With `route` a stage is skipped where
     the batch has learnt that it does not pay.
     """
+
+    title: ClassVar[str] = "Cascade of models"
+    group: ClassVar[Group] = "As much as each problem needs"
+    use: ClassVar[str] = "Where a cheap model solves most problems, and a dearer one the rest."
+    cost: ClassVar[str] = "The cheap model for all, the next only for answers that are not accepted."
 
     name: Literal["cascade"] = "cascade"
     stages: list[Stage] = Field(min_length=2, max_length=8)

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from world import World
 
 from ponder.console.draft import FORM, Draft
-from ponder.console.spec_form import cards
+from ponder.console.spec_form import cards, strategy_groups
 from ponder.domain.strategy import STRATEGY_SPECS
 from ponder.errors import InvalidInput
 from ponder.jobs.validation.validate import validate
@@ -381,6 +381,16 @@ def test_a_short_text_that_makes_a_large_batch_is_checked_once_somebody_asks(
         in browser.post("/new/check", data=form | {"by_itself": "1"}).text
     )
     assert "Generated tokens" in browser.post("/new/check", data=form).text
+
+
+def test_every_strategy_is_in_a_group_with_a_title_its_use_and_its_cost() -> None:
+    groups = strategy_groups(STRATEGY_SPECS)
+    shown = [card for _, group in groups for card in group]
+    assert sorted(card.name for card in shown) == sorted(STRATEGY_SPECS)
+    assert len({card.title for card in shown}) == len(shown)
+    assert all("_" not in card.title and card.use.endswith(".") and card.cost.endswith(".") for card in shown)
+    assert [card.name for card in dict(groups)["One answer"]] == ["direct", "budget_forcing", "answer_probing"]
+    assert all(group for _, group in groups)
 
 
 def test_every_strategy_has_a_sentence_and_the_defaults_of_its_spec() -> None:

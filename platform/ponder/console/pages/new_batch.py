@@ -30,7 +30,7 @@ from ponder.console.session import (
     check_token,
     refuse_other_sites,
 )
-from ponder.console.spec_form import cards
+from ponder.console.spec_form import cards, strategy_groups
 from ponder.datasets.dataset import Fields
 from ponder.datasets.source import FORMATS
 from ponder.datasets.source import Form as FileForm
@@ -232,8 +232,8 @@ def _form(request: Request, ponder: Services, visitor: Visitor, fields: Mapping[
         "trouble": trouble,
         "fields": fields,
         "models": list_models(ponder, visitor.viewed)["data"],
-        "strategies": cards(STRATEGY_SPECS),
-        "verifiers": cards(VERIFIER_SPECS),
+        "strategies": strategy_groups(STRATEGY_SPECS),
+        "verifiers": [("", cards(VERIFIER_SPECS))],
         "budget_fields": list(Budget.model_fields),
         "batch_budget_fields": list(BatchBudget.model_fields),
         "sampling_fields": SAMPLING,

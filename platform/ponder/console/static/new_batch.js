@@ -15,7 +15,18 @@
       const chosen = file.files[0];
       document.getElementById("drop-text").textContent = chosen ? `${chosen.name}, ${size(chosen.size)}` : "Choose a file or drop it here";
     };
+    /* The server would refuse it only after it has been sent, and a browser then may not read why. */
+    const most = Number(upload.dataset.mostBytes);
+    const problem = document.getElementById("upload-problem");
+    const refuse = (reason) => {
+      problem.textContent = reason;
+      problem.hidden = !reason;
+    };
     file.addEventListener("change", () => {
+      const chosen = file.files[0];
+      const isLarge = chosen && chosen.size > most;
+      refuse(isLarge ? `${chosen.name} has ${size(chosen.size)}, and a file may have at most ${size(most)}: divide it, or compress it with gzip.` : "");
+      if (isLarge) file.value = "";
       tell();
       if (file.files.length) upload.requestSubmit();
     });
@@ -46,6 +57,8 @@
       const done = detail.loaded >= detail.total ? "Storing it …" : `${Math.floor(bar.value)} % of ${size(detail.total)}`;
       if (text.textContent !== done) text.textContent = done;
     });
+    upload.addEventListener("htmx:sendError", () => refuse("The upload broke off. Choose the file again: the limit of size or of stored files may be reached, or the server be away."));
+    upload.addEventListener("htmx:beforeRequest", () => refuse(""));
     upload.addEventListener("htmx:afterRequest", ({ detail }) => {
       if (detail.successful) return;
       progress.hidden = true;

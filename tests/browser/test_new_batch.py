@@ -132,7 +132,11 @@ def test_an_old_estimate_does_not_look_current_and_never_comes_back(visit: Visit
     expect(page.get_by_role("heading", name="Cost and time")).to_be_visible()
     check = page.locator("#check")
     held: list[Route] = []
-    page.route("**/new/check", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/new/check", hold)
     page.locator("[id='budget.tokens']").fill("2000")
     expect(check).to_have_attribute("aria-busy", "true")
     expect(page.get_by_text("Estimating …")).to_be_visible()

@@ -7,9 +7,11 @@ import re
 import httpx2
 import pytest
 from batch_form import ROWS, form_of, lines_of, token_of, uploaded
+from fastapi._compat import ModelField
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from world import World
 
 from ponder.console.app import PAGES
@@ -19,11 +21,28 @@ _TROUBLESOME = (
     *("null", "[" * 5_000, '{"seconds": 1e999}', "[NaN]", '"', "\x00", "a\x00b", "\u202e", "\U0001f4a9", "hex"),
 )
 _TEXT = st.sampled_from(_TROUBLESOME) | st.text(max_size=30)
+
+
+def _names(field: ModelField) -> list[str]:
+    """Returns the names of a query's fields, which a page may have as one model."""
+    kind = field.field_info.annotation
+    is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return list(kind.model_fields) if is_model else [field.alias]
+
+
 _FORMS = {
     route.path: [field.alias for field in route.dependant.body_params]
     for module in PAGES
     for route in module.router.routes
     if isinstance(route, APIRoute) and "POST" in route.methods and route.dependant.body_params
+}
+_SHORT = _TEXT.filter(lambda text: len(text) <= 500)
+"""Texts that fit into an address."""
+_QUERIES = {
+    route.path: [name for field in route.dependant.query_params for name in _names(field)]
+    for module in PAGES
+    for route in module.router.routes
+    if isinstance(route, APIRoute) and "GET" in route.methods and route.dependant.query_params
 }
 _MAKES_BATCH = ("/new", "/new/check")
 _with_fixtures = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -45,6 +64,23 @@ def test_a_form_takes_or_refuses_whatever_is_typed(browser: httpx2.Client, path:
         assert answer.status_code < 500, (form, answer.text)
 
     try_form()
+
+
+@pytest.mark.parametrize("path", sorted(_QUERIES))
+def test_a_filter_takes_or_refuses_whatever_stands_in_the_address(browser: httpx2.Client, path: str) -> None:
+    address = re.sub(r"\{\w+\}", "unknown", path)
+
+    @_with_fixtures
+    @given(st.fixed_dictionaries({}, optional=dict.fromkeys(_QUERIES[path], _SHORT)))
+    def try_query(query: dict[str, str]) -> None:
+        answer = browser.get(address, params=query)
+        assert answer.status_code < 500, (query, answer.text)
+
+    try_query()
+
+
+def test_batches_until_the_last_day_that_there_is_are_listed(browser: httpx2.Client) -> None:
+    assert browser.get("/", params={"until": "9999-12-31"}).status_code < 500
 
 
 @pytest.mark.parametrize("path", _MAKES_BATCH)

@@ -34,8 +34,8 @@ class ListQuery(BaseModel):
     state: BatchState | None = None
     model: Annotated[StorableText, Field(max_length=512)] | None = None
     since: date | None = None
-    until: date | None = None
-    """The last day, in UTC."""
+    until: Annotated[date, Field(lt=date.max)] | None = None
+    """The last day, in UTC. The end of the calendar has no next day."""
     after: Annotated[str, Field(max_length=100)] | None = None
 
     @model_validator(mode="before")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 from hostile_text import HOSTILE
 from playwright.sync_api import Error, Page, Route, expect
-from visit import SIZES, Visit, drop
+from served_api import served
+from sqlalchemy import Engine
+from visit import OPERATOR_KEY, SIZES, Visit, drop
 from world import World
+
+from ponder.embedded.redis import EmbeddedRedis
+from ponder.settings import Settings
 
 expect.set_options(timeout=60_000)  # an estimate starts two processes
 
@@ -122,6 +129,34 @@ def test_a_file_over_the_limit_is_refused_before_it_is_sent(
     expect(page.get_by_text("or drop it here")).to_be_visible()
     drop(page, '{"question": "Compute 3 + 4."}', "small.jsonl")
     page.wait_for_url("**/new?file=*")
+
+
+class TestStorage:
+    @pytest.fixture
+    def base_url(self, engine: Engine, redis_server: EmbeddedRedis) -> Iterator[str]:
+        with served(engine, redis_server.url, Settings(max_stored_bytes=1_000), OPERATOR_KEY) as url:
+            yield url
+
+    @pytest.mark.parametrize("num_bytes", [5_000, 30_000_000])
+    def test_a_file_for_which_there_is_no_room_is_refused_with_the_limit_and_a_remedy(
+        self, visit: Visit, engine: Engine, num_bytes: int
+    ) -> None:
+        with httpx2.Client(base_url=visit.base_url, headers={"Authorization": f"Bearer {OPERATOR_KEY}"}) as http:
+            http.post("/v1/tenants", json={"name": "small"}).raise_for_status()
+            made = http.post("/v1/keys", json={"name": "test", "role": "submit", "tenant": "small"}).raise_for_status()
+        page = visit.page(made.json()["key"])
+        page.goto("/new")
+        page.evaluate("window.stays = true")
+        drop(page, "x" * num_bytes, "large.jsonl")
+        told = page.get_by_role("alert").filter(has_text=re.compile("more than 1000 bytes: delete some|the limit"))
+        expect(told).to_be_visible()
+        expect(page.locator("#upload-progress")).to_be_hidden()
+        expect(page.get_by_text("or drop it here")).to_be_visible()
+        assert page.evaluate("window.stays")
+        drop(page, '{"question": "Compute 3 + 4."}', "small.jsonl")
+        page.wait_for_url("**/new?file=*")
+        visit.expect_errors(containing="429")
+        visit.expect_errors(containing="ERR_CONNECTION")
 
 
 def test_an_old_estimate_does_not_look_current_and_never_comes_back(visit: Visit, world: World) -> None:

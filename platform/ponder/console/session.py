@@ -31,8 +31,6 @@ CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf_token"
 """The field of a form that stands for the header where scripts are off."""
 _SESSION_DAYS = 14
-_MOST_SESSIONS = 100
-"""A limit for each key. The oldest session ends when another begins."""
 LINK_MINUTES = 10
 
 _KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
@@ -43,13 +41,6 @@ _BEGIN = text(
     """
 )
 _PRUNE = text("DELETE FROM console_sessions WHERE expires_at < clock_timestamp()")
-_PRUNE_OF_KEY = text(
-    f"""
-    DELETE FROM console_sessions WHERE sha256 IN (
-        SELECT sha256 FROM console_sessions WHERE key_id = :key_id ORDER BY expires_at DESC OFFSET {_MOST_SESSIONS - 1}
-    )
-    """
-)
 _PRUNE_LINKS = text("DELETE FROM sign_in_links WHERE expires_at < clock_timestamp()")
 _END = text("DELETE FROM console_sessions WHERE sha256 = :sha256")
 _FIND = text(
@@ -182,7 +173,6 @@ def refuse_other_sites(request: Request) -> None:
 def _begin(connection: Connection, key_id: str) -> str:
     token = secrets.token_urlsafe(32)
     connection.execute(_PRUNE)
-    connection.execute(_PRUNE_OF_KEY, {"key_id": key_id})
     connection.execute(_BEGIN, {"sha256": _hash(token), "key_id": key_id})
     return token
 

@@ -97,18 +97,6 @@ def test_signing_in_counts_as_a_request_of_the_tenant(base_url: str, new_key: Ca
         assert set(answers) == {303, 429}
 
 
-def test_a_key_has_a_bounded_number_of_sessions_and_the_oldest_goes_first(
-    base_url: str, operator_key: str, world: World
-) -> None:
-    cookies = []
-    for _ in range(102):
-        answer = httpx2.post(f"{base_url}/sign-in", data={"key": operator_key})
-        assert answer.status_code == 303
-        cookies.append(answer.cookies)
-    assert world.sql("SELECT count(*) AS num FROM console_sessions")[0].num == 100
-    assert [httpx2.get(base_url, cookies=one).status_code for one in (cookies[1], cookies[2])] == [303, 200]
-
-
 def test_sessions_that_have_ended_are_found_without_reading_the_others(engine: Engine) -> None:
     with engine.connect() as connection:
         connection.execute(text("SET enable_seqscan = off"))

@@ -126,7 +126,7 @@ def test_a_small_tree_opens_whole_and_a_large_one_where_its_path_begins(visit: V
             node["text"] = f"step {index}"
         _open(page, _settled(world, tree))
         inside = page.evaluate(_INSIDE)
-        assert 220 <= inside["height"] <= 562, inside
+        assert 320 <= inside["height"] <= 562, inside
         assert inside["best"] >= 1, inside
         assert (inside["num"] == num_nodes) == is_whole, inside
 

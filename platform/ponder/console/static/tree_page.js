@@ -70,7 +70,7 @@
     }
 
     /* Gives the picture the height that its tree needs. A tree that grows may make it higher, never lower. */
-    resize(least = 220) {
+    resize(least = 320) {
       const { picture } = this;
       const scale = Math.min(1, (picture.box().width - 40) / picture.plan.width);
       const wanted = Math.min(picture.plan.height * scale + 60, 560, innerHeight * 0.62);

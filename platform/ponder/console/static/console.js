@@ -21,7 +21,7 @@
   const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
   const units = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60]];
   const written = (seconds) => {
-    const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size) ?? ["second", 1];
+    const [unit, size] = units.find(([, size]) => Math.round(Math.abs(seconds)) >= size) ?? ["second", 1];
     return unit === "second" && Math.abs(seconds) < 10 ? "just now" : relative.format(Math.round(seconds / size), unit);
   };
   const tell = () => {

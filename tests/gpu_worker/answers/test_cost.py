@@ -61,8 +61,8 @@ def check_growth(read: Callable[[str], object], around: str) -> None:
     for piece in REPEATED:
         text, twice = (around % (piece * (length // len(piece))) for length in (LENGTH, 2 * LENGTH))
         if (once := seconds(read, text)) >= TOO_SHORT_S:
-            ratio = min(seconds(read, twice) / max(once, seconds(read, text)) for _ in range(3))
-            assert ratio <= MOST_GROWTH, f"{piece!r} takes {ratio:.1f} times as long"
+            ratios = (seconds(read, twice) / max(once, seconds(read, text)) for _ in range(3))
+            assert any(ratio <= MOST_GROWTH for ratio in ratios), f"{piece!r} takes too long when it is doubled"
 
 
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND.keys())

@@ -32,6 +32,8 @@ CSRF_FIELD = "csrf_token"
 """The field of a form that stands for the header where scripts are off."""
 _SESSION_DAYS = 14
 LINK_MINUTES = 10
+AT_MOST = 20
+"""Sessions of a key, and links that are not used up. One more replaces the oldest, so that no key fills a table."""
 
 _KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
 _BEGIN = text(
@@ -40,8 +42,19 @@ _BEGIN = text(
     VALUES (:sha256, :key_id, clock_timestamp() + interval '{_SESSION_DAYS} days')
     """
 )
-_PRUNE = text("DELETE FROM console_sessions WHERE expires_at < clock_timestamp()")
-_PRUNE_LINKS = text("DELETE FROM sign_in_links WHERE expires_at < clock_timestamp()")
+_LOCK_KEY = text("SELECT 1 FROM api_keys WHERE id = :key_id FOR NO KEY UPDATE")
+"""Whoever signs in with the same key at the same time waits, or both would leave room for one."""
+_REPLACE = {
+    table: text(
+        f"""
+        DELETE FROM {table} WHERE sha256 IN (
+            SELECT sha256 FROM {table} WHERE key_id = :key_id AND expires_at > clock_timestamp()
+            ORDER BY expires_at DESC OFFSET {AT_MOST - 1}
+        )
+        """
+    )
+    for table in ("console_sessions", "sign_in_links")
+}
 _END = text("DELETE FROM console_sessions WHERE sha256 = :sha256")
 _FIND = text(
     """
@@ -109,7 +122,7 @@ def begin(connection: Connection, key: str, requests: RequestRate) -> str:
 def make_link(connection: Connection, key_id: str) -> str:
     """Makes a link's token, which signs in once within `LINK_MINUTES`."""
     token = secrets.token_urlsafe(32)
-    connection.execute(_PRUNE_LINKS)
+    _make_room(connection, "sign_in_links", key_id)
     connection.execute(_MAKE_LINK, {"sha256": _hash(token), "key_id": key_id})
     return token
 
@@ -172,9 +185,15 @@ def refuse_other_sites(request: Request) -> None:
 
 def _begin(connection: Connection, key_id: str) -> str:
     token = secrets.token_urlsafe(32)
-    connection.execute(_PRUNE)
+    _make_room(connection, "console_sessions", key_id)
     connection.execute(_BEGIN, {"sha256": _hash(token), "key_id": key_id})
     return token
+
+
+def _make_room(connection: Connection, table: str, key_id: str) -> None:
+    """Deletes the oldest of a key that has as many as it may. The dispatcher deletes what has expired."""
+    connection.execute(_LOCK_KEY, {"key_id": key_id})
+    connection.execute(_REPLACE[table], {"key_id": key_id})
 
 
 def _hash(token: str) -> bytes:

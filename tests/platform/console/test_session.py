@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from urllib.parse import quote
 
 import httpx2
@@ -10,6 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 from world import World
 
+from ponder.console.session import AT_MOST
+from ponder.jobs.retention.prune import prune
 from ponder.settings import Settings
 
 Browse = Callable[[str], "httpx2.Client"]
@@ -83,6 +87,60 @@ def test_signing_in_again_ends_the_session_before(browser: httpx2.Client, operat
     ).json()
     browser.get(made["path"])
     assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [1]
+
+
+def test_a_key_has_so_many_sessions_at_most_and_the_oldest_ends(
+    browser: httpx2.Client, operator_key: str, world: World
+) -> None:
+    second = {"ponder_session": _signed_in(browser, operator_key)}
+    for _ in range(AT_MOST - 2):
+        _signed_in(browser, operator_key)
+    assert browser.get("/").status_code == 200
+    _signed_in(browser, operator_key)
+    assert browser.get("/").status_code == 303
+    assert httpx2.get(f"{browser.base_url}/", cookies=second).status_code == 200
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [AT_MOST]
+
+
+def test_sessions_of_one_key_end_none_of_another(browser: httpx2.Client, new_key: Callable[..., str]) -> None:
+    key = new_key(role="operator")
+    for _ in range(AT_MOST + 1):
+        _signed_in(browser, key)
+    assert browser.get("/").status_code == 200
+
+
+def test_people_who_sign_in_at_once_are_no_more_than_a_key_may_have(
+    browser: httpx2.Client, operator_key: str, world: World
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: _signed_in(browser, operator_key), range(2 * AT_MOST)))
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [AT_MOST]
+
+
+def test_the_dispatcher_deletes_what_has_expired(
+    browser: httpx2.Client, operator_key: str, engine: Engine, world: World
+) -> None:
+    kept = _signed_in(browser, operator_key)
+    httpx2.post(f"{browser.base_url}/v1/console/links", headers={"Authorization": f"Bearer {operator_key}"})
+    world.sql("UPDATE sign_in_links SET expires_at = clock_timestamp()")
+    token = browser.cookies["ponder_session"].encode()
+    world.sql("UPDATE console_sessions SET expires_at = clock_timestamp() WHERE sha256 = sha256(:token)", token=token)
+    prune(engine, for_s=0.1)
+    assert world.sql("SELECT 1 FROM sign_in_links") == []
+    [left] = world.sql("SELECT sha256 FROM console_sessions")
+    assert left.sha256 == sha256(kept.encode()).digest()
+
+
+def test_a_flood_of_links_leaves_the_newest(base_url: str, operator_key: str, world: World) -> None:
+    with httpx2.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator_key}"}) as http:
+        paths = [http.post("/v1/console/links").json()["path"] for _ in range(AT_MOST + 1)]
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM sign_in_links")] == [AT_MOST]
+    assert [httpx2.get(base_url + path).status_code for path in (paths[0], paths[1], paths[-1])] == [401, 303, 303]
+
+
+def _signed_in(browser: httpx2.Client, key: str) -> str:
+    """Signs in as another browser does. Returns its cookie."""
+    return str(httpx2.post(f"{browser.base_url}/sign-in", data={"key": key}).cookies["ponder_session"])
 
 
 @pytest.fixture

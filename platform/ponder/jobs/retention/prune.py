@@ -18,6 +18,10 @@ _CHUNKS = 16
 # Nothing depends on one piece. Other transactions lock rows of an ended batch only for a moment.
 _HURRY = text("SET LOCAL lock_timeout = '200ms'")
 
+_SIGNED_OUT = tuple(
+    text(f"DELETE FROM {table} WHERE expires_at < clock_timestamp()") for table in ("console_sessions", "sign_in_links")
+)
+
 _NEXT = text("""
     SELECT id, pruned_line FROM batches WHERE pruned_line IS NOT NULL
     ORDER BY pruned_line, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
@@ -74,6 +78,8 @@ _ERASE_CHUNKS = text(f"""
 def prune(engine: Engine, *, for_s: float) -> bool:
     """Discards what has expired, old samples of workers and old lessons, then deletes for about so many seconds.
 
+    What has expired are results, sessions of the console, and the links that sign in to it.
+
     Returns whether more is left to delete.
     """
     end = monotonic() + for_s
@@ -82,6 +88,8 @@ def prune(engine: Engine, *, for_s: float) -> bool:
         discard(connection)
         worker_sample.forget(connection)
         learn.forget(connection)
+        for expired in _SIGNED_OUT:
+            connection.execute(expired)
     is_left = True
     while is_left and monotonic() < end:
         with engine.begin() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import httpx2
 import pytest
@@ -66,6 +67,37 @@ def test_no_page_shows_a_stranger_what_is_not_theirs(
         assert answer.status_code in (400, 403, 404), (method, path)
         assert "a secret of home's" not in answer.text
     assert _state(world) == before
+
+
+_MALFORMED = {
+    "no id": "x",
+    "long": "9" * 4_000,
+    "a long job": "job_" + "9" * 90,
+    "null byte": "batch_%00",
+    "lone surrogate": "batch_%ED%A0%80",
+    "path": "..%2F..%2Fetc%2Fpasswd",
+    "Unicode digits": "job_%D9%A1",
+    "negative": "-1",
+}
+_NAMES = ("batch", "job", "run", "a", "b", "file", "tenant", "key", "id", "index", "number", "cursor", "after", "of")
+
+
+@pytest.mark.parametrize("malformed", _MALFORMED.values(), ids=_MALFORMED.keys())
+def test_no_route_breaks_on_a_malformed_id(browser: Any, malformed: str) -> None:
+    query = "&".join(f"{name}={malformed}" for name in _NAMES)
+    routes = [route for module in PAGES for route in module.router.routes if isinstance(route, APIRoute)]
+    for method, template in [(method, route.path) for route in routes for method in sorted(route.methods)]:
+        path = re.sub(r"\{\w+[^}]*\}", lambda _: malformed, template)
+        if path == "/sign-out":
+            continue
+        if method == "GET":
+            statuses = [browser.get(f"{path}?{query[:20_000]}").status_code, browser.get(path).status_code]
+        else:
+            form = dict.fromkeys(_NAMES, unquote(malformed, errors="replace"))
+            statuses = [browser.change(path, **form).status_code]
+        assert max(statuses) < 500, (method, template)
+    for kind in ("batch", "job"):
+        assert 400 <= browser.get(f"/events?of={kind}&id={malformed}").status_code < 500
 
 
 def test_no_page_that_is_asked_about_a_strangers_id_tells_of_it(

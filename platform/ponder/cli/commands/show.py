@@ -43,7 +43,7 @@ def show(job: str, form: str) -> None:
 def open_console(what: str, *, is_printed: bool) -> None:
     """Open the web console in a browser, at a batch or a job if one is named, signed in with your key.
 
-    JOB is a job's id (job_123), or BATCH/CUSTOM_ID. The address signs in once, within ten minutes.
+    JOB is a job's id (job_123), that of its trace, or BATCH/CUSTOM_ID. The address signs in once, within ten minutes.
     """
     with connect() as client:
         if what.startswith("batch_") and "/" not in what:

@@ -14,7 +14,7 @@ from ponder.api.request_span import Traced
 from ponder.api.routes.batches import cancel_batch, change_batch, get_batch, get_history, list_jobs, retry_batch
 from ponder.api.routes.files import get_content
 from ponder.api.routes.reports import cost
-from ponder.api.services import Ponder
+from ponder.api.services import Ponder, identifier
 from ponder.console.batch_plots import batch_plots
 from ponder.console.rendering import redirect, render
 from ponder.console.session import Changing, SignedIn, Visitor
@@ -124,7 +124,8 @@ def batch_page(
 def levels(batch_id: str, request: Request, ponder: Ponder, visitor: SignedIn) -> Response:
     """Shows the cost by strategy and level. It is asked for by the page, which need not wait for it."""
     by = ("strategy", "level")
-    rows = cost(ponder, visitor.viewed, Selection(by=by, tenant_id=visitor.viewed.tenant_id, batch_ids=(batch_id,)))
+    of = (identifier(batch_id, "batch"),)
+    rows = cost(ponder, visitor.viewed, Selection(by=by, tenant_id=visitor.viewed.tenant_id, batch_ids=of))
     if not rows["data"]:
         get_batch(batch_id, ponder, visitor.viewed)  # raises NotFound if there is none
     return render(request, "parts/levels.html", visitor, batch_id=batch_id, rows=rows["data"])

@@ -32,7 +32,7 @@ CSRF_FIELD = "csrf_token"
 """The field of a form that stands for the header where scripts are off."""
 _SESSION_DAYS = 14
 LINK_MINUTES = 10
-AT_MOST = 20
+AT_MOST = 100
 """Sessions of a key, and links that are not used up. One more replaces the oldest, so that no key fills a table."""
 
 _KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")

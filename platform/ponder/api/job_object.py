@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from ponder.api.services import job_number, unix
 from ponder.api.waiting import why_job_waits
@@ -88,17 +88,23 @@ def job_summary(row: Row[Any], direct_nanodollars: int) -> JsonObject:
     }
 
 
-def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObject:
-    """Returns a job with its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound.
+def job_row(connection: Connection, query: TextClause, tenant_id: str, job_id: str) -> Row[Any]:
+    """Returns the row of a job that a query finds by `id` and `tenant_id`, with its `batch_id`. Raises NotFound.
 
-    The id may also be that of the job's trace.
+    job_id: the job's id, or that of its trace.
     """
     trace_id = int(job_id, 16) if _TRACE_ID.fullmatch(job_id) else None
     number = job_number(job_id) if trace_id is None else job_in(trace_id)
-    values = {"id": number, "tenant_id": tenant_id}
-    row = connection.execute(_FIND, values).first() if number < _TOO_LARGE else None
+    row = connection.execute(query, {"id": number, "tenant_id": tenant_id}).first() if number < _TOO_LARGE else None
     if row is None or (trace_id is not None and trace_of(row.batch_id, number) != trace_id):
         raise NotFound(f"there is no job {job_id}", param="job_id")
+    return row
+
+
+def job_object(connection: Connection, tenant_id: str, job_id: str) -> JsonObject:
+    """Returns a job with its attempts, usage, cost and search tree, and why it waits if it does. Raises NotFound."""
+    row = job_row(connection, _FIND, tenant_id, job_id)
+    values = {"id": row.id, "tenant_id": tenant_id}
     by_kind = {cost.kind: int(cost.num) for cost in connection.execute(_COST, values)}
     is_waiting = row.current_state == "pending"
     direct_nanodollars = sum(by_kind.values())

@@ -80,8 +80,11 @@ def test_a_job_and_its_trace_name_each_other(
     trace_id = job["trace_id"]
     assert trace_id == trace_hex(trace_of(batch["id"], int(job["id"].removeprefix("job_"))))
     assert http.get(f"/v1/jobs/{trace_id}").json()["id"] == job["id"]
-    assert stranger.get(f"/v1/jobs/{trace_id}").status_code == 404
-    assert http.get(f"/v1/jobs/{'f' * 32}").status_code == 404
+    assert http.get(f"/v1/jobs/{trace_id}/tree").json()["job_id"] == job["id"]
+    for path in (f"/v1/jobs/{trace_id}", f"/v1/jobs/{trace_id}/tree"):
+        assert stranger.get(path).status_code == 404
+    for path in (f"/v1/jobs/{'f' * 32}", f"/v1/jobs/{'f' * 32}/tree", f"/v1/jobs/job_{'9' * 30}/tree"):
+        assert http.get(path).status_code == 404
     other = trace_hex(trace_of("batch_0", int(job["id"].removeprefix("job_"))))
     assert http.get(f"/v1/jobs/{other}").status_code == 404, "the same number in another deployment"
 

@@ -8,12 +8,11 @@ from fastapi import APIRouter
 from sqlalchemy import Connection, Row, text
 
 from ponder.api.auth import Tenant
-from ponder.api.job_object import job_object
-from ponder.api.services import Ponder, job_number, unix
+from ponder.api.job_object import job_object, job_row
+from ponder.api.services import Ponder, unix
 from ponder.domain.batch.stages import pins
 from ponder.domain.storable import JsonObject
 from ponder.domain.tree.partial_tree import steps_of
-from ponder.errors import NotFound
 from ponder.store.job_state import JOB_STATE
 from ponder.store.retention import EXPIRED_AT, until_expired
 
@@ -21,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _FIND = text(
     f"""
-    SELECT jobs.id, strategy, request, {JOB_STATE} AS current_state, {EXPIRED_AT} AS results_expired_at,
+    SELECT jobs.id, jobs.batch_id, strategy, request, {JOB_STATE} AS current_state, {EXPIRED_AT} AS results_expired_at,
            {until_expired("tree")} AS tree
     FROM jobs JOIN batches ON batches.id = jobs.batch_id
     LEFT JOIN search_trees ON search_trees.job_id = jobs.id
@@ -48,10 +47,7 @@ def get_job_tree(job_id: str, ponder: Ponder, caller: Tenant) -> JsonObject:
 
 def _job_tree(connection: Connection, tenant_id: str, job_id: str) -> JsonObject:
     """Returns the search tree of a job as far as it is saved, with who made which part of it. Raises NotFound."""
-    values = {"id": job_number(job_id), "tenant_id": tenant_id}
-    row = connection.execute(_FIND, values).first()
-    if row is None:
-        raise NotFound(f"there is no job {job_id}", param="job_id")
+    row = job_row(connection, _FIND, tenant_id, job_id)
     is_growing = row.current_state == "pending"
     return {
         "object": "search_tree",

@@ -61,7 +61,7 @@ def test_an_operator_sees_workers_what_became_of_them_and_why(visit: Visit, busy
     workers = page.get_by_role("region", name="Workers", exact=True)
     expect(workers.get_by_role("row")).to_have_count(3)  # the head and two workers
     expect(page.get_by_role("cell", name="notice preempted by aws notice, 118 s before")).to_be_visible()
-    expect(page.get_by_text("1 lost, 1 by a notice")).to_be_visible()
+    expect(page.get_by_text("1 lost, 1 reclaimed")).to_be_visible()
     expect(page.get_by_role("cell", name="the backlog needs 3 workers until 06:00").first).to_be_visible()
     expect(page.get_by_role("img", name="Backlog of demo by deadline")).to_be_visible()
     expect(page.get_by_role("img", name="KV cache in use")).to_be_visible()
@@ -72,7 +72,7 @@ def test_an_operator_sees_workers_what_became_of_them_and_why(visit: Visit, busy
 def test_a_worker_that_comes_and_goes_does_so_on_the_page(visit: Visit, world: World) -> None:
     page = visit.page()
     page.goto("/fleet")
-    expect(page.get_by_role("heading", name="No worker is here")).to_be_visible()
+    expect(page.get_by_role("heading", name="No workers")).to_be_visible()
     worker = world.worker(worker="newcomer")
     expect(page.get_by_role("rowheader", name="newcomer")).to_be_visible()
     world.sql(
@@ -80,7 +80,7 @@ def test_a_worker_that_comes_and_goes_does_so_on_the_page(visit: Visit, world: W
         "WHERE id = :id",
         id=worker,
     )
-    expect(page.get_by_text("1 lost, 0 by a notice")).to_be_visible()
+    expect(page.get_by_text("1 lost, 0 reclaimed")).to_be_visible()
 
 
 def test_a_tenant_is_told_that_only_operators_see_the_fleet(visit: Visit, world: World) -> None:

@@ -151,7 +151,7 @@ def test_of_changes_that_come_at_once_the_last_is_shown(visit: Visit, world: Wor
     asked.clear()
     page.evaluate('for (let n = 0; n < 9; n += 1) document.dispatchEvent(new CustomEvent("ponder:changed"))')
     page.wait_for_timeout(2_000)
-    assert len(asked) <= 3  # the one under way, one for all the others, and perhaps one of the page itself
+    assert 1 <= len(asked) <= 3  # the one under way, one for all the others, and perhaps one of the page itself
 
 
 def test_scores_are_coloured_by_their_order_and_never_negative_zero(visit: Visit, world: World) -> None:

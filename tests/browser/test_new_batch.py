@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import pytest
 from hostile_text import HOSTILE
-from playwright.sync_api import Error, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 from served_api import served
 from sqlalchemy import Engine
 from visit import OPERATOR_KEY, SIZES, Visit, drop
@@ -159,7 +158,7 @@ class TestStorage:
         visit.expect_errors(containing="ERR_CONNECTION")
 
 
-def test_an_old_estimate_does_not_look_current_and_never_comes_back(visit: Visit, world: World) -> None:
+def test_an_old_estimate_does_not_look_current_and_one_check_runs_at_a_time(visit: Visit, world: World) -> None:
     page = visit.page()
     page.goto("/new")
     drop(page, CONTENT, "gsm8k.jsonl")
@@ -182,14 +181,32 @@ def test_an_old_estimate_does_not_look_current_and_never_comes_back(visit: Visit
     until(lambda: len(held) == 1, page)
     page.locator("[id='budget.tokens']").fill("1")
     page.locator("#check-now").click()
+    page.wait_for_timeout(1_500)
+    assert len(held) == 1  # the server finishes what it has begun
+    held[0].fulfill(body="<p>about the form as it was</p>")
     until(lambda: len(held) == 2, page)
+    assert "by_itself" not in (held[1].request.post_data or "")  # somebody asked for it
+    expect(check).not_to_contain_text("as it was")
     held[1].fulfill(body="<p>the newer answer</p>")
-    expect(check).to_contain_text("the newer answer")
-    with suppress(Error):  # the browser has given it up
-        held[0].fulfill(body="<p>the older answer</p>")
-    page.wait_for_timeout(300)
     expect(check).to_have_text("the newer answer")
     expect(check).to_have_attribute("aria-busy", "false")
+    page.wait_for_timeout(1_000)
+    assert len(held) == 2
+
+
+def test_a_wrong_number_that_is_out_of_sight_is_named_when_the_batch_is_submitted(visit: Visit, world: World) -> None:
+    page = visit.page()
+    page.goto("/new")
+    drop(page, CONTENT, "gsm8k.jsonl")
+    page.wait_for_url("**/new?file=*")
+    page.locator("#more-budgets summary").click()
+    page.locator("[id='budget.tokens_per_sample']").fill("-5")
+    page.locator("#more-budgets summary").click()
+    page.get_by_role("button", name="Submit the batch").click()
+    expect(page.locator("#check .problem")).to_contain_text("tokens_per_sample")
+    expect(page.locator("[id='budget.tokens_per_sample']")).to_be_visible()
+    expect(page.locator("[id='budget.tokens_per_sample']")).to_have_attribute("aria-invalid", "true")
+    assert world.sql("SELECT id FROM batches") == []
 
 
 def until(holds: Callable[[], bool], page: Page) -> None:

@@ -115,7 +115,8 @@ def _time_axis(found: _Stretches) -> Axis:
 
 
 def _short(value: float) -> str:
+    rounded = float(f"{value:.3g}")
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+        if rounded >= size:
+            return f"{rounded / size:.3g} {letter}"
+    return f"{rounded:.3g}"

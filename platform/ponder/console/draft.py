@@ -97,7 +97,7 @@ class Draft:
 
     def _metadata(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        for place, line in enumerate(self._text("metadata").splitlines(), start=1):
+        for place, line in enumerate(self._text("metadata").split("\n"), start=1):
             key, equals, value = line.partition("=")
             if line.strip() and (not equals or not key.strip()):
                 raise InvalidInput(f"metadata, line {place}: KEY=VALUE is expected", param="metadata")

@@ -24,7 +24,9 @@ def money(nanodollars: float | None) -> Markup | str:
 def short(number: float) -> str:
     """Writes a number in three digits, with a prefix from a hundred thousand on: `1.25 M`, `52,100`, `0.31`."""
     if abs(number) < 100_000:
-        return f"{number:,.0f}" if number == round(number) or abs(number) >= 1_000 else f"{number:.3g}"
+        is_whole = number == round(number) or abs(number) >= 999.5
+        return f"{number:,.0f}" if is_whole else f"{number:.3g}"
+    number = float(f"{number:.3g}")
     size, letter = next((size, letter) for size, letter in _LARGE if abs(number) >= size)
     return f"{number / size:.3g} {letter}"
 
@@ -42,9 +44,10 @@ def size(num_bytes: float | None) -> str:
     """Writes a number of bytes with three digits: `1.24 MB`."""
     if num_bytes is None:
         return _DASH
+    rounded = float(f"{num_bytes:.3g}")
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if num_bytes >= unit:
-            return f"{num_bytes / unit:.3g} {name}"
+        if rounded >= unit:
+            return f"{rounded / unit:.3g} {name}"
     return f"{num_bytes:.0f} B"
 
 
@@ -60,9 +63,11 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Writes a time with its two largest units: `2 h 5 min`, `3 d 4 h`, `0.4 s`."""
+    """Writes a time with its two largest units: `2 h 5 min`, `3 d 4 h`, `2.5 s`, `40 ms`."""
     if seconds is None:
         return _DASH
+    if 0 < seconds < 0.95:
+        return f"{float(f'{seconds * 1_000:.2g}'):g} ms" if seconds >= 0.001 else "<1 ms"
     if seconds < 10:
         return f"{seconds:.1f} s".replace(".0 s", " s")
     rest = round(seconds)

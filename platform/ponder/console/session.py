@@ -224,9 +224,10 @@ def known_visitor(request: Request) -> Visitor | None:
 
 
 def _find(request: Request, ponder: Services) -> Visitor | None:
-    token = request.cookies.get(COOKIE, "")
+    if not (token := request.cookies.get(COOKIE, "")):
+        return None
     with ponder.engine.connect() as connection:
-        row = connection.execute(_FIND, {"sha256": _hash(token)}).first() if token else None
+        row = connection.execute(_FIND, {"sha256": _hash(token)}).first()
     if row is None:
         return None
     own = Caller(row.key_id, row.tenant_id, Role(row.role))

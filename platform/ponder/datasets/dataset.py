@@ -41,7 +41,11 @@ class Fields:
     @classmethod
     def likely(cls, known: Sequence[str]) -> Fields:
         """Guesses by the names that many data sets use."""
-        found = {purpose: next((name for name in names if name in known), None) for purpose, names in _LIKELY.items()}
+        folded = {name.casefold(): name for name in reversed(known)}
+        found = {
+            purpose: next((folded[name] for name in names if name in folded), None)
+            for purpose, names in _LIKELY.items()
+        }
         return cls(**found)
 
 

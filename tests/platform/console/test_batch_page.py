@@ -50,6 +50,9 @@ def test_a_batch_is_shown_with_its_counts_plots_and_jobs(browser: Any, settled: 
     assert page.count('href="/jobs/job_') == 4
     levels = browser.get(f"/batches/{settled}/levels").text
     assert "?level=3#jobs" in levels
+    more = re.search(r'href="(/cost\?[^"]+)"', levels)
+    assert more is not None
+    assert f'<option value="{settled}" selected>' in browser.get(more[1]).text
 
 
 def test_jobs_that_never_ran_do_not_count_as_done(browser: Any, settled: str, world: World) -> None:
@@ -71,7 +74,7 @@ def test_the_list_of_jobs_is_sorted_and_filtered_by_its_address(browser: Any, se
     dear = browser.get(f"/batches/{settled}?sort=cost&order=desc").text
     assert dear.count('href="/jobs/job_') == 3
     assert 'aria-sort="descending"' in dear
-    assert "No job of this batch is like that" in browser.get(f"/batches/{settled}?search=none").text
+    assert "No jobs of this batch match" in browser.get(f"/batches/{settled}?search=none").text
     assert "no object with the id" in browser.get(f"/batches/{settled}?after=job_999999").text
     assert browser.get(f"/batches/{settled}?sort=colour").status_code == 400
 
@@ -194,6 +197,6 @@ def test_the_list_of_batches_is_filtered_by_its_address(browser: Any, settled: s
     assert (other in found, settled in found) == (True, False)
     assert "evening run" in found
     assert "team=maths" in found
-    assert "No batch is like that" in browser.get("/?state=failed").text
+    assert "No batches match" in browser.get("/?state=failed").text
     assert browser.get("/?since=2020-01-01&until=2020-01-31").text.count("/batches/batch_") == 0
     assert settled in browser.get("/?until=2999-12-31").text

@@ -23,14 +23,23 @@ def test_money_is_readable_and_exact_on_hover(nanodollars: int, shown: str, exac
 
 @pytest.mark.parametrize(
     ("number", "shown"),
-    [(0, "0"), (99_999, "99,999"), (123_456, "123 k"), (1_250_000, "1.25 M"), (3_000_000_000, "3 G")],
+    [
+        (0, "0"),
+        (99_999, "99,999"),
+        (123_456, "123 k"),
+        (999_999, "1 M"),
+        (1_250_000, "1.25 M"),
+        (999_600_000, "1 G"),
+        (3_000_000_000, "3 G"),
+    ],
 )
 def test_large_counts_have_a_prefix(number: int, shown: str) -> None:
     assert shown in count(number)
 
 
 @pytest.mark.parametrize(
-    ("number", "shown"), [(0, "0"), (0.314159, "0.314"), (12.34, "12.3"), (52_100, "52,100"), (2_000_000, "2 M")]
+    ("number", "shown"),
+    [(0, "0"), (0.314159, "0.314"), (12.34, "12.3"), (999.9, "1,000"), (52_100, "52,100"), (2_000_000, "2 M")],
 )
 def test_a_number_of_an_axis_has_three_digits(number: float, shown: str) -> None:
     assert short(number) == shown
@@ -47,7 +56,11 @@ def test_a_share_never_looks_like_nothing_or_all(share: float, shown: str) -> No
     ("seconds", "shown"),
     [
         (0, "0 s"),
-        (0.44, "0.4 s"),
+        (0.0004, "<1 ms"),
+        (0.0123, "12 ms"),
+        (0.44, "440 ms"),
+        (0.96, "1 s"),
+        (2.54, "2.5 s"),
         (59.6, "1 min"),
         (3_599.7, "1 h"),
         (7_500, "2 h 5 min"),

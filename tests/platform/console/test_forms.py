@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import httpx2
 import pytest
@@ -52,31 +53,58 @@ def test_the_forms_of_settings_are_among_those_that_are_tried() -> None:
     assert {"/settings/budgets", "/settings/prices", "/settings/prune", "/settings/webhook"} <= _FORMS.keys()
 
 
+@pytest.fixture
+def place(browser: httpx2.Client, world: World) -> Callable[[str], str]:
+    """Fills the parameters of a path with what there is."""
+    [home] = world.sql("SELECT id FROM tenants WHERE name = 'home'")
+    batch = world.batch(3, tenant=home.id)
+    worker = world.worker()
+    jobs = world.claim_all(worker)
+    world.tick(worker, settled=[world.passed(jobs[0])], work=world.work(*jobs))
+    headers = {"Authorization": "Bearer pk-operator"}
+    run = browser.post("/v1/bench/runs", json={"name": "run", "document": {}}, headers=headers).json()["id"]
+    known = {"batch_id": batch, "job_id": f"job_{jobs[0]}", "run_id": run, "index": "0", "number": "0"}
+
+    def fill(path: str) -> str:
+        return re.sub(r"\{(\w+)[^}]*\}", lambda found: known.get(found[1], "tasks"), path)
+
+    return fill
+
+
 @pytest.mark.parametrize("path", sorted(_FORMS.keys() - {*_MAKES_BATCH, "/sign-in"}))
-def test_a_form_takes_or_refuses_whatever_is_typed(browser: httpx2.Client, path: str) -> None:
+def test_a_form_takes_or_refuses_whatever_is_typed(
+    browser: httpx2.Client, place: Callable[[str], str], path: str
+) -> None:
     token = token_of(browser)
 
     @_with_fixtures
     @given(st.fixed_dictionaries({}, optional=dict.fromkeys(_FORMS[path], _TEXT)))
     def try_form(form: dict[str, str]) -> None:
-        address = re.sub(r"\{\w+\}", "unknown", path)
-        answer = browser.post(address, data=form, headers={"HX-Request": "true", "X-CSRF-Token": token})
+        answer = browser.post(place(path), data=form, headers={"HX-Request": "true", "X-CSRF-Token": token})
         assert answer.status_code < 500, (form, answer.text)
 
     try_form()
 
 
 @pytest.mark.parametrize("path", sorted(_QUERIES))
-def test_a_filter_takes_or_refuses_whatever_stands_in_the_address(browser: httpx2.Client, path: str) -> None:
-    address = re.sub(r"\{\w+\}", "unknown", path)
-
+def test_a_filter_takes_or_refuses_whatever_stands_in_the_address(
+    browser: httpx2.Client, place: Callable[[str], str], path: str
+) -> None:
     @_with_fixtures
     @given(st.fixed_dictionaries({}, optional=dict.fromkeys(_QUERIES[path], _SHORT)))
     def try_query(query: dict[str, str]) -> None:
-        answer = browser.get(address, params=query)
+        answer = browser.get(place(path), params=query)
         assert answer.status_code < 500, (query, answer.text)
 
     try_query()
+
+
+def test_the_filters_of_a_batch_and_a_job_are_tried_on_pages_that_there_are(
+    browser: httpx2.Client, place: Callable[[str], str]
+) -> None:
+    for path in ("/batches/{batch_id}", "/jobs/{job_id}"):
+        assert path in _QUERIES
+        assert browser.get(place(path)).status_code == 200, path
 
 
 def test_batches_until_the_last_day_that_there_is_are_listed(browser: httpx2.Client) -> None:
@@ -105,4 +133,6 @@ def test_a_form_without_its_fields_says_what_is_missing(browser: httpx2.Client) 
     for path in (*_MAKES_BATCH, "/new/file", "/new/remove"):
         answer = browser.post(path, data={"csrf_token": token}, headers={"X-CSRF-Token": token})
         assert answer.status_code in (200, 400, 404), (path, answer.text)
-        assert re.search("no such file|choose the field|is missing|purpose|required", answer.text), (path, answer.text)
+        told = re.search(r'class="problem"[^>]*>(.*?)</p>|</h1>\s*<p>(.*?)</p>', answer.text, re.S)
+        assert told is not None, (path, answer.text)
+        assert re.search("no such file|choose the field|purpose|field required", told[0], re.I), (path, told[0])

@@ -349,3 +349,10 @@ def test_a_row_beyond_the_servers_limit_is_refused_here(tmp_path: Path) -> None:
     made = dataset(write(tmp_path / "a.csv", f"question,answer\n{long},1\nb,2\n".encode()))
     assert ["body" in line for line in lines(made)] == [False, True]
     assert refusals(made)[0][1].startswith("it makes a line of 10,")
+
+
+def test_fields_are_recognised_in_any_case() -> None:
+    assert Fields.likely(["ID", "Question", "Level", "Expected_Answer"]) == Fields(
+        "Question", "Expected_Answer", "ID", "Level"
+    )
+    assert Fields.likely(["Prompt", "prompt"]).prompt == "Prompt"

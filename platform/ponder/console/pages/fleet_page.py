@@ -103,8 +103,8 @@ def _load_plots(load: Sequence[Mapping[str, Any]]) -> list[Markup]:
     plots: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
         ("kv_usage", "KV cache in use", "share", lambda value: f"{value:.0%}"),
         ("generated_tokens_per_s", "Generated tokens", "tokens/s", short),
-        ("num_running", "Sequences that run", "sequences", short),
-        ("num_waiting", "Sequences that wait in workers", "sequences", short),
+        ("num_running", "Running sequences", "sequences", short),
+        ("num_waiting", "Waiting sequences", "sequences", short),
     )
     models = sorted({row["model"] for row in load})
     x = Axis("time (UTC)", _clock, is_time=True)

@@ -17,7 +17,7 @@ from ponder.api.request_span import RequestSpan, Traced
 from ponder.api.routes import batches, estimates, files
 from ponder.api.routes.models import list_models
 from ponder.api.services import Ponder, Services, identifier
-from ponder.console.draft import FORM, SAMPLING, Draft
+from ponder.console.draft import FORM, Draft
 from ponder.console.rendering import redirect, render
 from ponder.console.session import (
     CSRF_FIELD,
@@ -34,8 +34,6 @@ from ponder.console.spec_form import cards, strategy_groups
 from ponder.datasets.dataset import Fields
 from ponder.datasets.source import FORMATS
 from ponder.datasets.source import Form as FileForm
-from ponder.domain.batch.endpoint import ENDPOINTS
-from ponder.domain.budget import BatchBudget, Budget
 from ponder.domain.state import Lane
 from ponder.domain.storable import JsonObject
 from ponder.domain.strategy import STRATEGY_SPECS
@@ -49,9 +47,12 @@ from ponder.jobs.intake.stored_file import num_uses
 router = APIRouter()
 
 ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252", "utf-32")
-_NUM_UPLOADS = 8
+_NUM_UPLOADS = 100
+_NUM_SHOWN_UPLOADS = 12
 _CHECKED_BY_ITSELF_BYTES = 4 * 1024 * 1024
 """Data sets of text up to this size are converted for an estimate whenever the form changes."""
+_READ_BY_ITSELF_BYTES = 64 * 1024 * 1024
+"""Files of batch lines up to this size, which are only read."""
 _MADE_BY_ITSELF_BYTES = 64 * 1024 * 1024
 """Such a batch file must not be larger, whatever a short row becomes."""
 
@@ -73,7 +74,7 @@ def new_batch(
             request,
             "new_file.html",
             visitor,
-            uploads=sorted(uploads["data"], key=lambda file: file["id"] in uses),  # of each kind the newest first
+            uploads=sorted(uploads["data"], key=lambda file: file["id"] in uses)[:_NUM_SHOWN_UPLOADS],
             uses=uses,
             formats=FORMATS,
             most_bytes=MAX_BYTES,
@@ -120,7 +121,7 @@ def _pasted(text: str, pasted_as: str) -> UploadFile:
 
 @router.post("/new/remove")
 def remove(request: Request, ponder: Ponder, visitor: Changing, file: Annotated[str, Form(max_length=100)]) -> Response:
-    """Deletes an upload that no batch uses."""
+    """Deletes an upload. Batches that have read it keep their jobs."""
     files.delete_file(file, ponder, visitor.viewed)
     return redirect(request, "/new")
 
@@ -184,7 +185,7 @@ def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
 
 def _is_checked_unasked(ponder: Services, visitor: Visitor, draft: Draft) -> bool:
     """Whether a check takes no more work than the file's size promises. Raises InvalidInput for a wrong form."""
-    return draft.reading() is None or _is_small_text(files.get_file(draft.upload, ponder, visitor.viewed))
+    return _is_checked(files.get_file(draft.upload, ponder, visitor.viewed), is_ready=draft.reading() is None)
 
 
 _NOTHING_FOUND: JsonObject = {"checked": None, "estimate": None, "problem": None, "param": None, "is_large": False}
@@ -234,18 +235,15 @@ def _form(request: Request, ponder: Services, visitor: Visitor, fields: Mapping[
         "models": list_models(ponder, visitor.viewed)["data"],
         "strategies": strategy_groups(STRATEGY_SPECS),
         "verifiers": [("", cards(VERIFIER_SPECS))],
-        "budget_fields": list(Budget.model_fields),
-        "batch_budget_fields": list(BatchBudget.model_fields),
-        "sampling_fields": SAMPLING,
         "encodings": ENCODINGS,
-        "endpoints": ENDPOINTS,
         "lanes": [lane.value for lane in Lane],
-        "checks_itself": found is not None and (found["is_ready"] or _is_small_text(stored)),
+        "checks_itself": found is not None and _is_checked(stored, is_ready=found["is_ready"]),
     }
     return render(request, "new_batch.html", visitor, **values | _NOTHING_FOUND | told)
 
 
-def _is_small_text(stored: JsonObject) -> bool:
-    """Whether a stored file is as small to read as its size says, which compressed ones need not be."""
+def _is_checked(stored: JsonObject, *, is_ready: bool) -> bool:
+    """Whether a stored file is checked by itself: it is small, and as small to read as its size says."""
     form = FileForm.of(stored["filename"])
-    return stored["bytes"] <= _CHECKED_BY_ITSELF_BYTES and form.name != "parquet" and not form.is_compressed
+    most_bytes = _READ_BY_ITSELF_BYTES if is_ready else _CHECKED_BY_ITSELF_BYTES
+    return stored["bytes"] <= most_bytes and form.name != "parquet" and not form.is_compressed

@@ -112,7 +112,7 @@ def set_retention(request: Request, ponder: Ponder, visitor: Changing, tenant: I
     try:
         expiry = {"anchor": "created_at", "seconds": seconds_of_days(days, "days")} if days.strip() else None
         tenants.set_retention(tenant, _read(tenants.Retention, {"output_expires_after": expiry}), ponder, visitor.own)
-        told = {"told": "The time is set for batches from now on."}
+        told = {"told": "New batches keep their results this long."}
     except InvalidInput as error:
         told = {"problem": error.message}
     if is_own:
@@ -143,7 +143,7 @@ def set_webhook(request: Request, ponder: Ponder, visitor: Changing, url: Text =
         made = webhook.set_webhook(_read(webhook.NewUrl, {"url": url.strip() or None}), ponder, visitor.viewed)
     except InvalidInput as error:
         return _section(request, visitor, "webhook", _webhook(ponder, visitor), problem=error.message)
-    told = "The webhook is set." if made["url"] else "Events go nowhere now."
+    told = "The webhook is set." if made["url"] else "The webhook is off."
     return _section(request, visitor, "webhook", _webhook(ponder, visitor), told=told, secret=made.get("secret"))
 
 

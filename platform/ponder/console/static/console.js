@@ -21,8 +21,14 @@
   const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
   const units = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60]];
   const written = (seconds) => {
-    const [unit, size] = units.find(([, size]) => Math.round(Math.abs(seconds)) >= size) ?? ["second", 1];
-    return unit === "second" && Math.abs(seconds) < 10 ? "just now" : relative.format(Math.round(seconds / size), unit);
+    const away = Math.abs(seconds);
+    if (away < 10) return seconds > 2 ? "in a few seconds" : "just now";
+    /* The largest unit of which there is one after rounding to the next smaller unit: 59.6 minutes are an hour. */
+    const [unit, size] = units.find(([, size], place) => {
+      const smaller = units[place + 1]?.[1] ?? 1;
+      return Math.round(away / smaller) * smaller >= size;
+    }) ?? ["second", 1];
+    return relative.format(Math.round(seconds / size), unit);
   };
   const tell = () => {
     for (const time of document.querySelectorAll("time[data-relative]")) {

@@ -83,6 +83,7 @@
       const field = form.querySelector(`[name="${CSS.escape(name)}"]`);
       if (field && field.type !== "radio" && field.type !== "hidden") {
         field.setAttribute("aria-invalid", "true");
+        field.closest("details")?.setAttribute("open", "");
         break;
       }
     }
@@ -100,47 +101,61 @@
     document.getElementById("outdated").hidden = !isOutdated;
   };
 
-  /* The newest check counts. A former one is given up, also when the page is left. */
-  let running = null;
-  const check = async (isByItself) => {
-    running?.abort();
+  /* One check at a time, because the server finishes what it has begun. Of those wanted meanwhile, one follows, and what
+     somebody asked for stays asked for. An answer about a form that has changed since is not shown. */
+  const byItself = "by itself", onRequest = "on request";
+  let waiting = 0, running = null, next = null, isLarge = false;
+  const check = async (kind) => {
+    clearTimeout(waiting);
+    busy(true);
+    if (running) {
+      next = next === onRequest ? onRequest : kind;
+      return;
+    }
     running = new AbortController();
     const { signal } = running;
-    busy(true);
+    const body = new URLSearchParams(new FormData(form));
+    const asked = String(body);
+    if (kind === byItself) body.set("by_itself", "yes");
     try {
-      const body = new URLSearchParams(new FormData(form));
-      if (isByItself) body.set("by_itself", "yes");
       const answer = await fetch("/new/check", { method: "POST", body, signal, headers: { "HX-Request": "true" } });
       const text = await answer.text();
-      if (signal.aborted) return; // there is a newer one
       const leads = answer.headers.get("HX-Redirect");
       if (leads) location.assign(leads);
-      (answer.ok ? told : document.getElementById("notice")).innerHTML = text; // the server has escaped it
-      if (answer.ok) outdated(false);
-      mark();
+      if (asked === String(new URLSearchParams(new FormData(form)))) {
+        (answer.ok ? told : document.getElementById("notice")).innerHTML = text; // the server has escaped it
+        if (answer.ok) outdated(false);
+        isLarge ||= Boolean(told.querySelector("[data-is-large]"));
+        mark();
+      }
     } catch {
-      if (signal.aborted) return; // there is a newer one
+      // given up, or the server is away: what was told stays
     }
-    busy(false);
+    running = null;
+    if (signal.aborted) return;
+    const wanted = next;
+    next = null;
+    if (wanted) check(wanted);
+    else busy(false);
   };
   document.getElementById("check-now").addEventListener("click", (event) => {
     event.preventDefault();
-    check(false);
+    check(onRequest);
   });
   /* What is told is about the form as it was, until a check has answered. */
-  let waiting = 0;
   form.addEventListener("input", () => {
     clearTimeout(waiting);
-    running?.abort(); // its answer would be about the form as it was
-    if ("byItself" in told.dataset && !told.querySelector("[data-is-large]")) {
+    if ("byItself" in told.dataset && !isLarge) {
       busy(true);
-      waiting = setTimeout(check, 700, true);
+      waiting = setTimeout(check, 700, byItself);
     } else if (told.querySelector(".estimate, .lines")) {
       outdated(true);
     }
   });
-  if ("byItself" in told.dataset && !("isTold" in told.dataset)) check(true);
+  if ("byItself" in told.dataset && !("isTold" in told.dataset)) check(byItself);
   const giveUp = () => {
+    clearTimeout(waiting);
+    next = null;
     running?.abort();
     busy(false);
   };

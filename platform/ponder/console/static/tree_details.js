@@ -32,7 +32,7 @@ ponderTree.makers = (node, tree) => (node.by ?? []).map((one) => {
 /* Whether an attempt before the one that settled the job computed the node, which then only read it. */
 ponderTree.isCached = (node, tree) => {
   const last = node.by?.at(-1)?.attempt;
-  return last !== undefined && last !== null && !tree.growing && tree.attempts[last].outcome !== "settled";
+  return last !== undefined && last !== null && tree.attempts.slice(last + 1).some((attempt) => attempt.outcome === "settled");
 };
 
 ponderTree.facts = (tree, step, index) => {
@@ -47,7 +47,7 @@ ponderTree.facts = (tree, step, index) => {
   if (node.round !== undefined) facts.push(["Round", String(node.round)]);
   if (node.confidence !== undefined) facts.push(["Confidence", node.confidence.toFixed(3)]);
   if (node.passed !== undefined) facts.push(["Verifier", node.passed ? "passed" : "not passed"]);
-  if (node.feedback) facts.push(["It said", node.feedback]);
+  if (node.feedback) facts.push(["Feedback", node.feedback]);
   if (node.notes.length) facts.push(["Notes", node.notes.join(", ")]);
   const makers = ponderTree.makers(node, tree);
   if (makers.length) facts.push(["Computed by", makers.join("; then ")]);
@@ -71,14 +71,14 @@ ponderTree.tell = (panel, tree, stepNumber, index) => {
   const title = ponderTree.html("h3", index === 0 ? "The question" : `Node ${index}`);
   const parts = [title, list];
   if (index > 0) {
-    const words = ponderTree.html("pre", node.text ?? "Its text is known when it has ended.", { tabindex: "0", dir: "auto", class: "words", "aria-label": "Text of the node" });
+    const words = ponderTree.html("pre", node.text ?? "Its text appears when it is finished.", { tabindex: "0", dir: "auto", class: "words", "aria-label": "Text of the node" });
     parts.push(words);
     const address = `/jobs/${tree.job_id}/nodes/${index}?step=${stepNumber}`;
     if (node.chars) {
       const more = ponderTree.html("button", `Show all ${node.chars.toLocaleString("en")} characters`, { type: "button" });
       more.addEventListener("click", async () => {
         const answer = await fetch(address);
-        if (!answer.ok) return;
+        if (!answer.ok || answer.redirected) return;
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         words.textContent = page.querySelector("#text")?.textContent ?? "";
         more.remove();

@@ -91,7 +91,7 @@
       this.slider.max = String(last);
       if (isAtEnd) { this.picture.limit = Infinity; this.slider.value = String(last); }
       this.picture.show(this.nodes);
-      if (this.frame.style.height) this.resize(this.frame.clientHeight);
+      if (this.frame.style.height) this.resize(this.frame.offsetHeight);
       this.tellPlace();
       this.tellLegend();
       ponderTree.tell(this.panel, this.tree, this.step, this.picture.selected);
@@ -313,7 +313,7 @@
     const root = document.querySelector("#tree");
     if (!root) return;
     const answer = await fetch(`/jobs/${root.dataset.job}/tree.json`).catch(() => null); // the next change asks again
-    if (!answer?.ok) return;
+    if (!answer?.ok || answer.redirected) return; // signed out: the page says so once it is loaded again
     const tree = await answer.json();
     if (!tree.steps.length) return;
     page ??= new Page(root);

@@ -34,7 +34,7 @@ from ponder.console.pages.reports import (
     quality_page,
     spending_parts,
 )
-from ponder.console.rendering import STATIC, redirect, render
+from ponder.console.rendering import STATIC, asset, redirect, render
 from ponder.console.session import SignedOut, known_visitor
 
 PAGES = (
@@ -121,11 +121,11 @@ class _BelowApi(Mount):
 
 
 class _Static(StaticFiles):
-    """Static files, whose addresses name their content."""
+    """Static files, which are kept for ever under the address that names their content."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        if response.status_code == 200:
+        if response.status_code == 200 and asset(path).endswith(f"?{scope['query_string'].decode('latin-1')}"):
             response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         return response
 

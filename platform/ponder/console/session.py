@@ -75,6 +75,7 @@ _MAKE_LINK = text(
     VALUES (:sha256, :key_id, clock_timestamp() + interval '{LINK_MINUTES} minutes')
     """
 )
+_KEY_OF_LINK = text("SELECT key_id FROM sign_in_links WHERE sha256 = :sha256")
 _USE_LINK = text(
     """
     DELETE FROM sign_in_links USING api_keys
@@ -129,7 +130,10 @@ def make_link(connection: Connection, key_id: str) -> str:
 
 def begin_by_link(connection: Connection, link_token: str) -> str:
     """Uses up a link and begins a session. Returns the cookie's token. Raises Unauthorized."""
-    key_id = connection.execute(_USE_LINK, {"sha256": _hash(link_token)}).scalar()
+    values = {"sha256": _hash(link_token)}
+    # The key is locked first, as by whoever makes a link, so that neither waits for the other.
+    connection.execute(_LOCK_KEY, {"key_id": connection.execute(_KEY_OF_LINK, values).scalar()})
+    key_id = connection.execute(_USE_LINK, values).scalar()
     if key_id is None:
         raise Unauthorized("this link has been used or is too old: `ponder open` makes a new one")
     return _begin(connection, str(key_id))

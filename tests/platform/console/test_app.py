@@ -65,6 +65,8 @@ def test_files_are_kept_by_browsers_and_nothing_else_is_served(base_url: str) ->
     page = httpx2.get(f"{base_url}/sign-in").text
     address = page.split('rel="stylesheet" href="')[1].split('"')[0]
     assert "immutable" in httpx2.get(base_url + address).headers["Cache-Control"]
+    for other in (address.split("?")[0], f"{address}0"):
+        assert httpx2.get(base_url + other).headers["Cache-Control"] == "no-store"
     for path in ("/static/../session.py", "/static/%2e%2e/session.py", "/static/vendor", "/static//etc/passwd"):
         assert httpx2.get(base_url + path).status_code == 404
 

@@ -271,6 +271,8 @@ def test_columns_that_nobody_recognises_are_chosen_by_hand(browser: httpx2.Clien
         ('{"problem": "Compute 3 + 4."}', {}, "problem"),
         ('[{"prompt": "Compute 3 + 4."}]', {}, "prompt"),
         ("Compute 3 + 4.\n\nCompute 5 + 6.\n", {}, "problem"),
+        ("[1, 2] is a list. Compute 3 + 4.", {}, "problem"),
+        ('{broken\n{"question": "Compute 3 + 4."}', {}, "question"),
         ("question,answer\nCompute 3 + 4.,7\n", {"pasted_as": "csv"}, "question"),
     ],
 )

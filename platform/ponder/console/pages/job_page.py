@@ -21,6 +21,8 @@ router = APIRouter()
 _MOST_NODES = 150
 _ALL_NODES = 20_000
 _LONGEST = 4_000
+_WHOLE = 20_000_000
+"""More characters than a request or an answer can have."""
 
 _Shown = Annotated[str, Query(max_length=20, description="texts to show in full: question, answer, nodes")]
 
@@ -43,8 +45,8 @@ def job_page(request: Request, ponder: Ponder, visitor: SignedIn, job_id: str, s
         most=most,
         asked=asked,
         messages=[_message(one) for one in _messages(asked)],
-        longest=_ALL_NODES * 1_000 if show == "question" else _LONGEST,
-        longest_answer=_ALL_NODES * 1_000 if show == "answer" else _LONGEST,
+        longest=_WHOLE if show == "question" else _LONGEST,
+        longest_answer=_WHOLE if show == "answer" else _LONGEST,
         budget=_budget(asked),
         decided={number: decision(one["decisions"]) for number, one in enumerate(job["stages"] or ())},
     )

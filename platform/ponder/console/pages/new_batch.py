@@ -112,11 +112,20 @@ def _file_of(visitor: Visitor, token: str | None) -> Callable[[FormData], Upload
 
 def _pasted(text: str, pasted_as: str) -> UploadFile:
     """Returns pasted lines as a file: CSV if they are said to be, JSON if they look like it, or one problem a line."""
-    first = text.lstrip()[:1]
-    suffix = ".csv" if pasted_as == "csv" else {"{": ".jsonl", "[": ".json"}.get(first)
+    suffix = ".csv" if pasted_as == "csv" else _suffix_of_json(text)
     if suffix is None:
         text = "".join(json.dumps({"problem": line}) + "\n" for line in text.splitlines() if line.strip())
     return UploadFile(io.BytesIO(text.encode("utf-8", "replace")), filename=f"pasted{suffix or '.jsonl'}")
+
+
+def _suffix_of_json(text: str) -> str | None:
+    """Returns the suffix of a JSON array, or of lines of which an early one is an object. A problem may begin alike."""
+    for suffix, pieces in ((".json", [text]), (".jsonl", text.split("\n")[:20])):
+        for piece in pieces:
+            with suppress(ValueError, RecursionError):
+                if isinstance(json.loads(piece), list if suffix == ".json" else dict):
+                    return suffix
+    return None
 
 
 @router.post("/new/remove")

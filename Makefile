@@ -27,7 +27,7 @@ test: ## Run linters, types, import rules, shape and all tests but the slow ones
 
 test-slow: ## Run what takes too long for every change: installs from the package index, vLLM, sixty injected faults.
 	@./scripts/install.sh test
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 # vLLM loads no mixture of experts in a process whose first model was dense, so checkpoints have a process of their own.
 test-vllm: ## Run the tests of --engine vllm in an environment of its own; test-slow runs them too.

@@ -42,6 +42,22 @@ def test_a_key_is_made_used_and_revoked(visit: Visit, keys: Callable[..., str]) 
     expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+def test_a_form_that_is_refused_keeps_what_was_typed(visit: Visit) -> None:
+    page = visit.page()
+    page.goto("/settings")
+    page.get_by_text("Set a price").click()
+    page.get_by_label("Machine", exact=True).fill("h100x8")
+    page.get_by_label("Dollars an hour").fill("cheap")
+    page.get_by_label("Source", exact=True).fill("a contract")
+    page.get_by_role("button", name="Set the price").click()
+    expect(page.locator("#prices-told")).to_contain_text("dollars_per_hour")
+    expect(page.get_by_label("Machine", exact=True)).to_have_value("h100x8")
+    page.get_by_label("Dollars an hour").fill("19.95")
+    page.get_by_role("button", name="Set the price").click()
+    expect(page.locator("#prices")).to_contain_text("$19.95")
+    expect(page.locator("#prices-told")).to_contain_text("The price holds from now on.")
+
+
 def test_an_operator_sets_a_tenants_budget_and_looks_at_it(visit: Visit, keys: Callable[..., str]) -> None:
     keys("theirs")
     page = visit.page()

@@ -61,6 +61,19 @@ def test_a_data_set_becomes_a_batch_with_the_fields_that_were_recognised(
     assert [file.filename for file in files] == ["problems.jsonl"]  # what was uploaded is not kept twice
 
 
+def test_a_data_set_can_be_answered_as_the_continuation_of_a_text(
+    browser: httpx2.Client, world: World, model: str, engine: Engine
+) -> None:
+    form = form_of(browser.get(uploaded(browser, lines_of(ROWS))).text) | {"endpoint": "/v1/completions"}
+    sent = browser.post("/new", data=form)
+    batch_id = sent.headers["Location"].removeprefix("/batches/")
+    validate(engine, batch_id)
+    [batch] = world.sql("SELECT endpoint FROM batches WHERE id = :id", id=batch_id)
+    jobs = world.sql("SELECT request FROM jobs WHERE batch_id = :id ORDER BY line", id=batch_id)
+    assert (batch.endpoint, len(jobs)) == ("/v1/completions", len(ROWS))
+    assert jobs[3].request["prompt"] == "Compute 3 + 4."
+
+
 def test_batch_lines_are_submitted_as_they_are(
     browser: httpx2.Client, world: World, model: str, engine: Engine
 ) -> None:

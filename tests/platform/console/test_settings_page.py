@@ -88,7 +88,9 @@ def test_an_operator_makes_a_tenant_and_a_price(browser: Any) -> None:
     price = {"machine": "h100x8", "market": "spot", "dollars_per_hour": "19.95", "source": "a contract"}
     told = browser.change("/settings/prices", **price)
     assert "$19.95" in words(told)
-    assert "dollars_per_hour" in words(browser.change("/settings/prices", **price | {"dollars_per_hour": "cheap"}))
+    wrong = browser.change("/settings/prices", **price | {"dollars_per_hour": "cheap"})
+    assert "dollars_per_hour" in words(wrong)
+    assert wrong.headers["HX-Retarget"] == "#prices-told"  # the form stays as it was filled in
 
 
 def test_a_webhook_is_set_with_a_secret_that_is_shown_once(submitter: Any) -> None:

@@ -42,7 +42,6 @@ def settings_page(request: Request, ponder: Ponder, visitor: SignedIn, after: Af
 
 _NOTHING_TOLD: JsonObject = {
     "told": "",
-    "problem": "",
     "new_key": None,
     "preview": None,
     "secret": None,
@@ -59,7 +58,7 @@ def create_key(
     try:
         made = keys.create_key(_read(keys.NewKey, values), ponder, visitor.viewed)
     except InvalidInput as error:
-        return _section(request, visitor, "keys", _keys(ponder, visitor), problem=error.message)
+        return _refusal(request, visitor, "keys", error)
     return _section(request, visitor, "keys", _keys(ponder, visitor), new_key=made)
 
 
@@ -96,7 +95,8 @@ def change_budget(
         change = budgets.change_key_budget if owner.startswith("key_") else budgets.change_tenant_budget
         changed = change(owner, body, ponder, visitor.own)
     except InvalidInput as error:
-        return _section(request, visitor, "budgets", _budgets(ponder, visitor), problem=error.message)
+        is_here = owner.startswith("key_") or owner == visitor.viewed.tenant_id
+        return _refusal(request, visitor, "budgets" if is_here else "tenants", error)
     told = "The budget is set."
     if changed["tenant"] != visitor.viewed.tenant_id:
         edited = _edited(ponder, visitor, changed["tenant"])
@@ -112,13 +112,13 @@ def set_retention(request: Request, ponder: Ponder, visitor: Changing, tenant: I
     try:
         expiry = {"anchor": "created_at", "seconds": seconds_of_days(days, "days")} if days.strip() else None
         tenants.set_retention(tenant, _read(tenants.Retention, {"output_expires_after": expiry}), ponder, visitor.own)
-        told = {"told": "New batches keep their results this long."}
     except InvalidInput as error:
-        told = {"problem": error.message}
+        return _refusal(request, visitor, "retention" if is_own else "tenants", error)
+    told = "New batches keep their results this long."
     if is_own:
-        return _section(request, visitor, "retention", _retention(ponder, visitor), **told)
+        return _section(request, visitor, "retention", _retention(ponder, visitor), told=told)
     edited = _edited(ponder, visitor, tenant)
-    return _section(request, visitor, "tenants", _tenants(ponder, visitor), edited=edited, **told)
+    return _section(request, visitor, "tenants", _tenants(ponder, visitor), edited=edited, told=told)
 
 
 @router.post("/settings/prune")
@@ -131,7 +131,7 @@ def prune(
         body = _read(prunes.Prune, {"dry_run": not confirmed, "older_than_s": older_than_s})
         found = prunes.prune(body, ponder, visitor.viewed)
     except InvalidInput as error:
-        return _section(request, visitor, "retention", _retention(ponder, visitor), problem=error.message)
+        return _refusal(request, visitor, "retention", error)
     found |= {"older_than_days": older_than_days.strip()}
     return _section(request, visitor, "retention", _retention(ponder, visitor), preview=found)
 
@@ -142,7 +142,7 @@ def set_webhook(request: Request, ponder: Ponder, visitor: Changing, url: Text =
     try:
         made = webhook.set_webhook(_read(webhook.NewUrl, {"url": url.strip() or None}), ponder, visitor.viewed)
     except InvalidInput as error:
-        return _section(request, visitor, "webhook", _webhook(ponder, visitor), problem=error.message)
+        return _refusal(request, visitor, "webhook", error)
     told = "The webhook is set." if made["url"] else "The webhook is off."
     return _section(request, visitor, "webhook", _webhook(ponder, visitor), told=told, secret=made.get("secret"))
 
@@ -181,7 +181,7 @@ def put_price(
         values["minimum_s"] = number(minimum_s, "minimum_s") if minimum_s.strip() else 0
         prices.put_price(_read(prices.NewPrice, values), ponder, visitor.own)
     except InvalidInput as error:
-        return _section(request, visitor, "prices", _prices(ponder, visitor), problem=error.message)
+        return _refusal(request, visitor, "prices", error)
     return _section(request, visitor, "prices", _prices(ponder, visitor), told="The price holds from now on.")
 
 
@@ -194,7 +194,7 @@ def create_tenant(
         body = _read(tenants.NewTenant, {"name": name.strip()} | _quota(quota_tokens))
         made = tenants.create_tenant(body, ponder, visitor.own)
     except InvalidInput as error:
-        return _section(request, visitor, "tenants", _tenants(ponder, visitor), problem=error.message)
+        return _refusal(request, visitor, "tenants", error)
     told, edited = "The tenant has been created. Create a key for it above.", _edited(ponder, visitor, made["id"])
     return _section(request, visitor, "tenants", _tenants(ponder, visitor), told=told, edited=edited)
 
@@ -214,11 +214,10 @@ def set_quota(request: Request, ponder: Ponder, visitor: Changing, tenant: Id, q
     _check_operator(visitor)
     try:
         tenants.set_quota(tenant, _read(tenants.Quota, _quota(quota_tokens)), ponder, visitor.own)
-        told = {"told": "The quota is set."}
     except InvalidInput as error:
-        told = {"problem": error.message}
+        return _refusal(request, visitor, "tenants", error)
     edited = _edited(ponder, visitor, tenant)
-    return _section(request, visitor, "tenants", _tenants(ponder, visitor), edited=edited, **told)
+    return _section(request, visitor, "tenants", _tenants(ponder, visitor), edited=edited, told="The quota is set.")
 
 
 def _check_operator(visitor: Visitor) -> None:
@@ -240,6 +239,13 @@ def _quota(written_tokens: str) -> JsonObject:
 
 def _section(request: Request, visitor: Visitor, name: str, values: JsonObject, **told: Any) -> Response:
     return render(request, f"settings/{name}.html", visitor, **_NOTHING_TOLD | values | told)
+
+
+def _refusal(request: Request, visitor: Visitor, name: str, error: InvalidInput) -> Response:
+    """Says what is wrong above a section, whose forms stay as they were filled in."""
+    page = render(request, "parts/told.html", visitor, told="", problem=error.message)
+    page.headers.update({"HX-Retarget": f"#{name}-told", "HX-Reswap": "innerHTML"})
+    return page
 
 
 def _keys(ponder: Services, visitor: Visitor, after: str | None = None) -> JsonObject:

@@ -600,7 +600,7 @@ def test_administration(ponder: Ponder) -> None:
 def test_mistakes_are_one_message_and_exit_code_two(ponder: Ponder, problems: Path, tmp_path: Path) -> None:
     for arguments, said in [
         (["run", str(tmp_path / "none.jsonl")], "there is no such file"),
-        (["run", str(problems)], "--prompt question --answer answer"),
+        (["run", str(problems)], "Perhaps `--prompt question` and `--answer answer`"),
         (["run", str(problems), *FIELDS, "-o", str(tmp_path / "no" / "out")], "cannot be written"),
         (["submit", str(problems), *FIELDS, "--window", "9 years"], "window"),
         (["submit", str(problems), *FIELDS, "--metadata", "x"], "KEY=VALUE"),

@@ -141,7 +141,7 @@ _INSIDE = """() => {
 }"""
 
 
-def test_of_changes_that_come_at_once_the_last_is_shown(visit: Visit, world: World) -> None:
+def test_changes_that_come_at_once_are_fetched_together(visit: Visit, world: World) -> None:
     job = _settled(world, example_tree(12))
     page = visit.page()
     asked: list[str] = []

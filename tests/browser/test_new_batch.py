@@ -185,7 +185,7 @@ def test_an_old_estimate_does_not_look_current_and_one_check_runs_at_a_time(visi
     assert len(held) == 1  # the server finishes what it has begun
     held[0].fulfill(body="<p>about the form as it was</p>")
     until(lambda: len(held) == 2, page)
-    assert "by_itself" not in (held[1].request.post_data or "")  # somebody asked for it
+    assert "automatic" not in (held[1].request.post_data or "")  # somebody asked for it
     expect(check).not_to_contain_text("as it was")
     held[1].fulfill(body="<p>the newer answer</p>")
     expect(check).to_have_text("the newer answer")

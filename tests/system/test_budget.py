@@ -73,9 +73,7 @@ def test_all_batches_of_a_tenant_stop_at_its_dollars_under_kill_9_and_go_on_once
     limit = sum(_spent(fleet, batch) for batch in batches) + _a_second(fleet)
     with fleet.engine.begin() as connection:
         change_budget(connection, "t", None, RenewingBudget(dollars_per_day=limit / 1e9))
-    begun = max(
-        0, sum(_spent(fleet, batch) for batch in batches) - limit
-    )  # on a slow machine, before there was a limit
+    already_over = max(0, sum(_spent(fleet, batch) for batch in batches) - limit)  # spent while the limit was being set
     os.kill(fleet.scalar("SELECT min(pid) FROM incarnations WHERE state = 'ready'"), signal.SIGKILL)
     exhausted = "SELECT count(*) FROM batches WHERE exhausted_at IS NOT NULL AND state = 'in_progress'"
     until(lambda: fleet.scalar(exhausted) == 2, LEASE_S + 60)
@@ -84,7 +82,7 @@ def test_all_batches_of_a_tenant_stop_at_its_dollars_under_kill_9_and_go_on_once
     one_tick_each = fleet.scalar(_ONE_TICK_EACH)
     print(f"limit {limit:,}, overshoot {overshoot:,}, one tick of each worker {one_tick_each:,} nano-dollars")
     assert (
-        -limit / 2 < overshoot <= begun + one_tick_each
+        -limit / 2 < overshoot <= already_over + one_tick_each
     )  # below the limit if what is left of it is too little for a job
     assert fleet.scalar("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert fleet.num_pending() > 0

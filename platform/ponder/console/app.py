@@ -97,7 +97,8 @@ def _error_page(request: Request, found: ErrorAnswer) -> Response:
     status = found.status_code
     title = _TITLES.get(status, "Something went wrong")
     template = "parts/notice.html" if is_part else "error.html"
-    message = found.message[:1].upper() + found.message[1:]
+    is_word = found.message.partition(" ")[0].isalpha()  # and not the name of a field
+    message = found.message[:1].upper() + found.message[1:] if is_word else found.message
     page = render(request, template, known_visitor(request), status=status, title=title, message=message, is_bad=True)
     if is_part:
         page.headers["HX-Retarget"], page.headers["HX-Reswap"] = "#notice", "innerHTML"

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ponder.console.figures import short
 from ponder.console.plot import Axis, Scale, Series, clock, line_plot
 from ponder.domain.money import dollars
 from ponder.domain.storable import JsonObject
@@ -77,11 +78,11 @@ def batch_plots(batch: JsonObject, history: JsonObject) -> list[Markup]:
             "Generated tokens",
             [Series("generated", found.rates(lambda one: one["generated_tokens"], 1.0), "series-3")],
             time,
-            Axis("tokens per second", _short),
+            Axis("tokens per second", short),
             is_filled=True,
         ),
         line_plot("Dollars", spending, time, Axis("dollars", dollars), is_filled=len(spending) == 1),
-        line_plot("Verdicts", _verdicts(batch, found), time, Axis("jobs", _short)),
+        line_plot("Verdicts", _verdicts(batch, found), time, Axis("jobs", short)),
     ]
 
 
@@ -112,11 +113,3 @@ def _time_axis(found: _Stretches) -> Axis:
     low, high = (found.ends_at[0], found.ends_at[-1]) if found.ends_at else (0.0, 1.0)
     scale = Scale(low, high, 0.0, 1.0)
     return Axis("time (UTC)", lambda value: clock(value, scale), is_time=True)
-
-
-def _short(value: float) -> str:
-    rounded = float(f"{value:.3g}")
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if rounded >= size:
-            return f"{rounded / size:.3g} {letter}"
-    return f"{rounded:.3g}"

@@ -36,9 +36,9 @@ class Draft:
         return self._text("file")
 
     @property
-    def is_checked_by_itself(self) -> bool:
-        """Whether nobody asked for the check, but a change of the form."""
-        return "by_itself" in self.fields
+    def is_automatic(self) -> bool:
+        """Whether a change of the form caused the check, and nobody asked for it."""
+        return "automatic" in self.fields
 
     @property
     def idempotency_key(self) -> str | None:

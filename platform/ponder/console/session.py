@@ -32,8 +32,8 @@ CSRF_FIELD = "csrf_token"
 """The field of a form that stands for the header where scripts are off."""
 _SESSION_DAYS = 14
 LINK_MINUTES = 10
-AT_MOST = 100
-"""Sessions of a key, and links that are not used up. One more replaces the oldest, so that no key fills a table."""
+MOST_PER_KEY = 100
+"""The most sessions of a key, and the most unused links. One more replaces the oldest, so that no key fills a table."""
 
 _KEY = text("SELECT id, tenant_id, role FROM api_keys WHERE sha256 = :sha256 AND revoked_at IS NULL")
 _BEGIN = text(
@@ -49,7 +49,7 @@ _REPLACE = {
         f"""
         DELETE FROM {table} WHERE sha256 IN (
             SELECT sha256 FROM {table} WHERE key_id = :key_id AND expires_at > clock_timestamp()
-            ORDER BY expires_at DESC OFFSET {AT_MOST - 1}
+            ORDER BY expires_at DESC OFFSET {MOST_PER_KEY - 1}
         )
         """
     )

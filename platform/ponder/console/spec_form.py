@@ -98,7 +98,7 @@ def seconds_of_days(text: str, param: str) -> int:
     """Reads a number of days as whole seconds. Raises InvalidInput."""
     seconds = number(text, param) * _DAY_S
     if not math.isfinite(seconds):
-        raise InvalidInput(f"{param}: so many days cannot be counted", param=param, code="invalid_value")
+        raise InvalidInput(f"{param}: the number of days is too large", param=param, code="invalid_value")
     return round(seconds)
 
 

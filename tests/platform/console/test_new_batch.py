@@ -182,7 +182,7 @@ def test_lines_that_are_overridden_are_made_anew_unasked_only_if_they_are_small(
 ) -> None:
     lines = [batch_line(str(number), model=model, user="x" * 60_000) for number in range(80)]
     form = form_of(browser.get(uploaded(browser, lines_of(lines))).text)
-    unasked = form | {"by_itself": "yes"}
+    unasked = form | {"automatic": "yes"}
     assert "would be refused" in browser.post("/new/check", data=unasked).text
     assert "data-is-large" in browser.post("/new/check", data=unasked | {"n": "2"}).text
     assert "data-is-large" not in browser.post("/new/check", data=form | {"n": "2"}).text
@@ -383,17 +383,17 @@ def test_only_small_texts_are_checked_before_somebody_asks(
     browser: httpx2.Client, world: World, name: str, content: bytes, *, is_checked: bool
 ) -> None:
     page = browser.get(uploaded(browser, content, name)).text
-    assert ("data-by-itself" in page) == is_checked
+    assert ("data-automatic" in page) == is_checked
 
 
 def test_a_short_text_that_makes_a_large_batch_is_checked_once_somebody_asks(
     browser: httpx2.Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ponder.console.pages.new_batch._MADE_BY_ITSELF_BYTES", 10_000)
+    monkeypatch.setattr("ponder.console.pages.new_batch._MOST_LINES_BYTES", 10_000)
     form = form_of(browser.get(uploaded(browser, lines_of(ROWS))).text) | {"system": "Think. " * 100}
     assert (
         "too large to be estimated after every change"
-        in browser.post("/new/check", data=form | {"by_itself": "1"}).text
+        in browser.post("/new/check", data=form | {"automatic": "1"}).text
     )
     assert "Generated tokens" in browser.post("/new/check", data=form).text
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 from world import World
 
-from ponder.console.session import AT_MOST
+from ponder.console.session import MOST_PER_KEY
 from ponder.jobs.retention.prune import prune
 from ponder.settings import Settings
 
@@ -93,18 +93,18 @@ def test_a_key_has_so_many_sessions_at_most_and_the_oldest_ends(
     browser: httpx2.Client, operator_key: str, world: World
 ) -> None:
     second = {"ponder_session": _signed_in(browser, operator_key)}
-    for _ in range(AT_MOST - 2):
+    for _ in range(MOST_PER_KEY - 2):
         _signed_in(browser, operator_key)
     assert browser.get("/").status_code == 200
     _signed_in(browser, operator_key)
     assert browser.get("/").status_code == 303
     assert httpx2.get(f"{browser.base_url}/", cookies=second).status_code == 200
-    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [AT_MOST]
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [MOST_PER_KEY]
 
 
 def test_sessions_of_one_key_end_none_of_another(browser: httpx2.Client, new_key: Callable[..., str]) -> None:
     key = new_key(role="operator")
-    for _ in range(AT_MOST + 1):
+    for _ in range(MOST_PER_KEY + 1):
         _signed_in(browser, key)
     assert browser.get("/").status_code == 200
 
@@ -113,8 +113,8 @@ def test_people_who_sign_in_at_once_are_no_more_than_a_key_may_have(
     browser: httpx2.Client, operator_key: str, world: World
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: _signed_in(browser, operator_key), range(2 * AT_MOST)))
-    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [AT_MOST]
+        list(pool.map(lambda _: _signed_in(browser, operator_key), range(2 * MOST_PER_KEY)))
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM console_sessions")] == [MOST_PER_KEY]
 
 
 def test_the_dispatcher_deletes_what_has_expired(
@@ -133,8 +133,8 @@ def test_the_dispatcher_deletes_what_has_expired(
 
 def test_a_flood_of_links_leaves_the_newest(base_url: str, operator_key: str, world: World) -> None:
     with httpx2.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator_key}"}) as http:
-        paths = [http.post("/v1/console/links").json()["path"] for _ in range(AT_MOST + 1)]
-    assert [row.num for row in world.sql("SELECT count(*) AS num FROM sign_in_links")] == [AT_MOST]
+        paths = [http.post("/v1/console/links").json()["path"] for _ in range(MOST_PER_KEY + 1)]
+    assert [row.num for row in world.sql("SELECT count(*) AS num FROM sign_in_links")] == [MOST_PER_KEY]
     assert [httpx2.get(base_url + path).status_code for path in (paths[0], paths[1], paths[-1])] == [401, 303, 303]
 
 

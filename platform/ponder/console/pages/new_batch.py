@@ -49,12 +49,10 @@ router = APIRouter()
 ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252", "utf-32")
 _NUM_UPLOADS = 100
 _NUM_SHOWN_UPLOADS = 12
-_CHECKED_BY_ITSELF_BYTES = 4 * 1024 * 1024
-"""Data sets of text up to this size are converted for an estimate whenever the form changes."""
-_READ_BY_ITSELF_BYTES = 64 * 1024 * 1024
-"""Files of batch lines up to this size, which are only read."""
-_MADE_BY_ITSELF_BYTES = 64 * 1024 * 1024
-"""Such a batch file must not be larger, whatever a short row becomes."""
+_MOST_CONVERTED_BYTES = 4 * 1024 * 1024
+"""The largest data set of text that is converted for an estimate whenever the form changes."""
+_MOST_LINES_BYTES = 64 * 1024 * 1024
+"""The largest file of batch lines, stored or converted, that is read whenever the form changes."""
 
 FileId = Annotated[str | None, Query(max_length=100)]
 Encoding = Annotated[str | None, Query(max_length=40)]
@@ -177,13 +175,13 @@ def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
     file_id = f"file-{secrets.token_hex(12)}"
     checked = None
     try:
-        if draft.is_checked_by_itself and not _is_checked_unasked(ponder, visitor, draft):
+        if draft.is_automatic and not _may_check_automatically(ponder, visitor, draft):
             return _NOTHING_FOUND | {"is_large": True}
-        most_made = _MADE_BY_ITSELF_BYTES if draft.is_checked_by_itself else MAX_BYTES
+        most_made = _MOST_LINES_BYTES if draft.is_automatic else MAX_BYTES
         checked = _prepare(ponder, visitor, draft, file_id, most_made)
         estimate = estimates.create(draft.submission(checked["file_id"]), ponder, visitor.viewed)
     except InvalidInput as error:
-        if draft.is_checked_by_itself and error.code == "file_too_large":
+        if draft.is_automatic and error.code == "file_too_large":
             return _NOTHING_FOUND | {"is_large": True}
         return _refused(error) | {"checked": checked}
     finally:
@@ -192,9 +190,9 @@ def _checked(ponder: Services, visitor: Visitor, draft: Draft) -> JsonObject:
     return _NOTHING_FOUND | {"checked": checked, "estimate": estimate}
 
 
-def _is_checked_unasked(ponder: Services, visitor: Visitor, draft: Draft) -> bool:
+def _may_check_automatically(ponder: Services, visitor: Visitor, draft: Draft) -> bool:
     """Whether a check takes no more work than the file's size promises. Raises InvalidInput for a wrong form."""
-    return _is_checked(files.get_file(draft.upload, ponder, visitor.viewed), is_ready=draft.reading() is None)
+    return _is_small(files.get_file(draft.upload, ponder, visitor.viewed), is_ready=draft.reading() is None)
 
 
 _NOTHING_FOUND: JsonObject = {"checked": None, "estimate": None, "problem": None, "param": None, "is_large": False}
@@ -246,13 +244,13 @@ def _form(request: Request, ponder: Services, visitor: Visitor, fields: Mapping[
         "verifiers": [("", cards(VERIFIER_SPECS))],
         "encodings": ENCODINGS,
         "lanes": [lane.value for lane in Lane],
-        "checks_itself": found is not None and _is_checked(stored, is_ready=found["is_ready"]),
+        "checks_automatically": found is not None and _is_small(stored, is_ready=found["is_ready"]),
     }
     return render(request, "new_batch.html", visitor, **values | _NOTHING_FOUND | told)
 
 
-def _is_checked(stored: JsonObject, *, is_ready: bool) -> bool:
-    """Whether a stored file is checked by itself: it is small, and as small to read as its size says."""
+def _is_small(stored: JsonObject, *, is_ready: bool) -> bool:
+    """Whether a stored file is small enough for automatic checks, and as small to read as its size says."""
     form = FileForm.of(stored["filename"])
-    most_bytes = _READ_BY_ITSELF_BYTES if is_ready else _CHECKED_BY_ITSELF_BYTES
+    most_bytes = _MOST_LINES_BYTES if is_ready else _MOST_CONVERTED_BYTES
     return stored["bytes"] <= most_bytes and form.name != "parquet" and not form.is_compressed

@@ -103,7 +103,7 @@
 
   /* One check at a time, because the server finishes what it has begun. Of those wanted meanwhile, one follows, and what
      somebody asked for stays asked for. An answer about a form that has changed since is not shown. */
-  const byItself = "by itself", onRequest = "on request";
+  const automatic = "automatic", onRequest = "on request";
   let waiting = 0, running = null, next = null, isLarge = false;
   const check = async (kind) => {
     clearTimeout(waiting);
@@ -116,7 +116,7 @@
     const { signal } = running;
     const body = new URLSearchParams(new FormData(form));
     const asked = String(body);
-    if (kind === byItself) body.set("by_itself", "yes");
+    if (kind === automatic) body.set("automatic", "yes");
     try {
       const answer = await fetch("/new/check", { method: "POST", body, signal, headers: { "HX-Request": "true" } });
       const text = await answer.text();
@@ -145,14 +145,14 @@
   /* What is told is about the form as it was, until a check has answered. */
   form.addEventListener("input", () => {
     clearTimeout(waiting);
-    if ("byItself" in told.dataset && !isLarge) {
+    if ("automatic" in told.dataset && !isLarge) {
       busy(true);
-      waiting = setTimeout(check, 700, byItself);
+      waiting = setTimeout(check, 700, automatic);
     } else if (told.querySelector(".estimate, .lines")) {
       outdated(true);
     }
   });
-  if ("byItself" in told.dataset && !("isTold" in told.dataset)) check(byItself);
+  if ("automatic" in told.dataset && !("isTold" in told.dataset)) check(automatic);
   const giveUp = () => {
     clearTimeout(waiting);
     next = null;
